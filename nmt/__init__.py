@@ -1,0 +1,1 @@
+"""nmt: distributed training of LSTM translation models."""
