@@ -1,0 +1,1 @@
+"""From prepared pairs to the batches of each worker."""

@@ -1,0 +1,135 @@
+"""Which pairs make up which update: a pure function of lengths, batching config and seed (P2).
+
+Pairs are sorted by max(src, tgt), then tgt, and dealt into windows like cards, so that every window
+spans all lengths. The n-th pair of a window is thereby no longer than a bound that is the same for
+all windows and all epochs: cut by these bounds, every epoch has the same number of updates of the
+same sizes, and update n is found by a division, not a replay. Who lands in which window, and the
+order of updates, is drawn anew each epoch. An update is a run of pairs of a window, parted evenly
+into micro-batches of nearly the same length, so that no worker waits for another.
+Lengths count the closing EOS.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nmt.config import BatchingConfig
+from nmt.errors import DataError
+
+Rows = npt.NDArray[np.int64]
+"""Row numbers of pairs in the prepared corpus."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step: a fixed list of micro-batches, whoever works on them."""
+
+    number: int
+    """Counted from 0 over all epochs."""
+    epoch: int
+    """Counted from 0."""
+    micro_batches: tuple[Rows, ...]
+    """Rows of each; some are empty only where a window has fewer pairs than micro-batches."""
+    num_tgt_tokens: int
+    """Target tokens of all micro-batches, EOS counted: what the loss is divided by."""
+
+    def of_worker(self, rank: int, num_workers: int) -> Iterator[tuple[int, Rows]]:
+        """The micro-batches of one worker with their numbers: every `num_workers`-th."""
+        for index in range(rank, len(self.micro_batches), num_workers):
+            yield index, self.micro_batches[index]
+
+
+class Schedule:
+    """The updates of all epochs."""
+
+    def __init__(
+        self,
+        src_lengths: npt.ArrayLike,
+        tgt_lengths: npt.ArrayLike,
+        config: BatchingConfig,
+        seed: int,
+    ) -> None:
+        """Plan for pairs of these lengths, in tokens without EOS.
+
+        Raises:
+            DataError: no pair is short enough for batching.max_length.
+        """
+        self.config = config
+        self.seed = seed
+        src = np.asarray(src_lengths, dtype=np.int64) + 1
+        self._tgt = np.asarray(tgt_lengths, dtype=np.int64) + 1
+        longer = np.maximum(src, self._tgt)
+        kept = np.flatnonzero(longer <= config.max_length)
+        self.num_pairs = len(kept)
+        """Pairs in an epoch."""
+        self.num_left_out = len(longer) - len(kept)
+        """Pairs longer than batching.max_length."""
+        if not len(kept):
+            raise DataError(
+                f"none of the {len(longer)} prepared pairs has at most batching.max_length "
+                f"({config.max_length}) tokens, EOS counted; set it higher or look at the corpus"
+            )
+        # Sorted once; each epoch only shuffles within what compares equal and within deals.
+        self._sort_key = longer[kept] * (config.max_length + 1) + self._tgt[kept]
+        self._sorted = kept[np.argsort(self._sort_key, kind="stable")]
+        self._sort_key = np.sort(self._sort_key)
+        self._num_windows = max(1, round(len(kept) / config.window))
+        self._cuts = self._cut(longer[self._sorted])
+        # Windows differ by one pair at most, the last one: where it is an update of its own, only
+        # so many windows have it.
+        k, last_cut = self._num_windows, self._cuts[-1][0]
+        self.updates_per_epoch = k * (len(self._cuts) - 1) + min(k, len(kept) - k * last_cut)
+        """Updates in an epoch, the same number in each."""
+        self._epoch = -1
+        self._windows: list[Rows] = []
+        self._order: Rows = np.empty(0, dtype=np.int64)
+
+    def update(self, number: int) -> Update:
+        """The update of this number, from 0; any number, in any order."""
+        epoch, index = divmod(number, self.updates_per_epoch)
+        if epoch != self._epoch:
+            self._deal(epoch)
+        cut, window = divmod(int(self._order[index]), self._num_windows)
+        start, stop = self._cuts[cut]
+        rows = self._windows[window][start:stop]
+        parts = tuple(np.array_split(rows, self.config.micro_batches))
+        return Update(number, epoch, parts, int(self._tgt[rows].sum()))
+
+    def _cut(self, sorted_lengths: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Where windows are cut into updates, all alike: (first, last + 1) positions."""
+        # Position p of any window holds one of the sorted pairs p*k to p*k+k-1 (k windows): the
+        # longest of them bounds it.
+        k = self._num_windows
+        num_positions = -(-len(sorted_lengths) // k)
+        last_dealt = np.minimum(np.arange(1, num_positions + 1) * k, len(sorted_lengths)) - 1
+        bounds = sorted_lengths[last_dealt]
+        cuts = []
+        start = 0
+        while start < num_positions:
+            stop = start + 1
+            while stop < num_positions and self._fits(stop + 1 - start, int(bounds[stop])):
+                stop += 1
+            cuts.append((start, stop))
+            start = stop
+        return cuts
+
+    def _fits(self, num_pairs: int, longest: int) -> bool:
+        """Whether so many pairs of at most that length keep the token budget of micro-batches."""
+        largest_part = -(-num_pairs // self.config.micro_batches)
+        return largest_part * longest <= self.config.max_tokens
+
+    def _deal(self, epoch: int) -> None:
+        """Draw the windows and the order of updates of an epoch."""
+        random = np.random.default_rng([self.seed, epoch])
+        # A random order within equal lengths, then a random deal of each k neighbours to k windows.
+        shuffle = random.permutation(len(self._sorted))
+        ties = np.argsort(self._sort_key[shuffle], kind="stable")
+        rows = self._sorted[shuffle[ties]]
+        k = self._num_windows
+        deal = np.lexsort((random.random(len(rows)), np.arange(len(rows)) // k))
+        rows = rows[deal]
+        self._windows = [rows[window::k] for window in range(k)]
+        self._order = random.permutation(self.updates_per_epoch)
+        self._epoch = epoch

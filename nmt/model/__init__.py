@@ -1,0 +1,1 @@
+"""The network: plain numbers in, tensors out."""
