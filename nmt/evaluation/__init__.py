@@ -1,0 +1,1 @@
+"""sacreBLEU scores with signature and confidence."""

@@ -1,0 +1,40 @@
+"""The files of an evaluation: what was translated, how, against what, and with which scores.
+
+Their names follow Mozilla's training pipeline: of a set `flickr` from en to de, flickr.en,
+flickr.de, flickr.de.ref, flickr.metrics and flickr.metrics.json.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nmt.corpus.text import open_output
+from nmt.evaluation.scores import Report
+from nmt.evaluation.test_sets import TestSet
+
+
+def write(
+    folder: Path,
+    test_set: TestSet,
+    hyps: Sequence[str],
+    report: Report,
+    src_lang: str,
+    tgt_lang: str,
+) -> list[Path]:
+    """Write all files of one test set, each whole or not at all; those of before are replaced."""
+    assert len(hyps) == len(test_set.src)
+    texts = {src_lang: _lines(test_set.src), tgt_lang: _lines(hyps)}
+    for number, refs in enumerate(test_set.references):
+        texts[f"{tgt_lang}.ref{number or ''}"] = _lines(refs)
+    texts["metrics"] = report.text() + "\n"
+    texts["metrics.json"] = report.json() + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for ending, text in texts.items():
+        written.append(folder / f"{test_set.file_name}.{ending}")
+        with open_output(written[-1]) as file:
+            file.write(text)
+    return written
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

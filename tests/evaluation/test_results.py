@@ -1,0 +1,31 @@
+"""The files of an evaluation."""
+
+import json
+from pathlib import Path
+
+from nmt.evaluation import results, scores, test_sets
+
+
+def test_an_evaluation_leaves_its_texts_and_scores(tmp_path: Path) -> None:
+    """P11."""
+    test_set = test_sets.TestSet("sacrebleu:wmt16/B", ("a\u2028", ""), (("A", ""), ("Ä", "")))
+    report = scores.score(
+        ["Ä", ""],
+        test_set.references,
+        "de",
+        test_set=test_set.name,
+        system="run",
+        checkpoint="update-00000500",
+        metrics=["chrf"],
+    )
+    files = results.write(tmp_path / "new", test_set, ["Ä", ""], report, "en", "de")
+    assert {file.name: file.read_text(encoding="utf-8") for file in files} == {
+        "sacrebleu_wmt16_B.en": "a\u2028\n\n",
+        "sacrebleu_wmt16_B.de": "Ä\n\n",
+        "sacrebleu_wmt16_B.de.ref": "A\n\n",
+        "sacrebleu_wmt16_B.de.ref1": "Ä\n\n",
+        "sacrebleu_wmt16_B.metrics": report.text() + "\n",
+        "sacrebleu_wmt16_B.metrics.json": report.json() + "\n",
+    }
+    assert sorted(files) == sorted((tmp_path / "new").iterdir())
+    assert json.loads(files[-1].read_text())["checkpoint"] == "update-00000500"

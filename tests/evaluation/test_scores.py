@@ -1,0 +1,275 @@
+"""Scores: what the sacrebleu command prints, and what a reader of them is told."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sacrebleu
+
+from nmt.errors import ConfigError, DataError
+from nmt.evaluation import scores
+
+HYPS = [
+    "Ein Hund läuft über den grünen Rasen.",
+    "Zwei Männer spielen Fußball , und einer lacht.",
+    "Das Mädchen im roten Kleid springt ins Wasser!",
+    "",
+    "Die Frau kauft 1,5 kg Äpfel auf dem Markt\u2028von Bonn.  ",
+    "EINE KATZE schläft auf dem Sofa.\r",
+]
+REFS = [
+    "Ein Hund rennt über den grünen Rasen.",
+    "Zwei Männer spielen Fußball, und einer von ihnen lacht.",
+    "Ein Mädchen in einem roten Kleid springt ins Wasser!",
+    "»Niemand« ist hier – oder?",
+    "Eine Frau kauft auf dem Markt von Bonn 1,5 kg Äpfel.",
+    "Eine Katze schläft auf dem Sofa.",
+]
+OTHER_REFS = ["Ein Hund läuft übers Gras.", *REFS[1:]]
+V = f"version:{sacrebleu.__version__}"
+
+
+def report(**options: object) -> scores.Report:
+    return scores.score(HYPS, [REFS], "de", test_set="toy", system="s", **options)
+
+
+def sacrebleu_command(folder: Path, *options: str, num_refs: int = 1) -> str:
+    files = {"hyp": HYPS, "ref0": REFS, "ref1": OTHER_REFS}
+    for name, lines in files.items():
+        text = "".join(f"{line}\n" for line in lines)
+        (folder / name).write_text(text, encoding="utf-8", newline="")
+    refs = [str(folder / f"ref{number}") for number in range(num_refs)]
+    command = [sys.executable, "-m", "sacrebleu", *refs, "-i", str(folder / "hyp"), *options]
+    environment = {**os.environ, "NO_COLOR": "1"}
+    done = subprocess.run(command, capture_output=True, check=True, env=environment)
+    return done.stdout.decode().rstrip("\n")
+
+
+def test_scores_of_a_literal_text_to_eight_digits() -> None:
+    """P6, P11."""
+    found = report(metrics=scores.METRICS, num_resamples=1).scores
+    assert [
+        (score.label, score.name, f"{score.value:.8f}", score.signature) for score in found
+    ] == [
+        ("", "BLEU", "50.32172853", f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|{V}"),
+        ("", "chrF2", "69.57110241", f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|{V}"),
+        ("", "TER", "38.29787234", f"nrefs:1|case:lc|tok:tercom|norm:no|punct:yes|asian:no|{V}"),
+        ("lower-cased", "BLEU", "55.09086214", f"nrefs:1|case:lc|eff:no|tok:13a|smooth:exp|{V}"),
+        (
+            "lower-cased, international tokenisation",
+            "BLEU",
+            "52.69599290",
+            f"nrefs:1|case:lc|eff:no|tok:intl|smooth:exp|{V}",
+        ),
+    ]
+
+
+def test_intervals_of_a_literal_text_to_eight_digits() -> None:
+    """P11."""
+    found = report(metrics=["bleu", "chrf", "ter"]).scores
+    assert [f"{score.interval[0]:.8f} {score.interval[1]:.8f}" for score in found] == [
+        "49.18280189 16.55602552",
+        "68.51821136 14.32380295",
+        "38.64923477 19.54545403",
+    ]
+    assert all("|bs:1000|seed:12345|" in score.signature for score in found)
+
+
+@pytest.mark.parametrize("width", [1, 10])
+def test_text_is_what_the_sacrebleu_command_prints(width: int, tmp_path: Path) -> None:
+    """P6."""
+    options = ["-m", "bleu", "chrf", "ter", "--confidence", "-f", "text", "-w", str(width)]
+    printed = sacrebleu_command(tmp_path, *options)
+    assert report().text(width).split("\n")[1:4] == printed.split("\n")
+
+
+def test_json_is_what_the_sacrebleu_command_prints(tmp_path: Path) -> None:
+    """P6."""
+    options = ["-m", "bleu", "chrf", "ter", "--confidence", "-f", "json", "-w", "8"]
+    printed = json.loads(sacrebleu_command(tmp_path, *options))
+    assert json.loads(report().json())["scores"] == printed
+
+
+@pytest.mark.parametrize(
+    ("metric", "options"),
+    [
+        ("bleu", ["-m", "bleu"]),
+        ("chrf", ["-m", "chrf"]),
+        ("ter", ["-m", "ter"]),
+        ("bleu-lc", ["-m", "bleu", "-lc"]),
+        ("bleu-lc-intl", ["-m", "bleu", "-lc", "--tokenize", "intl"]),
+    ],
+)
+def test_each_metric_alone_without_intervals(
+    metric: str, options: list[str], tmp_path: Path
+) -> None:
+    """P6."""
+    [score] = report(metrics=[metric], num_resamples=1).scores
+    assert score.line(10) == sacrebleu_command(tmp_path, *options, "-f", "text", "-w", "10")
+
+
+def test_several_references_are_scored_as_the_command_does(tmp_path: Path) -> None:
+    options = ["-m", "bleu", "chrf", "ter", "--confidence", "-f", "json", "-w", "8"]
+    printed = json.loads(sacrebleu_command(tmp_path, *options, num_refs=2))
+    found = scores.score(HYPS, [REFS, OTHER_REFS], "de", test_set="toy", system="s")
+    assert json.loads(found.json())["scores"] == printed
+
+
+def test_bleu_of_validation_is_the_reported_one() -> None:
+    found = scores.bleu(HYPS, REFS, "de")
+    [reported] = report(metrics=["bleu"], num_resamples=1).scores
+    assert found == scores.Bleu(reported.value, reported.signature)
+
+
+def test_text_of_a_report_names_what_it_belongs_to() -> None:
+    """P11."""
+    found = scores.score(
+        ["ein Hund"],
+        [["Ein Hund"]],
+        "de",
+        test_set="toy",
+        system="run",
+        checkpoint="runs/run/checkpoints/update-00000500",
+        metrics=["chrf", "bleu-lc"],
+        num_resamples=1,
+    )
+    assert found.text() == (
+        "toy: 1 segments, run, checkpoint runs/run/checkpoints/update-00000500\n"
+        f"chrF2|nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|{V} = 73.5\n"
+        f"lower-cased: BLEU|nrefs:1|case:lc|eff:no|tok:13a|smooth:exp|{V} = 0.0 "
+        "100.0/100.0/0.0/0.0 (BP = 1.000 ratio = 1.000 hyp_len = 2 ref_len = 2)"
+    )
+
+
+def test_json_of_a_report_parts_extras_from_scores() -> None:
+    found = json.loads(report(metrics=["ter", "bleu-lc"], num_resamples=1).json())
+    assert [score["name"] for score in found["scores"]] == ["TER"]
+    assert [(score["label"], score["case"]) for score in found["extras"]] == [("lower-cased", "lc")]
+    assert (found["test_set"], found["system"], found["segments"]) == ("toy", "s", 6)
+
+
+def test_a_score_of_zero_has_no_interval() -> None:
+    found = scores.score(["a"], [["b"]], "de", test_set="t", system="s", metrics=["bleu"])
+    assert found.scores[0].interval is None
+
+
+@pytest.mark.parametrize("metric", ["chrf", "ter"])
+def test_resamples_of_blank_lines_alone_have_a_mean(metric: str) -> None:
+    found = scores.score(["a", ""], [["a b", ""]], "de", test_set="t", system="s", metrics=[metric])
+    assert found.scores[0].interval is not None
+
+
+def test_the_seed_of_resampling_is_sacrebleus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SACREBLEU_SEED", "7")
+    [score] = report(metrics=["bleu"]).scores
+    assert "|seed:7|" in score.signature
+
+
+@pytest.mark.parametrize(
+    ("lang", "tokenizer"), [("de", "13a"), ("zh", "zh"), ("zh-Hans", "zh"), ("zh_CN", "zh")]
+)
+def test_the_target_language_chooses_the_tokenizer(lang: str, tokenizer: str) -> None:
+    assert f"|tok:{tokenizer}|" in scores.bleu(["你好"], ["你好"], lang).signature
+
+
+@pytest.mark.parametrize("lang", ["ja", "ko"])
+def test_a_language_whose_tokenizer_is_missing(lang: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P9."""
+    monkeypatch.setattr(f"sacrebleu.tokenizers.tokenizer_{lang}_mecab.MeCab", None)
+    with pytest.raises(ConfigError) as error:
+        scores.check_metrics(["chrf", "bleu"], lang)
+    assert str(error.value) == (
+        f"BLEU for corpus.tgt {lang} cuts words with MeCab, which is not installed here; "
+        f"run: pip install 'sacrebleu[{lang}]'"
+    )
+
+
+def test_line_counts_that_differ() -> None:
+    """P9."""
+    with pytest.raises(DataError) as error:
+        scores.score(HYPS[:5], [REFS], "de", test_set="toy", system="s")
+    assert str(error.value) == (
+        "toy: 5 lines of translation, but 6 of reference; both need one line a segment"
+    )
+
+
+def test_an_empty_test_set() -> None:
+    """P9."""
+    with pytest.raises(DataError) as error:
+        scores.score([], [[]], "de", test_set="toy", system="s")
+    assert str(error.value) == "toy: it has no lines; a score needs one segment or more"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        (["blue"], "'blue' is not a metric; did you mean bleu?"),
+        (
+            ["x"],
+            "'x' is not a metric; known here: bleu, chrf, ter, bleu-lc, bleu-lc-intl",
+        ),
+        ([], "no metrics are given; known here: bleu, chrf, ter, bleu-lc, bleu-lc-intl"),
+    ],
+)
+def test_metrics_that_are_not_known(metrics: list[str], message: str) -> None:
+    """P9."""
+    with pytest.raises(ConfigError) as error:
+        scores.check_metrics(metrics, "de")
+    assert str(error.value) == message
+
+
+def test_a_seed_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P9."""
+    monkeypatch.setenv("SACREBLEU_SEED", "x")
+    with pytest.raises(ConfigError) as error:
+        report()
+    assert str(error.value) == "SACREBLEU_SEED is 'x', but it must be a whole number or none"
+
+
+def test_text_that_looks_tokenised_is_warned_of() -> None:
+    hyps = ["Ein Hund .", "Zwei Hunde", "Er sagt , ja", "Nein."]
+    refs = ["Ein Hund.", "Zwei Hunde", "Er sagt, ja", "Nein."]
+    found = scores.score(hyps, [refs], "de", test_set="t", system="s", metrics=["bleu"])
+    assert found.warnings == (
+        "the translation looks tokenised in 2 of 4 lines, first in line 1; "
+        "scores are meant for plain text",
+    )
+    assert found.text().endswith(f"\nwarning: {found.warnings[0]}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Sub@@ wort", "E @-@ Mail", "Rock &apos;n Roll", "▁Ein ▁Hund", "你好 。", "Hund , Katze"],
+)
+def test_marks_of_tokenised_text(line: str) -> None:
+    found = scores.score(["a"], [[line]], "de", test_set="t", system="s", metrics=["bleu"])
+    assert found.warnings[0].startswith("the reference looks tokenised")
+
+
+@pytest.mark.parametrize("line", ["Um 10,5 Uhr ...", "Quoi ?", "A.B., C", "3.5 , no"])
+def test_a_mark_in_few_lines_is_not_warned_of(line: str) -> None:
+    lines = [line, *["Plain text."] * 19]
+    found = scores.score(lines, [lines], "de", test_set="t", system="s", metrics=["bleu"])
+    assert found.warnings == ()
+
+
+def test_blank_lines_are_counted() -> None:
+    found = scores.score(["", "b"], [["a", "b"]], "de", test_set="t", system="s", metrics=["bleu"])
+    assert found.warnings == ("1 of 2 lines of the translation are blank",)
+
+
+def test_long_lines_that_make_ter_slow_are_told_before(caplog: pytest.LogCaptureFixture) -> None:
+    lines = ["a " * 149 + "a", "a " * 148 + "a"]
+    scores.score(lines, [lines], "de", test_set="toy", system="s", metrics=["ter"])
+    assert caplog.messages == [
+        "toy: 1 translations have 150 words or more; TER may take seconds for each, "
+        "or leave it out of the metrics"
+    ]
+
+
+def test_ter_of_a_language_without_spaces_is_warned_of() -> None:
+    found = scores.score(["你好"], [["你好"]], "zh", test_set="t", system="s", metrics=["ter"])
+    assert found.warnings == ("TER counts what stands between spaces, and zh has no spaces",)
