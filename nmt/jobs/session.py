@@ -1,0 +1,55 @@
+"""A connection to Ray: the cluster of RAY_ADDRESS where that is set, else one started here for the while."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Read by Ray when it is imported: no usage reports; a worker that ended is noticed in half a second.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+
+import nmt
+from nmt.console import quiet
+from nmt.errors import NmtError
+
+
+@contextlib.contextmanager
+def connect(num_cpus: int, chatter: Path) -> Iterator[None]:
+    """Be connected to Ray inside, with standard output and error sent to a file; may be nested.
+
+    Args:
+        num_cpus: cores that the work needs; a cluster started here offers that many at least.
+        chatter: file that gets all that Ray, torch and the workers say.
+
+    Raises:
+        NmtError: the cluster does not answer, or none can be started.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS", "")
+    # A job of a cluster has its code there; a driver outside of it sends its own along.
+    is_outside = bool(address) and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
+    modules = {"py_modules": [str(Path(nmt.__file__).parent)]} if is_outside else {}
+    with quiet(chatter):
+        try:
+            if address:
+                ray.init(address=address, runtime_env=modules)
+            else:
+                cores = max(num_cpus, os.cpu_count() or 1)
+                ray.init(address="local", num_cpus=cores, include_dashboard=False)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+            if address:
+                place, mend = f"at RAY_ADDRESS ({address})", "start it, or unset RAY_ADDRESS"
+            else:
+                place, mend = "on this machine", "look there"
+            raise NmtError(f"no Ray {place}: {reason}; {mend}; more in {chatter}") from None
+        try:
+            yield
+        finally:
+            ray.shutdown()

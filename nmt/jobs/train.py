@@ -1,0 +1,261 @@
+"""A training run as a Ray Train run: workers, what each has, and what happens when one is lost.
+
+Ray places the workers, connects them and starts them anew when one dies; each then runs `nmt.training.loop` and goes on
+from the newest good checkpoint of the run. Checkpoints are ours (`nmt.checkpoint`), written straight to the run's folder:
+one that is whole there counts, whether or not Ray's controller had heard of it when a worker died.
+"""
+
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from nmt.config import Cluster, Experiment
+from nmt.console import Console
+from nmt.corpus.prepare import check_prepared, read_dev
+from nmt.errors import NmtError, TrainingError
+from nmt.jobs.session import connect
+from nmt.training.loop import Corpus, check_run, check_workers, train
+from nmt.training.world import World
+
+POLL_S = 0.3
+"""Seconds between two looks at what the workers say."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: `nmt.training.loop.Why`, updates done, best dev BLEU and the update it belongs to."""
+
+    why: str
+    update: int
+    best_bleu: float | None
+    best_update: int
+
+
+def run_dir_of(experiment: Experiment, cluster: Cluster) -> Path:
+    """The folder of a run: <storage>/<name>."""
+    return Path(cluster.storage).resolve() / experiment.name
+
+
+def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> Ended:
+    """Train to the end, to early stopping, or to the first Ctrl-C.
+
+    Raises:
+        NmtError: the corpus is not prepared, the run does not fit the settings or the cluster, or it failed for good.
+    """
+    run_dir = run_dir_of(experiment, cluster)
+    check_workers(experiment, cluster.workers)
+    check_run(experiment, run_dir)
+    check_prepared(experiment)
+    chatter = run_dir / "ray.log"
+    console.say(f"run {experiment.name} in {run_dir}; what Ray and torch say goes to {chatter}")
+    num_cpus = cluster.workers * cluster.cpus_per_worker
+    with connect(num_cpus, chatter):
+        _check_resources(cluster)
+        mailbox = _Mailbox.remote()  # type: ignore[attr-defined]
+        fit = _Fit(_trainer(experiment, cluster, run_dir, mailbox))
+        fit.start()
+        with _Interrupt() as interrupt:
+            ended = _listen(mailbox, fit, interrupt, experiment, console)
+        if ended is None:
+            raise TrainingError(
+                f"the run failed and {cluster.max_failures} restarts did not help: {fit.reason()}; more in "
+                f"{chatter}; the same command goes on from the last checkpoint"
+            )
+    return ended
+
+
+def _trainer(experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: Any) -> TorchTrainer:
+    resources = {"CPU": float(cluster.cpus_per_worker)}
+    if cluster.gpus_per_worker:
+        resources["GPU"] = float(cluster.gpus_per_worker)
+    threads = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker)}
+    return TorchTrainer(
+        _worker,
+        train_loop_config={
+            "experiment": experiment.model_dump_json(),
+            "prepared": str(Path(experiment.prepared).resolve()),
+            "run_dir": str(run_dir),
+            "threads": cluster.cpus_per_worker,
+            "mailbox": mailbox,
+        },
+        torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=cluster.workers,
+            use_gpu=bool(cluster.gpus_per_worker),
+            resources_per_worker=resources,
+        ),
+        run_config=ray.train.RunConfig(
+            name="ray",
+            storage_path=str(run_dir),
+            failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+            worker_runtime_env={"env_vars": {**threads, **cluster.env}},
+        ),
+    )
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What each worker runs, in its own process."""
+    torch.set_num_threads(config["threads"])
+    mailbox = config["mailbox"]
+    experiment = Experiment.model_validate_json(config["experiment"])
+    world = World.of_process_group(get_device())
+    post = _Post(mailbox)
+    try:
+        corpus = _open_corpus(experiment, Path(config["prepared"]))
+        run_dir = Path(config["run_dir"])
+        why, progress = train(experiment, corpus, world, run_dir, post.say, post.at_update)
+    except NmtError as error:
+        # Ours to explain, not Ray's to retry: it would fail the same way again.
+        ray.get(mailbox.put.remote(("error", str(error))))
+        return
+    if world.is_first:
+        ended = Ended(why, progress.update, progress.best_bleu, progress.best_update)
+        ray.get(mailbox.put.remote(("ended", ended)))
+
+
+def _open_corpus(experiment: Experiment, prepared: Path) -> Corpus:
+    experiment = experiment.model_copy(
+        update={"corpus": experiment.corpus.model_copy(update={"prepared": str(prepared)})}
+    )
+    shards, subword = check_prepared(experiment)
+    return Corpus(shards, subword, read_dev(prepared))
+
+
+@ray.remote(num_cpus=0)
+class _Mailbox:
+    """Between the first worker and the driver: lines and progress one way, the wish to stop the other."""
+
+    def __init__(self) -> None:
+        self._letters: list[tuple[str, Any]] = []
+        self._is_stop_asked = False
+
+    def put(self, letter: tuple[str, Any]) -> bool:
+        """Leave a letter for the driver; says whether the driver wants to stop."""
+        self._letters.append(letter)
+        return self._is_stop_asked
+
+    def take(self) -> list[tuple[str, Any]]:
+        """All letters since the last call."""
+        letters, self._letters = self._letters, []
+        return letters
+
+    def ask_to_stop(self) -> None:
+        """Tell the first worker to stop after the update it is in."""
+        self._is_stop_asked = True
+
+
+class _Post:
+    """The first worker's side of the mailbox; never waits for the driver."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+        self._answer: Any = None
+        self._asked = 0.0
+
+    def say(self, line: str) -> None:
+        self._mailbox.put.remote(("line", line))
+
+    def at_update(self, update: int) -> bool:
+        """Tell the updates done now and then, and learn a little later whether to stop."""
+        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
+            answer, self._answer = self._answer, None
+            if ray.get(answer):
+                return True
+        if self._answer is None and time.monotonic() - self._asked > POLL_S:
+            self._asked = time.monotonic()
+            self._answer = self._mailbox.put.remote(("update", update))
+        return False
+
+
+class _Fit(threading.Thread):
+    """`TorchTrainer.fit` beside the main thread, which stays free to print, and to hear Ctrl-C."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        super().__init__(name="fit", daemon=True)
+        self._trainer = trainer
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._trainer.fit()
+        except BaseException as error:
+            self._error = error
+
+    def reason(self) -> str:
+        """Why it failed, in one line: the last of what the first failed worker raised."""
+        failures = getattr(self._error, "worker_failures", None) or {0: self._error}
+        lines = [line.strip() for line in str(next(iter(failures.values()))).splitlines()]
+        return next((line for line in reversed(lines) if line), repr(self._error))
+
+
+class _Interrupt:
+    """First Ctrl-C: ask for a clean stop. Second: KeyboardInterrupt. A TERM signal counts as one."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+
+    def __enter__(self) -> "_Interrupt":
+        self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.is_asked:
+            raise KeyboardInterrupt
+        # Only noted here: the main thread may be in the middle of a call to Ray.
+        self.is_asked = True
+
+
+def _listen(
+    mailbox: Any, fit: _Fit, interrupt: _Interrupt, experiment: Experiment, console: Console
+) -> Ended | None:
+    """Print what the first worker says until the run has ended; None: it failed."""
+    ended, is_told = None, False
+    while True:
+        is_over = not fit.is_alive()
+        if interrupt.is_asked and not is_told:
+            is_told = True
+            ray.get(mailbox.ask_to_stop.remote())
+            console.say(
+                "stopping after this update, with a checkpoint; "
+                "Ctrl-C again stops at once, without one"
+            )
+        for kind, content in ray.get(mailbox.take.remote()):
+            match kind:
+                case "line":
+                    console.say(content)
+                case "update":
+                    console.progress("training", content, experiment.training.updates, "updates")
+                case "error":
+                    console.clear()
+                    raise TrainingError(content)
+                case "ended":
+                    ended = content
+        if is_over:
+            console.clear()
+            return ended
+        fit.join(timeout=POLL_S)
+
+
+def _check_resources(cluster: Cluster) -> None:
+    """Raise TrainingError where the cluster could never hold the workers: Ray would wait for ever."""
+    have = ray.cluster_resources()
+    for kind, each in (("CPU", cluster.cpus_per_worker), ("GPU", cluster.gpus_per_worker)):
+        needed = cluster.workers * each
+        if needed > have.get(kind, 0):
+            raise TrainingError(
+                f"{cluster.workers} workers with {each} {kind} each need {needed}, but the cluster "
+                f"has {have.get(kind, 0):.0f}: lower cluster.workers, or add hosts"
+            )

@@ -1,0 +1,114 @@
+"""All that learns and must survive a stop: weights, their moving average, the optimizer."""
+
+import contextlib
+import copy
+import math
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nmt.batching.batch import Batch
+from nmt.checkpoint import TrainingState, load_weights
+from nmt.config import Experiment
+from nmt.model.seq2seq import Seq2Seq, build, num_parameters
+from nmt.training.loss import LossSums, cross_entropy
+from nmt.training.optimizer import (
+    learning_rate,
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+    update_average,
+)
+from nmt.training.world import World
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Learner:
+    """A model in training at one worker; all workers' learners stay equal."""
+
+    def __init__(self, experiment: Experiment, vocab_size: int, world: World) -> None:
+        self._settings = experiment.training
+        self._world = world
+        torch.manual_seed(experiment.seed)
+        self.model: Seq2Seq = build(experiment.model, vocab_size).to(world.device)
+        self._average = None
+        if self._settings.ema_decay:
+            self._average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self._optimizer = make_optimizer(self.model, self._settings)
+        self._dtype = _DTYPES[self._settings.precision]
+        self._wrapped: nn.Module = self.model
+
+    def wrap(self) -> None:
+        """Share gradients with the other workers from now on; all must have the same weights."""
+        self._wrapped = self._world.wrap(self.model)
+
+    def backward(self, batch: Batch, num_tgt_tokens: int, is_my_last: bool) -> LossSums:
+        """Add a micro-batch's share of the gradient of an update with that many target tokens."""
+        self.model.train()
+        with self._sync_if(is_my_last):
+            loss = self._loss(batch.to(self._world.device))
+            # DDP divides by world.size; the sum over all workers is what we want.
+            (loss.smoothed * (self._world.size / num_tgt_tokens)).backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def step(self, number: int) -> float:
+        """Turn the gradient into update `number`, from 0, and return its norm before clipping.
+
+        Where the norm is not finite nothing is changed: it is the same at all workers, so all skip
+        together.
+        """
+        parameters = list(self.model.parameters())
+        limit = self._settings.clip_norm or float("inf")
+        norm = float(nn.utils.clip_grad_norm_(parameters, limit))
+        if math.isfinite(norm):
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate(number, self._settings)
+            self._optimizer.step()
+            if self._average is not None:
+                update_average(self._average, self.model, self._settings.ema_decay, number)
+        self._optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    @property
+    def best_guess(self) -> Seq2Seq:
+        """What validation uses, in evaluation mode: the average where there is one."""
+        if self._average is not None:
+            return self._average
+        return self.model.eval()
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers, tied ones counted once."""
+        return num_parameters(self.model)
+
+    def state(self, update: int, counters: dict[str, object]) -> TrainingState:
+        """What a checkpoint holds after that many updates."""
+        average = self._average.state_dict() if self._average is not None else None
+        moments = optimizer_tensors(self._optimizer, self.model)
+        return TrainingState(update, self.model.state_dict(), average, moments, counters)
+
+    def load(self, state: TrainingState, where: Path) -> None:
+        """Go on from a checkpoint's state, bit for bit; `where` it came from is for messages."""
+        load_weights(self.model, state.weights, where)
+        if self._average is not None:
+            load_weights(self._average, state.average or state.weights, where)
+        load_optimizer_tensors(self._optimizer, self.model, state.optimizer)
+
+    def _loss(self, batch: Batch) -> LossSums:
+        is_cast = self._dtype != torch.float32
+        with torch.autocast(self._world.device.type, self._dtype, enabled=is_cast):
+            hidden: Tensor = self._wrapped(batch.src, batch.src_lengths, batch.tgt_in, batch.real)
+        smoothing = self._settings.label_smoothing
+        return cross_entropy(
+            hidden, self.model.output_weight, batch.tgt_out, smoothing, self._dtype
+        )
+
+    def _sync_if(self, is_wanted: bool) -> AbstractContextManager[object]:
+        # Forward and backward both run inside: DDP decides in forward whether backward will sync.
+        if is_wanted or not isinstance(self._wrapped, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self._wrapped.no_sync()

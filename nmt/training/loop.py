@@ -1,0 +1,365 @@
+"""The training loop, readable top to bottom.
+
+Each worker runs `train` with its own `World`; nothing here knows who started it. An update is a
+fixed list of micro-batches (`nmt.batching.schedule`): W workers take every W-th, the loss is
+divided by the target tokens of the whole update, and dropout is seeded by (seed, update,
+micro-batch), so the trajectory is that of one worker (P3). All that the next update depends on is
+in the checkpoint, so stopping costs nothing but time (P4).
+Updates have numbers from 0; logs, checkpoints and metrics count updates done.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from nmt import checkpoint
+from nmt.batching.loader import Loader, MicroBatch
+from nmt.batching.schedule import Schedule, Update
+from nmt.config import Experiment, differences
+from nmt.corpus.shards import Shards
+from nmt.corpus.subword import Subword
+from nmt.errors import TrainingError
+from nmt.training.learner import Learner
+from nmt.training.metrics import Journal, Meter, Totals, describe, perplexity
+from nmt.training.optimizer import learning_rate
+from nmt.training.validation import Validation, validate
+from nmt.training.world import World
+
+Why = Literal["finished", "stopped early", "interrupted"]
+"""How a run ended."""
+
+MAY_CHANGE = (
+    "training.updates", "training.learning_rate", "training.precision", "training.max_skipped",
+    "training.log_every", "training.validate_every", "training.checkpoint_every",
+    "training.keep_last", "training.patience",
+    "decoding", "corpus.root", "corpus.tests", "corpus.prepared", "corpus.shard_pairs",
+)  # fmt: skip
+"""Settings that a run may go on with although it began with others."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a run learns from and is judged by; the same at every worker."""
+
+    shards: Shards
+    subword: Subword
+    dev: tuple[Sequence[str], Sequence[str]]
+    """Source lines and reference lines."""
+
+
+@dataclass
+class Progress:
+    """How far a run is; the counters of a checkpoint."""
+
+    update: int = 0
+    """Updates done."""
+    best_bleu: float | None = None
+    """Best dev BLEU so far."""
+    best_update: int = 0
+    """Updates done when it was seen."""
+    validations_without_gain: int = 0
+    """Validations in a row since then."""
+    num_skipped: int = 0
+    """Updates skipped because their gradient was not finite."""
+    skipped_in_a_row: int = 0
+    """The last of them without a good one between."""
+    train_s: float = 0.0
+    """Seconds of training and validation; time lost between stops is not counted."""
+    since_log: Totals = field(default_factory=Totals)
+    """What was counted since the last log line."""
+
+
+def train(
+    experiment: Experiment,
+    corpus: Corpus,
+    world: World,
+    run_dir: Path,
+    say: Callable[[str], None] = lambda line: None,
+    at_update: Callable[[int], bool] = lambda update: False,
+) -> tuple[Why, Progress]:
+    """Train, from the newest good checkpoint of the run if there is one.
+
+    Args:
+        run_dir: of this run alone, seen by all workers; the first worker writes.
+        say: takes log lines; only the first worker's is used.
+        at_update: told the updates done, at the first worker; True: make a checkpoint and stop.
+
+    Raises:
+        TrainingError: a worker would have no share of an update, the run was begun with another
+            vocabulary, or the gradient stays not finite.
+    """
+    settings = experiment.training
+    check_workers(experiment, world.size)
+    schedule = Schedule(
+        corpus.shards.src_lengths, corpus.shards.tgt_lengths, experiment.batching, experiment.seed
+    )
+    learner = Learner(experiment, corpus.subword.num_pieces, world)
+    progress = _resume(learner, corpus, world, run_dir)
+    learner.wrap()
+    journal = Journal(run_dir, progress.update, say) if world.is_first else None
+    if journal:
+        journal.say(_opening(experiment, schedule, learner, progress, world))
+    why: Why = "finished"
+    last = settings.updates
+    if 0 < settings.patience <= progress.validations_without_gain:
+        why, last = "stopped early", progress.update
+    loader = Loader(
+        corpus.shards,
+        schedule,
+        range(progress.update, last),
+        rank=world.rank,
+        num_workers=world.size,
+        pin=world.device.type == "cuda",
+    )
+    clock = _Clock(progress)
+    meter = Meter(progress.since_log)
+    try:
+        for update, micro_batches, wait_s in _timed(loader):
+            meter.wait_s += wait_s
+            for micro_batch in micro_batches:
+                torch.manual_seed(seed_of(experiment.seed, update.number, micro_batch.index))
+                is_my_last = micro_batch is micro_batches[-1]
+                loss = learner.backward(micro_batch.batch, update.num_tgt_tokens, is_my_last)
+                meter.count(micro_batch.batch, loss)
+            norm = learner.step(update.number)
+            meter.end_update(norm)
+            progress.update = done = update.number + 1
+            _watch(norm, update, micro_batches, progress, experiment, world, journal)
+
+            is_last = done == settings.updates
+            if done % settings.log_every == 0 or is_last:
+                values = meter.totals(world).summarise()
+                meter = Meter()
+                values["learning_rate"] = learning_rate(update.number, settings)
+                values["epoch"] = done / schedule.updates_per_epoch
+                values["skipped"] = progress.num_skipped
+                values["eta_s"] = clock.eta_s(settings.updates)
+                values["train_s"] = clock.train_s()
+                if journal:
+                    journal.write("train", done, values)
+                    journal.say(describe(done, values))
+            validation = None
+            if done % settings.validate_every == 0 or is_last:
+                with meter.paused():
+                    validation = validate(
+                        learner.best_guess, corpus.subword, experiment, corpus.dev, world
+                    )
+                _judge(validation, progress, journal, clock, experiment)
+                if settings.patience and progress.validations_without_gain >= settings.patience:
+                    why = "stopped early"
+            # Asked by all, answered by the first: everyone stops after the same update.
+            if world.any(world.is_first and at_update(done)) and why == "finished" and not is_last:
+                why = "interrupted"
+            is_best = validation is not None and progress.best_update == done
+            if done % settings.checkpoint_every == 0 or is_last or is_best or why != "finished":
+                progress.train_s = clock.train_s()
+                progress.since_log = meter.totals(world)
+                with meter.paused():
+                    _save(learner, progress, validation, experiment, corpus, world, run_dir)
+            if why != "finished":
+                break
+        if journal:
+            journal.say(_closing(why, progress, settings.updates))
+    finally:
+        loader.close()
+        if journal:
+            journal.close()
+    return why, progress
+
+
+def check_workers(experiment: Experiment, num_workers: int) -> None:
+    """Raise TrainingError where a worker would have no share of an update."""
+    parts = experiment.batching.micro_batches
+    if num_workers > parts:
+        raise TrainingError(
+            f"{num_workers} workers cannot share updates of {parts} micro-batches: ask for at most "
+            f"{parts} workers, or set batching.micro_batches={num_workers} or more (a larger "
+            "update)"
+        )
+
+
+def check_run(experiment: Experiment, run_dir: Path) -> None:
+    """Raise TrainingError where a run of this name was begun with settings that must not change."""
+    newest = checkpoint.newest_good(run_dir)
+    if newest is None:
+        return
+    begun = checkpoint.load(newest).experiment
+    for key, was, now in differences(begun, experiment):
+        if not key.startswith(MAY_CHANGE):
+            raise TrainingError(
+                f"{key} is {now}, but the run in {run_dir} was begun with {was}: give the "
+                f"experiment another name, or set {key}={was} to go on with it"
+            )
+
+
+def seed_of(seed: int, update: int, micro_batch: int) -> int:
+    """The seed of dropout in one micro-batch: 63 bits that depend on all three numbers (P3)."""
+    digest = hashlib.blake2b(f"{seed} {update} {micro_batch}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class _Clock:
+    """Seconds of training over all parts of a run, and what is left."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._first_update = progress.update
+        self._before_s = progress.train_s
+        self._started = time.perf_counter()
+
+    def train_s(self) -> float:
+        return self._before_s + time.perf_counter() - self._started
+
+    def eta_s(self, num_updates: int) -> float:
+        pace = (time.perf_counter() - self._started) / (self._progress.update - self._first_update)
+        return pace * (num_updates - self._progress.update)
+
+
+def _timed(loader: Loader) -> Iterator[tuple[Update, list[MicroBatch], float]]:
+    """The loader's items with the seconds that each was waited for."""
+    asked = time.perf_counter()
+    for update, micro_batches in loader:
+        yield update, micro_batches, time.perf_counter() - asked
+        asked = time.perf_counter()
+
+
+def _resume(learner: Learner, corpus: Corpus, world: World, run_dir: Path) -> Progress:
+    """Load the newest good checkpoint, as the first worker sees it, at all workers."""
+    newest = checkpoint.newest_good(run_dir) if world.is_first else None
+    found = world.gather(str(newest or ""))[0]
+    if not found:
+        return Progress()
+    folder = Path(found)
+    tokenizer = checkpoint.read_info(folder).files[checkpoint.TOKENIZER]
+    if tokenizer.sha256 != corpus.subword.fingerprint:
+        raise TrainingError(
+            f"the vocabulary of {corpus.shards.folder} is not the one that the run in {run_dir} "
+            "was begun with: give the experiment another name, or set corpus.prepared to the "
+            "folder that it was begun with"
+        )
+    state = checkpoint.load_training_state(folder)
+    learner.load(state, folder)
+    since_log = Totals(**state.counters.pop("since_log"))
+    return Progress(**state.counters, since_log=since_log)
+
+
+def _watch(
+    norm: float,
+    update: Update,
+    micro_batches: list[MicroBatch],
+    progress: Progress,
+    experiment: Experiment,
+    world: World,
+    journal: Journal | None,
+) -> None:
+    """Count an update that was skipped, name its pairs, and stop the run after a few in a row."""
+    if math.isfinite(norm):
+        progress.skipped_in_a_row = 0
+        return
+    progress.num_skipped += 1
+    progress.skipped_in_a_row += 1
+    rows = sorted(int(row) for part in update.micro_batches for row in part)
+    if journal:
+        journal.write("skipped", progress.update, {"grad_norm": str(norm), "pairs": rows})
+        journal.say(
+            f"update {progress.update:,} skipped: its gradient is not finite ({norm}); "
+            f"pairs {rows[0]} to {rows[-1]}, all {len(rows)} in metrics.jsonl"
+        )
+    limit = experiment.training.max_skipped
+    if progress.skipped_in_a_row >= limit:
+        raise TrainingError(
+            f"{limit} updates in a row had a gradient that is not finite, the last one update "
+            f"{progress.update}: lower training.learning_rate "
+            f"({experiment.training.learning_rate}) or use training.precision=fp32; "
+            "the same command then goes on from the last good checkpoint"
+        )
+
+
+def _judge(
+    validation: Validation,
+    progress: Progress,
+    journal: Journal | None,
+    clock: _Clock,
+    experiment: Experiment,
+) -> None:
+    """Compare a validation with the best so far, and write it down."""
+    is_best = progress.best_bleu is None or validation.bleu > progress.best_bleu
+    if is_best:
+        progress.best_bleu, progress.best_update = validation.bleu, progress.update
+        progress.validations_without_gain = 0
+    else:
+        progress.validations_without_gain += 1
+    if not journal:
+        return
+    values = {
+        "bleu": validation.bleu,
+        "signature": validation.signature,
+        "nll": validation.nll,
+        "perplexity": perplexity(validation.nll),
+        "best_bleu": progress.best_bleu,
+        "best_update": progress.best_update,
+        "train_s": clock.train_s(),
+    }
+    journal.write("validation", progress.update, values)
+    journal.keep_hyps(progress.update, experiment.corpus.tgt, validation.hyps)
+    beam = experiment.decoding.validation_beam
+    verdict = f"best {progress.best_bleu:.2f} at update {progress.best_update:,}"
+    if is_best:
+        verdict = "the best so far"
+    journal.say(
+        f"update {progress.update:,}: dev BLEU {validation.bleu:.2f} ({verdict}), beam {beam}, "
+        f"dev loss {validation.nll:.3f} nats/token, {validation.signature}"
+    )
+
+
+def _save(
+    learner: Learner,
+    progress: Progress,
+    validation: Validation | None,
+    experiment: Experiment,
+    corpus: Corpus,
+    world: World,
+    run_dir: Path,
+) -> None:
+    if not world.is_first:
+        return
+    state = learner.state(progress.update, asdict(progress))
+    bleu = validation.bleu if validation else None
+    signature = validation.signature if validation else ""
+    checkpoint.save(run_dir, experiment, corpus.subword.to_json(), state, bleu, signature)
+    checkpoint.keep(run_dir, experiment.training.keep_last)
+
+
+def _opening(
+    experiment: Experiment,
+    schedule: Schedule,
+    learner: Learner,
+    progress: Progress,
+    world: World,
+) -> str:
+    left_out = f", {schedule.num_left_out:,} longer ones left out" if schedule.num_left_out else ""
+    start = f"going on after update {progress.update:,}" if progress.update else "from the start"
+    return (
+        f"{learner.num_parameters:,} parameters, {experiment.training.precision}, "
+        f"{world.size} worker{'s' * (world.size > 1)} on {world.device.type}; "
+        f"{schedule.num_pairs:,} pairs{left_out}; {schedule.updates_per_epoch:,} updates an epoch, "
+        f"{experiment.training.updates / schedule.updates_per_epoch:.1f} epochs in all; {start}"
+    )
+
+
+def _closing(why: Why, progress: Progress, num_updates: int) -> str:
+    best = ""
+    if progress.best_bleu is not None:
+        best = f"; best dev BLEU {progress.best_bleu:.2f} at update {progress.best_update:,}"
+    skipped = f"; {progress.num_skipped} updates skipped" if progress.num_skipped else ""
+    minutes = progress.train_s / 60
+    return (
+        f"{why} after {progress.update:,} of {num_updates:,} updates, {minutes:.1f} minutes of "
+        f"training{best}{skipped}"
+    )

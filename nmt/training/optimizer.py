@@ -1,0 +1,74 @@
+"""AdamW, its learning rate, and the moving average of the weights."""
+
+import math
+
+import torch
+from torch import nn
+
+from nmt.config import TrainingConfig
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019), fused; matrices decay, vectors (biases, norms) do not."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=True
+    )
+
+
+def learning_rate(update: int, config: TrainingConfig) -> float:
+    """The rate of an update, counted from 0: warm-up, then the schedule, never under the floor."""
+    peak, warmup = config.learning_rate, config.warmup_updates
+    floor = peak * config.learning_rate_floor
+    done = update + 1
+    if done <= warmup:
+        return peak * done / warmup
+    match config.schedule:
+        case "cosine":
+            progress = (done - warmup) / max(1, config.updates - warmup)
+            return floor + (peak - floor) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+        case "inverse_sqrt":
+            return max(floor, peak * math.sqrt(max(1, warmup) / done))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, update: int) -> None:
+    """Move the average of the weights towards the weights after an update, counted from 0.
+
+    The decay grows from 0.1 to `decay` (TensorFlow's rule), so that the first weights are soon
+    forgotten.
+    """
+    decay = min(decay, (1 + update) / (10 + update))
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, model: nn.Module
+) -> dict[str, torch.Tensor]:
+    """AdamW's state by parameter: `moment1/<name>`, `moment2/<name>`, `step/<name>`."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        state = optimizer.state.get(parameter, {})
+        if state:
+            tensors[f"moment1/{name}"] = state["exp_avg"]
+            tensors[f"moment2/{name}"] = state["exp_avg_sq"]
+            tensors[f"step/{name}"] = state["step"]
+    return tensors
+
+
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, torch.Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` gave, bit for bit."""
+    for name, parameter in model.named_parameters():
+        if f"step/{name}" in tensors:
+            optimizer.state[parameter] = {
+                # The fused kernel wants it where the parameter is.
+                "step": tensors[f"step/{name}"].to(parameter.device, copy=True),
+                "exp_avg": tensors[f"moment1/{name}"].to(parameter.device, copy=True),
+                "exp_avg_sq": tensors[f"moment2/{name}"].to(parameter.device, copy=True),
+            }
