@@ -1,0 +1,1 @@
+"""Corpus: from raw text to Arrow shards, without torch."""

@@ -1,0 +1,416 @@
+"""Preparing: raw text to a folder that training needs nothing else than.
+
+    prepared/<name>/
+      manifest.json                    written last: a folder that has it is complete
+      tokenizer.json                   the vocabulary
+      shards/00000.arrow ...           the pairs, one shard for each chunk of a raw corpus
+      dev.src dev.tgt                  the dev set as it is, as plain UTF-8 with line feeds
+      tests/<name>.src|.tgt            the test sets, likewise
+      work/                            what an interrupted prepare goes on from; removed at the end
+
+Everything is a list of independent tasks (`chunks.py`), run by whoever is given them: `run_here`,
+or Ray.
+
+    reading       each raw file once: count lines, check UTF-8, take the digest, cut into chunks of
+                  corpus.shard_pairs lines, so that a later task finds its lines by themselves
+    cleaning      each chunk: drop, mend, tally; duplicates within the chunk
+    duplicates    each share of the digests of all chunks: pairs that stood in an earlier chunk
+    subwords      one vocabulary, from an even sample of all kept pairs
+    encoding      each chunk: token ids, one shard
+
+What is done is not done again (`work.py`). Chunks are cut by line numbers and merged in order, so
+that the bytes do not depend on who did which task, or when.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from nmt.config import Experiment, ParallelText
+from nmt.corpus import clean
+from nmt.corpus.chunks import (
+    TOKENIZER,
+    Chunk,
+    Sample,
+    clean_chunk,
+    cut_raw,
+    encode_chunk,
+    find_copies,
+    hold_out,
+    learn_subwords,
+)
+from nmt.corpus.files import replacing
+from nmt.corpus.shards import (
+    FORMAT,
+    MANIFEST,
+    CorpusInfo,
+    FileInfo,
+    Manifest,
+    ShardInfo,
+    Shards,
+    file_info,
+)
+from nmt.corpus.subword import Subword
+from nmt.corpus.text import counts_differ, read_lines
+from nmt.corpus.work import (
+    WORK,
+    Progress,
+    RunTasks,
+    Stages,
+    Task,
+    Tree,
+    no_progress,
+    open_work,
+    run_here,
+)
+from nmt.errors import DataError
+
+log = logging.getLogger(__name__)
+
+PART_PAIRS = 2_000_000
+"""Pairs whose digests one task of the duplicates stage holds: 150 MB with what sorting needs."""
+
+
+def prepare(
+    experiment: Experiment, run_tasks: RunTasks = run_here, progress: Progress = no_progress
+) -> Manifest:
+    """Make the prepared folder; go on where an interrupted prepare stopped; do nothing if complete.
+
+    Raises:
+        DataError: raw text that is not what it should be, more dropped than max_dropped allows, or
+            a folder that was prepared from other files or with other settings.
+    """
+    folder = folder_of(experiment)
+    if (folder / MANIFEST).exists():
+        manifest = _check_complete(experiment, folder)
+        log.info("%s is prepared already: nothing to do", folder)
+        return manifest
+    check_raw(experiment)
+    with open_work(folder, _state(experiment)) as work:
+        manifest = _prepare(experiment, Stages(work, run_tasks, progress))
+        with replacing(folder / MANIFEST) as temporary:
+            temporary.write_text(manifest.to_json(), encoding="utf-8", newline="\n")
+        shutil.rmtree(work, ignore_errors=True)
+    return manifest
+
+
+def folder_of(experiment: Experiment) -> Path:
+    """The prepared folder, as an absolute path."""
+    return Path(os.path.abspath(experiment.prepared))
+
+
+def is_prepared(experiment: Experiment) -> bool:
+    """Whether the prepared folder is complete; its settings are checked by who opens it."""
+    return (folder_of(experiment) / MANIFEST).exists()
+
+
+def check_raw(experiment: Experiment) -> None:
+    """Raise DataError if a raw file is missing: quick, for before a cluster is touched."""
+    for path in _raw_paths(experiment):
+        if not path.is_file():
+            raise DataError(
+                f"{path}: there is no such file; check corpus.root and the names in the experiment"
+            )
+
+
+def check_prepared(experiment: Experiment) -> tuple[Shards, Subword]:
+    """Open the prepared folder of an experiment.
+
+    Raises:
+        DataError: it is missing, incomplete or damaged, or was prepared with settings that mean
+            other pairs or tokens.
+    """
+    folder = folder_of(experiment)
+    if (folder / WORK).exists() and not (folder / MANIFEST).exists():
+        raise DataError(
+            f"{folder}: prepared in part only; run `nmt prepare` again: it goes on where it stopped"
+        )
+    shards = Shards.open(folder)
+    # Training does not touch the test sets: `nmt evaluate` speaks up where one is missing.
+    _check_settings(experiment, folder, shards.manifest, ignore="corpus.tests")
+    subword = Subword.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
+    if subword.fingerprint != shards.manifest.tokenizer_fingerprint:
+        raise DataError(
+            f"{folder / TOKENIZER}: not the vocabulary that the shards were made with; "
+            f"remove the folder and run `nmt prepare` again"
+        )
+    return shards, subword
+
+
+def read_dev(folder: str | Path) -> tuple[list[str], list[str]]:
+    """Source and reference lines of the dev set of a prepared folder, untouched."""
+    return list(read_lines(Path(folder, "dev.src"))), list(read_lines(Path(folder, "dev.tgt")))
+
+
+def summary(manifest: Manifest) -> list[str]:
+    """What a person sees at the end, a line each."""
+    lines = []
+    for info in manifest.corpora:
+        dropped = ", ".join(f"{count:,} {why}" for why, count in info.dropped.items() if count)
+        mended = ", ".join(f"{count:,} {how}" for how, count in info.mended.items() if count)
+        leaked = (
+            f"; {info.leaked:,} kept also stand in the dev or a test set" if info.leaked else ""
+        )
+        lines += [
+            f"{info.name}: {info.read:,} pairs read = {info.kept:,} kept + "
+            f"{info.read - info.kept:,} dropped{f' ({dropped})' if dropped else ''}; "
+            f"mended: {mended or 'none'}{leaked}",
+            f"{info.name}: {_tokens(info.src_tokens, info.kept, manifest.src)}, "
+            f"{_tokens(info.tgt_tokens, info.kept, manifest.tgt)}",
+        ]
+    kind, asked = (manifest.settings[f"corpus.subword.{key}"] for key in ("kind", "vocab_size"))
+    fewer = f" of the {asked:,} asked for" if manifest.num_pieces < asked else ""
+    return [
+        *lines,
+        f"vocabulary: {manifest.num_pieces:,} pieces{fewer} ({kind}); "
+        f"longest pair: {manifest.longest:,} tokens",
+    ]
+
+
+def _tokens(tokens: int, pairs: int, language: str) -> str:
+    return f"{tokens:,} {language} tokens ({tokens / max(pairs, 1):.1f} a pair)"
+
+
+def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
+    """All stages in order; the head of this file tells what they are."""
+    corpus, work = experiment.corpus, stages.work
+    raw, held_out = _read(experiment, stages)
+    chunks = _chunks(experiment, raw)
+    is_tsv = {text.name: bool(text.tsv) for text in corpus.train}
+    tallies = stages.run(
+        "cleaning",
+        {
+            chunk.key: (clean_chunk, (work, chunk, is_tsv[chunk.corpus], corpus.cleaning))
+            for chunk in chunks
+        },
+        used="raw/{}.*",
+    )
+    num_lines = sum(chunk.num_lines for chunk in chunks)
+    is_needed = corpus.cleaning.duplicates and len(chunks) > 1
+    num_parts = -(-num_lines // PART_PAIRS) if is_needed else 0
+    copies = stages.run(
+        "duplicates",
+        {f"{part:05}": (find_copies, (work, chunks, part, num_parts)) for part in range(num_parts)},
+    )
+    by_chunk = {
+        chunk.key: clean.Tally(**tallies[chunk.key]).without_duplicates(
+            sum(counts.get(chunk.key, 0) for counts in copies.values())
+        )
+        for chunk in chunks
+    }
+    by_corpus = {
+        text.name: sum(
+            (by_chunk[chunk.key] for chunk in chunks if chunk.corpus == text.name), clean.Tally()
+        )
+        for text in corpus.train
+    }
+    _check_dropped(by_corpus, corpus.cleaning.max_dropped)
+    kept = {key: tally.kept for key, tally in by_chunk.items()}
+    sample = Sample(work, chunks, kept, num_parts, corpus.subword.max_sentences // 2)
+    learn: Task = (learn_subwords, (work.parent, sample, corpus.subword))
+    learnt = stages.run("subwords", {"all": learn})["all"]
+    names = ["dev", *(f"tests/{text.name}" for text in corpus.tests)]
+    encoded = stages.run(
+        "encoding",
+        {
+            chunk.key: (
+                encode_chunk,
+                (work, chunk, num_parts, f"shards/{number:05}.arrow", names, corpus.cleaning),
+            )
+            for number, chunk in enumerate(chunk for chunk in chunks if kept[chunk.key])
+        },
+        used="clean/{}.*",
+    )
+    return _merge(experiment, raw, held_out, by_corpus, learnt, list(encoded.values()))
+
+
+def _read(
+    experiment: Experiment, stages: Stages
+) -> tuple[dict[str, list[FileInfo]], list[FileInfo]]:
+    """Run the reading stage: the raw files of each corpus, and the files of dev and test sets."""
+    corpus, work = experiment.corpus, stages.work
+    root = os.path.abspath(corpus.root)
+    tasks: dict[str, Task] = {}
+    for number, text in enumerate(corpus.train):
+        for side, name in _sides(text):
+            target = work / f"raw/{number:03}-{{}}.{side}.zst"
+            is_strict = not corpus.cleaning.invalid_utf8
+            arguments = (
+                Path(root, name),
+                str(target),
+                corpus.shard_pairs,
+                side == "tsv",
+                is_strict,
+            )
+            tasks[f"{number:03}-{side}"] = cut_raw, arguments
+    tasks["dev"] = hold_out, (corpus.dev, root, work.parent, "dev")
+    for text in corpus.tests:
+        tasks[f"test-{text.name}"] = hold_out, (text, root, work.parent, f"tests/{text.name}")
+    results = stages.run("reading", tasks)
+    raw: dict[str, list[FileInfo]] = {}
+    for number, text in enumerate(corpus.train):
+        sides = _sides(text)
+        files = [
+            replace(FileInfo(**results[f"{number:03}-{side}"]), name=name) for side, name in sides
+        ]
+        paths = [Path(root, name) for _, name in sides]
+        if files[0].lines != files[-1].lines:
+            counts = (files[0].lines, files[-1].lines)
+            raise DataError(counts_differ(text.name, (paths[0], paths[-1]), counts))
+        if not files[0].lines:
+            raise DataError(f"{paths[0]}: no lines; expected a corpus to train on")
+        raw[text.name] = files
+    held_out = [FileInfo(**file) for result in results.values() for file in result.get("files", [])]
+    return raw, held_out
+
+
+def _sides(text: ParallelText) -> list[tuple[str, str]]:
+    return [("tsv", text.tsv)] if text.tsv else [("src", text.src), ("tgt", text.tgt)]
+
+
+def _chunks(experiment: Experiment, raw: dict[str, list[FileInfo]]) -> list[Chunk]:
+    chunks = []
+    start = 0
+    size = experiment.corpus.shard_pairs
+    for number, (name, files) in enumerate(raw.items()):
+        total = files[0].lines
+        for part, first in enumerate(range(0, total, size)):
+            num_lines = min(size, total - first)
+            chunks.append(Chunk(f"{number:03}-{part:05}", name, first, start, num_lines))
+            start += num_lines
+    return chunks
+
+
+def _check_dropped(by_corpus: dict[str, clean.Tally], max_dropped: float) -> None:
+    tally = sum(by_corpus.values(), clean.Tally())
+    reasons = ", ".join(f"{count:,} {why}" for why, count in tally.dropped.items() if count)
+    if not tally.kept:
+        raise DataError(
+            f"cleaning dropped all {tally.read:,} pairs ({reasons}): nothing is left to train on; "
+            f"look at the corpus, and at corpus.cleaning"
+        )
+    if tally.num_dropped > max_dropped * tally.read:
+        raise DataError(
+            f"cleaning dropped {tally.num_dropped:,} of {tally.read:,} pairs ({reasons}), more "
+            f"than corpus.cleaning.max_dropped ({max_dropped:.0%}) allows; look at the corpus, or "
+            f"raise the limit and run `nmt prepare` again"
+        )
+
+
+def _merge(
+    experiment: Experiment,
+    raw: dict[str, list[FileInfo]],
+    held_out: list[FileInfo],
+    by_corpus: dict[str, clean.Tally],
+    learnt: Tree,
+    encoded: list[Tree],
+) -> Manifest:
+    shards = [
+        ShardInfo(**{**result["shard"], "file": FileInfo(**result["shard"]["file"])})
+        for result in encoded
+    ]
+    corpora = []
+    for name, tally in by_corpus.items():
+        ours = [number for number, shard in enumerate(shards) if shard.corpus == name]
+        info = CorpusInfo(
+            name=name,
+            raw=raw[name],
+            **asdict(tally),
+            src_tokens=sum(shards[number].src_tokens for number in ours),
+            tgt_tokens=sum(shards[number].tgt_tokens for number in ours),
+            leaked=sum(encoded[number]["leaked"] for number in ours),
+        )
+        assert info.kept == sum(shards[number].pairs for number in ours), info
+        corpora.append(info)
+    return Manifest(
+        format=FORMAT,
+        src=experiment.corpus.src,
+        tgt=experiment.corpus.tgt,
+        settings=_settings(experiment),
+        cleaning_fingerprint=clean.fingerprint(experiment.corpus.cleaning),
+        tokenizer_fingerprint=learnt["fingerprint"],
+        num_pieces=learnt["num_pieces"],
+        pairs=sum(shard.pairs for shard in shards),
+        src_tokens=sum(shard.src_tokens for shard in shards),
+        tgt_tokens=sum(shard.tgt_tokens for shard in shards),
+        longest=max(shard.longest for shard in shards),
+        corpora=corpora,
+        shards=shards,
+        files=[FileInfo(**learnt["file"]), *held_out],
+    )
+
+
+def _settings(experiment: Experiment) -> dict[str, Any]:
+    """The settings that decide which pairs and tokens a folder holds, by their dotted keys."""
+    tree = experiment.corpus.model_dump(
+        mode="json",
+        exclude={"root": True, "prepared": True, "shard_pairs": True, "cleaning": {"max_dropped"}},
+    )
+    settings: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key in ("cleaning", "subword"):
+            settings |= {f"corpus.{key}.{inner}": leaf for inner, leaf in value.items()}
+        else:
+            settings[f"corpus.{key}"] = value
+    return settings
+
+
+def _check_settings(
+    experiment: Experiment, folder: Path, manifest: Manifest, ignore: str = ""
+) -> None:
+    next_move = "set it back, or remove the folder and run `nmt prepare` again"
+    for key, value in _settings(experiment).items():
+        was = manifest.settings.get(key)
+        if was != value and key != ignore:
+            raise DataError(
+                f"{folder}: prepared with {key} {_shown(was)}, but the experiment says "
+                f"{_shown(value)}; {next_move}"
+            )
+    if manifest.cleaning_fingerprint != clean.fingerprint(experiment.corpus.cleaning):
+        raise DataError(
+            f"{folder}: prepared with the cleaning rules of another version of nmt; "
+            f"remove the folder and run `nmt prepare` again"
+        )
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _check_complete(experiment: Experiment, folder: Path) -> Manifest:
+    """The manifest of a complete folder; DataError if it is of other files or settings."""
+    manifest = Shards.open(folder).manifest
+    _check_settings(experiment, folder, manifest)
+    for info in (file for corpus in manifest.corpora for file in corpus.raw):
+        path = Path(os.path.abspath(experiment.corpus.root), info.name)
+        # A prepared folder serves without the raw files, but those that are there must be its own.
+        if path.is_file() and file_info(path, info.name).sha256 != info.sha256:
+            raise DataError(
+                f"{path}: not the file that {folder} was prepared from; "
+                f"remove the folder and run `nmt prepare` again, or set corpus.prepared to another"
+            )
+    return manifest
+
+
+def _raw_paths(experiment: Experiment) -> list[Path]:
+    corpus = experiment.corpus
+    root = os.path.abspath(corpus.root)
+    texts: Iterable[ParallelText] = [*corpus.train, corpus.dev, *corpus.tests]
+    return [Path(root, name) for text in texts for _, name in _sides(text)]
+
+
+def _state(experiment: Experiment) -> Tree:
+    """What unfinished work depends on."""
+    stats = [(str(path), path.stat()) for path in _raw_paths(experiment)]
+    return {
+        "format": FORMAT,
+        "cleaning": clean.fingerprint(experiment.corpus.cleaning),
+        "settings": _settings(experiment),
+        "shard_pairs": experiment.corpus.shard_pairs,
+        "files": [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats],
+    }

@@ -1,0 +1,362 @@
+"""Shards: token ids on disk, memory-mapped, and the manifest that says what they are.
+
+A shard is an Arrow IPC file, uncompressed, of one record batch; a row is a pair:
+
+    src, tgt    token ids without BOS and EOS, of the smallest unsigned type for the vocabulary
+    corpus      name of the corpus it came from
+    line        its line there, from 1
+
+Rows are numbered through all shards in the order of the manifest, which is the order of the raw
+corpora. Lengths come from the offsets of the lists, so that no token is read for them. Opening
+reads the manifest and the sizes of files; a shard is mapped when its first row is asked for,
+read-only, so that processes share the pages and may fork.
+
+The manifest is JSON and is written last: a folder that has one is complete.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nmt.corpus.files import replacing
+from nmt.errors import DataError
+
+FORMAT = 1
+"""Version of the folder's layout; raised when an older reader would misread it."""
+MANIFEST = "manifest.json"
+
+Lengths = npt.NDArray[np.int32]
+Tokens = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file of the prepared folder, or one that it was made from."""
+
+    name: str
+    """Path in the folder; of a raw file: path below corpus.root."""
+    size: int
+    """Bytes."""
+    sha256: str
+    lines: int = 0
+    """Lines of a text file."""
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One Arrow file."""
+
+    file: FileInfo
+    corpus: str
+    pairs: int
+    src_tokens: int
+    tgt_tokens: int
+    longest: int
+    """Tokens of the longer side of its longest pair."""
+
+
+@dataclass(frozen=True)
+class CorpusInfo:
+    """What became of one raw corpus: read = kept + the sum of dropped."""
+
+    name: str
+    raw: list[FileInfo]
+    read: int
+    kept: int
+    dropped: dict[str, int]
+    """Pairs by the rule that dropped them."""
+    mended: dict[str, int]
+    """Pairs kept, by the rule that mended them."""
+    src_tokens: int
+    tgt_tokens: int
+    leaked: int
+    """Pairs kept that also stand in the dev set or in a test set."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared folder holds, and what it was made from."""
+
+    format: int
+    src: str
+    """Source language."""
+    tgt: str
+    """Target language."""
+    settings: dict[str, Any]
+    """The settings that decided what stands in the folder."""
+    cleaning_fingerprint: str
+    tokenizer_fingerprint: str
+    num_pieces: int
+    """Size of the vocabulary; smaller than subword.vocab_size where there was too little text."""
+    pairs: int
+    src_tokens: int
+    tgt_tokens: int
+    longest: int
+    """Tokens of the longer side of the longest pair."""
+    corpora: list[CorpusInfo]
+    shards: list[ShardInfo]
+    files: list[FileInfo]
+    """The vocabulary, and the dev and test sets as raw text."""
+
+    def to_json(self) -> str:
+        """As text, the same for the same manifest."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "Manifest":
+        """Read `to_json`; DataError naming `where` if it is damaged or of another version."""
+        try:
+            tree = json.loads(text)
+            if tree["format"] != FORMAT:
+                raise DataError(
+                    f"{where}: format {tree['format']}, but this nmt reads format {FORMAT}; "
+                    f"run `nmt prepare` again into an empty folder"
+                )
+            tree["corpora"] = [
+                CorpusInfo(**{**corpus, "raw": [FileInfo(**file) for file in corpus["raw"]]})
+                for corpus in tree["corpora"]
+            ]
+            tree["shards"] = [
+                ShardInfo(**{**shard, "file": FileInfo(**shard["file"])})
+                for shard in tree["shards"]
+            ]
+            tree["files"] = [FileInfo(**file) for file in tree["files"]]
+            return cls(**tree)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DataError(
+                f"{where}: damaged, not the manifest that `nmt prepare` wrote; "
+                f"remove the folder and run `nmt prepare` again"
+            ) from None
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One side of a mapped shard."""
+
+    offsets: npt.NDArray[np.int32]
+    """Where each row begins, and the end of the last."""
+    tokens: Tokens
+
+    def row(self, row: int) -> Tokens:
+        return self.tokens[self.offsets[row] : self.offsets[row + 1]]
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    src: _Side
+    tgt: _Side
+    lines: npt.NDArray[np.int64]
+
+
+class Shards:
+    """The pairs of a prepared folder, by row number."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Use `open`."""
+        self.folder = folder
+        self.manifest = manifest
+        self._ends = np.cumsum([shard.pairs for shard in manifest.shards], dtype=np.int64)
+        self._mapped: dict[int, _Mapped] = {}
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Shards":
+        """Open a prepared folder: read its manifest, and compare the sizes of its files.
+
+        Raises:
+            DataError: no manifest, a damaged one, or a file that is missing or of another size.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        for info in _all_files(manifest):
+            path = folder / info.name
+            size = path.stat().st_size if path.is_file() else None
+            if size != info.size:
+                found = "missing" if size is None else f"{size} bytes"
+                raise DataError(
+                    f"{path}: {found}, but the manifest promises {info.size} bytes; "
+                    f"remove the folder and run `nmt prepare` again"
+                )
+        return cls(folder, manifest)
+
+    def verify(self) -> None:
+        """Read every file and compare its digest; DataError names the first that differs."""
+        for info in _all_files(self.manifest):
+            path = self.folder / info.name
+            if file_info(path, info.name).sha256 != info.sha256:
+                raise DataError(
+                    f"{path}: damaged, its SHA-256 is not what the manifest promises; "
+                    f"remove the folder and run `nmt prepare` again"
+                )
+
+    def __len__(self) -> int:
+        """Pairs in all shards."""
+        return self.manifest.pairs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the folder itself."""
+        return Shards.open, (str(self.folder),)
+
+    @cached_property
+    def src_lengths(self) -> Lengths:
+        """Source tokens of each row, without EOS."""
+        return self._lengths([shard.src for shard in self._all_mapped()])
+
+    @cached_property
+    def tgt_lengths(self) -> Lengths:
+        """Target tokens of each row, without BOS and EOS."""
+        return self._lengths([shard.tgt for shard in self._all_mapped()])
+
+    def pairs(self, rows: Sequence[int] | npt.NDArray[Any]) -> list[tuple[Tokens, Tokens]]:
+        """Source and target token ids of rows, without BOS and EOS: read-only views of the file."""
+        found = []
+        for number, row in self._places(rows):
+            shard = self._shard(number)
+            found.append((shard.src.row(row), shard.tgt.row(row)))
+        return found
+
+    def origin(self, row: int) -> tuple[str, int]:
+        """Name of the corpus that a row came from, and its line there, from 1."""
+        number, local = self._places([row])[0]
+        return self.manifest.shards[number].corpus, int(self._shard(number).lines[local])
+
+    def _places(self, rows: Sequence[int] | npt.NDArray[Any]) -> list[tuple[int, int]]:
+        """Shard, and row in it, of rows numbered through all shards."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {len(self)}")
+        numbers = np.searchsorted(self._ends, wanted, side="right")
+        starts = np.concatenate([[0], self._ends])[numbers]
+        return list(zip(numbers.tolist(), (wanted - starts).tolist(), strict=True))
+
+    def _all_mapped(self) -> list[_Mapped]:
+        return [self._shard(number) for number in range(len(self.manifest.shards))]
+
+    def _shard(self, number: int) -> _Mapped:
+        if number not in self._mapped:
+            info = self.manifest.shards[number]
+            self._mapped[number] = _map(self.folder / info.file.name, info)
+        return self._mapped[number]
+
+    @staticmethod
+    def _lengths(sides: list[_Side]) -> Lengths:
+        parts = [np.diff(side.offsets) for side in sides]
+        lengths = np.concatenate([np.zeros(0, dtype=np.int32), *parts])
+        lengths.setflags(write=False)
+        return lengths
+
+
+class ShardWriter:
+    """Collects the pairs of one shard and writes it."""
+
+    def __init__(self, num_pieces: int, corpus: str) -> None:
+        """Pairs of one corpus, with tokens below `num_pieces`."""
+        self._type = np.min_scalar_type(num_pieces - 1)
+        self._corpus = corpus
+        self._lines: list[int] = []
+        self._tokens: tuple[list[Tokens], list[Tokens]] = ([], [])
+        self._lengths: tuple[list[int], list[int]] = ([], [])
+
+    def add(self, src: list[list[int]], tgt: list[list[int]], lines: Iterable[int]) -> None:
+        """Add pairs: token ids without BOS and EOS, and lines from 1."""
+        self._lines.extend(lines)
+        for side, rows in enumerate((src, tgt)):
+            self._lengths[side].extend(map(len, rows))
+            self._tokens[side].append(np.fromiter(chain.from_iterable(rows), dtype=self._type))
+
+    def write(self, path: Path, name: str) -> ShardInfo:
+        """Write the file, whole or not at all; `name` is its path in the prepared folder."""
+        lengths = [np.array(side, dtype=np.int64) for side in self._lengths]
+        num_tokens = [int(side.sum()) for side in lengths]
+        if max(num_tokens) >= 2**31:
+            raise DataError(
+                f"{path}: {max(num_tokens)} tokens on one side, but a shard holds fewer than 2^31; "
+                f"set corpus.shard_pairs to a smaller number"
+            )
+        corpora = pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(len(self._lines), dtype=np.int16)), pa.array([self._corpus])
+        )
+        columns = {
+            "src": _list_array(lengths[0], self._tokens[0], self._type),
+            "tgt": _list_array(lengths[1], self._tokens[1], self._type),
+            "corpus": corpora,
+            "line": pa.array(np.array(self._lines, dtype=np.int64)),
+        }
+        batch = pa.record_batch(list(columns.values()), names=list(columns))
+        with (
+            replacing(path) as temporary,
+            pa.OSFile(str(temporary), "wb") as file,
+            pa.ipc.new_file(file, batch.schema) as writer,
+        ):
+            writer.write_batch(batch)
+        return ShardInfo(
+            file=file_info(path, name),
+            corpus=self._corpus,
+            pairs=len(self._lines),
+            src_tokens=num_tokens[0],
+            tgt_tokens=num_tokens[1],
+            longest=int(np.maximum(*lengths).max(initial=0)),
+        )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a prepared folder; DataError if there is none, or it is damaged."""
+    path = folder / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder}: no prepared corpus here ({MANIFEST} is missing); "
+            f"run `nmt prepare` with this experiment first"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    return Manifest.from_json(text, str(path))
+
+
+def file_info(path: Path, name: str, lines: int = 0) -> FileInfo:
+    """Size and digest of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileInfo(name, path.stat().st_size, digest, lines)
+
+
+def _all_files(manifest: Manifest) -> list[FileInfo]:
+    return [*(shard.file for shard in manifest.shards), *manifest.files]
+
+
+def _list_array(lengths: npt.NDArray[np.int64], tokens: list[Tokens], kind: Any) -> Any:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    values = np.concatenate([np.zeros(0, dtype=kind), *tokens])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def _map(path: Path, info: ShardInfo) -> _Mapped:
+    try:
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        sides = [
+            _Side(
+                column.offsets.to_numpy(zero_copy_only=True),
+                column.values.to_numpy(zero_copy_only=True),
+            )
+            for column in (batch.column("src"), batch.column("tgt"))
+        ]
+        lines = batch.column("line").to_numpy(zero_copy_only=True)
+    except (OSError, KeyError, AttributeError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path}: not a shard of nmt ({error}); remove the folder and run `nmt prepare` again"
+        ) from None
+    if batch.num_rows != info.pairs:
+        raise DataError(
+            f"{path}: {batch.num_rows} pairs, but the manifest promises {info.pairs}; "
+            f"remove the folder and run `nmt prepare` again"
+        )
+    return _Mapped(sides[0], sides[1], lines)

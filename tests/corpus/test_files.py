@@ -1,0 +1,243 @@
+"""Bytes in and out: every way a file can be wrong, and every way it can be packed."""
+
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nmt.corpus import files
+from nmt.corpus.files import (
+    packing,
+    read_blocks,
+    read_packed,
+    replacing,
+    split_lines,
+    write_packed,
+)
+from nmt.errors import DataError
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "": lambda data: data,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+# No line of these ends in a carriage return: that would be half of a CRLF.
+LINES = st.lists(
+    st.text(st.characters(exclude_characters="\n\0", exclude_categories=("Cs",))).filter(
+        lambda line: not line.endswith("\r")
+    )
+)
+
+
+def read(source: Path | io.BytesIO) -> list[bytes]:
+    return [line for _, block in read_blocks(source) for line in split_lines(block)]
+
+
+def error_of(path: Path, data: bytes) -> str:
+    path.write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        list(read_blocks(path))
+    return str(caught.value).replace(str(path.parent), "raw")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("suffix", PACK)
+@given(lines=LINES)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_lines_split_on_line_feed_and_nothing_else(
+    tmp_path: Path, suffix: str, end: bytes, lines: list[str]
+) -> None:
+    """P6."""
+    path = tmp_path / f"text{suffix}"
+    raw = [line.encode() for line in lines]
+    # A text of one line with carriage returns inside is refused; a second line makes it clear.
+    raw.append(b"last")
+    path.write_bytes(PACK[suffix](b"\xef\xbb\xbf" + b"".join(line + end for line in raw)))
+    assert read(path) == raw
+
+
+@given(lines=LINES, sizes=st.lists(st.integers(1, 5), min_size=1))
+def test_lines_do_not_depend_on_how_the_bytes_arrive(lines: list[str], sizes: list[int]) -> None:
+    data = b"".join(line.encode() + b"\n" for line in [*lines, "last"])
+
+    class Pipe(io.BytesIO):
+        reads = 0
+
+        def read1(self, size: int | None = -1, /) -> bytes:
+            self.reads += 1
+            return self.read(sizes[self.reads % len(sizes)])
+
+    bom_and_data = data.removeprefix(b"\xef\xbb\xbf")
+    assert read(Pipe(data)) == split_lines(bom_and_data)
+
+
+def test_the_last_line_needs_no_line_feed() -> None:
+    assert read(io.BytesIO(b"one\ntwo")) == [b"one", b"two"]
+
+
+def test_an_empty_file_has_no_lines_and_an_empty_line_is_one() -> None:
+    assert read(io.BytesIO(b"")) == []
+    assert read(io.BytesIO(b"\n")) == [b""]
+
+
+def test_blocks_know_the_number_of_their_first_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "READ_BYTES", 5)
+    blocks = list(read_blocks(io.BytesIO(b"a\nb\ncc\ndddddd\ne\n")))
+    assert blocks == [(1, b"a\nb\n"), (3, b"cc\n"), (4, b"dddddd\n"), (5, b"e\n")]
+
+
+def test_a_pipe_is_answered_before_it_ends() -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as source, open(writing, "wb", buffering=0) as sink:
+        blocks = read_blocks(source)
+        sink.write(b"first\n")
+        assert next(blocks) == (1, b"first\n")
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+def test_members_follow_each_other(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"text{suffix}"
+    path.write_bytes(PACK[suffix](b"one\ntw") + PACK[suffix](b"o\n"))
+    assert read(path) == [b"one", b"two"]
+
+
+def test_zeros_after_the_last_member_are_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "text.gz"
+    path.write_bytes(gzip.compress(b"one\n") + b"\0" * 512)
+    assert read(path) == [b"one"]
+
+
+def test_the_digest_is_of_the_packed_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "text.gz"
+    path.write_bytes(gzip.compress(b"one\n"))
+    digest = hashlib.sha256()
+    list(read_blocks(path, digest))
+    assert digest.hexdigest() == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        list(read_blocks(tmp_path / "no.en"))
+    assert str(caught.value) == (
+        f"{tmp_path}/no.en: there is no such file; check corpus.root and the file's name"
+    )
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        list(read_blocks(tmp_path))
+    assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_a_nul_byte_is_named_with_its_line(tmp_path: Path) -> None:
+    assert error_of(tmp_path / "a.en", b"one\ntwo\nth\0ree\n") == (
+        "raw/a.en, line 3: a NUL byte, which is never text; the file is damaged or not UTF-8: "
+        "get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
+    bom = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    assert error_of(tmp_path / "a.en", bom + "one\ntwo\n".encode(encoding)) == (
+        "raw/a.en, line 1: the file is UTF-16, but UTF-8 is expected; "
+        "convert it (`iconv -f UTF-16 -t UTF-8`)"
+    )
+
+
+def test_carriage_returns_alone_are_no_line_ends(tmp_path: Path) -> None:
+    assert error_of(tmp_path / "a.en", b"one\rtwo\rthree\r") == (
+        "raw/a.en, line 1: carriage returns but no line feed; expected line feeds at the ends of "
+        "lines: convert the file (`tr '\\r' '\\n'`)"
+    )
+
+
+def test_a_line_without_end_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_LINE_BYTES", 1 << 20)
+    assert error_of(tmp_path / "a.en", b"one\n" + b"x" * (1 << 21)) == (
+        "raw/a.en, line 2: no line feed in 1 MiB; one segment a line was expected: "
+        "this is not a text file, or its line ends are missing"
+    )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "what"),
+    [
+        (".gz", "the gzip data is damaged (it ends too early)"),
+        (".xz", "the xz data is damaged (it ends too early)"),
+        (".zst", "the zstd data is damaged (it ends too early)"),
+    ],
+)
+def test_packed_data_that_ends_too_early_is_named(tmp_path: Path, suffix: str, what: str) -> None:
+    lines = b"".join(os.urandom(30).hex().encode() + b"\n" for _ in range(9000))
+    message = error_of(tmp_path / f"a.en{suffix}", PACK[suffix](lines)[:-20])
+    place, _, rest = message.partition(": ")
+    assert place.startswith(f"raw/a.en{suffix}, line ")
+    assert int(place.rsplit(" ", 1)[1]) > 1000
+    assert rest == (
+        f"{what}; copy or download the file again, and check that it is what its name says"
+    )
+
+
+def test_packed_data_that_is_not_is_named(tmp_path: Path) -> None:
+    assert error_of(tmp_path / "a.en.gz", b"plain text\n") == (
+        "raw/a.en.gz, line 1: the gzip data is damaged (Error -3 while decompressing data: "
+        "incorrect header check); copy or download the file again, and check that it is what its "
+        "name says"
+    )
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".gz", "gzip"), (".xz", "xz"), (".zst", "zstd")])
+def test_packed_data_without_its_suffix_is_named(tmp_path: Path, suffix: str, kind: str) -> None:
+    assert error_of(tmp_path / "a.en", PACK[suffix](b"one\n")) == (
+        f"raw/a.en, line 1: this is {kind} data where plain text was expected; "
+        f"give the file a name that ends in {suffix}, or unpack it"
+    )
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_packing_is_undone_by_reading(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"text{suffix}"
+    with path.open("wb") as file, packing(file, suffix) as packed:
+        packed.write(b"one\ntwo\n")
+    assert read(path) == [b"one", b"two"]
+
+
+def test_a_file_that_is_being_replaced_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(UnicodeEncodeError), replacing(path) as temporary:
+        temporary.write_text("half\ud800", encoding="utf-8")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught, replacing(tmp_path / "no" / "file"):
+        pass
+    assert str(caught.value) == (
+        f"{tmp_path}/no/file: cannot be written: No such file or directory; "
+        "check the folder and who may write to it"
+    )
+
+
+def test_our_own_packed_files_keep_every_byte(tmp_path: Path) -> None:
+    data = [b"a\r\n", b"", b"\0\xff\n"]
+    write_packed(tmp_path / "x.zst", data)
+    assert read_packed(tmp_path / "x.zst") == b"".join(data)
+
+
+def test_standard_input_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\0b\n")))
+    with pytest.raises(DataError, match=r"^standard input, line 1: a NUL byte"):
+        list(read_blocks(sys.stdin.buffer))

@@ -1,0 +1,255 @@
+"""Token ids on disk: what is written is read, by row, and nothing damaged is."""
+
+import json
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from nmt.corpus.shards import (
+    CorpusInfo,
+    FileInfo,
+    Manifest,
+    Shards,
+    ShardWriter,
+    file_info,
+)
+from nmt.errors import DataError
+
+Pair = tuple[list[int], list[int]]
+FIRST: list[Pair] = [([5, 6, 7], [8]), ([], [9, 10]), ([300], [400, 401])]
+SECOND: list[Pair] = [([11], [12]), ([13, 14], [15, 16, 17])]
+
+
+def write(folder: Path, *parts: list[Pair], num_pieces: int = 500) -> Manifest:
+    """A prepared folder whose n-th shard has the n-th part; lines are 10, 20, ..."""
+    (folder / "shards").mkdir(parents=True)
+    shards = []
+    for number, pairs in enumerate(parts):
+        writer = ShardWriter(num_pieces, f"corpus{number}")
+        src, tgt = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        writer.add(src, tgt, range(10, 10 + 10 * len(pairs), 10))
+        name = f"shards/{number:05}.arrow"
+        shards.append(writer.write(folder / name, name))
+    (folder / "tokenizer.json").write_text("{}")
+    manifest = Manifest(
+        format=1,
+        src="en",
+        tgt="de",
+        settings={"corpus.src": "en"},
+        cleaning_fingerprint="c",
+        tokenizer_fingerprint="t",
+        num_pieces=num_pieces,
+        pairs=sum(shard.pairs for shard in shards),
+        src_tokens=sum(shard.src_tokens for shard in shards),
+        tgt_tokens=sum(shard.tgt_tokens for shard in shards),
+        longest=max((shard.longest for shard in shards), default=0),
+        corpora=[CorpusInfo("corpus0", [FileInfo("a.en", 1, "s", 3)], 3, 3, {}, {}, 4, 5, 0)],
+        shards=shards,
+        files=[file_info(folder / "tokenizer.json", "tokenizer.json")],
+    )
+    (folder / "manifest.json").write_text(manifest.to_json())
+    return manifest
+
+
+def use(folder: Path) -> None:
+    shards = Shards.open(folder)
+    shards.verify()
+    shards.pairs([0])
+
+
+def error_of(folder: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        use(folder)
+    return str(caught.value).replace(str(folder), "prepared")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "prepared", FIRST, SECOND)
+    return tmp_path / "prepared"
+
+
+def test_pairs_come_back_in_the_order_asked_for(folder: Path) -> None:
+    rows = [4, 0, 2, 1, 3, 0]
+    found = [(src.tolist(), tgt.tolist()) for src, tgt in Shards.open(folder).pairs(rows)]
+    assert found == [(FIRST + SECOND)[row] for row in rows]
+
+
+def test_lengths_are_those_of_all_rows_without_bos_and_eos(folder: Path) -> None:
+    shards = Shards.open(folder)
+    assert len(shards) == 5
+    assert shards.src_lengths.tolist() == [3, 0, 1, 1, 2]
+    assert shards.tgt_lengths.tolist() == [1, 2, 2, 1, 3]
+    assert (shards.src_lengths.dtype, shards.tgt_lengths.dtype) == (np.int32, np.int32)
+
+
+def test_rows_know_where_they_came_from(folder: Path) -> None:
+    shards = Shards.open(folder)
+    assert [shards.origin(row) for row in range(5)] == [
+        ("corpus0", 10),
+        ("corpus0", 20),
+        ("corpus0", 30),
+        ("corpus1", 10),
+        ("corpus1", 20),
+    ]
+
+
+def test_the_manifest_counts_what_the_shards_hold(tmp_path: Path) -> None:
+    manifest = write(tmp_path / "prepared", FIRST, SECOND)
+    assert [(s.pairs, s.src_tokens, s.tgt_tokens, s.longest) for s in manifest.shards] == [
+        (3, 4, 5, 3),
+        (2, 3, 4, 3),
+    ]
+    assert (manifest.pairs, manifest.src_tokens, manifest.tgt_tokens, manifest.longest) == (
+        5,
+        7,
+        9,
+        3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_pieces", "kind"), [(256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, "u4")]
+)
+def test_tokens_have_the_smallest_type_that_holds_the_vocabulary(
+    tmp_path: Path, num_pieces: int, kind: object
+) -> None:
+    write(tmp_path / "prepared", [([0], [num_pieces - 1])], num_pieces=num_pieces)
+    src, tgt = Shards.open(tmp_path / "prepared").pairs([0])[0]
+    assert (src.dtype, tgt.tolist()) == (kind, [num_pieces - 1])
+
+
+def test_pairs_are_views_of_the_file_that_cannot_be_written(folder: Path) -> None:
+    """P8."""
+    src, _ = Shards.open(folder).pairs([0])[0]
+    assert not src.flags.owndata
+    assert not src.flags.writeable
+
+
+def test_a_shard_is_plain_arrow_for_everybody(folder: Path) -> None:
+    table = pa.ipc.open_file(str(folder / "shards" / "00000.arrow")).read_all()
+    assert table.to_pylist() == [
+        {"src": src, "tgt": tgt, "corpus": "corpus0", "line": line}
+        for (src, tgt), line in zip(FIRST, (10, 20, 30), strict=True)
+    ]
+    assert table.schema.field("src").type == pa.list_(pa.uint16())
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path: Path, folder: Path) -> None:
+    """P2."""
+    write(tmp_path / "again", FIRST, SECOND)
+    for name in ("manifest.json", "shards/00000.arrow", "shards/00001.arrow"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_another_process_reads_the_same(folder: Path) -> None:
+    shards = Shards.open(folder)
+    shards.pairs([0])
+    again = pickle.loads(pickle.dumps(shards))
+    assert again.manifest == shards.manifest
+    assert again.pairs([4])[0][1].tolist() == [15, 16, 17]
+    if not (child := os.fork()):
+        os._exit(0 if shards.pairs([4])[0][1].tolist() == [15, 16, 17] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("row", [-1, 5])
+def test_a_row_that_is_not_there_is_our_own_mistake(folder: Path, row: int) -> None:
+    with pytest.raises(IndexError, match=f"rows {row} to {row} of 5"):
+        Shards.open(folder).pairs([row])
+
+
+def test_a_side_without_tokens_is_a_side(tmp_path: Path) -> None:
+    write(tmp_path / "prepared", [([], [5]), ([], [])])
+    shards = Shards.open(tmp_path / "prepared")
+    assert shards.src_lengths.tolist() == [0, 0]
+    assert [(src.tolist(), tgt.tolist()) for src, tgt in shards.pairs([0, 1])] == [
+        ([], [5]),
+        ([], []),
+    ]
+
+
+def test_no_rows_no_pairs(folder: Path) -> None:
+    assert Shards.open(folder).pairs([]) == []
+
+
+def test_a_folder_without_manifest_is_not_prepared(tmp_path: Path) -> None:
+    assert error_of(tmp_path / "prepared") == (
+        "prepared: no prepared corpus here (manifest.json is missing); "
+        "run `nmt prepare` with this experiment first"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "corpora": 3}'])
+def test_a_damaged_manifest_is_refused(folder: Path, text: str) -> None:
+    (folder / "manifest.json").write_text(text)
+    assert error_of(folder) == (
+        "prepared/manifest.json: damaged, not the manifest that `nmt prepare` wrote; "
+        "remove the folder and run `nmt prepare` again"
+    )
+
+
+def test_a_manifest_of_another_format_is_refused(folder: Path) -> None:
+    tree = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**tree, "format": 2}))
+    assert error_of(folder) == (
+        "prepared/manifest.json: format 2, but this nmt reads format 1; "
+        "run `nmt prepare` again into an empty folder"
+    )
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    size = (folder / "shards" / "00001.arrow").stat().st_size
+    (folder / "shards" / "00001.arrow").unlink()
+    assert error_of(folder) == (
+        f"prepared/shards/00001.arrow: missing, but the manifest promises {size} bytes; "
+        "remove the folder and run `nmt prepare` again"
+    )
+
+
+def test_a_shard_of_another_size_is_named(folder: Path) -> None:
+    """P9."""
+    path = folder / "shards" / "00000.arrow"
+    data = path.read_bytes()
+    path.write_bytes(data[:-8])
+    assert error_of(folder) == (
+        f"prepared/shards/00000.arrow: {len(data) - 8} bytes, but the manifest promises "
+        f"{len(data)} bytes; remove the folder and run `nmt prepare` again"
+    )
+
+
+def test_a_damaged_shard_is_found_by_its_digest(folder: Path) -> None:
+    path = folder / "shards" / "00000.arrow"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    Shards.open(folder)
+    assert error_of(folder) == (
+        "prepared/shards/00000.arrow: damaged, its SHA-256 is not what the manifest promises; "
+        "remove the folder and run `nmt prepare` again"
+    )
+
+
+def test_a_file_that_is_no_shard_is_named(folder: Path) -> None:
+    path = folder / "shards" / "00000.arrow"
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(DataError, match="not a shard of nmt") as caught:
+        Shards.open(folder).pairs([0])
+    assert str(caught.value).startswith(f"{path}: not a shard of nmt (")
+    assert str(caught.value).endswith("); remove the folder and run `nmt prepare` again")
+
+
+def test_a_shard_of_other_rows_is_named(folder: Path) -> None:
+    manifest = Shards.open(folder).manifest
+    first = replace(manifest.shards[0], pairs=4)
+    changed = replace(manifest, shards=[first, *manifest.shards[1:]], pairs=6)
+    (folder / "manifest.json").write_text(changed.to_json())
+    assert error_of(folder) == (
+        "prepared/shards/00000.arrow: 3 pairs, but the manifest promises 4; "
+        "remove the folder and run `nmt prepare` again"
+    )

@@ -1,0 +1,285 @@
+"""Text in, text out, and the mending of a line."""
+
+import gzip
+import io
+import lzma
+import sys
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nmt.config import CleaningConfig, ParallelText
+from nmt.corpus.text import (
+    EncodingCheck,
+    normalise,
+    open_output,
+    read_lines,
+    read_pairs,
+    read_raw_lines,
+)
+from nmt.errors import DataError
+
+ALL = CleaningConfig()
+NOTHING = CleaningConfig(nfc=False, control_characters=False)
+
+
+def texts(**files: str) -> ParallelText:
+    return ParallelText(name="caps", **files)
+
+
+def write(folder: Path, **lines: str) -> None:
+    for name, text in lines.items():
+        (folder / name.replace("_", ".")).write_bytes(text.encode())
+
+
+# --- the mending of a line ---
+
+
+@pytest.mark.parametrize(
+    ("line", "mended"),
+    [
+        ("plain text", "plain text"),
+        ("", ""),
+        ("  two  spaces   around ", "two spaces around"),
+        ("tab\tis\ta space", "tab is a space"),
+        ("line\u2028separator", "line separator"),
+        ("paragraph\u2029separator", "paragraph separator"),
+        ("next\u0085line", "next line"),
+        ("carriage\rreturn", "carriage return"),
+        ("bell\x07 and escape\x1b[0m", "bell and escape [0m"),
+        ("no-break\u00a0and narrow\u202fand wide\u3000space", "no-break and narrow and wide space"),
+        ("zero\u200bwidth", "zerowidth"),
+        ("soft\u00adhyphen", "softhyphen"),
+        ("byte order\ufeff mark", "byte order mark"),
+        ("right\u200fto\u202bleft\u202c", "righttoleft"),
+        ("e\u0301", "é"),
+        ("e\u200b\u0301", "é"),
+        ("Å", "Å"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("👩\u200d👩\u200d👧", "👩\u200d👩\u200d👧"),
+        ("क्\u200dष", "क्\u200dष"),
+        ("\u200cword \u200d\u200c other\u200d", "word other"),
+        ("a \u200d b", "a b"),
+        ("\u200b \u200b", ""),
+        ("❤\ufe0f stays", "❤\ufe0f stays"),
+        ("▁ and <s> stay", "▁ and <s> stay"),
+    ],
+)
+def test_a_line_is_mended(line: str, mended: str) -> None:
+    assert normalise(line, ALL) == mended
+
+
+@given(st.text(st.one_of(st.characters(), st.sampled_from(" \u200c\u200d\u200b\t\u0301e"))))
+def test_mending_twice_is_mending_once(line: str) -> None:
+    once = normalise(line, ALL)
+    assert normalise(once, ALL) == once
+
+
+@given(st.text())
+def test_a_mended_line_is_one_line_for_everybody(line: str) -> None:
+    """P6."""
+    assert len(normalise(line, ALL).splitlines()) <= 1
+
+
+@given(st.text())
+def test_with_both_rules_off_a_line_is_left_alone(line: str) -> None:
+    assert normalise(line, NOTHING) == line
+
+
+def test_each_rule_mends_alone() -> None:
+    line = "e\u0301\t1"
+    assert normalise(line, CleaningConfig(nfc=False)) == "e\u0301 1"
+    assert normalise(line, CleaningConfig(control_characters=False)) == "é\t1"
+
+
+# --- lines and pairs ---
+
+
+def test_odd_line_separators_stay_inside_their_line() -> None:
+    """P6."""
+    data = "one\u2028still\u2029one\u0085 one\r one\x0b\x0c\x1c\ntwo\n".encode()
+    assert list(read_lines(io.BytesIO(data))) == [
+        "one\u2028still\u2029one\u0085 one\r one\x0b\x0c\x1c",
+        "two",
+    ]
+    assert len(list(read_raw_lines(io.BytesIO(data)))) == 2
+
+
+def test_a_byte_that_is_not_utf_8_is_named_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.de"
+    path.write_bytes(b"gut\n" + "schön\n".encode("latin-1"))
+    with pytest.raises(DataError) as caught:
+        list(read_lines(path))
+    assert str(caught.value) == (
+        f"{path}, line 2: byte 0xF6 at position 4 is not UTF-8; "
+        "convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or mend the line"
+    )
+
+
+def test_pairs_come_from_two_files(tmp_path: Path) -> None:
+    write(tmp_path, a_en="one\n\ntwo\r\n", a_de="eins\n\nzwei\n")
+    assert list(read_pairs(texts(src="a.en", tgt="a.de"), tmp_path)) == [
+        ("one", "eins"),
+        ("", ""),
+        ("two", "zwei"),
+    ]
+
+
+def test_pairs_come_from_one_tsv_file(tmp_path: Path) -> None:
+    write(tmp_path, a_tsv="one\teins\ntwo\tzwei\tthird column\n\t\n")
+    assert list(read_pairs(texts(tsv="a.tsv"), tmp_path)) == [
+        ("one", "eins"),
+        ("two", "zwei"),
+        ("", ""),
+    ]
+
+
+def test_a_tsv_row_without_a_tab_is_named(tmp_path: Path) -> None:
+    write(tmp_path, a_tsv="one\teins\ntwo zwei\n")
+    with pytest.raises(DataError) as caught:
+        list(read_pairs(texts(tsv="a.tsv"), tmp_path))
+    assert str(caught.value) == (
+        f"{tmp_path}/a.tsv, line 2: no tab; expected source, tab, target: mend or delete the line"
+    )
+
+
+@pytest.mark.parametrize(
+    ("src", "tgt", "counts"),
+    [("1\n2\n3\n4\n", "1\n2\n", (4, 2)), ("1\n", "1\n2\n3\n", (1, 3)), ("", "1\n", (0, 1))],
+)
+def test_sides_of_different_length_are_refused_with_both_counts(
+    tmp_path: Path, src: str, tgt: str, counts: tuple[int, int]
+) -> None:
+    write(tmp_path, a_en=src, a_de=tgt)
+    with pytest.raises(DataError) as caught:
+        list(read_pairs(texts(src="a.en", tgt="a.de"), tmp_path))
+    assert str(caught.value) == (
+        f"corpus caps: {tmp_path}/a.en has {counts[0]} lines, but {tmp_path}/a.de has {counts[1]}; "
+        "line n of one must translate line n of the other: find where they part, or get both again"
+    )
+
+
+# --- is the file UTF-8 at all? ---
+
+
+def check(lines: list[bytes], *, is_strict: bool = False) -> EncodingCheck:
+    encoding = EncodingCheck("a.de", is_strict=is_strict)
+    encoding.look(1, b"".join(line + b"\n" for line in lines))
+    encoding.finish()
+    return encoding
+
+
+def test_a_few_damaged_lines_are_counted() -> None:
+    encoding = check([b"plain", "schön".encode(), b"sch\xf6n"])
+    assert (encoding.num_beyond_ascii, encoding.num_invalid) == (2, 1)
+
+
+def test_damage_in_nine_of_ten_lines_is_another_encoding() -> None:
+    good, bad = "schön".encode(), b"\x84sch\xf6n\x93"
+    check([good] + [bad] * 9)
+    with pytest.raises(DataError) as caught:
+        check([b"plain", *[bad] * 10, good])
+    assert str(caught.value) == (
+        "a.de, line 2, byte 0x84 at position 1: 10 of the 11 lines that hold more than ASCII are "
+        "not UTF-8; convert the file (`iconv -f WINDOWS-1252 -t UTF-8`) or delete these lines"
+    )
+
+
+def test_strictly_the_first_damaged_line_is_an_error() -> None:
+    with pytest.raises(DataError) as caught:
+        check([b"plain", b"sch\xf6n"], is_strict=True)
+    assert str(caught.value) == (
+        "a.de, line 2: byte 0xF6 at position 4 is not UTF-8; "
+        "convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or mend the line"
+    )
+
+
+# --- lines out ---
+
+
+@pytest.mark.parametrize("name", ["out.txt", "out.gz", "out.xz", "out.zst"])
+def test_what_is_written_is_read_back(tmp_path: Path, name: str) -> None:
+    """P6."""
+    with open_output(tmp_path / name) as out:
+        out.write("schön\n\nzwei\u2028\n")
+    assert list(read_lines(tmp_path / name)) == ["schön", "", "zwei\u2028"]
+
+
+def test_other_programs_unpack_what_is_written(tmp_path: Path) -> None:
+    for name in ("out.gz", "out.xz", "out.zst"):
+        with open_output(tmp_path / name) as out:
+            out.write("schön\n")
+    for name, module in (("out.gz", gzip), ("out.xz", lzma), ("out.zst", zstandard)):
+        with module.open(tmp_path / name, "rb") as file:
+            assert file.read() == "schön\n".encode()
+
+
+def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one.gz", "two.gz"):
+        with open_output(tmp_path / name) as out:
+            out.write("schön\n")
+    assert (tmp_path / "one.gz").read_bytes() == (tmp_path / "two.gz").read_bytes()
+
+
+def test_half_a_translation_leaves_no_file(tmp_path: Path) -> None:
+    """P9."""
+    with pytest.raises(UnicodeEncodeError), open_output(tmp_path / "out.gz") as out:
+        out.writelines(["one\n", "\ud800\n"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", [None, "-"])
+def test_standard_output_is_utf_8_and_stays_open(
+    monkeypatch: pytest.MonkeyPatch, target: str | None
+) -> None:
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding="ascii"))
+    with open_output(target) as out:
+        out.write("schön\n")
+    assert buffer.getvalue() == "schön\n".encode()
+    assert not buffer.closed
+
+
+# --- the ways in which real files are wrong at the level of bytes ---
+
+
+@pytest.mark.parametrize(
+    "case", ["utf8", "bom_crlf", "crlf", "no_final_newline", "ls_ps_nel", "invalid_utf8"]
+)
+def test_broken_files_keep_their_200_lines(shared_data: Path, case: str) -> None:
+    for side in ("en", "de"):
+        path = shared_data / "dirty_ende" / f"bytes_{case}.{side}.gz"
+        assert len(list(read_raw_lines(path))) == 200
+
+
+@pytest.mark.parametrize("case", ["utf8", "bom_crlf", "crlf", "no_final_newline"])
+def test_files_of_the_same_text_have_the_same_lines(shared_data: Path, case: str) -> None:
+    folder = shared_data / "dirty_ende"
+    good = list(read_lines(folder / "bytes_utf8.de.gz"))
+    assert list(read_lines(folder / f"bytes_{case}.de.gz")) == good
+
+
+def test_odd_separators_are_mended_away(shared_data: Path) -> None:
+    folder = shared_data / "dirty_ende"
+    mended = [normalise(line, ALL) for line in read_lines(folder / "bytes_ls_ps_nel.en.gz")]
+    assert all(line.isprintable() for line in mended)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("nul", ", line 1: a NUL byte, which is never text; "),
+        ("utf16le", ", line 1: the file is UTF-16, but UTF-8 is expected; "),
+        ("cr_only", ", line 1: carriage returns but no line feed; "),
+        ("latin1", ", line 1: byte 0xE4 at position 19 is not UTF-8; "),
+        ("cp1252", ", line 1: byte 0xE4 at position 19 is not UTF-8; "),
+    ],
+)
+def test_files_that_are_not_text_are_refused(shared_data: Path, case: str, message: str) -> None:
+    path = shared_data / "dirty_ende" / f"bytes_{case}.de.gz"
+    with pytest.raises(DataError) as caught:
+        list(read_lines(path))
+    assert str(caught.value).startswith(f"{path}{message}")

@@ -1,0 +1,96 @@
+"""The unigram vocabulary: what it finds, and that it finds the same each time."""
+
+import math
+from collections import Counter
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+
+from nmt.corpus import unigram
+from nmt.corpus.unigram import learn
+
+WORDS = Counter(
+    {" low": 50, " lower": 20, " lowest": 10, " new": 40, " newer": 15, " newest": 12, " wide": 9}
+)
+
+
+def test_the_most_useful_parts_of_words_become_pieces() -> None:
+    pieces = dict(learn(WORDS, 14))
+    assert set(pieces) - set("".join(WORDS)) == {" low", " new", " newest"}
+
+
+def test_a_word_that_begins_no_other_word_becomes_a_piece() -> None:
+    pieces = dict(learn(Counter({" and": 100, " dog": 5, " cat": 5}), 12))
+    assert " and" in pieces
+
+
+def test_every_character_is_a_piece_even_where_there_is_no_room() -> None:
+    pieces = dict(learn(WORDS, len(set("".join(WORDS)))))
+    assert set(pieces) == set("".join(WORDS))
+
+
+def test_pieces_come_in_order_with_probabilities_that_sum_to_at_most_one() -> None:
+    pieces = learn(WORDS, 20)
+    scores = [score for _, score in pieces]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(map(math.exp, scores)) < 1
+
+
+def test_the_order_of_words_does_not_matter() -> None:
+    assert learn(Counter(dict(reversed(WORDS.items()))), 18) == learn(WORDS, 18)
+
+
+def test_long_words_are_cut_and_rare_words_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unigram, "MAX_CHARS", 60)
+    pieces = dict(learn(Counter({" " + "ab" * 25: 9, " xyz": 5, " rare word": 1}), 30))
+    assert max(map(len, pieces)) <= unigram.MAX_PIECE
+    assert "r" not in pieces
+    assert "z" in pieces
+
+
+def test_no_words_no_pieces() -> None:
+    assert learn(Counter(), 10) == []
+
+
+def test_expected_counts_are_those_of_all_segmentations() -> None:
+    """The forward-backward sums, against a list of all ways to cut a word."""
+    corpus = unigram._Corpus([("aaba", 3), ("ab", 2)])
+    pieces = unigram._seed(corpus, 50)
+    names = [
+        corpus.text[first : first + size]
+        for first, size in zip(pieces.places, pieces.sizes, strict=True)
+    ]
+    probs = dict(zip(names, np.exp(pieces.log_probs), strict=True))
+    expected: Counter[str] = Counter()
+    for word, count in (("aaba", 3), ("ab", 2)):
+        ways = []
+        for cuts in product([False, True], repeat=len(word) - 1):
+            bounds = [0, *(place for place, cut in enumerate(cuts, 1) if cut), len(word)]
+            parts = [word[i:j] for i, j in pairwise(bounds)]
+            if all(part in probs for part in parts):
+                ways.append((math.prod(probs[part] for part in parts), parts))
+        total = sum(prob for prob, _ in ways)
+        for prob, parts in ways:
+            for part in parts:
+                expected[part] += count * prob / total
+    counts = dict(zip(names, unigram._expected_counts(corpus, pieces), strict=True))
+    assert counts == pytest.approx({name: expected[name] for name in names})
+
+
+def test_what_the_corpus_loses_without_a_piece_is_what_it_would_cost_to_spell_it() -> None:
+    corpus = unigram._Corpus([("ab", 10), ("a", 5), ("b", 5)])
+    pieces = unigram._seed(corpus, 3)
+    counts = np.array([5.0, 5.0, 10.0])  # a, b, ab
+    losses = unigram._losses(pieces, counts)
+    # Without "ab" its 10 are 10 more of a and of b: 15 each of 30.
+    assert losses.tolist() == pytest.approx(
+        [math.inf, math.inf, 10 * (math.log(10 / 20) - 2 * math.log(15 / 30))]
+    )
+
+
+def test_digamma_is_the_derivative_of_log_gamma() -> None:
+    x = np.array([0.5, 1.0, 3.25, 100.0])
+    h = 1e-5
+    expected = [(math.lgamma(v + h) - math.lgamma(v - h)) / (2 * h) for v in x]
+    assert unigram._digamma(x) == pytest.approx(expected, abs=1e-8)

@@ -1,0 +1,335 @@
+import math
+from dataclasses import dataclass
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nmt.config import DecodingConfig, ModelConfig
+from nmt.corpus.subword import BOS, EOS, PAD
+from nmt.decoding import beam_search
+from nmt.decoding.beam_search import Hypothesis, best_continuations, padded_length, search
+from nmt.model import seq2seq
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Memory and state of TinyModel: one vector a row."""
+
+    values: Tensor
+
+    def select(self, rows: Tensor) -> "Rows":
+        return Rows(self.values.index_select(0, rows))
+
+
+class TinyModel:
+    """A random recurrent net in elementwise sums, so that no row can depend on another."""
+
+    def __init__(self, seed: int, vocab_size: int, width: int = 4, sharpness: float = 3.0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        self.embeddings = draw(vocab_size, width)
+        self.recurrent = draw(width, width)
+        self.out = draw(width, vocab_size) * sharpness
+        self.rows_seen: list[int] = []
+
+    def encode(self, src: Tensor, src_lengths: Tensor) -> Rows:
+        is_real = torch.arange(src.size(1)) < src_lengths[:, None]
+        return Rows((self.embeddings[src] * is_real[..., None]).sum(dim=1))
+
+    def start(self, memory: Rows, beam: int) -> Rows:
+        return Rows(memory.values.repeat_interleave(beam, dim=0))
+
+    def step(self, tokens: Tensor, state: Rows, memory: Rows) -> tuple[Tensor, Rows, Tensor]:
+        self.rows_seen.append(len(tokens))
+        mixed = (state.values[:, :, None] * self.recurrent).sum(dim=1)
+        values = (mixed + self.embeddings[tokens]).tanh()
+        return (values[:, :, None] * self.out).sum(dim=1), Rows(values), values
+
+
+class FixedModel(TinyModel):
+    """Says the same logits at every position, whatever it read."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__(0, len(logits))
+        self.logits = torch.tensor(logits, dtype=torch.float32)
+
+    def step(self, tokens: Tensor, state: Rows, memory: Rows) -> tuple[Tensor, Rows, Tensor]:
+        self.rows_seen.append(len(tokens))
+        return self.logits.repeat(len(tokens), 1), state, state.values
+
+
+def decoding(beam: int, alpha: float = 1.0, ratio: float = 1.0, extra: int = 2) -> DecodingConfig:
+    return DecodingConfig(
+        beam=beam, length_penalty=alpha, max_length_ratio=ratio, max_length_extra=extra
+    )
+
+
+def log_probs_after(model: TinyModel, source: list[int], prefix: tuple[int, ...]) -> Tensor:
+    memory = model.encode(torch.tensor([source]), torch.tensor([len(source)]))
+    state = model.start(memory, 1)
+    logits = torch.empty(0)
+    for token in (BOS, *prefix):
+        logits, state, _ = model.step(torch.tensor([token]), state, memory)
+    return logits[0].log_softmax(dim=-1)
+
+
+def textbook(
+    model: TinyModel, source: list[int], config: DecodingConfig
+) -> list[tuple[tuple[int, ...], float]]:
+    """Beam search of one sentence, without batch, bound or blocks."""
+    limit = beam_search.max_length(len(source), config)
+    live: list[tuple[tuple[int, ...], Tensor]] = [((), torch.tensor(0.0))]
+    over: list[tuple[tuple[int, ...], float]] = []
+    for length in range(1, limit + 1):
+        longer = []
+        for tokens, total in live:
+            log_probs = log_probs_after(model, source, tokens)
+            every = range(EOS, len(log_probs))
+            longer += [((*tokens, token), total + log_probs[token]) for token in every]
+        longer.sort(key=lambda pair: -float(pair[1]))
+        longer = longer[: config.beam - len(over)]
+        penalty = ((5 + length) / 6) ** config.length_penalty
+        is_last = length == limit
+        over += [(t, float(p) / penalty) for t, p in longer if t[-1] == EOS or is_last]
+        live = [pair for pair in longer if pair[0][-1] != EOS]
+    return sorted(over, key=lambda pair: (pair[0][-1] != EOS, -pair[1]))
+
+
+def only(found: list[list[Hypothesis]]) -> Hypothesis:
+    ((hypothesis,),) = found
+    return hypothesis
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10**6), length=st.integers(1, 6))
+def test_a_beam_of_1_takes_the_likeliest_token_each_time(seed: int, length: int) -> None:
+    model = TinyModel(seed, vocab_size=7)
+    source = [3, 4, 5, 6, 3, 4][:length]
+    expected: list[int] = []
+    while len(expected) < length + 2 and EOS not in expected:
+        log_probs = log_probs_after(model, source, tuple(expected))
+        expected.append(EOS + int(log_probs[EOS:].argmax()))
+    assert only(search(model, [source], decoding(beam=1))).tokens == expected
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 0.6, 1.0, 2.0]))
+def test_a_full_beam_finds_the_best_of_all_targets(seed: int, alpha: float) -> None:
+    model = TinyModel(seed, vocab_size=5)
+    limit, source = 4, [3, 4]
+    targets = [(*body, EOS) for size in range(limit) for body in product((3, 4), repeat=size)]
+
+    def score(target: tuple[int, ...]) -> float:
+        total = sum(
+            float(log_probs_after(model, source, target[:position])[token])
+            for position, token in enumerate(target)
+        )
+        return total / ((5 + len(target)) / 6) ** alpha
+
+    ranked = sorted(targets, key=score, reverse=True)
+    (found,) = search(model, [source], decoding(beam=40, alpha=alpha), num_best=15)
+    assert [tuple(hypothesis.tokens) for hypothesis in found] == ranked
+    assert [hypothesis.score for hypothesis in found] == pytest.approx(list(map(score, ranked)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    beam=st.integers(1, 6),
+    alpha=st.sampled_from([0.0, 0.6, 1.0, 2.0]),
+    sharpness=st.sampled_from([0.3, 1.0, 3.0]),
+    data=st.data(),
+)
+def test_it_finds_what_a_textbook_search_without_an_early_stop_finds(
+    seed: int, beam: int, alpha: float, sharpness: float, data: st.DataObject
+) -> None:
+    model = TinyModel(seed, vocab_size=6, sharpness=sharpness)
+    sources = [[3], [3, 4], [5, 5, 4], [4, 3, 4, 3, 5]]
+    config = decoding(beam, alpha)
+    num_best = data.draw(st.integers(1, beam))
+    found = search(model, sources, config, num_best=num_best)
+    for source, hypotheses in zip(sources, found, strict=True):
+        expected = textbook(model, source, config)[:num_best]
+        assert [tuple(hypothesis.tokens) for hypothesis in hypotheses] == [t for t, _ in expected]
+        assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx(
+            [score for _, score in expected], abs=1e-5
+        )
+
+
+def test_the_n_best_are_sorted_and_distinct() -> None:
+    found = search(TinyModel(1, 50), [[7, 8, 9]], decoding(beam=8, ratio=3), num_best=8)[0]
+    assert len({tuple(hypothesis.tokens) for hypothesis in found}) == 8
+    ranks = [(not hypothesis.is_finished, -hypothesis.score) for hypothesis in found]
+    assert ranks == sorted(ranks)
+
+
+def test_a_score_is_the_sum_of_token_log_probabilities_over_the_length_penalty() -> None:
+    for hypothesis in search(TinyModel(2, 9), [[3, 4]], decoding(beam=4, alpha=0.6), num_best=4)[0]:
+        penalty = ((5 + len(hypothesis.tokens)) / 6) ** 0.6
+        assert len(hypothesis.token_log_probs) == len(hypothesis.tokens)
+        assert hypothesis.score == pytest.approx(sum(hypothesis.token_log_probs) / penalty)
+        assert hypothesis.log_prob == pytest.approx(sum(hypothesis.token_log_probs))
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_each_sentence_has_a_longest_target_of_its_own(beam: int) -> None:
+    never_ends = FixedModel([0, 0, -50, 1, 0, 0, 0])
+    config = decoding(beam, ratio=1.5, extra=2)
+    found = search(never_ends, [[3], [3, 3, 3]], config)
+    assert [len(hypotheses[0].tokens) for hypotheses in found] == [4, 7]
+    assert not any(hypotheses[0].is_finished for hypotheses in found)
+
+
+def test_a_target_that_was_cut_stands_behind_those_that_ended() -> None:
+    rarely_ends = FixedModel([0, 0, -4, 1, 0])
+    found = search(rarely_ends, [[3]], decoding(beam=40, alpha=0, extra=1), num_best=5)[0]
+    assert [(hypothesis.tokens, hypothesis.is_finished) for hypothesis in found] == [
+        ([EOS], True),
+        ([3, EOS], True),
+        ([4, EOS], True),
+        ([3, 3], False),
+        ([3, 4], False),
+    ]
+
+
+def test_padding_and_bos_are_never_said() -> None:
+    tempted = FixedModel([9, 9, 0, 1, 0.5])
+    found = search(tempted, [[3, 4]], decoding(beam=5), num_best=5)[0]
+    assert not {PAD, BOS} & {token for hypothesis in found for token in hypothesis.tokens}
+
+
+def test_of_equal_targets_the_one_with_lower_tokens_comes_first() -> None:
+    undecided = FixedModel([0.0] * 200)
+    found = search(undecided, [[3]], decoding(beam=3, extra=1, alpha=0), num_best=3)[0]
+    assert [hypothesis.tokens for hypothesis in found] == [[EOS], [3, EOS], [3, 3]]
+
+
+@settings(deadline=None)
+@given(
+    beam=st.integers(1, 5),
+    vocab=st.sampled_from([3, 5, 63, 64, 65, 128, 130, 200]),
+    num_values=st.integers(1, 6),
+    seed=st.integers(0, 10**6),
+)
+def test_the_best_continuations_are_those_of_a_full_sort(
+    beam: int, vocab: int, num_values: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    log_probs = -torch.randint(num_values, (2 * beam, vocab), generator=generator).float()
+    log_probs[:, : vocab // 4] = -math.inf
+    totals = -torch.randint(3, (2, beam), generator=generator).float()
+    totals[1, 1:] = -math.inf
+    every = (log_probs + totals.view(-1, 1)).view(2, -1)
+    in_order = every.sort(dim=1, descending=True, stable=True).indices
+    expected = in_order[:, :beam] + torch.tensor([[0], [beam * vocab]])
+    assert torch.equal(best_continuations(log_probs, totals), expected)
+
+
+def test_a_search_stops_when_nothing_can_become_better() -> None:
+    ends_at_once = FixedModel([0, 0, 9, 0, 0])
+    search(ends_at_once, [[3] * 9] * 4, decoding(beam=2, ratio=10))
+    assert len(ends_at_once.rows_seen) < 5
+
+
+SOURCES = [[3 + (row * 7 + column) % 40 for column in range(1 + row % 13)] for row in range(23)]
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+def test_finished_sentences_leave_the_batch(beam: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = decoding(beam, ratio=2)
+    model = TinyModel(3, vocab_size=43)
+    found = search(model, SOURCES, config, num_best=beam)
+    assert model.rows_seen[0] == 24 * beam
+    assert model.rows_seen[-1] == 4 * beam
+    monkeypatch.setattr(beam_search, "COMPACT_SHARE", 2.0)
+    model.rows_seen.clear()
+    assert list(map(facts, found)) == list(
+        map(facts, search(model, SOURCES, config, num_best=beam))
+    )
+    assert set(model.rows_seen) == {24 * beam}
+
+
+def facts(found: list[Hypothesis]) -> list[tuple[list[int], float, list[float], bool]]:
+    return [(h.tokens, h.score, h.token_log_probs, h.is_finished) for h in found]
+
+
+def test_attention_is_that_of_each_token_and_absent_unless_asked_for() -> None:
+    assert only(search(TinyModel(4, 8), [[3, 4]], decoding(beam=3))).attention is None
+    model = small_model()
+    plain = search(model, [[5, 6, 2], [7, 2]], decoding(beam=3), num_best=3)
+    found = search(model, [[5, 6, 2], [7, 2]], decoding(beam=3), num_best=3, with_attention=True)
+    assert list(map(facts, found)) == list(map(facts, plain))
+    for length, hypotheses in zip([3, 2], found, strict=True):
+        for hypothesis in hypotheses:
+            assert hypothesis.attention is not None
+            assert hypothesis.attention.shape == (len(hypothesis.tokens), length)
+            assert hypothesis.attention.sum(dim=1).tolist() == pytest.approx(
+                [1.0] * len(hypothesis.tokens)
+            )
+
+
+def test_attention_follows_its_hypothesis_through_the_beam() -> None:
+    model = small_model()
+    source = [5, 6, 9, 7, 2]
+    for hypothesis in search(model, [source], decoding(beam=4), num_best=4, with_attention=True)[0]:
+        memory = model.encode(torch.tensor([source]), torch.tensor([5]))
+        state = model.start(memory, 1)
+        expected = []
+        for token in [BOS, *hypothesis.tokens[:-1]]:
+            with torch.inference_mode():
+                _, state, attention = model.step(torch.tensor([token]), state, memory)
+            expected.append(attention[0, :5])
+        assert hypothesis.attention is not None
+        torch.testing.assert_close(hypothesis.attention, torch.stack(expected))
+
+
+def small_model(
+    preset: str = "residual", width: int = 32, vocab_size: int = 150
+) -> seq2seq.Seq2Seq:
+    torch.manual_seed(5)
+    shape = {"attention": "additive"} if preset == "gnmt" else {}
+    config = ModelConfig.model_validate({"preset": preset, "width": width, **shape})
+    return seq2seq.build(config, vocab_size).eval()
+
+
+@pytest.mark.parametrize(("preset", "width"), [("residual", 32), ("residual", 36), ("gnmt", 32)])
+@pytest.mark.parametrize("beam", [1, 4, 5])
+@pytest.mark.parametrize("lengths", [range(1, 17), range(289, 320)], ids=["short", "long"])
+def test_a_sentence_gets_the_same_in_any_company(
+    preset: str, width: int, beam: int, lengths: range
+) -> None:
+    """P7."""
+    model = small_model(preset, width)
+    generator = torch.Generator().manual_seed(6)
+    sources = [
+        [*torch.randint(3, 150, (length - 1,), generator=generator).tolist(), EOS]
+        for length in (list(lengths) * 64)[: 64 if lengths.stop < 20 else 9]
+    ]
+    config = decoding(beam, ratio=0.5 if lengths.stop < 20 else 0.01, extra=9)
+    together = search(model, sources, config, num_best=beam)
+    shuffled = torch.randperm(len(sources), generator=generator).tolist()
+    for size in (1, 7, 64):
+        for start in range(0, len(sources), size):
+            rows = shuffled[start : start + size]
+            found = search(model, [sources[row] for row in rows], config, num_best=beam)
+            assert list(map(facts, found)) == [facts(together[row]) for row in rows]
+
+
+def test_a_source_takes_at_most_a_quarter_more_than_it_has_from_64_tokens_on() -> None:
+    assert [padded_length(n) for n in (1, 16, 17, 64, 65, 128, 129, 256, 257, 1025)] == [
+        16, 16, 32, 64, 80, 128, 160, 256, 320, 1280,
+    ]  # fmt: skip
+    for length in range(64, 3000):
+        assert length <= padded_length(length) <= 1.25 * length
+        assert padded_length(padded_length(length)) == padded_length(length)
+
+
+def test_no_sources_give_no_results() -> None:
+    assert search(TinyModel(0, 5), [], decoding(beam=2)) == []
