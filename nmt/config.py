@@ -1,28 +1,45 @@
 """The two config files: the experiment says what to train, the cluster says where.
 
-Both are typed, frozen and strict: an unknown key is refused with the nearest known one. A key of
-the experiment is set on the command line as `section.key=value`, a key of the cluster as
-`cluster.key=value`; values are YAML. Paths stay strings here: what they lead to may lie on another
-machine.
+Both are typed, frozen and strict: an unknown key is refused with the nearest known one, a key that
+stands twice is refused too. A key of the experiment is set on the command line as
+`section.key=value`, a key of the cluster as `cluster.key=value`; values are YAML. Paths stay
+strings here: what they lead to may lie on another machine.
 """
 
 import difflib
-import types
-import typing
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from nmt.errors import ConfigError
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NaturalInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NaturalFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+def _no_truth_value(value: Any) -> Any:
+    """Refuse true, which pydantic takes for 1; text may be a number: YAML takes 3e-4 for text."""
+    if isinstance(value, bool):
+        raise ValueError("it must be a number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_truth_value), Field(allow_inf_nan=False)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+PositiveFloat = Annotated[Number, Field(gt=0)]
+NaturalFloat = Annotated[Number, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+NaturalInt = Annotated[int, Field(ge=0, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
@@ -30,11 +47,7 @@ class Settings(BaseModel):
     """Frozen, typed, and without a place for a key that nobody reads."""
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=False,
-        use_attribute_docstrings=True,
-        hide_input_in_errors=True,
+        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
     )
 
     @model_validator(mode="after")
@@ -52,8 +65,7 @@ class ParallelText(Settings):
     name: Name
     """What logs, tallies and shards call it."""
     src: str = ""
-    """File of the source side, below corpus.root; plain text, .gz, .xz or .zst, UTF-8, one segment
-    a line."""
+    """File of the source side below corpus.root: UTF-8, a segment a line; plain, .gz, .xz, .zst."""
     tgt: str = ""
     """File of the target side, parallel to src line by line."""
     tsv: str = ""
@@ -68,14 +80,12 @@ class ParallelText(Settings):
 
 
 class CleaningConfig(Settings):
-    """Which pairs are dropped or mended before training, each rule with its own switch and
-    tally."""
+    """Which pairs are dropped or mended before training, each rule with a switch and a tally."""
 
     nfc: bool = True
     """Mend: write every character in its composed form (Unicode NFC)."""
     control_characters: bool = True
-    """Mend: turn control and format characters and odd line separators into a space; runs of spaces
-    into one."""
+    """Mend: control characters, odd separators, runs of spaces to a space, invisible ones away."""
     invalid_utf8: bool = True
     """Drop pairs with bytes that are not UTF-8; off: the first such line is an error."""
     empty: bool = True
@@ -89,11 +99,10 @@ class CleaningConfig(Settings):
     max_chars: NaturalInt = 2000
     """Drop pairs with more characters than this on one side; 0: no limit."""
     max_ratio: NaturalFloat = 4.0
-    """Drop pairs whose longer side has more than this many times the characters of the shorter; 0:
-    no limit."""
+    """Most times the characters of the shorter side that the longer may have; 0: no limit."""
     ratio_slack: NaturalInt = 20
     """Characters added to both sides before max_ratio compares them: short pairs vary more."""
-    max_dropped: Annotated[float, Field(ge=0, le=1)] = 0.5
+    max_dropped: Share = 0.5
     """Largest share of pairs that cleaning may drop before `nmt prepare` stops and asks."""
 
 
@@ -102,11 +111,10 @@ class SubwordConfig(Settings):
 
     kind: Literal["bpe", "unigram"] = "bpe"
     """Byte-pair encoding (Sennrich et al. 2016) or a unigram language model (Kudo 2018)."""
-    vocab_size: Annotated[int, Field(ge=300, le=65535)] = 8000
+    vocab_size: Annotated[int, Field(ge=300, le=65535, strict=True)] = 8000
     """Pieces in all, with 3 special ones and 256 bytes for what no piece covers."""
     max_sentences: PositiveInt = 2_000_000
-    """Most lines, both sides counted, that the vocabulary is learnt from: an even sample of a
-    larger corpus."""
+    """Most lines, of both sides, that the vocabulary is learnt from; of more, an even sample."""
 
 
 class CorpusConfig(Settings):
@@ -125,8 +133,7 @@ class CorpusConfig(Settings):
     tests: list[ParallelText] = []
     """Test sets that `nmt evaluate` scores by default; never cleaned."""
     prepared: str = ""
-    """Folder that `nmt prepare` writes and `nmt train` reads; empty: prepared/<name of the
-    experiment>."""
+    """Folder that `nmt prepare` writes and `nmt train` reads; empty: prepared/<name>."""
     shard_pairs: PositiveInt = 100_000
     """Lines in one chunk of work and pairs, at most, in one shard."""
     cleaning: CleaningConfig = CleaningConfig()
@@ -151,14 +158,14 @@ class BatchingConfig(Settings):
     micro_batches: PositiveInt = 2
     """Micro-batches in one update, all workers together; the most workers a run can use."""
     max_length: PositiveInt = 128
-    """Longest pair trained on: tokens of its longer side; longer ones are counted and left out."""
+    """Most tokens of a pair's longer side, EOS counted; longer pairs are counted and left out."""
     window: PositiveInt = 10_000
-    """Pairs that are shuffled together and then sorted by length: larger pads less, smaller mixes
-    more."""
+    """Pairs shuffled together, then sorted by length: a larger one pads less and mixes less."""
 
     def check(self) -> None:
         if self.max_length > self.max_tokens:
-            rule = f"no micro-batch could hold such a pair: set batching.max_tokens ({self.max_tokens}) or less"
+            limit = f"set batching.max_tokens ({self.max_tokens}) or less"
+            rule = f"no micro-batch could hold such a pair: {limit}"
             raise ConfigError("batching.max_length", self.max_length, rule)
 
 
@@ -166,8 +173,7 @@ class ModelConfig(Settings):
     """The network."""
 
     preset: Literal["residual", "gnmt"] = "residual"
-    """residual: pre-norm LSTM blocks with attention in each decoder block. gnmt: the GNMT v2 shape
-    (Wu et al. 2016)."""
+    """residual: LSTM blocks with attention in each of the decoder. gnmt: the shape of GNMT v2."""
     width: PositiveInt = 128
     """Size of embeddings, block outputs and LSTM states."""
     encoder_layers: PositiveInt = 3
@@ -177,16 +183,13 @@ class ModelConfig(Settings):
     ffn_width: NaturalInt = 256
     """Hidden size of the feed-forward part of a block; 0: blocks without one. Not used by gnmt."""
     attention: Literal["multi_head", "additive"] = "multi_head"
-    """Scaled dot products in several heads (Vaswani et al. 2017), or additive scores (Bahdanau et
-    al. 2015)."""
+    """Dot products in heads (Vaswani et al. 2017) or additive scores (Bahdanau et al. 2015)."""
     heads: PositiveInt = 4
     """Heads of multi_head attention."""
     tie_embeddings: bool = True
-    """One matrix for source embeddings, target embeddings and output layer (gnmt: the two
-    embeddings only)."""
+    """One matrix for both embeddings and, but in gnmt, the output layer."""
     dropout: Fraction = 0.2
-    """Share of values dropped from what each block adds (gnmt: from the input of each LSTM
-    layer)."""
+    """Share of values dropped from what a block adds (gnmt: from what an LSTM layer reads)."""
     embedding_dropout: Fraction = 0.1
     """Share of values dropped from embedded tokens."""
     attention_dropout: Fraction = 0.0
@@ -226,9 +229,8 @@ class TrainingConfig(Settings):
     warmup_updates: NaturalInt = 500
     """Updates over which the learning rate rises linearly from 0."""
     schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
-    """How the learning rate falls after warm-up: a half cosine to the floor at the last update, or
-    1/sqrt(update)."""
-    learning_rate_floor: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """How it falls after warm-up: half a cosine down to the last update, or as 1/sqrt(update)."""
+    learning_rate_floor: Share = 0.01
     """Lowest learning rate after warm-up, as a share of the highest."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
     """Decay of AdamW's first and second moment."""
@@ -241,11 +243,9 @@ class TrainingConfig(Settings):
     label_smoothing: Fraction = 0.1
     """Share of each target's probability spread over the vocabulary (Szegedy et al. 2016)."""
     ema_decay: Fraction = 0.999
-    """Decay, an update, of the moving average of the weights that validation and translation use;
-    0: no average."""
+    """Decay, an update, of the moving average of the weights, which translates; 0: no average."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Numbers of the forward and backward pass; weights, optimizer and loss sums are fp32
-    always."""
+    """Numbers of forward and backward; weights, optimizer and loss sums are always fp32."""
     log_every: PositiveInt = 50
     """Updates between two log lines."""
     validate_every: PositiveInt = 500
@@ -268,7 +268,8 @@ class TrainingConfig(Settings):
             and self.validate_every % self.checkpoint_every
             and self.checkpoint_every % self.validate_every
         ):
-            rule = f"with early stopping one of it and checkpoint_every ({self.checkpoint_every}) must divide the other"
+            other = f"checkpoint_every ({self.checkpoint_every})"
+            rule = f"with early stopping one of it and {other} must divide the other"
             raise ConfigError("training.validate_every", self.validate_every, rule)
 
 
@@ -314,14 +315,13 @@ class Experiment(Settings):
 
 
 class Cluster(Settings):
-    """Where to train: workers, what each has, and where runs are stored. Never ranks, ports or
-    addresses of workers."""
+    """Where to train: workers, what each has, where runs are stored. Never ranks or ports."""
 
     name: Name = "local"
     """What logs call it."""
     workers: PositiveInt = 1
     """Worker processes; each takes its share of every update."""
-    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1, strict=True)] = 0
     """1: each worker trains on a GPU of its own (NCCL); 0: on CPU cores (gloo)."""
     cpus_per_worker: PositiveInt = 1
     """CPU cores, and so compute threads, of each worker."""
@@ -330,8 +330,7 @@ class Cluster(Settings):
     max_failures: NaturalInt = 3
     """Times that lost workers are replaced before the run gives up."""
     address: str = ""
-    """Dashboard address of the Ray cluster that cluster/submit.py sends jobs to; empty:
-    RAY_ADDRESS."""
+    """Dashboard of the Ray cluster that cluster/submit.py sends jobs to; empty: RAY_ADDRESS."""
     env: dict[str, str] = {}
     """Environment variables of the workers."""
 
@@ -339,25 +338,22 @@ class Cluster(Settings):
 S = TypeVar("S", bound=Settings)
 
 
-def load_experiment(path: str | Path, overrides: typing.Sequence[str] = ()) -> Experiment:
+def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment file and set what `section.key=value` overrides say.
 
     Raises:
-        ConfigError: the file or an override is wrong; one line with the key, what it is, and what
-            it may be.
+        ConfigError: the file or an override is wrong: the place, the key, what it is and may be.
     """
     return _load(Experiment, path, overrides)
 
 
-def load_cluster(path: str | Path | None, overrides: typing.Sequence[str] = ()) -> Cluster:
-    """Read a cluster file, None for this machine with one worker, and set what `key=value`
-    overrides say."""
+def load_cluster(path: str | Path | None, overrides: Sequence[str] = ()) -> Cluster:
+    """Read a cluster file and set `key=value` overrides; None: this machine with one worker."""
     return _load(Cluster, path, overrides)
 
 
-def split_overrides(overrides: typing.Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part a command line's overrides into the experiment's and the cluster's (`cluster.key=value`,
-    prefix taken off)."""
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part overrides into the experiment's and the cluster's, those without their `cluster.`."""
     ours = [text for text in overrides if not text.startswith("cluster.")]
     theirs = [text.removeprefix("cluster.") for text in overrides if text.startswith("cluster.")]
     return ours, theirs
@@ -374,49 +370,44 @@ def parse(kind: type[S], text: str, where: str) -> S:
 
 
 def differences(one: Settings, other: Settings) -> list[tuple[str, Any, Any]]:
-    """The settings in which two of a kind differ: dotted key, its value in one, its value in the
-    other."""
+    """The settings in which two of a kind differ: dotted key, value in one, value in the other.
+
+    A value is what a file would hold; None where the key is not there.
+    """
+    ours, theirs = (dict(_leaves(settings.model_dump(mode="json"))) for settings in (one, other))
     return [
-        (key, mine, theirs)
-        for (key, mine), (_, theirs) in zip(_leaves(one), _leaves(other), strict=True)
-        if mine != theirs
+        (key, ours.get(key), theirs.get(key))
+        for key in ours | theirs
+        if ours.get(key) != theirs.get(key)
     ]
 
 
-def _leaves(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if isinstance(value, Settings):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def explain(key: str) -> str:
-    """What a key means, its type, its default: `training.patience`, `cluster.workers`, or a whole
-    section."""
-    kind: Any = Experiment
-    parts = key.split(".")
-    if parts[0] == "cluster":
-        kind, parts = Cluster, parts[1:]
-    for depth, part in enumerate(parts):
-        kind = _settings_inside(kind)
-        if kind is None or part not in kind.model_fields:
-            known = list(kind.model_fields) if kind else []
-            raise ConfigError.saying(
-                f"{key!r} is not a setting{_nearest(part, known, parts[:depth])}"
-            )
-        field = kind.model_fields[part]
-        kind = field.annotation
-    if not parts:
+    """What a key means, its type and its default; of a section, that of all its keys.
+
+    Raises:
+        ConfigError: there is no such key.
+    """
+    is_cluster = key.partition(".")[0] == "cluster"
+    kind: Any = Cluster if is_cluster else Experiment
+    if key == "cluster":
         return _explain_section(Cluster, "cluster.")
-    section = _settings_inside(kind)
-    if section is not None:
-        return f"{key}: {field.description}\n" + _explain_section(section, f"{key}.")
-    return _explain_field(key, field)
+    parts = key.split(".")
+    field = None
+    for depth in range(is_cluster, len(parts)):
+        part, section = parts[depth], _section_in(kind)
+        if section is None or part not in section.model_fields:
+            nearest = _nearest(part, list(section.model_fields) if section else [], parts[:depth])
+            raise ConfigError.saying(f"{key!r} is not a setting{nearest}")
+        field = section.model_fields[part]
+        kind = field.annotation
+    assert field is not None
+    text = _explain_field(key, field)
+    section = _section_in(kind)
+    return text if section is None else f"{text}\n{_explain_section(section, f'{key}.')}"
 
 
-def _load(kind: type[S], path: str | Path | None, overrides: typing.Sequence[str]) -> S:
+def _load(kind: type[S], path: str | Path | None, overrides: Sequence[str]) -> S:
     tree: Any = {}
     where = "the defaults"
     if path is not None:
@@ -427,26 +418,49 @@ def _load(kind: type[S], path: str | Path | None, overrides: typing.Sequence[str
             raise ConfigError.saying(
                 f"{path}: there is no such file; configs/ holds the ones that come with nmt"
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError.saying(f"{path}: cannot be read as UTF-8 text: {error}") from None
+        except OSError as error:
+            raise ConfigError.saying(f"{path}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError.saying(
+                f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8 text"
+            ) from None
     for override in overrides:
         _set(tree, override)
-    return _build(kind, tree, where)
+    return _build(kind, tree, where, overrides)
 
 
 def _read_yaml(text: str, where: str) -> Any:
     try:
+        _refuse_doubles(yaml.compose(text, Loader=yaml.SafeLoader), where)
         tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it does not parse"
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError.saying(f"{where}{line}: not valid YAML: {problem}") from None
     if not isinstance(tree, dict):
         raise ConfigError.saying(
-            f"{where}: a mapping of settings was expected, found {type(tree).__name__}"
+            f"{where}: settings were expected, `key: value` line by line, but it is {_shown(tree)}"
         )
     return tree
+
+
+def _refuse_doubles(node: yaml.Node | None, where: str) -> None:
+    """Raise ConfigError where a key stands twice: YAML would take the last one in silence."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_doubles(item, where)
+    elif isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                line = key.start_mark.line + 1
+                raise ConfigError.saying(
+                    f"{where}, line {line}: {name} stands twice in its section; keep one of them"
+                )
+            seen.add(name)
+            _refuse_doubles(value, where)
 
 
 def _set(tree: Any, override: str) -> None:
@@ -456,7 +470,7 @@ def _set(tree: Any, override: str) -> None:
         raise ConfigError.saying(f"{override!r} is not an override: write section.key=value")
     try:
         value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError.saying(f"{override!r}: the value is not valid YAML; quote it") from None
     *path, last = key.split(".")
     node = tree
@@ -481,63 +495,109 @@ def _index(items: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
-def _build(kind: type[S], tree: Any, where: str) -> S:
+def _build(kind: type[S], tree: Any, where: str, overrides: Sequence[str] = ()) -> S:
     try:
         return kind.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=True)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = _known_keys(kind, first["loc"][:-1])
-            nearest = _nearest(str(first["loc"][-1]), known, first["loc"][:-1])
-            raise ConfigError.saying(f"{where}: {key} is not a setting{nearest}") from None
-        if first["type"] == "missing":
-            raise ConfigError.saying(
-                f"{where}: {key} is missing; `nmt config explain {_generic(key)}` tells what it is"
-            ) from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError.saying(
-            f"{where}: {key} is {first['input']!r}, but {_lower_first(message)}"
-        ) from None
     except ConfigError as error:
         raise ConfigError.saying(f"{where}: {error}") from None
+    except ValidationError as error:
+        # A misspelt key comes before the key that is thereby missing.
+        unknown = ("extra_forbidden", "invalid_key")
+        errors = error.errors(include_url=False)
+        first = min(errors, key=lambda error: error["type"] not in unknown)
+    *path, last = map(str, first["loc"])
+    key = ".".join([*path, last])
+    ours = [override.partition("=")[0] + "." for override in overrides]
+    if any(name.startswith(f"{key}.") or f"{key}.".startswith(name) for name in ours):
+        where = "command line"
+        path = ["cluster", *path] if kind is Cluster else path
+        key = ".".join([*path, last])
+    match first["type"]:
+        case "extra_forbidden" | "invalid_key":
+            nearest = _nearest(last, _keys_in(kind, first["loc"][:-1]), path)
+            raise ConfigError.saying(f"{where}: {key} is not a setting{nearest}")
+        case "missing":
+            plain = ".".join(part for part in key.split(".") if not part.isdecimal())
+            hint = f"`nmt config explain {plain}` tells what it is"
+            raise ConfigError.saying(f"{where}: {key} is missing; {hint}")
+    rule = _rule(first["type"], first.get("ctx", {}), first["msg"])
+    raise ConfigError.saying(f"{where}: {key} is {_shown(first['input'])}, but {rule}")
 
 
-def _generic(key: str) -> str:
-    return ".".join(part for part in key.split(".") if not part.isdecimal())
+def _rule(kind: str, facts: Mapping[str, Any], message: str) -> str:
+    """What a value must be, for people; pydantic's kind of error, its facts and its own message."""
+    match kind:
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "it must be a whole number"
+        case "float_type" | "float_parsing":
+            return "it must be a number"
+        case "finite_number":
+            return "it must be a finite number"
+        case "greater_than_equal":
+            return f"it must be {facts['ge']} or more"
+        case "greater_than":
+            return f"it must be more than {facts['gt']}"
+        case "less_than_equal":
+            return f"it must be {facts['le']} or less"
+        case "less_than":
+            return f"it must be less than {facts['lt']}"
+        case "bool_type" | "bool_parsing":
+            return "it must be true or false"
+        case "string_type":
+            return "it must be text: put it in quotes"
+        case "string_pattern_mismatch":
+            return "it must be 1 to 100 of A-Z a-z 0-9 . _ - and begin with a letter or a digit"
+        case "literal_error":
+            return f"it must be {facts['expected']}"
+        case "list_type" | "tuple_type":
+            return "it must be a list: [first, second]"
+        case "model_type" | "dict_type":
+            return "it must be a section: `key: value` line by line, or {key: value}"
+        case "too_short":
+            return f"it must have {facts['min_length']} or more items"
+        case "too_long":
+            return f"it must have {facts['max_length']} items at most"
+    return message.removeprefix("Value error, ")
 
 
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _shown(value: Any) -> str:
+    """A value as it could stand in a file, shortened."""
+    if value is None:
+        return "empty"
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _known_keys(kind: Any, path: typing.Sequence[str | int]) -> list[str]:
+def _keys_in(kind: Any, path: Sequence[str | int]) -> list[str]:
+    """The keys that a section has."""
     for part in path:
-        section = _settings_inside(kind)
+        section = _section_in(kind)
         if isinstance(part, str) and section is not None and part in section.model_fields:
             kind = section.model_fields[part].annotation
-    section = _settings_inside(kind)
+    section = _section_in(kind)
     return list(section.model_fields) if section is not None else []
 
 
-def _settings_inside(kind: Any) -> type[Settings] | None:
-    """The section that an annotation holds: itself, or the items of its list."""
-    if (
-        isinstance(kind, type)
-        and not isinstance(kind, types.GenericAlias)
-        and issubclass(kind, Settings)
-    ):
-        return kind
-    if get_origin(kind) in (list, Annotated, typing.Union, types.UnionType):
-        return next((found for inner in get_args(kind) if (found := _settings_inside(inner))), None)
-    return None
+def _section_in(kind: Any) -> type[Settings] | None:
+    """The section that a type is, or that its items are."""
+    if get_origin(kind) is list:
+        kind = get_args(kind)[0]
+    return kind if isinstance(kind, type) and issubclass(kind, Settings) else None
 
 
-def _nearest(part: str, known: list[str], path: typing.Sequence[str | int]) -> str:
+def _nearest(part: str, known: list[str], path: Sequence[str]) -> str:
     matches = difflib.get_close_matches(part, known, n=1, cutoff=0.5)
     if matches:
-        return f"; did you mean {'.'.join([*map(str, path), matches[0]])}?"
+        return f"; did you mean {'.'.join([*path, matches[0]])}?"
     return f"; known here: {', '.join(known)}" if known else ""
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _explain_section(section: type[Settings], prefix: str) -> str:
@@ -546,18 +606,34 @@ def _explain_section(section: type[Settings], prefix: str) -> str:
     )
 
 
-def _explain_field(key: str, field: Any) -> str:
-    kind = field.annotation
-    shown = getattr(kind, "__name__", str(kind)) if not get_args(kind) else str(kind)
-    if get_origin(kind) is Literal:
-        shown = " | ".join(map(str, get_args(kind)))
-    limits = ", ".join(str(limit) for limit in field.metadata)
-    shown = shown.replace("typing.", "").replace("nmt.config.", "")
-    default = (
-        "required"
-        if field.is_required()
-        else f"default {field.get_default(call_default_factory=True)!r}"
-    )
-    if _settings_inside(kind) is not None:
-        default = "required" if field.is_required() else "a section"
-    return f"{key}: {field.description}  [{shown}{'; ' + limits if limits else ''}; {default}]"
+def _explain_field(key: str, field: FieldInfo) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    limits = [
+        f"{sign} {getattr(limit, name)}"
+        for limit in field.metadata
+        for name, sign in signs.items()
+        if hasattr(limit, name)
+    ]
+    facts = ", ".join([_kind_of(field.annotation), *limits])
+    if field.is_required():
+        facts += "; required"
+    elif not isinstance(field.default, Settings):
+        facts += f"; default {json.dumps(field.default)}"
+    return f"{key}: {field.description}  [{facts}]"
+
+
+def _kind_of(annotation: Any) -> str:
+    """A type, for people."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(inner)
+    if origin is Annotated:
+        return _kind_of(inner[0])
+    if origin is list:
+        return f"[{_kind_of(inner[0])}, ...]"
+    if origin is tuple:
+        return f"[{', '.join(map(_kind_of, inner))}]"
+    if origin is dict:
+        return ": ".join(map(_kind_of, inner))
+    names = {bool: "true | false", int: "whole number", float: "number", str: "text"}
+    return names.get(annotation, "section")

@@ -23,7 +23,8 @@ class Console:
 
     def __init__(self) -> None:
         self._stream = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1)
-        self._is_terminal = self._stream.isatty()
+        self.is_terminal = self._stream.isatty()
+        """Whether a progress bar can be shown."""
         self._bar: tqdm[Any] | None = None
         self._what = ""
         self._logged = time.monotonic()
@@ -37,7 +38,7 @@ class Console:
 
     def progress(self, what: str, done: int, total: int, unit: str = "") -> None:
         """Show that `done` of `total` is done; the bar goes when it is full or another begins."""
-        if not self._is_terminal:
+        if not self.is_terminal:
             self._log(what, done, total, unit)
             return
         if self._bar is None or what != self._what:

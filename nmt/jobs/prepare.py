@@ -33,16 +33,16 @@ def run_on_ray(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -
     """Run tasks on the cluster, a bounded number at once; yields results as they come.
 
     Raises:
-        NmtError: what a task raised, as if it had run here; the other tasks are called off.
+        DataError: what a task raised, as if it had run here; the other tasks are called off.
     """
-    remote = ray.remote(num_cpus=1)(function)
+    remote = ray.remote(num_cpus=1)(_attempt)
     most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting = list(reversed(tasks))
     running: list[Any] = []
     try:
         while waiting or running:
             while waiting and len(running) < most:
-                running.append(remote.remote(*waiting.pop()))
+                running.append(remote.remote(function, waiting.pop()))
             done, running = ray.wait(running, num_returns=1)
             yield _result(done[0])
     finally:
@@ -50,13 +50,18 @@ def run_on_ray(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -
             ray.cancel(task)
 
 
+def _attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str]:
+    """The result, or what is wrong: an exception Ray would hand on with a traceback, and print."""
+    try:
+        return function(*arguments), ""
+    except NmtError as error:
+        return None, str(error)
+
+
 def _result(task: Any) -> Any:
     try:
-        return ray.get(task)
-    except RayTaskError as error:
-        # Ray wraps what the task raised together with its traceback: the person wants the one line.
-        if isinstance(error.cause, NmtError):
-            raise error.cause from None
+        result, message = ray.get(task)
+    except RayTaskError:  # a mistake of ours keeps its traceback
         raise
     except RayError as error:
         reason = str(error).strip().splitlines()[0]
@@ -64,3 +69,6 @@ def _result(task: Any) -> Any:
             f"the cluster lost a task of preparing ({type(error).__name__}: {reason}); "
             f"run `nmt prepare` again: it goes on where it stopped"
         ) from None
+    if message:
+        raise DataError(message)
+    return result

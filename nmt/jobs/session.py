@@ -1,11 +1,11 @@
-"""A connection to Ray: the cluster of RAY_ADDRESS where that is set, else one started here for the while."""
+"""A connection to Ray: the cluster of RAY_ADDRESS where that is set, else one started here."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Read by Ray when it is imported: no usage reports; a worker that ended is noticed in half a second.
+# Read by Ray when it is imported: no usage reports; the end of a worker is seen in half a second.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -1,8 +1,9 @@
 """A training run as a Ray Train run: workers, what each has, and what happens when one is lost.
 
-Ray places the workers, connects them and starts them anew when one dies; each then runs `nmt.training.loop` and goes on
-from the newest good checkpoint of the run. Checkpoints are ours (`nmt.checkpoint`), written straight to the run's folder:
-one that is whole there counts, whether or not Ray's controller had heard of it when a worker died.
+Ray places the workers, connects them and starts them anew when one dies; each then runs
+`nmt.training.loop` and goes on from the newest good checkpoint of the run. Checkpoints are ours
+(`nmt.checkpoint`), written straight to the run's folder: one that is whole there counts, whether or
+not Ray's controller had heard of it when a worker died.
 """
 
 import signal
@@ -18,12 +19,13 @@ import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from nmt import checkpoint
 from nmt.config import Cluster, Experiment
 from nmt.console import Console
 from nmt.corpus.prepare import check_prepared, read_dev
 from nmt.errors import NmtError, TrainingError
 from nmt.jobs.session import connect
-from nmt.training.loop import Corpus, check_run, check_workers, train
+from nmt.training.loop import Corpus, Why, check_run, check_workers, train
 from nmt.training.world import World
 
 POLL_S = 0.3
@@ -32,12 +34,15 @@ POLL_S = 0.3
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: `nmt.training.loop.Why`, updates done, best dev BLEU and the update it belongs to."""
+    """How a run ended."""
 
-    why: str
+    why: Why
     update: int
+    """Updates done."""
     best_bleu: float | None
+    """Best dev BLEU, 0 to 100."""
     best_update: int
+    """Updates done when it was seen."""
 
 
 def run_dir_of(experiment: Experiment, cluster: Cluster) -> Path:
@@ -49,12 +54,19 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     """Train to the end, to early stopping, or to the first Ctrl-C.
 
     Raises:
-        NmtError: the corpus is not prepared, the run does not fit the settings or the cluster, or it failed for good.
+        NmtError: the corpus is not prepared, the run does not fit the settings or the cluster, or
+            it failed for good.
     """
     run_dir = run_dir_of(experiment, cluster)
     check_workers(experiment, cluster.workers)
     check_run(experiment, run_dir)
     check_prepared(experiment)
+    if (ended := finished(experiment, run_dir)) is not None:
+        console.say(
+            f"the run in {run_dir} is finished: {ended.update:,} of {experiment.training.updates:,} "
+            "updates; set training.updates higher to train on, or give the experiment another name"
+        )
+        return ended
     chatter = run_dir / "ray.log"
     console.say(f"run {experiment.name} in {run_dir}; what Ray and torch say goes to {chatter}")
     num_cpus = cluster.workers * cluster.cpus_per_worker
@@ -67,10 +79,19 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
             ended = _listen(mailbox, fit, interrupt, experiment, console)
         if ended is None:
             raise TrainingError(
-                f"the run failed and {cluster.max_failures} restarts did not help: {fit.reason()}; more in "
-                f"{chatter}; the same command goes on from the last checkpoint"
+                f"the run failed and {cluster.max_failures} restarts did not help: {fit.reason()}; "
+                f"more in {chatter}; the same command goes on from the last checkpoint"
             )
     return ended
+
+
+def finished(experiment: Experiment, run_dir: Path) -> Ended | None:
+    """How a run ended that has had all its updates; None: it has not, or was not begun."""
+    newest = checkpoint.newest_good(run_dir)
+    if newest is None or checkpoint.read_info(newest).update < experiment.training.updates:
+        return None
+    best = checkpoint.read_info(checkpoint.best(run_dir) or newest)
+    return Ended("finished", checkpoint.read_info(newest).update, best.bleu, best.update)
 
 
 def _trainer(experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: Any) -> TorchTrainer:
@@ -132,7 +153,7 @@ def _open_corpus(experiment: Experiment, prepared: Path) -> Corpus:
 
 @ray.remote(num_cpus=0)
 class _Mailbox:
-    """Between the first worker and the driver: lines and progress one way, the wish to stop the other."""
+    """Between first worker and driver: lines and progress one way, the wish to stop the other."""
 
     def __init__(self) -> None:
         self._letters: list[tuple[str, Any]] = []
@@ -198,7 +219,7 @@ class _Fit(threading.Thread):
 
 
 class _Interrupt:
-    """First Ctrl-C: ask for a clean stop. Second: KeyboardInterrupt. A TERM signal counts as one."""
+    """First Ctrl-C: ask for a clean stop. Second: KeyboardInterrupt. A TERM counts as one."""
 
     def __init__(self) -> None:
         self.is_asked = False
@@ -236,7 +257,7 @@ def _listen(
             match kind:
                 case "line":
                     console.say(content)
-                case "update":
+                case "update" if console.is_terminal:
                     console.progress("training", content, experiment.training.updates, "updates")
                 case "error":
                     console.clear()
@@ -250,7 +271,7 @@ def _listen(
 
 
 def _check_resources(cluster: Cluster) -> None:
-    """Raise TrainingError where the cluster could never hold the workers: Ray would wait for ever."""
+    """Raise TrainingError where the cluster could not hold the workers: Ray would wait for ever."""
     have = ray.cluster_resources()
     for kind, each in (("CPU", cluster.cpus_per_worker), ("GPU", cluster.gpus_per_worker)):
         needed = cluster.workers * each

@@ -52,6 +52,7 @@ class Totals:
     def summarise(self) -> dict[str, float | None]:
         """What a log line says; None where no update was made."""
         nll = _mean(self.nll, self.tokens)
+        real = self.src_tokens + self.tgt_tokens
         return {
             "loss": _mean(self.smoothed, self.tokens),
             "nll": nll,
@@ -60,7 +61,7 @@ class Totals:
             "src_tokens_per_s": _mean(self.src_tokens, self.elapsed_s),
             "tgt_tokens_per_s": _mean(self.tgt_tokens, self.elapsed_s),
             "data_wait_percent": _mean(100 * self.wait_s, self.elapsed_s),
-            "padding_percent": 100 * (1 - (self.src_tokens + self.tgt_tokens) / self.padded),
+            "padding_percent": 100 * (1 - real / max(1, self.padded)),
         }
 
 

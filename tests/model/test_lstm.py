@@ -1,0 +1,146 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nmt.model.lstm import LSTM, BiLSTM, reversal_of
+
+LENGTHS = [5, 3, 1]
+X = torch.randn(3, 5, 6, generator=torch.Generator().manual_seed(1))
+
+
+def written_out(lstm: LSTM, row: Tensor) -> Tensor:
+    """The cell over one sequence without padding, [T, I] to [T, H]."""
+    state = (row.new_zeros(1, lstm.hidden_size), row.new_zeros(1, lstm.hidden_size))
+    hidden = []
+    for x in row:
+        state, _ = lstm.step_by_hand(x[None], state)
+        hidden.append(state[0])
+    return torch.cat(hidden)
+
+
+def outputs_of(layer: nn.Module, x: Tensor, is_by_hand: bool) -> list[Tensor]:
+    """Hidden states of the real positions of each row."""
+    if isinstance(layer, LSTM):
+        if is_by_hand:
+            return [written_out(layer, x[b, :n]) for b, n in enumerate(LENGTHS)]
+        return [layer(x)[b, :n] for b, n in enumerate(LENGTHS)]
+    assert isinstance(layer, BiLSTM)
+    if not is_by_hand:
+        out = layer(x, reversal_of(torch.tensor(LENGTHS), 5))
+        return [out[b, :n] for b, n in enumerate(LENGTHS)]
+    rows = [x[b, :n] for b, n in enumerate(LENGTHS)]
+    return [
+        torch.cat(
+            [written_out(layer.forwards, row), written_out(layer.backwards, row.flip(0)).flip(0)],
+            dim=-1,
+        )
+        for row in rows
+    ]
+
+
+def results(layer: nn.Module, is_by_hand: bool) -> dict[str, Tensor]:
+    """Outputs, and gradients of everything."""
+    x = X.clone().requires_grad_()
+    layer.zero_grad()
+    out = torch.cat(outputs_of(layer, x, is_by_hand))
+    weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+    (out * weights).sum().backward()
+    found = {"outputs": out.detach(), "inputs": x.grad}
+    found |= {name: parameter.grad.clone() for name, parameter in layer.named_parameters()}
+    return found
+
+
+@pytest.mark.parametrize("kind", [LSTM, BiLSTM])
+def test_the_fused_layer_is_the_written_out_cell(kind: type[LSTM] | type[BiLSTM]) -> None:
+    torch.manual_seed(2)
+    layer = kind(6, 4)
+    fused, by_hand = results(layer, is_by_hand=False), results(layer, is_by_hand=True)
+    assert fused.keys() == by_hand.keys()
+    for name in fused:
+        assert (fused[name] - by_hand[name]).abs().max() <= 1e-6, name
+
+
+def test_step_is_the_written_out_cell_and_the_fused_layer() -> None:
+    torch.manual_seed(3)
+    lstm = LSTM(6, 4)
+    fused = lstm(X)
+    state = by_hand = (torch.zeros(3, 4), torch.zeros(3, 4))
+    for t in range(5):
+        state = lstm.step(X[:, t], state)
+        by_hand, _ = lstm.step_by_hand(X[:, t], by_hand)
+        assert (state[0] - by_hand[0]).abs().max() <= 1e-6
+        assert (state[1] - by_hand[1]).abs().max() <= 1e-6
+        assert (state[0] - fused[:, t]).abs().max() <= 1e-6
+
+
+def test_a_layer_goes_on_from_a_state() -> None:
+    torch.manual_seed(4)
+    lstm = LSTM(6, 4)
+    state = (torch.zeros(3, 4), torch.zeros(3, 4))
+    for t in range(2):
+        state = lstm.step(X[:, t], state)
+    assert (lstm(X[:, 2:], state) - lstm(X)[:, 2:]).abs().max() <= 1e-6
+
+
+def test_the_gates_by_hand_do_what_their_names_say() -> None:
+    lstm = LSTM(1, 1)
+    for parameter in lstm.parameters():
+        nn.init.zeros_(parameter)
+    with torch.no_grad():
+        lstm.bias.copy_(torch.tensor([-50.0, 50.0, 1.0, 0.0]))  # input, forget, candidate, output
+    (h, c), gates = lstm.step_by_hand(torch.ones(1, 1), (torch.ones(1, 1), torch.full((1, 1), 2.0)))
+    assert gates.input.item() == pytest.approx(0)
+    assert gates.forget.item() == pytest.approx(1)
+    assert gates.candidate.item() == pytest.approx(0.7615942)
+    assert gates.output.item() == pytest.approx(0.5)
+    assert c.item() == pytest.approx(2)
+    assert h.item() == pytest.approx(0.5 * 0.9640276)
+
+
+def test_the_forget_gate_starts_open() -> None:
+    assert LSTM(3, 2).bias.tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
+
+
+def test_recurrent_matrices_start_orthogonal() -> None:
+    for matrix in LSTM(3, 8).weight_hh.chunk(4):
+        assert torch.allclose(matrix @ matrix.T, torch.eye(8), atol=1e-6)
+
+
+def test_one_bias_is_trained_and_the_other_is_not_stored() -> None:
+    lstm = LSTM(3, 2)
+    assert [name for name, _ in lstm.named_parameters()] == ["weight_ih", "weight_hh", "bias"]
+    assert list(lstm.state_dict()) == ["weight_ih", "weight_hh", "bias"]
+    assert not lstm.bias_hh.any()
+
+
+def test_bf16_is_bf16() -> None:
+    lengths = torch.tensor(LENGTHS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert LSTM(6, 4)(X).dtype == torch.bfloat16
+        assert BiLSTM(6, 4)(X, reversal_of(lengths, 5)).dtype == torch.bfloat16
+    assert LSTM(6, 4)(X).dtype == torch.float32
+
+
+def test_bf16_is_near_fp32_and_its_gradients_are_fp32() -> None:
+    torch.manual_seed(5)
+    lstm = LSTM(6, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = lstm(X)
+    assert (out.float() - lstm(X)).abs().max() < 0.02
+    out.float().sum().backward()
+    assert {parameter.grad.dtype for parameter in lstm.parameters()} == {torch.float32}
+
+
+def test_the_state_of_a_step_stays_fp32_in_bf16() -> None:
+    lstm = LSTM(6, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        h, c = lstm.step(X[:, 0], (torch.zeros(3, 4), torch.zeros(3, 4)))
+    assert (h.dtype, c.dtype) == (torch.float32, torch.float32)
+
+
+def test_rows_are_reversed_within_their_length() -> None:
+    assert reversal_of(torch.tensor([4, 2, 1]), 4).tolist() == [
+        [3, 2, 1, 0],
+        [1, 0, 2, 3],
+        [0, 1, 2, 3],
+    ]

@@ -1,0 +1,163 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nmt.config import ModelConfig
+from nmt.corpus.subword import BOS
+from nmt.model import seq2seq
+from nmt.model.seq2seq import Seq2Seq, num_parameters
+
+VOCAB = 11
+SMALL: dict[str, Any] = {"width": 8, "heads": 2, "encoder_layers": 2, "ffn_width": 12}
+PRESETS = {
+    "multi_head": SMALL | {"decoder_layers": 2},
+    "additive": SMALL | {"decoder_layers": 2, "attention": "additive"},
+    "gnmt": SMALL | {"decoder_layers": 3, "attention": "additive", "preset": "gnmt"},
+}
+SRC = torch.tensor([[5, 6, 7, 2], [9, 2, 0, 0]])
+SRC_LENGTHS = torch.tensor([4, 2])
+TGT_IN = torch.tensor([[1, 4, 3], [1, 8, 0]])
+REAL = torch.tensor([0, 1, 2, 3, 4])
+
+
+def make(preset: str, **settings: Any) -> Seq2Seq:
+    torch.manual_seed(1)
+    return seq2seq.build(ModelConfig(**PRESETS[preset] | settings), VOCAB).eval()
+
+
+def logits_of(model: Seq2Seq, *inputs: Tensor) -> Tensor:
+    hidden: Tensor = model(*inputs)
+    return hidden @ model.output_weight.T
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_step_is_forward(preset: str) -> None:
+    model = make(preset)
+    whole = logits_of(model, SRC, SRC_LENGTHS, TGT_IN, torch.arange(6)).view(2, 3, VOCAB)
+    memory = model.encode(SRC, SRC_LENGTHS)
+    state = model.start(memory, beam=1)
+    for t in range(3):
+        logits, state, weights = model.step(TGT_IN[:, t], state, memory)
+        assert (logits - whole[:, t]).abs().max() <= 1e-5
+        assert torch.allclose(weights.sum(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("num_more", [0, 3])
+def test_padding_changes_no_output_and_no_gradient(preset: str, num_more: int) -> None:
+    results = []
+    for filling, more in ((0, 0), (10, num_more)):
+        src = torch.nn.functional.pad(SRC, (0, more), value=filling)
+        src[1, 2:] = filling
+        tgt_in = torch.nn.functional.pad(TGT_IN, (0, more), value=filling)
+        tgt_in[1, 2:] = filling
+        real = torch.tensor([0, 1, 2, 3 + more, 4 + more])
+        model = make(preset)
+        logits = logits_of(model, src, SRC_LENGTHS, tgt_in, real)
+        logits.square().sum().backward()
+        results.append([logits, *(parameter.grad for parameter in model.parameters())])
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_sentence_is_the_same_alone(preset: str) -> None:
+    model = make(preset)
+    together = logits_of(model, SRC, SRC_LENGTHS, TGT_IN, REAL)
+    alone = logits_of(model, SRC[1:, :2], SRC_LENGTHS[1:], TGT_IN[1:, :2], torch.tensor([0, 1]))
+    assert torch.allclose(together[3:], alone, atol=1e-6)
+
+
+def test_forward_gives_the_real_positions_alone() -> None:
+    model = make("multi_head")
+    every = model(SRC, SRC_LENGTHS, TGT_IN, torch.arange(6))
+    assert torch.equal(model(SRC, SRC_LENGTHS, TGT_IN, REAL), every[:5])
+
+
+def test_sources_are_padded_to_a_multiple_of_16_in_decoding() -> None:
+    """P7."""
+    model = make("multi_head")
+    assert model.encode(SRC, SRC_LENGTHS).is_pad.shape == (2, 16)
+    assert model.encode(torch.full((1, 17), 3), torch.tensor([17])).is_pad.shape == (1, 32)
+
+
+def test_hypotheses_start_alike() -> None:
+    model = make("multi_head")
+    memory = model.encode(SRC, SRC_LENGTHS)
+    state = model.start(memory, beam=3)
+    assert [h.shape for h in (*state.hidden, *state.cell)] == [(6, 8)] * 4
+    logits, _, _ = model.step(torch.full((6,), BOS), state, memory)
+    assert torch.equal(logits[0], logits[2])
+    assert not torch.allclose(logits[2], logits[3])
+
+
+@pytest.mark.parametrize(
+    ("preset", "is_tied", "expected"),
+    [("multi_head", True, 1), ("multi_head", False, 3), ("gnmt", True, 2), ("gnmt", False, 3)],
+)
+def test_embeddings_are_tied_where_asked(preset: str, is_tied: bool, expected: int) -> None:
+    model = make(preset, tie_embeddings=is_tied)
+    weights = (model.src_embedding.weight, model.tgt_embedding.weight, model.output_weight)
+    assert len({id(weight) for weight in weights}) == expected
+
+
+def test_gnmt_has_the_published_size() -> None:
+    config = ModelConfig(
+        preset="gnmt", attention="additive", width=1024, encoder_layers=4, decoder_layers=4
+    )
+    with torch.device("meta"):
+        model = seq2seq.build(config, 32_320)
+    assert round(num_parameters(model) / 1e6, 1) == 160.6
+
+
+def test_gnmt_starts_as_published() -> None:
+    model = make("gnmt")
+    for name, parameter in model.named_parameters():
+        if name == "decoder.attention.scale":
+            assert parameter.item() == pytest.approx(1 / math.sqrt(8))
+        elif name == "decoder.attention.bias":
+            assert not parameter.any()
+        else:
+            assert 0.05 < parameter.abs().max() <= 0.1
+
+
+def test_logits_start_near_unit_variance() -> None:
+    torch.manual_seed(2)
+    model = seq2seq.build(ModelConfig(width=64, heads=2), 500).eval()
+    src = torch.randint(3, 500, (20, 10))
+    logits = logits_of(model, src, torch.full((20,), 10), src, torch.arange(200))
+    assert 0.5 < logits.std().item() < 2
+
+
+def test_the_same_seed_builds_the_same_model() -> None:
+    """P3."""
+    first, second = make("multi_head").state_dict(), make("multi_head").state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_bf16_is_near_fp32(preset: str) -> None:
+    model = make(preset)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model(SRC, SRC_LENGTHS, TGT_IN, REAL)
+    full = model(SRC, SRC_LENGTHS, TGT_IN, REAL)
+    assert (hidden.float() - full).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    "kind", ["dropout", "embedding_dropout", "attention_dropout", "word_dropout"]
+)
+def test_each_kind_of_dropout_works_in_training_only(kind: str) -> None:
+    none = {
+        "dropout": 0.0,
+        "embedding_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "word_dropout": 0.0,
+    }
+    model = make("multi_head", **none | {kind: 0.5})
+    still = model(SRC, SRC_LENGTHS, TGT_IN, REAL)
+    assert torch.equal(make("multi_head", **none).train()(SRC, SRC_LENGTHS, TGT_IN, REAL), still)
+    assert not torch.equal(model.train()(SRC, SRC_LENGTHS, TGT_IN, REAL), still)
