@@ -6,8 +6,8 @@ Where two word orders are good German, one is taken throughout: the English deci
 from collections.abc import Callable
 from dataclasses import replace
 
-from nmt.corpus import builtin_lexicon as lexicon
-from nmt.corpus.builtin_choice import (
+from nmt.corpus.builtin import lexicon
+from nmt.corpus.builtin.choice import (
     NOUNS,
     PAST,
     PRESENT,
@@ -17,7 +17,7 @@ from nmt.corpus.builtin_choice import (
     WHO,
     Chooser,
 )
-from nmt.corpus.builtin_grammar import (
+from nmt.corpus.builtin.grammar import (
     Clause,
     Phrase,
     Text,
@@ -32,7 +32,7 @@ from nmt.corpus.builtin_grammar import (
     pronoun,
     statement,
 )
-from nmt.corpus.builtin_lexicon import WE, YOU
+from nmt.corpus.builtin.lexicon import WE, YOU
 
 MAX_WORDS = 18
 """Longest English sentence."""

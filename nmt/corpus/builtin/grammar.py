@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from nmt.corpus import builtin_lexicon as lexicon
-from nmt.corpus.builtin_lexicon import HE, SHE, THEY, Adjective, Case, Noun, Verb
+from nmt.corpus.builtin import lexicon
+from nmt.corpus.builtin.lexicon import HE, SHE, THEY, Adjective, Case, Noun, Verb
 
 Combination = tuple[str, str]
 """A verb or an adjective and the noun it is said of, in English dictionary forms."""
@@ -35,8 +35,8 @@ _RELATIVE = _table("der,die,das,die", "den,die,das,die", "dem,der,dem,denen")
 _LIKE_DER = {"this": "dies", "which": "welch"}
 _LIKE_EIN = {"a": "ein", "no": "kein", **lexicon.POSSESSIVES}
 _NUMBERS = dict(lexicon.number_words(number) for number in range(2, 100))
-_CONTRACTIONS = {"in dem": "im", "in das": "ins", "an dem": "am", "zu dem": "zum", "zu der": "zur",
-                 "von dem": "vom"}  # fmt: skip
+_CONTRACTIONS = {"in dem ": "im ", "in das ": "ins ", "an dem ": "am ", "zu dem ": "zum ",
+                 "zu der ": "zur ", "von dem ": "vom "}  # fmt: skip
 
 
 class Text(NamedTuple):
@@ -149,10 +149,14 @@ def noun_phrase(
         is_plural=is_plural,
         is_definite=determiner not in ("a", "no", "") and determiner not in _NUMBERS,
         is_negative=determiner == "no",
-        # A child is "es" in German and a girl mostly "sie": nothing refers to either.
-        pronoun=THEY if is_plural else {"m": HE, "f": SHE}.get(noun.gender),
+        pronoun=_referring(noun, is_plural),
         combinations=tuple((adjective.en, noun.en) for adjective in adjectives),
     )
+
+
+def _referring(noun: Noun, is_plural: bool) -> int | None:
+    # A child is "es" in German and a girl mostly "sie": nothing refers to either.
+    return THEY if is_plural else {"m": HE, "f": SHE}.get(noun.gender)
 
 
 def _english_determiner(noun: Noun, determiner: str, is_plural: bool, following: str) -> str:
@@ -202,16 +206,22 @@ def relative_pronoun(noun: Noun, is_plural: bool) -> Phrase:
     """What a relative clause about the noun begins with."""
     column = 3 if is_plural else "mfn".index(noun.gender)
     nom, acc, dat = (_RELATIVE[case][column] for case in _CASES)
-    en = "who" if noun.kind in ("person", "relative") else "that"
-    return Phrase(en, (nom, acc, dat), THEY if is_plural else HE, is_plural=is_plural)
+    return Phrase(
+        "who" if noun.kind in ("person", "relative") else "that",
+        (nom, acc, dat),
+        THEY if is_plural else HE,
+        is_plural=is_plural,
+        pronoun=_referring(noun, is_plural),
+    )
 
 
 def prepositional(en: str, de: str, phrase: Phrase, case: Case) -> Text:
     """A preposition and its phrase; German contracts it with a definite article."""
-    first, second, *others = f"{de} {phrase.german(case)} ".split(" ", 2)
-    opening = join(first, second)
-    text = join(_CONTRACTIONS.get(opening, opening), *others).strip()
-    return Text(join(en, phrase.as_object), text, phrase.combinations)
+    german = f"{de} {phrase.german(case)}".strip()
+    if phrase.head:  # without a noun it is no article: das Auto, von dem ich träume
+        for long, short in _CONTRACTIONS.items():
+            german = short + german.removeprefix(long) if german.startswith(long) else german
+    return Text(join(en, phrase.as_object), german, phrase.combinations)
 
 
 def english(clause: Clause, opener: str = "", is_question: bool = False) -> str:
@@ -314,7 +324,8 @@ def _middle_field(clause: Clause) -> str:
     if not thing:
         return join(recipient, time, adverb, negation, last)
     words = thing.german(verb.case)
-    if thing.is_pronoun or (thing.is_definite and (negation or adverb)):
+    is_known = thing.is_definite and (negation or (adverb and not recipient))
+    if thing.is_pronoun or is_known:
         return join(recipient, words, time, adverb, negation, last)
     # What is new comes late, but for where it is put: that belongs to the verb.
     if thing.is_definite or verb.needs_adjunct:

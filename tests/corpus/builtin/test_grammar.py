@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from nmt.corpus.builtin_choice import NOUNS, VERBS
-from nmt.corpus.builtin_grammar import (
+from nmt.corpus.builtin.choice import NOUNS, VERBS
+from nmt.corpus.builtin.grammar import (
     Clause,
     Phrase,
     Text,
@@ -19,7 +19,7 @@ from nmt.corpus.builtin_grammar import (
     relative_pronoun,
     statement,
 )
-from nmt.corpus.builtin_lexicon import ADJECTIVES, HE, ME, SHE, THEY, WE, YOU, number_words
+from nmt.corpus.builtin.lexicon import ADJECTIVES, HE, ME, SHE, THEY, WE, YOU, number_words
 
 ADJECTIVE = {adjective.en: adjective for adjective in ADJECTIVES}
 ALREADY, OFTEN = Text("already", "schon"), Text("often", "oft")
@@ -207,6 +207,8 @@ def test_a_relative_pronoun_takes_the_gender_of_its_noun_and_the_case_of_its_ver
         ("an", phrase("the", "beach"), "dat", "am Strand"),
         ("mit", phrase("the", "child", is_plural=True), "dat", "mit den Kindern"),
         ("für", pronoun(HE), "acc", "für ihn"),
+        ("von", phrase("the", "beach"), "dat", "vom Strand"),
+        ("von", relative_pronoun(NOUNS["beach"], is_plural=False), "dat", "von dem"),
     ],
 )
 def test_a_preposition_governs_a_case_and_contracts(

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from nmt.corpus import builtin_lexicon as lexicon
-from nmt.corpus.builtin_grammar import (
+from nmt.corpus.builtin import lexicon
+from nmt.corpus.builtin.grammar import (
     Clause,
     Phrase,
     Text,
@@ -24,7 +24,7 @@ from nmt.corpus.builtin_grammar import (
     pronoun,
     relative_pronoun,
 )
-from nmt.corpus.builtin_lexicon import HE, ME, SHE, THEY, WE, YOU, Adjective, Noun, Verb
+from nmt.corpus.builtin.lexicon import HE, ME, SHE, THEY, WE, YOU, Adjective, Noun, Verb
 
 T = TypeVar("T")
 
@@ -68,6 +68,7 @@ _DETERMINERS = {
     "relative": ("my", "my", "my", "my", "Anna's"),
     "place": ("the", "the", "the", "the", "this"),
     "worn": ("the", "the", "a", "a", "my", "my", "my", "this"),
+    "of nobody": ("the", "the", "a", "a", "this"),
     "": ("the", "the", "the", "a", "a", "a", "my", "my", "this", "", "2", "Anna's"),
 }
 _PLACE_DETERMINERS = {
@@ -119,11 +120,11 @@ class Chooser:
             noun: its class, or `kind`, decides what determiners it has.
             indefinite: "yes", "kein" (negate what would be indefinite) or "no" (make it definite).
             owner: the pronoun whose possessive is used, if one is; None for any.
-            kind: "worn" for clothes on somebody.
+            kind: "worn" for clothes on somebody, "of nobody" where no possessive would suit.
         """
         usual = _DETERMINERS.get(kind or noun.kind, _DETERMINERS[""])
         determiner = self.pick(_PLACE_DETERMINERS.get(noun.en, usual))
-        may_be_plural = noun.en_plural != "-" and noun.kind != "place" and kind != "worn"
+        may_be_plural = noun.en_plural != "-" and noun.kind != "place" and not kind
         is_plural = may_be_plural and (determiner in ("", "2") or self.chance(0.2))
         if determiner in ("", "2", "a") and indefinite != "yes":
             determiner = "no" if indefinite == "kein" else "the"
@@ -232,7 +233,8 @@ class Chooser:
         tense = self.pick(("present", "present", "past"))
         clause = Clause(subject, VERBS["be"], tense, is_negated=self.chance(0.15))
         head = subject.head
-        said = [adjective for adjective, _ in subject.combinations]
+        said = {adjective for adjective, _ in subject.combinations}
+        said |= set(lexicon.COLOURS) if said & set(lexicon.COLOURS) else set()
         fitting = [a for a in _ADJECTIVES[head or NOUNS["man"]] if a.en not in said]
         if is_mood and (not head or head in PEOPLE):
             fitting = [adjective for adjective in fitting if adjective.en in lexicon.MOODS]
@@ -300,12 +302,10 @@ class Chooser:
             return self.other(subject)
         is_plain = verb.case == "acc" and not verb.preposition
         indefinite = "yes" if not is_negated else "kein" if is_plain else "no"
-        is_worn = verb.name in _WORN
-        owner = subject.pronoun if is_worn or self.chance(0.6) else None
-        if is_worn and owner is None:
-            is_girl = subject.head is NOUNS["girl"]
-            owner = THEY if subject.agreement == THEY else SHE if is_girl else HE
-        kind = "worn" if is_worn else ""
+        kind, owner = "", subject.pronoun if self.chance(0.6) else None
+        if verb.name in _WORN:
+            owner = subject.pronoun
+            kind = "of nobody" if owner is None else "worn"
         return self.other(subject, lambda: self.noun(noun, indefinite, owner, kind))
 
     def _adjunct(self, verb: Verb, subject: Phrase) -> Text:

@@ -3,7 +3,7 @@
 What is trained on is told apart from what is tested by single combinations: `is_reserved` takes one
 in twelve of (verb, object noun) and (adjective, noun). Every dev and test sentence holds one of
 them, no training sentence does, and every word of a dev or test sentence was trained on. An English
-sentence has one German: "you" is "du", and forms with two readings ("they put") are not used.
+sentence has one German: "you" is "du", and what has two readings ("they put") has one of them here.
 """
 
 import os
@@ -12,8 +12,8 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from nmt.corpus.builtin_grammar import Combination
-from nmt.corpus.builtin_sentences import Speaker
+from nmt.corpus.builtin.grammar import Combination
+from nmt.corpus.builtin.sentences import Speaker
 from nmt.errors import DataError
 
 Pair = tuple[str, str]

@@ -1,6 +1,6 @@
 """The words of the built-in corpus: both languages, their classes, what is irregular about them.
 
-Only tables and their readers; `builtin_grammar.py` bends the words. "you" is always "du" and a noun
+Only tables and their readers; `grammar.py` bends the words. "you" is always "du" and a noun
 for a person has one gender ("teacher" is "Lehrerin"), so that the English decides the German.
 """
 
@@ -238,7 +238,7 @@ turn turns turning turned turned +off; aus-schalten schaltet hat ausgeschaltet; 
 put puts putting put put +on; an-ziehen zieht hat angezogen; acc; clothes; ; action
 take takes taking took taken +off; aus-ziehen zieht hat ausgezogen; acc; clothes; ; action
 tidy tidies tidying tidied tidied +up; auf-räumen räumt hat aufgeräumt; acc; kitchen office cupboard; with; action
-unpack unpacks unpacking unpacked unpacked; aus-packen packt hat ausgepackt; acc; container gift; room; action
+unpack unpacks unpacking unpacked unpacked; aus-packen packt hat ausgepackt; acc; suitcase bag box parcel gift; room; action
 throw throws throwing threw thrown +away; weg-werfen wirft hat weggeworfen; acc; reading clothes container; ; action
 bring brings bringing brought brought +along; mit-bringen bringt hat mitgebracht; acc; food drink thing; for; action
 borrow borrows borrowing borrowed borrowed; aus-leihen leiht hat ausgeliehen; acc; book vehicle device; ; action

@@ -1,0 +1,1 @@
+"""The corpus that comes with nmt: English-German pairs from a small synchronous grammar."""
