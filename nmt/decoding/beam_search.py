@@ -2,7 +2,8 @@
 
 A sentence has K places. Each step continues its live hypotheses by every token and keeps the best;
 one that ends keeps its place, so fewer stay alive and a beam of 1 is greedy search (Bahdanau et al.
-2015). A score is a log-probability over the length penalty of Wu et al. 2016, equation 14. A
+2015). To keep K alive besides those took a quarter more rows on Multi30k, for scores 0.1 % higher
+and no BLEU. A score is a log-probability over the length penalty of Wu et al. 2016, equation 14. A
 sentence is done when no live hypothesis can enter its n best any more: log-probabilities only fall,
 so what a live one has, over the penalty of the longest target allowed, bounds its score.
 
@@ -294,14 +295,15 @@ class _Batch(Generic[MemoryT, StateT]):
         num_over = (self.scores_over != -math.inf).sum(dim=1, keepdim=True)
         num_worse = torch.arange(self.beam - 1, -1, -1, device=self.totals.device)
         totals = self.totals.masked_fill(num_worse < num_over, -math.inf)
-        ends_here = (self.tokens.view_as(totals) == EOS) | (self.limits == self.length)[:, None]
-        is_over = ends_here & (totals != -math.inf)
+        at_limit = self.limits <= self.length
+        is_over = (self.tokens.view_as(totals) == EOS) | at_limit[:, None]
+        is_over &= totals != -math.inf
         scores = totals / length_penalty(self.length, self.alpha)
         scores_over = torch.cat([self.scores_over, scores.masked_fill(~is_over, -math.inf)], dim=1)
         self.scores_over = scores_over.topk(self.beam, dim=1).values
         totals = totals.masked_fill(is_over, -math.inf)
         bounds = totals.amax(dim=1) / self.last_penalties
-        is_done = self.scores_over[:, self.num_best - 1] >= bounds
+        is_done = (self.scores_over[:, self.num_best - 1] >= bounds) | at_limit
         # The one place in a step where Python waits for the device.
         has_over, done = torch.stack([is_over.any(dim=1), is_done]).tolist()
         if any(has_over):

@@ -104,6 +104,7 @@ class Translator:
         num_best: int = 1,
         with_attention: bool = False,
         progress: Callable[[int], object] | None = None,
+        window_lines: int | None = None,
     ) -> Iterator[Translation]:
         """Translate lines, one translation each, in order.
 
@@ -113,6 +114,7 @@ class Translator:
             with_attention: keep where each piece looked.
             progress: is told after each batch how many lines are translated; most of them come out
                 only later, for the lines of a window come together.
+            window_lines: most lines of a window; 1: each line is answered before the next is read.
 
         Raises:
             ConfigError: num_best is more than the beam can hold.
@@ -121,18 +123,19 @@ class Translator:
             rule = f"1 to decoding.beam ({self.decoding.beam}) can be had; set decoding.beam higher"
             raise ConfigError("the number of candidates for each line", num_best, rule)
         self.model.eval()  # dropout would go unnoticed
-        return self._stream(lines, num_best, with_attention, progress or (lambda num_lines: None))
+        windows = _windows(lines, window_lines or WINDOW_BATCHES * self.decoding.batch_sentences)
+        return self._stream(windows, num_best, with_attention, progress or (lambda num_lines: None))
 
     def _stream(
         self,
-        lines: Iterable[str],
+        windows: Iterable[list[str]],
         num_best: int,
         with_attention: bool,
         progress: Callable[[int], object],
     ) -> Iterator[Translation]:
         num_done = 0
         max_sentences = self.decoding.batch_sentences
-        for window in _windows(lines, WINDOW_BATCHES * max_sentences):
+        for window in windows:
             texts = [normalise(line, self.cleaning) for line in window]
             sources = [[*ids, EOS] for ids in self.subword.encode_batch(texts)]
             spoken = [index for index, text in enumerate(texts) if text.strip()]

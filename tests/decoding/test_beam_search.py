@@ -54,15 +54,16 @@ class TinyModel:
 
 
 class FixedModel(TinyModel):
-    """Says the same logits at every position, whatever it read."""
+    """Says the same logits whatever it read: those of the position, the last ones from there on."""
 
-    def __init__(self, logits: list[float]) -> None:
-        super().__init__(0, len(logits))
+    def __init__(self, *logits: list[float]) -> None:
+        super().__init__(0, len(logits[0]))
         self.logits = torch.tensor(logits, dtype=torch.float32)
 
     def step(self, tokens: Tensor, state: Rows, memory: Rows) -> tuple[Tensor, Rows, Tensor]:
+        position = min(len(self.rows_seen), len(self.logits) - 1)
         self.rows_seen.append(len(tokens))
-        return self.logits.repeat(len(tokens), 1), state, state.values
+        return self.logits[position].repeat(len(tokens), 1), state, state.values
 
 
 def decoding(beam: int, alpha: float = 1.0, ratio: float = 1.0, extra: int = 2) -> DecodingConfig:
@@ -232,6 +233,17 @@ def test_the_best_continuations_are_those_of_a_full_sort(
     assert torch.equal(best_continuations(log_probs, totals), expected)
 
 
+def test_a_longer_target_may_still_overtake_one_that_ended() -> None:
+    never = -math.inf
+    model = FixedModel(
+        [never, never, math.log(0.6), math.log(0.4)], *[[never, never, never, 0]] * 4,
+        [never, never, 0, never],
+    )  # fmt: skip
+    best = only(search(model, [[3]], decoding(beam=2, extra=5)))
+    assert best.tokens == [3, 3, 3, 3, 3, EOS]
+    assert best.score == pytest.approx(math.log(0.4) * 6 / 11)
+
+
 def test_a_search_stops_when_nothing_can_become_better() -> None:
     ends_at_once = FixedModel([0, 0, 9, 0, 0])
     search(ends_at_once, [[3] * 9] * 4, decoding(beam=2, ratio=10))
@@ -295,28 +307,33 @@ def small_model(
 ) -> seq2seq.Seq2Seq:
     torch.manual_seed(5)
     shape = {"attention": "additive"} if preset == "gnmt" else {}
-    config = ModelConfig.model_validate({"preset": preset, "width": width, **shape})
+    layers = {"encoder_layers": 2, "decoder_layers": 2}
+    config = ModelConfig.model_validate({"preset": preset, "width": width, **layers, **shape})
     return seq2seq.build(config, vocab_size).eval()
 
 
-@pytest.mark.parametrize(("preset", "width"), [("residual", 32), ("residual", 36), ("gnmt", 32)])
-@pytest.mark.parametrize("beam", [1, 4, 5])
-@pytest.mark.parametrize("lengths", [range(1, 17), range(289, 320)], ids=["short", "long"])
+@pytest.mark.parametrize(("preset", "width"), [("residual", 128), ("residual", 36), ("gnmt", 32)])
+@pytest.mark.parametrize("beam", [1, 5])
+@pytest.mark.parametrize(
+    ("lengths", "ratio"),
+    [([*range(1, 17)] * 4, 0.5), ([*range(289, 321, 4)], 0.02)],
+    ids=["short", "long"],
+)
 def test_a_sentence_gets_the_same_in_any_company(
-    preset: str, width: int, beam: int, lengths: range
+    preset: str, width: int, beam: int, lengths: list[int], ratio: float
 ) -> None:
     """P7."""
     model = small_model(preset, width)
     generator = torch.Generator().manual_seed(6)
     sources = [
         [*torch.randint(3, 150, (length - 1,), generator=generator).tolist(), EOS]
-        for length in (list(lengths) * 64)[: 64 if lengths.stop < 20 else 9]
+        for length in lengths
     ]
-    config = decoding(beam, ratio=0.5 if lengths.stop < 20 else 0.01, extra=9)
+    config = decoding(beam, ratio=ratio, extra=6)
     together = search(model, sources, config, num_best=beam)
     shuffled = torch.randperm(len(sources), generator=generator).tolist()
     for size in (1, 7, 64):
-        for start in range(0, len(sources), size):
+        for start in range(0, len(sources), max(size, 5)):
             rows = shuffled[start : start + size]
             found = search(model, [sources[row] for row in rows], config, num_best=beam)
             assert list(map(facts, found)) == [facts(together[row]) for row in rows]
@@ -329,6 +346,13 @@ def test_a_source_takes_at_most_a_quarter_more_than_it_has_from_64_tokens_on() -
     for length in range(64, 3000):
         assert length <= padded_length(length) <= 1.25 * length
         assert padded_length(padded_length(length)) == padded_length(length)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_model_that_says_nan_comes_to_an_end(beam: int) -> None:
+    found = search(FixedModel([math.nan] * 70), [[3, 4]], decoding(beam), num_best=beam)[0]
+    assert found
+    assert all(math.isnan(hypothesis.score) for hypothesis in found)
 
 
 def test_no_sources_give_no_results() -> None:
