@@ -1,45 +1,30 @@
 """`nmt VERB ...`: argument parsing and printing; the work is done in the rooms below.
 
-Logs and progress go to standard error, results (translations, scores, settings) to standard output. Rooms are imported
-inside the verbs that need them, so that `nmt --help` does not wait for torch.
+Logs and progress go to standard error, results (translations, scores, settings) to standard output.
+Rooms are imported inside the verbs that need them, so that `nmt --help` does not wait for torch.
 """
 
+import json
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.errors import ConfigError, NmtError
+from nmt.errors import ConfigError, DataError
+from nmt.verbs import Verbs, again, program, search_options
 
 if TYPE_CHECKING:
     from nmt.checkpoint import Bundle
     from nmt.config import Cluster, Experiment
     from nmt.console import Console
     from nmt.decoding.translator import Translator
+    from nmt.evaluation.scores import Report
     from nmt.evaluation.test_sets import TestSet
-
-
-class Verbs(click.Group):
-    """The verbs, in the order in which people need them; an NmtError becomes one line and status 2."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except NmtError as error:
-            click.echo(f"nmt: {error}", err=True)
-            ctx.exit(2)
-        except (KeyboardInterrupt, click.Abort):
-            click.echo("nmt: stopped", err=True)
-            ctx.exit(130)
-        except BrokenPipeError:
-            sys.stderr.close()
-            ctx.exit(141)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,41 +43,51 @@ _cluster = click.option("--cluster", metavar="FILE", help="Where to run; default
 
 
 @main.command()
-@click.option("--experiment", default="configs/demo.yaml", show_default=True, metavar="FILE")
+@click.option("--experiment", default="configs/demo.yaml", show_default=True, metavar="FILE",
+              help="What to train.")  # fmt: skip
 @_overrides
 def demo(experiment: str, overrides: tuple[str, ...]) -> None:
-    """Write the built-in corpus, train on it with two workers, translate and score its test set."""
+    """Train and score a model on a built-in corpus.
+
+    It writes the corpus, trains on it with two workers, translates its test set and scores that.
+    """
     from nmt.console import Console
-    from nmt.corpus import builtin
+    from nmt.corpus.builtin import generate
+    from nmt.evaluation import results
+    from nmt.evaluation.scores import DEFAULT_METRICS
     from nmt.jobs.session import connect
 
-    console = Console()
     started = time.monotonic()
     config, cluster = _load(experiment, "configs/clusters/local.yaml", overrides)
     root = Path(config.corpus.root)
-    console.say(f"1/4 writing the built-in English-German corpus to {root}/")
-    builtin.write(root)
-    with connect(cluster.workers * cluster.cpus_per_worker, _chatter(config)):
-        console.say(f"2/4 preparing it: cleaning, subwords, Arrow shards in {config.prepared}/")
-        _prepare(config, cluster, console)
-        console.say(f"3/4 training an LSTM translation model with {cluster.workers} workers")
-        run_dir = _train(config, cluster, console)
-    console.say("4/4 translating test sentences that have combinations never seen in training")
-    bundle = _load_bundle(run_dir)
-    for test_set in _test_sets(bundle, (), (), ()):
-        hyps = _evaluate(bundle, test_set, console, ("bleu", "chrf", "ter"), None, as_json=False)
-        for n in range(0, len(hyps), max(1, len(hyps) // 4)):
-            click.echo(f"\n  source       {test_set.src[n]}\n  translation  {hyps[n]}")
-            click.echo(f"  reference    {test_set.references[0][n]}")
-    console.say(f"\ndone in {(time.monotonic() - started) / 60:.1f} minutes. What to type next:")
-    for command in (
-        f"echo 'My sister calls the doctor.' | .venv/bin/nmt translate {run_dir}",
-        f".venv/bin/nmt evaluate {run_dir} --src FILE --ref FILE",
-        f".venv/bin/tensorboard --logdir {run_dir}/tensorboard",
-        ".venv/bin/nmt config explain training",
-        ".venv/bin/nmt prepare configs/multi30k_en_de.yaml corpus.root=FOLDER",
-    ):
-        console.say(f"  {command}")
+    with Console() as console:
+        console.say(f"1/4 writing the built-in English-German corpus to {root}/")
+        generate.write(root)
+        with connect(cluster.workers * cluster.cpus_per_worker, _chatter(config)):
+            console.say(f"2/4 preparing it: cleaning, subwords, Arrow shards in {config.prepared}/")
+            _prepare(config, cluster, console)
+            console.say(f"3/4 training an LSTM translation model with {cluster.workers} workers")
+            run = Path(os.path.relpath(_train(config, cluster, console)))
+        console.say("4/4 translating test sentences that have combinations never seen in training")
+        bundle = _load_bundle(run)
+        translator, folder = _translator(bundle), results.folder_of(bundle.path)
+        for test_set in _test_sets(bundle, (), (), ()):
+            hyps, report = _evaluate(bundle, translator, test_set, DEFAULT_METRICS, folder, console)
+            click.echo(report.text(width=2))
+            for n in range(0, len(hyps), max(1, len(hyps) // 4)):
+                click.echo(f"\n  source       {test_set.src[n]}\n  translation  {hyps[n]}")
+                click.echo(f"  reference    {test_set.references[0][n]}")
+        console.say(f"\nall translations and scores: {folder}/")
+        minutes, nmt = (time.monotonic() - started) / 60, program()
+        console.say(f"done in {minutes:.1f} minutes. What to type next:")
+        for command in (
+            f"echo 'My sister calls the doctor.' | {nmt} translate {run}",
+            f"{nmt} evaluate {run} --src FILE --ref FILE",
+            f"{Path(nmt).with_name('tensorboard')} --logdir {run}/tensorboard",
+            f"{nmt} config explain training",
+            f"{nmt} prepare configs/multi30k_en_de.yaml corpus.root=FOLDER",
+        ):
+            console.say(f"  {command}")
 
 
 @main.command()
@@ -100,10 +95,12 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
 @_overrides
 @_cluster
 def prepare(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
-    """Clean a corpus, learn its subwords, and write Arrow shards to train from."""
+    """Clean a corpus, learn its subwords, write shards to train from."""
     from nmt.console import Console
 
-    _prepare(*_load(experiment, cluster, overrides), Console())
+    settings = _load(experiment, cluster, overrides)
+    with Console() as console:
+        _prepare(*settings, console)
 
 
 @main.command()
@@ -111,50 +108,63 @@ def prepare(experiment: str, overrides: tuple[str, ...], cluster: str | None) ->
 @_overrides
 @_cluster
 def train(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
-    """Train a model; the same command goes on where the run was stopped."""
+    """Train a model, or go on where its run was stopped."""
     from nmt.console import Console
 
-    _train(*_load(experiment, cluster, overrides), Console())
+    settings = _load(experiment, cluster, overrides)
+    with Console() as console:
+        run = os.path.relpath(_train(*settings, console))
+        console.say(f"to score it on its test sets: {program()} evaluate {run}")
 
 
 @main.command()
 @click.argument("run")
-@click.option(
-    "-i", "--input", "source", default="-", metavar="FILE", help="Default: standard input."
-)
+@click.option("-i", "--input", "source", default="-", metavar="FILE",
+              help="Default: standard input.")  # fmt: skip
 @click.option("-o", "--output", default="-", metavar="FILE", help="Default: standard output.")
-@click.option("--beam", type=click.IntRange(1), help="Hypotheses kept at each step; 1: greedy.")
-@click.option("--length-penalty", type=click.FloatRange(0), help="GNMT's alpha; 0: none.")
-@click.option("--max-length-ratio", type=click.FloatRange(0, min_open=True),
-              help="Longest translation, in tokens for each source token.")  # fmt: skip
-@click.option("--batch", type=click.IntRange(1), help="Sentences translated together.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all cores.")
-@click.option("--device", default="", help="cpu or cuda; default: cuda where there is one.")
-def translate(
-    run: str, source: str, output: str, threads: int | None, device: str, **how: Any
-) -> None:
+@search_options
+def translate(run: str, source: str, output: str, **how: Any) -> None:
     """Translate lines: n lines in, n lines out, in order. RUN is a run's folder or a checkpoint.
 
-    UTF-8 in and out; .gz, .xz and .zst by the name of the file.
+    UTF-8 in and out; .gz, .xz and .zst by the name of the file. What is typed at a terminal is
+    answered line by line.
     """
     from nmt.console import Console
     from nmt.corpus.text import open_output, read_lines
 
-    console = Console()
+    _check_inputs([source] if source != "-" else [])
+    _check_output(source, output)
     bundle = _load_bundle(Path(run))
-    translator = _translator(bundle, device, threads, how)
-    started, num_lines = time.monotonic(), 0
-    lines = read_lines(sys.stdin.buffer if source == "-" else Path(source))
-    with open_output(output) as file:
-        for translation in translator.translate(lines):
+    translator = _translator(bundle, **how)
+    is_typed = source == "-" and sys.stdin.isatty()
+    # A file is read twice: what is wrong at its end shows before anything is translated.
+    total = sum(1 for _ in read_lines(Path(source))) if Path(source).is_file() else 0
+    lines: Iterable[str] = read_lines(sys.stdin.buffer if source == "-" else Path(source))
+    with Console() as console, open_output(output) as file:
+        if not is_typed:
+            # What is wrong at the start of a stream is all that is said then.
+            lines = chain(list(islice(lines, 1)), lines)
+        console.say(_about(bundle))
+        if is_typed:
+            console.say("type a line to have it translated; Ctrl-D ends")
+        # On a terminal a bar would cut lines apart, and those of a program that we write to.
+        has_bar = output != "-" or Path("/dev/stdout").is_file()
+        started, num_lines = time.monotonic(), 0
+
+        def show(num_done: int) -> None:
+            if has_bar:
+                console.progress("translating", num_done, total, "lines")
+
+        for translation in translator.translate(
+            lines, progress=show, window_lines=1 if is_typed else None
+        ):
             file.write(translation.text + "\n")
             num_lines += 1
-            if source == "-" and output == "-":
+            if output == "-":
                 file.flush()
-    seconds = time.monotonic() - started
-    if source != "-" or output != "-":
-        pace = num_lines / max(seconds, 1e-9)
-        console.say(f"{num_lines:,} lines in {seconds:.1f} s, {pace:,.1f} lines/s, {bundle.path}")
+        if has_bar:
+            console.clear()
+            console.say(_pace(num_lines, started))
 
 
 @main.command()
@@ -163,40 +173,56 @@ def translate(
 @click.option("--ref", multiple=True, metavar="FILE", help="Its reference, one for each --src.")
 @click.option("--test", multiple=True, metavar="NAME",
               help="A test set of the config, or sacrebleu:NAME; repeatable.")  # fmt: skip
-@click.option("--metrics", default="bleu,chrf,ter,bleu-lc", show_default=True)
-@click.option("-o", "--output", metavar="FOLDER", help="Default: RUN/evaluation.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--beam", type=click.IntRange(1))
-@click.option("--length-penalty", type=click.FloatRange(0))
+@click.option("--metrics", default="bleu,chrf,ter,bleu-lc", show_default=True,
+              help="Of bleu, chrf, ter, bleu-lc, bleu-lc-intl.")  # fmt: skip
+@click.option("-o", "--output", metavar="FOLDER",
+              help="For translations and scores; default: RUN/evaluation.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, a line for each test set.")
+@search_options
 def evaluate(
     run: str, src: tuple[str, ...], ref: tuple[str, ...], test: tuple[str, ...], metrics: str,
     output: str | None, as_json: bool, **how: Any,
 ) -> None:  # fmt: skip
-    """Translate test sets and score them with sacreBLEU, against untouched references.
+    """Translate test sets and score them with sacreBLEU.
 
-    Without --src or --test: all test sets of the experiment. Translations and scores are kept.
+    RUN is a run's folder or a checkpoint. Without --src or --test: all test sets of the experiment.
+    References are never touched; translations and scores are kept.
     """
     from nmt.console import Console
+    from nmt.evaluation import results
+    from nmt.evaluation.scores import check_metrics
 
+    if len(src) != len(ref):
+        rule = f"--src is given {len(src)} times: each --src needs its --ref"
+        raise ConfigError("--ref", f"given {len(ref)} times", rule)
+    _check_inputs([*src, *ref])
     bundle = _load_bundle(Path(run))
     names = tuple(name.strip() for name in metrics.split(",") if name.strip())
-    for test_set in _test_sets(bundle, src, ref, test):
-        folder = Path(output) if output else None
-        _evaluate(bundle, test_set, Console(), names, folder, as_json=as_json, **how)
+    check_metrics(names, bundle.experiment.corpus.tgt)
+    test_sets = _test_sets(bundle, src, ref, test)
+    folder = Path(output) if output else results.folder_of(bundle.path)
+    results.check_folder(folder, [*src, *ref])
+    translator = _translator(bundle, **how)
+    with Console() as console:
+        console.say(_about(bundle))
+        for test_set in test_sets:
+            _, report = _evaluate(bundle, translator, test_set, names, folder, console)
+            click.echo(_json_line(report) if as_json else report.text(width=2))
+        console.say(f"translations and scores: {folder}/")
 
 
 @main.command()
-@click.argument("bundles", nargs=-1, required=True)
-@click.option("-o", "--output", required=True, metavar="FOLDER")
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
+@click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the model goes.")
 def average(bundles: tuple[str, ...], output: str) -> None:
-    """Write a model whose weights are the mean of several checkpoints."""
+    """Write a model that is the mean of several checkpoints."""
     from nmt import checkpoint
 
     made = checkpoint.average([Path(name) for name in bundles], Path(output))
-    click.echo(f"{made.path}: the mean of {len(bundles)} checkpoints", err=True)
+    click.echo(_about(made), err=True)
 
 
-@main.group()
+@main.group(cls=Verbs)
 def config() -> None:
     """Show and explain settings."""
 
@@ -229,6 +255,9 @@ def _load(
 ) -> tuple["Experiment", "Cluster"]:
     from nmt.config import load_cluster, load_experiment, split_overrides
 
+    for text in overrides:
+        if "=" not in text and text.endswith((".yaml", ".yml")):
+            raise ConfigError.saying(f"{text} is one file too many: write --cluster {text}")
     ours, theirs = split_overrides(overrides)
     return load_experiment(experiment, ours), load_cluster(cluster, theirs)
 
@@ -241,14 +270,26 @@ def _prepare(experiment: "Experiment", cluster: "Cluster", console: "Console") -
         console.say(f"{folder_of(experiment)} is prepared already")
     else:
         check_raw(experiment)
+        _check_folder("corpus.prepared", folder_of(experiment))
         from nmt.jobs.prepare import prepare_on_ray
         from nmt.jobs.session import connect
 
-        with connect(cluster.workers, _chatter(experiment)):
-            manifest = prepare_on_ray(experiment, console.progress)
+        try:
+            with connect(cluster.workers, _chatter(experiment)):
+                manifest = prepare_on_ray(experiment, console.progress)
+        except KeyboardInterrupt:
+            console.say(f"to go on with what is left to prepare: {again()}")
+            raise
         console.clear()
     for line in summary(manifest):
         console.say(line)
+
+
+def _check_folder(key: str, folder: Path) -> None:
+    from nmt.corpus.files import is_writable
+
+    if not is_writable(folder):
+        raise ConfigError(key, folder, "it cannot be written to: name another folder")
 
 
 def _chatter(experiment: "Experiment") -> Path:
@@ -260,9 +301,10 @@ def _chatter(experiment: "Experiment") -> Path:
 def _train(experiment: "Experiment", cluster: "Cluster", console: "Console") -> Path:
     from nmt.jobs.train import run_dir_of, train_on_ray
 
+    _check_folder("cluster.storage", run_dir_of(experiment, cluster))
     ended = train_on_ray(experiment, cluster, console)
     if ended.why == "interrupted":
-        console.say(f"to go on after update {ended.update:,}, type the same command again")
+        console.say(f"to go on after update {ended.update:,}: {again()}")
         raise KeyboardInterrupt
     return run_dir_of(experiment, cluster)
 
@@ -273,68 +315,109 @@ def _load_bundle(run: Path) -> "Bundle":
     return checkpoint.load(run)
 
 
+def _about(bundle: "Bundle") -> str:
+    """Which weights these are, and how good they were on the dev set, in one line."""
+    info = bundle.info
+    mean = f"the mean of {len(info.averaged)} checkpoints, " if info.averaged else ""
+    bleu = "its dev BLEU is not known"
+    if info.bleu is not None:
+        bleu = f"dev BLEU {info.bleu:.2f}, {info.bleu_signature}"
+    return f"{bundle.path}: {mean}update {info.update:,}, {bleu}"
+
+
 def _translator(
-    bundle: "Bundle",
-    device: str = "",
-    threads: int | None = None,
-    how: dict[str, Any] | None = None,
+    bundle: "Bundle", device: str | None = None, threads: int | None = None, **how: Any
 ) -> "Translator":
     import torch
 
     from nmt.decoding.translator import Translator
 
+    if device not in (None, "cpu", "cuda"):
+        raise ConfigError("--device", device, "it must be cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device", device, "torch finds no GPU here: say cpu, or leave it out")
     if threads:
         torch.set_num_threads(threads)
-    if device not in ("", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        here = "cpu or cuda" if torch.cuda.is_available() else "cpu"
-        raise ConfigError("--device", device, f"this machine has {here}")
     keys = {"batch": "batch_sentences"}
-    update = {keys.get(key, key): value for key, value in (how or {}).items() if value is not None}
+    update = {keys.get(key, key): value for key, value in how.items() if value is not None}
     decoding = bundle.experiment.decoding.model_copy(update=update)
     experiment = bundle.experiment.model_copy(update={"decoding": decoding})
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Translator(bundle.model(), bundle.subword, experiment, device=place)
 
 
+def _check_inputs(files: Iterable[str]) -> None:
+    """Raise DataError for a file that is not there, before anything slow is done."""
+    for file in files:
+        if not Path(file).exists():
+            raise DataError(f"{file}: there is no such file; check its name and where you are")
+
+
+def _check_output(source: str, output: str) -> None:
+    """Raise ConfigError where a translation could not be written, or would replace its source."""
+    given, path = Path("/dev/stdin" if source == "-" else source), Path(output)
+    if output == "-":
+        return
+    if not path.parent.is_dir():
+        raise ConfigError("--output", output, f"there is no folder {path.parent}: make it first")
+    if given.is_file() and path.exists() and path.samefile(given):
+        raise ConfigError("--output", output, "that is the input: name another file")
+
+
 def _test_sets(
-    bundle: "Bundle", src: tuple[str, ...], ref: tuple[str, ...], names: tuple[str, ...]
-) -> Iterator["TestSet"]:
+    bundle: "Bundle", src: Sequence[str], ref: Sequence[str], names: Sequence[str]
+) -> list["TestSet"]:
+    """All of them, so that what is wrong with the last is known before the first is translated."""
     from nmt.evaluation import test_sets
 
-    if len(src) != len(ref):
-        raise ConfigError("--ref", f"given {len(ref)} times", f"--src is given {len(src)} times")
     corpus = bundle.experiment.corpus
     if not src and not names:
-        names = tuple(test.name for test in corpus.tests)
+        names = [test.name for test in corpus.tests]
         if not names:
-            raise ConfigError(
-                "corpus.tests", "empty", "there is nothing to score: give --src and --ref"
+            rule = "there is nothing to score: give --src and --ref"
+            raise ConfigError("corpus.tests", "empty", rule)
+    found = [
+        test_sets.from_files(Path(src_file), [Path(ref_file)])
+        for src_file, ref_file in zip(src, ref, strict=True)
+    ]
+    prepared = Path(bundle.experiment.prepared)
+    found += [test_sets.find(name, prepared, corpus.src, corpus.tgt) for name in names]
+    for number, test_set in enumerate(found):
+        if test_set.file_name in [other.file_name for other in found[:number]]:
+            raise ConfigError.saying(
+                f"two test sets are called {test_set.file_name}, and the files of one would "
+                "replace those of the other: score them one by one, each with its own --output"
             )
-    for src_file, ref_file in zip(src, ref, strict=True):
-        yield test_sets.from_files(Path(src_file), [Path(ref_file)])
-    for name in names:
-        yield test_sets.find(name, Path(bundle.experiment.prepared), corpus.src, corpus.tgt)
+    return found
 
 
 def _evaluate(
-    bundle: "Bundle", test_set: "TestSet", console: "Console", metrics: tuple[str, ...],
-    folder: Path | None, *, as_json: bool, **how: Any,
-) -> list[str]:  # fmt: skip
+    bundle: "Bundle", translator: "Translator", test_set: "TestSet", metrics: Sequence[str],
+    folder: Path, console: "Console",
+) -> tuple[list[str], "Report"]:  # fmt: skip
+    """Translate a test set, score it, and keep both."""
     from nmt.evaluation import results, scores
 
+    def show(num_done: int) -> None:
+        console.progress(f"translating {test_set.name}", num_done, len(test_set.src), "lines")
+
+    started = time.monotonic()
+    hyps = [found.text for found in translator.translate(test_set.src, progress=show)]
+    console.clear()
+    console.say(f"{test_set.name}: {_pace(len(hyps), started)}")
     corpus = bundle.experiment.corpus
-    hyps = []
-    for translation in _translator(bundle, how=how).translate(test_set.src):
-        hyps.append(translation.text)
-        console.progress(f"translating {test_set.name}", len(hyps), len(test_set.src), "lines")
     report = scores.score(
         hyps, test_set.references, corpus.tgt, test_set=test_set.name,
         system=bundle.experiment.name, checkpoint=bundle.path.name, metrics=metrics,
     )  # fmt: skip
-    run_dir = bundle.path.parent.parent if bundle.path.parent.name == "checkpoints" else bundle.path
-    written = results.write(
-        folder or run_dir / "evaluation", test_set, hyps, report, corpus.src, corpus.tgt
-    )
-    click.echo(report.json() if as_json else report.text(width=2))
-    console.say(f"translations and scores: {written[0].parent}/")
-    return hyps
+    results.write(folder, test_set, hyps, report, corpus.src, corpus.tgt)
+    return hyps, report
+
+
+def _pace(num_lines: int, started: float) -> str:
+    seconds = max(time.monotonic() - started, 1e-9)
+    return f"{num_lines:,} lines translated in {seconds:.1f} s, {num_lines / seconds:,.1f} lines/s"
+
+
+def _json_line(report: "Report") -> str:
+    return json.dumps(json.loads(report.json()), ensure_ascii=False)

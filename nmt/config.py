@@ -148,6 +148,8 @@ class CorpusConfig(Settings):
         tests = [text.name for text in self.tests]
         if len(set(tests)) < len(tests):
             raise ConfigError("corpus.tests", tests, "each test set needs a name of its own")
+        _check_folder("corpus.root", self.root)
+        _check_folder("corpus.prepared", self.prepared)
 
 
 class BatchingConfig(Settings):
@@ -334,6 +336,9 @@ class Cluster(Settings):
     env: dict[str, str] = {}
     """Environment variables of the workers."""
 
+    def check(self) -> None:
+        _check_folder("cluster.storage", self.storage)
+
 
 S = TypeVar("S", bound=Settings)
 
@@ -409,7 +414,7 @@ def explain(key: str) -> str:
 
 def _load(kind: type[S], path: str | Path | None, overrides: Sequence[str]) -> S:
     tree: Any = {}
-    where = "the defaults"
+    where = "command line"
     if path is not None:
         where = str(path)
         try:
@@ -418,6 +423,8 @@ def _load(kind: type[S], path: str | Path | None, overrides: Sequence[str]) -> S
             raise ConfigError.saying(
                 f"{path}: there is no such file; configs/ holds the ones that come with nmt"
             ) from None
+        except IsADirectoryError:
+            raise ConfigError.saying(f"{path} is a folder; name a YAML file in it") from None
         except OSError as error:
             raise ConfigError.saying(f"{path}: cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
@@ -477,6 +484,8 @@ def _set(tree: Any, override: str) -> None:
     for part in path:
         if isinstance(node, list):
             node = node[_index(node, part, override)]
+            if not isinstance(node, dict | list):
+                raise ConfigError.saying(f"{override!r}: item {part} has no settings in it")
             continue
         if not isinstance(node.get(part), dict | list):
             node[part] = {}
@@ -499,6 +508,8 @@ def _build(kind: type[S], tree: Any, where: str, overrides: Sequence[str] = ()) 
     try:
         return kind.model_validate(tree)
     except ConfigError as error:
+        if overrides and where != "command line":
+            where += " and command line"
         raise ConfigError.saying(f"{where}: {error}") from None
     except ValidationError as error:
         # A misspelt key comes before the key that is thereby missing.
@@ -583,6 +594,13 @@ def _section_in(kind: Any) -> type[Settings] | None:
     if get_origin(kind) is list:
         kind = get_args(kind)[0]
     return kind if isinstance(kind, type) and issubclass(kind, Settings) else None
+
+
+def _check_folder(key: str, value: str) -> None:
+    """Refuse the address of an object store, which would be taken for a folder called s3:."""
+    if "://" in value:
+        rule = "object stores are not supported yet: name a folder that every host sees"
+        raise ConfigError(key, value, rule)
 
 
 def _nearest(part: str, known: list[str], path: Sequence[str]) -> str:

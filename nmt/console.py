@@ -1,7 +1,7 @@
 """What a person sees while something runs: lines, and a progress bar where there is a terminal.
 
-It writes to a copy of standard error, so it still reaches the person while standard output and error
-of the process, and with them all that Ray and torch say, are sent to a file (`quiet`).
+It writes to a copy of standard error, so it still reaches the person while standard output and
+error of the process, and with them all that Ray and torch say, are sent to a file (`quiet`).
 """
 
 import contextlib
@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tqdm import tqdm
+
+from nmt.errors import NmtError
 
 LOG_EVERY_S = 10.0
 """Seconds between two lines about the same progress where there is no terminal."""
@@ -29,6 +31,13 @@ class Console:
         self._what = ""
         self._logged = time.monotonic()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+        self._stream.close()
+
     def say(self, line: str) -> None:
         """Print a line, above the bar if there is one."""
         if self._bar is None:
@@ -36,8 +45,11 @@ class Console:
         else:
             self._bar.write(line, file=self._stream)
 
-    def progress(self, what: str, done: int, total: int, unit: str = "") -> None:
-        """Show that `done` of `total` is done; the bar goes when it is full or another begins."""
+    def progress(self, what: str, done: int, total: int, unit: str = "tasks") -> None:
+        """Show that `done` of `total` is done; the bar goes when it is full or another begins.
+
+        A total of 0: nobody knows; the bar goes when it is cleared.
+        """
         if not self.is_terminal:
             self._log(what, done, total, unit)
             return
@@ -45,11 +57,11 @@ class Console:
             self.clear()
             self._what = what
             self._bar = tqdm(
-                total=total, initial=done, desc=what, unit=unit or "it", file=self._stream,
+                total=total or None, initial=done, desc=what, unit=f" {unit}", file=self._stream,
                 dynamic_ncols=True, leave=False, unit_scale=unit in ("lines", "tokens"),
             )  # fmt: skip
         self._bar.update(done - self._bar.n)
-        if done >= total:
+        if 0 < total <= done:
             self.clear()
 
     def clear(self) -> None:
@@ -62,19 +74,29 @@ class Console:
         now = time.monotonic()
         if what != self._what:
             self._what, self._logged = what, now
-        elif now - self._logged >= LOG_EVERY_S and done < total:
+        elif now - self._logged >= LOG_EVERY_S and (done < total or not total):
             self._logged = now
-            self.say(f"{what}: {done:,} of {total:,} {unit}".rstrip())
+            self.say(f"{what}: {done:,}{f' of {total:,}' if total else ''} {unit}")
 
 
 @contextlib.contextmanager
 def quiet(chatter: Path) -> Iterator[None]:
-    """Send standard output and error, of this process and all it starts, to the end of a file."""
-    chatter.parent.mkdir(parents=True, exist_ok=True)
+    """Send standard output and error, of this process and all it starts, to the end of a file.
+
+    Raises:
+        NmtError: the file cannot be written.
+    """
+    try:
+        chatter.parent.mkdir(parents=True, exist_ok=True)
+        file = chatter.open("ab")
+    except OSError as error:
+        raise NmtError(
+            f"{chatter}: cannot be written: {error.strerror}; set another folder"
+        ) from None
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
-    with chatter.open("ab") as file:
+    with file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:

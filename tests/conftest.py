@@ -1,7 +1,12 @@
 """What tests of several rooms share."""
 
+import contextlib
+import io
 import os
+import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +55,93 @@ def make_corpus(tmp_path: Path) -> Callable[..., Experiment]:
         return Experiment.model_validate({"name": "tiny", "corpus": settings})
 
     return make
+
+
+TINY_EN = ("a dog runs", "two dogs run", "a cat sleeps", "two cats sleep", "my dog sees a cat")
+TINY_DE = ("ein Hund rennt", "zwei Hunde rennen", "eine Katze schläft", "zwei Katzen schlafen",
+           "mein Hund sieht eine Katze")  # fmt: skip
+TINY = """\
+name: tiny
+corpus:
+  root: raw
+  train: [{name: train, src: train.en, tgt: train.de}]
+  dev: {name: dev, src: dev.en, tgt: dev.de}
+  tests: [{name: news, src: news.en, tgt: news.de}, {name: talks, src: talks.en, tgt: talks.de}]
+  subword: {vocab_size: 320}
+batching: {max_tokens: 512, max_length: 32}
+model: {width: 32, encoder_layers: 1, decoder_layers: 1, ffn_width: 0, heads: 2, dropout: 0.0}
+training:
+  updates: 60
+  learning_rate: 0.02
+  warmup_updates: 5
+  ema_decay: 0.5
+  log_every: 10
+  validate_every: 30
+  checkpoint_every: 30
+decoding: {beam: 2, max_length_extra: 4}
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small model that translates: tiny.yaml, raw/, prepared/tiny/ and runs/tiny/.
+
+    The run has checkpoints after 30 and 60 updates. To change something, work on a copy: `here`.
+    """
+    from nmt.config import load_experiment
+    from nmt.corpus.prepare import check_prepared, prepare, read_dev
+    from nmt.training.loop import Corpus, train
+    from nmt.training.world import World
+
+    root = tmp_path_factory.mktemp("tiny")
+    (root / "raw").mkdir()
+    lines = {"en": TINY_EN, "de": TINY_DE}
+    for side, texts in lines.items():
+        many = [f"{number} {text}." for number in range(20) for text in texts]
+        sets = {"train": many, "dev": many[:8], "news": many[8:13], "talks": many[13:16]}
+        for name, of_set in sets.items():
+            (root / f"raw/{name}.{side}").write_text("\n".join(of_set) + "\n", encoding="utf-8")
+    (root / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    with contextlib.chdir(root):
+        experiment = load_experiment("tiny.yaml")
+        prepare(experiment)
+        shards, subword = check_prepared(experiment)
+        corpus = Corpus(shards, subword, read_dev("prepared/tiny"))
+        train(experiment, corpus, World(), root / "runs/tiny")
+    return root
+
+
+@pytest.fixture
+def here(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the folder of the tiny model, and we are in it."""
+    folder = tmp_path / "here"
+    shutil.copytree(tiny, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has left in the terminal."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def nmt(
+    capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Answer]:
+    """Calls `nmt ARGUMENTS`, separated by spaces, in this process."""
+    from nmt.cli import main
+
+    def call(arguments: str, stdin: bytes = b"") -> Answer:
+        monkeypatch.setattr(sys, "argv", ["nmt", *arguments.split()])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = (text.decode() for text in capfdbinary.readouterr())
+        return Answer(ended.value.code or 0, out, err)
+
+    return call

@@ -9,4 +9,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from nmt.cli import main
 
 if __name__ == "__main__":
-    main(["translate", *sys.argv[1:]])
+    main(["translate", *sys.argv[1:]], prog_name="nmt")

@@ -13,6 +13,7 @@ earlier chunk.
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ def encode_chunk(
 ) -> Tree:
     """Write the pairs of a chunk that are no copies as a shard; describes it."""
     folder = work.parent
-    subword = Subword.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
+    subword = _load_subword((folder / TOKENIZER).read_text(encoding="utf-8"))
     src, tgt, lines = _read_clean(work, chunk, num_parts)
     writer = ShardWriter(subword.num_pieces, chunk.corpus)
     for first in range(0, len(src), ENCODE_PAIRS):
@@ -210,6 +211,12 @@ def encode_chunk(
     known = _held_out_digests(folder, held_out, cleaning)
     leaked = sum(clean.pair_digest(*pair) in known for pair in zip(src, tgt, strict=True))
     return {"shard": asdict(writer.write(folder / shard, shard)), "leaked": leaked}
+
+
+# Once in each process: of every vocabulary that has encoded, tokenizers keeps 4 MB for ever.
+@lru_cache(maxsize=1)
+def _load_subword(text: str) -> Subword:
+    return Subword.from_json(text)
 
 
 def _held_out_digests(folder: Path, names: list[str], cleaning: CleaningConfig) -> set[bytes]:

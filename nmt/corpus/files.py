@@ -92,6 +92,12 @@ def split_lines(block: bytes) -> list[bytes]:
     return lines
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether files can be put into a folder that is there, or can be made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that becomes `path` when the block ends well, and is removed if it does not.
@@ -100,6 +106,8 @@ def replacing(path: Path) -> Iterator[Path]:
         DataError: there is no folder to write to, or writing is not allowed.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name a file in it")
     try:
         with temporary.open("wb"):
             pass
@@ -236,6 +244,8 @@ def _no_line_ends(name: str, line: int, has_cr: bool) -> str:
 def _cannot_read(name: str, line: int, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{name}: there is no such file; check corpus.root and the file's name")
+    if isinstance(error, IsADirectoryError):
+        return DataError(f"{name}: is a folder; name a file in it")
     if isinstance(error, OSError) and error.strerror:
         return DataError(f"{name}: cannot be read: {error.strerror}")
     kind = _UNPACK.get(Path(name).suffix, ("packed", None))[0]

@@ -44,7 +44,7 @@ from nmt.corpus.chunks import (
     hold_out,
     learn_subwords,
 )
-from nmt.corpus.files import replacing
+from nmt.corpus.files import read_blocks, replacing
 from nmt.corpus.shards import (
     FORMAT,
     MANIFEST,
@@ -56,7 +56,7 @@ from nmt.corpus.shards import (
     file_info,
 )
 from nmt.corpus.subword import Subword
-from nmt.corpus.text import counts_differ, read_lines
+from nmt.corpus.text import counts_differ, read_lines, read_pairs
 from nmt.corpus.work import (
     WORK,
     Progress,
@@ -72,8 +72,8 @@ from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
 
-PART_PAIRS = 2_000_000
-"""Pairs whose digests one task of the duplicates stage holds: 150 MB with what sorting needs."""
+PART_PAIRS = 1_000_000
+"""Pairs whose digests one task of the duplicates stage holds: 80 MB with what sorting needs."""
 
 
 def prepare(
@@ -110,12 +110,20 @@ def is_prepared(experiment: Experiment) -> bool:
 
 
 def check_raw(experiment: Experiment) -> None:
-    """Raise DataError if a raw file is missing: quick, for before a cluster is touched."""
+    """Check the raw files as far as that is quick: for before a cluster is touched.
+
+    Raises:
+        DataError: one is missing or does not begin as text; anything that is wrong in dev and test.
+    """
     for path in _raw_paths(experiment):
         if not path.is_file():
             raise DataError(
                 f"{path}: there is no such file; check corpus.root and the names in the experiment"
             )
+        next(read_blocks(path), None)
+    for text in (experiment.corpus.dev, *experiment.corpus.tests):
+        for _ in read_pairs(text, os.path.abspath(experiment.corpus.root)):
+            pass
 
 
 def check_prepared(experiment: Experiment) -> tuple[Shards, Subword]:

@@ -17,6 +17,8 @@ the order of pieces, whatever the number of threads; the unigram model is learnt
 import hashlib
 import json
 import os
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -27,6 +29,7 @@ from typing import Any
 # preparing has one core of its own. tokenizers reads it at each call.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from nmt.config import SubwordConfig
@@ -77,9 +80,7 @@ class Subword:
         room = config.vocab_size - NUM_RESERVED
         counts = _count_characters(lines)
         alphabet = choose_alphabet(counts, room // 2) | {" "}
-        # A rare character becomes a space: no piece must be learnt across the place where it stood.
-        blanks = {ord(character): " " for character in counts if character not in alphabet}
-        common = (line.translate(blanks) if blanks else line for line in lines)
+        common = _without(counts.keys() - alphabet, lines)
         is_bpe = config.kind == "bpe"
         model = _learn_bpe(common, alphabet, room) if is_bpe else _learn_unigram(common, room)
         tokenizer = _with_rules(model)
@@ -145,11 +146,21 @@ def choose_alphabet(counts: Counter[str], most: int) -> set[str]:
 
 
 def _count_characters(lines: Iterable[str]) -> Counter[str]:
-    counts: Counter[str] = Counter()
+    counts = np.zeros(sys.maxunicode + 1, dtype=np.int64)
     for batch in _batches(lines):
-        counts.update("".join(batch))
-        counts[" "] += len(batch)  # the one before every text
-    return counts
+        codes = np.frombuffer("".join(batch).encode("utf-32-le"), dtype=np.uint32)
+        found = np.bincount(codes)
+        counts[: len(found)] += found
+        counts[ord(" ")] += len(batch)  # the one before every text
+    return Counter({chr(code): int(counts[code]) for code in np.flatnonzero(counts)})
+
+
+def _without(rare: set[str], lines: Iterable[str]) -> Iterable[str]:
+    """Lines with spaces for rare characters: no piece is learnt across the place of one."""
+    if not rare:
+        return lines
+    pattern = re.compile(f"[{re.escape(''.join(sorted(rare)))}]")
+    return (pattern.sub(" ", line) for line in lines)
 
 
 def _batches(lines: Iterable[str]) -> Iterator[list[str]]:

@@ -210,7 +210,13 @@ def open_output(target: str | Path | None) -> Iterator[TextIO]:
         finally:
             text.detach()
         return
-    with replacing(Path(target)) as temporary, temporary.open("wb") as file:
+    path = Path(target).resolve() if Path(target).is_symlink() else Path(target)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # A pipe or a device, such as /dev/null: there is nothing to put in its place.
+        with path.open("w", encoding="utf-8", newline="\n") as text:
+            yield text
+        return
+    with replacing(path) as temporary, temporary.open("wb") as file:
         packed = packing(file, Path(target).suffix)
         with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as text:
             yield text

@@ -7,9 +7,33 @@ flickr.de, flickr.de.ref, flickr.metrics and flickr.metrics.json.
 from collections.abc import Sequence
 from pathlib import Path
 
+from nmt.corpus.files import is_writable
 from nmt.corpus.text import open_output
+from nmt.errors import DataError
 from nmt.evaluation.scores import Report
 from nmt.evaluation.test_sets import TestSet
+
+
+def folder_of(bundle: Path) -> Path:
+    """Where the results of a checkpoint belong: in the folder of its run, else in its own."""
+    is_of_run = bundle.parent.name == "checkpoints"
+    return (bundle.parent.parent if is_of_run else bundle) / "evaluation"
+
+
+def check_folder(folder: Path, inputs: Sequence[str | Path]) -> None:
+    """Check before translating that results can be written, and replace no file they are made from.
+
+    Raises:
+        DataError: the folder cannot be written, or one of the input files lies in it.
+    """
+    for file in inputs:
+        if folder.is_dir() and folder.samefile(Path(file).parent):
+            raise DataError(
+                f"{folder}: {file} lies there, and a translation could replace it; "
+                "name another folder for the results"
+            )
+    if not is_writable(folder):
+        raise DataError(f"{folder}: results cannot be written there; name another folder for them")
 
 
 def write(

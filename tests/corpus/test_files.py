@@ -136,7 +136,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         list(read_blocks(tmp_path))
-    assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory"
+    assert str(caught.value) == f"{tmp_path}: is a folder; name a file in it"
 
 
 def test_a_nul_byte_is_named_with_its_line(tmp_path: Path) -> None:

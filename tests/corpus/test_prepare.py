@@ -5,6 +5,8 @@ import gzip
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -640,6 +642,39 @@ def broken(shared_data: Path, tmp_path: Path, case: str) -> Experiment:
         "subword": {"vocab_size": 600},
     }
     return Experiment.model_validate({"name": "broken", "corpus": corpus})
+
+
+PEAK = """
+import sys
+from nmt.config import Experiment
+from nmt.corpus.prepare import prepare
+prepare(Experiment.model_validate_json(sys.stdin.read()))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(int(status["VmHWM"].split()[0]) // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(make_corpus: Make, tmp_path: Path) -> None:
+    """P8."""
+    peaks = []
+    for num_pairs in (20_000, 200_000):
+        pairs = [
+            (f"{n % 97} {NOUNS[n % 5][0]}s and {n} trees", f"{n % 97} {NOUNS[n % 5][1]} und {n}")
+            for n in range(num_pairs)
+        ]
+        experiment = make_corpus(
+            {"train": pairs},
+            prepared=f"of-{num_pairs}",
+            shard_pairs=5_000,
+            subword={"vocab_size": 400, "max_sentences": 20_000},
+        )
+        text = experiment.model_dump_json()
+        run = subprocess.run(
+            [sys.executable, "-c", PEAK], input=text, capture_output=True, text=True
+        )
+        peaks.append(int(run.stdout))
+    assert peaks[1] - peaks[0] < 15, peaks  # MB, of about 140
 
 
 def test_multi30k_is_prepared(shared_data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""How a command line is read: verbs, numbers, and one line for what is wrong with it.
+
+The verbs themselves are in `nmt.cli`, those that are sent to a cluster in `cluster/submit.py`.
+"""
+
+import difflib
+import math
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from nmt.errors import ConfigError, NmtError
+
+
+class Verbs(click.Group):
+    """The verbs, in the order in which people need them; an NmtError becomes one line, status 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            raise ConfigError.saying(f"{args[0]!r} is not a verb{_nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except (NmtError, click.UsageError) as error:
+            _refuse(error)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (NmtError, click.UsageError) as error:
+            _refuse(error)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("nmt: stopped", err=True)
+            ctx.exit(130)
+        except BrokenPipeError:
+            # What is still in the buffer of standard output has nowhere to go when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            ctx.exit(141)
+
+
+def search_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a verb that translates."""
+    natural = _number(float, math.nextafter(0, -1), "a number, 0 or more")
+    positive = _number(float, 0, "a number above 0")
+    count = _number(int, 0, "a whole number, 1 or more")
+    for name, check, meaning in (
+        ("--device", None, "cpu or cuda; default: cuda where there is one."),
+        ("--threads", count, "CPU threads; default: all cores."),
+        ("--batch", count, "Sentences translated together."),
+        ("--max-length-ratio", positive, "Longest translation, in tokens for each source token."),
+        ("--length-penalty", natural, "GNMT's alpha; 0: none."),
+        ("--beam", count, "Hypotheses kept at each step; 1: greedy."),
+    ):
+        metavar = "NAME" if check is None else "NUMBER"
+        command = click.option(name, callback=check, metavar=metavar, help=meaning)(command)
+    return command
+
+
+def _number(
+    kind: type[int] | type[float], above: float, rule: str
+) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
+    """Reads the value of an option: a finite number above a limit."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+        if value is None:
+            return None
+        try:
+            number = kind(value)
+        except ValueError:
+            number = math.nan
+        if not above < number < math.inf:
+            raise ConfigError(param.opts[-1], value, f"it must be {rule}")
+        return number
+
+    return read
+
+
+def program() -> str:
+    """What a person types to call us."""
+    script = Path(sys.argv[0])
+    if script.name == "__main__.py":
+        return "python -m nmt"
+    return script.name if shutil.which(script.name) == str(script) else str(script)
+
+
+def again() -> str:
+    """The command that goes on with what this one began."""
+    is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    return "submit the job again" if is_job else f"{program()} {shlex.join(sys.argv[1:])}"
+
+
+def _refuse(error: NmtError | click.UsageError) -> NoReturn:
+    """Say in one line what is wrong, and end with status 2."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        raise error  # of click 8.2 on: a group without a verb shows its help
+    message = str(error)
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "nmt"
+        problem = error.format_message().rstrip(".")
+        if isinstance(error, click.MissingParameter) and error.param:
+            name = error.param.human_readable_name
+            problem = (
+                f"{name if isinstance(error.param, click.Argument) else '--' + name} is missing"
+            )
+        message = f"{problem}; `{command} --help` tells what there is"
+        if isinstance(error, click.NoSuchOption) and error.ctx:
+            known = [name for param in error.ctx.command.params for name in param.opts]
+            nearest = _nearest(error.option_name, [name for name in known if name[:1] == "-"])
+            message = f"{error.option_name} is not an option of `{command}`{nearest}"
+    click.echo(f"nmt: {message}", err=True)
+    raise click.exceptions.Exit(2)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]}?" if matches else f"; known here: {', '.join(known)}"

@@ -1,0 +1,50 @@
+import numpy as np
+import torch
+
+from nmt.batching.batch import make_batch
+from nmt.corpus.subword import BOS, EOS, PAD
+
+
+def test_pairs_are_padded_to_the_longest_of_each_side() -> None:
+    batch = make_batch([([5, 6, 7], [8]), ([9], [10, 11])])
+    assert batch.src.tolist() == [[5, 6, 7, EOS], [9, EOS, PAD, PAD]]
+    assert batch.src_lengths.tolist() == [4, 2]
+    assert batch.tgt_in.tolist() == [[BOS, 8, EOS], [BOS, 10, 11]]
+    assert batch.real.tolist() == [0, 1, 3, 4, 5]
+    assert batch.tgt_out.tolist() == [8, EOS, 10, 11, EOS]
+
+
+def test_every_number_is_int64() -> None:
+    batch = make_batch([(np.array([5], np.uint16), np.array([6], np.uint16))])
+    assert {tensor.dtype for tensor in batch} == {torch.int64}
+
+
+def test_an_empty_side_is_eos_alone() -> None:
+    batch = make_batch([([], [5])])
+    assert batch.src.tolist() == [[EOS]]
+    assert batch.src_lengths.tolist() == [1]
+
+
+def test_no_pairs_make_a_batch_without_target_tokens() -> None:
+    """P3: a worker without a share of an update takes part in it all the same."""
+    batch = make_batch([])
+    assert batch.src.tolist() == [[EOS]]
+    assert batch.tgt_in.tolist() == [[BOS]]
+    assert batch.real.tolist() == []
+    assert batch.tgt_out.tolist() == []
+
+
+def test_padding_is_counted_on_both_sides() -> None:
+    assert make_batch([([5, 6, 7], [8]), ([9], [10, 11])]).num_padded == 8 + 6
+
+
+def test_a_batch_moves_whole() -> None:
+    batch = make_batch([([5], [6])])
+    moved = batch.to(torch.device("cpu"))
+    assert all(torch.equal(one, other) for one, other in zip(moved, batch, strict=True))
+
+
+def test_rows_of_a_mapped_shard_are_left_as_they_are() -> None:
+    src = np.array([5, 6], np.uint16)
+    src.setflags(write=False)
+    assert make_batch([(src, src)]).src.tolist() == [[5, 6, EOS]]

@@ -1,0 +1,107 @@
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nmt.batching.loader import Loader
+from nmt.batching.schedule import Schedule
+from nmt.config import BatchingConfig
+from nmt.corpus.subword import EOS
+
+SCHEDULE = Schedule(
+    [3] * 20, [3] * 20, BatchingConfig(max_length=4, max_tokens=4, micro_batches=3), seed=1
+)
+
+
+class FakeShards:
+    """Pair n is ([n, n, n], [n, n, n]); `broken` cannot be read."""
+
+    def __init__(self, broken: int = -1) -> None:
+        self.broken = broken
+
+    def pairs(self, rows: Any) -> list[tuple[Any, Any]]:
+        if self.broken in rows:
+            raise OSError("the disk is gone")
+        return [(np.full(3, row), np.full(3, row)) for row in rows]
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    assert not loader_threads()
+
+
+def loader_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "loader"]
+
+
+def load(updates: range, **options: Any) -> list[tuple[int, list[tuple[int, list[int], Any]]]]:
+    """Number of each update; number, rows and sources of each of its micro-batches."""
+    loader = Loader(FakeShards(), SCHEDULE, updates, **options)  # type: ignore[arg-type]
+    found = [
+        (update.number, [(m.index, m.rows.tolist(), m.batch.src.tolist()) for m in micro_batches])
+        for update, micro_batches in loader
+    ]
+    loader.close()
+    return found
+
+
+def test_batches_are_those_of_the_schedule() -> None:
+    for number, micro_batches in load(range(10)):
+        expected = [rows.tolist() for rows in SCHEDULE.update(number).micro_batches]
+        assert [rows for _, rows, _ in micro_batches] == expected
+        for _, rows, src in micro_batches:
+            assert [ids[0] for ids in src] == (rows or [EOS])
+
+
+@pytest.mark.parametrize("prefetch", [1, 2, 50])
+def test_batches_do_not_depend_on_the_prefetch(prefetch: int) -> None:
+    assert load(range(10), prefetch=prefetch) == load(range(10))
+
+
+def test_loading_begins_at_any_update() -> None:
+    """P4."""
+    assert load(range(6, 10)) == load(range(10))[6:]
+
+
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_a_worker_loads_its_own_micro_batches(num_workers: int) -> None:
+    """P3."""
+    alone = load(range(10))
+    for rank in range(num_workers):
+        shared = load(range(10), rank=rank, num_workers=num_workers)
+        expected = [(number, parts[rank::num_workers]) for number, parts in alone]
+        assert shared == expected
+
+
+def test_nothing_to_load_is_an_end() -> None:
+    assert load(range(0)) == []
+
+
+def test_an_error_in_the_background_comes_out_in_front() -> None:
+    broken = FakeShards(broken=int(SCHEDULE.update(2).micro_batches[0][0]))
+    loader = Loader(broken, SCHEDULE, range(4))  # type: ignore[arg-type]
+    seen = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        seen.extend(update.number for update, _ in loader)
+    loader.close()
+    assert seen in ([], [0, 1])
+
+
+def test_closing_ends_the_thread_in_the_middle() -> None:
+    loader = Loader(FakeShards(), SCHEDULE, range(10**9), prefetch=2)  # type: ignore[arg-type]
+    next(iter(loader))
+    assert loader_threads()
+    started = time.perf_counter()
+    loader.close()
+    assert not loader_threads()
+    assert time.perf_counter() - started < 5
+
+
+def test_closing_twice_is_closing() -> None:
+    loader = Loader(FakeShards(), SCHEDULE, range(10), prefetch=1)  # type: ignore[arg-type]
+    loader.close()
+    loader.close()

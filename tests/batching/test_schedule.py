@@ -1,0 +1,235 @@
+import gzip
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nmt.batching.schedule import Schedule, Update
+from nmt.config import BatchingConfig
+from nmt.errors import DataError
+
+Lengths = npt.NDArray[np.int64]
+unhurried = settings(deadline=None, max_examples=50)
+
+
+class Case(NamedTuple):
+    """Lengths without EOS, and how to batch them; at least one pair is short enough."""
+
+    src: list[int]
+    tgt: list[int]
+    config: BatchingConfig
+    seed: int
+
+    def schedule(self) -> Schedule:
+        return Schedule(self.src, self.tgt, self.config, self.seed)
+
+    def longer(self, row: int) -> int:
+        return max(self.src[row], self.tgt[row]) + 1
+
+    def kept(self) -> list[int]:
+        return [row for row in range(len(self.src)) if self.longer(row) <= self.config.max_length]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    max_length = draw(st.integers(2, 12))
+    config = BatchingConfig(
+        max_length=max_length,
+        max_tokens=draw(st.integers(max_length, 40)),
+        micro_batches=draw(st.integers(1, 4)),
+        window=draw(st.integers(1, 20)),
+    )
+    pair = st.tuples(st.integers(0, 12), st.integers(0, 12))
+    pairs = [(1, 1), *draw(st.lists(pair, max_size=60))]
+    return Case([s for s, _ in pairs], [t for _, t in pairs], config, draw(st.integers(0, 3)))
+
+
+def epoch_of(schedule: Schedule, epoch: int) -> list[Update]:
+    per_epoch = schedule.updates_per_epoch
+    return [schedule.update(number) for number in range(epoch * per_epoch, (epoch + 1) * per_epoch)]
+
+
+def rows_of(update: Update) -> list[int]:
+    return [int(row) for rows in update.micro_batches for row in rows]
+
+
+def content(update: Update) -> tuple[int, int, list[list[int]], int]:
+    parts = [rows.tolist() for rows in update.micro_batches]
+    return update.number, update.epoch, parts, update.num_tgt_tokens
+
+
+@unhurried
+@given(cases())
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_an_epoch_trains_on_every_pair_exactly_once(num_workers: int, case: Case) -> None:
+    """P2."""
+    for epoch in (0, 1):
+        trained = [
+            int(row)
+            for update in epoch_of(case.schedule(), epoch)
+            for rank in range(num_workers)
+            for _, rows in update.of_worker(rank, num_workers)
+            for row in rows
+        ]
+        assert sorted(trained) == case.kept()
+
+
+@unhurried
+@given(cases())
+def test_the_token_budget_is_kept(case: Case) -> None:
+    for update in epoch_of(case.schedule(), 0):
+        for rows in update.micro_batches:
+            longest = max((case.longer(row) for row in rows), default=0)
+            assert len(rows) * longest <= case.config.max_tokens
+
+
+@unhurried
+@given(cases())
+def test_no_update_is_empty(case: Case) -> None:
+    assert all(update.num_tgt_tokens > 0 for update in epoch_of(case.schedule(), 0))
+
+
+def test_a_window_without_the_last_position_has_one_update_fewer() -> None:
+    config = BatchingConfig(max_length=4, max_tokens=4, micro_batches=1, window=2)
+    schedule = Schedule([3, 3, 3, 3, 3], [3, 3, 3, 3, 3], config, seed=1)
+    assert schedule.updates_per_epoch == 5
+    assert sorted(rows_of(update)[0] for update in epoch_of(schedule, 0)) == [0, 1, 2, 3, 4]
+
+
+@unhurried
+@given(cases())
+def test_every_epoch_has_updates_of_the_same_sizes(case: Case) -> None:
+    schedule = case.schedule()
+    sizes = [sorted(len(rows_of(update)) for update in epoch_of(schedule, n)) for n in range(3)]
+    assert sizes[0] == sizes[1] == sizes[2]
+
+
+@unhurried
+@given(cases(), st.data())
+def test_seeking_to_an_update_gives_the_update(case: Case, data: st.DataObject) -> None:
+    """P2."""
+    one_by_one = case.schedule()
+    last = 3 * one_by_one.updates_per_epoch - 1
+    expected = [content(one_by_one.update(number)) for number in range(last + 1)]
+    numbers = data.draw(st.lists(st.integers(0, last), min_size=1, max_size=5))
+    seeking = case.schedule()
+    assert [content(seeking.update(number)) for number in numbers] == [
+        expected[number] for number in numbers
+    ]
+
+
+@unhurried
+@given(cases())
+def test_workers_share_the_micro_batches_of_an_update(case: Case) -> None:
+    """P3: 2 workers, or 3, have the same list as 1."""
+    update = case.schedule().update(0)
+    whole = list(update.of_worker(0, 1))
+    for num_workers in (2, 3):
+        parts = [
+            pair for rank in range(num_workers) for pair in update.of_worker(rank, num_workers)
+        ]
+        assert [index for index, _ in sorted(parts, key=lambda pair: pair[0])] == [
+            index for index, _ in whole
+        ]
+        for index, rows in parts:
+            assert rows.tolist() == whole[index][1].tolist()
+
+
+@unhurried
+@given(cases())
+def test_target_tokens_are_counted_with_eos(case: Case) -> None:
+    for update in epoch_of(case.schedule(), 0):
+        assert update.num_tgt_tokens == sum(case.tgt[row] + 1 for row in rows_of(update))
+
+
+@unhurried
+@given(cases())
+def test_what_is_left_out_is_counted(case: Case) -> None:
+    """P6."""
+    schedule = case.schedule()
+    assert schedule.num_pairs == len(case.kept())
+    assert schedule.num_left_out == len(case.src) - len(case.kept())
+
+
+@unhurried
+@given(cases())
+def test_micro_batches_of_an_update_differ_by_one_pair_at_most(case: Case) -> None:
+    for update in epoch_of(case.schedule(), 0):
+        sizes = {len(rows) for rows in update.micro_batches}
+        assert len(update.micro_batches) == case.config.micro_batches
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_workers_take_every_nth_micro_batch() -> None:
+    config = BatchingConfig(max_length=4, max_tokens=4, micro_batches=5)
+    update = Schedule([3] * 5, [3] * 5, config, seed=1).update(0)
+    assert [index for index, _ in update.of_worker(0, 2)] == [0, 2, 4]
+    assert [index for index, _ in update.of_worker(1, 2)] == [1, 3]
+
+
+def uniform(seed: int = 1) -> Schedule:
+    config = BatchingConfig(max_length=10, max_tokens=40, micro_batches=2, window=50)
+    return Schedule([5] * 200, [5] * 200, config, seed)
+
+
+def test_epochs_differ() -> None:
+    schedule = uniform()
+    first, second = ([rows_of(update) for update in epoch_of(schedule, epoch)] for epoch in (0, 1))
+    assert first != second
+
+
+def test_seeds_differ() -> None:
+    assert content(uniform(1).update(0)) != content(uniform(2).update(0))
+
+
+def test_updates_are_numbered_through_all_epochs() -> None:
+    schedule = uniform()
+    update = schedule.update(schedule.updates_per_epoch + 3)
+    assert (update.number, update.epoch) == (schedule.updates_per_epoch + 3, 1)
+
+
+def test_a_corpus_of_long_pairs_alone_is_refused() -> None:
+    """P9."""
+    with pytest.raises(DataError) as error:
+        Schedule([4, 9], [2, 3], BatchingConfig(max_length=4), seed=1)
+    assert str(error.value) == (
+        "none of the 2 prepared pairs has at most batching.max_length (4) tokens, EOS counted; "
+        "set it higher or look at the corpus"
+    )
+
+
+def test_a_pair_of_just_the_longest_length_is_kept() -> None:
+    schedule = Schedule([3, 4], [3, 3], BatchingConfig(max_length=4), seed=1)
+    assert rows_of(schedule.update(0)) == [0]
+
+
+def fill(src: Lengths, tgt: Lengths) -> float:
+    """Real tokens of both sides over padded positions, in the first epoch of the default config."""
+    padded = 0
+    for update in epoch_of(Schedule(src, tgt, BatchingConfig(), seed=1), 0):
+        for rows in update.micro_batches:
+            padded += len(rows) * int(src[rows].max() + tgt[rows].max() + 2)
+    return float(src.sum() + tgt.sum() + 2 * len(src)) / padded
+
+
+def test_padding_is_under_10_percent_for_lengths_like_those_of_captions() -> None:
+    random = np.random.default_rng(1)
+    src = random.normal(15, 6, 20_000).clip(3, 45).astype(int)
+    tgt = (src + random.normal(0.5, 2, 20_000)).clip(3, 45).astype(int)
+    assert fill(src, tgt) >= 0.9
+
+
+def test_padding_is_under_10_percent_on_multi30k(shared_data: Path) -> None:
+    """In words and marks, of which there are about as many as subwords."""
+    lengths = []
+    for side in ("en", "de"):
+        with gzip.open(
+            shared_data / "multi30k" / f"train.{side}.gz", "rt", encoding="utf-8"
+        ) as text:
+            lengths.append(np.array([len(re.findall(r"\w+|[^\w\s]", line)) for line in text]))
+    assert fill(*lengths) >= 0.9

@@ -1,0 +1,123 @@
+"""What is sent to a cluster, and when."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jobs
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+Call = Callable[..., tuple[int, str, str]]
+
+
+def test_a_job_is_this_code_and_two_resolved_files(client: Any, files: Path, call: Call) -> None:
+    status, out, _ = call("tiny.yaml", "here.yaml", "cluster.workers=2", "seed=7")
+    assert (status, out) == (0, "nmt-train-tiny\n")
+    [sent] = client.sent
+    assert sent["entrypoint"] == "python -m nmt train experiment.yaml --cluster cluster.yaml"
+    assert sent["metadata"]["nmt_target"] == f"{files}/runs/tiny"
+    code = {f"nmt/{path.relative_to(ROOT / 'nmt')}" for path in (ROOT / "nmt").rglob("*.py")}
+    assert {"experiment.yaml", "cluster.yaml", *code} == set(client.files)
+    assert f"root: {files}/raw\n" in client.files["experiment.yaml"]
+    assert f"prepared: {files}/prepared/tiny\n" in client.files["experiment.yaml"]
+    assert "seed: 7\n" in client.files["experiment.yaml"]
+    assert "workers: 2\n" in client.files["cluster.yaml"]
+    assert f"storage: {files}/runs\n" in client.files["cluster.yaml"]
+
+
+def test_what_is_said_when_a_job_is_submitted(client: Any, files: Path, call: Call) -> None:
+    said = call("train", "tiny.yaml", "here.yaml")[2].splitlines()
+    assert said[0] == (
+        f"not checked: {files}/prepared/tiny is not on this machine; the job looks for it on the "
+        "cluster"
+    )
+    size = sum(len(text.encode()) for text in client.files.values()) / 1000
+    assert said[1:] == [
+        f"sending {len(client.files)} files, {size:.0f} kB of code and settings",
+        f"every host must see {files}/runs, {files}/prepared/tiny and {files}/raw",
+        f"dashboard {client.address}; to type next:",
+        f"  cluster/submit.py logs nmt-train-tiny --follow --address {client.address}",
+        f"  cluster/submit.py status tiny --address {client.address}",
+        f"  cluster/submit.py stop nmt-train-tiny --address {client.address}",
+        f"  tensorboard --logdir {files}/runs/tiny/tensorboard",
+    ]
+
+
+def test_a_job_that_is_under_way_is_not_submitted_again(
+    client: Any, files: Path, call: Call
+) -> None:
+    client.add("nmt-train-tiny", "RUNNING", f"{files}/runs/tiny")
+    status, out, err = call("tiny.yaml", "here.yaml")
+    assert (status, out, client.sent) == (0, "nmt-train-tiny\n", [])
+    assert err.splitlines()[1] == (
+        "nothing is submitted, nmt-train-tiny is under way: RUNNING for 12 s, begun "
+        f"1970-01-01 00:16:40, writes {files}/runs/tiny"
+    )
+
+
+@pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "STOPPED"])
+def test_a_job_that_ended_is_followed_by_the_next_attempt(
+    client: Any, files: Path, call: Call, status: str
+) -> None:
+    client.add("nmt-train-tiny", "FAILED", f"{files}/runs/tiny", message="Traceback\n  nmt: full\n")
+    client.add("nmt-train-tiny-2", status, f"{files}/runs/tiny")
+    _, out, err = call("tiny.yaml", "here.yaml")
+    assert out == "nmt-train-tiny-3\n"
+    assert err.splitlines()[1] == (
+        f"this job goes on where nmt-train-tiny-2 ended: {status} after 11 s, begun "
+        f"1970-01-01 00:16:41, writes {files}/runs/tiny"
+    )
+
+
+def test_two_who_submit_at_the_same_moment_get_one_job(
+    client: Any, files: Path, call: Call
+) -> None:
+    client.before_submit = lambda: client.add("nmt-train-tiny", "PENDING", f"{files}/runs/tiny")
+    _, out, _ = call("tiny.yaml", "here.yaml")
+    assert (out, client.sent) == ("nmt-train-tiny\n", [])
+
+
+@pytest.mark.parametrize("target", ["/elsewhere/tiny", "/elsewhere/tiny-2"])
+def test_runs_that_share_a_name_but_not_a_folder_do_not_share_a_job(
+    client: Any, files: Path, call: Call, target: str
+) -> None:
+    client.add("nmt-train-tiny", "RUNNING", target)
+    assert call("tiny.yaml", "here.yaml")[1] == "nmt-train-tiny-2\n"
+
+
+def test_a_job_gets_the_variables_of_the_cluster_file_and_time_to_stop(
+    client: Any, files: Path, call: Call
+) -> None:
+    call("tiny.yaml", "here.yaml", "cluster.env={NCCL_DEBUG: WARN}")
+    expected = {"NCCL_DEBUG": "WARN", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    assert client.sent[0]["runtime_env"]["env_vars"] == expected
+
+
+def test_no_text_of_a_config_reaches_a_shell(client: Any, files: Path, call: Call) -> None:
+    """P10."""
+    storage = "/x'; touch gone; echo $(id)"
+    words = ["here.yaml", f'cluster.storage="{storage}"', "--test", "dev; rm -r ~"]
+    call("evaluate", "tiny.yaml", *words)
+    command = ["python", "-m", "nmt", "evaluate", f"{storage}/tiny", "--test", "dev; rm -r ~"]
+    assert shlex.split(client.sent[0]["entrypoint"]) == command
+
+
+def test_translating_has_the_resources_of_a_worker_and_absolute_paths(
+    client: Any, files: Path, call: Call
+) -> None:
+    words = ["here.yaml", "cluster.cpus_per_worker=4", "cluster.gpus_per_worker=1"]
+    call("translate", "tiny.yaml", *words, "-i", "in.en", "-o", "out.de", "--beam", "3")
+    [sent] = client.sent
+    command = f"python -m nmt translate {files}/runs/tiny --input {files}/in.en --output "
+    assert sent["entrypoint"] == f"{command}{files}/out.de --beam 3"
+    assert (sent["entrypoint_num_cpus"], sent["entrypoint_num_gpus"]) == (4, 1)
+    assert sent["metadata"]["nmt_target"] == f"{files}/out.de"
+
+
+def test_stopping_waits_as_long_as_the_job_was_given(client: Any) -> None:
+    client.add("one", "RUNNING", "/one")
+    given = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "300"}}
+    client.add("two", "RUNNING", "/two", runtime_env=given)
+    assert [jobs.stop_s(job) for job in client.jobs] == [60, 300]

@@ -1,0 +1,394 @@
+"""The verbs, end to end on a tiny model; what they refuse is in test_wrong_inputs.py."""
+
+import gzip
+import io
+import json
+import lzma
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import pytest
+import zstandard
+
+from nmt import checkpoint
+from nmt.cli import main
+from nmt.config import load_experiment
+from nmt.evaluation import scores
+
+ROOT = Path(__file__).resolve().parents[1]
+Nmt = Callable[..., Any]
+
+TEXT = "1 a dog runs.\n2 two cats sleep.\n3 my dog sees a cat.\n"
+
+
+def translated(nmt: Nmt, text: str, options: str = "") -> list[str]:
+    answer = nmt(f"translate runs/tiny {options}", text.encode())
+    assert answer.status == 0, answer.err
+    assert answer.out.endswith("\n")
+    return answer.out[:-1].split("\n")
+
+
+# --- translate ---
+
+
+def test_the_tiny_model_translates(here: Path, nmt: Nmt) -> None:
+    lines = translated(nmt, TEXT)
+    assert [line.split(" ", 1)[1] for line in lines][1:] == [
+        "zwei Katzen schlafen.",
+        "mein Hund sieht eine Katze.",
+    ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", ["", "end"])
+def test_n_lines_in_are_n_lines_out_and_blank_stays_blank(
+    end: str, last: str, here: Path, nmt: Nmt
+) -> None:
+    """P6."""
+    lines = ["1 a dog\u2028runs.", "", "2 a\u0085cat\u2029sleeps.", " \t\u3000", "3 two\rdogs run."]
+    plain = ["1 a dog runs.", "", "2 a cat sleeps.", "", "3 two dogs run."]
+    found = translated(nmt, end.join(lines) + (end if last else ""))
+    assert found == translated(nmt, "\n".join(plain))
+    assert [not line for line in found] == [False, True, False, True, False]
+
+
+def test_nothing_in_is_nothing_out(here: Path, nmt: Nmt) -> None:
+    """P6."""
+    answer = nmt("translate runs/tiny", b"")
+    assert (answer.status, answer.out) == (0, "")
+
+
+def test_a_line_longer_than_any_seen_in_training_is_translated(here: Path, nmt: Nmt) -> None:
+    """P6."""
+    text = "a dog runs. " * 750 + "\n" + TEXT
+    found = translated(nmt, text, "--beam 1 --max-length-ratio 0.1")
+    assert len(found) == 4
+    assert found[0] != ""
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_the_batch_changes_no_byte(batch: int, here: Path, nmt: Nmt) -> None:
+    """P7."""
+    text = Path("raw/train.en").read_text(encoding="utf-8")
+    assert translated(nmt, text, f"--batch {batch}") == translated(nmt, text)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".zst"])
+def test_files_are_packed_and_unpacked_by_their_names(suffix: str, here: Path, nmt: Nmt) -> None:
+    """P6."""
+    pack = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+    unpack = {
+        "": bytes,
+        ".gz": gzip.decompress,
+        ".xz": lzma.decompress,
+        ".zst": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
+    }
+    Path(f"in{suffix}").write_bytes(pack[suffix](TEXT.encode()))
+    answer = nmt(f"translate runs/tiny -i in{suffix} -o out{suffix}")
+    assert (answer.status, answer.out) == (0, "")
+    written = unpack[suffix](Path(f"out{suffix}").read_bytes()).decode()
+    assert written.split("\n") == [*translated(nmt, TEXT), ""]
+
+
+def test_a_pipe_is_written_to_and_not_replaced(here: Path, nmt: Nmt) -> None:
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert nmt("translate runs/tiny -o pipe", TEXT.encode()).status == 0
+    assert os.read(reader, 4096).decode().splitlines() == translated(nmt, TEXT)
+    os.close(reader)
+    assert Path("pipe").is_fifo()
+
+
+def test_the_file_that_a_link_leads_to_is_written(here: Path, nmt: Nmt) -> None:
+    Path("out.de").write_text("before\n")
+    Path("link.de").symlink_to("out.de")
+    assert nmt("translate runs/tiny -o link.de", TEXT.encode()).status == 0
+    assert Path("link.de").is_symlink()
+    assert Path("out.de").read_text(encoding="utf-8").splitlines() == translated(nmt, TEXT)
+
+
+def test_the_checkpoint_and_its_dev_bleu_are_told_in_a_line(here: Path, nmt: Nmt) -> None:
+    """P11."""
+    [line] = nmt("translate runs/tiny -o out.de", TEXT.encode()).err.splitlines()[:1]
+    info = checkpoint.load(Path("runs/tiny")).info
+    assert line == (
+        f"runs/tiny/checkpoints/update-00000060: update 60, dev BLEU {info.bleu:.2f}, "
+        f"{info.bleu_signature}"
+    )
+
+
+def test_a_stream_that_goes_bad_ends_after_whole_lines(
+    here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9."""
+    monkeypatch.setattr("nmt.corpus.files.READ_BYTES", 64)
+    lines = TEXT.encode() * 20
+    answer = nmt("translate runs/tiny --batch 1", lines + b"a caf\xe9\n")
+    assert answer.status == 2
+    assert answer.err.splitlines()[1:] == [
+        "nmt: standard input, line 61: byte 0xE9 at position 6 is not UTF-8; convert the file "
+        "(`iconv -f ISO-8859-1 -t UTF-8`) or mend the line"
+    ]
+    done = answer.out[:-1].split("\n")
+    assert answer.out[-1] == "\n"
+    assert 0 < len(done) < 60
+    assert done == translated(nmt, lines.decode())[: len(done)]
+
+
+class Typist(io.RawIOBase):
+    """A terminal at which each line waits for the answer to the one before."""
+
+    def __init__(self, lines: list[str], answers: io.BytesIO) -> None:
+        self._lines, self._answers = lines, answers
+        self.waited: list[int] = []
+
+    @property
+    def buffer(self) -> "Typist":
+        return self
+
+    def isatty(self) -> bool:
+        return True
+
+    def read1(self, size: int) -> bytes:
+        self.waited.append(self._answers.getvalue().count(b"\n"))
+        return self._lines.pop(0).encode() if self._lines else b""
+
+
+def test_what_is_typed_is_answered_line_by_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answers = io.BytesIO()
+    typist = Typist(TEXT.splitlines(keepends=True), answers)
+    monkeypatch.setattr(sys, "stdin", typist)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(answers))
+    with pytest.raises(SystemExit) as ended:
+        main(["translate", "runs/tiny"])
+    assert not ended.value.code
+    assert typist.waited == [0, 1, 2, 3]
+    assert "type a line to have it translated; Ctrl-D ends\n" in capfd.readouterr().err
+
+
+def test_the_script_of_a_checkout_gives_the_same_bytes(
+    here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("in.en").write_text(TEXT)
+    script = str(ROOT / "tools/translate.py")
+    monkeypatch.setattr(sys, "argv", [script, "runs/tiny", "-i", "in.en", "-o", "out.de"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    assert not ended.value.code
+    assert Path("out.de").read_text(encoding="utf-8").split("\n") == [*translated(nmt, TEXT), ""]
+
+
+# --- evaluate and average ---
+
+
+def sacrebleu_command(folder: str, name: str, *options: str) -> str:
+    command = [sys.executable, "-m", "sacrebleu", f"{folder}/{name}.de.ref"]
+    command += ["-i", f"{folder}/{name}.de", "-m", "bleu", "chrf", "ter", "--confidence", *options]
+    environment = {**os.environ, "NO_COLOR": "1"}
+    done = subprocess.run(command, capture_output=True, check=True, env=environment)
+    return done.stdout.decode()
+
+
+def test_scores_are_those_of_the_sacrebleu_command_for_the_written_files(
+    here: Path, nmt: Nmt
+) -> None:
+    """P6, P11."""
+    answer = nmt("evaluate runs/tiny --test news")
+    assert answer.status == 0
+    title, *lines = answer.out.splitlines()
+    assert title == "news: 5 segments, tiny, checkpoint update-00000060"
+    printed = sacrebleu_command("runs/tiny/evaluation", "news", "-w", "2", "-f", "text")
+    assert [line.strip() for line in lines[:3]] == [
+        line.strip() for line in printed.strip().splitlines()
+    ]
+    assert lines[3].startswith("lower-cased: BLEU|nrefs:1|bs:1000|seed:12345|case:lc|")
+
+
+def test_json_is_a_line_for_each_test_set(here: Path, nmt: Nmt) -> None:
+    """P11."""
+    answer = nmt("evaluate runs/tiny --json")
+    news, talks = map(json.loads, answer.out.splitlines())
+    assert (news["test_set"], talks["test_set"]) == ("news", "talks")
+    assert news["checkpoint"] == "update-00000060"
+    assert news == json.loads(Path("runs/tiny/evaluation/news.metrics.json").read_text())
+    assert [score["name"] for score in news["scores"]] == ["BLEU", "chrF2", "TER"]
+
+
+def test_what_was_translated_is_kept_and_the_reference_untouched(here: Path, nmt: Nmt) -> None:
+    """P6."""
+    Path("my.en").write_bytes(TEXT.encode().replace(b"\n", b"\r\n"))
+    Path("my.de").write_text("1 ein  Hund .\n2\u00a0Katzen\n3 ja\n", encoding="utf-8")
+    answer = nmt(f"evaluate {checkpoint.bundles(Path('runs/tiny'))[0]} --src my.en --ref my.de")
+    assert answer.out.startswith("my: 3 segments, tiny, checkpoint update-00000030\n")
+    assert answer.err.splitlines()[-1] == "translations and scores: runs/tiny/evaluation/"
+    kept = Path("runs/tiny/evaluation")
+    names = ["my.de", "my.de.ref", "my.en", "my.metrics", "my.metrics.json"]
+    assert sorted(path.name for path in kept.iterdir()) == names
+    assert (kept / "my.de.ref").read_bytes() == Path("my.de").read_bytes()
+    assert (kept / "my.en").read_text() == TEXT
+
+
+def test_options_of_the_search_reach_it(here: Path, nmt: Nmt) -> None:
+    options = "--test news --metrics bleu --beam 1 --max-length-ratio 0.1 --threads 1 --batch 2"
+    nmt(f"evaluate runs/tiny {options} -o short")
+    nmt("evaluate runs/tiny --test news --metrics bleu -o long")
+    short, long = (Path(folder, "news.de").read_text() for folder in ("short", "long"))
+    assert len(short) < len(long)
+
+
+def test_an_average_translates_and_says_what_it_is(here: Path, nmt: Nmt) -> None:
+    """P5, P11."""
+    first, second = map(str, checkpoint.bundles(Path("runs/tiny")))
+    line = "mean: the mean of 2 checkpoints, update 60, its dev BLEU is not known\n"
+    assert nmt(f"average {first} {second} -o mean").err == line
+    answer = nmt("translate mean", TEXT.encode())
+    assert answer.err.startswith(line)
+    assert len(answer.out.splitlines()) == 3
+
+
+# --- train and config ---
+
+
+def no_ray(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("a cluster was touched")
+
+
+def test_a_run_that_is_finished_says_so_without_a_cluster(
+    here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4."""
+    monkeypatch.setattr("ray.init", no_ray)
+    answer = nmt("train tiny.yaml")
+    assert answer.status == 0
+    assert answer.err.splitlines() == [
+        f"the run in {here}/runs/tiny is finished: 60 of 60 updates; set training.updates higher "
+        "to train on, or give the experiment another name",
+        "to score it on its test sets: nmt evaluate runs/tiny",
+    ]
+
+
+def test_a_corpus_that_is_prepared_says_so_without_a_cluster(
+    here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.init", no_ray)
+    answer = nmt("prepare tiny.yaml")
+    assert answer.status == 0
+    assert answer.err.splitlines()[:2] == [
+        f"{here}/prepared/tiny is prepared already",
+        "train: 100 pairs read = 100 kept + 0 dropped; mended: none; 16 kept also stand in the "
+        "dev or a test set",
+    ]
+
+
+def test_settings_that_are_shown_load_again_to_the_same(here: Path, nmt: Nmt) -> None:
+    answer = nmt("config show tiny.yaml model.dropout=0.3 cluster.workers=2")
+    Path("shown.yaml").write_text(answer.out, encoding="utf-8")
+    assert load_experiment("shown.yaml") == load_experiment("tiny.yaml", ["model.dropout=0.3"])
+    assert "\n# workers: 2\n" in answer.out
+
+
+@pytest.mark.parametrize("key", ["training.patience", "cluster.workers", "corpus.train.tsv"])
+def test_a_setting_is_explained(key: str, nmt: Nmt) -> None:
+    answer = nmt(f"config explain {key}")
+    assert answer.status == 0
+    assert re.fullmatch(rf"{re.escape(key)}: [A-Z].*\.  \[.*]\n", answer.out)
+
+
+# --- help ---
+
+
+def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        yield f"{path}{name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path}{name} ")
+
+
+COMMANDS = dict(commands(main))
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_help_tells_every_option_and_what_it_means(verb: str, nmt: Nmt) -> None:
+    answer = nmt(f"{verb} --help")
+    assert answer.status == 0
+    for param in COMMANDS[verb].params:
+        is_option = isinstance(param, click.Option)
+        assert (param.opts[-1] if is_option else param.human_readable_name) in answer.out
+        assert not is_option or param.help
+
+
+def test_help_lists_the_verbs_in_the_order_of_the_work(nmt: Nmt) -> None:
+    listed = re.findall(r"^  (\w+)  ", nmt("--help").out.partition("Commands:")[2], re.M)
+    assert listed == ["demo", "prepare", "train", "translate", "evaluate", "average", "config"]
+
+
+def test_every_line_about_a_verb_is_whole(nmt: Nmt) -> None:
+    assert "..." not in nmt("--help").out.partition("Commands:")[2]
+
+
+def test_the_version_is_told(nmt: Nmt) -> None:
+    assert re.fullmatch(r"nmt, version \d+\.\d+\.\d+.*\n", nmt("--version").out)
+
+
+def test_the_metrics_by_default_are_those_of_the_scores() -> None:
+    [option] = [each for each in COMMANDS["evaluate"].params if each.name == "metrics"]
+    assert option.default == ",".join(scores.DEFAULT_METRICS)
+
+
+def test_help_waits_for_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys\nfrom nmt.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(*{'torch', 'ray', 'pydantic', 'sacrebleu'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stderr == b"\n"
+
+
+def test_a_reader_that_goes_away_is_no_error_to_tell(here: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "nmt", "config", "show", "tiny.yaml"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+# --- on Ray ---
+
+
+@pytest.mark.ray
+def test_from_raw_text_to_a_score_on_two_workers(here: Path) -> None:
+    """P1: the four verbs as a person types them."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nmt", *arguments]
+        environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    Path("two.yaml").write_text("workers: 2\nstorage: runs\n")
+    settings = ("tiny.yaml", "name=two", "training.updates=10", "--cluster", "two.yaml")
+    prepared = run("prepare", *settings)
+    assert prepared.returncode == 0, prepared.stderr
+    assert prepared.stderr.startswith("train: 100 pairs read = 100 kept + 0 dropped; ")
+    trained = run("train", *settings)
+    assert trained.returncode == 0, trained.stderr
+    assert "2 workers on cpu; 100 pairs; " in trained.stderr
+    assert "finished after 10 of 10 updates, " in trained.stderr
+    evaluated = run("evaluate", "runs/two", "--test", "news")
+    assert evaluated.stdout.startswith("news: 5 segments, two, checkpoint update-00000010\n")
+    again = run("train", *settings)
+    assert "is finished: 10 of 10 updates" in again.stderr
+    for done in (prepared, trained, again):
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr

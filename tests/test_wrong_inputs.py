@@ -1,0 +1,518 @@
+"""What a person can get wrong: one line, status 2, nothing printed, nothing written (P9)."""
+
+import contextlib
+import gzip
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from nmt.corpus.work import run_here
+
+Content = bytes | Callable[[bytes], bytes] | None
+"""What a file becomes: bytes, a change of those that it has, or None: it is removed."""
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A command in the folder of the tiny model, and what it says after `nmt: `."""
+
+    command: str
+    message: str
+    files: dict[str, Content] = field(default_factory=dict)
+    """Changed before."""
+    stdin: bytes = b""
+
+
+def instead(old: str, new: str) -> Callable[[bytes], bytes]:
+    def change(data: bytes) -> bytes:
+        assert data.count(old.encode()) == 1
+        return data.replace(old.encode(), new.encode())
+
+    return change
+
+
+def recoded(encoding: str) -> Callable[[bytes], bytes]:
+    return lambda data: data.decode().encode(encoding)
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+
+
+BEST = "runs/tiny/checkpoints/update-00000060"
+OTHER = "use another checkpoint, such as runs/tiny/checkpoints/update-00000030"
+RAW: dict[str, Content] = {"prepared": None}
+
+EXPERIMENTS = [
+    Wrong(
+        "train tiny.yaml",
+        "tiny.yaml: model.widht is not a setting; did you mean model.width?",
+        {"tiny.yaml": instead("width: 32", "widht: 32")},
+    ),
+    Wrong(
+        "train tiny.yaml",
+        "tiny.yaml: model.width is 'wide', but it must be a whole number",
+        {"tiny.yaml": instead("width: 32", "width: wide")},
+    ),
+    Wrong(
+        "train tiny.yaml",
+        "tiny.yaml: batching.max_length is 900, but no micro-batch could hold such a pair: "
+        "set batching.max_tokens (512) or less",
+        {"tiny.yaml": instead("max_length: 32", "max_length: 900")},
+    ),
+    Wrong(
+        "train tiny.yaml batching.max_length=900",
+        "tiny.yaml and command line: batching.max_length is 900, but no micro-batch could hold "
+        "such a pair: set batching.max_tokens (512) or less",
+    ),
+    Wrong(
+        "train tiny.yaml",
+        "tiny.yaml, line 4: not valid YAML: expected ',' or ']', but got ':'",
+        {"tiny.yaml": instead("root: raw", "root: [raw")},
+    ),
+    Wrong(
+        "train tiny.yaml",
+        "tiny.yaml: corpus 'dev' needs either both src and tgt or tsv alone: src is '', "
+        "tgt is 'dev.de', tsv is ''",
+        {"tiny.yaml": instead("src: dev.en, ", "")},
+    ),
+    Wrong(
+        "train tiny.yaml",
+        "tiny.yaml: corpus is missing; `nmt config explain corpus` tells what it is",
+        {"tiny.yaml": b"name: tiny\n"},
+    ),
+    Wrong(
+        "train tiny.yaml",
+        "tiny.yaml: settings were expected, `key: value` line by line, but it is "
+        '[{"name": "tiny"}]',
+        {"tiny.yaml": b"- name: tiny\n"},
+    ),
+    Wrong(
+        "train tiny.yaml",
+        "tiny.yaml: settings were expected, `key: value` line by line, but it is empty",
+        {"tiny.yaml": b""},
+    ),
+    Wrong(
+        "train tiny.yaml",
+        "tiny.yaml: byte 8 is not UTF-8; save the file as UTF-8 text",
+        {"tiny.yaml": b"name: t\xefny\n"},
+    ),
+    Wrong(
+        "train tiny.yaml",
+        "tiny.yaml, line 2: name stands twice in its section; keep one of them",
+        {"tiny.yaml": instead("name: tiny\n", "name: tiny\nname: small\n")},
+    ),
+    Wrong(
+        "train tiny.yml",
+        "tiny.yml: there is no such file; configs/ holds the ones that come with nmt",
+    ),
+    Wrong("train raw", "raw is a folder; name a YAML file in it"),
+    Wrong(
+        "train tiny.yaml runs/cluster.yaml",
+        "runs/cluster.yaml is one file too many: write --cluster runs/cluster.yaml",
+    ),
+    Wrong(
+        "train tiny.yaml model.width",
+        "'model.width' is not an override: write section.key=value",
+    ),
+    Wrong(
+        "train tiny.yaml training.precison=bf16",
+        "command line: training.precison is not a setting; did you mean training.precision?",
+    ),
+    Wrong(
+        "train tiny.yaml training.precision=fp16",
+        "command line: training.precision is 'fp16', but it must be 'fp32' or 'bf16'",
+    ),
+    Wrong(
+        "train tiny.yaml corpus.tests.2.src=x",
+        "'corpus.tests.2.src=x': '2' is not an item of a list of 2; items count from 0",
+    ),
+    Wrong(
+        "train tiny.yaml training.betas.1.x=0",
+        "'training.betas.1.x=0': item 1 has no settings in it",
+        {"tiny.yaml": instead("training:\n", "training:\n  betas: [0.9, 0.98]\n")},
+    ),
+    Wrong(
+        "train tiny.yaml corpus.tgt=no",
+        "command line: corpus.tgt is false, but it must be text: put it in quotes",
+    ),
+    Wrong(
+        "train tiny.yaml corpus.prepared=s3://bucket/tiny",
+        "tiny.yaml and command line: corpus.prepared is s3://bucket/tiny, but object stores are "
+        "not supported yet: name a folder that every host sees",
+    ),
+    Wrong(
+        "train tiny.yaml name=../tiny",
+        "command line: name is '../tiny', but it must be 1 to 100 of A-Z a-z 0-9 . _ - and begin "
+        "with a letter or a digit",
+    ),
+    Wrong(
+        "config show tiny.yaml model.heads=[",
+        "'model.heads=[': the value is not valid YAML; quote it",
+    ),
+    Wrong(
+        "config explain training.patients",
+        "'training.patients' is not a setting; did you mean training.patience?",
+    ),
+]
+CLUSTERS = [
+    Wrong(
+        "train tiny.yaml --cluster wrong.yaml",
+        "wrong.yaml: worker is not a setting; did you mean workers?",
+        {"wrong.yaml": b"worker: 2\n"},
+    ),
+    Wrong(
+        "train tiny.yaml cluster.storage=s3://bucket/runs",
+        "command line: cluster.storage is s3://bucket/runs, but object stores are not supported "
+        "yet: name a folder that every host sees",
+    ),
+    Wrong(
+        "train tiny.yaml cluster.workers=0",
+        "command line: cluster.workers is 0, but it must be 1 or more",
+    ),
+    Wrong(
+        "train tiny.yaml cluster.workers=3",
+        "3 workers cannot share updates of 2 micro-batches: ask for at most 2 workers, or set "
+        "batching.micro_batches=3 or more (a larger update)",
+    ),
+    Wrong(
+        "train tiny.yaml name=new corpus.prepared=prepared/tiny cluster.storage=tiny.yaml",
+        "cluster.storage is tiny.yaml/new, but it cannot be written to: name another folder",
+    ),
+]
+CORPORA = [
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.de: there is no such file; check corpus.root and the names in the experiment",
+        RAW | {"raw/train.de": None},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.de, line 1: the file is UTF-16, but UTF-8 is expected; convert it "
+        "(`iconv -f UTF-16 -t UTF-8`)",
+        RAW | {"raw/train.de": recoded("utf-16")},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.de, line 71: a NUL byte, which is never text; the file is damaged or not "
+        "UTF-8: get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole",
+        RAW | {"raw/train.de": instead("14 ein Hund", "14 ein\0Hund")},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.en, line 1: this is gzip data where plain text was expected; give the file a "
+        "name that ends in .gz, or unpack it",
+        RAW | {"raw/train.en": gzip.compress},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/dev.de, line 3: byte 0xE4 at position 18 is not UTF-8; convert the file "
+        "(`iconv -f ISO-8859-1 -t UTF-8`) or mend the line",
+        RAW | {"raw/dev.de": recoded("latin-1")},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "corpus dev: raw/dev.en has 8 lines, but raw/dev.de has 9; line n of one must translate "
+        "line n of the other: find where they part, or get both again",
+        RAW | {"raw/dev.de": lambda data: data + b"mehr\n"},
+    ),
+    Wrong(
+        "prepare tiny.yaml corpus.prepared=tiny.yaml",
+        "corpus.prepared is tiny.yaml, but it cannot be written to: name another folder",
+    ),
+    Wrong(
+        "prepare tiny.yaml corpus.subword.vocab_size=400",
+        "prepared/tiny: prepared with corpus.subword.vocab_size 320, but the experiment says 400; "
+        "set it back, or remove the folder and run `nmt prepare` again",
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.de: not the file that prepared/tiny was prepared from; remove the folder and "
+        "run `nmt prepare` again, or set corpus.prepared to another",
+        {"raw/train.de": instead("14 ein Hund", "14 kein Hund")},
+    ),
+]
+DEEP_IN_A_CORPUS = [
+    Wrong(
+        "prepare tiny.yaml",
+        "corpus train: raw/train.en has 100 lines, but raw/train.de has 101; line n of one must "
+        "translate line n of the other: find where they part, or get both again",
+        RAW | {"raw/train.de": lambda data: data + b"mehr\n"},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.de, line 3, byte 0xE4 at position 18: 20 of the 20 lines that hold more than "
+        "ASCII are not UTF-8; convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or delete these "
+        "lines",
+        RAW | {"raw/train.de": recoded("latin-1")},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.en.gz, line 88: the gzip data is damaged (it ends too early); copy or download "
+        "the file again, and check that it is what its name says",
+        RAW
+        | {
+            "tiny.yaml": instead("src: train.en", "src: train.en.gz"),
+            "raw/train.en.gz": gzip.compress(b"a dog runs.\n" * 100)[:-12],
+        },
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.tsv, line 2: no tab; expected source, tab, target: mend or delete the line",
+        RAW
+        | {
+            "tiny.yaml": instead("src: train.en, tgt: train.de", "tsv: train.tsv"),
+            "raw/train.tsv": b"a dog\tein Hund\na cat eine Katze\n",
+        },
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.en: no lines; expected a corpus to train on",
+        RAW | {"raw/train.en": b"", "raw/train.de": b""},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "cleaning dropped all 100 pairs (100 no_letters): nothing is left to train on; look at "
+        "the corpus, and at corpus.cleaning",
+        RAW | {"raw/train.en": b"1\n" * 100},
+    ),
+]
+TRAINING = [
+    Wrong(
+        "train tiny.yaml",
+        "prepared/tiny: no prepared corpus here (manifest.json is missing); run `nmt prepare` "
+        "with this experiment first",
+        RAW,
+    ),
+    Wrong(
+        "train tiny.yaml name=new corpus.prepared=prepared/tiny corpus.subword.kind=unigram",
+        'prepared/tiny: prepared with corpus.subword.kind "bpe", but the experiment says '
+        '"unigram"; set it back, or remove the folder and run `nmt prepare` again',
+    ),
+    Wrong(
+        "train tiny.yaml",
+        "prepared/tiny/tokenizer.json: missing, but the manifest promises {size} bytes; remove "
+        "the folder and run `nmt prepare` again",
+        {"prepared/tiny/tokenizer.json": None},
+    ),
+    Wrong(
+        "train tiny.yaml model.width=64",
+        "model.width is 64, but the run in runs/tiny was begun with 32: give the experiment "
+        "another name, or set model.width=32 to go on with it",
+    ),
+]
+RUNS = [
+    Wrong(
+        "translate runs/tinny",
+        "runs/tinny: there is no such folder; name a run or one of its checkpoints",
+    ),
+    Wrong(
+        "translate raw",
+        "raw is neither a run nor a checkpoint: it has no checkpoints/ and no bundle.json",
+    ),
+    Wrong(
+        "translate runs/tiny",
+        "runs/tiny has no checkpoint yet; `nmt train` with its config writes one",
+        {"runs/tiny/checkpoints": None, "runs/tiny/checkpoints/.update-1.writing": b""},
+    ),
+    Wrong(
+        "translate runs/tiny",
+        f"{BEST}/weights.safetensors is damaged: its SHA-256 is not that of what was written; "
+        f"{OTHER}",
+        {f"{BEST}/weights.safetensors": flipped},
+    ),
+    Wrong(
+        "translate runs/tiny",
+        f"{BEST}/tokenizer.json is missing; {OTHER}",
+        {f"{BEST}/tokenizer.json": None},
+    ),
+    Wrong(
+        f"evaluate {BEST}",
+        f"{BEST}/bundle.json is missing: this is no whole checkpoint; {OTHER}",
+        {f"{BEST}/bundle.json": None},
+    ),
+    Wrong(
+        f"evaluate {BEST}",
+        f"{BEST}/bundle.json is damaged: it is not what was written; {OTHER}",
+        {f"{BEST}/bundle.json": flipped},
+    ),
+    Wrong("average runs/tiny -o raw", "raw is there already; name another folder, or remove it"),
+]
+TRANSLATING = [
+    Wrong(
+        "translate runs/tiny -i raw/new.en",
+        "raw/new.en: there is no such file; check its name and where you are",
+    ),
+    Wrong("translate runs/tiny -i raw", "raw: is a folder; name a file in it"),
+    Wrong(
+        "translate runs/tiny -i raw/news.en -o out.de",
+        "raw/news.en, line 6: byte 0xE9 at position 6 is not UTF-8; convert the file "
+        "(`iconv -f ISO-8859-1 -t UTF-8`) or mend the line",
+        {"raw/news.en": lambda data: data + b"a caf\xe9\n"},
+    ),
+    Wrong(
+        "translate runs/tiny",
+        "standard input, line 2: byte 0x93 at position 1 is not UTF-8; convert the file "
+        "(`iconv -f WINDOWS-1252 -t UTF-8`) or mend the line",
+        stdin=b"a dog runs.\n\x93a dog\x94\n",
+    ),
+    Wrong(
+        "translate runs/tiny",
+        "standard input, line 1: this is gzip data where plain text was expected; give the file a "
+        "name that ends in .gz, or unpack it",
+        stdin=gzip.compress(b"a dog runs.\n"),
+    ),
+    Wrong(
+        "translate runs/tiny -i raw/dev.en -o new/out.de",
+        "--output is new/out.de, but there is no folder new: make it first",
+    ),
+    Wrong(
+        "translate runs/tiny -i raw/dev.en -o raw",
+        "raw: is a folder; name a file in it",
+    ),
+    Wrong(
+        "translate runs/tiny -i raw/dev.en -o runs/../raw/dev.en",
+        "--output is runs/../raw/dev.en, but that is the input: name another file",
+    ),
+    Wrong(
+        "translate runs/tiny --beam 0",
+        "--beam is 0, but it must be a whole number, 1 or more",
+    ),
+    Wrong(
+        "translate runs/tiny --length-penalty nan",
+        "--length-penalty is nan, but it must be a number, 0 or more",
+    ),
+    Wrong(
+        "translate runs/tiny --max-length-ratio 0",
+        "--max-length-ratio is 0, but it must be a number above 0",
+    ),
+    Wrong(
+        "translate runs/tiny --device cuda",
+        "--device is cuda, but torch finds no GPU here: say cpu, or leave it out",
+    ),
+    Wrong(
+        "translate runs/tiny --device gpu",
+        "--device is gpu, but it must be cpu or cuda",
+    ),
+    Wrong(
+        "translate runs/tiny --beem 4",
+        "--beem is not an option of `nmt translate`; did you mean --beam?",
+    ),
+    Wrong("translate", "RUN is missing; `nmt translate --help` tells what there is"),
+    Wrong("trian tiny.yaml", "'trian' is not a verb; did you mean train?"),
+]
+EVALUATING = [
+    Wrong(
+        "evaluate runs/tiny --src raw/dev.en",
+        "--ref is given 0 times, but --src is given 1 times: each --src needs its --ref",
+    ),
+    Wrong(
+        "evaluate runs/tiny --src raw/dev.en --ref raw/talks.de",
+        "raw/dev.en has 8 lines, but raw/talks.de has 3; a reference needs one line for each "
+        "source line",
+    ),
+    Wrong(
+        "evaluate runs/tiny --src raw/dev.en --ref raw/dev.fr",
+        "raw/dev.fr: there is no such file; check its name and where you are",
+    ),
+    Wrong(
+        "evaluate runs/tiny --src raw/dev.en --ref raw/dev.de",
+        "raw/dev.en is empty; a test set needs one line or more",
+        {"raw/dev.en": b"", "raw/dev.de": b""},
+    ),
+    Wrong(
+        "evaluate runs/tiny --test talk",
+        "prepared/tiny has no test set 'talk'; did you mean talks?; name it in corpus.tests and "
+        "run `nmt prepare` again",
+    ),
+    Wrong(
+        "evaluate runs/tiny --test sacrebleu:wmt61",
+        "sacreBLEU has no test set 'wmt61'; did you mean wmt21?",
+    ),
+    Wrong(
+        "evaluate runs/tiny --metrics bleu,chfr",
+        "'chfr' is not a metric; did you mean chrf?",
+    ),
+    Wrong(
+        "evaluate runs/tiny --test news --test news",
+        "two test sets are called news, and the files of one would replace those of the other: "
+        "score them one by one, each with its own --output",
+    ),
+    Wrong(
+        "evaluate runs/tiny --src raw/dev.en --ref raw/dev.de -o raw",
+        "raw: raw/dev.en lies there, and a translation could replace it; name another folder for "
+        "the results",
+    ),
+    Wrong(
+        "evaluate runs/tiny -o tiny.yaml",
+        "tiny.yaml: results cannot be written there; name another folder for them",
+    ),
+]
+EARLY = [*EXPERIMENTS, *CLUSTERS, *CORPORA, *TRAINING, *RUNS, *TRANSLATING, *EVALUATING]
+
+
+def ids(wrong: list[Wrong]) -> list[str]:
+    return [f"{each.command} | {' '.join(each.files)}" for each in wrong]
+
+
+def change(folder: Path, files: dict[str, Content]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        if content is None and path.is_dir():
+            shutil.rmtree(path)
+        elif content is None:
+            path.unlink()
+        else:
+            data = content(path.read_bytes()) if callable(content) else content
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def no_ray(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("a cluster was touched")
+
+
+@pytest.mark.parametrize("wrong", EARLY, ids=ids(EARLY))
+def test_what_is_wrong_is_said_in_a_line_before_anything_is_done(
+    wrong: Wrong, here: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9."""
+    monkeypatch.setattr("ray.init", no_ray)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    size = (here / "prepared/tiny/tokenizer.json").stat().st_size
+    change(here, wrong.files)
+    before = contents(here)
+    answer = nmt(wrong.command, wrong.stdin)
+    said = answer.err.replace(f"{here}/", "").replace(f"{size} bytes", "{size} bytes")
+    assert said == f"nmt: {wrong.message}\n"
+    assert (answer.status, answer.out) == (2, "")
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize("wrong", DEEP_IN_A_CORPUS, ids=ids(DEEP_IN_A_CORPUS))
+def test_what_is_wrong_deep_in_a_corpus_leaves_nothing_to_train_from(
+    wrong: Wrong, here: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9. The tasks of preparing run in this process instead of on Ray."""
+    monkeypatch.setattr("nmt.jobs.session.connect", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr("nmt.jobs.prepare.run_on_ray", run_here)
+    change(here, wrong.files)
+    before = contents(here)
+    answer = nmt(wrong.command)
+    assert answer.err.replace(f"{here}/", "") == f"nmt: {wrong.message}\n"
+    assert (answer.status, answer.out) == (2, "")
+    prepared = here / "prepared"
+    after = {path: data for path, data in contents(here).items() if path != prepared}
+    assert {path: data for path, data in after.items() if prepared not in path.parents} == before
+    assert nmt("train tiny.yaml name=new corpus.prepared=prepared/tiny").err == (
+        f"nmt: {prepared}/tiny: prepared in part only; run `nmt prepare` again: it goes on where "
+        "it stopped\n"
+    )

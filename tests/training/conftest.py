@@ -1,0 +1,53 @@
+"""The toy experiment, and the runs of it that take several processes: all done once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from toy_runs import Run, go, go_on_gloo, write_toy
+
+from nmt.config import Experiment, load_experiment
+
+ON_GLOO = [
+    Run("two", num_workers=2),
+    Run("two-again", num_workers=2),
+    Run("three", num_workers=3),
+    Run("two-stopped", num_workers=2, stop_after=7),
+    Run("two-stopped", num_workers=2),
+    Run("one-then-two", num_workers=2),
+    Run("skips", num_workers=2, overrides=["training.updates=6"], poisoned=[2]),
+    Run("fails", num_workers=2, overrides=["training.max_skipped=2"], poisoned=[1, 2]),
+]
+
+
+@pytest.fixture(scope="session")
+def toy_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The experiment file of a prepared toy corpus; runs go into the folder that it is in."""
+    return write_toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def toy(toy_file: Path) -> Experiment:
+    return load_experiment(toy_file)
+
+
+@pytest.fixture(scope="session")
+def one(toy_file: Path) -> Path:
+    """A run of one worker."""
+    go(toy_file, Run("one"))
+    return toy_file.parent / "one"
+
+
+@pytest.fixture(scope="session")
+def stopped(toy_file: Path) -> Path:
+    """A run of one worker that was stopped after 7 updates."""
+    go(toy_file, Run("one-stopped", stop_after=7))
+    return toy_file.parent / "one-stopped"
+
+
+@pytest.fixture(scope="session")
+def gloo(toy_file: Path, stopped: Path) -> Path:
+    """The folder in which the runs of ON_GLOO are."""
+    shutil.copytree(stopped, toy_file.parent / "one-then-two")
+    go_on_gloo(toy_file, ON_GLOO, num_processes=3)
+    return toy_file.parent

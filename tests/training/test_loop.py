@@ -1,0 +1,360 @@
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toy_runs import Run, corpus_of, go
+
+from nmt import checkpoint
+from nmt.batching.schedule import Schedule
+from nmt.checkpoint import TrainingState
+from nmt.config import Experiment, SubwordConfig, load_experiment
+from nmt.corpus.subword import Subword
+from nmt.errors import TrainingError
+from nmt.training.loop import Corpus, check_run, check_workers, seed_of, train
+from nmt.training.world import World
+
+OF_THE_CLOCK = {"time", "train_s", "eta_s", "src_tokens_per_s", "tgt_tokens_per_s"} | {
+    "data_wait_percent"
+}
+
+
+def end_of(run: Path) -> TrainingState:
+    return checkpoint.load_training_state(run)
+
+
+def tensors_of(run: Path) -> dict[str, Tensor]:
+    state = end_of(run)
+    assert state.average is not None
+    return {
+        **{f"weights/{name}": tensor for name, tensor in state.weights.items()},
+        **{f"average/{name}": tensor for name, tensor in state.average.items()},
+        **{f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()},
+    }
+
+
+def records_of(run: Path) -> list[dict[str, Any]]:
+    """Of metrics.jsonl, without what depends on the clock."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in OF_THE_CLOCK}
+        for line in lines
+    ]
+
+
+def counters_of(run: Path) -> dict[str, Any]:
+    counters = end_of(run).counters
+    since_log = {k: v for k, v in counters["since_log"].items() if not k.endswith("_s")}
+    return {k: v for k, v in counters.items() if k != "train_s"} | {"since_log": since_log}
+
+
+def rows_of(run: Path) -> dict[str, list[tuple[int, list[int]]]]:
+    """Number and pairs of the micro-batches of each update, of all workers."""
+    found: dict[str, list[Any]] = {}
+    for file in sorted(run.glob("seen-*.json")):
+        for update, parts in json.loads(file.read_text())["rows"].items():
+            found[update] = sorted([*found.get(update, []), *parts])
+    return found
+
+
+def assert_same(run: Path, other: Path) -> None:
+    """Bit for bit: what was learnt, what is counted, what was logged."""
+    ours, theirs = tensors_of(run), tensors_of(other)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    assert counters_of(run) == counters_of(other)
+    assert records_of(run) == records_of(other)
+
+
+def assert_near(run: Path, other: Path) -> None:
+    """Up to the order of floating-point sums."""
+    ours, theirs = end_of(run), end_of(other)
+    assert ours.update == theirs.update
+    assert ours.average is not None
+    assert theirs.average is not None
+    for name, tensor in ours.weights.items():
+        assert (tensor - theirs.weights[name]).abs().max() <= 1e-5, name
+    for name, tensor in ours.average.items():
+        assert (tensor - theirs.average[name]).abs().max() <= 1e-5, name
+
+
+# Several workers.
+
+
+@pytest.mark.parametrize("folder", ["two", "three"])
+def test_several_workers_train_the_model_of_one(one: Path, gloo: Path, folder: str) -> None:
+    """P3."""
+    assert end_of(one).update == 20
+    assert_near(one, gloo / folder)
+
+
+@pytest.mark.parametrize("folder", ["two", "three"])
+def test_an_update_has_the_same_pairs_for_several_workers(
+    one: Path, gloo: Path, folder: str
+) -> None:
+    """P2, P3."""
+    assert len(rows_of(one)) == 20
+    assert rows_of(gloo / folder) == rows_of(one)
+
+
+def test_the_same_number_of_workers_trains_bit_for_bit(gloo: Path) -> None:
+    """P3."""
+    assert_same(gloo / "two", gloo / "two-again")
+
+
+def test_several_workers_log_what_one_logs(one: Path, gloo: Path) -> None:
+    """P3."""
+    for ours, theirs in zip(records_of(one), records_of(gloo / "three"), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            expected = pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
+            assert theirs[name] == expected, name
+
+
+# Stopped and resumed.
+
+
+def test_a_run_is_stopped_in_the_middle_of_an_epoch(toy: Experiment, stopped: Path) -> None:
+    shards = corpus_of(toy).shards
+    schedule = Schedule(shards.src_lengths, shards.tgt_lengths, toy.batching, toy.seed)
+    assert end_of(stopped).update == 7
+    assert 7 % schedule.updates_per_epoch != 0
+    assert schedule.updates_per_epoch < 20
+
+
+def test_resumed_is_never_interrupted(toy_file: Path, one: Path, stopped: Path) -> None:
+    """P4."""
+    run = toy_file.parent / "one-resumed"
+    shutil.copytree(stopped, run)
+    why, progress = go(toy_file, Run(run.name))
+    assert (why, progress.update) == ("finished", 20)
+    assert_same(one, run)
+
+
+def test_two_workers_resumed_are_never_interrupted(gloo: Path) -> None:
+    """P4."""
+    assert_same(gloo / "two", gloo / "two-stopped")
+
+
+def test_resuming_takes_another_number_of_workers(one: Path, gloo: Path) -> None:
+    """P4."""
+    assert_near(one, gloo / "one-then-two")
+
+
+def test_a_stop_is_told_and_leaves_a_checkpoint(toy_file: Path) -> None:
+    told: list[int] = []
+    lines: list[str] = []
+    experiment = load_experiment(toy_file)
+    run = toy_file.parent / "told"
+
+    def at_update(done: int) -> bool:
+        told.append(done)
+        return done == 3
+
+    why, _ = train(experiment, corpus_of(experiment), World(), run, lines.append, at_update)
+    assert why == "interrupted"
+    assert told == [1, 2, 3]
+    assert end_of(run).update == 3
+    assert re.fullmatch(
+        r"interrupted after 3 of 20 updates, \d+\.\d minutes of training", lines[-1]
+    )
+
+
+def test_the_first_line_says_what_is_trained_on_what(toy: Experiment, tmp_path: Path) -> None:
+    """P11."""
+    lines: list[str] = []
+    short = toy.model_copy(
+        update={"batching": toy.batching.model_copy(update={"max_length": 12, "window": 100})}
+    )
+    train(short, corpus_of(toy), World(), tmp_path, lines.append, lambda update: True)
+    assert re.fullmatch(
+        r"[\d,]+ parameters, fp32, 1 worker on cpu; \d+ pairs, \d+ longer ones left out; "
+        r"\d+ updates an epoch, \d+\.\d epochs in all; from the start",
+        lines[0],
+    )
+
+
+def test_a_run_that_is_over_stays_as_it_is(toy_file: Path, one: Path) -> None:
+    run = toy_file.parent / "over"
+    shutil.copytree(one, run)
+    why, progress = go(toy_file, Run(run.name))
+    assert (why, progress.update) == ("finished", 20)
+    assert_same(one, run)
+
+
+def test_resuming_falls_back_where_the_newest_checkpoint_is_damaged(
+    toy_file: Path, one: Path
+) -> None:
+    """P5."""
+    run = toy_file.parent / "damaged"
+    shutil.copytree(one, run)
+    newest = checkpoint.bundles(run)[-1]
+    assert newest.name == "update-00000020"
+    (newest / "weights.safetensors").write_bytes(b"not what was written")
+    check_run(load_experiment(toy_file), run)
+    go(toy_file, Run(run.name))
+    assert rows_of(run).keys() == {str(number) for number in range(10, 20)}
+    assert_same(one, run)
+
+
+def test_more_updates_can_be_asked_for_later(toy_file: Path, one: Path) -> None:
+    run = toy_file.parent / "longer"
+    shutil.copytree(one, run)
+    longer = ["training.updates=22"]
+    check_run(load_experiment(toy_file, longer), run)
+    _, progress = go(toy_file, Run(run.name, overrides=longer))
+    assert progress.update == 22
+
+
+# Early stopping.
+
+
+def test_training_stops_after_validations_without_a_gain(toy_file: Path) -> None:
+    # The weights hardly move, so that the second validation is the first one again.
+    overrides = ["training.learning_rate=1e-12", "training.patience=1", "training.validate_every=2"]
+    run = Run("early", overrides=[*overrides, "training.checkpoint_every=4"])
+    why, progress = go(toy_file, run)
+    assert (why, progress.update) == ("stopped early", 4)
+    assert (progress.best_update, progress.validations_without_gain) == (2, 1)
+    best = checkpoint.best(toy_file.parent / "early")
+    assert best is not None
+    assert best.name == "update-00000002"
+
+
+def test_a_run_that_stopped_early_does_not_go_on(toy_file: Path) -> None:
+    """P4."""
+    overrides = ["training.learning_rate=1e-12", "training.patience=1", "training.validate_every=2"]
+    run = Run("early-twice", overrides=[*overrides, "training.checkpoint_every=4"])
+    go(toy_file, run)
+    why, progress = go(toy_file, run)
+    assert (why, progress.update) == ("stopped early", 4)
+
+
+# Updates without a finite gradient.
+
+
+def test_an_update_without_a_finite_gradient_is_skipped_by_all(gloo: Path) -> None:
+    run = gloo / "skips"
+    skipped = [record for record in records_of(run) if record["kind"] == "skipped"]
+    pairs = sorted(row for _, rows in rows_of(run)["2"] for row in rows)
+    assert skipped == [{"kind": "skipped", "update": 3, "grad_norm": "inf", "pairs": pairs}]
+    assert counters_of(run)["num_skipped"] == 1
+    assert counters_of(run)["skipped_in_a_row"] == 0
+    steps = {name: t for name, t in end_of(run).optimizer.items() if name.startswith("step/")}
+    assert {step.item() for step in steps.values()} == {5}
+    assert all(tensor.isfinite().all() for tensor in tensors_of(run).values())
+
+
+def test_a_skipped_update_is_told(gloo: Path) -> None:
+    log = (gloo / "skips" / "train.log").read_text(encoding="utf-8")
+    pairs = sorted(row for _, rows in rows_of(gloo / "skips")["2"] for row in rows)
+    assert (
+        f"update 3 skipped: its gradient is not finite (inf); pairs {pairs[0]} to {pairs[-1]}, "
+        f"all {len(pairs)} in metrics.jsonl\n"
+    ) in log
+    assert "; 1 updates skipped\n" in log
+
+
+def test_metrics_are_json_though_updates_are_skipped(gloo: Path) -> None:
+    """P11."""
+    for line in (gloo / "skips" / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        json.loads(line, parse_constant=lambda constant: pytest.fail(constant))
+
+
+def test_a_run_ends_after_a_few_skipped_updates_in_a_row(gloo: Path) -> None:
+    """P9."""
+    for rank in (0, 1):
+        assert (gloo / "fails" / f"error-{rank}.txt").read_text() == (
+            "2 updates in a row had a gradient that is not finite, the last one update 3: lower "
+            "training.learning_rate (0.003) or use training.precision=fp32; the same command then "
+            "goes on from the last good checkpoint"
+        )
+
+
+def test_a_run_that_failed_does_not_say_that_it_finished(gloo: Path) -> None:
+    log = (gloo / "fails" / "train.log").read_text(encoding="utf-8")
+    assert "update 3 skipped" in log
+    assert "finished" not in log
+
+
+def test_what_a_failed_run_is_told_to_change_may_change(toy_file: Path, one: Path) -> None:
+    advice = ["training.learning_rate=0.001", "training.precision=bf16"]
+    check_run(load_experiment(toy_file, advice), one)
+
+
+# What is refused before the start.
+
+
+def test_too_many_workers_are_refused(toy: Experiment, tmp_path: Path) -> None:
+    """P9."""
+    expected = (
+        "4 workers cannot share updates of 3 micro-batches: ask for at most 3 workers, or set "
+        "batching.micro_batches=4 or more (a larger update)"
+    )
+    with pytest.raises(TrainingError) as error:
+        check_workers(toy, 4)
+    assert str(error.value) == expected
+    with pytest.raises(TrainingError) as error:
+        train(toy, corpus_of(toy), World(rank=3, size=4), tmp_path)
+    assert str(error.value) == expected
+
+
+def test_as_many_workers_as_micro_batches_are_fine(toy: Experiment) -> None:
+    check_workers(toy, 3)
+
+
+def test_a_run_does_not_go_on_with_another_model(toy_file: Path, one: Path) -> None:
+    """P9."""
+    with pytest.raises(TrainingError) as error:
+        check_run(load_experiment(toy_file, ["model.width=12"]), one)
+    assert str(error.value) == (
+        f"model.width is 12, but the run in {one} was begun with 8: give the experiment another "
+        "name, or set model.width=8 to go on with it"
+    )
+
+
+def test_the_way_back_is_what_a_person_can_type(toy_file: Path, one: Path) -> None:
+    """P9."""
+    with pytest.raises(TrainingError) as error:
+        check_run(load_experiment(toy_file, ["training.betas=[0.8,0.9]"]), one)
+    assert str(error.value).endswith("or set training.betas=[0.9, 0.98] to go on with it")
+
+
+def test_a_new_run_has_nothing_to_agree_with(toy: Experiment, tmp_path: Path) -> None:
+    check_run(toy, tmp_path)
+
+
+def test_a_run_does_not_go_on_with_another_vocabulary(toy_file: Path, one: Path) -> None:
+    run = toy_file.parent / "other-words"
+    shutil.copytree(one, run)
+    corpus = corpus_of(load_experiment(toy_file))
+    other = Corpus(corpus.shards, Subword.train(["other words"], SubwordConfig()), corpus.dev)
+    with pytest.raises(TrainingError) as error:
+        train(load_experiment(toy_file), other, World(), run)
+    assert str(error.value) == (
+        f"the vocabulary of {corpus.shards.folder} is not the one that the run in {run} was begun "
+        "with: give the experiment another name, or set corpus.prepared to the folder that it was "
+        "begun with"
+    )
+
+
+# Seeds.
+
+
+def test_each_micro_batch_has_a_seed_of_its_own(one: Path) -> None:
+    """P3."""
+    seeds = json.loads((one / "seen-0.json").read_text())["seeds"]
+    assert seeds == [seed_of(3, update, index) for update in range(20) for index in range(3)]
+
+
+def test_seeds_depend_on_all_three_numbers_and_on_nothing_else() -> None:
+    """P3, P4: an old run goes on with the dropout it began with."""
+    assert seed_of(1, 2, 3) == 1540937338477698060
+    numbers = [(1, 2, 3), (1, 3, 2), (2, 1, 3), (12, 3, 3), (1, 23, 3)]
+    assert len({seed_of(*of) for of in numbers}) == 5
+    assert all(0 <= seed_of(*of) < 2**63 for of in numbers)

@@ -1,0 +1,120 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nmt.training import loss
+from nmt.training.loss import cross_entropy
+
+NUM_TOKENS, WIDTH, VOCAB = 150, 8, 30
+
+
+def inputs(num_tokens: int = NUM_TOKENS) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(num_tokens, WIDTH, generator=generator).requires_grad_()
+    weight = torch.randn(VOCAB, WIDTH, generator=generator).requires_grad_()
+    return hidden, weight, torch.randint(0, VOCAB, (num_tokens,), generator=generator)
+
+
+def gradients_of(total: Tensor, *leaves: Tensor) -> list[Tensor]:
+    total.backward()
+    assert all(leaf.grad is not None for leaf in leaves)
+    return [leaf.grad for leaf in leaves if leaf.grad is not None]
+
+
+def assert_near(found: Tensor, expected: Tensor, rel: float) -> None:
+    assert (found - expected).abs().max() <= rel * expected.abs().max()
+
+
+# A chunk has 64 tokens at least: 150 tokens in chunks of 64, of 100 and of 150.
+@pytest.mark.parametrize("chunk_values", [1, 100 * VOCAB, 2**20])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_it_is_the_cross_entropy_of_torch(
+    smoothing: float, chunk_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(loss.CHUNK_VALUES, "cpu", chunk_values)
+    hidden, weight, targets = inputs()
+    sums = cross_entropy(hidden, weight, targets, smoothing, torch.float32)
+    found = gradients_of(sums.smoothed, hidden, weight)
+    hidden, weight, targets = inputs()
+    logits = hidden @ weight.T
+    whole = functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+    expected = gradients_of(whole, hidden, weight)
+    assert_near(sums.smoothed, whole, 1e-5)
+    assert_near(sums.nll, functional.cross_entropy(logits, targets, reduction="sum"), 1e-5)
+    for one, other in zip(found, expected, strict=True):
+        assert_near(one, other, 1e-5)
+
+
+def test_bf16_is_near_fp32_and_sums_in_fp32() -> None:
+    hidden, weight, targets = inputs()
+    low = hidden.detach().bfloat16().requires_grad_()
+    sums = cross_entropy(low, weight, targets, 0.1, torch.bfloat16)
+    found = gradients_of(sums.smoothed, low, weight)
+    assert (sums.smoothed.dtype, sums.nll.dtype) == (torch.float32, torch.float32)
+    assert [gradient.dtype for gradient in found] == [torch.bfloat16, torch.float32]
+    hidden, weight, targets = inputs()
+    whole = cross_entropy(hidden, weight, targets, 0.1, torch.float32)
+    expected = gradients_of(whole.smoothed, hidden, weight)
+    assert_near(sums.smoothed, whole.smoothed, 0.01)
+    for one, other in zip(found, expected, strict=True):
+        assert_near(one.float(), other, 0.03)
+
+
+def test_no_tokens_have_no_loss_and_gradients_of_0() -> None:
+    """P3: a worker without a share of an update takes part in it all the same."""
+    hidden, weight, targets = inputs(0)
+    sums = cross_entropy(hidden, weight, targets, 0.1, torch.float32)
+    assert (sums.smoothed.item(), sums.nll.item()) == (0, 0)
+    by_hidden, by_weight = gradients_of(sums.smoothed, hidden, weight)
+    assert by_hidden.shape == (0, WIDTH)
+    assert not by_weight.any()
+
+
+def test_gradients_scale_with_what_is_made_of_the_loss() -> None:
+    hidden, weight, targets = inputs()
+    once = gradients_of(cross_entropy(hidden, weight, targets, 0.1, torch.float32)[0], weight)
+    hidden, weight, targets = inputs()
+    sums = cross_entropy(hidden, weight, targets, 0.1, torch.float32)
+    thrice = gradients_of(sums.smoothed * 3, weight)
+    assert torch.allclose(thrice[0], 3 * once[0])
+
+
+def test_only_the_smoothed_sum_is_learnt_from() -> None:
+    sums = cross_entropy(*inputs(), 0.1, torch.float32)
+    assert sums.smoothed.requires_grad
+    assert not sums.nll.requires_grad
+
+
+def test_values_are_the_same_without_gradients() -> None:
+    with_gradients = cross_entropy(*inputs(), 0.1, torch.float32)
+    with torch.no_grad():
+        without = cross_entropy(*inputs(), 0.1, torch.float32)
+    with torch.inference_mode():
+        inferred = cross_entropy(*inputs(), 0.1, torch.float32)
+    assert not without.smoothed.requires_grad
+    for sums in (without, inferred):
+        assert sums.smoothed.item() == with_gradients.smoothed.item()
+        assert sums.nll.item() == with_gradients.nll.item()
+
+
+def test_a_hopeless_token_has_a_finite_loss() -> None:
+    hidden = torch.tensor([[1000.0]]).requires_grad_()
+    weight = torch.tensor([[1.0], [-1.0]]).requires_grad_()
+    sums = cross_entropy(hidden, weight, torch.tensor([1]), 0.1, torch.float32)
+    assert sums.smoothed.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients_of(sums.smoothed, weight))
+
+
+def test_no_more_logits_than_a_chunk_stand_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(loss.CHUNK_VALUES, "cpu", 1)
+    shapes = []
+    softmax = Tensor.softmax
+
+    def watch(logits: Tensor, dim: int) -> Tensor:
+        shapes.append(tuple(logits.shape))
+        return softmax(logits, dim=dim)
+
+    monkeypatch.setattr(Tensor, "softmax", watch)
+    cross_entropy(*inputs(), 0.1, torch.float32)
+    assert shapes == [(64, VOCAB), (64, VOCAB), (22, VOCAB)]

@@ -1,0 +1,154 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from nmt.config import TrainingConfig
+from nmt.training.optimizer import (
+    learning_rate,
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+    update_average,
+)
+
+COSINE = TrainingConfig(
+    updates=110, learning_rate=1.0, warmup_updates=10, learning_rate_floor=0.1, schedule="cosine"
+)
+INVERSE_SQRT = COSINE.model_copy(update={"updates": 10_000, "schedule": "inverse_sqrt"})
+
+
+@pytest.mark.parametrize(
+    ("config", "update", "expected"),
+    [
+        (COSINE, 0, 0.1),  # the first of ten updates of warm-up
+        (COSINE, 4, 0.5),
+        (COSINE, 9, 1.0),  # the peak
+        (COSINE, 59, 0.55),  # half of the way down
+        (COSINE, 109, 0.1),  # the floor
+        (COSINE, 500, 0.1),
+        (INVERSE_SQRT, 0, 0.1),
+        (INVERSE_SQRT, 9, 1.0),
+        (INVERSE_SQRT, 39, 0.5),  # four times the updates, half of the rate
+        (INVERSE_SQRT, 999, 0.1),
+        (INVERSE_SQRT, 9_999, 0.1),  # the floor
+    ],
+)
+def test_learning_rate(config: TrainingConfig, update: int, expected: float) -> None:
+    assert learning_rate(update, config) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "inverse_sqrt"])
+def test_no_warm_up_starts_at_the_peak(schedule: str) -> None:
+    config = COSINE.model_copy(update={"warmup_updates": 0, "schedule": schedule})
+    assert learning_rate(0, config) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_all_updates_may_be_warm_up() -> None:
+    config = COSINE.model_copy(update={"updates": 10})
+    assert learning_rate(9, config) == 1.0
+
+
+@pytest.mark.parametrize("config", [COSINE, INVERSE_SQRT])
+def test_the_rate_rises_then_falls(config: TrainingConfig) -> None:
+    rates = [learning_rate(update, config) for update in range(110)]
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+
+
+def model_with_gradients(seed: int) -> nn.Linear:
+    torch.manual_seed(seed)
+    model = nn.Linear(3, 2)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return model
+
+
+def test_matrices_decay_and_vectors_do_not() -> None:
+    model = nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.bias.fill_(1.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    config = TrainingConfig(learning_rate=0.1, weight_decay=0.5)
+    make_optimizer(model, config).step()
+    assert model.weight.tolist() == [[pytest.approx(0.95)] * 2] * 2
+    assert model.bias.tolist() == [1.0, 1.0]
+
+
+def test_moments_come_back_bit_for_bit() -> None:
+    """P4."""
+    model = model_with_gradients(1)
+    optimizer = make_optimizer(model, TrainingConfig())
+    for _ in range(3):
+        optimizer.step()
+    twin = copy.deepcopy(model)
+    other = make_optimizer(twin, TrainingConfig())
+    load_optimizer_tensors(other, twin, optimizer_tensors(optimizer, model))
+    found = optimizer_tensors(other, twin)
+    for name, tensor in optimizer_tensors(optimizer, model).items():
+        assert torch.equal(found[name], tensor)
+        assert found[name].data_ptr() != tensor.data_ptr()
+
+
+def test_an_optimizer_that_is_loaded_goes_on_as_the_other_does() -> None:
+    """P4."""
+    model = model_with_gradients(2)
+    optimizer = make_optimizer(model, TrainingConfig())
+    optimizer.step()
+    twin = copy.deepcopy(model)
+    other = make_optimizer(twin, TrainingConfig())
+    load_optimizer_tensors(other, twin, optimizer_tensors(optimizer, model))
+    for one, its_twin in zip(model.parameters(), twin.parameters(), strict=True):
+        its_twin.grad = one.grad
+    optimizer.step()
+    other.step()
+    assert torch.equal(model.weight, twin.weight)
+    assert torch.equal(model.bias, twin.bias)
+
+
+def test_an_optimizer_that_never_stepped_has_nothing_to_keep() -> None:
+    model = model_with_gradients(3)
+    optimizer = make_optimizer(model, TrainingConfig())
+    assert optimizer_tensors(optimizer, model) == {}
+    load_optimizer_tensors(optimizer, model, {})
+    optimizer.step()
+
+
+def test_tensors_are_named_after_their_parameters() -> None:
+    model = model_with_gradients(4)
+    optimizer = make_optimizer(model, TrainingConfig())
+    optimizer.step()
+    assert sorted(optimizer_tensors(optimizer, model)) == [
+        "moment1/bias",
+        "moment1/weight",
+        "moment2/bias",
+        "moment2/weight",
+        "step/bias",
+        "step/weight",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("update", "decay"),
+    [(0, 0.1), (10, 11 / 20), (100_000, 0.9)],  # it grows to the one asked for
+)
+def test_the_average_moves_towards_the_weights(update: int, decay: float) -> None:
+    average, model = nn.Linear(1, 1), nn.Linear(1, 1)
+    nn.init.zeros_(average.weight)
+    nn.init.ones_(model.weight)
+    update_average(average, model, 0.9, update)
+    assert average.weight.item() == pytest.approx(1 - decay)
+    assert model.weight.item() == 1
+
+
+def test_the_average_of_weights_that_stay_is_these_weights() -> None:
+    model = nn.Linear(3, 3)
+    average = copy.deepcopy(model)
+    for update in range(5):
+        update_average(average, model, 0.999, update)
+    assert torch.equal(average.weight, model.weight)
+    assert math.isfinite(average.bias.sum().item())

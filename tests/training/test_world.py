@@ -1,0 +1,46 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from nmt.training.world import World
+
+
+def test_one_worker_agrees_with_itself() -> None:
+    world = World()
+    assert world.is_first
+    assert world.sum([1.0, 2.0]) == [1.0, 2.0]
+    assert world.any(True)
+    assert not world.any(False)
+    assert world.gather("mine") == ["mine"]
+
+
+def test_one_worker_has_nothing_to_share() -> None:
+    model = nn.Linear(1, 1)
+    assert World().wrap(model) is model
+
+
+@pytest.fixture
+def views(gloo: Path) -> list[dict[str, Any]]:
+    """How each of three workers sees them all."""
+    return [json.loads((gloo / f"world-{rank}.json").read_text()) for rank in range(3)]
+
+
+def test_one_worker_is_the_first(views: list[dict[str, Any]]) -> None:
+    assert [view["is_first"] for view in views] == [True, False, False]
+
+
+def test_all_workers_have_the_same_sums(views: list[dict[str, Any]]) -> None:
+    assert [view["sum"] for view in views] == [[3.0, 3.0]] * 3
+
+
+def test_one_flag_is_enough(views: list[dict[str, Any]]) -> None:
+    assert [view["any"] for view in views] == [[True, False]] * 3
+
+
+def test_all_workers_see_what_each_has(views: list[dict[str, Any]]) -> None:
+    """P10: sent as JSON."""
+    everything = [["ä" * rank, None, {"rank": rank}] for rank in range(3)]
+    assert [view["gather"] for view in views] == [everything] * 3

@@ -1,0 +1,206 @@
+"""Tiny training runs, in this process or in several: what the tests of training share."""
+
+import json
+import multiprocessing as std_multiprocessing
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+
+from nmt.batching.batch import Batch
+from nmt.batching.loader import Loader, MicroBatch
+from nmt.batching.schedule import Update
+from nmt.config import Experiment, load_experiment
+from nmt.corpus.prepare import check_prepared, prepare, read_dev
+from nmt.errors import NmtError
+from nmt.model import seq2seq
+from nmt.training import loop
+from nmt.training.learner import Learner
+from nmt.training.loop import Corpus, Progress, Why, train
+from nmt.training.loss import LossSums
+from nmt.training.validation import validate
+from nmt.training.world import World
+
+NOUNS = [("dog", "Hund"), ("cat", "Kater"), ("bird", "Vogel"), ("man", "Mann"), ("fish", "Fisch")]
+ADJECTIVES = [("red", "rote"), ("small", "kleine"), ("old", "alte")]
+VERBS = [("sleeps", "schläft"), ("sees the moon", "sieht den Mond"), ("laughs", "lacht")]
+PAIRS = [
+    (f"the {adjective} {noun} {verb}.", f"der {alt} {nomen} {tut}.")
+    for noun, nomen in NOUNS
+    for adjective, alt in ADJECTIVES
+    for verb, tut in VERBS
+]
+SETTINGS = """
+name: toy
+seed: 3
+corpus:
+  root: {folder}
+  prepared: {folder}/prepared
+  train: [{{name: train, src: train.en, tgt: train.de}}]
+  dev: {{name: dev, src: dev.en, tgt: dev.de}}
+  subword: {{vocab_size: 320}}
+batching: {{max_tokens: 60, max_length: 40, micro_batches: 3, window: 20}}
+model:
+  width: 8
+  heads: 2
+  encoder_layers: 1
+  decoder_layers: 2
+  ffn_width: 12
+  dropout: 0.2
+  embedding_dropout: 0.1
+  attention_dropout: 0.1
+  word_dropout: 0.1
+training:
+  updates: 20
+  warmup_updates: 5
+  ema_decay: 0.9
+  log_every: 4
+  validate_every: 10
+  checkpoint_every: 10
+decoding: {{max_length_ratio: 1, max_length_extra: 2}}
+"""
+TIMEOUT_S = 300
+"""A worker that waits longer for the others gives up: they went another way."""
+
+
+def write_toy(folder: Path) -> Path:
+    """Write and prepare the corpus; the experiment file."""
+    sets = {"train": [pair for pair in PAIRS if PAIRS.index(pair) % 9], "dev": PAIRS[::9]}
+    for name, pairs in sets.items():
+        for language, lines in zip(("en", "de"), zip(*pairs, strict=True), strict=True):
+            text = "".join(f"{line}\n" for line in lines)
+            (folder / f"{name}.{language}").write_text(text, encoding="utf-8")
+    file = folder / "toy.yaml"
+    file.write_text(SETTINGS.format(folder=folder), encoding="utf-8")
+    prepare(load_experiment(file))
+    return file
+
+
+def corpus_of(experiment: Experiment) -> Corpus:
+    shards, subword = check_prepared(experiment)
+    return Corpus(shards, subword, read_dev(experiment.prepared))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of `train`."""
+
+    folder: str
+    """Of the run, beside the experiment file."""
+    num_workers: int = 1
+    overrides: Sequence[str] = ()
+    stop_after: int | None = None
+    """Updates done after which somebody asks for a stop."""
+    poisoned: Collection[int] = ()
+    """Updates whose gradient is made infinite, at the first worker."""
+
+
+def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]:
+    """Train; each worker leaves the pairs and seeds that it trained with in seen-<rank>.json."""
+    world = world or World()
+    experiment = load_experiment(file, run.overrides)
+    run_dir = file.parent / run.folder
+    rows: dict[int, Any] = {}
+    seeds: list[int] = []
+
+    class RecordingLoader(Loader):
+        def __iter__(self) -> Iterator[tuple[Update, list[MicroBatch]]]:
+            for update, micro_batches in super().__iter__():
+                rows[update.number] = [(m.index, m.rows.tolist()) for m in micro_batches]
+                yield update, micro_batches
+
+    class PoisonedLearner(Learner):
+        number = 0
+
+        def backward(self, batch: Batch, num_tgt_tokens: int, is_my_last: bool) -> LossSums:
+            seeds.append(torch.initial_seed())
+            weight = self.model.output_weight
+            if self.number in run.poisoned and world.is_first and weight.grad is None:
+                weight.grad = torch.full_like(weight, torch.inf)
+            return super().backward(batch, num_tgt_tokens, is_my_last)
+
+        def step(self, number: int) -> float:
+            self.number = number + 1
+            return super().step(number)
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(loop, "Loader", RecordingLoader))
+        stack.enter_context(mock.patch.object(loop, "Learner", PoisonedLearner))
+        ended = train(
+            experiment,
+            corpus_of(experiment),
+            world,
+            run_dir,
+            at_update=lambda done: done == run.stop_after,
+        )
+    seen = {"rows": rows, "seeds": seeds}
+    (run_dir / f"seen-{world.rank}.json").write_text(json.dumps(seen))
+    return ended
+
+
+def go_on_gloo(file: Path, runs: Sequence[Run], num_processes: int) -> None:
+    """Do runs one after the other, each in as many of the processes as it has workers.
+
+    An error that is for people goes to error-<rank>.txt in the folder of the run. At the end all
+    processes tell in world-<rank>.json how they see each other.
+    """
+    # Forked from a server that has imported what takes long: seconds for each process otherwise.
+    heavy = ["torch._dynamo", "torch.utils.tensorboard", "sacrebleu", "pyarrow"]
+    std_multiprocessing.get_context("forkserver").set_forkserver_preload(heavy)
+    arguments = (file, tuple(runs), num_processes)
+    multiprocessing.start_processes(
+        _process, arguments, nprocs=num_processes, start_method="forkserver"
+    )
+
+
+def _process(rank: int, file: Path, runs: Sequence[Run], num_processes: int) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    for number, run in enumerate(runs):
+        if rank < run.num_workers:
+            world = _meet(file.parent / f"store-{number}", rank, run.num_workers)
+            try:
+                go(file, run, world)
+            except NmtError as error:
+                (file.parent / run.folder / f"error-{rank}.txt").write_text(str(error))
+            dist.destroy_process_group()
+    world = _meet(file.parent / "store", rank, num_processes)
+    (file.parent / f"world-{rank}.json").write_text(json.dumps(_views(file, world)))
+    dist.destroy_process_group()
+
+
+def _meet(store: Path, rank: int, size: int) -> World:
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{store}",
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=TIMEOUT_S),
+    )
+    return World.of_process_group(torch.device("cpu"), TIMEOUT_S)
+
+
+def _views(file: Path, world: World) -> dict[str, Any]:
+    return {
+        "is_first": world.is_first,
+        "sum": world.sum([1.0, float(world.rank)]),
+        "any": [world.any(world.rank == 1), world.any(False)],
+        "gather": world.gather(["ä" * world.rank, None, {"rank": world.rank}]),
+        "validation": asdict(validate_untrained(file, world)),
+    }
+
+
+def validate_untrained(file: Path, world: World) -> Any:
+    experiment = load_experiment(file)
+    corpus = corpus_of(experiment)
+    torch.manual_seed(1)
+    model = seq2seq.build(experiment.model, corpus.subword.num_pieces).eval()
+    return validate(model, corpus.subword, experiment, corpus.dev, world)
