@@ -76,7 +76,7 @@ def _train(experiment: Experiment, storage: Path, **cluster: object) -> Path:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two runs' newest checkpoints are equal bit for bit, optimizer and average included."""
+    """Whether two runs' newest checkpoints are equal bit for bit, optimizer and average too."""
     a, b = (checkpoint.load_training_state(path) for path in (one, other))
     pairs = [(a.weights, b.weights), (a.average or {}, b.average or {}), (a.optimizer, b.optimizer)]
     return a.update == b.update and all(
