@@ -5,6 +5,7 @@ return inside a line can never shift the two sides of a corpus against each othe
 return of CRLF and a byte order mark at the start of a file are taken off, and nothing else.
 """
 
+import errno
 import gzip
 import lzma
 import os
@@ -103,7 +104,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that becomes `path` when the block ends well, and is removed if it does not.
 
     Raises:
-        DataError: there is no folder to write to, or writing is not allowed.
+        DataError: there is no folder to write to, writing is not allowed, or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     if path.is_dir():
@@ -120,6 +121,12 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(
+            f"{path}: cannot be written: {os.strerror(error.errno)}; make room and try again"
+        ) from None
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()

@@ -219,7 +219,8 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
     }
     _check_dropped(by_corpus, corpus.cleaning.max_dropped)
     kept = {key: tally.kept for key, tally in by_chunk.items()}
-    sample = Sample(work, chunks, kept, num_parts, corpus.subword.max_sentences // 2)
+    max_pairs = max(1, corpus.subword.max_sentences // 2)
+    sample = Sample(work, chunks, kept, num_parts, max_pairs)
     learn: Task = (learn_subwords, (work.parent, sample, corpus.subword))
     learnt = stages.run("subwords", {"all": learn})["all"]
     names = ["dev", *(f"tests/{text.name}" for text in corpus.tests)]

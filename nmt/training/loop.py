@@ -130,7 +130,7 @@ def train(
             norm = learner.step(update.number)
             meter.end_update(norm)
             progress.update = done = update.number + 1
-            _watch(norm, update, micro_batches, progress, experiment, world, journal)
+            _watch(norm, update, progress, experiment, journal)
 
             is_last = done == settings.updates
             if done % settings.log_every == 0 or is_last:
@@ -245,17 +245,15 @@ def _resume(learner: Learner, corpus: Corpus, world: World, run_dir: Path) -> Pr
         )
     state = checkpoint.load_training_state(folder)
     learner.load(state, folder)
-    since_log = Totals(**state.counters.pop("since_log"))
+    since_log = Totals(**state.counters.pop("since_log", {}))
     return Progress(**state.counters, since_log=since_log)
 
 
 def _watch(
     norm: float,
     update: Update,
-    micro_batches: list[MicroBatch],
     progress: Progress,
     experiment: Experiment,
-    world: World,
     journal: Journal | None,
 ) -> None:
     """Count an update that was skipped, name its pairs, and stop the run after a few in a row."""

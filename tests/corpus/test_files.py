@@ -1,5 +1,6 @@
 """Bytes in and out: every way a file can be wrong, and every way it can be packed."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -229,6 +230,21 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
         f"{tmp_path}/no/file: cannot be written: No such file or directory; "
         "check the folder and who may write to it"
     )
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """P9."""
+
+    def fill(path: Path) -> None:
+        with replacing(path):
+            raise OSError(errno.ENOSPC, "Error writing bytes to file")
+
+    with pytest.raises(DataError) as caught:
+        fill(tmp_path / "file")
+    assert str(caught.value) == (
+        f"{tmp_path}/file: cannot be written: No space left on device; make room and try again"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_our_own_packed_files_keep_every_byte(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ training:
   checkpoint_every: 10
 decoding: {{max_length_ratio: 1, max_length_extra: 2}}
 """
-TIMEOUT_S = 300
+TIMEOUT_S = 120
 """A worker that waits longer for the others gives up: they went another way."""
 
 
