@@ -1,8 +1,10 @@
 # Two commands do all the set-up: `make demo` and `make test`.
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p) 2>/dev/null)))
+IS_FIT := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c '$(IS_FIT)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check clean
 
 demo: .venv/.installed
 	$(BIN)/nmt demo
@@ -16,8 +18,8 @@ check: .venv/.installed-dev
 	$(BIN)/mypy
 
 .venv/.installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
-	  { echo "nmt needs Python 3.11 to 3.13; found '$(PYTHON)': make PYTHON=/path/to/python3.11"; exit 2; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(IS_FIT)' || \
+	  { echo "nmt needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable .
 	@touch $@

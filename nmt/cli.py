@@ -5,7 +5,6 @@ Rooms are imported inside the verbs that need them, so that `nmt --help` does no
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmt.errors import ConfigError, DataError
-from nmt.verbs import Verbs, again, program, search_options
+from nmt.verbs import Verbs, again, program, search_options, shown
 
 if TYPE_CHECKING:
     from nmt.checkpoint import Bundle
@@ -67,7 +66,7 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
             console.say(f"2/4 preparing it: cleaning, subwords, Arrow shards in {config.prepared}/")
             _prepare(config, cluster, console)
             console.say(f"3/4 training an LSTM translation model with {cluster.workers} workers")
-            run = Path(os.path.relpath(_train(config, cluster, console)))
+            run = shown(_train(config, cluster, console))
         console.say("4/4 translating test sentences that have combinations never seen in training")
         bundle = _load_bundle(run)
         translator, folder = _translator(bundle), results.folder_of(bundle.path)
@@ -113,7 +112,7 @@ def train(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> N
 
     settings = _load(experiment, cluster, overrides)
     with Console() as console:
-        run = os.path.relpath(_train(*settings, console))
+        run = shown(_train(*settings, console))
         console.say(f"to score it on its test sets: {program()} evaluate {run}")
 
 

@@ -125,3 +125,9 @@ def _refuse(error: NmtError | click.UsageError) -> NoReturn:
 def _nearest(word: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {matches[0]}?" if matches else f"; known here: {', '.join(known)}"
+
+
+def shown(path: Path) -> Path:
+    """A path as a person would type it: relative where it lies below the current folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -30,7 +30,7 @@ from nmt.training.world import World
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
 """Tells glibc to keep freed memory, up to 1 GB, and not to map blocks of less than 32 MiB singly:
-on a CPU each update frees and wants the same again, and the page faults took a sixth of the time."""
+on a CPU each update frees and wants the same again; page faults took a sixth of the time."""
 POLL_S = 0.3
 """Seconds between two looks at what the workers say."""
 
