@@ -46,7 +46,10 @@ class World:
         if self.size == 1:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+        # Our buffers are constants: sending them round before each forward would be waiting alone.
+        return DistributedDataParallel(
+            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up at any worker; all workers must ask."""
