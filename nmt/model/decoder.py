@@ -15,10 +15,6 @@ from nmt.model.attention import AdditiveAttention, MultiHeadAttention
 from nmt.model.layers import FeedForward, drop
 from nmt.model.lstm import LSTM
 
-SOURCE_MULTIPLE = 16
-"""Source positions are padded to a multiple of this in decoding, so that sums over them use the
-same vector lanes whatever the longest sentence of the batch is (P7)."""
-
 
 @dataclass(frozen=True)
 class Memory:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config import ModelConfig
-from nmt.model.decoder import SOURCE_MULTIPLE, DecoderState, Memory, make_decoder
+from nmt.model.decoder import DecoderState, Memory, make_decoder
 from nmt.model.encoder import make_encoder
 from nmt.model.layers import drop, drop_words
 
@@ -77,8 +77,7 @@ class Seq2Seq(nn.Module):
 
     def encode(self, src: Tensor, src_lengths: Tensor) -> Memory:
         """Read B sources, [B, S] with `src_lengths` real tokens each, once for a whole search."""
-        missing = -src.size(1) % SOURCE_MULTIPLE
-        return self._remember(nn.functional.pad(src, (0, missing)), src_lengths)
+        return self._remember(src, src_lengths)
 
     def start(self, memory: Memory, beam: int) -> DecoderState:
         """The state of R = B * beam hypotheses before their first token.

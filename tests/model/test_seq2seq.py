@@ -77,13 +77,6 @@ def test_forward_gives_the_real_positions_alone() -> None:
     assert torch.equal(model(SRC, SRC_LENGTHS, TGT_IN, REAL), every[:5])
 
 
-def test_sources_are_padded_to_a_multiple_of_16_in_decoding() -> None:
-    """P7."""
-    model = make("multi_head")
-    assert model.encode(SRC, SRC_LENGTHS).is_pad.shape == (2, 16)
-    assert model.encode(torch.full((1, 17), 3), torch.tensor([17])).is_pad.shape == (1, 32)
-
-
 def test_hypotheses_start_alike() -> None:
     model = make("multi_head")
     memory = model.encode(SRC, SRC_LENGTHS)
