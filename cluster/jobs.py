@@ -19,7 +19,9 @@ from typing import Any
 
 from dashboard import Say
 
-from nmt.config import Cluster, Experiment, dump
+from nmt.config.cluster import Cluster
+from nmt.config.experiment import Experiment
+from nmt.config.files import dump
 from nmt.errors import ConfigError, NmtError
 
 ROOT = Path(__file__).resolve().parents[1]

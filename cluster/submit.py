@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dashboard import ANSWER_S, address_of, connect, speaking_to
 from jobs import ENDED, absolute, check, find, plan, state, stop_s, submit
 
-from nmt import cli, verbs
-from nmt.config import load_cluster, load_experiment, split_overrides
+from nmt.cli import main as cli
+from nmt.cli import verbs
+from nmt.config.files import load_cluster, load_experiment, split_overrides
 from nmt.errors import ConfigError, NmtError
 
 VERBS = ("train", "prepare", "evaluate", "translate")

@@ -1,5 +1,5 @@
 """`python -m nmt` is `nmt`."""
 
-from nmt.cli import main
+from nmt.cli.main import main
 
 main()

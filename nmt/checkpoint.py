@@ -33,8 +33,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nmt import config
-from nmt.config import Experiment
+from nmt.config import files as config
+from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.errors import BundleError, ConfigError, DataError
 from nmt.model import seq2seq

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
-from nmt.config import Experiment
+from nmt.config.experiment import Experiment
+
+# Before torch is imported: on cores that others use too, two threads wait for each other, 10x.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -88,7 +91,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The run has checkpoints after 30 and 60 updates. To change something, work on a copy: `here`.
     """
-    from nmt.config import load_experiment
+    from nmt.config.files import load_experiment
     from nmt.corpus.prepare import check_prepared, prepare, read_dev
     from nmt.training.loop import Corpus, train
     from nmt.training.world import World
@@ -134,7 +137,7 @@ def nmt(
     capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Answer]:
     """Calls `nmt ARGUMENTS`, separated by spaces, in this process."""
-    from nmt.cli import main
+    from nmt.cli.main import main
 
     def call(arguments: str, stdin: bytes = b"") -> Answer:
         monkeypatch.setattr(sys, "argv", ["nmt", *arguments.split()])

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nmt import checkpoint
 from nmt.checkpoint import TrainingState
-from nmt.config import CorpusConfig, Experiment, ModelConfig, ParallelText, SubwordConfig
+from nmt.config.experiment import CorpusConfig, Experiment, ModelConfig, ParallelText, SubwordConfig
 from nmt.corpus.subword import Subword
 from nmt.errors import BundleError
 from nmt.model import seq2seq

@@ -18,8 +18,8 @@ import pytest
 import zstandard
 
 from nmt import checkpoint
-from nmt.cli import main
-from nmt.config import load_experiment
+from nmt.cli.main import main
+from nmt.config.files import load_experiment
 from nmt.evaluation import scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -347,7 +347,7 @@ def test_the_metrics_by_default_are_those_of_the_scores() -> None:
 
 def test_help_waits_for_neither_torch_nor_ray() -> None:
     code = (
-        "import sys\nfrom nmt.cli import main\n"
+        "import sys\nfrom nmt.cli.main import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
         "print(*{'torch', 'ray', 'pydantic', 'sacrebleu'} & sys.modules.keys(), file=sys.stderr)"
     )

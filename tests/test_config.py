@@ -5,18 +5,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nmt.config import (
-    Cluster,
-    Experiment,
-    Settings,
+from nmt.config.cluster import Cluster
+from nmt.config.experiment import Experiment
+from nmt.config.explain import explain
+from nmt.config.files import (
     differences,
     dump,
-    explain,
     load_cluster,
     load_experiment,
     parse,
     split_overrides,
 )
+from nmt.config.settings import Settings
 from nmt.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -27,23 +27,22 @@ FLOORS = {
     "evaluation": 6,
     "training": 7,
     "jobs": 8,
-    "verbs": 9,
-    "cli": 10,
-    "__main__": 11,
+    "cli": 9,
+    "__main__": 10,
 }
 DOORS = {
-    "yaml": ("nmt/config.py",),
-    "pydantic": ("nmt/config.py",),
+    "yaml": ("nmt/config/",),
+    "pydantic": ("nmt/config/",),
     "tokenizers": ("nmt/corpus/subword.py",),
     "pyarrow": ("nmt/corpus/shards.py",),
     "zstandard": ("nmt/corpus/files.py",),
     "sacrebleu": ("nmt/evaluation/",),
     "safetensors": ("nmt/checkpoint.py",),
     "ray": ("nmt/jobs/", "cluster/"),
-    "click": ("nmt/cli.py", "nmt/verbs.py", "cluster/", "tools/"),
+    "click": ("nmt/cli/", "cluster/", "tools/"),
     "tqdm": ("nmt/console.py",),
 }
-NO_TORCH = ("nmt/errors.py", "nmt/config.py", "nmt/console.py", "nmt/corpus/", "tools/")
+NO_TORCH = ("nmt/errors.py", "nmt/config/", "nmt/console.py", "nmt/corpus/", "tools/")
 FORBIDDEN_IMPORTS = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 FORBIDDEN_CALLS = (
     "eval",
@@ -228,12 +227,14 @@ def test_every_room_is_there() -> None:
 GOOD = {
     "nmt/__init__.py": '"""Nmt."""\n',
     "nmt/errors.py": "",
-    "nmt/config.py": "import yaml\nfrom nmt.errors import NmtError\n",
+    "nmt/config/__init__.py": '"""Settings."""\n',
+    "nmt/config/files.py": "import yaml\nfrom nmt.errors import NmtError\n",
     "nmt/model/__init__.py": '"""The network."""\n',
-    "nmt/model/lstm.py": "import torch\nfrom nmt import config\n",
+    "nmt/model/lstm.py": "import torch\nfrom nmt.config import files\n",
     "nmt/model/seq2seq.py": "from nmt.model import lstm\nx = yaml.safe_load('')\nm.eval()\n",
-    "nmt/cli.py": "import nmt\ndef f():\n    from nmt.model.seq2seq import Seq2Seq\n",
-    "cluster/submit.py": "import ray\nfrom nmt.cli import main\nrun(command, shell=False)\n",
+    "nmt/cli/__init__.py": '"""Verbs."""\n',
+    "nmt/cli/main.py": "import nmt\ndef f():\n    from nmt.model.seq2seq import Seq2Seq\n",
+    "cluster/submit.py": "import ray\nfrom nmt.cli.main import main\nrun(command, shell=False)\n",
 }
 
 
@@ -253,29 +254,29 @@ def test_a_good_house_has_no_complaints(tmp_path: Path) -> None:
     ("path", "text", "complaint"),
     [
         (
-            "nmt/config.py",
+            "nmt/config/files.py",
             "from nmt.model.lstm import LSTM",
-            "nmt/config.py (floor 1) imports nmt.model.lstm (floor 3)",
+            "nmt/config/files.py (floor 1) imports nmt.model.lstm (floor 3)",
         ),
         (
-            "nmt/config.py",
+            "nmt/config/files.py",
             "def f():\n    import nmt.model.seq2seq as s",
-            "nmt/config.py (floor 1) imports nmt.model.seq2seq (floor 3)",
+            "nmt/config/files.py (floor 1) imports nmt.model.seq2seq (floor 3)",
         ),
         (
-            "nmt/config.py",
-            "if TYPE_CHECKING:\n    from nmt import cli",
-            "nmt/config.py (floor 1) imports nmt.cli (floor 10)",
+            "nmt/config/files.py",
+            "if TYPE_CHECKING:\n    from nmt.cli import main",
+            "nmt/config/files.py (floor 1) imports nmt.cli.main (floor 9)",
         ),
         (
             "nmt/model/lstm.py",
-            "from ..cli import main",
-            "nmt/model/lstm.py (floor 3) imports nmt.cli (floor 10)",
+            "from ..cli.main import main",
+            "nmt/model/lstm.py (floor 3) imports nmt.cli.main (floor 9)",
         ),
         (
             "nmt/console.py",
-            "import nmt.config",
-            "nmt/console.py (floor 1) imports nmt.config (floor 1)",
+            "import nmt.config.files",
+            "nmt/console.py (floor 1) imports nmt.config.files (floor 1)",
         ),
         (
             "nmt/model/lstm.py",
@@ -289,7 +290,7 @@ def test_a_good_house_has_no_complaints(tmp_path: Path) -> None:
             "def f():\n    from ray.train import report",
             "nmt/model/lstm.py imports ray",
         ),
-        ("nmt/config.py", "from torch.nn import Module", "nmt/config.py imports torch"),
+        ("nmt/config/files.py", "from torch.nn import Module", "nmt/config/files.py imports torch"),
         (
             "nmt/model/lstm.py",
             "from . import seq2seq",
@@ -298,11 +299,15 @@ def test_a_good_house_has_no_complaints(tmp_path: Path) -> None:
         ("nmt/model/lstm.py", "import pickle as p", "nmt/model/lstm.py imports pickle"),
         ("nmt/model/lstm.py", "x = eval('1')", "nmt/model/lstm.py, line 1: calls eval"),
         (
-            "nmt/config.py",
+            "nmt/config/files.py",
             "from yaml import load as l\nl(x)",
-            "nmt/config.py, line 2: calls yaml.load",
+            "nmt/config/files.py, line 2: calls yaml.load",
         ),
-        ("nmt/config.py", "import os\nos.system('')", "nmt/config.py, line 2: calls os.system"),
+        (
+            "nmt/config/files.py",
+            "import os\nos.system('')",
+            "nmt/config/files.py, line 2: calls os.system",
+        ),
         (
             "nmt/model/lstm.py",
             "import torch as t\nt.load(x)",

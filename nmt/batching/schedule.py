@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nmt.config import BatchingConfig
+from nmt.config.experiment import BatchingConfig
 from nmt.errors import DataError
 
 Rows = npt.NDArray[np.int64]

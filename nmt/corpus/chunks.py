@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nmt.config import CleaningConfig, ParallelText, SubwordConfig
+from nmt.config.experiment import CleaningConfig, ParallelText, SubwordConfig
 from nmt.corpus import clean
 from nmt.corpus.files import read_blocks, read_packed, replacing, split_lines, write_packed
 from nmt.corpus.shards import FileInfo, ShardWriter, file_info

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nmt.config import CleaningConfig
+from nmt.config.experiment import CleaningConfig
 from nmt.corpus.text import compose, tidy
 
 REASONS = ("invalid_utf8", "empty", "no_letters", "max_chars", "max_ratio", "copies", "duplicates")

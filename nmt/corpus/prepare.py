@@ -31,7 +31,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from nmt.config import Experiment, ParallelText
+from nmt.config.experiment import Experiment, ParallelText
 from nmt.corpus import clean
 from nmt.corpus.chunks import (
     TOKENIZER,

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from nmt.config import CleaningConfig, ParallelText
+from nmt.config.experiment import CleaningConfig, ParallelText
 from nmt.corpus.files import Source, name_of, packing, read_blocks, replacing, split_lines
 from nmt.errors import DataError
 

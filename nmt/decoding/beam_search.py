@@ -25,7 +25,7 @@ from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from nmt.config import DecodingConfig
+from nmt.config.experiment import DecodingConfig
 from nmt.corpus.subword import BOS, EOS, PAD
 
 SENTENCES = 4

@@ -13,7 +13,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from nmt.config import Experiment
+from nmt.config.experiment import Experiment
 from nmt.corpus.subword import EOS, Subword
 from nmt.corpus.text import normalise
 from nmt.decoding.beam_search import SENTENCES, Hypothesis, padded_length, search

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from nmt.config import Experiment
+from nmt.config.experiment import Experiment
 from nmt.corpus.prepare import prepare
 from nmt.corpus.shards import Manifest
 from nmt.corpus.work import Progress, no_progress

@@ -20,7 +20,8 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from nmt import checkpoint
-from nmt.config import Cluster, Experiment
+from nmt.config.cluster import Cluster
+from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.corpus.prepare import check_prepared, read_dev
 from nmt.errors import NmtError, TrainingError

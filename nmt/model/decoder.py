@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nmt.config import ModelConfig
+from nmt.config.experiment import ModelConfig
 from nmt.model.attention import AdditiveAttention, MultiHeadAttention
 from nmt.model.layers import FeedForward, drop
 from nmt.model.lstm import LSTM

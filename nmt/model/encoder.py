@@ -5,7 +5,7 @@ Shapes: B sentences, S source positions, D width.
 
 from torch import Tensor, nn
 
-from nmt.config import ModelConfig
+from nmt.config.experiment import ModelConfig
 from nmt.model.layers import FeedForward, drop
 from nmt.model.lstm import LSTM, BiLSTM, reversal_of
 

@@ -6,7 +6,7 @@ Shapes: B sentences, T positions, D width, F hidden width.
 import torch
 from torch import Tensor, nn
 
-from nmt.config import ModelConfig
+from nmt.config.experiment import ModelConfig
 
 
 def drop(x: Tensor, share: float, is_training: bool) -> Tensor:

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nmt.config import ModelConfig
+from nmt.config.experiment import ModelConfig
 from nmt.model.decoder import DecoderState, Memory, make_decoder
 from nmt.model.encoder import make_encoder
 from nmt.model.layers import drop, drop_words

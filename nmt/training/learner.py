@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nmt.batching.batch import Batch
 from nmt.checkpoint import TrainingState, load_weights
-from nmt.config import Experiment
+from nmt.config.experiment import Experiment
 from nmt.model.seq2seq import Seq2Seq, build, num_parameters
 from nmt.training.loss import LossSums, cross_entropy
 from nmt.training.optimizer import (

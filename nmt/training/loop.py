@@ -21,7 +21,8 @@ import torch
 from nmt import checkpoint
 from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Schedule, Update
-from nmt.config import Experiment, differences
+from nmt.config.experiment import Experiment
+from nmt.config.files import differences
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
 from nmt.errors import TrainingError

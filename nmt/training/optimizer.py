@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from nmt.config import TrainingConfig
+from nmt.config.experiment import TrainingConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from nmt.batching.batch import make_batch
-from nmt.config import Experiment
+from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.corpus.text import normalise
 from nmt.decoding.translator import Translator

@@ -8,7 +8,7 @@ import pytest
 
 from nmt.batching.loader import Loader
 from nmt.batching.schedule import Schedule
-from nmt.config import BatchingConfig
+from nmt.config.experiment import BatchingConfig
 from nmt.corpus.subword import EOS
 
 SCHEDULE = Schedule(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.batching.schedule import Schedule, Update
-from nmt.config import BatchingConfig
+from nmt.config.experiment import BatchingConfig
 from nmt.errors import DataError
 
 Lengths = npt.NDArray[np.int64]

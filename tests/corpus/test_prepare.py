@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nmt.config import Experiment
+from nmt.config.experiment import Experiment
 from nmt.corpus import prepare as prepare_module
 from nmt.corpus.prepare import (
     check_prepared,
@@ -646,7 +646,7 @@ def broken(shared_data: Path, tmp_path: Path, case: str) -> Experiment:
 
 PEAK = """
 import sys
-from nmt.config import Experiment
+from nmt.config.experiment import Experiment
 from nmt.corpus.prepare import prepare
 prepare(Experiment.model_validate_json(sys.stdin.read()))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))

@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.config import CleaningConfig, ParallelText
+from nmt.config.experiment import CleaningConfig, ParallelText
 from nmt.corpus.text import (
     EncodingCheck,
     normalise,

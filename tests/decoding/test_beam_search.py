@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nmt.config import DecodingConfig, ModelConfig
+from nmt.config.experiment import DecodingConfig, ModelConfig
 from nmt.corpus.subword import BOS, EOS, PAD
 from nmt.decoding import beam_search
 from nmt.decoding.beam_search import Hypothesis, best_continuations, padded_length, search

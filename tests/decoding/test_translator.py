@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nmt.config import Experiment, ModelConfig, SubwordConfig
+from nmt.config.experiment import Experiment, ModelConfig, SubwordConfig
 from nmt.corpus.subword import EOS, FIRST_BYTE, Subword
 from nmt.decoding import translator
 from nmt.decoding.translator import Translation, Translator, plan_batches

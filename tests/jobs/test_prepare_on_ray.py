@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from nmt.config import Experiment
+from nmt.config.experiment import Experiment
 from nmt.corpus.prepare import prepare
 from nmt.errors import DataError
 from nmt.jobs.prepare import prepare_on_ray, run_on_ray

@@ -13,18 +13,18 @@ import ray
 import torch
 
 from nmt import checkpoint
-from nmt.config import (
+from nmt.config.cluster import Cluster
+from nmt.config.experiment import (
     BatchingConfig,
     CleaningConfig,
-    Cluster,
     CorpusConfig,
     Experiment,
     ModelConfig,
     ParallelText,
     SubwordConfig,
     TrainingConfig,
-    dump,
 )
+from nmt.config.files import dump
 from nmt.console import Console
 from nmt.corpus.prepare import prepare
 from nmt.errors import TrainingError

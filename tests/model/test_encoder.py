@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nmt.config import ModelConfig
+from nmt.config.experiment import ModelConfig
 from nmt.model.encoder import EncoderBlock, GnmtEncoder, ResidualEncoder, make_encoder
 
 LENGTHS = torch.tensor([4, 2])

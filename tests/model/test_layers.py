@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nmt.config import ModelConfig
+from nmt.config.experiment import ModelConfig
 from nmt.model.layers import FeedForward, drop, drop_words, keep_mask
 
 

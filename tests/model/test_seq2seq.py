@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.config import ModelConfig
+from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS
 from nmt.model import seq2seq
 from nmt.model.seq2seq import Seq2Seq, num_parameters

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from toy_runs import Run, go, go_on_gloo, write_toy
 
-from nmt.config import Experiment, load_experiment
+from nmt.config.experiment import Experiment
+from nmt.config.files import load_experiment
 
 ON_GLOO = [
     Run("two", num_workers=2),

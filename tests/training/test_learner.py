@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nmt.batching.batch import make_batch
 from nmt.checkpoint import TrainingState
-from nmt.config import Experiment
+from nmt.config.experiment import Experiment
 from nmt.errors import BundleError
 from nmt.training.learner import Learner
 from nmt.training.world import World

@@ -12,7 +12,8 @@ from toy_runs import Run, corpus_of, go
 from nmt import checkpoint
 from nmt.batching.schedule import Schedule
 from nmt.checkpoint import TrainingState
-from nmt.config import Experiment, SubwordConfig, load_experiment
+from nmt.config.experiment import Experiment, SubwordConfig
+from nmt.config.files import load_experiment
 from nmt.corpus.subword import Subword
 from nmt.errors import TrainingError
 from nmt.training.loop import Corpus, check_run, check_workers, seed_of, train

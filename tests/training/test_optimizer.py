@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from nmt.config import TrainingConfig
+from nmt.config.experiment import TrainingConfig
 from nmt.training.optimizer import (
     learning_rate,
     load_optimizer_tensors,

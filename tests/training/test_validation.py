@@ -6,7 +6,7 @@ import torch
 from toy_runs import corpus_of, validate_untrained
 
 from nmt.batching.batch import make_batch
-from nmt.config import Experiment
+from nmt.config.experiment import Experiment
 from nmt.evaluation.scores import bleu
 from nmt.model import seq2seq
 from nmt.training.validation import Validation

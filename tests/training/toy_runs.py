@@ -18,7 +18,8 @@ from torch import multiprocessing
 from nmt.batching.batch import Batch
 from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Update
-from nmt.config import Experiment, load_experiment
+from nmt.config.experiment import Experiment
+from nmt.config.files import load_experiment
 from nmt.corpus.prepare import check_prepared, prepare, read_dev
 from nmt.errors import NmtError
 from nmt.model import seq2seq

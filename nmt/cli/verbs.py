@@ -1,6 +1,6 @@
 """How a command line is read: verbs, numbers, and one line for what is wrong with it.
 
-The verbs themselves are in `nmt.cli`, those that are sent to a cluster in `cluster/submit.py`.
+Verbs that are sent to a cluster are in `cluster/submit.py`.
 """
 
 import difflib

@@ -1,0 +1,1 @@
+"""`nmt VERB ...`: argument parsing and printing; the work is done in the rooms below."""

@@ -1,0 +1,28 @@
+"""The program `nmt`: its verbs in the order in which people need them.
+
+Logs and progress go to standard error, results (translations, scores, settings) to standard output.
+Rooms are imported inside the verbs that need them, so that `nmt --help` does not wait for torch.
+"""
+
+import click
+
+from nmt.cli.demo import demo
+from nmt.cli.evaluate import evaluate
+from nmt.cli.settings import config
+from nmt.cli.train import average, prepare, train
+from nmt.cli.translate import translate
+from nmt.cli.verbs import Verbs
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="nmt")
+def main() -> None:
+    """Train LSTM translation models on Ray, translate with them, and score them.
+
+    Settings stand in a YAML file for what to train and one for where. Any of them can be set on the
+    command line: section.key=value for the experiment, cluster.key=value for the cluster.
+    """
+
+
+for _verb in (demo, prepare, train, translate, evaluate, average, config):
+    main.add_command(_verb)

@@ -1,0 +1,61 @@
+"""A trained model on a command line: loading it, telling which it is, translating with it."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nmt.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from nmt.checkpoint import Bundle
+    from nmt.decoding.translator import Translator
+
+
+def load_bundle(run: Path) -> "Bundle":
+    from nmt import checkpoint
+
+    return checkpoint.load(run)
+
+
+def about(bundle: "Bundle") -> str:
+    """Which weights these are, and how good they were on the dev set, in one line."""
+    info = bundle.info
+    mean = f"the mean of {len(info.averaged)} checkpoints, " if info.averaged else ""
+    bleu = "its dev BLEU is not known"
+    if info.bleu is not None:
+        bleu = f"dev BLEU {info.bleu:.2f}, {info.bleu_signature}"
+    return f"{bundle.path}: {mean}update {info.update:,}, {bleu}"
+
+
+def make_translator(
+    bundle: "Bundle", device: str | None = None, threads: int | None = None, **how: Any
+) -> "Translator":
+    import torch
+
+    from nmt.decoding.translator import Translator
+
+    if device not in (None, "cpu", "cuda"):
+        raise ConfigError("--device", device, "it must be cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device", device, "torch finds no GPU here: say cpu, or leave it out")
+    if threads:
+        torch.set_num_threads(threads)
+    keys = {"batch": "batch_sentences"}
+    update = {keys.get(key, key): value for key, value in how.items() if value is not None}
+    decoding = bundle.experiment.decoding.model_copy(update=update)
+    experiment = bundle.experiment.model_copy(update={"decoding": decoding})
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Translator(bundle.model(), bundle.subword, experiment, device=place)
+
+
+def check_inputs(files: Iterable[str]) -> None:
+    """Raise DataError for a file that is not there, before anything slow is done."""
+    for file in files:
+        if not Path(file).exists():
+            raise DataError(f"{file}: there is no such file; check its name and where you are")
+
+
+def pace(num_lines: int, started: float) -> str:
+    seconds = max(time.monotonic() - started, 1e-9)
+    return f"{num_lines:,} lines translated in {seconds:.1f} s, {num_lines / seconds:,.1f} lines/s"

@@ -1,0 +1,94 @@
+"""`nmt prepare`, `nmt train` and `nmt average`: from raw text to a trained model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nmt.cli.models import about
+from nmt.cli.settings import (
+    chatter_of,
+    check_folder,
+    cluster_option,
+    experiment_argument,
+    load_settings,
+    overrides_argument,
+)
+from nmt.cli.verbs import again, program, shown
+
+if TYPE_CHECKING:
+    from nmt.config.cluster import Cluster
+    from nmt.config.experiment import Experiment
+    from nmt.console import Console
+
+
+@click.command()
+@experiment_argument
+@overrides_argument
+@cluster_option
+def prepare(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
+    """Clean a corpus, learn its subwords, write shards to train from."""
+    from nmt.console import Console
+
+    settings = load_settings(experiment, cluster, overrides)
+    with Console() as console:
+        prepare_corpus(*settings, console)
+
+
+@click.command()
+@experiment_argument
+@overrides_argument
+@cluster_option
+def train(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
+    """Train a model, or go on where its run was stopped."""
+    from nmt.console import Console
+
+    settings = load_settings(experiment, cluster, overrides)
+    with Console() as console:
+        run = shown(train_model(*settings, console))
+        console.say(f"to score it on its test sets: {program()} evaluate {run}")
+
+
+@click.command()
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
+@click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the model goes.")
+def average(bundles: tuple[str, ...], output: str) -> None:
+    """Write a model that is the mean of several checkpoints."""
+    from nmt import checkpoint
+
+    made = checkpoint.average([Path(name) for name in bundles], Path(output))
+    click.echo(about(made), err=True)
+
+
+def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Console") -> None:
+    from nmt.corpus.prepare import check_raw, folder_of, is_prepared, prepare, summary
+
+    if is_prepared(experiment):
+        manifest = prepare(experiment)
+        console.say(f"{folder_of(experiment)} is prepared already")
+    else:
+        check_raw(experiment)
+        check_folder("corpus.prepared", folder_of(experiment))
+        from nmt.jobs.prepare import prepare_on_ray
+        from nmt.jobs.session import connect
+
+        try:
+            with connect(cluster.workers, chatter_of(experiment)):
+                manifest = prepare_on_ray(experiment, console.progress)
+        except KeyboardInterrupt:
+            console.say(f"to go on with what is left to prepare: {again()}")
+            raise
+        console.clear()
+    for line in summary(manifest):
+        console.say(line)
+
+
+def train_model(experiment: "Experiment", cluster: "Cluster", console: "Console") -> Path:
+    from nmt.jobs.train import run_dir_of, train_on_ray
+
+    check_folder("cluster.storage", run_dir_of(experiment, cluster))
+    ended = train_on_ray(experiment, cluster, console)
+    if ended.why == "interrupted":
+        console.say(f"to go on after update {ended.update:,}: {again()}")
+        raise KeyboardInterrupt
+    return run_dir_of(experiment, cluster)

@@ -1,0 +1,278 @@
+"""The experiment file: what to train, the same on a laptop and on eight nodes.
+
+A key is set on the command line as `section.key=value`; values are YAML.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nmt.config.settings import (
+    Fraction,
+    Name,
+    NaturalFloat,
+    NaturalInt,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    Share,
+    check_folder,
+)
+from nmt.errors import ConfigError
+
+
+class ParallelText(Settings):
+    """One corpus of pairs: two line-parallel files, or one TSV file."""
+
+    name: Name
+    """What logs, tallies and shards call it."""
+    src: str = ""
+    """File of the source side below corpus.root: UTF-8, a segment a line; plain, .gz, .xz, .zst."""
+    tgt: str = ""
+    """File of the target side, parallel to src line by line."""
+    tsv: str = ""
+    """Instead of src and tgt: a file of source, tab, target; further columns are not read."""
+
+    def check(self) -> None:
+        if bool(self.tsv) == bool(self.src or self.tgt) or bool(self.src) != bool(self.tgt):
+            raise ConfigError.saying(
+                f"corpus {self.name!r} needs either both src and tgt or tsv alone: "
+                f"src is {self.src!r}, tgt is {self.tgt!r}, tsv is {self.tsv!r}"
+            )
+
+
+class CleaningConfig(Settings):
+    """Which pairs are dropped or mended before training, each rule with a switch and a tally."""
+
+    nfc: bool = True
+    """Mend: write every character in its composed form (Unicode NFC)."""
+    control_characters: bool = True
+    """Mend: control characters, odd separators, runs of spaces to a space, invisible ones away."""
+    invalid_utf8: bool = True
+    """Drop pairs with bytes that are not UTF-8; off: the first such line is an error."""
+    empty: bool = True
+    """Drop pairs with nothing on one side."""
+    no_letters: bool = True
+    """Drop pairs without a letter on one side."""
+    copies: bool = True
+    """Drop pairs whose two sides are the same."""
+    duplicates: bool = True
+    """Drop pairs that stood before, in any corpus of the experiment."""
+    max_chars: NaturalInt = 2000
+    """Drop pairs with more characters than this on one side; 0: no limit."""
+    max_ratio: NaturalFloat = 4.0
+    """Most times the characters of the shorter side that the longer may have; 0: no limit."""
+    ratio_slack: NaturalInt = 20
+    """Characters added to both sides before max_ratio compares them: short pairs vary more."""
+    max_dropped: Share = 0.5
+    """Largest share of pairs that cleaning may drop before `nmt prepare` stops and asks."""
+
+
+class SubwordConfig(Settings):
+    """The joint subword vocabulary of both languages."""
+
+    kind: Literal["bpe", "unigram"] = "bpe"
+    """Byte-pair encoding (Sennrich et al. 2016) or a unigram language model (Kudo 2018)."""
+    vocab_size: Annotated[int, Field(ge=300, le=65535, strict=True)] = 8000
+    """Pieces in all, with 3 special ones and 256 bytes for what no piece covers."""
+    max_sentences: PositiveInt = 2_000_000
+    """Most lines, of both sides, that the vocabulary is learnt from; of more, an even sample."""
+
+
+class CorpusConfig(Settings):
+    """Text in: where it lies, how it is cleaned and cut into subwords."""
+
+    src: Name = "en"
+    """Source language, ISO 639-1."""
+    tgt: Name = "de"
+    """Target language, ISO 639-1."""
+    root: str = "."
+    """Folder that the file names below start from."""
+    train: Annotated[list[ParallelText], Field(min_length=1)]
+    """Corpora to train on."""
+    dev: ParallelText
+    """Pairs that validation translates; never cleaned."""
+    tests: list[ParallelText] = []
+    """Test sets that `nmt evaluate` scores by default; never cleaned."""
+    prepared: str = ""
+    """Folder that `nmt prepare` writes and `nmt train` reads; empty: prepared/<name>."""
+    shard_pairs: PositiveInt = 100_000
+    """Lines in one chunk of work and pairs, at most, in one shard."""
+    cleaning: CleaningConfig = CleaningConfig()
+    """Which pairs are dropped or mended."""
+    subword: SubwordConfig = SubwordConfig()
+    """How text is cut into tokens."""
+
+    def check(self) -> None:
+        names = [text.name for text in self.train]
+        if len(set(names)) < len(names):
+            raise ConfigError("corpus.train", names, "each corpus needs a name of its own")
+        tests = [text.name for text in self.tests]
+        if len(set(tests)) < len(tests):
+            raise ConfigError("corpus.tests", tests, "each test set needs a name of its own")
+        check_folder("corpus.root", self.root)
+        check_folder("corpus.prepared", self.prepared)
+
+
+class BatchingConfig(Settings):
+    """How pairs become micro-batches and updates."""
+
+    max_tokens: PositiveInt = 1024
+    """Most tokens of the longer side in one micro-batch, padding counted."""
+    micro_batches: PositiveInt = 2
+    """Micro-batches in one update, all workers together; the most workers a run can use."""
+    max_length: PositiveInt = 128
+    """Most tokens of a pair's longer side, EOS counted; longer pairs are counted and left out."""
+    window: PositiveInt = 10_000
+    """Pairs shuffled together, then sorted by length: a larger one pads less and mixes less."""
+
+    def check(self) -> None:
+        if self.max_length > self.max_tokens:
+            limit = f"set batching.max_tokens ({self.max_tokens}) or less"
+            rule = f"no micro-batch could hold such a pair: {limit}"
+            raise ConfigError("batching.max_length", self.max_length, rule)
+
+
+class ModelConfig(Settings):
+    """The network."""
+
+    preset: Literal["residual", "gnmt"] = "residual"
+    """residual: LSTM blocks with attention in each of the decoder. gnmt: the shape of GNMT v2."""
+    width: PositiveInt = 128
+    """Size of embeddings, block outputs and LSTM states."""
+    encoder_layers: PositiveInt = 3
+    """Encoder blocks (residual), or LSTM layers of which the first is bidirectional (gnmt)."""
+    decoder_layers: PositiveInt = 3
+    """Decoder blocks (residual) or LSTM layers (gnmt)."""
+    ffn_width: NaturalInt = 256
+    """Hidden size of the feed-forward part of a block; 0: blocks without one. Not used by gnmt."""
+    attention: Literal["multi_head", "additive"] = "multi_head"
+    """Dot products in heads (Vaswani et al. 2017) or additive scores (Bahdanau et al. 2015)."""
+    heads: PositiveInt = 4
+    """Heads of multi_head attention."""
+    tie_embeddings: bool = True
+    """One matrix for both embeddings and, but in gnmt, the output layer."""
+    dropout: Fraction = 0.2
+    """Share of values dropped from what a block adds (gnmt: from what an LSTM layer reads)."""
+    embedding_dropout: Fraction = 0.1
+    """Share of values dropped from embedded tokens."""
+    attention_dropout: Fraction = 0.0
+    """Share of attention weights dropped."""
+    word_dropout: Fraction = 0.0
+    """Share of source and of target input tokens whose whole embedding is dropped."""
+
+    def check(self) -> None:
+        if self.preset == "residual" and self.width % 2:
+            raise ConfigError(
+                "model.width", self.width, "it must be even: each encoder direction has half of it"
+            )
+        if self.preset == "residual" and self.attention == "multi_head" and self.width % self.heads:
+            raise ConfigError(
+                "model.width", self.width, f"it must be a multiple of model.heads ({self.heads})"
+            )
+        if self.preset == "gnmt" and self.attention != "additive":
+            raise ConfigError(
+                "model.attention",
+                self.attention,
+                "the gnmt preset is defined with additive attention",
+            )
+        if self.preset == "gnmt" and min(self.encoder_layers, self.decoder_layers) < 2:
+            layers = f"{self.encoder_layers} and {self.decoder_layers}"
+            raise ConfigError(
+                "model.encoder_layers and decoder_layers", layers, "the gnmt preset needs 2 or more"
+            )
+
+
+class TrainingConfig(Settings):
+    """How the weights are learnt."""
+
+    updates: PositiveInt = 10_000
+    """Optimizer steps in all."""
+    learning_rate: PositiveFloat = 3e-3
+    """Highest learning rate, reached after warm-up."""
+    warmup_updates: NaturalInt = 500
+    """Updates over which the learning rate rises linearly from 0."""
+    schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
+    """How it falls after warm-up: half a cosine down to the last update, or as 1/sqrt(update)."""
+    learning_rate_floor: Share = 0.01
+    """Lowest learning rate after warm-up, as a share of the highest."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    """Decay of AdamW's first and second moment."""
+    epsilon: PositiveFloat = 1e-8
+    """AdamW's guard against division by zero."""
+    weight_decay: NaturalFloat = 0.01
+    """Decoupled weight decay of matrices; biases and norms have none."""
+    clip_norm: NaturalFloat = 1.0
+    """Largest norm of the gradient of an update; 0: not clipped."""
+    label_smoothing: Fraction = 0.1
+    """Share of each target's probability spread over the vocabulary (Szegedy et al. 2016)."""
+    ema_decay: Fraction = 0.999
+    """Decay, an update, of the moving average of the weights, which translates; 0: no average."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Numbers of forward and backward; weights, optimizer and loss sums are always fp32."""
+    log_every: PositiveInt = 50
+    """Updates between two log lines."""
+    validate_every: PositiveInt = 500
+    """Updates between two translations of the dev set; the last update has one too."""
+    checkpoint_every: PositiveInt = 500
+    """Updates between two checkpoints; the last update has one too."""
+    keep_last: PositiveInt = 2
+    """Newest checkpoints that are kept, besides the best on dev BLEU."""
+    patience: NaturalInt = 0
+    """Validations in a row without a better dev BLEU after which training stops; 0: never."""
+    max_skipped: PositiveInt = 5
+    """Updates in a row with a loss or gradient that is not finite after which the run stops."""
+
+    def check(self) -> None:
+        if self.warmup_updates > self.updates:
+            rule = f"training has fewer updates ({self.updates})"
+            raise ConfigError("training.warmup_updates", self.warmup_updates, rule)
+        if (
+            self.patience
+            and self.validate_every % self.checkpoint_every
+            and self.checkpoint_every % self.validate_every
+        ):
+            other = f"checkpoint_every ({self.checkpoint_every})"
+            rule = f"with early stopping one of it and {other} must divide the other"
+            raise ConfigError("training.validate_every", self.validate_every, rule)
+
+
+class DecodingConfig(Settings):
+    """How a translation is searched for."""
+
+    beam: PositiveInt = 5
+    """Hypotheses kept at each step; 1: greedy."""
+    length_penalty: NaturalFloat = 1.0
+    """Exponent alpha of the GNMT length penalty ((5 + length) / 6)^alpha; 0: none."""
+    max_length_ratio: PositiveFloat = 2.0
+    """Longest translation, in tokens for each source token."""
+    max_length_extra: NaturalInt = 20
+    """Tokens that any translation may have beyond max_length_ratio."""
+    batch_sentences: PositiveInt = 64
+    """Sentences translated together; speed and memory alone, never the result."""
+    validation_beam: PositiveInt = 1
+    """Beam of the validations during training."""
+
+
+class Experiment(Settings):
+    """What to train: the same file on a laptop and on eight nodes."""
+
+    name: Name
+    """Name of the run: it is stored in <storage>/<name>, and the same name goes on where it was."""
+    seed: NaturalInt = 1
+    """Seed of everything random: initial weights, order of pairs, dropout."""
+    corpus: CorpusConfig
+    """Text in."""
+    batching: BatchingConfig = BatchingConfig()
+    """How pairs become micro-batches and updates."""
+    model: ModelConfig = ModelConfig()
+    """The network."""
+    training: TrainingConfig = TrainingConfig()
+    """How the weights are learnt."""
+    decoding: DecodingConfig = DecodingConfig()
+    """How a translation is searched for."""
+
+    @property
+    def prepared(self) -> str:
+        """Folder of the prepared corpus."""
+        return self.corpus.prepared or f"prepared/{self.name}"

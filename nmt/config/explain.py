@@ -1,0 +1,76 @@
+"""What a setting means: its docstring, its type, its limits and its default."""
+
+import json
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from nmt.config.cluster import Cluster
+from nmt.config.experiment import Experiment
+from nmt.config.messages import hint_of, section_in
+from nmt.config.settings import Settings
+from nmt.errors import ConfigError
+
+
+def explain(key: str) -> str:
+    """What a key means, its type and its default; of a section, that of all its keys.
+
+    Raises:
+        ConfigError: there is no such key.
+    """
+    is_cluster = key.partition(".")[0] == "cluster"
+    kind: Any = Cluster if is_cluster else Experiment
+    if key == "cluster":
+        return _explain_section(Cluster, "cluster.")
+    parts = key.split(".")
+    field = None
+    for depth in range(is_cluster, len(parts)):
+        part, section = parts[depth], section_in(kind)
+        if section is None or part not in section.model_fields:
+            nearest = hint_of(part, list(section.model_fields) if section else [], parts[:depth])
+            raise ConfigError.saying(f"{key!r} is not a setting{nearest}")
+        field = section.model_fields[part]
+        kind = field.annotation
+    assert field is not None
+    text = _explain_field(key, field)
+    section = section_in(kind)
+    return text if section is None else f"{text}\n{_explain_section(section, f'{key}.')}"
+
+
+def _explain_section(section: type[Settings], prefix: str) -> str:
+    return "\n".join(
+        _explain_field(prefix + name, field) for name, field in section.model_fields.items()
+    )
+
+
+def _explain_field(key: str, field: FieldInfo) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    limits = [
+        f"{sign} {getattr(limit, name)}"
+        for limit in field.metadata
+        for name, sign in signs.items()
+        if hasattr(limit, name)
+    ]
+    facts = ", ".join([_kind_of(field.annotation), *limits])
+    if field.is_required():
+        facts += "; required"
+    elif not isinstance(field.default, Settings):
+        facts += f"; default {json.dumps(field.default)}"
+    return f"{key}: {field.description}  [{facts}]"
+
+
+def _kind_of(annotation: Any) -> str:
+    """A type, for people."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(inner)
+    if origin is Annotated:
+        return _kind_of(inner[0])
+    if origin is list:
+        return f"[{_kind_of(inner[0])}, ...]"
+    if origin is tuple:
+        return f"[{', '.join(map(_kind_of, inner))}]"
+    if origin is dict:
+        return ": ".join(map(_kind_of, inner))
+    names = {bool: "true | false", int: "whole number", float: "number", str: "text"}
+    return names.get(annotation, "section")
