@@ -17,7 +17,8 @@ import click
 import pytest
 import zstandard
 
-from nmt import checkpoint
+from nmt.checkpoint.loading import load
+from nmt.checkpoint.run import bundles
 from nmt.cli.main import main
 from nmt.config.files import load_experiment
 from nmt.evaluation import scores
@@ -117,7 +118,7 @@ def test_the_file_that_a_link_leads_to_is_written(here: Path, nmt: Nmt) -> None:
 def test_the_checkpoint_and_its_dev_bleu_are_told_in_a_line(here: Path, nmt: Nmt) -> None:
     """P11."""
     [line] = nmt("translate runs/tiny -o out.de", TEXT.encode()).err.splitlines()[:1]
-    info = checkpoint.load(Path("runs/tiny")).info
+    info = load(Path("runs/tiny")).info
     assert line == (
         f"runs/tiny/checkpoints/update-00000060: update 60, dev BLEU {info.bleu:.2f}, "
         f"{info.bleu_signature}"
@@ -228,7 +229,7 @@ def test_what_was_translated_is_kept_and_the_reference_untouched(here: Path, nmt
     """P6."""
     Path("my.en").write_bytes(TEXT.encode().replace(b"\n", b"\r\n"))
     Path("my.de").write_text("1 ein  Hund .\n2\u00a0Katzen\n3 ja\n", encoding="utf-8")
-    answer = nmt(f"evaluate {checkpoint.bundles(Path('runs/tiny'))[0]} --src my.en --ref my.de")
+    answer = nmt(f"evaluate {bundles(Path('runs/tiny'))[0]} --src my.en --ref my.de")
     assert answer.out.startswith("my: 3 segments, tiny, checkpoint update-00000030\n")
     assert answer.err.splitlines()[-1] == "translations and scores: runs/tiny/evaluation/"
     kept = Path("runs/tiny/evaluation")
@@ -248,7 +249,7 @@ def test_options_of_the_search_reach_it(here: Path, nmt: Nmt) -> None:
 
 def test_an_average_translates_and_says_what_it_is(here: Path, nmt: Nmt) -> None:
     """P5, P11."""
-    first, second = map(str, checkpoint.bundles(Path("runs/tiny")))
+    first, second = map(str, bundles(Path("runs/tiny")))
     line = "mean: the mean of 2 checkpoints, update 60, its dev BLEU is not known\n"
     assert nmt(f"average {first} {second} -o mean").err == line
     answer = nmt("translate mean", TEXT.encode())

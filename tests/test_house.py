@@ -37,7 +37,7 @@ DOORS = {
     "pyarrow": ("nmt/corpus/shards.py",),
     "zstandard": ("nmt/corpus/files.py",),
     "sacrebleu": ("nmt/evaluation/",),
-    "safetensors": ("nmt/checkpoint.py",),
+    "safetensors": ("nmt/checkpoint/",),
     "ray": ("nmt/jobs/", "cluster/"),
     "click": ("nmt/cli/", "cluster/", "tools/"),
     "tqdm": ("nmt/console.py",),

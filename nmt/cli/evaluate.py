@@ -13,7 +13,7 @@ from nmt.cli.verbs import search_options
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nmt.checkpoint import Bundle
+    from nmt.checkpoint.loading import Bundle
     from nmt.console import Console
     from nmt.decoding.translator import Translator
     from nmt.evaluation.scores import Report

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from nmt.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from nmt.checkpoint import Bundle
+    from nmt.checkpoint.loading import Bundle
     from nmt.decoding.translator import Translator
 
 
 def load_bundle(run: Path) -> "Bundle":
-    from nmt import checkpoint
+    from nmt.checkpoint.loading import load
 
-    return checkpoint.load(run)
+    return load(run)
 
 
 def about(bundle: "Bundle") -> str:

@@ -54,9 +54,9 @@ def train(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> N
 @click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the model goes.")
 def average(bundles: tuple[str, ...], output: str) -> None:
     """Write a model that is the mean of several checkpoints."""
-    from nmt import checkpoint
+    from nmt.checkpoint.average import average as mean_of
 
-    made = checkpoint.average([Path(name) for name in bundles], Path(output))
+    made = mean_of([Path(name) for name in bundles], Path(output))
     click.echo(about(made), err=True)
 
 

@@ -19,7 +19,8 @@ import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from nmt import checkpoint
+from nmt.checkpoint.bundle import read_info
+from nmt.checkpoint.run import best, newest_good
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.console import Console
@@ -92,11 +93,11 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
 
 def finished(experiment: Experiment, run_dir: Path) -> Ended | None:
     """How a run ended that has had all its updates; None: it has not, or was not begun."""
-    newest = checkpoint.newest_good(run_dir)
-    if newest is None or checkpoint.read_info(newest).update < experiment.training.updates:
+    newest = newest_good(run_dir)
+    if newest is None or read_info(newest).update < experiment.training.updates:
         return None
-    best = checkpoint.read_info(checkpoint.best(run_dir) or newest)
-    return Ended("finished", checkpoint.read_info(newest).update, best.bleu, best.update)
+    judged = read_info(best(run_dir) or newest)
+    return Ended("finished", read_info(newest).update, judged.bleu, judged.update)
 
 
 def _trainer(experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: Any) -> TorchTrainer:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nmt.batching.batch import Batch
-from nmt.checkpoint import TrainingState, load_weights
+from nmt.checkpoint.bundle import TrainingState
+from nmt.checkpoint.loading import load_weights
 from nmt.config.experiment import Experiment
 from nmt.model.seq2seq import Seq2Seq, build, num_parameters
 from nmt.training.loss import LossSums, cross_entropy

@@ -18,9 +18,12 @@ from typing import Literal
 
 import torch
 
-from nmt import checkpoint
 from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Schedule, Update
+from nmt.checkpoint.bundle import TOKENIZER, read_info
+from nmt.checkpoint.loading import load, load_training_state
+from nmt.checkpoint.run import keep, newest_good
+from nmt.checkpoint.writing import save
 from nmt.config.experiment import Experiment
 from nmt.config.files import differences
 from nmt.corpus.shards import Shards
@@ -187,10 +190,10 @@ def check_workers(experiment: Experiment, num_workers: int) -> None:
 
 def check_run(experiment: Experiment, run_dir: Path) -> None:
     """Raise TrainingError where a run of this name was begun with settings that must not change."""
-    newest = checkpoint.newest_good(run_dir)
+    newest = newest_good(run_dir)
     if newest is None:
         return
-    begun = checkpoint.load(newest).experiment
+    begun = load(newest).experiment
     for key, was, now in differences(begun, experiment):
         if not key.startswith(MAY_CHANGE):
             raise TrainingError(
@@ -232,19 +235,19 @@ def _timed(loader: Loader) -> Iterator[tuple[Update, list[MicroBatch], float]]:
 
 def _resume(learner: Learner, corpus: Corpus, world: World, run_dir: Path) -> Progress:
     """Load the newest good checkpoint, as the first worker sees it, at all workers."""
-    newest = checkpoint.newest_good(run_dir) if world.is_first else None
+    newest = newest_good(run_dir) if world.is_first else None
     found = world.gather(str(newest or ""))[0]
     if not found:
         return Progress()
     folder = Path(found)
-    tokenizer = checkpoint.read_info(folder).files[checkpoint.TOKENIZER]
+    tokenizer = read_info(folder).files[TOKENIZER]
     if tokenizer.sha256 != corpus.subword.fingerprint:
         raise TrainingError(
             f"the vocabulary of {corpus.shards.folder} is not the one that the run in {run_dir} "
             "was begun with: give the experiment another name, or set corpus.prepared to the "
             "folder that it was begun with"
         )
-    state = checkpoint.load_training_state(folder)
+    state = load_training_state(folder)
     learner.load(state, folder)
     since_log = Totals(**state.counters.pop("since_log", {}))
     return Progress(**state.counters, since_log=since_log)
@@ -331,8 +334,8 @@ def _save(
     state = learner.state(progress.update, asdict(progress))
     bleu = validation.bleu if validation else None
     signature = validation.signature if validation else ""
-    checkpoint.save(run_dir, experiment, corpus.subword.to_json(), state, bleu, signature)
-    checkpoint.keep(run_dir, experiment.training.keep_last)
+    save(run_dir, experiment, corpus.subword.to_json(), state, bleu, signature)
+    keep(run_dir, experiment.training.keep_last)
 
 
 def _opening(

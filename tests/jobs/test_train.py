@@ -12,7 +12,8 @@ import pytest
 import ray
 import torch
 
-from nmt import checkpoint
+from nmt.checkpoint.loading import load_training_state
+from nmt.checkpoint.run import bundles
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import (
     BatchingConfig,
@@ -77,7 +78,7 @@ def _train(experiment: Experiment, storage: Path, **cluster: object) -> Path:
 
 def _same(one: Path, other: Path) -> bool:
     """Whether two runs' newest checkpoints are equal bit for bit, optimizer and average too."""
-    a, b = (checkpoint.load_training_state(path) for path in (one, other))
+    a, b = (load_training_state(path) for path in (one, other))
     pairs = [(a.weights, b.weights), (a.average or {}, b.average or {}), (a.optimizer, b.optimizer)]
     return a.update == b.update and all(
         x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x) for x, y in pairs
@@ -123,7 +124,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(
     _wait_for(lambda: (tmp_path / "tiny" / "checkpoints").exists(), process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
-    stopped_at = checkpoint.load_training_state(tmp_path / "tiny").update
+    stopped_at = load_training_state(tmp_path / "tiny").update
     assert process.returncode == 130
     assert 5 <= stopped_at < longer.training.updates
     assert "stopping after this update, with a checkpoint" in said
@@ -187,7 +188,7 @@ def _with(experiment: Experiment, **training: object) -> Experiment:
 def _kill_a_worker_after(run_dir: Path, update: int) -> None:
     """Kill the first worker once a checkpoint of that update or a later one is on disk."""
     deadline = time.monotonic() + 200
-    while not any(int(path.name[7:]) >= update for path in checkpoint.bundles(run_dir)):
+    while not any(int(path.name[7:]) >= update for path in bundles(run_dir)):
         assert time.monotonic() < deadline, "the run did not get that far"
         time.sleep(0.01)
     os.kill(_worker_pids(run_dir)[0], signal.SIGKILL)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmt.batching.batch import make_batch
-from nmt.checkpoint import TrainingState
+from nmt.checkpoint.bundle import TrainingState
 from nmt.config.experiment import Experiment
 from nmt.errors import BundleError
 from nmt.training.learner import Learner

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from toy_runs import Run, corpus_of, go
 
-from nmt import checkpoint
 from nmt.batching.schedule import Schedule
-from nmt.checkpoint import TrainingState
+from nmt.checkpoint.bundle import TrainingState
+from nmt.checkpoint.loading import load_training_state
+from nmt.checkpoint.run import best, bundles
 from nmt.config.experiment import Experiment, SubwordConfig
 from nmt.config.files import load_experiment
 from nmt.corpus.subword import Subword
@@ -25,7 +26,7 @@ OF_THE_CLOCK = {"time", "train_s", "eta_s", "src_tokens_per_s", "tgt_tokens_per_
 
 
 def end_of(run: Path) -> TrainingState:
-    return checkpoint.load_training_state(run)
+    return load_training_state(run)
 
 
 def tensors_of(run: Path) -> dict[str, Tensor]:
@@ -194,7 +195,7 @@ def test_resuming_falls_back_where_the_newest_checkpoint_is_damaged(
     """P5."""
     run = toy_file.parent / "damaged"
     shutil.copytree(one, run)
-    newest = checkpoint.bundles(run)[-1]
+    newest = bundles(run)[-1]
     assert newest.name == "update-00000020"
     (newest / "weights.safetensors").write_bytes(b"not what was written")
     check_run(load_experiment(toy_file), run)
@@ -222,9 +223,9 @@ def test_training_stops_after_validations_without_a_gain(toy_file: Path) -> None
     why, progress = go(toy_file, run)
     assert (why, progress.update) == ("stopped early", 4)
     assert (progress.best_update, progress.validations_without_gain) == (2, 1)
-    best = checkpoint.best(toy_file.parent / "early")
-    assert best is not None
-    assert best.name == "update-00000002"
+    found = best(toy_file.parent / "early")
+    assert found is not None
+    assert found.name == "update-00000002"
 
 
 def test_a_run_that_stopped_early_does_not_go_on(toy_file: Path) -> None:

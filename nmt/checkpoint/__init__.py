@@ -1,0 +1,1 @@
+"""Bundles: checkpoint directories that translate, go on training, and are refused when damaged."""

@@ -1,0 +1,188 @@
+"""What is written comes back, from a bundle of an old format too.
+
+`python tests/checkpoint/test_loading.py` writes the golden bundle anew; do that for a new
+format only.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from toy_bundles import (
+    EXPERIMENT,
+    GOLDEN,
+    MODEL,
+    SUBWORD,
+    assert_same,
+    files_below,
+    flip,
+    message_of,
+    save,
+    state,
+)
+
+from nmt.checkpoint import loading, writing
+from nmt.checkpoint.bundle import TrainingState, verify
+from nmt.checkpoint.loading import load, load_training_state, load_weights
+from nmt.model import seq2seq
+
+
+@pytest.mark.parametrize("has_average", [True, False])
+def test_training_state_comes_back_bit_for_bit(has_average: bool, tmp_path: Path) -> None:
+    """P4, P5."""
+    written = state(has_average=has_average)
+    found = load_training_state(save(tmp_path, has_average=has_average))
+    assert found.update == 500
+    assert found.counters == written.counters
+    assert_same(found.weights, written.weights)
+    assert_same(found.optimizer, written.optimizer)
+    if written.average is None:
+        assert found.average is None
+    else:
+        assert_same({name: found.average[name] for name in written.average}, written.average)
+
+
+def test_values_that_are_no_numbers_come_back(tmp_path: Path) -> None:
+    odd = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45])
+    written = TrainingState(1, {"a": odd}, None, {"empty": torch.zeros(0, 3)}, {})
+    folder = writing.save(tmp_path, EXPERIMENT, SUBWORD.to_json(), written)
+    found = load_training_state(folder)
+    assert found.weights["a"].view(torch.int32).tolist() == odd.view(torch.int32).tolist()
+    assert found.optimizer["empty"].shape == (0, 3)
+
+
+def test_the_average_translates_and_stays_tied(tmp_path: Path) -> None:
+    """P5."""
+    average = state().average
+    assert average is not None
+    model = load(save(tmp_path)).model()
+    assert_same(dict(model.named_parameters()), average)
+    assert model.tgt_embedding.weight is model.src_embedding.weight
+    assert not model.training
+
+
+def test_without_an_average_the_weights_translate_and_are_stored_once(tmp_path: Path) -> None:
+    folder = save(tmp_path, has_average=False)
+    assert_same(load(folder).model().state_dict(), state().weights)
+    assert "training/weights.safetensors" not in files_below(folder)
+
+
+def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
+    tied = torch.randn(1000, 100)
+    written = TrainingState(1, {"a": tied, "b": tied, "c": tied.clone()}, None, {}, {})
+    folder = writing.save(tmp_path, EXPERIMENT, SUBWORD.to_json(), written)
+    assert (folder / "weights.safetensors").stat().st_size < 2.1 * tied.nbytes
+    found = load_training_state(folder).weights
+    assert_same(found, written.weights)
+    assert found["a"] is found["b"]
+
+
+def test_an_averaged_tied_weight_stands_under_all_its_names(tmp_path: Path) -> None:
+    tied = torch.zeros(2)
+    written = TrainingState(1, {"a": tied, "b": tied}, {"a": torch.ones(2)}, {}, {})
+    folder = writing.save(tmp_path, EXPERIMENT, SUBWORD.to_json(), written)
+    assert load(folder).weights["b"].tolist() == [1, 1]
+
+
+def test_config_tokenizer_and_score_come_back(tmp_path: Path) -> None:
+    """P5, P11."""
+    bundle = load(save(tmp_path, bleu=30.5))
+    assert bundle.experiment == EXPERIMENT
+    assert bundle.subword.fingerprint == SUBWORD.fingerprint
+    info = bundle.info
+    assert (info.update, info.bleu, info.bleu_signature) == (500, 30.5, "nrefs:1|tok:13a")
+
+
+def test_a_config_that_this_version_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9."""
+    monkeypatch.setattr(writing, "version", lambda: "9.0")
+    text = writing.config.dump(EXPERIMENT)
+    monkeypatch.setattr(writing.config, "dump", lambda experiment: text + "nam: toy\n")
+    folder = save(tmp_path)
+    monkeypatch.setattr(loading, "version", lambda: "0.1")
+    assert message_of(lambda: load(folder)) == (
+        f"{folder}/config.yaml: nam is not a setting; did you mean name?; "
+        "nmt 9.0 wrote it, this is nmt 0.1: use the one that wrote it"
+    )
+
+
+def test_weights_of_another_shape(tmp_path: Path) -> None:
+    """P9."""
+    other = EXPERIMENT.model_copy(update={"model": MODEL.model_copy(update={"ffn_width": 8})})
+    folder = writing.save(tmp_path, other, SUBWORD.to_json(), state())
+    message = message_of(lambda: load(folder).model())
+    assert message.startswith(f"{folder}/weights.safetensors: ")
+    assert message.endswith(
+        " is [4, 4], but the model's is [8, 4]; "
+        "the config or the tokenizer beside it is not the one it was trained with"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "w has no bias and 1 more, but the model does; "),
+        (
+            {"bias": torch.zeros(1), "weight": torch.zeros(1, 2), "wait": torch.zeros(1)},
+            "w has wait, but the model does not; ",
+        ),
+        (
+            {"bias": torch.zeros(1), "weight": torch.zeros(2, 1)},
+            "w: weight is [2, 1], but the model's is [1, 2]; ",
+        ),
+    ],
+)
+def test_weights_of_another_model(given: dict[str, Tensor], message: str) -> None:
+    """P9."""
+    model = torch.nn.Linear(2, 1)
+    assert message_of(lambda: load_weights(model, given, Path("w"))) == (
+        message + "the config or the tokenizer beside it is not the one it was trained with"
+    )
+
+
+def logits(model: seq2seq.Seq2Seq) -> list[float]:
+    """What the model makes of a fixed source after two fixed tokens: four of its logits."""
+    src, lengths = torch.tensor([[260, 261, 262, 2]]), torch.tensor([4])
+    with torch.no_grad():
+        memory = model.encode(src, lengths)
+        _, then, _ = model.step(torch.tensor([1]), model.start(memory, 1), memory)
+        return model.step(torch.tensor([263]), then, memory)[0][0, 260:264].tolist()
+
+
+def test_a_bundle_of_format_1_loads_and_translates_as_it_did() -> None:
+    """P5."""
+    verify(GOLDEN / "checkpoints/update-00000003")
+    bundle = load(GOLDEN)
+    assert bundle.subword.decode(bundle.subword.encode("der Hund sieht Öl")) == "der Hund sieht Öl"
+    assert (bundle.info.update, bundle.info.bleu) == (3, 12.5)
+    assert bundle.experiment.model.width == 4
+    golden = [-0.548952, -1.358822, 2.430061, -6.458239]
+    assert logits(bundle.model()) == pytest.approx(golden, abs=1e-5)
+
+
+def test_training_goes_on_from_a_bundle_of_format_1() -> None:
+    """P4."""
+    found = load_training_state(GOLDEN)
+    assert found.counters == {"best_bleu": 31.25, "bad_validations": 2, "epochs": [0.1 + 0.2, None]}
+    assert found.optimizer["step"].item() == 3
+
+
+def test_a_damaged_copy_of_the_bundle_of_format_1_is_refused(tmp_path: Path) -> None:
+    """P5."""
+    shutil.copytree(GOLDEN, tmp_path / "run")
+    file = tmp_path / "run/checkpoints/update-00000003/weights.safetensors"
+    flip(file)
+    assert message_of(lambda: load(tmp_path / "run")) == (
+        f"{file} is damaged: its SHA-256 is not that of what was written; "
+        "restore it from a copy, or train again"
+    )
+
+
+if __name__ == "__main__":
+    shutil.rmtree(GOLDEN, ignore_errors=True)
+    writing.version = lambda: "0.1.0"
+    print(save(GOLDEN, 3, 12.5), logits(load(GOLDEN).model()))

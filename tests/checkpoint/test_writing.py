@@ -1,0 +1,159 @@
+"""Bundles come to the disk whole, or not at all."""
+
+import errno
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import SafetensorError
+from toy_bundles import FILES, files_below, message_of, save
+
+from nmt.checkpoint import writing
+from nmt.checkpoint.bundle import read_info, verify
+from nmt.checkpoint.run import keep, newest_good
+
+
+def test_a_bundle_has_its_files_under_the_number_of_its_update(tmp_path: Path) -> None:
+    """P5."""
+    folder = save(tmp_path)
+    assert folder == tmp_path / "checkpoints" / "update-00000500"
+    assert files_below(folder) == sorted(FILES)
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_the_same_state_makes_the_same_bytes(tmp_path: Path) -> None:
+    folders = [save(tmp_path / run) for run in ("a", "b")]
+    first, second = ([(folder / name).read_bytes() for name in FILES] for folder in folders)
+    assert first == second
+
+
+def test_a_checkpoint_of_the_same_update_is_replaced(tmp_path: Path) -> None:
+    save(tmp_path, bleu=1.0)
+    folder = save(tmp_path, bleu=2.0)
+    verify(folder)
+    assert read_info(folder).bleu == 2.0
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_nothing_in_a_bundle_is_pickled(tmp_path: Path) -> None:
+    """P10."""
+    folder = save(tmp_path)
+    for name in FILES:
+        data = (folder / name).read_bytes()
+        assert not data.startswith((b"\x80", b"PK"))
+
+
+def test_every_file_is_on_the_disk_before_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5."""
+    events: list[str] = []
+    handles: list[int] = []
+    rename, sync = Path.rename, writing._sync
+
+    def spy_sync(path: Path) -> None:
+        events.append(path.name)
+        sync(path)
+
+    def spy_rename(path: Path, target: Path) -> Path:
+        events.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", handles.append)
+    monkeypatch.setattr(writing, "_sync", spy_sync)
+    monkeypatch.setattr(Path, "rename", spy_rename)
+    save(tmp_path / "run")
+    before, after = events[: events.index("rename")], events[events.index("rename") + 1 :]
+    new_folders, before = before[:2], before[2:]
+    assert new_folders == ["run", tmp_path.name]
+    assert sorted(before[:-1]) == sorted([*(Path(name).name for name in FILES), "training"])
+    assert before[-1].endswith(".writing")
+    assert after == ["checkpoints"]
+    assert len(handles) == len(events) - 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_disk_that_fills_up_halfway_leaves_nothing(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5, P9."""
+    before = save(tmp_path, 400)
+    write_tensors = writing.save_file
+
+    def fill_up(tensors: Any, file: Path, metadata: Any) -> None:
+        write_tensors(tensors, file, metadata)
+        if file.name == "optimizer.safetensors":
+            file.write_bytes(b"half")
+            raise error
+
+    monkeypatch.setattr(writing, "save_file", fill_up)
+    message = message_of(lambda: save(tmp_path))
+    assert message == (
+        f"{tmp_path}/checkpoints/update-00000500 was not written: the disk filled up before its "
+        "0.1 MB were on it; make room, or keep fewer checkpoints (training.keep_last)"
+    )
+    assert list(before.parent.iterdir()) == [before]
+
+
+def test_a_disk_without_room_is_seen_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9."""
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(9e9, 9e9, 20_000))
+    message = message_of(lambda: save(tmp_path))
+    assert message == (
+        f"{tmp_path}/checkpoints/update-00000500 was not written: it needs 0.1 MB, but 0.0 MB are "
+        "free there; make room, or keep fewer checkpoints (training.keep_last)"
+    )
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    """P9."""
+    (tmp_path / "checkpoints").write_text("a file")
+    message = message_of(lambda: save(tmp_path))
+    assert message == (
+        f"{tmp_path}/checkpoints/update-00000500 was not written: "
+        f"[Errno 17] File exists: '{tmp_path}/checkpoints'"
+    )
+
+
+def test_a_write_that_is_interrupted_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(tensors: Any, file: Path, metadata: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "save_file", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["writing", "deleting"])
+@pytest.mark.parametrize("verb", ["save", "keep"])
+def test_leftovers_of_a_killed_writer_are_no_checkpoints_and_go(
+    verb: str, ending: str, tmp_path: Path
+) -> None:
+    """P5."""
+    folder = save(tmp_path)
+    shutil.copytree(folder, folder.with_name(f".update-00000900.0123abcd.{ending}"))
+    mine = folder.with_name(".mine.writing")
+    mine.mkdir()
+    assert newest_good(tmp_path) == folder
+    if verb == "save":
+        save(tmp_path)
+    else:
+        keep(tmp_path, 1)
+    assert sorted(folder.parent.iterdir()) == [mine, folder]
