@@ -465,6 +465,11 @@ def test_a_contradiction_in_a_file_is_told() -> None:
             "checkpoint_every (500) must divide the other",
         ),
         (
+            ["training.subword_dropout=0.1", "corpus.subword.kind=unigram"],
+            "training.subword_dropout is 0.1, but corpus.subword.kind is unigram: only bpe has "
+            "merges",
+        ),
+        (
             ["corpus.train.1.name=talks"],
             "corpus.train is ['talks', 'talks'], but each corpus needs a name of its own",
         ),

@@ -1,16 +1,18 @@
 """One worker's micro-batches from any update on, made in the background.
 
 One thread is enough: it copies token ids out of memory-mapped shards, which takes under a hundredth
-of the time that training on them takes, and the loop measures what it waits.
+of the time that training on them takes (cutting them anew: a hundredth, once each word was met some
+dozens of times, a tenth before), and the loop measures what it waits.
 """
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nmt.batching.batch import Batch, make_batch
 from nmt.batching.schedule import Rows, Schedule, Update
+from nmt.corpus.sampling import Pair, Sampler
 from nmt.corpus.shards import Shards
 
 
@@ -37,11 +39,14 @@ class Loader:
         num_workers: int = 1,
         prefetch: int = 8,
         pin: bool = False,
+        sampler: Sampler | None = None,
     ) -> None:
         """Load the micro-batches of one worker.
 
         Args:
             updates: numbers of the updates, from 0.
+            sampler: cuts each pair anew each epoch, within the token budget of its micro-batch; the
+                tokens of an update are then not those that the schedule says.
             prefetch: updates that may be ready before they are asked for.
             pin: hand out batches in page-locked memory.
         """
@@ -51,6 +56,7 @@ class Loader:
         self._rank = rank
         self._num_workers = num_workers
         self._pin = pin
+        self._sampler = sampler
         self._ready: queue.Queue[tuple[Update, list[MicroBatch]] | BaseException | None]
         self._ready = queue.Queue(maxsize=prefetch)
         self._is_closed = threading.Event()
@@ -76,7 +82,7 @@ class Loader:
             for number in self._updates:
                 update = self._schedule.update(number)
                 batches = [
-                    MicroBatch(index, self._batch(rows), rows)
+                    MicroBatch(index, self._batch(rows, update.epoch), rows)
                     for index, rows in update.of_worker(self._rank, self._num_workers)
                 ]
                 if not self._put((update, batches)):
@@ -85,8 +91,13 @@ class Loader:
         except BaseException as error:
             self._put(error)
 
-    def _batch(self, rows: Rows) -> Batch:
-        batch = make_batch(self._shards.pairs(rows))
+    def _batch(self, rows: Rows, epoch: int) -> Batch:
+        pairs: Sequence[Pair] = self._shards.pairs(rows)
+        if self._sampler is not None:
+            config = self._schedule.config
+            most = min(config.max_length, config.max_tokens // max(1, len(rows)))
+            pairs = self._sampler.cut(pairs, rows, epoch, most - 1)  # and EOS
+        batch = make_batch(pairs)
         return batch.pin() if self._pin else batch
 
     def _put(self, item: tuple[Update, list[MicroBatch]] | BaseException | None) -> bool:

@@ -206,6 +206,8 @@ class TrainingConfig(Settings):
     """Largest norm of the gradient of an update; 0: not clipped."""
     label_smoothing: Fraction = 0.1
     """Share of each target's probability spread over the vocabulary (Szegedy et al. 2016)."""
+    subword_dropout: Fraction = 0.0
+    """Share of BPE merges left out, drawn anew for each word each epoch (Provilkov et al. 2020)."""
     ema_decay: Fraction = 0.999
     """Decay, an update, of the moving average of the weights, which translates; 0: no average."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -271,6 +273,11 @@ class Experiment(Settings):
     """How the weights are learnt."""
     decoding: DecodingConfig = DecodingConfig()
     """How a translation is searched for."""
+
+    def check(self) -> None:
+        if self.training.subword_dropout and self.corpus.subword.kind != "bpe":
+            rule = f"corpus.subword.kind is {self.corpus.subword.kind}: only bpe has merges"
+            raise ConfigError("training.subword_dropout", self.training.subword_dropout, rule)
 
     @property
     def prepared(self) -> str:

@@ -48,6 +48,9 @@ NUM_RESERVED = FIRST_BYTE + 256
 COVERAGE = 0.9999
 """Share of all characters that are pieces of their own; the rarest fall to bytes."""
 
+Merges = dict[tuple[int, int], tuple[int, int]]
+"""Left and right token to the rank of their merge, the smallest first, and the merged token."""
+
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 # Runs end after 64 characters: a word's time grows faster than its length, and some lines are one.
 _PARTS = (
@@ -109,6 +112,25 @@ class Subword:
     def num_pieces(self) -> int:
         """Size of the vocabulary that is there, special and byte pieces counted."""
         return len(self._pieces)
+
+    @cached_property
+    def merges(self) -> Merges:
+        """What byte-pair encoding merges; DataError for a vocabulary of another kind."""
+        model = json.loads(self._text)["model"]
+        if model["type"] != "BPE":
+            raise _not_ours("it has no merges")
+        ids = model["vocab"]
+        return {
+            (ids[left], ids[right]): (rank, ids[left + right])
+            for rank, (left, right) in enumerate(model["merges"])
+        }
+
+    @cached_property
+    def characters(self) -> list[list[int]]:
+        """For each piece those of its characters; a special or a byte piece is itself."""
+        ids = {piece: token for token, piece in enumerate(self._pieces)}
+        learnt = [[ids[character] for character in piece] for piece in self._pieces[NUM_RESERVED:]]
+        return [[token] for token in range(NUM_RESERVED)] + learnt
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a normalised line, without BOS and EOS; none for an empty line."""

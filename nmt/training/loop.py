@@ -26,6 +26,7 @@ from nmt.checkpoint.run import keep, newest_good
 from nmt.checkpoint.writing import save
 from nmt.config.experiment import Experiment
 from nmt.config.files import differences
+from nmt.corpus.sampling import Sampler
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
 from nmt.errors import TrainingError
@@ -100,9 +101,7 @@ def train(
     """
     settings = experiment.training
     check_workers(experiment, world.size)
-    schedule = Schedule(
-        corpus.shards.src_lengths, corpus.shards.tgt_lengths, experiment.batching, experiment.seed
-    )
+    sampler, schedule = _plan(experiment, corpus)
     learner = Learner(experiment, corpus.subword.num_pieces, world)
     progress = _resume(learner, corpus, world, run_dir)
     learner.wrap()
@@ -120,16 +119,22 @@ def train(
         rank=world.rank,
         num_workers=world.size,
         pin=world.device.type == "cuda",
+        sampler=sampler,
     )
     clock = _Clock(progress)
     meter = Meter(progress.since_log)
     try:
         for update, micro_batches, wait_s in _timed(loader):
             meter.wait_s += wait_s
+            num_tgt_tokens = update.num_tgt_tokens
+            if sampler is not None:
+                # Cut anew, pairs have other tokens than were planned: ask all how many.
+                mine = sum(len(m.batch.tgt_out) for m in micro_batches)
+                num_tgt_tokens = int(world.sum([mine])[0])
             for micro_batch in micro_batches:
                 torch.manual_seed(seed_of(experiment.seed, update.number, micro_batch.index))
                 is_my_last = micro_batch is micro_batches[-1]
-                loss = learner.backward(micro_batch.batch, update.num_tgt_tokens, is_my_last)
+                loss = learner.backward(micro_batch.batch, num_tgt_tokens, is_my_last)
                 meter.count(micro_batch.batch, loss)
             norm = learner.step(update.number)
             meter.end_update(norm)
@@ -231,6 +236,16 @@ def _timed(loader: Loader) -> Iterator[tuple[Update, list[MicroBatch], float]]:
     for update, micro_batches in loader:
         yield update, micro_batches, time.perf_counter() - asked
         asked = time.perf_counter()
+
+
+def _plan(experiment: Experiment, corpus: Corpus) -> tuple[Sampler | None, Schedule]:
+    """The schedule, and what cuts its pairs anew where that is asked for."""
+    sampler = None
+    src, tgt = corpus.shards.src_lengths, corpus.shards.tgt_lengths
+    if experiment.training.subword_dropout:
+        sampler = Sampler(corpus.subword, experiment.training.subword_dropout, experiment.seed)
+        src, tgt = sampler.planned(corpus.shards, experiment.batching.max_length)
+    return sampler, Schedule(src, tgt, experiment.batching, experiment.seed)
 
 
 def _resume(learner: Learner, corpus: Corpus, world: World, run_dir: Path) -> Progress:

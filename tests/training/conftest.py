@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from toy_runs import Run, go, go_on_gloo, write_toy
+from toy_runs import INGREDIENTS, Run, go, go_on_gloo, write_toy
 
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
@@ -16,6 +16,7 @@ ON_GLOO = [
     Run("two-stopped", num_workers=2, stop_after=7),
     Run("two-stopped", num_workers=2),
     Run("one-then-two", num_workers=2),
+    Run("two-of-all", num_workers=2, overrides=INGREDIENTS),
     Run("skips", num_workers=2, overrides=["training.updates=6"], poisoned=[2]),
     Run("fails", num_workers=2, overrides=["training.max_skipped=2"], poisoned=[1, 2]),
 ]
@@ -44,6 +45,13 @@ def stopped(toy_file: Path) -> Path:
     """A run of one worker that was stopped after 7 updates."""
     go(toy_file, Run("one-stopped", stop_after=7))
     return toy_file.parent / "one-stopped"
+
+
+@pytest.fixture(scope="session")
+def one_of_all(toy_file: Path) -> Path:
+    """A run of one worker with all ingredients."""
+    go(toy_file, Run("one-of-all", overrides=INGREDIENTS))
+    return toy_file.parent / "one-of-all"
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toy_runs import Run, corpus_of, go
+from toy_runs import INGREDIENTS, Run, corpus_of, go
 
 from nmt.batching.schedule import Schedule
 from nmt.checkpoint.bundle import TrainingState
@@ -118,7 +118,27 @@ def test_several_workers_log_what_one_logs(one: Path, gloo: Path) -> None:
             assert theirs[name] == expected, name
 
 
+def test_with_all_ingredients_several_workers_train_the_model_of_one(
+    one: Path, one_of_all: Path, gloo: Path
+) -> None:
+    """P3: subwords cut anew, ..."""
+    assert_near(one_of_all, gloo / "two-of-all")
+    assert rows_of(gloo / "two-of-all") == rows_of(one_of_all)
+    weights, plain = tensors_of(one_of_all), tensors_of(one)
+    assert any(not torch.equal(weights[name], plain[name]) for name in plain)
+
+
 # Stopped and resumed.
+
+
+def test_with_all_ingredients_a_run_that_was_stopped_is_one_that_was_not(
+    toy_file: Path, one_of_all: Path
+) -> None:
+    """P4."""
+    go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=7))
+    go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=15))
+    go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS))
+    assert_same(toy_file.parent / "of-all-stopped", one_of_all)
 
 
 def test_a_run_is_stopped_in_the_middle_of_an_epoch(toy: Experiment, stopped: Path) -> None:

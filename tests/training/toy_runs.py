@@ -68,6 +68,8 @@ training:
   checkpoint_every: 10
 decoding: {{max_length_ratio: 1, max_length_extra: 2}}
 """
+INGREDIENTS = ["training.subword_dropout=0.2"]
+"""Settings that are off by default: what trains with all of them."""
 TIMEOUT_S = 120
 """A worker that waits longer for the others gives up: they went another way."""
 

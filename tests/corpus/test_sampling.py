@@ -1,0 +1,164 @@
+"""Subwords cut anew: the same text, the statistics of the paper, whoever asks and when."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from nmt.config.experiment import Experiment, SubwordConfig
+from nmt.corpus import sampling
+from nmt.corpus.prepare import check_prepared, prepare
+from nmt.corpus.sampling import Pair, Sampler, merge
+from nmt.corpus.subword import NUM_RESERVED, Merges, Subword
+from nmt.errors import DataError
+
+LINES = [
+    "A dog runs through the green field.",
+    "Ein Hund rennt durch das grüne Feld.",
+    "Two dogs run through a field of 12 flowers.",
+    "Zwei Hunde rennen durch ein Feld mit 12 Blumen.",
+] * 20
+ODD = ["", "Ω and Ψ", "aΩb", "the" * 40, "…" * 200, "中文 dog", "12 345", "dogs, dog-runs"]
+SUBWORD = Subword.train(LINES, SubwordConfig(vocab_size=400))
+ANY = 10**6
+
+
+def pairs_of(lines: list[str]) -> list[Pair]:
+    return [(SUBWORD.encode(line), SUBWORD.encode(line[::-1])) for line in lines]
+
+
+def listed(pairs: list[Pair]) -> list[list[list[int]]]:
+    return [[list(side) for side in pair] for pair in pairs]
+
+
+def test_without_dropout_nothing_changes() -> None:
+    pairs = pairs_of(LINES[:4] + ODD)
+    found = Sampler(SUBWORD, 0.0, seed=1).cut(pairs, range(len(pairs)), 5, ANY)
+    assert listed(found) == listed(pairs)
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.5, 0.99])
+def test_every_cut_is_of_the_same_text(dropout: float) -> None:
+    """P6."""
+    pairs = pairs_of(LINES[:4] + ODD)
+    sampler = Sampler(SUBWORD, dropout, seed=1)
+    for epoch in range(20):
+        found = sampler.cut(pairs, range(len(pairs)), epoch, ANY)
+        for pair, cut in zip(pairs, found, strict=True):
+            assert [SUBWORD.decode(side) for side in cut] == [SUBWORD.decode(s) for s in pair]
+    assert any(listed([pair]) != listed([cut]) for pair, cut in zip(pairs, found, strict=True))
+
+
+def test_with_much_dropout_words_fall_to_characters() -> None:
+    [(src, _)] = Sampler(SUBWORD, 0.9999, seed=1).cut(pairs_of(["dogs run"]), [0], 0, ANY)
+    assert SUBWORD.pieces(src) == ["▁", "d", "o", "g", "s", "▁", "r", "u", "n"]
+
+
+def test_a_cut_depends_on_seed_epoch_and_row_alone() -> None:
+    """P2, P3: not on the company of a pair, nor on what was cut before."""
+    pairs = pairs_of(LINES[:40])
+    rows = np.arange(100, 140)
+    together = listed(Sampler(SUBWORD, 0.2, seed=1).cut(pairs, rows, 3, ANY))
+    sampler = Sampler(SUBWORD, 0.2, seed=1)
+    sampler.cut(pairs, rows, 2, ANY)
+    one_by_one = [sampler.cut([pairs[n]], [100 + n], 3, ANY)[0] for n in reversed(range(40))]
+    assert listed(one_by_one[::-1]) == together
+    assert listed(Sampler(SUBWORD, 0.2, seed=2).cut(pairs, rows, 3, ANY)) != together
+    assert listed(sampler.cut(pairs, rows, 4, ANY)) != together
+    assert listed(sampler.cut(pairs, rows + 1, 3, ANY)) != together
+
+
+def test_forgotten_words_are_cut_again_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P2, P8."""
+    pairs = pairs_of(LINES[:4])
+    expected = Sampler(SUBWORD, 0.2, seed=1).cut(pairs, range(4), 0, ANY)
+    monkeypatch.setattr(sampling, "MAX_WORDS", 2)
+    sampler = Sampler(SUBWORD, 0.2, seed=1)
+    assert listed(sampler.cut(pairs, range(4), 0, ANY)) == listed(expected)
+    assert len(sampler._cuts) <= 2
+
+
+def merge_as_published(symbols: list[int], merges: Merges, dropout: float) -> tuple[int, ...]:
+    """Provilkov et al. 2020, algorithm 1, to the letter: each merge dropped or not at each step."""
+    while True:
+        possible = [
+            (*merges[pair], place)
+            for place, pair in enumerate(pairwise(symbols))
+            if pair in merges and random.random() >= dropout
+        ]
+        if not possible:
+            return tuple(symbols)
+        _, merged, place = min(possible)
+        symbols = [*symbols[:place], merged, *symbols[place + 2 :]]
+
+
+def test_words_are_cut_as_often_in_each_way_as_in_the_published_algorithm() -> None:
+    """Equality with a reference, in distribution: 20,000 cuts each of abcab."""
+    a, b, c, ab, bc, abc = range(6)
+    merges = {(a, b): (0, ab), (b, c): (1, bc), (ab, c): (2, abc)}
+    random.seed(1)
+    num = 20_000
+    ours = Counter(merge([a, b, c, a, b], merges, 0.3, random.random) for _ in range(num))
+    theirs = Counter(merge_as_published([a, b, c, a, b], merges, 0.3) for _ in range(num))
+    assert len(theirs) == 8
+    for cut in ours | theirs:
+        assert ours[cut] / num == pytest.approx(theirs[cut] / num, abs=0.015), cut
+
+
+def test_a_word_keeps_each_merge_with_the_asked_probability() -> None:
+    """Over many rows and epochs; the variants of a word are a sample of their own."""
+    left, right = SUBWORD.encode("12")
+    assert SUBWORD.pieces([left, right]) == ["▁1", "2"]
+    sampler = Sampler(SUBWORD, 0.25, seed=1)
+    cut = [sampler.cut([([left], [right])], [row], row % 7, ANY)[0][0] for row in range(2000)]
+    whole = sum(len(src) == 1 for src in cut) / len(cut)
+    assert whole == pytest.approx(0.75, abs=0.12)  # 64 variants: a deviation of 0.054
+
+
+def test_a_cut_has_room() -> None:
+    """The token budget holds; a pair that fits in no cut stays as it is."""
+    pairs = pairs_of([LINES[0]])
+    length = max(len(side) for side in pairs[0])
+    sampler = Sampler(SUBWORD, 0.3, seed=1)
+    lengths = [max(map(len, sampler.cut(pairs, [row], 0, length + 3)[0])) for row in range(200)]
+    assert max(lengths) <= length + 3
+    assert len(set(lengths)) > 2
+    assert listed(Sampler(SUBWORD, 0.9, seed=1).cut(pairs, [0], 0, length)) == listed(pairs)
+    assert sampler.cut([], [], 0, ANY) == []
+
+
+def test_lengths_are_planned_with_room_for_what_dropout_adds(
+    make_corpus: Callable[..., Experiment],
+) -> None:
+    """P2: from the corpus, the dropout and the seed alone."""
+    lines = [f"{line} {n}" for n, line in enumerate(LINES[:40])]
+    experiment = make_corpus({"train": list(zip(lines[::2], lines[1::2], strict=True))})
+    prepare(experiment)
+    shards, subword = check_prepared(experiment)
+    src, tgt = Sampler(subword, 0.2, seed=1).planned(shards, max_length=18)
+    again = Sampler(subword, 0.2, seed=1).planned(shards, max_length=18)
+    assert np.array_equal(src, again[0])
+    assert np.array_equal(tgt, again[1])
+    for planned, real in ((src, shards.src_lengths), (tgt, shards.tgt_lengths)):
+        assert ((planned > real) | (real >= 17)).all()
+        assert (planned[real <= 17] <= 17).all()
+    none = Sampler(subword, 0.0, seed=1).planned(shards, max_length=1000)
+    assert np.array_equal(none[0], shards.src_lengths)
+
+
+def test_characters_and_merges_are_those_of_the_vocabulary() -> None:
+    assert SUBWORD.characters[:NUM_RESERVED] == [[token] for token in range(NUM_RESERVED)]
+    for token, characters in enumerate(SUBWORD.characters):
+        assert SUBWORD.decode([65 + 3, token]) == SUBWORD.decode([65 + 3, *characters])
+    names = SUBWORD.pieces(range(SUBWORD.num_pieces))
+    for (left, right), (_, merged) in SUBWORD.merges.items():
+        assert names[left] + names[right] == names[merged]
+
+
+def test_a_unigram_vocabulary_has_no_merges() -> None:
+    unigram = Subword.train(LINES, SubwordConfig(kind="unigram", vocab_size=400))
+    with pytest.raises(DataError, match="it has no merges"):
+        Sampler(unigram, 0.1, seed=1)
