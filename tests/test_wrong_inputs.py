@@ -405,6 +405,41 @@ TRANSLATING = [
     Wrong("translate", "RUN is missing; `nmt translate --help` tells what there is"),
     Wrong("trian tiny.yaml", "'trian' is not a verb; did you mean train?"),
 ]
+SCORING = [
+    Wrong(
+        "score runs/tiny raw/dev.en raw/dev.fr",
+        "raw/dev.fr: there is no such file; check its name and where you are",
+    ),
+    Wrong(
+        "score runs/tiny raw/dev.en raw/talks.de",
+        "raw/dev.en has 8 lines, but raw/talks.de has 3; line n of one must translate line n of "
+        "the other: find where they part, or get both again",
+    ),
+    Wrong(
+        "score runs/tiny raw/dev.en raw/dev.de -o out.tsv",
+        "raw/dev.de, line 3: byte 0xE4 at position 18 is not UTF-8; convert the file "
+        "(`iconv -f ISO-8859-1 -t UTF-8`) or mend the line",
+        {"raw/dev.de": recoded("latin-1")},
+    ),
+    Wrong(
+        "score runs/tiny raw/dev.en raw/dev.de -o raw/dev.de",
+        "--output is raw/dev.de, but that is the input: name another file",
+    ),
+    Wrong(
+        "score runs/tiny raw/dev.en raw/dev.de --length-penalty -1",
+        "--length-penalty is -1, but it must be a number, 0 or more",
+    ),
+    Wrong(
+        "score runs/tiny raw/dev.en raw/dev.de --format xml",
+        "Invalid value for '--format': 'xml' is not one of 'text', 'scores', 'jsonl'; "
+        "`nmt score --help` tells what there is",
+    ),
+    Wrong(
+        "score runs/tiny raw/dev.en raw/dev.de --beam 4",
+        "--beam is not an option of `nmt score`; did you mean --batch?",
+    ),
+    Wrong("score runs/tiny raw/dev.en", "TGT is missing; `nmt score --help` tells what there is"),
+]
 EVALUATING = [
     Wrong(
         "evaluate runs/tiny --src raw/dev.en",
@@ -452,7 +487,7 @@ EVALUATING = [
         "tiny.yaml: results cannot be written there; name another folder for them",
     ),
 ]
-EARLY = [*EXPERIMENTS, *CLUSTERS, *CORPORA, *TRAINING, *RUNS, *TRANSLATING, *EVALUATING]
+EARLY = [*EXPERIMENTS, *CLUSTERS, *CORPORA, *TRAINING, *RUNS, *TRANSLATING, *SCORING, *EVALUATING]
 
 
 def ids(wrong: list[Wrong]) -> list[str]:

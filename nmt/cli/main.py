@@ -8,6 +8,7 @@ import click
 
 from nmt.cli.demo import demo
 from nmt.cli.evaluate import evaluate
+from nmt.cli.score import score
 from nmt.cli.settings import config
 from nmt.cli.train import average, prepare, train
 from nmt.cli.translate import translate
@@ -24,5 +25,5 @@ def main() -> None:
     """
 
 
-for _verb in (demo, prepare, train, translate, evaluate, average, config):
+for _verb in (demo, prepare, train, translate, score, evaluate, average, config):
     main.add_command(_verb)

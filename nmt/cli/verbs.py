@@ -51,23 +51,32 @@ class Verbs(click.Group):
 
 def search_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a verb that translates."""
-    natural = _number(float, math.nextafter(0, -1), "a number, 0 or more")
-    positive = _number(float, 0, "a number above 0")
-    count = _number(int, 0, "a whole number, 1 or more")
+    natural = number(float, math.nextafter(0, -1), "a number, 0 or more")
+    positive = number(float, 0, "a number above 0")
+    count = number(int, 0, "a whole number, 1 or more")
     for name, check, meaning in (
-        ("--device", None, "cpu or cuda; default: cuda where there is one."),
-        ("--threads", count, "CPU threads; default: all cores."),
-        ("--batch", count, "Sentences translated together."),
         ("--max-length-ratio", positive, "Longest translation, in tokens for each source token."),
         ("--length-penalty", natural, "GNMT's alpha; 0: none."),
         ("--beam", count, "Hypotheses kept at each step; 1: greedy."),
+    ):
+        command = click.option(name, callback=check, metavar="NUMBER", help=meaning)(command)
+    return compute_options(command)
+
+
+def compute_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a verb that runs a model: where, and how much at once."""
+    count = number(int, 0, "a whole number, 1 or more")
+    for name, check, meaning in (
+        ("--device", None, "cpu or cuda; default: cuda where there is one."),
+        ("--threads", count, "CPU threads; default: all cores."),
+        ("--batch", count, "Sentences computed together."),
     ):
         metavar = "NAME" if check is None else "NUMBER"
         command = click.option(name, callback=check, metavar=metavar, help=meaning)(command)
     return command
 
 
-def _number(
+def number(
     kind: type[int] | type[float], above: float, rule: str
 ) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
     """Reads the value of an option: a finite number above a limit."""

@@ -88,6 +88,14 @@ def padded_length(num_tokens: int) -> int:
     return -(-num_tokens // step) * step
 
 
+def pad_sources(sources: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Source ids, [B, S], and how many are real, [B]."""
+    width = max(padded_length(len(source)) for source in sources)
+    padded = [[*source, *[PAD] * (width - len(source))] for source in sources]
+    lengths = [len(source) for source in sources]
+    return torch.tensor(padded, device=device), torch.tensor(lengths, device=device)
+
+
 def max_length(num_src_tokens: int, decoding: DecodingConfig) -> int:
     """Most tokens of a target, EOS counted."""
     return math.ceil(num_src_tokens * decoding.max_length_ratio) + decoding.max_length_extra
@@ -229,7 +237,7 @@ class _Batch(Generic[MemoryT, StateT]):
         num_fillers = -len(sources) % SENTENCES
         self.sentence_of = [*range(len(sources)), *[_NOBODY] * num_fillers]
 
-        src, src_lengths = _pad([*sources, *[sources[0]] * num_fillers], device)
+        src, src_lengths = pad_sources([*sources, *[sources[0]] * num_fillers], device)
         # What compaction copies lies otherwise in memory, and so is rounded otherwise, than what
         # the encoder made: copied at once, it is the same for every step.
         every = torch.arange(src.size(0), device=device)
@@ -359,11 +367,3 @@ class _Batch(Generic[MemoryT, StateT]):
         self.tokens = self.tokens.index_select(0, rows)
         self.history = self.history.select(rows)
         return rows
-
-
-def _pad(sources: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Source ids, [B, S], and how many are real, [B]."""
-    width = max(padded_length(len(source)) for source in sources)
-    padded = [[*source, *[PAD] * (width - len(source))] for source in sources]
-    lengths = [len(source) for source in sources]
-    return torch.tensor(padded, device=device), torch.tensor(lengths, device=device)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ WINDOW_CHARS = 1 << 24
 """Characters after which a window is closed, however few its lines."""
 BATCH_TOKENS = 8192
 """Most source tokens in a batch, padding counted: long lines come in smaller batches."""
+
+ItemT = TypeVar("ItemT")
 
 _LINE_ENDS = re.compile(r"[\r\n]+")
 
@@ -123,19 +126,20 @@ class Translator:
             rule = f"1 to decoding.beam ({self.decoding.beam}) can be had; set decoding.beam higher"
             raise ConfigError("the number of candidates for each line", num_best, rule)
         self.model.eval()  # dropout would go unnoticed
-        windows = _windows(lines, window_lines or WINDOW_BATCHES * self.decoding.batch_sentences)
-        return self._stream(windows, num_best, with_attention, progress or (lambda num_lines: None))
+        most = window_lines or WINDOW_BATCHES * self.decoding.batch_sentences
+        tell = progress or (lambda num_lines: None)
+        return self._stream(windows(lines, most, len), num_best, with_attention, tell)
 
     def _stream(
         self,
-        windows: Iterable[list[str]],
+        windows_of_lines: Iterable[list[str]],
         num_best: int,
         with_attention: bool,
         progress: Callable[[int], object],
     ) -> Iterator[Translation]:
         num_done = 0
         max_sentences = self.decoding.batch_sentences
-        for window in windows:
+        for window in windows_of_lines:
             texts = [normalise(line, self.cleaning) for line in window]
             sources = [[*ids, EOS] for ids in self.subword.encode_batch(texts)]
             spoken = [index for index, text in enumerate(texts) if text.strip()]
@@ -199,15 +203,18 @@ def plan_batches(
             yield group[start : start + size]
 
 
-def _windows(lines: Iterable[str], max_lines: int) -> Iterator[list[str]]:
-    window: list[str] = []
-    num_chars = 0
-    for line in lines:
-        window.append(line)
-        num_chars += len(line)
-        if len(window) == max_lines or num_chars >= WINDOW_CHARS:
+def windows(
+    items: Iterable[ItemT], max_items: int, num_chars: Callable[[ItemT], int]
+) -> Iterator[list[ItemT]]:
+    """Parts of a stream: of max_items each, or of fewer that have WINDOW_CHARS characters."""
+    window: list[ItemT] = []
+    total = 0
+    for item in items:
+        window.append(item)
+        total += num_chars(item)
+        if len(window) == max_items or total >= WINDOW_CHARS:
             yield window
-            window, num_chars = [], 0
+            window, total = [], 0
     if window:
         yield window
 

@@ -1,0 +1,149 @@
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from nmt import checkpoint
+from nmt.config.experiment import Experiment, ModelConfig, SubwordConfig
+from nmt.corpus.subword import BOS, EOS, Subword
+from nmt.decoding import translator
+from nmt.decoding.beam_search import pad_sources, search
+from nmt.decoding.scoring import Score, Totals, log_probs, read_pairs, score_pairs
+from nmt.decoding.translator import Translator
+from nmt.errors import DataError
+from nmt.model import seq2seq
+
+LINES = ["ein Haus", "zwei alte Häuser am Fluss", "das Haus", "ja", "ein alter Baum am Haus"]
+SUBWORD = Subword.train(LINES, SubwordConfig(vocab_size=300))
+
+
+def small_model(preset: str = "residual") -> seq2seq.Seq2Seq:
+    torch.manual_seed(8)
+    kind = {"attention": "additive"} if preset == "gnmt" else {}
+    shape = {"preset": preset, "width": 32, "encoder_layers": 2, "decoder_layers": 2, **kind}
+    return seq2seq.build(ModelConfig.model_validate(shape), SUBWORD.num_pieces).eval()
+
+
+def real(preset: str = "residual", **decoding: float) -> Translator:
+    text = {"name": "text", "src": "a", "tgt": "b"}
+    settings = {"name": "test", "corpus": {"train": [text], "dev": text}, "decoding": decoding}
+    return Translator(small_model(preset), SUBWORD, Experiment.model_validate(settings))
+
+
+def some_lines(num_lines: int, seed: int) -> list[str]:
+    words = ["ein", "zwei", "alte", "alter", "Haus", "Häuser", "Baum", "am", "Fluss", "ja"]
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(words, k=1 + n * 5 % 23)) for n in range(num_lines)]
+
+
+@pytest.mark.parametrize("preset", ["residual", "gnmt"])
+def test_what_the_search_found_is_as_likely_as_it_said(preset: str) -> None:
+    model = small_model(preset)
+    config = real(beam=5, max_length_ratio=0.5).decoding
+    source = [*SUBWORD.encode("zwei alte Häuser"), EOS]
+    found = search(model, [source], config, num_best=5)[0]
+    scored = log_probs(model, [source] * 5, [hypothesis.tokens for hypothesis in found])
+    for hypothesis, of_tokens in zip(found, scored, strict=True):
+        assert of_tokens == pytest.approx(hypothesis.token_log_probs, abs=1e-5)
+
+
+def test_a_translated_line_has_the_score_of_its_translation(tiny: Path) -> None:
+    bundle = checkpoint.load(tiny / "runs/tiny")
+    ours = Translator(bundle.model(), bundle.subword, bundle.experiment)
+    lines = (tiny / "raw/train.en").read_text(encoding="utf-8").splitlines()
+    found = [translation.best for translation in ours.translate(lines)]
+    scores = list(score_pairs(ours, zip(lines, [best.text for best in found], strict=True)))
+    assert [score.pieces for score in scores] == [best.pieces for best in found]
+    for score, best in zip(scores, found, strict=True):
+        assert score.token_log_probs == pytest.approx(best.token_scores, abs=1e-5)
+        assert score.penalised(1.0) == pytest.approx(best.score, abs=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["residual", "gnmt"])
+def test_scores_are_those_of_the_teacher_forced_model(preset: str) -> None:
+    model = small_model(preset)
+    source, target = [[*SUBWORD.encode(text), EOS] for text in ("das Haus", "ein alter Baum am")]
+    src, src_lengths = pad_sources([source], torch.device("cpu"))
+    with torch.inference_mode():
+        tgt_in = torch.tensor([[BOS, *target[:-1]]])
+        hidden = model(src, src_lengths, tgt_in, torch.arange(len(target)))
+        expected = model.output_layer(hidden).log_softmax(dim=-1)[range(len(target)), target]
+    (found,) = log_probs(model, [source], [target])
+    assert found == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["residual", "gnmt"])
+def test_a_pair_is_scored_the_same_in_any_company(preset: str) -> None:
+    """P7."""
+    pairs = list(zip(some_lines(40, seed=1), some_lines(40, seed=2)[::-1], strict=True))
+    shuffled = random.Random(3).sample(pairs, len(pairs))
+    outcomes = []
+    for batch_sentences, order in [(64, pairs), (1, pairs), (7, pairs), (7, shuffled)]:
+        scores = score_pairs(real(preset, batch_sentences=batch_sentences), order)
+        outcomes.append(dict(zip(order, scores, strict=True)))
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+
+
+def test_blank_lines_never_reach_the_model_as_sources() -> None:
+    """P6."""
+    pairs = [("", ""), (" ", "ja"), ("ja", "\t"), ("​", " "), ("ja", "ja")]
+    scores = list(score_pairs(real(), pairs))
+    assert scores[0] == scores[3] == Score([], [], is_possible=True)
+    assert scores[1] == Score([], [], is_possible=False)
+    assert (scores[0].log_prob, scores[1].log_prob) == (0.0, -math.inf)
+    assert scores[2].pieces == ["</s>"]
+    assert scores[4].pieces[-1] == "</s>"
+    assert list(score_pairs(real(), [("", "")])) == [scores[0]]
+    assert list(score_pairs(real(), [])) == []
+
+
+def test_totals_leave_blank_sources_out() -> None:
+    """P6: all pairs are counted."""
+    totals = Totals()
+    totals.add("zwei alte", Score(["zwei", "alte", "</s>"], [-1.0, -2.0, -0.5], True))
+    totals.add("", Score([], [], True))
+    totals.add("ja", Score([], [], False))
+    assert totals == Totals(
+        num_pairs=3, num_blank=2, num_impossible=1, num_tokens=3, num_words=2, log_prob=-3.5
+    )
+
+
+def test_it_reads_no_further_than_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P8."""
+    monkeypatch.setattr("nmt.decoding.scoring.WINDOW_BATCHES", 2)
+    num_read = 0
+
+    def endless() -> Iterator[tuple[str, str]]:
+        nonlocal num_read
+        while True:
+            num_read += 1
+            yield "das Haus", "ja"
+
+    counts: list[int] = []
+    next(score_pairs(real(batch_sentences=4), endless(), counts.append))
+    assert num_read == 8
+    assert counts == [4, 8]
+
+
+def test_long_lines_come_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translator, "BATCH_TOKENS", 64)
+    pairs = [("Haus " * 30, "ja")] * 5 + [("ja", "Haus " * 30)]
+    scores = list(score_pairs(real(), pairs))
+    assert scores[:5] == [scores[0]] * 5
+    assert len(scores[5].pieces) > 30
+
+
+@pytest.mark.parametrize(("longer", "shorter"), [("a", "b"), ("b", "a")])
+def test_sides_of_different_length_are_refused(longer: str, shorter: str, tmp_path: Path) -> None:
+    """P9."""
+    (tmp_path / longer).write_text("1\n2\n3\n4\n")
+    (tmp_path / shorter).write_text("1\n2\n")
+    with pytest.raises(DataError) as caught:
+        list(read_pairs(tmp_path / "a", tmp_path / "b"))
+    assert str(caught.value) == (
+        f"{tmp_path}/{longer} has 4 lines, but {tmp_path}/{shorter} has 2; line n of one must "
+        "translate line n of the other: find where they part, or get both again"
+    )
