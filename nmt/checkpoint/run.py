@@ -45,17 +45,20 @@ def best(run_dir: Path) -> Path | None:
     return found
 
 
-def keep(run_dir: Path, keep_last: int) -> list[Path]:
+def keep(run_dir: Path, keep_last: int, good: Path | None = None) -> list[Path]:
     """Delete all checkpoints but the newest `keep_last`, the best and the newest good one.
 
     Leftovers of interrupted writes go too. Returns the checkpoints that were deleted.
+
+    Args:
+        good: known to be good, such as one that was just written; None: all are looked at.
     """
     sweep(run_dir / "checkpoints")
     assert keep_last >= 1
     old = bundles(run_dir)[:-keep_last]
     if not old:
         return []
-    spared = {best(run_dir), newest_good(run_dir)}
+    spared = {best(run_dir), good or newest_good(run_dir)}
     deleted = [folder for folder in old if folder not in spared]
     for folder in deleted:
         shutil.rmtree(set_aside(folder), ignore_errors=True)

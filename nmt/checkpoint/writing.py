@@ -117,14 +117,20 @@ def _translating(state: TrainingState) -> dict[str, Tensor]:
     return weights | {name: weights[stored] for name, stored in tied.items()}
 
 
+def place_of(tensor: Tensor) -> object:
+    """Equal for two tensors that are the same memory; an empty one has none, and is alone."""
+    if not tensor.numel():
+        return id(tensor)
+    return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+
+
 def _untie(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Part tensors into those to store, and further names of the same memory -> stored name."""
-    names: dict[tuple[object, ...], str] = {}
+    names: dict[object, str] = {}
     stored: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     for name, tensor in tensors.items():
-        place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        first = names.setdefault(place, name) if tensor.numel() else name
+        first = names.setdefault(place_of(tensor), name)
         if first == name:
             stored[name] = tensor.detach().cpu().contiguous()
         else:

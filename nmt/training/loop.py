@@ -20,16 +20,16 @@ import torch
 
 from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Schedule, Update
+from nmt.checkpoint.background import Writer
 from nmt.checkpoint.bundle import TOKENIZER, read_info
 from nmt.checkpoint.loading import load, load_training_state
-from nmt.checkpoint.run import keep, newest_good
-from nmt.checkpoint.writing import save
+from nmt.checkpoint.run import newest_good
 from nmt.config.experiment import Experiment
 from nmt.config.files import differences
 from nmt.corpus.sampling import Sampler
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
-from nmt.errors import TrainingError
+from nmt.errors import BundleError, TrainingError
 from nmt.training.learner import Learner
 from nmt.training.metrics import Journal, Meter, Totals, describe, perplexity
 from nmt.training.optimizer import learning_rate
@@ -98,6 +98,7 @@ def train(
     Raises:
         TrainingError: a worker would have no share of an update, the run was begun with another
             vocabulary, or the gradient stays not finite.
+        BundleError: a checkpoint could not be written; raised by all workers after one update.
     """
     settings = experiment.training
     check_workers(experiment, world.size)
@@ -106,6 +107,9 @@ def train(
     progress = _resume(learner, corpus, world, run_dir)
     learner.wrap()
     journal = Journal(run_dir, progress.update, say) if world.is_first else None
+    writer = None
+    if world.is_first:
+        writer = Writer(run_dir, experiment, corpus.subword.to_json())
     if journal:
         journal.say(_opening(experiment, schedule, learner, progress, world))
     why: Why = "finished"
@@ -170,13 +174,18 @@ def train(
                 progress.train_s = clock.train_s()
                 progress.since_log = meter.totals(world)
                 with meter.paused():
-                    _save(learner, progress, validation, experiment, corpus, world, run_dir)
+                    _save(writer, learner, progress, validation)
+                    if writer and (is_last or why != "finished"):
+                        writer.wait()
+            _check_written(writer, world)
             if why != "finished":
                 break
         if journal:
             journal.say(_closing(why, progress, settings.updates))
     finally:
         loader.close()
+        if writer:
+            writer.wait()
         if journal:
             journal.close()
     return why, progress
@@ -336,21 +345,23 @@ def _judge(
 
 
 def _save(
-    learner: Learner,
-    progress: Progress,
-    validation: Validation | None,
-    experiment: Experiment,
-    corpus: Corpus,
-    world: World,
-    run_dir: Path,
+    writer: Writer | None, learner: Learner, progress: Progress, validation: Validation | None
 ) -> None:
-    if not world.is_first:
+    """Begin to write a checkpoint at the first worker."""
+    if writer is None:
         return
     state = learner.state(progress.update, asdict(progress))
-    bleu = validation.bleu if validation else None
-    signature = validation.signature if validation else ""
-    save(run_dir, experiment, corpus.subword.to_json(), state, bleu, signature)
-    keep(run_dir, experiment.training.keep_last)
+    if validation is None:
+        writer.write(state)
+    else:
+        writer.write(state, validation.bleu, validation.signature)
+
+
+def _check_written(writer: Writer | None, world: World) -> None:
+    """Raise BundleError at all workers where the first could not write a checkpoint."""
+    problem = writer.problem() if writer else ""
+    if world.any(bool(problem)):
+        raise BundleError(world.gather(problem)[0])
 
 
 def _opening(

@@ -10,8 +10,9 @@ from torch import Tensor
 from toy_runs import INGREDIENTS, Run, corpus_of, go
 
 from nmt.batching.schedule import Schedule
+from nmt.checkpoint.background import Writer
 from nmt.checkpoint.bundle import TrainingState
-from nmt.checkpoint.loading import load_training_state
+from nmt.checkpoint.loading import load, load_training_state
 from nmt.checkpoint.run import best, bundles
 from nmt.config.experiment import Experiment, SubwordConfig
 from nmt.config.files import load_experiment
@@ -307,6 +308,42 @@ def test_a_run_that_failed_does_not_say_that_it_finished(gloo: Path) -> None:
 def test_what_a_failed_run_is_told_to_change_may_change(toy_file: Path, one: Path) -> None:
     advice = ["training.learning_rate=0.001", "training.precision=bf16"]
     check_run(load_experiment(toy_file, advice), one)
+
+
+# Checkpoints beside training.
+
+
+def test_checkpoints_in_the_background_are_those_written_in_the_foreground(
+    toy_file: Path, one: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4, P5."""
+    begin = Writer.write
+
+    def write_and_wait(writer: Writer, *what: Any) -> None:
+        begin(writer, *what)
+        writer.wait()
+
+    monkeypatch.setattr(Writer, "write", write_and_wait)
+    go(toy_file, Run("foreground"))
+    run = toy_file.parent / "foreground"
+    assert_same(one, run)
+    ours, theirs = ([load(folder).weights for folder in bundles(of)] for of in (one, run))
+    for mine, other in zip(ours, theirs, strict=True):
+        assert all(torch.equal(tensor, other[name]) for name, tensor in mine.items())
+
+
+def test_a_full_disk_is_told_by_all_workers_after_the_same_update(gloo: Path) -> None:
+    """P5, P9."""
+    run = gloo / "full"
+    for rank in (0, 1):
+        assert re.fullmatch(
+            re.escape(f"{run}/checkpoints/update-00000020 was not written: the disk filled up ")
+            + r"before its \d\.\d MB were on it; make room, or keep fewer checkpoints "
+            r"\(training\.keep_last\)",
+            (run / f"error-{rank}.txt").read_text(),
+        )
+    assert [folder.name for folder in bundles(run)] == ["update-00000010"]
+    assert end_of(run).update == 10
 
 
 # What is refused before the start.

@@ -1,5 +1,6 @@
 """Tiny training runs, in this process or in several: what the tests of training share."""
 
+import errno
 import json
 import multiprocessing as std_multiprocessing
 import os
@@ -18,6 +19,9 @@ from torch import multiprocessing
 from nmt.batching.batch import Batch
 from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Update
+from nmt.checkpoint import writing
+from nmt.checkpoint.background import Writer
+from nmt.checkpoint.bundle import TrainingState
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.corpus.prepare import check_prepared, prepare, read_dev
@@ -104,6 +108,13 @@ class Run:
     """Updates done after which somebody asks for a stop."""
     poisoned: Collection[int] = ()
     """Updates whose gradient is made infinite, at the first worker."""
+    full_from: int | None = None
+    """Updates done from which on no checkpoint can be written: the disk is full."""
+
+
+def fill_up(tensors: object, file: Path, metadata: object) -> None:
+    file.write_bytes(b"half")
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]:
@@ -134,7 +145,14 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
             self.number = number + 1
             return super().step(number)
 
+    class Disk(Writer):
+        def write(self, state: TrainingState, *scores: Any) -> None:
+            if run.full_from is not None and state.update >= run.full_from:
+                stack.enter_context(mock.patch.object(writing, "save_file", fill_up))
+            super().write(state, *scores)
+
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(loop, "Writer", Disk))
         stack.enter_context(mock.patch.object(loop, "Loader", RecordingLoader))
         stack.enter_context(mock.patch.object(loop, "Learner", PoisonedLearner))
         ended = train(

@@ -1,0 +1,95 @@
+"""Checkpoints beside training: the state is copied, and a thread brings the copy to the disk.
+
+Training waits for the copy, and for the write before it where that has not ended. What goes wrong
+in a write is told at the next question, so that all workers can act on it after the same update.
+"""
+
+import threading
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nmt.checkpoint.bundle import TrainingState
+from nmt.checkpoint.run import keep
+from nmt.checkpoint.writing import place_of, save
+from nmt.config.experiment import Experiment
+from nmt.errors import NmtError
+
+
+class Writer:
+    """Writes the checkpoints of a run, one after the other; the first worker has one."""
+
+    def __init__(self, run_dir: Path, experiment: Experiment, tokenizer_json: str) -> None:
+        self._run_dir = run_dir
+        self._experiment = experiment
+        self._tokenizer_json = tokenizer_json
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def write(self, state: TrainingState, bleu: float | None = None, signature: str = "") -> None:
+        """Begin to write a checkpoint and to drop old ones; the state may change from now on."""
+        self.wait()
+        arguments = (*_copy(state), bleu, signature)
+        # No daemon: an interpreter that ends waits for what it has begun to write.
+        self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until what was begun has ended."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def problem(self) -> str:
+        """Why a checkpoint could not be written, told once; empty: nothing went wrong so far."""
+        error, self._error = self._error, None
+        if error is None:
+            return ""
+        if not isinstance(error, NmtError | OSError):
+            raise error
+        return str(error)
+
+    def _write(
+        self,
+        state: TrainingState,
+        copied: torch.Event | None,
+        bleu: float | None,
+        signature: str,
+    ) -> None:
+        try:
+            if copied is not None:
+                copied.synchronize()
+            written = save(
+                self._run_dir, self._experiment, self._tokenizer_json, state, bleu, signature
+            )
+            keep(self._run_dir, self._experiment.training.keep_last, good=written)
+        except Exception as error:
+            self._error = error
+
+
+def _copy(state: TrainingState) -> tuple[TrainingState, torch.Event | None]:
+    """The state as it is now, ties kept; from a GPU, an event at which all of it is here."""
+    copies: dict[object, Tensor] = {}
+
+    def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        for tensor in tensors.values():
+            if place_of(tensor) not in copies:
+                copies[place_of(tensor)] = _copy_of(tensor)
+        return {name: copies[place_of(tensor)] for name, tensor in tensors.items()}
+
+    average = None if state.average is None else copied(state.average)
+    weights, optimizer = copied(state.weights), copied(state.optimizer)
+    event = None
+    if any(tensor.is_cuda for tensor in state.weights.values()):
+        event = torch.Event("cuda")
+        event.record()
+    return TrainingState(state.update, weights, average, optimizer, state.counters), event
+
+
+def _copy_of(tensor: Tensor) -> Tensor:
+    if not tensor.is_cuda:
+        return tensor.detach().clone()
+    # Into pinned memory the copy runs beside what comes next; the next step waits for it in turn.
+    pinned = torch.empty_like(tensor, device="cpu", pin_memory=True)
+    return pinned.copy_(tensor.detach(), non_blocking=True)

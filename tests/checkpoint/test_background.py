@@ -1,0 +1,162 @@
+"""Checkpoints beside training are those of the foreground; what goes wrong is told."""
+
+import errno
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_bundles import EXPERIMENT, FILES, SUBWORD, files_below, save, state
+
+from nmt.checkpoint import background, writing
+from nmt.checkpoint.background import Writer
+from nmt.checkpoint.loading import load_training_state
+from nmt.checkpoint.run import bundles, newest_good
+
+
+def writer_of(run: Path) -> Writer:
+    return Writer(run, EXPERIMENT, SUBWORD.to_json())
+
+
+class Gate:
+    """Holds the writing of tensors up until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened, self.reached = threading.Event(), threading.Event()
+        self._save_file = writing.save_file
+        monkeypatch.setattr(writing, "save_file", self)
+
+    def __call__(self, *arguments: Any, **named: Any) -> None:
+        self.reached.set()
+        assert self.opened.wait(60)
+        self._save_file(*arguments, **named)
+
+
+@pytest.mark.parametrize("has_average", [True, False])
+def test_what_is_written_is_the_state_at_the_call(
+    has_average: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4, P5."""
+    folder = save(tmp_path / "foreground", has_average=has_average)
+    gate = Gate(monkeypatch)
+    mine, writer = state(has_average=has_average), writer_of(tmp_path / "background")
+    writer.write(mine)
+    for tensors in (mine.weights, mine.optimizer, mine.average or {}):
+        for tensor in tensors.values():
+            tensor.zero_()
+    gate.opened.set()
+    writer.wait()
+    other = newest_good(tmp_path / "background")
+    assert other is not None
+    assert files_below(other) == files_below(folder)
+    for name in files_below(folder):
+        assert (other / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_training_waits_only_for_the_write_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, writer = Gate(monkeypatch), writer_of(tmp_path)
+    writer.write(state(1))
+    assert gate.reached.wait(60)
+    assert bundles(tmp_path) == []
+    second = threading.Thread(target=lambda: writer.write(state(2)))
+    second.start()
+    time.sleep(0.05)
+    assert second.is_alive()
+    gate.opened.set()
+    second.join()
+    writer.wait()
+    assert [folder.name for folder in bundles(tmp_path)] == ["update-00000001", "update-00000002"]
+
+
+def test_old_checkpoints_are_dropped_in_the_background_too(tmp_path: Path) -> None:
+    writer = writer_of(tmp_path)
+    for update in (1, 2, 3, 4, 5):
+        writer.write(state(update), 10.0 - update, "nrefs:1")
+    writer.wait()
+    assert EXPERIMENT.training.keep_last == 2
+    assert [int(folder.name[7:]) for folder in bundles(tmp_path)] == [1, 4, 5]
+
+
+def test_a_tied_tensor_is_copied_once() -> None:
+    tied = torch.randn(3)
+    mine = state()
+    mine.weights["a"] = mine.weights["b"] = tied
+    mine.optimizer["empty"] = torch.zeros(0)
+    copy, _ = background._copy(mine)
+    assert copy.weights["a"] is copy.weights["b"]
+    assert copy.weights["a"].data_ptr() != tied.data_ptr()
+    assert copy.optimizer["empty"].shape == (0,)
+
+
+def test_a_full_disk_is_told_once_and_the_next_write_may_go_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5, P9."""
+    writer = writer_of(tmp_path)
+    with monkeypatch.context() as patch:
+
+        def fill_up(*arguments: Any, **named: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(writing, "save_file", fill_up)
+        writer.write(state(1))
+        writer.wait()
+    writer.write(state(2))
+    writer.wait()
+    assert writer.problem() == (
+        f"{tmp_path}/checkpoints/update-00000001 was not written: the disk filled up before its "
+        "0.1 MB were on it; make room, or keep fewer checkpoints (training.keep_last)"
+    )
+    assert writer.problem() == ""
+    assert [folder.name for folder in bundles(tmp_path)] == ["update-00000002"]
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "save_file", lambda *_, **__: 1 / 0)
+    writer = writer_of(tmp_path)
+    writer.write(state(1))
+    writer.wait()
+    with pytest.raises(ZeroDivisionError):
+        writer.problem()
+
+
+CRASH = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from toy_bundles import EXPERIMENT, SUBWORD, save, state
+from nmt.checkpoint import writing
+from nmt.checkpoint.background import Writer
+run, save_file = Path(sys.argv[1]), writing.save_file
+save(run, 400)
+def crash(tensors, file, metadata):
+    save_file(tensors, file, metadata)
+    if file.name == "optimizer.safetensors":
+        os._exit(9)
+writing.save_file = crash
+writer = Writer(run, EXPERIMENT, SUBWORD.to_json())
+writer.write(state(500))
+writer.wait()
+"""
+
+
+def test_a_crash_in_the_middle_of_a_write_leaves_the_newest_good_one(tmp_path: Path) -> None:
+    """P4, P5."""
+    command = [sys.executable, "-c", CRASH, str(tmp_path), str(Path(__file__).parent)]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert [path.suffix for path in (tmp_path / "checkpoints").glob(".*")] == [".writing"]
+    assert load_training_state(tmp_path).update == 400
+    writer = writer_of(tmp_path)
+    writer.write(state(500))
+    writer.wait()
+    assert files_below(tmp_path / "checkpoints") == sorted(
+        f"update-00000{update}/{name}" for update in (400, 500) for name in FILES
+    )
