@@ -225,9 +225,9 @@ def test_the_cluster_is_explained() -> None:
         ("training.patience.x", ""),
         (
             "xyz",
-            "; known here: name, seed, corpus, batching, model, training, decoding",
+            "; known here: name, seed, corpus, batching, model, training, stages, decoding",
         ),
-        ("", "; known here: name, seed, corpus, batching, model, training, decoding"),
+        ("", "; known here: name, seed, corpus, batching, model, training, stages, decoding"),
     ],
 )
 def test_what_is_no_key_cannot_be_explained(key: str, expected: str) -> None:
@@ -355,7 +355,7 @@ def test_what_is_no_override_is_told(override: str, expected: str) -> None:
         (
             ("name: toy", "name: toy\nyes: 5"),
             "toy.yaml: 1 is not a setting; known here: name, seed, corpus, batching, model, "
-            "training, decoding",
+            "training, stages, decoding",
         ),
     ],
 )
@@ -470,6 +470,15 @@ def test_a_contradiction_in_a_file_is_told() -> None:
             "merges",
         ),
         (
+            ["stages=[{from_update: 10}]"],
+            "stages.from_update is 10, but it changes nothing: set one of rdrop, "
+            "label_smoothing, learning_rate",
+        ),
+        (
+            ["stages=[{from_update: 10, rdrop: 1}, {from_update: 10, rdrop: 2}]"],
+            "stages.from_update is [10, 10], but each stage must begin after the one before it",
+        ),
+        (
             ["corpus.train.1.name=talks"],
             "corpus.train is ['talks', 'talks'], but each corpus needs a name of its own",
         ),
@@ -497,3 +506,14 @@ def test_a_contradiction_in_a_file_is_told() -> None:
 def test_settings_that_contradict_each_other_are_told(overrides: list[str], expected: str) -> None:
     """P9."""
     assert message_of(*overrides) == f"toy.yaml and command line: {expected}"
+
+
+def test_a_stage_holds_until_a_later_one_changes_it_again() -> None:
+    stages = (
+        "stages=[{from_update: 5, rdrop: 1.0, label_smoothing: 0.2}, {from_update: 8, rdrop: 3}]"
+    )
+    experiment = load(stages)
+    found = [experiment.training_at(update) for update in (4, 5, 8)]
+    assert [each.rdrop for each in found] == [0, 1, 3]
+    assert [each.label_smoothing for each in found] == [0.1, 0.2, 0.2]
+    assert found[0] == experiment.training

@@ -36,6 +36,12 @@ class Batch(NamedTuple):
         """Positions of both sides, padding counted."""
         return self.src.numel() + self.tgt_in.numel()
 
+    def twice(self) -> "Batch":
+        """The pairs, and below them the same once more; what is to be said stands once, [N]."""
+        src, src_lengths, tgt_in = (torch.cat([x, x]) for x in self[:3])
+        real = torch.cat([self.real, self.real + self.tgt_in.numel()])
+        return Batch(src, src_lengths, tgt_in, real, self.tgt_out)
+
     def to(self, device: torch.device) -> "Batch":
         """The same on a device; a GPU copy does not wait where the batch is pinned."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))

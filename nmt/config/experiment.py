@@ -3,7 +3,8 @@
 A key is set on the command line as `section.key=value`; values are YAML.
 """
 
-from typing import Annotated, Literal
+from collections import ChainMap
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -206,6 +207,8 @@ class TrainingConfig(Settings):
     """Largest norm of the gradient of an update; 0: not clipped."""
     label_smoothing: Fraction = 0.1
     """Share of each target's probability spread over the vocabulary (Szegedy et al. 2016)."""
+    rdrop: NaturalFloat = 0.0
+    """Weight alpha of R-Drop (Liang et al. 2021): two passes a pair, pulled together; 0: one."""
     subword_dropout: Fraction = 0.0
     """Share of BPE merges left out, drawn anew for each word each epoch (Provilkov et al. 2020)."""
     ema_decay: Fraction = 0.999
@@ -237,6 +240,29 @@ class TrainingConfig(Settings):
             other = f"checkpoint_every ({self.checkpoint_every})"
             rule = f"with early stopping one of it and {other} must divide the other"
             raise ConfigError("training.validate_every", self.validate_every, rule)
+
+
+class StageConfig(Settings):
+    """What changes in training from an update on; it holds until a later stage changes it again."""
+
+    from_update: PositiveInt
+    """Updates done when it begins."""
+    rdrop: NaturalFloat | None = None
+    """training.rdrop from then on."""
+    label_smoothing: Fraction | None = None
+    """training.label_smoothing from then on."""
+    learning_rate: PositiveFloat | None = None
+    """training.learning_rate from then on: the height of the schedule, whose shape stays."""
+
+    def check(self) -> None:
+        if not self.changes:
+            rule = f"it changes nothing: set one of {', '.join(list(type(self).model_fields)[1:])}"
+            raise ConfigError("stages.from_update", self.from_update, rule)
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The settings that it sets."""
+        return self.model_dump(exclude_none=True, exclude={"from_update"})
 
 
 class DecodingConfig(Settings):
@@ -271,6 +297,8 @@ class Experiment(Settings):
     """The network."""
     training: TrainingConfig = TrainingConfig()
     """How the weights are learnt."""
+    stages: list[StageConfig] = []
+    """What changes in training on the way, in the order of their updates."""
     decoding: DecodingConfig = DecodingConfig()
     """How a translation is searched for."""
 
@@ -278,6 +306,15 @@ class Experiment(Settings):
         if self.training.subword_dropout and self.corpus.subword.kind != "bpe":
             rule = f"corpus.subword.kind is {self.corpus.subword.kind}: only bpe has merges"
             raise ConfigError("training.subword_dropout", self.training.subword_dropout, rule)
+        starts = [stage.from_update for stage in self.stages]
+        if sorted(set(starts)) != starts:
+            rule = "each stage must begin after the one before it"
+            raise ConfigError("stages.from_update", starts, rule)
+
+    def training_at(self, update: int) -> TrainingConfig:
+        """How update `update`, from 0, is made: the stages that have begun, applied in order."""
+        begun = [stage.changes for stage in self.stages if stage.from_update <= update]
+        return self.training.model_copy(update=dict(ChainMap(*reversed(begun))))
 
     @property
     def prepared(self) -> str:

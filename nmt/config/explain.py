@@ -1,7 +1,8 @@
 """What a setting means: its docstring, its type, its limits and its default."""
 
 import json
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -64,6 +65,8 @@ def _kind_of(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " | ".join(inner)
+    if origin in (Union, UnionType):  # with None
+        return _kind_of(inner[0])
     if origin is Annotated:
         return _kind_of(inner[0])
     if origin is list:

@@ -15,7 +15,7 @@ from nmt.checkpoint.bundle import TrainingState
 from nmt.checkpoint.loading import load_weights
 from nmt.config.experiment import Experiment
 from nmt.model.seq2seq import Seq2Seq, build, num_parameters
-from nmt.training.loss import LossSums, cross_entropy
+from nmt.training.loss import LossSums, cross_entropy, r_drop
 from nmt.training.optimizer import (
     learning_rate,
     load_optimizer_tensors,
@@ -32,15 +32,16 @@ class Learner:
     """A model in training at one worker; all workers' learners stay equal."""
 
     def __init__(self, experiment: Experiment, vocab_size: int, world: World) -> None:
-        self._settings = experiment.training
+        self.settings = experiment.training
+        """Of the update that is made now."""
         self._world = world
         torch.manual_seed(experiment.seed)
         self.model: Seq2Seq = build(experiment.model, vocab_size).to(world.device)
         self._average = None
-        if self._settings.ema_decay:
+        if self.settings.ema_decay:
             self._average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self._optimizer = make_optimizer(self.model, self._settings)
-        self._dtype = _DTYPES[self._settings.precision]
+        self._optimizer = make_optimizer(self.model, self.settings)
+        self._dtype = _DTYPES[self.settings.precision]
         self._wrapped: nn.Module = self.model
 
     def wrap(self) -> None:
@@ -63,14 +64,14 @@ class Learner:
         together.
         """
         parameters = list(self.model.parameters())
-        limit = self._settings.clip_norm or float("inf")
+        limit = self.settings.clip_norm or float("inf")
         norm = float(nn.utils.clip_grad_norm_(parameters, limit))
         if math.isfinite(norm):
             for group in self._optimizer.param_groups:
-                group["lr"] = learning_rate(number, self._settings)
+                group["lr"] = learning_rate(number, self.settings)
             self._optimizer.step()
             if self._average is not None:
-                update_average(self._average, self.model, self._settings.ema_decay, number)
+                update_average(self._average, self.model, self.settings.ema_decay, number)
         self._optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -100,13 +101,16 @@ class Learner:
         load_optimizer_tensors(self._optimizer, self.model, state.optimizer)
 
     def _loss(self, batch: Batch) -> LossSums:
+        if self.settings.rdrop:
+            batch = batch.twice()
         is_cast = self._dtype != torch.float32
         with torch.autocast(self._world.device.type, self._dtype, enabled=is_cast):
             hidden: Tensor = self._wrapped(batch.src, batch.src_lengths, batch.tgt_in, batch.real)
-        smoothing = self._settings.label_smoothing
-        return cross_entropy(
-            hidden, self.model.output_weight, batch.tgt_out, smoothing, self._dtype
-        )
+        weight, smoothing = self.model.output_weight, self.settings.label_smoothing
+        if self.settings.rdrop:
+            alpha = self.settings.rdrop
+            return r_drop(hidden, weight, batch.tgt_out, smoothing, alpha, self._dtype)
+        return cross_entropy(hidden, weight, batch.tgt_out, smoothing, self._dtype)
 
     def _sync_if(self, is_wanted: bool) -> AbstractContextManager[object]:
         # Forward and backward both run inside: DDP decides in forward whether backward will sync.

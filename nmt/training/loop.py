@@ -130,6 +130,7 @@ def train(
     try:
         for update, micro_batches, wait_s in _timed(loader):
             meter.wait_s += wait_s
+            learner.settings = experiment.training_at(update.number)
             num_tgt_tokens = update.num_tgt_tokens
             if sampler is not None:
                 # Cut anew, pairs have other tokens than were planned: ask all how many.
@@ -149,7 +150,7 @@ def train(
             if done % settings.log_every == 0 or is_last:
                 values = meter.totals(world).summarise()
                 meter = Meter()
-                values["learning_rate"] = learning_rate(update.number, settings)
+                values["learning_rate"] = learning_rate(update.number, learner.settings)
                 values["epoch"] = done / schedule.updates_per_epoch
                 values["skipped"] = progress.num_skipped
                 values["eta_s"] = clock.eta_s(settings.updates)

@@ -48,3 +48,14 @@ def test_rows_of_a_mapped_shard_are_left_as_they_are() -> None:
     src = np.array([5, 6], np.uint16)
     src.setflags(write=False)
     assert make_batch([(src, src)]).src.tolist() == [[5, 6, EOS]]
+
+
+def test_twice_the_pairs_have_the_same_things_to_say() -> None:
+    batch = make_batch([([5, 6], [7]), ([8], [9, 10])])
+    twice = batch.twice()
+    assert twice.src.tolist() == batch.src.tolist() * 2
+    assert twice.src_lengths.tolist() == [3, 2, 3, 2]
+    assert twice.tgt_in.tolist() == batch.tgt_in.tolist() * 2
+    assert twice.tgt_out is batch.tgt_out
+    said = twice.tgt_in.flatten()[twice.real]
+    assert said.tolist() == batch.tgt_in.flatten()[batch.real].tolist() * 2

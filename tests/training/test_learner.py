@@ -161,3 +161,25 @@ def test_weights_of_another_model_are_refused(toy: Experiment) -> None:
         BundleError, match=r"somewhere has no encoder\.norm\.bias, but the model does"
     ):
         make(toy).load(state, Path("somewhere"))
+
+
+def test_r_drop_without_dropout_learns_what_one_pass_learns(toy: Experiment) -> None:
+    """Both passes of each pair are the same then."""
+    plain, twice = make(toy), make(toy, rdrop=2.0)
+    for learner in (plain, twice):
+        for batch in BATCHES:
+            learner.backward(batch, NUM_TOKENS, is_my_last=True)
+    for one, other in zip(gradients(plain), gradients(twice), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_r_drop_pulls_two_passes_with_dropout_together(toy: Experiment) -> None:
+    learner = Learner(toy, VOCAB, World())
+    losses = []
+    for alpha in (1e-9, 5.0):
+        learner.settings = toy.training.model_copy(update={"rdrop": alpha})
+        torch.manual_seed(1)
+        losses.append(learner.backward(BATCHES[0], NUM_TOKENS, is_my_last=True))
+    near, far = losses
+    assert far.smoothed > near.smoothed
+    assert far.nll == near.nll

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nmt.training import loss
-from nmt.training.loss import cross_entropy
+from nmt.training.loss import cross_entropy, r_drop
 
 NUM_TOKENS, WIDTH, VOCAB = 150, 8, 30
 
@@ -118,3 +118,75 @@ def test_no_more_logits_than_a_chunk_stand_in_memory(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Tensor, "softmax", watch)
     cross_entropy(*inputs(), 0.1, torch.float32)
     assert shapes == [(64, VOCAB), (64, VOCAB), (22, VOCAB)]
+
+
+# R-Drop.
+
+
+def r_drop_by_hand(
+    hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float, alpha: float
+) -> Tensor:
+    """Liang et al. 2021, equations 4 and 5, halved."""
+    one, two = (hidden @ weight.T).chunk(2)
+    entropies = [
+        functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+        for logits in (one, two)
+    ]
+    p, q = (logits.log_softmax(dim=1) for logits in (one, two))
+    forth = functional.kl_div(q, p, reduction="sum", log_target=True)
+    back = functional.kl_div(p, q, reduction="sum", log_target=True)
+    return (sum(entropies) + alpha / 2 * (forth + back)) / 2
+
+
+def two_passes(num_tokens: int = NUM_TOKENS) -> tuple[Tensor, Tensor, Tensor]:
+    hidden, weight, targets = inputs(2 * num_tokens)
+    return hidden, weight, targets[:num_tokens]
+
+
+@pytest.mark.parametrize("chunk_values", [1, 200 * VOCAB, 2**20])
+@pytest.mark.parametrize(("smoothing", "alpha"), [(0.0, 1.0), (0.1, 5.0), (0.1, 0.0)])
+def test_r_drop_is_that_of_the_paper(
+    smoothing: float, alpha: float, chunk_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(loss.CHUNK_VALUES, "cpu", chunk_values)
+    hidden, weight, targets = two_passes()
+    sums = r_drop(hidden, weight, targets, smoothing, alpha, torch.float32)
+    found = gradients_of(sums.smoothed, hidden, weight)
+    hidden, weight, targets = two_passes()
+    whole = r_drop_by_hand(hidden, weight, targets, smoothing, alpha)
+    expected = gradients_of(whole, hidden, weight)
+    assert_near(sums.smoothed, whole, 1e-5)
+    for one, other in zip(found, expected, strict=True):
+        assert_near(one, other, 1e-5)
+
+
+def test_r_drop_of_two_passes_that_agree_is_the_cross_entropy() -> None:
+    hidden, weight, targets = inputs()
+    once = cross_entropy(hidden, weight, targets, 0.1, torch.float32)
+    twice = r_drop(torch.cat([hidden, hidden]), weight, targets, 0.1, 3.0, torch.float32)
+    assert_near(twice.smoothed, once.smoothed, 1e-5)
+    assert_near(twice.nll, once.nll, 1e-5)
+    assert not twice.nll.requires_grad
+
+
+def test_r_drop_in_bf16_is_near_fp32() -> None:
+    hidden, weight, targets = two_passes()
+    low = hidden.detach().bfloat16().requires_grad_()
+    sums = r_drop(low, weight, targets, 0.1, 2.0, torch.bfloat16)
+    found = gradients_of(sums.smoothed, low, weight)
+    assert [gradient.dtype for gradient in found] == [torch.bfloat16, torch.float32]
+    hidden, weight, targets = two_passes()
+    whole = r_drop(hidden, weight, targets, 0.1, 2.0, torch.float32)
+    expected = gradients_of(whole.smoothed, hidden, weight)
+    assert_near(sums.smoothed, whole.smoothed, 0.02)
+    for one, other in zip(found, expected, strict=True):
+        assert_near(one.float(), other, 0.05)
+
+
+def test_r_drop_of_no_tokens_is_0() -> None:
+    """P3."""
+    hidden, weight, targets = two_passes(0)
+    sums = r_drop(hidden, weight, targets, 0.1, 1.0, torch.float32)
+    by_hidden, by_weight = gradients_of(sums.smoothed, hidden, weight)
+    assert (sums.smoothed.item(), sums.nll.item(), by_hidden.shape) == (0, 0, (0, WIDTH))
+    assert not by_weight.any()
