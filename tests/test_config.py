@@ -297,7 +297,7 @@ def test_what_is_no_key_cannot_be_explained(key: str, expected: str) -> None:
         (
             "xyz=5",
             "xyz is not a setting; known here: name, seed, corpus, batching, model, training, "
-            "decoding",
+            "stages, decoding",
         ),
     ],
 )
