@@ -22,7 +22,7 @@ from nmt.checkpoint.loading import load
 from nmt.checkpoint.run import bundles
 from nmt.cli.main import main
 from nmt.config.files import load_experiment
-from nmt.evaluation import scores
+from nmt.evaluation.metrics import DEFAULT_METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 Nmt = Callable[..., Any]
@@ -293,6 +293,97 @@ def test_what_was_translated_is_kept_and_the_reference_untouched(here: Path, nmt
     assert (kept / "my.en").read_text() == TEXT
 
 
+BOTH = "evaluate runs/tiny --baseline runs/tiny/checkpoints/update-00000030 --test news -o both"
+
+
+def test_a_system_is_compared_with_a_named_baseline_and_both_are_kept(here: Path, nmt: Nmt) -> None:
+    """P11."""
+    answer = nmt(f"{BOTH} --slices --metrics bleu,ter")
+    assert answer.status == 0
+    titles = [line for line in answer.out.splitlines() if line.startswith("news")]
+    assert titles == [
+        "news: 5 segments, tiny@update-00000030, checkpoint update-00000030",
+        "news: 5 segments, tiny@update-00000060, checkpoint update-00000060",
+        "news, slices:",
+        "news: tiny@update-00000060 against tiny@update-00000030, paired bootstrap, 1,000 trials",
+    ]
+    assert "tiny@update-00000030 BLEU" in answer.out
+    kept = sorted(str(path.relative_to("both")) for path in Path("both").rglob("*.json"))
+    assert kept == [
+        "tiny@update-00000030/news.metrics.json",
+        "tiny@update-00000060/news.comparison.json",
+        "tiny@update-00000060/news.metrics.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "status", "verdict"),
+    [
+        ("--min-gain -100", 0, "gate open: news, tiny@update-00000060: BLEU "),
+        ("--min-gain 101", 1, "gate shut: news, tiny@update-00000060: BLEU "),
+        ("--min-gain -100 --max-p 0.0000001", 1, "gate shut: news, tiny@update-00000060: BLEU "),
+    ],
+)
+def test_the_gate_is_an_exit_status(
+    limits: str, status: int, verdict: str, here: Path, nmt: Nmt
+) -> None:
+    answer = nmt(f"{BOTH} {limits}")
+    assert answer.status == status
+    assert answer.out.splitlines()[-1].startswith(verdict)
+
+
+def test_the_gate_stands_in_the_json_too(here: Path, nmt: Nmt) -> None:
+    answer = nmt(f"{BOTH} --json --min-gain 101")
+    first, second, found = map(json.loads, answer.out.splitlines())
+    assert (first["system"], second["system"]) == ("tiny@update-00000030", "tiny@update-00000060")
+    assert found["gate"]["is_open"] is False
+    kept = json.loads(Path("both/tiny@update-00000060/news.comparison.json").read_text())
+    assert kept == {key: value for key, value in found.items() if key != "gate"}
+
+
+def test_test_sets_together_have_a_slice_for_each(here: Path, nmt: Nmt) -> None:
+    answer = nmt("evaluate runs/tiny --together --train-text prepared/tiny --json --metrics bleu")
+    found = json.loads(answer.out.splitlines()[-1])
+    assert (found["test_set"], found["segments"]) == ("together", 8)
+    parts = [(part["kind"], part["slice"], part["segments"]) for part in found["slices"]]
+    assert ("corpus", "news", 5) in parts
+    assert ("corpus", "talks", 3) in parts
+    assert {kind for kind, *_ in parts} == {"length", "rarity", "corpus"}
+
+
+def test_robustness_is_told_beside_the_plain_score(here: Path, nmt: Nmt) -> None:
+    answer = nmt("evaluate runs/tiny --test news --robust --metrics chrf")
+    rows = answer.out.splitlines()[-5:]
+    assert rows[0].split() == ["chrF2"]
+    names = [row.split()[0] for row in rows[1:]]
+    assert names == ["upper-case", "title-case", "typos", "no-punctuation"]
+    assert Path("runs/tiny/evaluation/news_upper-case.en").read_text().isupper()
+
+
+def test_files_are_scored_as_the_sacrebleu_command_does(here: Path, nmt: Nmt) -> None:
+    """P6."""
+    nmt("evaluate runs/tiny --test news")
+    folder = "runs/tiny/evaluation"
+    answer = nmt(f"compare {folder}/news.de --ref {folder}/news.de.ref --json")
+    printed = json.loads(sacrebleu_command(folder, "news", "-w", "8", "-f", "json"))
+    assert json.loads(answer.out)["scores"] == printed
+
+
+def test_files_are_compared_with_a_named_baseline(here: Path, nmt: Nmt) -> None:
+    Path("old.de").write_text("1 ein Hund\n2 zwei Katzen\n")
+    Path("new.de").write_text("1 ein Hund rennt\n2 zwei Katzen\n")
+    Path("corpora").write_text("news\ntalks\n")
+    Path("ref.de").write_text("1 ein Hund rennt.\n2 zwei Katzen.\n")
+    command = "compare new.de --baseline old.de --ref ref.de --metrics chrf --labels corpora"
+    answer = nmt(f"{command} --slices --paired ar --min-gain 1")
+    assert answer.status == 0
+    assert "ref: new.de against old.de, paired approximate randomisation, 10,000" in answer.out
+    names = [line.split()[0] for line in answer.out.splitlines() if line]
+    assert names.index("news") + 1 == names.index("talks")
+    assert answer.out.endswith("wanted: a gain of +1.00 or more\n")
+    assert nmt(f"{command} --min-gain 99").status == 1
+
+
 def test_options_of_the_search_reach_it(here: Path, nmt: Nmt) -> None:
     options = "--test news --metrics bleu --beam 1 --max-length-ratio 0.1 --threads 1 --batch 2"
     nmt(f"evaluate runs/tiny {options} -o short")
@@ -385,7 +476,8 @@ def test_help_tells_every_option_and_what_it_means(verb: str, nmt: Nmt) -> None:
 def test_help_lists_the_verbs_in_the_order_of_the_work(nmt: Nmt) -> None:
     listed = re.findall(r"^  (\w+)  ", nmt("--help").out.partition("Commands:")[2], re.M)
     assert listed == [
-        "demo", "prepare", "train", "translate", "score", "evaluate", "average", "config",
+        "demo", "prepare", "train", "translate", "score", "evaluate", "compare", "average",
+        "config",
     ]  # fmt: skip
 
 
@@ -399,7 +491,7 @@ def test_the_version_is_told(nmt: Nmt) -> None:
 
 def test_the_metrics_by_default_are_those_of_the_scores() -> None:
     [option] = [each for each in COMMANDS["evaluate"].params if each.name == "metrics"]
-    assert option.default == ",".join(scores.DEFAULT_METRICS)
+    assert option.default == ",".join(DEFAULT_METRICS)
 
 
 def test_help_waits_for_neither_torch_nor_ray() -> None:

@@ -44,6 +44,7 @@ def flipped(data: bytes) -> bytes:
 
 
 BEST = "runs/tiny/checkpoints/update-00000060"
+EARLIER = "runs/tiny/checkpoints/update-00000030"
 OTHER = "use another checkpoint, such as runs/tiny/checkpoints/update-00000030"
 RAW: dict[str, Content] = {"prepared": None}
 
@@ -481,6 +482,87 @@ EVALUATING = [
         "evaluate runs/tiny --src raw/dev.en --ref raw/dev.de -o raw",
         "raw: raw/dev.en lies there, and a translation could replace it; name another folder for "
         "the results",
+    ),
+    Wrong(
+        "evaluate runs/tiny --min-gain 0.5",
+        "--min-gain is given, but nothing to compare with: --baseline",
+    ),
+    Wrong(
+        "evaluate runs/tiny --max-p 0.05",
+        "--max-p is given, but nothing to compare with: --baseline",
+    ),
+    Wrong(
+        f"evaluate runs/tiny --baseline {BEST}",
+        f"--baseline is {BEST}, but it is all there is: name another run",
+    ),
+    Wrong(
+        f"evaluate runs/tiny --baseline {EARLIER}",
+        "runs/tiny/evaluation is the place for the results of two of these systems, and one would "
+        "replace the other: name a folder with --output",
+    ),
+    Wrong(
+        f"evaluate runs/tiny --baseline {EARLIER} -o new --max-p 2",
+        "--max-p is 2.0, but it must be above 0 and below 1",
+    ),
+    Wrong(
+        f"evaluate runs/tiny --baseline {EARLIER} -o new --max-p 0.1 --paired none",
+        "--max-p is 0.1, but --paired none makes no test: choose bs or ar",
+    ),
+    Wrong(
+        f"evaluate runs/tiny --baseline {EARLIER} -o new --min-gain some",
+        "--min-gain is some, but it must be a number",
+    ),
+    Wrong(
+        "evaluate runs/tiny --paired bootstrap",
+        "--paired is bootstrap, but it must be bs (bootstrap), ar (approximate randomisation) or "
+        "none",
+    ),
+    Wrong(
+        "evaluate runs/tiny --changed -1",
+        "--changed is -1, but it must be a whole number, 0 or more",
+    ),
+    Wrong(
+        "evaluate runs/tiny --train-text prepared/other",
+        "prepared/other: there is no such file; check its name and where you are",
+    ),
+    Wrong(
+        "evaluate runs/tiny --train-text raw",
+        "raw: no prepared corpus here (manifest.json is missing); run `nmt prepare` with this "
+        "experiment first",
+    ),
+    Wrong(
+        "compare raw/news.de",
+        "--ref is missing; `nmt compare --help` tells what there is",
+    ),
+    Wrong(
+        "compare raw/news.de --ref raw/talks.de",
+        "raw/news.de has 5 lines, but raw/talks.de has 3; they need one line for each segment",
+    ),
+    Wrong(
+        "compare raw/news.de --ref raw/news.de --ref raw/talks.de",
+        "raw/talks.de has 3 lines, but raw/news.de has 5; they need one line for each segment",
+    ),
+    Wrong(
+        "compare raw/news.de raw/news.de --ref raw/dev.de",
+        "raw/news.de is given twice; once is enough",
+    ),
+    Wrong(
+        "compare raw/news.de --baseline raw/news.de --ref raw/news.de",
+        "--baseline is raw/news.de, but it is all there is: name another translation",
+    ),
+    Wrong(
+        "compare raw/news.de --ref raw/news.de",
+        "raw/news.de is empty; a score needs one line or more",
+        {"raw/news.de": b""},
+    ),
+    Wrong(
+        "compare raw/new.de --ref raw/news.de",
+        "raw/new.de: there is no such file; check its name and where you are",
+    ),
+    Wrong(
+        "compare raw/news.de --ref raw/news.de --labels raw/talks.de",
+        "raw/talks.de has 3 lines, but the test set has 5 segments; it needs the name of a corpus "
+        "for each",
     ),
     Wrong(
         "evaluate runs/tiny -o tiny.yaml",

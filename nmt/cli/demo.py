@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from nmt.cli.evaluate import find_test_sets, translate_and_score
+from nmt.cli.evaluate import System, find_test_sets, score_and_keep, translate_set
 from nmt.cli.models import load_bundle, make_translator
 from nmt.cli.settings import chatter_of, load_settings, overrides_argument
 from nmt.cli.train import prepare_corpus, train_model
@@ -24,7 +24,7 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
     from nmt.console import Console
     from nmt.corpus.builtin import generate
     from nmt.evaluation import results
-    from nmt.evaluation.scores import DEFAULT_METRICS
+    from nmt.evaluation.metrics import DEFAULT_METRICS
     from nmt.jobs.session import connect
 
     started = time.monotonic()
@@ -42,9 +42,9 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
         bundle = load_bundle(run)
         translator, folder = make_translator(bundle), results.folder_of(bundle.path)
         for test_set in find_test_sets(bundle, (), (), ()):
-            hyps, report = translate_and_score(
-                bundle, translator, test_set, DEFAULT_METRICS, folder, console
-            )
+            hyps = translate_set(translator, test_set, console)
+            system = System(config.name, bundle, folder)
+            report = score_and_keep(system, test_set, hyps, DEFAULT_METRICS, {})
             click.echo(report.text(width=2))
             for n in range(0, len(hyps), max(1, len(hyps) // 4)):
                 click.echo(f"\n  source       {test_set.src[n]}\n  translation  {hyps[n]}")

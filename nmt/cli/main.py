@@ -6,6 +6,7 @@ Rooms are imported inside the verbs that need them, so that `nmt --help` does no
 
 import click
 
+from nmt.cli.compare import compare
 from nmt.cli.demo import demo
 from nmt.cli.evaluate import evaluate
 from nmt.cli.score import score
@@ -25,5 +26,5 @@ def main() -> None:
     """
 
 
-for _verb in (demo, prepare, train, translate, score, evaluate, average, config):
+for _verb in (demo, prepare, train, translate, score, evaluate, compare, average, config):
     main.add_command(_verb)

@@ -1,15 +1,18 @@
 """The files of an evaluation: what was translated, how, against what, and with which scores.
 
 Their names follow Mozilla's training pipeline: of a set `flickr` from en to de, flickr.en,
-flickr.de, flickr.de.ref, flickr.metrics and flickr.metrics.json.
+flickr.de, flickr.de.ref, flickr.metrics and flickr.metrics.json. A system that was compared with a
+baseline has flickr.comparison.json too.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from nmt.corpus.files import is_writable
 from nmt.corpus.text import open_output
 from nmt.errors import DataError
+from nmt.evaluation.comparison import Comparison
 from nmt.evaluation.scores import Report
 from nmt.evaluation.test_sets import TestSet
 
@@ -58,6 +61,15 @@ def write(
         with open_output(written[-1]) as file:
             file.write(text)
     return written
+
+
+def write_comparison(folder: Path, test_set: TestSet, comparison: Comparison) -> Path:
+    """Write what a comparison found beside the scores of the set: flickr.comparison.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{test_set.file_name}.comparison.json"
+    with open_output(path) as file:
+        file.write(json.dumps(comparison.tree(), indent=1, ensure_ascii=False) + "\n")
+    return path
 
 
 def _lines(lines: Sequence[str]) -> str:

@@ -6,27 +6,31 @@ sacreBLEU's own statistics, but one resample at a time: its own function holds a
 at once, gigabytes for a large test set.
 """
 
-import difflib
 import json
 import logging
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sacrebleu.metrics import BLEU, CHRF, TER
 
-from nmt.errors import ConfigError, DataError
+from nmt.errors import DataError
+from nmt.evaluation import slices
+from nmt.evaluation.metrics import (
+    DEFAULT_METRICS,
+    EXTRAS,
+    METRICS,
+    check_metrics,
+    language_of,
+    make_metric,
+    resampling_seed,
+)
+from nmt.evaluation.slices import Slice
 
 log = logging.getLogger(__name__)
 
-METRICS = ("bleu", "chrf", "ter", "bleu-lc", "bleu-lc-intl")
-"""Three metrics to report, and two labelled extras to compare with older publications."""
-DEFAULT_METRICS = METRICS[:4]
 NUM_RESAMPLES = 1000
-_EXTRAS = {"bleu-lc": "lower-cased", "bleu-lc-intl": "lower-cased, international tokenisation"}
 _LONG_WORDS = 150
 """From here on TER, which tries all shifts of all word runs, may take seconds for a bad line."""
 _MAX_TOKENISED = 0.05
@@ -91,6 +95,7 @@ class Report:
     num_segments: int
     scores: tuple[Score, ...]
     warnings: tuple[str, ...]
+    slices: tuple[Slice, ...] = ()
 
     def text(self, width: int = 1) -> str:
         """For people: a title, the lines of the `sacrebleu` command, labelled extras, warnings."""
@@ -112,6 +117,7 @@ class Report:
             "extras": [
                 {"label": score.label} | score.tree(width) for score in self.scores if score.label
             ],
+            "slices": [part.tree() for part in self.slices],
             "warnings": self.warnings,
         }
         return json.dumps(tree, indent=1, ensure_ascii=False)
@@ -127,6 +133,7 @@ def score(
     checkpoint: str = "",
     metrics: Sequence[str] = DEFAULT_METRICS,
     num_resamples: int = NUM_RESAMPLES,
+    labels: Mapping[str, Sequence[str]] | None = None,
 ) -> Report:
     """Score detokenised translations against untouched references.
 
@@ -137,13 +144,14 @@ def score(
         test_set, system, checkpoint: what the numbers belong to.
         metrics: of METRICS.
         num_resamples: resamples for the intervals; 1 or less: no intervals.
+        labels: for each kind of slices.KINDS, the name of the slice of each segment.
 
     Raises:
         DataError: no lines, or not the same number of them.
         ConfigError: an unknown metric, or a tokenizer that is not installed.
     """
     check_metrics(metrics, tgt_language)
-    hyps, references = _check_lines(hyps, references, test_set)
+    hyps, references = check_lines(hyps, references, test_set)
     if "ter" in metrics and (num_long := sum(_is_long(line) for line in hyps)):
         log.warning(
             "%s: %d translations have %d words or more; TER may take seconds for each, "
@@ -158,50 +166,16 @@ def score(
         if name in metrics
     )
     warnings = tuple(_warn(hyps, references, tgt_language, metrics))
-    return Report(test_set, system, checkpoint, len(hyps), scores, warnings)
+    parts = slices.cut(hyps, references, tgt_language, labels or {})
+    return Report(test_set, system, checkpoint, len(hyps), scores, warnings, parts)
 
 
 def bleu(hyps: Sequence[str], refs: Sequence[str], tgt_language: str) -> Bleu:
     """BLEU alone, of one reference and without an interval, for validation; errors as `score`."""
-    hyps, references = _check_lines(hyps, [refs], "dev set")
+    hyps, references = check_lines(hyps, [refs], "dev set")
     metric = make_metric("bleu", tgt_language)
     value = metric.corpus_score(hyps, references).score
     return Bleu(value, str(metric.get_signature()))
-
-
-def check_metrics(metrics: Sequence[str], tgt_language: str) -> None:
-    """Raise ConfigError before translating for metrics that could not be computed after it."""
-    if not metrics:
-        raise ConfigError.saying(f"no metrics are given; known here: {', '.join(METRICS)}")
-    for name in metrics:
-        if name not in METRICS:
-            near = difflib.get_close_matches(name, METRICS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(METRICS)}"
-            raise ConfigError.saying(f"{name!r} is not a metric; {hint}")
-        make_metric(name, tgt_language)
-
-
-def make_metric(name: str, tgt_language: str) -> Any:
-    """sacreBLEU's metric object of a name in METRICS.
-
-    Raises:
-        ConfigError: the language needs a tokenizer that is not installed.
-    """
-    if name == "chrf":
-        return CHRF()
-    if name == "ter":
-        return TER()
-    is_intl = name == "bleu-lc-intl"
-    lang = "" if is_intl else _language(tgt_language)
-    tokenize = "intl" if is_intl else None
-    try:
-        # force: sacreBLEU would log its warning about tokenised text; ours stands in the report.
-        return BLEU(lowercase=name != "bleu", force=True, tokenize=tokenize, trg_lang=lang)
-    except (RuntimeError, AssertionError):
-        raise ConfigError.saying(
-            f"BLEU for corpus.tgt {tgt_language} cuts words with MeCab, which is not installed "
-            f"here; run: pip install 'sacrebleu[{lang}]'"
-        ) from None
 
 
 def _score(
@@ -218,15 +192,13 @@ def _score(
         found.estimate_ci(_resample(metric, stats, num_resamples))
     interval = (float(found._mean), float(found._ci)) if found._mean > 0 else None
     signature = str(metric.get_signature())
-    label = _EXTRAS.get(name, "")
+    label = EXTRAS.get(name, "")
     return Score(found.name, float(found.score), signature, found._verbose, interval, label)
 
 
 def _resample(metric: Any, stats: Sequence[Any], num: int) -> list[Any]:
     """sacreBLEU's scores of resampled test sets; draws and sums are its own, bit for bit."""
-    seed = os.environ.get("SACREBLEU_SEED", "12345").lower()
-    if not (seed == "none" or seed.isdecimal()):
-        raise ConfigError("SACREBLEU_SEED", repr(seed), "it must be a whole number or none")
+    seed = resampling_seed()
     rng = np.random.default_rng(None if seed == "none" else int(seed))
     metric.n_bootstrap, metric.seed = num, seed
     table = np.array(stats, dtype="float32")
@@ -241,10 +213,14 @@ def _resample(metric: Any, stats: Sequence[Any], num: int) -> list[Any]:
     return resamples
 
 
-def _check_lines(
+def check_lines(
     hyps: Sequence[str], references: Sequence[Sequence[str]], test_set: str
 ) -> tuple[list[str], list[list[str]]]:
-    """The same lines without white space at their ends, which the sacrebleu command drops too."""
+    """The same lines without white space at their ends, which the sacrebleu command drops too.
+
+    Raises:
+        DataError: no lines, or not the same number of them.
+    """
     assert references
     for refs in references:
         if len(refs) != len(hyps):
@@ -276,18 +252,13 @@ def _warn(
             )
         if num_blank := sum(not line for line in lines):
             found.append(f"{num_blank:,} of {len(lines):,} lines of the {what} are blank")
-    if "ter" in metrics and _language(tgt_language) in ("zh", "ja"):
+    if "ter" in metrics and language_of(tgt_language) in ("zh", "ja"):
         found.append(f"TER counts what stands between spaces, and {tgt_language} has no spaces")
     return found
 
 
 def _is_long(line: str) -> bool:
     return line.count(" ") >= _LONG_WORDS - 1
-
-
-def _language(code: str) -> str:
-    """The language of a code such as zh-Hans or zh_CN."""
-    return re.split("[-_]", code.lower())[0]
 
 
 def _align(lines: Sequence[str]) -> list[str]:

@@ -54,7 +54,7 @@ def from_files(src: Path, refs: Sequence[Path], name: str = "") -> TestSet:
                 "a reference needs one line for each source line"
             )
         references.append(lines)
-    return TestSet(name or _name_of(src), src_lines, tuple(references))
+    return TestSet(name or name_of(src), src_lines, tuple(references))
 
 
 def find(name: str, prepared: Path, src_lang: str, tgt_lang: str) -> TestSet:
@@ -113,6 +113,28 @@ def from_sacrebleu(name: str, src_lang: str, tgt_lang: str) -> TestSet:
     return from_files(src, refs, SACREBLEU + name)
 
 
+def joined(sets: Sequence[TestSet], name: str) -> TestSet:
+    """All segments of several sets as one.
+
+    Raises:
+        DataError: they have not the same number of references.
+    """
+    counts = [len(test_set.references) for test_set in sets]
+    if len(set(counts)) > 1:
+        each = ", ".join(
+            f"{test_set.name} {count}" for test_set, count in zip(sets, counts, strict=True)
+        )
+        raise DataError(
+            f"these test sets cannot be scored as one, for their references differ in number: "
+            f"{each}; leave some of them out"
+        )
+    src = tuple(line for test_set in sets for line in test_set.src)
+    sides = zip(*(test_set.references for test_set in sets), strict=True)
+    return TestSet(
+        name, src, tuple(tuple(line for refs in side for line in refs) for side in sides)
+    )
+
+
 @contextlib.contextmanager
 def _quiet_and_bounded() -> Iterator[None]:
     """sacreBLEU logs several lines for an error and waits for a silent network for ever."""
@@ -126,8 +148,8 @@ def _quiet_and_bounded() -> Iterator[None]:
         socket.setdefaulttimeout(timeout)
 
 
-def _name_of(file: Path) -> str:
-    """newstest2014 for newstest2014.en.gz."""
+def name_of(file: Path) -> str:
+    """What a set without a name is called: newstest2014 for newstest2014.en.gz."""
     stem = re.sub(r"\.(gz|xz|zst)$", "", file.name)
     return re.sub(r"(?<=.)\.[^.]+$", "", stem)
 

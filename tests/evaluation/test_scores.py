@@ -11,6 +11,7 @@ import sacrebleu
 
 from nmt.errors import ConfigError, DataError
 from nmt.evaluation import scores
+from nmt.evaluation.metrics import METRICS, check_metrics
 
 HYPS = [
     "Ein Hund läuft über den grünen Rasen.",
@@ -50,7 +51,7 @@ def sacrebleu_command(folder: Path, *options: str, num_refs: int = 1) -> str:
 
 def test_scores_of_a_literal_text_to_eight_digits() -> None:
     """P6, P11."""
-    found = report(metrics=scores.METRICS, num_resamples=1).scores
+    found = report(metrics=METRICS, num_resamples=1).scores
     assert [
         (score.label, score.name, f"{score.value:.8f}", score.signature) for score in found
     ] == [
@@ -180,7 +181,7 @@ def test_a_language_whose_tokenizer_is_missing(lang: str, monkeypatch: pytest.Mo
     """P9."""
     monkeypatch.setattr(f"sacrebleu.tokenizers.tokenizer_{lang}_mecab.MeCab", None)
     with pytest.raises(ConfigError) as error:
-        scores.check_metrics(["chrf", "bleu"], lang)
+        check_metrics(["chrf", "bleu"], lang)
     assert str(error.value) == (
         f"BLEU for corpus.tgt {lang} cuts words with MeCab, which is not installed here; "
         f"run: pip install 'sacrebleu[{lang}]'"
@@ -217,7 +218,7 @@ def test_an_empty_test_set() -> None:
 def test_metrics_that_are_not_known(metrics: list[str], message: str) -> None:
     """P9."""
     with pytest.raises(ConfigError) as error:
-        scores.check_metrics(metrics, "de")
+        check_metrics(metrics, "de")
     assert str(error.value) == message
 
 

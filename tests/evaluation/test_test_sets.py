@@ -58,7 +58,7 @@ def test_files_may_be_packed_and_references_several(tmp_path: Path) -> None:
     [("flickr.en", "flickr"), ("flickr.en.zst", "flickr"), ("src", "src"), (".en", ".en")],
 )
 def test_a_set_without_a_name_has_that_of_its_source(file: str, name: str, tmp_path: Path) -> None:
-    assert test_sets._name_of(tmp_path / file) == name
+    assert test_sets.name_of(tmp_path / file) == name
 
 
 def test_line_counts_that_differ(tmp_path: Path) -> None:

@@ -1,0 +1,229 @@
+"""Comparison with a baseline: significance as sacreBLEU finds it, what changed, the gate."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nmt.errors import ConfigError, DataError
+from nmt.evaluation import comparison
+from nmt.evaluation.comparison import Comparison, Difference, Gate
+
+REFS = [
+    "Ein Hund rennt über den grünen Rasen.",
+    "Zwei Männer spielen Fußball, und einer von ihnen lacht.",
+    "Ein Mädchen in einem roten Kleid springt ins Wasser!",
+    "Niemand ist hier.",
+    "Eine Frau kauft auf dem Markt 1,5 kg Äpfel.",
+    "Eine Katze schläft auf dem Sofa.",
+] * 3
+OLD = [
+    "Ein Hund läuft über den Rasen.",
+    "Zwei Männer spielen Fußball und lachen.",
+    "Das Mädchen im roten Kleid springt ins Wasser!",
+    "",
+    "Die Frau kauft 1,5 kg Äpfel auf dem Markt.  ",
+    "Eine Katze schläft auf dem Sofa.",
+] * 3
+NEW = [
+    "Ein Hund rennt über den Rasen.",
+    *OLD[1:3],
+    "Niemand ist da.",
+    "Ein Mann kauft Äpfel.",
+    *OLD[5:],
+]
+OTHER = [*OLD[:16], "Nichts.", OLD[17]]
+HYPS = {"new": NEW, "old": OLD, "other": OTHER}
+METRICS = ("bleu", "chrf", "ter")
+# The command as it is, but for its JSON, which knows no numpy floats and would end in a traceback.
+COMMAND = (
+    "import functools, json; json.dumps = functools.partial(json.dumps, default=float)\n"
+    "from sacrebleu.sacrebleu import main; main()"
+)
+
+
+def compared(**options: Any) -> Comparison:
+    settings = {"test_set": "toy", "metrics": METRICS} | options
+    return comparison.compare(HYPS, "old", [REFS], "de", **settings)
+
+
+def sacrebleu_command(folder: Path, *options: str) -> list[dict[str, Any]]:
+    for name, lines in {**HYPS, "ref": REFS}.items():
+        text = "".join(f"{line}\n" for line in lines)
+        (folder / name).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-c", COMMAND, "ref", "-i", "old", "new", "other", "-f", "json"]
+    command += options
+    environment = {**os.environ, "NO_COLOR": "1"}
+    done = subprocess.run(command, capture_output=True, check=True, env=environment, cwd=folder)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("seed", ["12345", "7"])
+@pytest.mark.parametrize("test", ["bs", "ar"])
+def test_significance_is_what_the_sacrebleu_command_prints(
+    test: str, seed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P6, P11."""
+    monkeypatch.setenv("SACREBLEU_SEED", seed)
+    printed = sacrebleu_command(tmp_path, "-m", *METRICS, f"--paired-{test}")
+    for against, theirs in zip(compared(test=test).systems, printed[1:], strict=True):
+        assert theirs["system"] == against.system
+        assert {
+            each.metric: {
+                "score": each.score,
+                "p_value": each.p_value,
+                "mean": each.mean,
+                "ci": each.half_width,
+            }
+            for each in against.differences
+        } == {name: theirs[name] for name in ("BLEU", "chrF2", "TER")}
+        assert [each.baseline for each in against.differences] == [
+            printed[0][name]["score"] for name in ("BLEU", "chrF2", "TER")
+        ]
+        assert all(f"|seed:{seed}|" in each.signature for each in against.differences)
+
+
+def test_without_a_test_the_scores_are_the_same() -> None:
+    plain, tested = (compared(test=test).systems[0].differences for test in ("none", "bs"))
+    assert [(each.score, each.gain) for each in plain] == [
+        (each.score, each.gain) for each in tested
+    ]
+    assert [each.p_value for each in plain] == [None, None, None]
+
+
+def test_a_gain_is_what_is_better_also_of_a_metric_that_counts_errors() -> None:
+    [bleu, _, ter] = compared(test="none").systems[0].differences
+    assert bleu.gain == bleu.score - bleu.baseline
+    assert ter.gain == ter.baseline - ter.score
+
+
+def test_an_extra_keeps_its_label() -> None:
+    [extra] = compared(test="none", metrics=["bleu-lc"]).systems[0].differences
+    assert (extra.metric, extra.label) == ("BLEU", "lower-cased")
+
+
+def test_segments_that_changed_are_those_with_another_translation() -> None:
+    other = compared(test="none", src=[str(n) for n in range(18)]).systems[1]
+    assert (other.num_changed, other.num_better, other.num_worse) == (1, 0, 1)
+    [segment] = other.worse
+    assert (segment.line, segment.src, segment.ref) == (17, "16", REFS[16])
+    assert (segment.baseline, segment.hyp) == (OLD[16].rstrip(), "Nichts.")
+    assert segment.gain < 0
+
+
+def test_segments_that_gained_most_stand_first() -> None:
+    against = compared(test="none").systems[0]
+    assert [each.line for each in against.better] == [4, 1]
+    assert [each.line for each in against.worse] == [5]
+    gains = [each.gain for each in against.better]
+    assert gains == sorted(gains, reverse=True)
+
+
+def test_text_for_people_names_what_was_compared_and_how() -> None:
+    """P11."""
+    found = comparison.compare(
+        {"a": ["Ein Hund", "Ja"], "b": ["Ein Hund", "Nein"]}, "a", [["Ein Hund", "Nein"]], "de",
+        test_set="toy", metrics=["chrf"],
+    )  # fmt: skip
+    signature = found.systems[0].differences[0].signature
+    assert found.text(num_changed=1).split("\n") == [
+        "toy: b against a, paired bootstrap, 1,000 trials",
+        f"  chrF2 82.69 -> 100.00, gain +17.31, p = 0.2547, chrF2|{signature}",
+        "  1 of 2 translations differ; sentence chrF2 rises in 1 and falls in 0",
+        "  line 2, chrF2 +100.0",
+        "    reference  Nein",
+        "    baseline   Ja",
+        "    now        Nein",
+    ]
+
+
+def test_json_holds_everything() -> None:
+    found = json.loads(json.dumps(compared().tree()))
+    assert (found["comparison"], found["baseline"], found["test"]) == ("toy", "old", "bs")
+    assert (found["segments"], found["trials"]) == (18, 1000)
+    assert found["systems"][0]["differences"][0].keys() == Difference.__annotations__.keys()
+    assert found["systems"][1]["worse"][0]["hyp"] == "Nichts."
+
+
+def difference(gain: float, p_value: float | None) -> Difference:
+    return Difference("BLEU", "", 30.0, 30.0 + gain, gain, p_value, None, None, "")
+
+
+@pytest.mark.parametrize(
+    ("gate", "gain", "p_value", "is_open"),
+    [
+        (Gate(0.5, None), 0.5, None, True),
+        (Gate(0.5, None), 0.49, None, False),
+        (Gate(-0.2, None), -0.1, None, True),
+        (Gate(None, 0.05), 0.1, 0.05, True),
+        (Gate(None, 0.05), 0.1, 0.051, False),
+        (Gate(None, 0.05), -0.1, 0.001, False),
+        (Gate(0.5, 0.05), 0.6, 0.2, False),
+        (Gate(0.5, 0.05), 0.4, 0.01, False),
+    ],
+)
+def test_the_gate_opens_for_a_gain_that_is_large_and_sure_enough(
+    gate: Gate, gain: float, p_value: float | None, is_open: bool
+) -> None:
+    assert gate.is_open(difference(gain, p_value)) == is_open
+
+
+def test_a_verdict_says_what_was_found_and_what_was_wanted() -> None:
+    assert Gate(0.5, 0.05).verdict("toy", "new", difference(0.3, 0.2)) == (
+        "gate shut: toy, new: BLEU +0.30, p = 0.2000; wanted: a gain of +0.50 or more and p of "
+        "0.05 or less"
+    )
+    assert Gate(0.1, None).verdict("toy", "new", difference(0.3, None)) == (
+        "gate open: toy, new: BLEU +0.30; wanted: a gain of +0.10 or more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        (Gate(None, 1.0), "--max-p is 1.0, but it must be above 0 and below 1"),
+        (Gate(None, 0.0), "--max-p is 0.0, but it must be above 0 and below 1"),
+    ],
+)
+def test_limits_that_say_nothing(gate: Gate, message: str) -> None:
+    """P9."""
+    with pytest.raises(ConfigError) as error:
+        gate.check()
+    assert str(error.value) == message
+
+
+def test_a_test_that_is_not_known() -> None:
+    """P9."""
+    with pytest.raises(ConfigError) as error:
+        comparison.check_test("t")
+    assert str(error.value) == (
+        "--paired is t, but it must be bs (bootstrap), ar (approximate randomisation) or none"
+    )
+
+
+def test_a_seed_that_sacrebleu_takes_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P9, P11: its signature would say seed:0 for draws that nobody can repeat."""
+    monkeypatch.setenv("SACREBLEU_SEED", "0")
+    comparison.check_test("none")
+    with pytest.raises(ConfigError) as error:
+        comparison.check_test("ar")
+    assert str(error.value) == (
+        "SACREBLEU_SEED is 0, but sacreBLEU's paired tests take 0 for no seed: choose another "
+        "number, or none"
+    )
+
+
+def test_line_counts_that_differ() -> None:
+    """P9."""
+    with pytest.raises(DataError) as error:
+        comparison.compare(
+            {"a": ["x"], "b": []}, "a", [["x"]], "de", test_set="toy", metrics=["bleu"]
+        )
+    assert str(error.value) == (
+        "toy: 0 lines of translation, but 1 of reference; both need one line a segment"
+    )
