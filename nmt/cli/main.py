@@ -6,6 +6,7 @@ Rooms are imported inside the verbs that need them, so that `nmt --help` does no
 
 import click
 
+from nmt.cli.audit import audit
 from nmt.cli.compare import compare
 from nmt.cli.demo import demo
 from nmt.cli.evaluate import evaluate
@@ -26,5 +27,7 @@ def main() -> None:
     """
 
 
-for _verb in (demo, prepare, train, translate, score, evaluate, compare, average, config):
+for _verb in (
+    demo, prepare, train, translate, score, evaluate, compare, average, audit, config,
+):  # fmt: skip
     main.add_command(_verb)

@@ -9,7 +9,7 @@ not Ray's controller had heard of it when a worker died.
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +28,7 @@ from nmt.corpus.prepare import check_prepared, read_dev
 from nmt.errors import NmtError, TrainingError
 from nmt.jobs.session import connect
 from nmt.training.loop import Corpus, Why, check_run, check_workers, train
+from nmt.training.manifest import Origin
 from nmt.training.world import World
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
@@ -113,6 +114,7 @@ def _trainer(experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: A
             "run_dir": str(run_dir),
             "threads": cluster.cpus_per_worker,
             "mailbox": mailbox,
+            "origin": asdict(Origin.here()),
         },
         torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
         scaling_config=ray.train.ScalingConfig(
@@ -139,7 +141,8 @@ def _worker(config: dict[str, Any]) -> None:
     try:
         corpus = _open_corpus(experiment, Path(config["prepared"]))
         run_dir = Path(config["run_dir"])
-        why, progress = train(experiment, corpus, world, run_dir, post.say, post.at_update)
+        origin = Origin(**config["origin"])
+        why, progress = train(experiment, corpus, world, run_dir, post.say, post.at_update, origin)
     except NmtError as error:
         # Ours to explain, not Ray's to retry: it would fail the same way again.
         ray.get(mailbox.put.remote(("error", str(error))))

@@ -30,7 +30,9 @@ from nmt.corpus.sampling import Sampler
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
 from nmt.errors import BundleError, TrainingError
+from nmt.training import manifest
 from nmt.training.learner import Learner
+from nmt.training.ledger import Ledger
 from nmt.training.metrics import Journal, Meter, Totals, describe, perplexity
 from nmt.training.optimizer import learning_rate
 from nmt.training.validation import Validation, validate
@@ -78,6 +80,8 @@ class Progress:
     """Seconds of training and validation; time lost between stops is not counted."""
     since_log: Totals = field(default_factory=Totals)
     """What was counted since the last log line."""
+    ledger: str = ""
+    """Chain of the pair ledger: what all updates were trained on."""
 
 
 def train(
@@ -87,6 +91,7 @@ def train(
     run_dir: Path,
     say: Callable[[str], None] = lambda line: None,
     at_update: Callable[[int], bool] = lambda update: False,
+    origin: manifest.Origin | None = None,
 ) -> tuple[Why, Progress]:
     """Train, from the newest good checkpoint of the run if there is one.
 
@@ -94,6 +99,7 @@ def train(
         run_dir: of this run alone, seen by all workers; the first worker writes.
         say: takes log lines; only the first worker's is used.
         at_update: told the updates done, at the first worker; True: make a checkpoint and stop.
+        origin: of the command that started the workers; None: they started by themselves.
 
     Raises:
         TrainingError: a worker would have no share of an update, the run was begun with another
@@ -110,7 +116,12 @@ def train(
     writer = None
     if world.is_first:
         writer = Writer(run_dir, experiment, corpus.subword.to_json())
+    ledger = Ledger(run_dir, progress.update, progress.ledger, world)
     if journal:
+        manifest.add_start(
+            run_dir, experiment, corpus.shards, schedule, world, progress.update,
+            origin or manifest.Origin.here(),
+        )  # fmt: skip
         journal.say(_opening(experiment, schedule, learner, progress, world))
     why: Why = "finished"
     last = settings.updates
@@ -141,9 +152,11 @@ def train(
                 is_my_last = micro_batch is micro_batches[-1]
                 loss = learner.backward(micro_batch.batch, num_tgt_tokens, is_my_last)
                 meter.count(micro_batch.batch, loss)
+                ledger.note(micro_batch)
             norm = learner.step(update.number)
             meter.end_update(norm)
             progress.update = done = update.number + 1
+            ledger.end_update(done, is_skipped=not math.isfinite(norm))
             _watch(norm, update, progress, experiment, journal)
 
             is_last = done == settings.updates
@@ -175,6 +188,7 @@ def train(
                 progress.train_s = clock.train_s()
                 progress.since_log = meter.totals(world)
                 with meter.paused():
+                    progress.ledger = ledger.write()
                     _save(writer, learner, progress, validation)
                     if writer and (is_last or why != "finished"):
                         writer.wait()

@@ -75,4 +75,4 @@ class World:
         everyone = [torch.empty(len(padded), dtype=torch.uint8) for _ in range(self.size)]
         sent = torch.frombuffer(bytearray(padded), dtype=torch.uint8)
         dist.all_gather(everyone, sent, group=self.group)
-        return [json.loads(bytes(theirs.tolist())) for theirs in everyone]
+        return [json.loads(theirs.numpy().tobytes()) for theirs in everyone]

@@ -1,0 +1,266 @@
+"""Audit of a run: was each kept pair used exactly once in each full epoch?
+
+It is answered from the ledger, which says what the workers trained on, up to the newest good
+checkpoint: that is the surviving lineage. The chain of the ledger must hold from line to line and
+lead to the chain in each checkpoint. Where the prepared corpus is here, the pairs are compared with
+those that it holds, their target tokens with those that were trained on, and the updates with those
+of the schedule; where it is not, with the number of pairs that the manifest tells.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from nmt import checkpoint
+from nmt.batching.schedule import Rows, Schedule
+from nmt.config.experiment import Experiment
+from nmt.corpus.shards import Shards
+from nmt.errors import BundleError, DataError
+from nmt.training import ledger, manifest
+from nmt.training.ledger import Entry
+from nmt.training.manifest import RunManifest, Start
+
+MAX_FINDINGS = 20
+"""More are counted, not told."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Updates in a row that were shared by the same number of workers."""
+
+    first: int
+    last: int
+    workers: int
+
+
+@dataclass
+class Audit:
+    """What the ledger of a run proves."""
+
+    run: str
+    updates: int = 0
+    """Updates on the surviving lineage, by its newest good checkpoint."""
+    chain: str = ""
+    """Of the ledger there; equal in two runs that trained on the same pairs in the same updates."""
+    pairs: int = 0
+    """Pairs in an epoch."""
+    updates_per_epoch: int = 0
+    full_epochs: int = 0
+    pairs_after: int = 0
+    """Pairs used in the epoch that is under way."""
+    checkpoints: int = 0
+    """Good checkpoints whose chain was compared."""
+    is_corpus_here: bool = False
+    """Whether pairs were compared with the prepared corpus and with the schedule."""
+    skipped: list[int] = field(default_factory=list)
+    """Updates whose gradient was not finite."""
+    workers: list[Stretch] = field(default_factory=list)
+    starts: list[Start] = field(default_factory=list)
+    num_findings: int = 0
+    findings: list[str] = field(default_factory=list)
+    """What contradicts the promise; the first MAX_FINDINGS."""
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether nothing contradicts it."""
+        return not self.num_findings
+
+    def find(self, what: str) -> None:
+        """Note a contradiction."""
+        self.num_findings += 1
+        if self.num_findings <= MAX_FINDINGS:
+            self.findings.append(what)
+
+
+def audit(run_dir: Path, prepared: Path | None = None) -> Audit:
+    """Audit a run, finished or not.
+
+    Args:
+        prepared: folder of the prepared corpus; None: the one that the run was trained on, if it is
+            on this machine.
+
+    Raises:
+        NmtError: there is no run with a ledger and a good checkpoint here, or no corpus in the
+            folder that was named.
+    """
+    if not run_dir.is_dir():
+        raise DataError(f"{run_dir}: there is no such folder; name the folder of a run")
+    about = manifest.read(run_dir)
+    if not (run_dir / ledger.NAME).is_file():
+        raise DataError(
+            f"{run_dir}: no {ledger.NAME} here, so nobody knows what was trained on; runs write it "
+            "before their first checkpoint"
+        )
+    newest = checkpoint.newest_good(run_dir)
+    if newest is None:
+        raise BundleError(f"{run_dir} has no good checkpoint, so no update of it has survived yet")
+    found = Audit(
+        str(run_dir), checkpoint.read_info(newest).update, pairs=about.pairs,
+        updates_per_epoch=about.updates_per_epoch, starts=about.starts,
+    )  # fmt: skip
+    corpus = _open_corpus(about, prepared, found)
+    entries = _Chained(run_dir, found)
+    _compare_epochs(entries, about, corpus, found)
+    _compare_checkpoints(run_dir, entries.chains, found)
+    return found
+
+
+class _Chained:
+    """The entries of the surviving lineage, in order, as far as the ledger can be trusted."""
+
+    def __init__(self, run_dir: Path, found: Audit) -> None:
+        self._run_dir = run_dir
+        self._found = found
+        self.chains: dict[int, str] = {0: ""}
+        """By updates done."""
+
+    def __iter__(self) -> Iterator[tuple[Entry, Rows]]:
+        found, done, chain = self._found, 0, ""
+        try:
+            for entry in ledger.read(self._run_dir):
+                if entry.update > found.updates:
+                    break
+                if entry.update != done + 1:
+                    found.find(_gap(done, entry.update))
+                rows = ledger.unpack(entry.rows)
+                linked = ledger.link(
+                    chain, entry.update, entry.tgt_tokens, entry.is_skipped, rows
+                )  # fmt: skip
+                if linked != entry.chain or len(rows) != entry.pairs:
+                    found.find(f"update {entry.update:,}: its line is not what was written")
+                done, chain = entry.update, entry.chain
+                self.chains[done] = chain
+                self._count(entry)
+                yield entry, rows
+        except (OSError, ValueError) as error:
+            found.find(f"{ledger.NAME} cannot be read after update {done:,}: {error}")
+        if done < found.updates:
+            found.find(
+                f"the ledger ends after update {done:,}, but the newest checkpoint has "
+                f"{found.updates:,}"
+            )
+        found.chain = chain
+
+    def _count(self, entry: Entry) -> None:
+        workers = self._found.workers
+        if workers and workers[-1].workers == entry.workers:
+            workers[-1] = Stretch(workers[-1].first, entry.update, entry.workers)
+        else:
+            workers.append(Stretch(entry.update, entry.update, entry.workers))
+        if entry.is_skipped:
+            self._found.skipped.append(entry.update)
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """The prepared corpus, where it is here."""
+
+    schedule: Schedule
+    tgt_lengths: Rows
+    """With EOS, by row."""
+    kept: Rows
+    """Rows short enough to be trained on, sorted."""
+
+
+def _open_corpus(about: RunManifest, prepared: Path | None, found: Audit) -> _Corpus | None:
+    folder = prepared or Path(about.prepared)
+    if prepared is None and not folder.is_dir():
+        return None
+    shards = Shards.open(folder)
+    if manifest.corpus_sha256(shards) != about.corpus_sha256:
+        if prepared is None:
+            return None
+        raise DataError(
+            f"{prepared} is not the corpus that the run was trained on: name the folder that "
+            f"{about.prepared} was"
+        )
+    found.is_corpus_here = True
+    experiment = Experiment.model_validate(about.experiment)
+    batching = experiment.batching
+    schedule = Schedule(shards.src_lengths, shards.tgt_lengths, batching, experiment.seed)
+    longer = np.maximum(shards.src_lengths, shards.tgt_lengths) + 1
+    return _Corpus(
+        schedule, shards.tgt_lengths.astype(np.int64) + 1,
+        np.flatnonzero(longer <= batching.max_length),
+    )  # fmt: skip
+
+
+def _compare_epochs(
+    entries: _Chained, about: RunManifest, corpus: _Corpus | None, found: Audit
+) -> None:
+    """Read all updates, and look at the pairs of one epoch after the other."""
+    size = about.updates_per_epoch
+    for epoch, updates in groupby(entries, key=lambda each: (each[0].update - 1) // size):
+        rows, owners = [], []
+        for entry, of_update in updates:
+            rows.append(of_update)
+            owners.append(np.full(len(of_update), entry.update))
+            if corpus is not None:
+                _compare_update(entry, of_update, corpus, found)
+        is_full = len(rows) == size
+        used = np.concatenate(rows)
+        _compare_pairs(f"epoch {epoch + 1:,}", used, np.concatenate(owners), found)
+        if not is_full:
+            found.pairs_after = len(used)
+            continue
+        found.full_epochs += 1
+        if corpus is not None:
+            if len(missing := np.setdiff1d(corpus.kept, used)):
+                found.find(f"epoch {epoch + 1:,}: {_some(missing)} not used")
+            if len(unknown := np.setdiff1d(used, corpus.kept)):
+                found.find(f"epoch {epoch + 1:,}: {_some(unknown)} not kept, but used")
+        elif len(np.unique(used)) != about.pairs:
+            found.find(
+                f"epoch {epoch + 1:,}: {len(np.unique(used)):,} pairs were used, but an epoch has "
+                f"{about.pairs:,}"
+            )
+
+
+def _compare_pairs(epoch: str, used: Rows, owners: Rows, found: Audit) -> None:
+    """No pair twice in an epoch, whether it is full or not."""
+    values, counts = np.unique(used, return_counts=True)
+    for row in values[counts > 1]:
+        where = ", ".join(f"{owner:,}" for owner in owners[used == row])
+        found.find(f"{epoch}: pair {row:,} was used more than once, in updates {where}")
+
+
+def _compare_update(entry: Entry, rows: Rows, corpus: _Corpus, found: Audit) -> None:
+    planned = corpus.schedule.update(entry.update - 1)
+    if not np.array_equal(np.sort(np.concatenate(planned.micro_batches)), rows):
+        found.find(f"update {entry.update:,}: its pairs are not those of the schedule")
+    elif entry.tgt_tokens != (expected := int(corpus.tgt_lengths[rows].sum())):
+        found.find(
+            f"update {entry.update:,}: {entry.tgt_tokens:,} target tokens were trained on, but its "
+            f"pairs have {expected:,}"
+        )
+
+
+def _compare_checkpoints(run_dir: Path, chains: dict[int, str], found: Audit) -> None:
+    for folder in checkpoint.bundles(run_dir):
+        try:
+            state = checkpoint.load_training_state(folder)
+        except BundleError:
+            continue  # Damaged: nothing goes on from it.
+        if "ledger" not in state.counters or state.update > found.updates:
+            continue
+        found.checkpoints += 1
+        if state.counters["ledger"] != chains.get(state.update):
+            found.find(f"{folder.name}: its chain is not that of the ledger")
+
+
+def _gap(done: int, update: int) -> str:
+    """What is wrong where that update follows `done` updates."""
+    if update <= done:
+        return f"update {update:,} stands in the ledger again"
+    if update == done + 2:
+        return f"update {done + 1:,} is not in the ledger"
+    return f"updates {done + 1:,} to {update - 1:,} are not in the ledger"
+
+
+def _some(rows: Rows) -> str:
+    shown = ", ".join(f"{row:,}" for row in rows[:5])
+    more = f" and {len(rows) - 5:,} more" if len(rows) > 5 else ""
+    return f"pair{'s' * (len(rows) > 1)} {shown}{more} {'were' if len(rows) > 1 else 'was'}"

@@ -1,0 +1,236 @@
+"""What an audit proves, and what it finds in a ledger that somebody changed."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nmt import checkpoint
+from nmt.errors import NmtError
+from nmt.training import ledger
+from nmt.training.audit import Stretch, audit
+from nmt.training.ledger import Entry, link, pack, read, unpack
+
+Nmt = Callable[..., Any]
+
+
+@pytest.fixture
+def run(one: Path, tmp_path: Path) -> Path:
+    """A run that may be changed: 20 updates, 40 pairs an epoch in 6 updates."""
+    return Path(shutil.copytree(one, tmp_path / "run"))
+
+
+def rewrite(
+    run: Path, change: Callable[[list[Entry]], list[Entry]], link_again: bool = False
+) -> None:
+    """Change the entries of a ledger; with a chain that fits, if the liar knows how."""
+    entries = change(list(read(run)))
+    if link_again:
+        chain = ""
+        for number, entry in enumerate(entries):
+            rows = unpack(entry.rows)
+            chain = link(chain, entry.update, entry.tgt_tokens, entry.is_skipped, rows)
+            entries[number] = replace(entry, pairs=len(rows), chain=chain)
+    lines = [json.dumps(asdict(entry)) + "\n" for entry in entries]
+    (run / ledger.NAME).write_text("".join(lines))
+
+
+def with_rows(entry: Entry, change: Callable[[list[int]], list[int]]) -> Entry:
+    return replace(entry, rows=pack(np.array(change(unpack(entry.rows).tolist()), dtype=np.int64)))
+
+
+def changed(number: int, change: Callable[[Entry], Entry]) -> Callable[[list[Entry]], list[Entry]]:
+    return lambda entries: [change(entry) if entry.update == number else entry for entry in entries]
+
+
+@pytest.mark.parametrize("folder", ["two", "three", "two-stopped", "one-then-two"])
+def test_a_run_with_any_workers_stopped_or_not_is_proven(
+    one: Path, gloo: Path, folder: str
+) -> None:
+    """P2, P3, P4."""
+    found = audit(gloo / folder)
+    assert found.is_proven, found.findings
+    assert (found.updates, found.full_epochs, found.pairs) == (20, 3, 40)
+    assert found.is_corpus_here
+    assert found.checkpoints >= 2
+    assert found.chain == audit(one).chain
+
+
+def test_workers_and_starts_are_told(gloo: Path) -> None:
+    found = audit(gloo / "one-then-two")
+    assert found.workers == [Stretch(1, 7, 1), Stretch(8, 20, 2)]
+    starts = [(start.reason, start.update, start.workers) for start in found.starts]
+    assert starts == [("begun", 0, 1), ("continued", 7, 2)]
+
+
+def test_skipped_updates_are_told(gloo: Path) -> None:
+    found = audit(gloo / "skips")
+    assert (found.is_proven, found.skipped) == (True, [3])
+
+
+def test_a_run_that_is_not_finished_is_proven_as_far_as_it_is(stopped: Path) -> None:
+    found = audit(stopped)
+    assert (found.is_proven, found.updates, found.full_epochs) == (True, 7, 1)
+
+
+def test_without_the_corpus_pairs_are_counted(run: Path) -> None:
+    about = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(about | {"prepared": "/not/here"}))
+    found = audit(run)
+    assert (found.is_proven, found.is_corpus_here) == (True, False)
+    rewrite(run, changed(2, lambda entry: with_rows(entry, lambda rows: rows[1:])), True)
+    assert "epoch 1: 39 pairs were used, but an epoch has 40" in audit(run).findings
+
+
+def test_updates_beyond_the_newest_good_checkpoint_do_not_count(run: Path) -> None:
+    """P5: a run goes on from there, and trains them again."""
+    (checkpoint.bundles(run)[-1] / "weights.safetensors").write_bytes(b"damaged")
+    found = audit(run)
+    assert (found.is_proven, found.updates, found.full_epochs) == (True, 10, 1)
+
+
+@pytest.mark.parametrize("link_again", [False, True])
+def test_a_pair_that_was_used_twice_is_found(run: Path, link_again: bool) -> None:
+    first = unpack(next(read(run)).rows).tolist()
+    rewrite(
+        run, changed(2, lambda entry: with_rows(entry, lambda rows: [*rows, first[0]])), link_again
+    )
+    found = audit(run)
+    assert f"epoch 1: pair {first[0]} was used more than once, in updates 1, 2" in found.findings
+    assert ("update 2: its line is not what was written" in found.findings) != link_again
+    mended = {
+        f"{folder.name}: its chain is not that of the ledger" for folder in checkpoint.bundles(run)
+    }
+    assert mended <= set(found.findings) or not link_again
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (
+            changed(2, lambda entry: with_rows(entry, lambda rows: rows[1:])),
+            "update 2: its pairs are not those of the schedule",
+        ),
+        (
+            changed(2, lambda entry: replace(entry, tgt_tokens=1)),
+            "update 2: 1 target tokens were trained on, but its pairs have 156",
+        ),
+        (
+            changed(2, lambda entry: replace(entry, is_skipped=True)),
+            "update 2: its line is not what was written",
+        ),
+        (
+            lambda entries: [entry for entry in entries if entry.update != 5],
+            "update 5 is not in the ledger",
+        ),
+        (
+            lambda entries: [entry for entry in entries if not 5 <= entry.update <= 7],
+            "updates 5 to 7 are not in the ledger",
+        ),
+        (
+            lambda entries: [*entries[:6], entries[5], *entries[6:]],
+            "update 6 stands in the ledger again",
+        ),
+        (
+            lambda entries: entries[:-2],
+            "the ledger ends after update 18, but the newest checkpoint has 20",
+        ),
+        (
+            changed(4, lambda entry: replace(entry, rows="???")),
+            "ledger.jsonl cannot be read after update 3: ",
+        ),
+    ],
+)
+def test_what_was_changed_is_found(run: Path, change: Any, finding: str) -> None:
+    rewrite(run, change)
+    found = audit(run)
+    assert not found.is_proven
+    assert any(line.startswith(finding) for line in found.findings), found.findings
+
+
+def test_a_ledger_that_fits_itself_but_not_the_checkpoints_is_found(run: Path) -> None:
+    """Whoever links the chain anew would have to change every checkpoint too."""
+    rewrite(run, changed(20, lambda entry: replace(entry, is_skipped=True)), link_again=True)
+    assert audit(run).findings == ["update-00000020: its chain is not that of the ledger"]
+
+
+# On the command line.
+
+
+def test_the_verb_tells_what_is_proven(gloo: Path, nmt: Nmt) -> None:
+    run = gloo / "one-then-two"
+    answer = nmt(f"audit {run}")
+    assert answer.status == 0
+    lines = answer.out.splitlines()
+    assert lines[:2] == [
+        f"{run}: 20 updates up to its newest good checkpoint; an epoch is 40 pairs in 6 updates",
+        "full epochs: 3, then 2 updates with 11 pairs",
+    ]
+    assert "updates 1 to 7: 1 worker" in lines
+    assert "updates 8 to 20: 2 workers" in lines
+    assert lines[-1] == (
+        "proven: each kept pair was used exactly once in each full epoch, none twice after that"
+    )
+
+
+def test_the_verb_ends_with_1_where_nothing_is_proven(run: Path, nmt: Nmt) -> None:
+    rewrite(run, lambda entries: [entry for entry in entries if entry.update != 5])
+    answer = nmt(f"audit {run}")
+    assert answer.status == 1
+    assert "WRONG: update 5 is not in the ledger" in answer.out.splitlines()
+    assert answer.out.splitlines()[-1].startswith("NOT proven: ")
+    as_json = nmt(f"audit {run} --json")
+    assert as_json.status == 1
+    found = json.loads(as_json.out)
+    assert (found["is_proven"], found["updates"], found["full_epochs"]) == (False, 20, 2)
+
+
+def test_what_cannot_be_audited_is_one_line(
+    run: Path, toy_file: Path, tmp_path: Path, nmt: Nmt
+) -> None:
+    """P9."""
+
+    def refused(words: str) -> str:
+        answer = nmt(f"audit {words}")
+        assert (answer.status, answer.out) == (2, "")
+        return str(answer.err)
+
+    assert refused("gone") == "nmt: gone: there is no such folder; name the folder of a run\n"
+    assert refused(f"{tmp_path}") == (
+        f"nmt: {tmp_path}/manifest.json: cannot be read: No such file or directory; name the "
+        "folder of a run that this nmt trained\n"
+    )
+    assert refused(f"{run} --prepared {run}").startswith(f"nmt: {run}/manifest.json: damaged")
+    (run / ledger.NAME).rename(run / "elsewhere")
+    assert refused(f"{run}") == (
+        f"nmt: {run}: no ledger.jsonl here, so nobody knows what was trained on; runs write it "
+        "before their first checkpoint\n"
+    )
+    (run / "elsewhere").rename(run / ledger.NAME)
+    shutil.rmtree(run / "checkpoints")
+    assert refused(f"{run}") == (
+        f"nmt: {run} has no good checkpoint, so no update of it has survived yet\n"
+    )
+    with pytest.raises(NmtError):
+        audit(run)
+
+
+def test_another_corpus_than_that_of_the_run_is_refused(
+    run: Path, tmp_path: Path, toy_file: Path, nmt: Nmt
+) -> None:
+    """P9."""
+    other = tmp_path / "other"
+    shutil.copytree(toy_file.parent / "prepared", other)
+    text = (other / "manifest.json").read_text()
+    (other / "manifest.json").write_text(text.replace('"src": "en"', '"src": "fr"'))
+    answer = nmt(f"audit {run} --prepared {other}")
+    assert (answer.status, answer.err) == (
+        2,
+        f"nmt: {other} is not the corpus that the run was trained on: name the folder that "
+        f"{toy_file.parent}/prepared was\n",
+    )
