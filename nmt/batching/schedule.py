@@ -62,6 +62,8 @@ class Schedule:
         self._tgt = np.asarray(tgt_lengths, dtype=np.int64) + 1
         longer = np.maximum(src, self._tgt)
         kept = np.flatnonzero(longer <= config.max_length)
+        self.rows = kept
+        """Rows of an epoch, sorted."""
         self.num_pairs = len(kept)
         """Pairs in an epoch."""
         self.num_left_out = len(longer) - len(kept)

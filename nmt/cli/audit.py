@@ -18,8 +18,9 @@ if TYPE_CHECKING:
               help="The prepared corpus; default: where the run found it.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def audit(run: str, prepared: str | None, as_json: bool) -> None:
-    """Prove that each kept pair was used exactly once in each full epoch of a run.
+    """Prove that each epoch of a run used each pair once.
 
+    That is: each kept pair exactly once in each full epoch, and none twice in the one under way.
     RUN is a run's folder, finished or not. What the workers recorded while they trained is compared
     with itself, with the checkpoints and, where it is here, with the prepared corpus. Exit status:
     0 proven, 1 not.

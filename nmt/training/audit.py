@@ -14,13 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from nmt import checkpoint
 from nmt.batching.schedule import Rows, Schedule
+from nmt.checkpoint.bundle import read_info
+from nmt.checkpoint.loading import load_training_state
+from nmt.checkpoint.run import bundles, newest_good
 from nmt.config.experiment import Experiment
-from nmt.corpus.shards import Shards
+from nmt.corpus.prepare import check_prepared
 from nmt.errors import BundleError, DataError
 from nmt.training import ledger, manifest
 from nmt.training.ledger import Entry
+from nmt.training.loop import Corpus, plan
 from nmt.training.manifest import RunManifest, Start
 
 MAX_FINDINGS = 20
@@ -94,11 +97,11 @@ def audit(run_dir: Path, prepared: Path | None = None) -> Audit:
             f"{run_dir}: no {ledger.NAME} here, so nobody knows what was trained on; runs write it "
             "before their first checkpoint"
         )
-    newest = checkpoint.newest_good(run_dir)
+    newest = newest_good(run_dir)
     if newest is None:
         raise BundleError(f"{run_dir} has no good checkpoint, so no update of it has survived yet")
     found = Audit(
-        str(run_dir), checkpoint.read_info(newest).update, pairs=about.pairs,
+        str(run_dir), read_info(newest).update, pairs=about.pairs,
         updates_per_epoch=about.updates_per_epoch, starts=about.starts,
     )  # fmt: skip
     corpus = _open_corpus(about, prepared, found)
@@ -159,17 +162,18 @@ class _Corpus:
     """The prepared corpus, where it is here."""
 
     schedule: Schedule
-    tgt_lengths: Rows
-    """With EOS, by row."""
-    kept: Rows
-    """Rows short enough to be trained on, sorted."""
+    tgt_lengths: Rows | None
+    """Target tokens of each row, EOS counted; None: the run cuts pairs anew each epoch."""
 
 
 def _open_corpus(about: RunManifest, prepared: Path | None, found: Audit) -> _Corpus | None:
     folder = prepared or Path(about.prepared)
     if prepared is None and not folder.is_dir():
         return None
-    shards = Shards.open(folder)
+    experiment = Experiment.model_validate(about.experiment)
+    corpus = experiment.corpus.model_copy(update={"prepared": str(folder)})
+    experiment = experiment.model_copy(update={"corpus": corpus})
+    shards, subword = check_prepared(experiment)
     if manifest.corpus_sha256(shards) != about.corpus_sha256:
         if prepared is None:
             return None
@@ -178,14 +182,9 @@ def _open_corpus(about: RunManifest, prepared: Path | None, found: Audit) -> _Co
             f"{about.prepared} was"
         )
     found.is_corpus_here = True
-    experiment = Experiment.model_validate(about.experiment)
-    batching = experiment.batching
-    schedule = Schedule(shards.src_lengths, shards.tgt_lengths, batching, experiment.seed)
-    longer = np.maximum(shards.src_lengths, shards.tgt_lengths) + 1
-    return _Corpus(
-        schedule, shards.tgt_lengths.astype(np.int64) + 1,
-        np.flatnonzero(longer <= batching.max_length),
-    )  # fmt: skip
+    sampler, schedule = plan(experiment, Corpus(shards, subword, ([], [])))
+    lengths = shards.tgt_lengths.astype(np.int64) + 1 if sampler is None else None
+    return _Corpus(schedule, lengths)
 
 
 def _compare_epochs(
@@ -208,9 +207,9 @@ def _compare_epochs(
             continue
         found.full_epochs += 1
         if corpus is not None:
-            if len(missing := np.setdiff1d(corpus.kept, used)):
+            if len(missing := np.setdiff1d(corpus.schedule.rows, used)):
                 found.find(f"epoch {epoch + 1:,}: {_some(missing)} not used")
-            if len(unknown := np.setdiff1d(used, corpus.kept)):
+            if len(unknown := np.setdiff1d(used, corpus.schedule.rows)):
                 found.find(f"epoch {epoch + 1:,}: {_some(unknown)} not kept, but used")
         elif len(np.unique(used)) != about.pairs:
             found.find(
@@ -231,17 +230,19 @@ def _compare_update(entry: Entry, rows: Rows, corpus: _Corpus, found: Audit) -> 
     planned = corpus.schedule.update(entry.update - 1)
     if not np.array_equal(np.sort(np.concatenate(planned.micro_batches)), rows):
         found.find(f"update {entry.update:,}: its pairs are not those of the schedule")
-    elif entry.tgt_tokens != (expected := int(corpus.tgt_lengths[rows].sum())):
-        found.find(
-            f"update {entry.update:,}: {entry.tgt_tokens:,} target tokens were trained on, but its "
-            f"pairs have {expected:,}"
-        )
+    elif corpus.tgt_lengths is not None:
+        expected = int(corpus.tgt_lengths[rows].sum())
+        if entry.tgt_tokens != expected:
+            found.find(
+                f"update {entry.update:,}: {entry.tgt_tokens:,} target tokens were trained on, but "
+                f"its pairs have {expected:,}"
+            )
 
 
 def _compare_checkpoints(run_dir: Path, chains: dict[int, str], found: Audit) -> None:
-    for folder in checkpoint.bundles(run_dir):
+    for folder in bundles(run_dir):
         try:
-            state = checkpoint.load_training_state(folder)
+            state = load_training_state(folder)
         except BundleError:
             continue  # Damaged: nothing goes on from it.
         if "ledger" not in state.counters or state.update > found.updates:

@@ -108,7 +108,7 @@ def train(
     """
     settings = experiment.training
     check_workers(experiment, world.size)
-    sampler, schedule = _plan(experiment, corpus)
+    sampler, schedule = plan(experiment, corpus)
     learner = Learner(experiment, corpus.subword.num_pieces, world)
     progress = _resume(learner, corpus, world, run_dir)
     learner.wrap()
@@ -262,7 +262,7 @@ def _timed(loader: Loader) -> Iterator[tuple[Update, list[MicroBatch], float]]:
         asked = time.perf_counter()
 
 
-def _plan(experiment: Experiment, corpus: Corpus) -> tuple[Sampler | None, Schedule]:
+def plan(experiment: Experiment, corpus: Corpus) -> tuple[Sampler | None, Schedule]:
     """The schedule, and what cuts its pairs anew where that is asked for."""
     sampler = None
     src, tgt = corpus.shards.src_lengths, corpus.shards.tgt_lengths

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy_runs import Run, go
 
-from nmt import checkpoint
+from nmt.checkpoint.run import bundles
 from nmt.errors import NmtError
 from nmt.training import ledger
 from nmt.training.audit import Stretch, audit
@@ -78,6 +79,13 @@ def test_a_run_that_is_not_finished_is_proven_as_far_as_it_is(stopped: Path) -> 
     assert (found.is_proven, found.updates, found.full_epochs) == (True, 7, 1)
 
 
+def test_a_run_that_cuts_words_anew_is_proven(toy_file: Path) -> None:
+    run = Run("cut-anew", overrides=["training.subword_dropout=0.1", "training.updates=8"])
+    go(toy_file, run)
+    found = audit(toy_file.parent / run.folder)
+    assert (found.is_proven, found.full_epochs, found.findings) == (True, 1, [])
+
+
 def test_without_the_corpus_pairs_are_counted(run: Path) -> None:
     about = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps(about | {"prepared": "/not/here"}))
@@ -89,7 +97,7 @@ def test_without_the_corpus_pairs_are_counted(run: Path) -> None:
 
 def test_updates_beyond_the_newest_good_checkpoint_do_not_count(run: Path) -> None:
     """P5: a run goes on from there, and trains them again."""
-    (checkpoint.bundles(run)[-1] / "weights.safetensors").write_bytes(b"damaged")
+    (bundles(run)[-1] / "weights.safetensors").write_bytes(b"damaged")
     found = audit(run)
     assert (found.is_proven, found.updates, found.full_epochs) == (True, 10, 1)
 
@@ -103,9 +111,7 @@ def test_a_pair_that_was_used_twice_is_found(run: Path, link_again: bool) -> Non
     found = audit(run)
     assert f"epoch 1: pair {first[0]} was used more than once, in updates 1, 2" in found.findings
     assert ("update 2: its line is not what was written" in found.findings) != link_again
-    mended = {
-        f"{folder.name}: its chain is not that of the ledger" for folder in checkpoint.bundles(run)
-    }
+    mended = {f"{folder.name}: its chain is not that of the ledger" for folder in bundles(run)}
     assert mended <= set(found.findings) or not link_again
 
 
