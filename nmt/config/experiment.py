@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from nmt.config.decoding import DecodingConfig
 from nmt.config.settings import (
     Fraction,
     Name,
@@ -263,23 +264,6 @@ class StageConfig(Settings):
     def changes(self) -> dict[str, Any]:
         """The settings that it sets."""
         return self.model_dump(exclude_none=True, exclude={"from_update"})
-
-
-class DecodingConfig(Settings):
-    """How a translation is searched for."""
-
-    beam: PositiveInt = 5
-    """Hypotheses kept at each step; 1: greedy."""
-    length_penalty: NaturalFloat = 1.0
-    """Exponent alpha of the GNMT length penalty ((5 + length) / 6)^alpha; 0: none."""
-    max_length_ratio: PositiveFloat = 2.0
-    """Longest translation, in tokens for each source token."""
-    max_length_extra: NaturalInt = 20
-    """Tokens that any translation may have beyond max_length_ratio."""
-    batch_sentences: PositiveInt = 64
-    """Sentences translated together; speed and memory alone, never the result."""
-    validation_beam: PositiveInt = 1
-    """Beam of the validations during training."""
 
 
 class Experiment(Settings):

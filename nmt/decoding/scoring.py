@@ -23,10 +23,10 @@ from nmt.decoding.beam_search import (
     MemoryT,
     StateT,
     StepModel,
-    length_penalty,
     pad_sources,
     padded_length,
 )
+from nmt.decoding.penalties import length_penalty
 from nmt.decoding.translator import WINDOW_BATCHES, Translator, plan_batches, windows
 from nmt.errors import DataError
 

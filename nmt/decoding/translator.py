@@ -17,7 +17,8 @@ from torch import Tensor
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import EOS, Subword
 from nmt.corpus.text import normalise
-from nmt.decoding.beam_search import SENTENCES, Hypothesis, padded_length, search
+from nmt.decoding.beam_search import SENTENCES, padded_length, search
+from nmt.decoding.hypothesis import Hypothesis
 from nmt.errors import ConfigError
 from nmt.model.seq2seq import Seq2Seq
 

@@ -45,7 +45,7 @@ def validate(
     """
     srcs, refs = dev
     mine = range(world.rank, len(srcs), world.size)
-    decoding = experiment.decoding.model_copy(update={"beam": experiment.decoding.validation_beam})
+    decoding = experiment.decoding.for_validation()
     translator = Translator(
         model, subword, experiment.model_copy(update={"decoding": decoding}), device=world.device
     )

@@ -1,91 +1,28 @@
 import math
-from dataclasses import dataclass
 from itertools import product
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import FixedModel, TinyModel, decoding, log_probs_after
 from torch import Tensor
 
-from nmt.config.experiment import DecodingConfig, ModelConfig
+from nmt.config.decoding import DecodingConfig
+from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS, EOS, PAD
-from nmt.decoding import beam_search
-from nmt.decoding.beam_search import Hypothesis, best_continuations, padded_length, search
+from nmt.decoding import beam_search, penalties
+from nmt.decoding.beam_search import padded_length, search
+from nmt.decoding.continuations import best_continuations
+from nmt.decoding.hypothesis import Hypothesis
 from nmt.model import seq2seq
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Memory and state of TinyModel: one vector a row."""
-
-    values: Tensor
-
-    def select(self, rows: Tensor) -> "Rows":
-        return Rows(self.values.index_select(0, rows))
-
-
-class TinyModel:
-    """A random recurrent net in elementwise sums, so that no row can depend on another."""
-
-    def __init__(self, seed: int, vocab_size: int, width: int = 4, sharpness: float = 3.0) -> None:
-        generator = torch.Generator().manual_seed(seed)
-
-        def draw(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator)
-
-        self.embeddings = draw(vocab_size, width)
-        self.recurrent = draw(width, width)
-        self.out = draw(width, vocab_size) * sharpness
-        self.rows_seen: list[int] = []
-
-    def encode(self, src: Tensor, src_lengths: Tensor) -> Rows:
-        is_real = torch.arange(src.size(1)) < src_lengths[:, None]
-        return Rows((self.embeddings[src] * is_real[..., None]).sum(dim=1))
-
-    def start(self, memory: Rows, beam: int) -> Rows:
-        return Rows(memory.values.repeat_interleave(beam, dim=0))
-
-    def step(self, tokens: Tensor, state: Rows, memory: Rows) -> tuple[Tensor, Rows, Tensor]:
-        self.rows_seen.append(len(tokens))
-        mixed = (state.values[:, :, None] * self.recurrent).sum(dim=1)
-        values = (mixed + self.embeddings[tokens]).tanh()
-        return (values[:, :, None] * self.out).sum(dim=1), Rows(values), values
-
-
-class FixedModel(TinyModel):
-    """Says the same logits whatever it read: those of the position, the last ones from there on."""
-
-    def __init__(self, *logits: list[float]) -> None:
-        super().__init__(0, len(logits[0]))
-        self.logits = torch.tensor(logits, dtype=torch.float32)
-
-    def step(self, tokens: Tensor, state: Rows, memory: Rows) -> tuple[Tensor, Rows, Tensor]:
-        position = min(len(self.rows_seen), len(self.logits) - 1)
-        self.rows_seen.append(len(tokens))
-        return self.logits[position].repeat(len(tokens), 1), state, state.values
-
-
-def decoding(beam: int, alpha: float = 1.0, ratio: float = 1.0, extra: int = 2) -> DecodingConfig:
-    return DecodingConfig(
-        beam=beam, length_penalty=alpha, max_length_ratio=ratio, max_length_extra=extra
-    )
-
-
-def log_probs_after(model: TinyModel, source: list[int], prefix: tuple[int, ...]) -> Tensor:
-    memory = model.encode(torch.tensor([source]), torch.tensor([len(source)]))
-    state = model.start(memory, 1)
-    logits = torch.empty(0)
-    for token in (BOS, *prefix):
-        logits, state, _ = model.step(torch.tensor([token]), state, memory)
-    return logits[0].log_softmax(dim=-1)
 
 
 def textbook(
     model: TinyModel, source: list[int], config: DecodingConfig
 ) -> list[tuple[tuple[int, ...], float]]:
     """Beam search of one sentence, without batch, bound or blocks."""
-    limit = beam_search.max_length(len(source), config)
+    limit = penalties.max_length(len(source), config)
     live: list[tuple[tuple[int, ...], Tensor]] = [((), torch.tensor(0.0))]
     over: list[tuple[tuple[int, ...], float]] = []
     for length in range(1, limit + 1):
