@@ -162,6 +162,10 @@ class ModelConfig(Settings):
     """Share of attention weights dropped."""
     word_dropout: Fraction = 0.0
     """Share of source and of target input tokens whose whole embedding is dropped."""
+    locked_dropout: bool = False
+    """dropout and embedding_dropout drop the same values at all positions of a sentence."""
+    weight_dropout: Fraction = 0.0
+    """Share of the recurrent weights of LSTM layers dropped, anew in each micro-batch."""
 
     def check(self) -> None:
         if self.preset == "residual" and self.width % 2:

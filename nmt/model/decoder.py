@@ -72,8 +72,9 @@ class DecoderBlock(nn.Module):
         super().__init__()
         width = config.width
         self.dropout = config.dropout
+        self.is_locked = config.locked_dropout
         self.lstm_norm = nn.LayerNorm(width)
-        self.lstm = LSTM(width, width)
+        self.lstm = LSTM(width, width, config.weight_dropout)
         self.attention_norm = nn.LayerNorm(width)
         self.attention = _make_attention(config, memory_width)
         self.ffn_norm = nn.LayerNorm(width) if config.ffn_width else None
@@ -103,7 +104,7 @@ class DecoderBlock(nn.Module):
         return x, state, weights
 
     def _drop(self, x: Tensor) -> Tensor:
-        return drop(x, self.dropout, self.training)
+        return drop(x, self.dropout, self.training, self.is_locked)
 
 
 class ResidualDecoder(nn.Module):
@@ -169,10 +170,12 @@ class GnmtDecoder(nn.Module):
         self.num_lstms = config.decoder_layers
         self.out_width = width
         self.dropout = config.dropout
-        self.first = LSTM(width, width)
+        self.is_locked = config.locked_dropout
+        self.first = LSTM(width, width, config.weight_dropout)
         self.attention = AdditiveAttention(width, memory_width, config.attention_dropout)
         self.rest = nn.ModuleList(
-            LSTM(width + memory_width, width) for _ in range(config.decoder_layers - 1)
+            LSTM(width + memory_width, width, config.weight_dropout)
+            for _ in range(config.decoder_layers - 1)
         )
 
     def remember(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -181,11 +184,11 @@ class GnmtDecoder(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """Embedded target inputs, [B, T, D], to what the output layer reads, [B, T, D]."""
-        x = self.first(drop(x, self.dropout, self.training))
+        x = self.first(drop(x, self.dropout, self.training, self.is_locked))
         context = self.attention(x, memory.keys[0], memory.values[0], memory.is_pad)
         for depth, lstm in enumerate(self.rest):
             joint = torch.cat([x, context.to(x.dtype)], dim=-1)
-            out = lstm(drop(joint, self.dropout, self.training))
+            out = lstm(drop(joint, self.dropout, self.training, self.is_locked))
             x = out if depth == 0 else x + out
         return x
 

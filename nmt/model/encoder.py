@@ -16,17 +16,21 @@ class EncoderBlock(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
+        self.is_locked = config.locked_dropout
         self.lstm_norm = nn.LayerNorm(config.width)
-        self.lstm = BiLSTM(config.width, config.width // 2)
+        self.lstm = BiLSTM(config.width, config.width // 2, config.weight_dropout)
         self.ffn_norm = nn.LayerNorm(config.width) if config.ffn_width else None
         self.ffn = FeedForward(config) if config.ffn_width else None
 
     def forward(self, x: Tensor, reversal: Tensor) -> Tensor:
         """Refine [B, S, D]."""
-        x = x + drop(self.lstm(self.lstm_norm(x), reversal), self.dropout, self.training)
+        x = x + self._drop(self.lstm(self.lstm_norm(x), reversal))
         if self.ffn is not None and self.ffn_norm is not None:
-            x = x + drop(self.ffn(self.ffn_norm(x)), self.dropout, self.training)
+            x = x + self._drop(self.ffn(self.ffn_norm(x)))
         return x
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return drop(x, self.dropout, self.training, self.is_locked)
 
 
 class ResidualEncoder(nn.Module):
@@ -59,17 +63,21 @@ class GnmtEncoder(nn.Module):
         width = config.width
         self.out_width = width
         self.dropout = config.dropout
-        self.first = BiLSTM(width, width)
+        self.is_locked = config.locked_dropout
+        self.first = BiLSTM(width, width, config.weight_dropout)
         widths = [2 * width] + [width] * (config.encoder_layers - 2)
-        self.rest = nn.ModuleList(LSTM(in_width, width) for in_width in widths)
+        self.rest = nn.ModuleList(LSTM(w, width, config.weight_dropout) for w in widths)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Encode embedded sources, [B, S, D] with `lengths` real positions, [B], to [B, S, D]."""
-        x = self.first(drop(x, self.dropout, self.training), reversal_of(lengths, x.size(1)))
+        x = self.first(self._drop(x), reversal_of(lengths, x.size(1)))
         for depth, lstm in enumerate(self.rest):
-            out = lstm(drop(x, self.dropout, self.training))
+            out = lstm(self._drop(x))
             x = out if depth == 0 else x + out
         return x
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return drop(x, self.dropout, self.training, self.is_locked)
 
 
 def make_encoder(config: ModelConfig) -> ResidualEncoder | GnmtEncoder:

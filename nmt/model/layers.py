@@ -9,17 +9,22 @@ from torch import Tensor, nn
 from nmt.config.experiment import ModelConfig
 
 
-def drop(x: Tensor, share: float, is_training: bool) -> Tensor:
+def drop(x: Tensor, share: float, is_training: bool, is_locked: bool = False) -> Tensor:
     """Set a share of the values to 0 and scale the others up (Srivastava et al. 2014).
 
+    Locked, [B, T, D] loses the same of its D values at all positions of a sentence (Gal &
+    Ghahramani 2016; Merity et al. 2018).
     On CPU the share is rounded to 1/256: `torch.bernoulli` draws one 64-bit number a value there,
     which costs as much as a matrix product at these widths; here one draw serves eight values.
     """
     if not is_training or share == 0:
         return x
+    shape = (x.size(0), 1, x.size(2)) if is_locked else x.shape
     if x.device.type != "cpu":
+        if is_locked:
+            return x * nn.functional.dropout(x.new_ones(shape), share, training=True)
         return nn.functional.dropout(x, share, training=True)
-    return x * keep_mask(x.shape, share).to(x.dtype)
+    return x * keep_mask(shape, share).to(x.dtype)
 
 
 def keep_mask(shape: torch.Size | tuple[int, ...], share: float) -> Tensor:

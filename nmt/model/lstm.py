@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nmt.model.layers import drop
+
 
 class Gates(NamedTuple):
     """One step of the cell, taken apart; each [B, H]."""
@@ -37,9 +39,11 @@ class LSTM(nn.Module):
 
     bias_hh: Tensor
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, weight_dropout: float = 0.0) -> None:
+        """Drop `weight_dropout` of the recurrent weights, others in each call, while training."""
         super().__init__()
         self.hidden_size = hidden_size
+        self.weight_dropout = weight_dropout
         self.weight_ih = nn.Parameter(torch.empty(4 * hidden_size, input_size))
         self.weight_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
         self.bias = nn.Parameter(torch.zeros(4 * hidden_size))
@@ -68,7 +72,9 @@ class LSTM(nn.Module):
         # chunk that cuDNN wants.
         with torch.autocast(device, enabled=False):
             weights: tuple[Tensor, ...]
-            weights = (self.weight_ih, self.weight_hh, self.bias, self.bias_hh)
+            # Before the fused call, so for all positions alike (Merity et al. 2018, section 2).
+            weight_hh = drop(self.weight_hh, self.weight_dropout, self.training)
+            weights = (self.weight_ih, weight_hh, self.bias, self.bias_hh)
             if dtype != self.weight_ih.dtype or device == "cuda":
                 flat = torch.cat([weight.reshape(-1) for weight in weights]).to(dtype)
                 chunks = torch.split(flat, [weight.numel() for weight in weights])
@@ -123,10 +129,10 @@ class LSTM(nn.Module):
 class BiLSTM(nn.Module):
     """Two one-way layers, one of which reads each row from its last real token to its first."""
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, weight_dropout: float = 0.0) -> None:
         super().__init__()
-        self.forwards = LSTM(input_size, hidden_size)
-        self.backwards = LSTM(input_size, hidden_size)
+        self.forwards = LSTM(input_size, hidden_size, weight_dropout)
+        self.backwards = LSTM(input_size, hidden_size, weight_dropout)
 
     def forward(self, x: Tensor, reversal: Tensor) -> Tensor:
         """Read both ways.

@@ -117,7 +117,7 @@ class Seq2Seq(nn.Module):
         config = self.config
         x = embedding(tokens) * self.embedding_scale
         x = drop_words(x, config.word_dropout, self.training)
-        return drop(x, config.embedding_dropout, self.training)
+        return drop(x, config.embedding_dropout, self.training, config.locked_dropout)
 
 
 def build(config: ModelConfig, vocab_size: int) -> Seq2Seq:

@@ -79,3 +79,21 @@ def test_feed_forward_is_two_maps_around_a_relu() -> None:
         part.contract.weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 2.0]]))
         part.contract.bias.copy_(torch.tensor([0.5, 0.5]))
     assert part(torch.tensor([3.0, 4.0])).tolist() == [6.5, 0.5]
+
+
+def test_locked_dropout_takes_the_same_values_at_all_positions() -> None:
+    torch.manual_seed(1)
+    dropped = drop(torch.ones(50, 7, 40), 0.25, is_training=True, is_locked=True)
+    assert torch.equal(dropped, dropped[:, :1].expand(-1, 7, -1))
+    assert not torch.equal(dropped[0], dropped[1])
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.05)
+
+
+def test_locked_dropout_depends_on_no_padding() -> None:
+    """P3: a longer neighbour does not change what a sentence loses."""
+    torch.manual_seed(1)
+    short = drop(torch.ones(2, 3, 16), 0.5, is_training=True, is_locked=True)
+    torch.manual_seed(1)
+    long = drop(torch.ones(2, 9, 16), 0.5, is_training=True, is_locked=True)
+    assert torch.equal(short, long[:, :3])

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nmt.model.layers import drop
 from nmt.model.lstm import LSTM, BiLSTM, reversal_of
 
 LENGTHS = [5, 3, 1]
@@ -144,3 +145,26 @@ def test_rows_are_reversed_within_their_length() -> None:
         [1, 0, 2, 3],
         [0, 1, 2, 3],
     ]
+
+
+def test_dropped_recurrent_weights_are_those_of_the_cell_for_the_whole_sequence() -> None:
+    """The fused call with a mask is the written-out cell with the same weights at 0."""
+    lstm = LSTM(3, 4, weight_dropout=0.5)
+    x = torch.randn(2, 6, 3)
+    torch.manual_seed(5)
+    found = lstm(x)
+    torch.manual_seed(5)
+    dropped = drop(lstm.weight_hh, 0.5, is_training=True).detach()
+    assert 0 < (dropped == 0).sum() < dropped.numel()
+    by_hand = LSTM(3, 4)
+    by_hand.load_state_dict({**lstm.state_dict(), "weight_hh": dropped})
+    assert torch.allclose(found, torch.stack([written_out(by_hand, row) for row in x]), atol=1e-6)
+    found.sum().backward()
+    assert lstm.weight_hh.grad is not None
+    assert not lstm.weight_hh.grad[dropped == 0].any()
+
+
+def test_recurrent_weights_are_whole_outside_of_training() -> None:
+    lstm, x = LSTM(3, 4, weight_dropout=0.5).eval(), torch.randn(2, 6, 3)
+    assert torch.equal(lstm(x), lstm(x))
+    assert torch.allclose(lstm(x), torch.stack([written_out(lstm, row) for row in x]), atol=1e-6)
