@@ -198,8 +198,10 @@ class TrainingConfig(Settings):
     """Highest learning rate, reached after warm-up."""
     warmup_updates: NaturalInt = 500
     """Updates over which the learning rate rises linearly from 0."""
-    schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
-    """How it falls after warm-up: half a cosine down to the last update, or as 1/sqrt(update)."""
+    schedule: Literal["cosine", "inverse_sqrt", "plateau"] = "cosine"
+    """How it falls after warm-up: half a cosine to the last update; 1/sqrt(update); by halves."""
+    plateau_patience: PositiveInt = 3
+    """Validations in a row without a better dev BLEU after which schedule plateau halves it."""
     learning_rate_floor: Share = 0.01
     """Lowest learning rate after warm-up, as a share of the highest."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)

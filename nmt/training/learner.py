@@ -34,6 +34,8 @@ class Learner:
     def __init__(self, experiment: Experiment, vocab_size: int, world: World) -> None:
         self.settings = experiment.training
         """Of the update that is made now."""
+        self.halvings = 0
+        """How often the learning rate of schedule plateau was halved."""
         self._world = world
         torch.manual_seed(experiment.seed)
         self.model: Seq2Seq = build(experiment.model, vocab_size).to(world.device)
@@ -68,7 +70,7 @@ class Learner:
         norm = float(nn.utils.clip_grad_norm_(parameters, limit))
         if math.isfinite(norm):
             for group in self._optimizer.param_groups:
-                group["lr"] = learning_rate(number, self.settings)
+                group["lr"] = learning_rate(number, self.settings, self.halvings)
             self._optimizer.step()
             if self._average is not None:
                 update_average(self._average, self.model, self.settings.ema_decay, number)

@@ -24,13 +24,14 @@ from nmt.checkpoint.background import Writer
 from nmt.checkpoint.bundle import TOKENIZER, read_info
 from nmt.checkpoint.loading import load, load_training_state
 from nmt.checkpoint.run import newest_good
-from nmt.config.experiment import Experiment
+from nmt.config.experiment import Experiment, TrainingConfig
 from nmt.config.files import differences
 from nmt.corpus.sampling import Sampler
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
 from nmt.errors import BundleError, TrainingError
 from nmt.training import manifest
+from nmt.training.fit import Fit
 from nmt.training.learner import Learner
 from nmt.training.ledger import Ledger
 from nmt.training.metrics import Journal, Meter, Totals, describe, perplexity
@@ -72,6 +73,12 @@ class Progress:
     """Updates done when it was seen."""
     validations_without_gain: int = 0
     """Validations in a row since then."""
+    halvings: int = 0
+    """How often the learning rate of schedule plateau was halved."""
+    validations_of_plateau: int = 0
+    """Validations in a row without a gain since it was halved."""
+    fit: Fit = field(default_factory=Fit)
+    """How well training and dev set are known."""
     num_skipped: int = 0
     """Updates skipped because their gradient was not finite."""
     skipped_in_a_row: int = 0
@@ -142,6 +149,7 @@ def train(
         for update, micro_batches, wait_s in _timed(loader):
             meter.wait_s += wait_s
             learner.settings = experiment.training_at(update.number)
+            learner.halvings = progress.halvings
             num_tgt_tokens = update.num_tgt_tokens
             if sampler is not None:
                 # Cut anew, pairs have other tokens than were planned: ask all how many.
@@ -163,7 +171,10 @@ def train(
             if done % settings.log_every == 0 or is_last:
                 values = meter.totals(world).summarise()
                 meter = Meter()
-                values["learning_rate"] = learning_rate(update.number, learner.settings)
+                values["learning_rate"] = learning_rate(
+                    update.number, learner.settings, learner.halvings
+                )
+                progress.fit.note(values["nll"])
                 values["epoch"] = done / schedule.updates_per_epoch
                 values["skipped"] = progress.num_skipped
                 values["eta_s"] = clock.eta_s(settings.updates)
@@ -196,7 +207,7 @@ def train(
             if why != "finished":
                 break
         if journal:
-            journal.say(_closing(why, progress, settings.updates))
+            journal.say(_closing(why, progress, settings))
     finally:
         loader.close()
         if writer:
@@ -289,7 +300,8 @@ def _resume(learner: Learner, corpus: Corpus, world: World, run_dir: Path) -> Pr
     state = load_training_state(folder)
     learner.load(state, folder)
     since_log = Totals(**state.counters.pop("since_log", {}))
-    return Progress(**state.counters, since_log=since_log)
+    fit = Fit(**state.counters.pop("fit", {}))
+    return Progress(**state.counters, since_log=since_log, fit=fit)
 
 
 def _watch(
@@ -333,9 +345,16 @@ def _judge(
     is_best = progress.best_bleu is None or validation.bleu > progress.best_bleu
     if is_best:
         progress.best_bleu, progress.best_update = validation.bleu, progress.update
-        progress.validations_without_gain = 0
+        progress.validations_without_gain = progress.validations_of_plateau = 0
     else:
         progress.validations_without_gain += 1
+        progress.validations_of_plateau += 1
+    settings = experiment.training
+    is_plateau = progress.validations_of_plateau >= settings.plateau_patience
+    if settings.schedule == "plateau" and is_plateau:
+        progress.halvings += 1
+        progress.validations_of_plateau = 0
+    warning = progress.fit.judge(progress.update, validation.nll)
     if not journal:
         return
     values = {
@@ -343,6 +362,7 @@ def _judge(
         "signature": validation.signature,
         "nll": validation.nll,
         "perplexity": perplexity(validation.nll),
+        "train_nll": progress.fit.train_nll,
         "best_bleu": progress.best_bleu,
         "best_update": progress.best_update,
         "train_s": clock.train_s(),
@@ -355,8 +375,15 @@ def _judge(
         verdict = "the best so far"
     journal.say(
         f"update {progress.update:,}: dev BLEU {validation.bleu:.2f} ({verdict}), beam {beam}, "
-        f"dev loss {validation.nll:.3f} nats/token, {validation.signature}"
+        f"{progress.fit.describe(validation.nll)}, {validation.signature}"
     )
+    if warning:
+        journal.say(warning)
+    if settings.schedule == "plateau" and is_plateau:
+        journal.say(
+            f"update {progress.update:,}: dev BLEU has not risen: learning rate halved "
+            f"(training.plateau_patience is {settings.plateau_patience})"
+        )
 
 
 def _save(
@@ -396,13 +423,19 @@ def _opening(
     )
 
 
-def _closing(why: Why, progress: Progress, num_updates: int) -> str:
+def _closing(why: Why, progress: Progress, settings: TrainingConfig) -> str:
     best = ""
     if progress.best_bleu is not None:
         best = f"; best dev BLEU {progress.best_bleu:.2f} at update {progress.best_update:,}"
     skipped = f"; {progress.num_skipped} updates skipped" if progress.num_skipped else ""
     minutes = progress.train_s / 60
+    reason = ""
+    if why == "stopped early":
+        reason = (
+            f"; why: {progress.validations_without_gain} validations in a row brought no better "
+            f"dev BLEU (training.patience is {settings.patience})"
+        )
     return (
-        f"{why} after {progress.update:,} of {num_updates:,} updates, {minutes:.1f} minutes of "
-        f"training{best}{skipped}"
+        f"{why} after {progress.update:,} of {settings.updates:,} updates, {minutes:.1f} minutes "
+        f"of training{best}{skipped}{reason}"
     )

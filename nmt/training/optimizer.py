@@ -20,8 +20,11 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
     )
 
 
-def learning_rate(update: int, config: TrainingConfig) -> float:
-    """The rate of an update, counted from 0: warm-up, then the schedule, never under the floor."""
+def learning_rate(update: int, config: TrainingConfig, halvings: int = 0) -> float:
+    """The rate of an update, counted from 0: warm-up, then the schedule, never under the floor.
+
+    Schedule plateau goes by `halvings`, the others do not look at it.
+    """
     peak, warmup = config.learning_rate, config.warmup_updates
     floor = peak * config.learning_rate_floor
     done = update + 1
@@ -33,6 +36,8 @@ def learning_rate(update: int, config: TrainingConfig) -> float:
             return floor + (peak - floor) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
         case "inverse_sqrt":
             return max(floor, peak * math.sqrt(max(1, warmup) / done))
+        case "plateau":
+            return max(floor, math.ldexp(peak, -halvings))
 
 
 @torch.no_grad()

@@ -417,3 +417,36 @@ def test_seeds_depend_on_all_three_numbers_and_on_nothing_else() -> None:
     numbers = [(1, 2, 3), (1, 3, 2), (2, 1, 3), (12, 3, 3), (1, 23, 3)]
     assert len({seed_of(*of) for of in numbers}) == 5
     assert all(0 <= seed_of(*of) < 2**63 for of in numbers)
+
+
+PLATEAU = [
+    "training.schedule=plateau",
+    "training.plateau_patience=1",
+    "training.validate_every=2",
+    "training.checkpoint_every=4",
+    "training.warmup_updates=1",
+    "training.learning_rate=1.0e-9",
+]
+
+
+def test_a_plateau_halves_the_learning_rate_and_survives_a_stop(toy_file: Path) -> None:
+    """P4. At such a rate no validation after the first is better."""
+    go(toy_file, Run("plateau", overrides=PLATEAU))
+    rates = [
+        r["learning_rate"] for r in records_of(toy_file.parent / "plateau") if r["kind"] == "train"
+    ]
+    assert rates == pytest.approx([1e-9, 2.5e-10, 6.25e-11, 1.5625e-11, 1e-11])
+    log = (toy_file.parent / "plateau/train.log").read_text()
+    assert "dev BLEU has not risen: learning rate halved (training.plateau_patience is 1)\n" in log
+    for stop in (3, 10, None):
+        go(toy_file, Run("plateau-stopped", overrides=PLATEAU, stop_after=stop))
+    assert_same(toy_file.parent / "plateau-stopped", toy_file.parent / "plateau")
+
+
+def test_a_run_that_stopped_early_says_why(toy_file: Path) -> None:
+    overrides = [*PLATEAU, "training.patience=2", "training.schedule=cosine"]
+    go(toy_file, Run("says-why", overrides=overrides))
+    last = (toy_file.parent / "says-why/train.log").read_text().splitlines()[-1]
+    assert last.endswith(
+        "; why: 2 validations in a row brought no better dev BLEU (training.patience is 2)"
+    )

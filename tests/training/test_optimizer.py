@@ -152,3 +152,12 @@ def test_the_average_of_weights_that_stay_is_these_weights() -> None:
         update_average(average, model, 0.999, update)
     assert torch.equal(average.weight, model.weight)
     assert math.isfinite(average.bias.sum().item())
+
+
+def test_plateau_halves_and_stays_above_the_floor() -> None:
+    config = TrainingConfig(
+        learning_rate=1.0, warmup_updates=10, learning_rate_floor=0.1, schedule="plateau"
+    )
+    rates = [learning_rate(50, config, halvings) for halvings in range(5)]
+    assert rates == [1.0, 0.5, 0.25, 0.125, 0.1]
+    assert learning_rate(4, config, 3) == 0.5  # warm-up
