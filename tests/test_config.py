@@ -202,7 +202,7 @@ def test_a_section_is_explained_with_its_keys() -> None:
     assert keys[1] == (
         "decoding.beam: Hypotheses kept at each step; 1: greedy.  [whole number, >= 1; default 5]"
     )
-    assert len(keys) == 18
+    assert len(keys) == 20
 
 
 def test_a_list_of_sections_is_explained_with_their_keys() -> None:

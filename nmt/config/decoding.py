@@ -55,6 +55,10 @@ class DecodingConfig(Settings):
     """Samples of each line that mbr compares."""
     seed: NaturalInt = 1
     """Of samples: with the text of a line it decides what is drawn."""
+    max_source_length: NaturalInt = 0
+    """Longer lines, in tokens, are cut at sentence ends; 0: those longer than in training."""
+    protect: list[Protected] = []
+    """Parts of a line that pass through untouched; only with a beam of one group."""
     batch_sentences: PositiveInt = 64
     """Sentences translated together; speed and memory alone, never the result."""
     validation_beam: PositiveInt = 1
@@ -67,6 +71,9 @@ class DecodingConfig(Settings):
         if 0 < self.max_length < self.min_length:
             rule = f"decoding.max_length is less ({self.max_length})"
             raise ConfigError("decoding.min_length", self.min_length, rule)
+        if self.protect and (self.method != "beam" or self.diverse_groups > 1):
+            rule = "only a beam of one group can make them appear"
+            raise ConfigError("decoding.protect", ", ".join(self.protect), rule)
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
         of_beam = ("coverage_penalty", "diverse_groups")
         of_samples = ("temperature", "top_k", "top_p")

@@ -150,6 +150,11 @@ class Subword:
         data = b"".join([self._bytes[token] for token in ids])
         return data.decode("utf-8", errors="replace").removeprefix(" ")
 
+    @property
+    def spellings(self) -> Sequence[bytes]:
+        """What each token writes, a space before a word included; nothing for special ones."""
+        return self._bytes
+
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """The name of each token, for people: U+2581 for a space, <0x41> for a byte."""
         return [self._pieces[token].replace(" ", "▁") for token in ids]

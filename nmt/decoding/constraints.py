@@ -12,7 +12,6 @@ All of it is worked out from the tokens said so far, sentence by sentence, in Py
 the sentences that ask for it, and does not depend on the others (P7).
 """
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,39 +20,7 @@ import torch
 from torch import Tensor
 
 from nmt.corpus.subword import EOS, PAD
-
-
-class Spelling:
-    """What each token of a vocabulary writes."""
-
-    def __init__(self, spellings: Sequence[bytes]) -> None:
-        """From the bytes of each token, a space before a word included; b"" for special ones."""
-        self._spellings = spellings
-        self._tokens: dict[bytes, list[int]] = defaultdict(list)
-        for token, spelling in enumerate(spellings):
-            self._tokens[spelling].append(token)
-        self._goes_on = [_begins_in_word(spelling) for spelling in spellings]
-
-    def text(self, tokens: Iterable[int]) -> bytes:
-        """What tokens write together."""
-        return b"".join([self._spellings[token] for token in tokens])
-
-    def goes_on(self, token: int) -> bool:
-        """A token that continues the word before it."""
-        return self._goes_on[token]
-
-    def completing(self, phrase: bytes, text: bytes) -> list[int]:
-        """The tokens with which `phrase` would stand at the end of `text`, from a word's start."""
-        found: list[int] = []
-        for said in range(len(phrase)):
-            start = len(text) - said
-            if not text.endswith(phrase[:said]):
-                continue
-            if said == 0:
-                found += self._tokens.get(b" " + phrase, ())
-            if not (_begins_in_word(phrase) and _ends_in_word(text[:start])):
-                found += self._tokens.get(phrase[said:], ())
-        return found
+from nmt.decoding.spelling import Spelling
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +50,13 @@ class Control:
         unsaid = self.unsaid(tokens)
         return {term[0] for term in unsaid} | {term[_overlap(tokens, term)] for term in unsaid}
 
+    def likeliest(self, tokens: Sequence[int], log_probs: Tensor) -> int:
+        """The next token with the highest log-probability, [V], that leaves a term said."""
+        if any(tuple(tokens[-len(term) :]) == term for term in self.terms):
+            log_probs = log_probs.clone()
+            log_probs[self.spelling.going_on] = -torch.inf
+        return int(log_probs.argmax())
+
     def num_said(self, tokens: Sequence[int]) -> tuple[int, int]:
         """Tokens of terms that are said, and how many more are needed to say them all."""
         unsaid = self.unsaid(tokens)
@@ -92,7 +66,7 @@ class Control:
 
     def _says(self, tokens: Sequence[int], term: tuple[int, ...]) -> bool:
         size = len(term)
-        is_word = _ends_in_word(self.spelling.text(term))
+        is_word = self.spelling.ends_in_word(term)
         for start in range(len(tokens) - size + 1):
             end = start + size
             if tuple(tokens[start:end]) == term:
@@ -142,7 +116,6 @@ def allocate(
         `picks` with those sentences' own in place of the best, [B, K].
     """
     vocab, beam = log_probs.size(1), totals.size(1)
-    likeliest = log_probs.argmax(dim=1).tolist()
     picks, flat = picks.clone(), log_probs.view(-1)
     live: dict[int, list[int]] = defaultdict(list)
     for row, control in _live(controls, totals):
@@ -153,7 +126,7 @@ def allocate(
         assert one is not None
         tokens_of = {row: said[row].tolist() for row in rows}
         ids = set(picks[slot].tolist())
-        ids |= {row * vocab + likeliest[row] for row in rows}
+        ids |= {row * vocab + one.likeliest(tokens_of[row], log_probs[row]) for row in rows}
         ids |= {row * vocab + token for row in rows for token in one.wanted(tokens_of[row])}
         if said.size(1) + 1 == limits[slot]:
             ids |= {row * vocab + EOS for row in rows}  # -inf where terms are not said
@@ -208,18 +181,3 @@ def _overlap(tokens: Sequence[int], term: tuple[int, ...]) -> int:
         if tuple(tokens[-size:]) == term[:size]:
             return size
     return 0
-
-
-def _begins_in_word(data: bytes) -> bool:
-    """Text that goes on with a word before it, or, as far as one can tell, bytes of such text."""
-    first = data.decode("utf-8", errors="ignore")[:1]
-    return _is_letter(first) if first else data[:1] >= b"\x80"
-
-
-def _ends_in_word(data: bytes) -> bool:
-    return _is_letter(data[-4:].decode("utf-8", errors="ignore")[-1:])
-
-
-def _is_letter(character: str) -> bool:
-    """A letter, a mark of one, or a digit."""
-    return character != "" and unicodedata.category(character)[0] in "LMN"

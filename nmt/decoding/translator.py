@@ -3,22 +3,29 @@
 Lines are read a window at a time, so that a file of any size streams. Inside a window they are
 sorted by length and searched in batches whose sources have one padded length: that keeps padding
 small and, as `beam_search` explains, what a line becomes independent of the lines around it (P7).
+Lines longer than those of training are cut at sentence ends, and their parts joined again.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from nmt.config.experiment import Experiment
-from nmt.corpus.subword import EOS, Subword
+from nmt.corpus.subword import Subword
 from nmt.corpus.text import normalise
 from nmt.decoding.beam_search import SENTENCES, padded_length, search
+from nmt.decoding.chrf import pairwise_chrf
+from nmt.decoding.ensemble import Ensemble
 from nmt.decoding.hypothesis import Hypothesis
+from nmt.decoding.parts import Part, PartMaker
+from nmt.decoding.requests import Request
+from nmt.decoding.translation import Candidate, Translation, join, nothing
 from nmt.errors import ConfigError
 from nmt.model.seq2seq import Seq2Seq
 
@@ -34,55 +41,12 @@ ItemT = TypeVar("ItemT")
 _LINE_ENDS = re.compile(r"[\r\n]+")
 
 
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """One translation of a line."""
-
-    text: str
-    """Without a line end."""
-    score: float
-    """Log-probability, natural, over the length penalty."""
-    pieces: list[str]
-    """The subwords as the model said them; </s> last where it came to an end."""
-    token_scores: list[float]
-    """Log-probability of each piece, natural."""
-    is_finished: bool
-    """The model ended it; otherwise it was cut at the longest length allowed."""
-    attention: Tensor | None
-    """How much each piece looked at each source piece, [pieces, source pieces], if asked for."""
-
-
-@dataclass(frozen=True, eq=False)
-class Translation:
-    """What became of one line."""
-
-    src_pieces: list[str]
-    """The line as the model read it, </s> last; nothing for a blank line."""
-    n_best: list[Candidate]
-    """Best first, at least one."""
-
-    @property
-    def best(self) -> Candidate:
-        """The first of the n best."""
-        return self.n_best[0]
-
-    @property
-    def text(self) -> str:
-        """Of the best candidate; empty for a blank line."""
-        return self.best.text
-
-    @property
-    def score(self) -> float:
-        """Of the best candidate; 0 for a blank line."""
-        return self.best.score
-
-
 class Translator:
     """A model with all it needs to turn text into text."""
 
     def __init__(
         self,
-        model: Seq2Seq,
+        model: Seq2Seq | Ensemble,
         subword: Subword,
         config: Experiment,
         device: str | torch.device = "cpu",
@@ -95,15 +59,16 @@ class Translator:
             config: its `corpus.cleaning` mends the lines, its `decoding` says how to search.
             device: where to compute.
         """
-        self.model = model.to(device)
+        self.model: Any = model.to(device)  # of either kind a StepModel
         self.subword = subword
         self.cleaning = config.corpus.cleaning
         self.decoding = config.decoding
+        self.parts = PartMaker(subword, config)
         self.device = device
 
     def translate(
         self,
-        lines: Iterable[str],
+        lines: Iterable[str | Request],
         *,
         num_best: int = 1,
         with_attention: bool = False,
@@ -113,7 +78,8 @@ class Translator:
         """Translate lines, one translation each, in order.
 
         Args:
-            lines: without line ends; read a window at a time. The model never sees a blank one.
+            lines: without line ends, or with what else is asked for each; read a window at a time.
+                The model never sees a blank one.
             num_best: candidates wanted of each line; fewer come where the search finds fewer.
             with_attention: keep where each piece looked.
             progress: is told after each batch how many lines are translated; most of them come out
@@ -121,62 +87,115 @@ class Translator:
             window_lines: most lines of a window; 1: each line is answered before the next is read.
 
         Raises:
-            ConfigError: num_best is more than the beam can hold.
+            ConfigError: num_best is more than the search can find.
+            DataError: later, when a line is reached that asks for what cannot be.
         """
-        if not 1 <= num_best <= self.decoding.beam:
-            rule = f"1 to decoding.beam ({self.decoding.beam}) can be had; set decoding.beam higher"
-            raise ConfigError("the number of candidates for each line", num_best, rule)
+        self.check(num_best)
         self.model.eval()  # dropout would go unnoticed
         most = window_lines or WINDOW_BATCHES * self.decoding.batch_sentences
         tell = progress or (lambda num_lines: None)
-        return self._stream(windows(lines, most, len), num_best, with_attention, tell)
+        asked = (_request(line, number) for number, line in enumerate(lines, start=1))
+        return self._stream(windows(asked, most, _num_chars), num_best, with_attention, tell)
+
+    def check(self, num_best: int, requests: Iterable[Request] = ()) -> None:
+        """Raise ConfigError or DataError for what `translate` would refuse, before it is begun."""
+        if self.decoding.method != "sample":
+            key = "beam" if self.decoding.method == "beam" else "samples"
+            most = getattr(self.decoding, key)
+            if num_best > most:
+                rule = f"1 to decoding.{key} ({most}) can be had; set decoding.{key} higher"
+                raise ConfigError("the number of candidates for each line", num_best, rule)
+        for request in requests:
+            if request.constraints or request.avoid or request.target_prefix:
+                list(self.parts.make([request]))
 
     def _stream(
         self,
-        windows_of_lines: Iterable[list[str]],
+        windows_of_lines: Iterable[list[Request]],
         num_best: int,
         with_attention: bool,
         progress: Callable[[int], object],
     ) -> Iterator[Translation]:
         num_done = 0
-        max_sentences = self.decoding.batch_sentences
         for window in windows_of_lines:
-            texts = [normalise(line, self.cleaning) for line in window]
-            sources = [[*ids, EOS] for ids in self.subword.encode_batch(texts)]
-            spoken = [index for index, text in enumerate(texts) if text.strip()]
-            translations = [_nothing() for _ in window]
-            num_done += len(window) - len(spoken)
-            for batch in plan_batches(spoken, list(map(len, sources)), max_sentences):
-                found = search(
-                    self.model,
-                    [sources[index] for index in batch],
-                    self.decoding,
-                    num_best=num_best,
-                    with_attention=with_attention,
-                    device=self.device,
-                )
-                for index, hypotheses in zip(batch, found, strict=True):
-                    translations[index] = self._translation(sources[index], hypotheses)
-                num_done += len(batch)
+            parts = list(self.parts.make(window))
+            of_lines: list[list[int]] = [[] for _ in window]
+            for index, part in enumerate(parts):
+                of_lines[part.line].append(index)
+            num_left = list(map(len, of_lines))
+            num_done += num_left.count(0)
+            found: dict[int, Translation] = {}
+            lengths = [len(part.source) for part in parts]
+            every = range(len(parts))
+            for batch in plan_batches(every, lengths, self.decoding.batch_sentences):
+                of_batch = self._search([parts[n] for n in batch], num_best, with_attention)
+                found |= zip(batch, of_batch, strict=True)
+                for index in batch:
+                    num_left[parts[index].line] -= 1
+                    num_done += num_left[parts[index].line] == 0
                 progress(num_done)
-            yield from translations
+            for indices in of_lines:
+                yield join([found[n] for n in indices]) if indices else _BLANK
 
-    def _translation(self, source: Sequence[int], hypotheses: list[Hypothesis]) -> Translation:
-        candidates = [self._candidate(hypothesis) for hypothesis in hypotheses]
-        return Translation(self.subword.pieces(source), candidates)
+    def _search(
+        self, parts: Sequence[Part], num_best: int, with_attention: bool
+    ) -> Iterator[Translation]:
+        is_mbr = self.decoding.method == "mbr"
+        found = search(
+            self.model,
+            [part.source for part in parts],
+            self.decoding,
+            num_best=self.decoding.samples if is_mbr else num_best,
+            with_attention=with_attention,
+            controls=[part.control for part in parts],
+            device=self.device,
+        )
+        for part, hypotheses in zip(parts, found, strict=True):
+            candidates = [self._candidate(part, hypothesis) for hypothesis in hypotheses]
+            if is_mbr:
+                candidates = by_expected_chrf(candidates)[:num_best]
+            yield Translation(
+                self.subword.pieces(part.source),
+                candidates or [nothing(-math.inf)],
+                self.parts.spelling.words(part.source),
+                num_protected=len(part.masked.spans),
+            )
 
-    def _candidate(self, hypothesis: Hypothesis) -> Candidate:
+    def _candidate(self, part: Part, hypothesis: Hypothesis) -> Candidate:
         # The bytes of any character can be said, a line feed too: mended like a line of training
         # text, and whatever the cleaning rules are, one line stays one line.
         text = normalise(self.subword.decode(hypothesis.tokens), self.cleaning)
+        text, num_lost = part.masked.restored(_LINE_ENDS.sub(" ", text))
+        control = part.control
+        asked = control.terms[: part.num_terms] if control else ()
         return Candidate(
-            _LINE_ENDS.sub(" ", text),
+            text,
             hypothesis.score,
             self.subword.pieces(hypothesis.tokens),
             hypothesis.token_log_probs,
             hypothesis.is_finished,
             hypothesis.attention,
+            self.parts.spelling.words(hypothesis.tokens),
+            len(set(asked) & set(control.unsaid(hypothesis.tokens))) if control else 0,
+            num_lost,
         )
+
+
+def by_expected_chrf(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Samples by minimum Bayes risk (Kumar & Byrne 2004): the most like all samples first.
+
+    Each text once, its first sample, with its mean chrF2 against all samples as its score.
+    """
+    texts = [candidate.text for candidate in candidates]
+    first_of = {text: number for number, text in reversed(list(enumerate(texts)))}
+    distinct = list(dict.fromkeys(texts))
+    weights = np.array([texts.count(text) for text in distinct]) / max(1, len(texts))
+    expected = (pairwise_chrf(distinct) * weights).sum(axis=1).tolist()
+    scored = [
+        replace(candidates[first_of[text]], score=score)
+        for text, score in zip(distinct, expected, strict=True)
+    ]
+    return sorted(scored, key=lambda candidate: -candidate.score)
 
 
 def plan_batches(
@@ -220,6 +239,13 @@ def windows(
         yield window
 
 
-def _nothing() -> Translation:
-    """What a blank line becomes."""
-    return Translation([], [Candidate("", 0.0, [], [], True, None)])
+def _request(line: str | Request, number: int) -> Request:
+    request = Request(line) if isinstance(line, str) else line
+    return request if request.where else replace(request, where=f"line {number}")
+
+
+def _num_chars(request: Request) -> int:
+    return len(request.text)
+
+
+_BLANK = Translation([], [nothing()], [])

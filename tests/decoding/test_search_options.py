@@ -18,8 +18,9 @@ from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS, EOS
 from nmt.decoding import penalties
 from nmt.decoding.beam_search import search
-from nmt.decoding.constraints import Control, Spelling
+from nmt.decoding.constraints import Control
 from nmt.decoding.ensemble import Ensemble
+from nmt.decoding.spelling import Spelling
 from nmt.model import seq2seq
 
 WRITES = [b"", b"", b"", b" a", b"b", b" ab"]
@@ -159,7 +160,7 @@ def says(target: Target, term: Target) -> bool:
     return any(target[end - len(term) : end] == term and target[end] != 4 for end in ends)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     seed=seeds,
     terms=st.lists(st.sampled_from(TERMS), min_size=1, max_size=2, unique=True),
@@ -183,7 +184,7 @@ def stands_in(phrase: bytes, target: Target) -> bool:
     return any(pattern.search(text) for text in texts)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     seed=seeds,
     avoid=st.lists(st.sampled_from([b"a", b"ab", b"a a", b"ab a", b"abb"]), max_size=2),
@@ -211,7 +212,7 @@ def test_words_are_avoided_however_they_are_cut() -> None:
     assert spelling.completing(b"he", b" (") == [5]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     seed=seeds,
     beam=st.integers(1, 6),

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from nmt.config.experiment import Experiment, ModelConfig, SubwordConfig
 from nmt.corpus.subword import EOS, FIRST_BYTE, Subword
 from nmt.decoding import translator
-from nmt.decoding.translator import Translation, Translator, plan_batches
+from nmt.decoding.translation import Translation
+from nmt.decoding.translator import Translator, plan_batches
 from nmt.errors import ConfigError
 from nmt.model import seq2seq
 
