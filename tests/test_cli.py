@@ -477,7 +477,7 @@ def test_help_lists_the_verbs_in_the_order_of_the_work(nmt: Nmt) -> None:
     listed = re.findall(r"^  (\w+)  ", nmt("--help").out.partition("Commands:")[2], re.M)
     assert listed == [
         "demo", "prepare", "train", "translate", "score", "evaluate", "compare", "average",
-        "audit", "config",
+        "audit", "bench", "config",
     ]  # fmt: skip
 
 

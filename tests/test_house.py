@@ -27,6 +27,7 @@ FLOORS = {
     "evaluation": 6,
     "training": 7,
     "jobs": 8,
+    "bench": 8,
     "cli": 9,
     "__main__": 10,
 }

@@ -569,7 +569,41 @@ EVALUATING = [
         "tiny.yaml: results cannot be written there; name another folder for them",
     ),
 ]
-EARLY = [*EXPERIMENTS, *CLUSTERS, *CORPORA, *TRAINING, *RUNS, *TRANSLATING, *SCORING, *EVALUATING]
+BENCH = [
+    Wrong(
+        "bench trian",
+        "'trian' is not a part of the benchmark; known: lstm, batching, update, train, peer, "
+        "memory, decode, checkpoint, workers, startup",
+    ),
+    Wrong(
+        "bench compare before.json",
+        "compare needs two reports, and was given 1: nmt bench compare BEFORE.json AFTER.json",
+    ),
+    Wrong(
+        "bench compare before.json after.json",
+        "before.json: there is no such file; `nmt bench -o before.json` writes one",
+    ),
+    Wrong(
+        "bench compare tiny.yaml tiny.yaml",
+        "tiny.yaml: not a report of `nmt bench`; run `nmt bench` again",
+    ),
+    Wrong(
+        "bench batching",
+        "configs/multi30k_en_de.yaml: there is no such file; configs/ holds the ones that come "
+        "with nmt",
+    ),
+]
+EARLY = [
+    *EXPERIMENTS,
+    *CLUSTERS,
+    *CORPORA,
+    *TRAINING,
+    *RUNS,
+    *TRANSLATING,
+    *SCORING,
+    *EVALUATING,
+    *BENCH,
+]
 
 
 def ids(wrong: list[Wrong]) -> list[str]:

@@ -7,6 +7,7 @@ Rooms are imported inside the verbs that need them, so that `nmt --help` does no
 import click
 
 from nmt.cli.audit import audit
+from nmt.cli.bench import bench
 from nmt.cli.compare import compare
 from nmt.cli.demo import demo
 from nmt.cli.evaluate import evaluate
@@ -28,6 +29,6 @@ def main() -> None:
 
 
 for _verb in (
-    demo, prepare, train, translate, score, evaluate, compare, average, audit, config,
+    demo, prepare, train, translate, score, evaluate, compare, average, audit, bench, config,
 ):  # fmt: skip
     main.add_command(_verb)

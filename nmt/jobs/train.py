@@ -29,11 +29,9 @@ from nmt.errors import NmtError, TrainingError
 from nmt.jobs.session import connect
 from nmt.training.loop import Corpus, Why, check_run, check_workers, train
 from nmt.training.manifest import Origin
+from nmt.training.process import ENVIRONMENT
 from nmt.training.world import World
 
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
-"""Tells glibc to keep freed memory, up to 1 GB, and not to map blocks of less than 32 MiB singly:
-on a CPU each update frees and wants the same again; page faults took a sixth of the time."""
 POLL_S = 0.3
 """Seconds between two looks at what the workers say."""
 
@@ -105,7 +103,7 @@ def _trainer(experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: A
     resources = {"CPU": float(cluster.cpus_per_worker)}
     if cluster.gpus_per_worker:
         resources["GPU"] = float(cluster.gpus_per_worker)
-    env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **KEEP_MEMORY, **cluster.env}
+    env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **ENVIRONMENT, **cluster.env}
     return TorchTrainer(
         _worker,
         train_loop_config={

@@ -1,0 +1,1 @@
+"""How fast it is: figures with their unit, what they count, and what they are measured against."""

@@ -1,0 +1,84 @@
+"""Searching translations: greedy and with a beam, many sentences together or one by one.
+
+The weights are fresh ones, so that the benchmark needs no trained model: hypotheses then end where
+they are cut, at the length of their source, which is also how long real ones are.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+
+from nmt.bench.bench import Bench, rate, without_dropout
+from nmt.bench.figures import Figure
+from nmt.bench.timing import take_turns
+from nmt.config.decoding import DecodingConfig
+from nmt.corpus.subword import EOS
+from nmt.decoding.beam_search import search
+from nmt.decoding.translator import plan_batches
+from nmt.model.seq2seq import Seq2Seq, build
+
+SENTENCES = 192
+ALONE = 8
+"""Sentences that are searched one by one: it is slow."""
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """Sentences and tokens a second, in fp32."""
+    case = bench.small
+    torch.manual_seed(1)
+    model = build(without_dropout(case.experiment.model), case.subword.num_pieces).eval()
+    decoding = case.experiment.decoding.model_copy(
+        update={"max_length_ratio": 1.0, "max_length_extra": 0}
+    )
+    pairs = case.shards.pairs(range(min(SENTENCES, len(case.shards))))
+    sources = [[*src.tolist(), EOS] for src, _ in pairs]
+    for name, beam in (("greedy", 1), (f"beam {decoding.beam}", decoding.beam)):
+        how = decoding.model_copy(update={"beam": beam})
+        together = _Search(model, sources, how, how.batch_sentences)
+        alone = _Search(model, sources[:ALONE], how, 1)
+        timings = take_turns({"together": together, "alone": alone}, bench.seconds)
+        gain = (len(sources) / timings["together"].cpu_s) / (
+            len(alone.sources) / timings["alone"].cpu_s
+        )
+        what = (
+            f"{len(sources)} sentences, the {case.name} model, fp32, {how.batch_sentences} together"
+        )
+        ours = rate(
+            f"decode/{name}/sentences",
+            len(sources),
+            timings["together"],
+            "sentences/s",
+            what,
+            (gain, "the speed of one by one"),
+        )
+        yield ours
+        yield dataclasses.replace(
+            ours,
+            name=f"decode/{name}/tokens",
+            value=together.num_tokens / timings["together"].wall_s,
+            unit="tgt tokens/s",
+            counts="tokens of the best hypotheses",
+            ratio=None,
+            ratio_to="",
+        )
+
+
+class _Search:
+    def __init__(
+        self,
+        model: Seq2Seq,
+        sources: list[list[int]],
+        decoding: DecodingConfig,
+        batch_sentences: int,
+    ) -> None:
+        self.sources = sources
+        self._model, self._decoding, self._batch = model, decoding, batch_sentences
+        self.num_tokens = 0
+
+    def __call__(self) -> None:
+        lengths = list(map(len, self.sources))
+        self.num_tokens = 0
+        for batch in plan_batches(range(len(self.sources)), lengths, self._batch):
+            found = search(self._model, [self.sources[n] for n in batch], self._decoding)
+            self.num_tokens += sum(len(best[0].tokens) for best in found)

@@ -1,0 +1,62 @@
+"""Memory at the peak of training, in a process of its own."""
+
+import json
+import multiprocessing
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from nmt.batching.loader import Loader
+from nmt.bench.bench import Bench, Updates
+from nmt.bench.cases import Case
+from nmt.bench.figures import Figure
+from nmt.bench.plain import PlainLearner, random_batches
+
+UPDATES = 60
+"""Enough for most shapes of batches to have come up."""
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """Of the small and the wide case, beside the plain version."""
+    for case in (bench.small, bench.wide):
+        peaks = {how: _peak_of(bench, case, how) for how in ("bf16", "plain")}
+        yield Figure(
+            f"memory/{case.name}/bf16",
+            peaks["bf16"],
+            "MiB",
+            f"resident at the peak of {UPDATES} updates by one worker, torch itself counted",
+            is_better_high=False,
+            ratio=peaks["bf16"] / peaks["plain"],
+            ratio_to="the plain version",
+        )
+
+
+def _peak_of(bench: Bench, case: Case, how: str) -> float:
+    job, out = (bench.scratch / f"memory-{case.name}-{how}.{kind}" for kind in ("job", "json"))
+    job.write_text(case.to_json(), encoding="utf-8")
+    process = multiprocessing.get_context("spawn").Process(target=_train, args=(job, how, out))
+    process.start()
+    process.join()
+    peak: float = json.loads(out.read_text())
+    return peak
+
+
+def _train(job: Path, how: str, out: Path) -> None:
+    torch.set_num_threads(1)
+    case = Case.from_json(job.read_text(encoding="utf-8"))
+    updates = Updates(case, "bf16" if how == "bf16" else "fp32", 1)
+    if how == "plain":
+        smoothing = case.experiment.training.label_smoothing
+        learner = PlainLearner(updates.learner.model, smoothing)
+        for batch in random_batches(case, UPDATES):
+            learner.backward(batch)
+            learner.step()
+    else:
+        for update, parts in Loader(case.shards, case.schedule, range(UPDATES)):
+            updates.make(update, parts)
+    scale = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
+    out.write_text(json.dumps(peak))

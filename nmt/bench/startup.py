@@ -1,0 +1,120 @@
+"""How long a person waits before something happens: help, one line translated, the first update.
+
+Each command runs as a person would run it, in a process of its own.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from nmt.bench.bench import Bench
+from nmt.bench.figures import Figure
+from nmt.bench.timing import middle_half
+from nmt.checkpoint.run import bundles
+from nmt.checkpoint.writing import save
+from nmt.config.experiment import Experiment
+from nmt.config.files import dump, load_experiment
+from nmt.corpus.builtin import generate
+from nmt.corpus.prepare import check_prepared, prepare
+from nmt.errors import NmtError
+from nmt.training.learner import Learner
+from nmt.training.world import World
+
+REPEATS = 3
+TIMEOUT_S = 120
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """`nmt --help`, `nmt translate`, Ray by itself, `nmt train`."""
+    nmt = [sys.executable, "-m", "nmt"]
+    folder = bench.scratch / "startup"
+    experiment = _experiment(folder)
+    model, line = _model(experiment, folder), folder / "line.en"
+    line.write_text("The old neighbour buys a red house.\n", encoding="utf-8")
+    translate = [*nmt, "translate", str(model), "-i", str(line), "-o", str(folder / "line.de")]
+    yield _figure("help", [*nmt, "--help"], "s until `nmt --help` has printed")
+    yield _figure("translate", translate, "s until `nmt translate` has translated one line")
+    ray = _figure(
+        "ray", [sys.executable, "-m", "nmt.jobs.idle"], "s for Ray to start one worker and end"
+    )
+    yield ray
+    yield from _first_update(nmt, experiment, folder, ray)
+
+
+def _figure(name: str, command: Sequence[str], counts: str) -> Figure:
+    seconds = tuple(_run(command) for _ in range(REPEATS))
+    return Figure(
+        f"startup/{name}",
+        statistics.median(seconds),
+        "s",
+        counts,
+        is_better_high=False,
+        spread=middle_half(seconds),
+        repeats=REPEATS,
+    )
+
+
+def _run(command: Sequence[str]) -> float:
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=_env())
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise NmtError(f"{' '.join(command[1:4])} ended with status {done.returncode}: {reason[0]}")
+    return time.perf_counter() - began
+
+
+def _first_update(
+    nmt: Sequence[str], experiment: Experiment, folder: Path, ray: Figure
+) -> Iterator[Figure]:
+    file = folder / "startup.yaml"
+    file.write_text(dump(experiment), encoding="utf-8")
+    seconds = []
+    for number in range(REPEATS):
+        storage = folder / f"runs-{number}"
+        metrics = storage / experiment.name / "metrics.jsonl"
+        began = time.time()
+        _run([*nmt, "train", str(file), f"cluster.storage={storage}"])
+        first = json.loads(metrics.read_text(encoding="utf-8").splitlines()[0])
+        seconds.append(first["time"] - began)
+    yield Figure(
+        "startup/first update",
+        statistics.median(seconds),
+        "s",
+        "s from `nmt train` of a prepared corpus, on a Ray of its own, to the end of update 1",
+        is_better_high=False,
+        spread=middle_half(tuple(seconds)),
+        repeats=REPEATS,
+        ratio=statistics.median(seconds) / ray.value,
+        ratio_to="Ray alone",
+    )
+
+
+def _experiment(folder: Path) -> Experiment:
+    """The demo with few pairs and few updates, prepared."""
+    changes = [f"corpus.root={folder}", f"corpus.prepared={folder / 'prepared'}", "name=startup"]
+    changes += ["training.updates=2", "training.warmup_updates=1", "training.log_every=1"]
+    changes += ["corpus.subword.vocab_size=1000"]
+    experiment = load_experiment("configs/demo.yaml", changes)
+    generate.write(folder, num_train=3000, num_dev=20, num_test=20)
+    prepare(experiment)
+    return experiment
+
+
+def _model(experiment: Experiment, folder: Path) -> Path:
+    """A bundle with fresh weights; it speaks nonsense, up to the longest length allowed."""
+    _, subword = check_prepared(experiment)
+    learner = Learner(experiment, subword.num_pieces, World())
+    save(folder / "model", experiment, subword.to_json(), learner.state(1, {}))
+    return bundles(folder / "model")[0]
+
+
+def _env() -> dict[str, str]:
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return {name: value for name, value in (os.environ | threads).items() if name != "RAY_ADDRESS"}

@@ -1,0 +1,59 @@
+"""`nmt bench`: how fast it is here, and what moved between two reports."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from nmt.errors import ConfigError
+
+SECONDS = 8.0
+"""For one comparison: all parts then take under ten minutes on two quiet cores."""
+
+
+@click.command()
+@click.argument("parts", nargs=-1, metavar="[PART]... | compare BEFORE.json AFTER.json")
+@click.option("-o", "--output", metavar="FILE", help="Where the figures go as JSON.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=SECONDS,
+    show_default=True,
+    help="What one comparison may take; more: steadier figures.",
+)
+def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
+    """Measure how fast training and translating are on this machine, or compare two reports.
+
+    Parts: lstm, batching, update, train, peer, memory, decode, checkpoint, workers, startup; all of
+    them if none is named. The peaks of the machine are measured first, in the same process.
+    """
+    from nmt.bench.figures import Report, compare, line_of
+
+    if parts[:1] == ("compare",):
+        before, after = _two(parts[1:])
+        for line in compare(Report.load(before), Report.load(after)):
+            click.echo(line)
+        return
+    from nmt.bench import suite
+    from nmt.cli.settings import check_folder
+
+    if output is not None:
+        check_folder("--output", Path(output).resolve().parent)
+    report = suite.run(
+        parts,
+        seconds,
+        show=lambda line: click.echo(line, err=True),
+        take=lambda figure: click.echo(line_of(figure)),
+    )
+    if output is not None:
+        report.save(Path(output))
+        click.echo(f"written: {output}; `nmt bench compare {output} OTHER` compares", err=True)
+
+
+def _two(files: Sequence[str]) -> tuple[Path, Path]:
+    if len(files) != 2:
+        raise ConfigError.saying(
+            f"compare needs two reports, and was given {len(files)}: "
+            "nmt bench compare BEFORE.json AFTER.json"
+        )
+    return Path(files[0]), Path(files[1])

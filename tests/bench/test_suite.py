@@ -1,0 +1,105 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from nmt.bench import cases, suite
+from nmt.bench.bench import Bench
+from nmt.bench.cases import MULTI30K, WMT16, Case, Lengths
+from nmt.bench.figures import Figure, Report, line_of
+from nmt.corpus.shards import Shards
+from nmt.errors import ConfigError
+
+HERE = ["lstm", "batching", "update", "train", "peer", "decode", "checkpoint"]
+"""Parts that need no other process."""
+EXPECTED = {
+    "lstm": ["lstm/512/fp32", "lstm/512/bf16", "lstm/512/two-way"],
+    "batching": [f"batching/tiny/{what}" for what in ("src fill", "spread of tokens", "loader")],
+    "update": [f"update/tiny/{part}" for part in ("embedding", "encoder", "decoder", "attention",
+                                                  "output", "optimizer", "whole", "rest")],
+    "train": ["train/tiny/fp32", "train/tiny/bf16", "train/tiny/bf16 to fp32", "train/tiny/plain",
+              "train/tiny/bf16 to plain"],
+    "peer": ["peer/ours", "peer/input feeding"],
+    "decode": ["decode/greedy/sentences", "decode/beam 5/tokens"],
+    "checkpoint": ["checkpoint/tiny/save", "checkpoint/tiny/load"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", HERE)
+def test_a_part_gives_its_figures(part: str, tiny_bench: Bench) -> None:
+    """P11: each has a unit, and says what it counts."""
+    figures = list(suite.PARTS[part](tiny_bench))
+    assert set(EXPECTED[part]) <= {figure.name for figure in figures}
+    for figure in figures:
+        assert math.isfinite(figure.value), figure
+        assert figure.unit, figure
+        assert figure.counts, figure
+        assert figure.value > 0 or figure.name.endswith("rest"), figure
+        assert (figure.ratio is None) == (not figure.ratio_to), figure
+        assert figure.name in line_of(figure)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["memory", "workers"])
+def test_a_part_with_processes_gives_its_figures(part: str, tiny_bench: Bench) -> None:
+    names = [figure.name for figure in suite.PARTS[part](tiny_bench)]
+    expected = {
+        "memory": ["memory/tiny/bf16"],
+        "workers": ["workers/tiny/one", "workers/tiny/beside", "workers/tiny/two",
+                    "workers/tiny/two to beside", "workers/tiny/data wait",
+                    "workers/tiny/waiting wait"],
+    }  # fmt: skip
+    assert set(expected[part]) <= set(names)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_start_of_commands_is_timed(tiny_bench: Bench) -> None:
+    names = [figure.name for figure in suite.PARTS["startup"](tiny_bench)]
+    assert names == [f"startup/{what}" for what in ("help", "translate", "ray", "first update")]
+
+
+def test_the_peaks_come_first_and_the_parts_asked_for_after(
+    tiny_case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """P11: the machine, and the peak measured in the same process."""
+    for name in ("multi30k", "gnmt"):
+        monkeypatch.setattr(cases, name, lambda scratch: tiny_case)
+    shown: list[str] = []
+    taken: list[Figure] = []
+    report = suite.run(["batching"], 0.0, shown.append, taken.append)
+    names = [figure.name for figure in report.figures]
+    assert names[:3] == ["machine/product/fp32", "machine/product/bf16", "machine/copy"]
+    assert {name.partition("/")[0] for name in names[3:]} == {"batching"}
+    assert taken == report.figures
+    assert {"processor", "cores", "threads", "torch", "load"} <= report.machine.keys()
+    assert shown[1].startswith("batching: ")
+    report.save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json") == report
+    assert json.loads((tmp_path / "report.json").read_text())["format"] == 1
+
+
+def test_a_part_that_there_is_not_is_told_before_anything_is_measured() -> None:
+    """P9."""
+    with pytest.raises(ConfigError) as error:
+        suite.run(["lsmt"], 0.0, lambda line: None, lambda figure: None)
+    assert str(error.value) == (
+        "'lsmt' is not a part of the benchmark; known: lstm, batching, update, train, peer, "
+        "memory, decode, checkpoint, workers, startup"
+    )
+
+
+@pytest.mark.parametrize("lengths", [MULTI30K, WMT16])
+def test_random_pairs_are_as_long_as_real_ones(
+    lengths: Lengths, tiny_case: Case, tmp_path: Path
+) -> None:
+    from conftest import EXPERIMENT
+
+    experiment = cases.Experiment.model_validate(EXPERIMENT)
+    longer = experiment.batching.model_copy(update={"max_length": 256, "max_tokens": 1024})
+    experiment = experiment.model_copy(update={"batching": longer})
+    cases.write_random(tmp_path / "made", lengths, 6000, experiment, num_pairs=4000)
+    shards = Shards.open(tmp_path / "made")
+    assert shards.src_lengths.mean() + 1 == pytest.approx(lengths.mean, rel=0.03)
+    assert shards.tgt_lengths.mean() + 1 == pytest.approx(lengths.mean * lengths.factor, rel=0.03)
