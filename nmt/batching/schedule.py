@@ -7,9 +7,13 @@ same sizes, and update n is found by a division, not a replay. Who lands in whic
 order of updates, is drawn anew each epoch. An update is a run of pairs of a window, parted evenly
 into micro-batches of nearly the same length, so that no worker waits for another.
 Lengths count the closing EOS.
+
+What is dealt are places. A corpus of weight 2 has two places for each pair; of weight 1/2 one place
+for two neighbours in its order of lengths, one of which is drawn for it each epoch. So the places,
+their bounds and the number of updates stay the same in all epochs, whatever the weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +54,14 @@ class Schedule:
         tgt_lengths: npt.ArrayLike,
         config: BatchingConfig,
         seed: int,
+        corpora: npt.ArrayLike = (),
+        weights: Sequence[float] = (),
     ) -> None:
         """Plan for pairs of these lengths, in tokens without EOS.
+
+        Args:
+            corpora: number of the corpus of each pair; empty: all are of one.
+            weights: how often a pair of each corpus stands in an epoch; empty: once.
 
         Raises:
             DataError: no pair is short enough for batching.max_length.
@@ -63,9 +73,7 @@ class Schedule:
         longer = np.maximum(src, self._tgt)
         kept = np.flatnonzero(longer <= config.max_length)
         self.rows = kept
-        """Rows of an epoch, sorted."""
-        self.num_pairs = len(kept)
-        """Pairs in an epoch."""
+        """Rows that epochs are made of, sorted."""
         self.num_left_out = len(longer) - len(kept)
         """Pairs longer than batching.max_length."""
         if not len(kept):
@@ -73,16 +81,29 @@ class Schedule:
                 f"none of the {len(longer)} prepared pairs has at most batching.max_length "
                 f"({config.max_length}) tokens, EOS counted; set it higher or look at the corpus"
             )
+        sort_key = longer * (config.max_length + 1) + self._tgt
+        by_length = kept[np.argsort(sort_key[kept], kind="stable")]
+        if all(weight == 1 for weight in weights):
+            self._places = _Places(by_length, np.arange(len(kept)), np.ones(len(kept), np.int64))
+        else:
+            self._places = _places_of(by_length, np.asarray(corpora)[by_length], weights)
         # Sorted once; each epoch only shuffles within what compares equal and within deals.
-        self._sort_key = longer[kept] * (config.max_length + 1) + self._tgt[kept]
-        self._sorted = kept[np.argsort(self._sort_key, kind="stable")]
-        self._sort_key = np.sort(self._sort_key)
-        self._num_windows = max(1, round(len(kept) / config.window))
-        self._cuts = self._cut(longer[self._sorted])
+        longest = self._places.longest
+        self._sorted = np.argsort(sort_key[longest], kind="stable")
+        self._sort_key = sort_key[longest][self._sorted]
+        self.num_pairs = num_pairs = len(longest)
+        """Pairs in an epoch, as often as they stand in it."""
+        if not num_pairs:
+            raise DataError(
+                f"an epoch of {len(kept)} prepared pairs has none of them at the weights of "
+                f"corpus.train ({', '.join(map(str, weights))}); set one of them higher"
+            )
+        self._num_windows = max(1, round(num_pairs / config.window))
+        self._cuts = self._cut(longer[longest][self._sorted])
         # Windows differ by one pair at most, the last one: where it is an update of its own, only
         # so many windows have it.
         k, last_cut = self._num_windows, self._cuts[-1][0]
-        self.updates_per_epoch = k * (len(self._cuts) - 1) + min(k, len(kept) - k * last_cut)
+        self.updates_per_epoch = k * (len(self._cuts) - 1) + min(k, num_pairs - k * last_cut)
         """Updates in an epoch, the same number in each."""
         self._epoch = -1
         self._windows: list[Rows] = []
@@ -128,10 +149,52 @@ class Schedule:
         # A random order within equal lengths, then a random deal of each k neighbours to k windows.
         shuffle = random.permutation(len(self._sorted))
         ties = np.argsort(self._sort_key[shuffle], kind="stable")
-        rows = self._sorted[shuffle[ties]]
+        places = self._sorted[shuffle[ties]]
         k = self._num_windows
-        deal = np.lexsort((random.random(len(rows)), np.arange(len(rows)) // k))
-        rows = rows[deal]
-        self._windows = [rows[window::k] for window in range(k)]
+        deal = np.lexsort((random.random(len(places)), np.arange(len(places)) // k))
+        places = places[deal]
         self._order = random.permutation(self.updates_per_epoch)
+        rows = self._places.draw(random)[places]
+        self._windows = [rows[window::k] for window in range(k)]
         self._epoch = epoch
+
+
+@dataclass(frozen=True)
+class _Places:
+    """The places of an epoch, and the rows that one is drawn from for each."""
+
+    rows: Rows
+    """Of all places together, those of one side by side, the longest last."""
+    first: Rows
+    """Where those of each place begin."""
+    size: Rows
+    """How many they are."""
+
+    @property
+    def longest(self) -> Rows:
+        """The longest row of each place."""
+        rows: Rows = self.rows[self.first + self.size - 1]
+        return rows
+
+    def draw(self, random: np.random.Generator) -> Rows:
+        """The row of each place in an epoch."""
+        chosen = self.first
+        if self.size.max() > 1:
+            chosen = chosen + (random.random(len(self.size)) * self.size).astype(np.int64)
+        rows: Rows = self.rows[chosen]
+        return rows
+
+
+def _places_of(by_length: Rows, corpora: Rows, weights: Sequence[float]) -> _Places:
+    """The places of rows sorted by length, of corpora with these weights."""
+    rows, firsts, sizes, start = [by_length[:0]], [by_length[:0]], [by_length[:0]], 0
+    for corpus, weight in enumerate(weights):
+        ours = by_length[corpora == corpus]
+        whole, part = divmod(weight, 1)
+        all_of = np.arange(len(ours))
+        bounds = np.linspace(0, len(ours), round(part * len(ours)) + 1).astype(np.int64)
+        rows.append(ours)
+        firsts += [start + np.tile(all_of, int(whole)), start + bounds[:-1]]
+        sizes += [np.ones(int(whole) * len(ours), dtype=np.int64), np.diff(bounds)]
+        start += len(ours)
+    return _Places(np.concatenate(rows), np.concatenate(firsts), np.concatenate(sizes))

@@ -35,6 +35,11 @@ class ParallelText(Settings):
     tsv: str = ""
     """Instead of src and tgt: a file of source, tab, target; further columns are not read."""
 
+    weight: PositiveFloat = 1.0
+    """How often a pair is in an epoch; 0.5: half of the pairs are, drawn anew each epoch."""
+    tag: Annotated[int, Field(ge=0, le=8, strict=True)] = 0
+    """1 to 8: each source begins with that one of 8 pieces that no text has; 0: with none."""
+
     def check(self) -> None:
         if bool(self.tsv) == bool(self.src or self.tgt) or bool(self.src) != bool(self.tgt):
             raise ConfigError.saying(

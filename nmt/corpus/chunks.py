@@ -24,7 +24,7 @@ from nmt.config.experiment import CleaningConfig, ParallelText, SubwordConfig
 from nmt.corpus import clean
 from nmt.corpus.files import read_blocks, read_packed, replacing, split_lines, write_packed
 from nmt.corpus.shards import FileInfo, ShardWriter, file_info
-from nmt.corpus.subword import Subword
+from nmt.corpus.subword import Subword, tag_token
 from nmt.corpus.text import EncodingCheck, no_tab, normalise, read_lines, read_pairs
 from nmt.corpus.work import Tree
 from nmt.errors import DataError
@@ -195,16 +195,18 @@ def encode_chunk(
     shard: str,
     held_out: list[str],
     cleaning: CleaningConfig,
+    tag: int,
 ) -> Tree:
     """Write the pairs of a chunk that are no copies as a shard; describes it."""
     folder = work.parent
     subword = _load_subword((folder / TOKENIZER).read_text(encoding="utf-8"))
     src, tgt, lines = _read_clean(work, chunk, num_parts)
     writer = ShardWriter(subword.num_pieces, chunk.corpus)
+    mark = [tag_token(tag)] if tag else []
     for first in range(0, len(src), ENCODE_PAIRS):
         rows = slice(first, first + ENCODE_PAIRS)
         writer.add(
-            subword.encode_batch(src[rows]),
+            [mark + ids for ids in subword.encode_batch(src[rows])],
             subword.encode_batch(tgt[rows]),
             (lines[rows] + chunk.first_line + 1).tolist(),
         )

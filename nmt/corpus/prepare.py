@@ -223,13 +223,17 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
     sample = Sample(work, chunks, kept, num_parts, max_pairs)
     learn: Task = (learn_subwords, (work.parent, sample, corpus.subword))
     learnt = stages.run("subwords", {"all": learn})["all"]
+    tags = {text.name: text.tag for text in corpus.train}
     names = ["dev", *(f"tests/{text.name}" for text in corpus.tests)]
     encoded = stages.run(
         "encoding",
         {
             chunk.key: (
                 encode_chunk,
-                (work, chunk, num_parts, f"shards/{number:05}.arrow", names, corpus.cleaning),
+                (
+                    *(work, chunk, num_parts, f"shards/{number:05}.arrow", names),
+                    *(corpus.cleaning, tags[chunk.corpus]),
+                ),
             )
             for number, chunk in enumerate(chunk for chunk in chunks if kept[chunk.key])
         },
@@ -360,6 +364,10 @@ def _settings(experiment: Experiment) -> dict[str, Any]:
         mode="json",
         exclude={"root": True, "prepared": True, "shard_pairs": True, "cleaning": {"max_dropped"}},
     )
+    for text in (*tree["train"], tree["dev"], *tree["tests"]):
+        del text["weight"]  # decides what is trained on when, not what stands in the folder
+        if not text["tag"]:
+            del text["tag"]  # as in folders of an nmt without tags
     settings: dict[str, Any] = {}
     for key, value in tree.items():
         if key in ("cleaning", "subword"):

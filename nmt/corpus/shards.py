@@ -215,6 +215,13 @@ class Shards:
         """Target tokens of each row, without BOS and EOS."""
         return self._lengths([shard.tgt for shard in self._all_mapped()])
 
+    @cached_property
+    def corpora(self) -> npt.NDArray[np.int64]:
+        """Number of the corpus of each row, in the order of the experiment."""
+        names = [corpus.name for corpus in self.manifest.corpora]
+        numbers = [names.index(shard.corpus) for shard in self.manifest.shards]
+        return np.repeat(numbers, [shard.pairs for shard in self.manifest.shards])
+
     def pairs(self, rows: Sequence[int] | npt.NDArray[Any]) -> list[tuple[Tokens, Tokens]]:
         """Source and target token ids of rows, without BOS and EOS: read-only views of the file."""
         found = []

@@ -160,6 +160,12 @@ class Subword:
         return [self._pieces[token].replace(" ", "▁") for token in ids]
 
 
+def tag_token(tag: int) -> int:
+    """The piece of a tag, 1 to 8: a byte from 0xFF down to 0xF8, none of which is ever in UTF-8."""
+    assert 1 <= tag <= 8, tag
+    return FIRST_BYTE + 0x100 - tag
+
+
 def choose_alphabet(counts: Counter[str], most: int) -> set[str]:
     """The most frequent characters that reach COVERAGE, `most` at most; ties by code point."""
     alphabet: set[str] = set()

@@ -192,6 +192,9 @@ def _compare_epochs(
 ) -> None:
     """Read all updates, and look at the pairs of one epoch after the other."""
     size = about.updates_per_epoch
+    texts = Experiment.model_validate(about.experiment).corpus.train
+    # Else an epoch has some pairs more than once, others not: what an update has tells it all then.
+    is_even = all(text.weight == 1 for text in texts)
     for epoch, updates in groupby(entries, key=lambda each: (each[0].update - 1) // size):
         rows, owners = [], []
         for entry, of_update in updates:
@@ -201,12 +204,19 @@ def _compare_epochs(
                 _compare_update(entry, of_update, corpus, found)
         is_full = len(rows) == size
         used = np.concatenate(rows)
-        _compare_pairs(f"epoch {epoch + 1:,}", used, np.concatenate(owners), found)
+        if is_even:
+            _compare_pairs(f"epoch {epoch + 1:,}", used, np.concatenate(owners), found)
         if not is_full:
             found.pairs_after = len(used)
             continue
         found.full_epochs += 1
-        if corpus is not None:
+        if not is_even:
+            if len(used) != about.pairs:
+                found.find(
+                    f"epoch {epoch + 1:,}: {len(used):,} pairs were used, but an epoch has "
+                    f"{about.pairs:,}"
+                )
+        elif corpus is not None:
             if len(missing := np.setdiff1d(corpus.schedule.rows, used)):
                 found.find(f"epoch {epoch + 1:,}: {_some(missing)} not used")
             if len(unknown := np.setdiff1d(used, corpus.schedule.rows)):

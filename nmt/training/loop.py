@@ -280,7 +280,9 @@ def plan(experiment: Experiment, corpus: Corpus) -> tuple[Sampler | None, Schedu
     if experiment.training.subword_dropout:
         sampler = Sampler(corpus.subword, experiment.training.subword_dropout, experiment.seed)
         src, tgt = sampler.planned(corpus.shards, experiment.batching.max_length)
-    return sampler, Schedule(src, tgt, experiment.batching, experiment.seed)
+    weights = [text.weight for text in experiment.corpus.train]
+    shares = (corpus.shards.corpora, weights)
+    return sampler, Schedule(src, tgt, experiment.batching, experiment.seed, *shares)
 
 
 def _resume(learner: Learner, corpus: Corpus, world: World, run_dir: Path) -> Progress:

@@ -233,3 +233,66 @@ def test_padding_is_under_10_percent_on_multi30k(shared_data: Path) -> None:
         ) as text:
             lengths.append(np.array([len(re.findall(r"\w+|[^\w\s]", line)) for line in text]))
     assert fill(*lengths) >= 0.9
+
+
+# Weights of corpora: rows 0 to 39 are of the first one, 40 to 99 of the second.
+
+CORPORA = [0] * 40 + [1] * 60
+LENGTHS = [5 + (7 * row) % 13 for row in range(100)]
+WEIGHTED = BatchingConfig(max_length=20, max_tokens=60, micro_batches=2, window=30)
+
+
+def weighted(*weights: float, seed: int = 1) -> Schedule:
+    return Schedule(LENGTHS, LENGTHS, WEIGHTED, seed, CORPORA, weights)
+
+
+def times_of(schedule: Schedule, epoch: int) -> list[int]:
+    rows = [row for update in epoch_of(schedule, epoch) for row in rows_of(update)]
+    return np.bincount(rows, minlength=100).tolist()
+
+
+def test_weights_of_1_change_nothing() -> None:
+    """P2."""
+    plain = Schedule(LENGTHS, LENGTHS, WEIGHTED, 1)
+    for ours, theirs in zip(epoch_of(weighted(1, 1), 1), epoch_of(plain, 1), strict=True):
+        assert content(ours) == content(theirs)
+
+
+def test_a_corpus_of_weight_2_is_trained_on_twice() -> None:
+    """P2."""
+    for epoch in range(3):
+        assert times_of(weighted(2, 1), epoch) == [2] * 40 + [1] * 60
+
+
+def test_of_a_corpus_of_weight_a_half_each_epoch_has_another_half() -> None:
+    """P2."""
+    schedule = weighted(1, 0.5)
+    epochs = [times_of(schedule, epoch) for epoch in range(40)]
+    for times in epochs:
+        assert times[:40] == [1] * 40
+        assert sum(times[40:]) == 30
+        assert max(times[40:]) == 1
+    assert epochs[0] != epochs[1]
+    share = np.mean(epochs, axis=0)[40:]
+    assert (abs(share - 0.5) < 0.35).all()
+    assert times_of(weighted(1, 0.5), 7) == epochs[7]
+
+
+def test_weights_keep_the_token_budget_and_the_number_of_updates() -> None:
+    """P2."""
+    schedule = weighted(1.5, 0.3)
+    assert schedule.num_pairs == 60 + 18
+    for update in (update for epoch in range(5) for update in epoch_of(schedule, epoch)):
+        for rows in update.micro_batches:
+            assert len(rows) * max((LENGTHS[row] + 1 for row in rows), default=0) <= 60
+        assert update.num_tgt_tokens == sum(LENGTHS[row] + 1 for row in rows_of(update))
+
+
+def test_weights_that_leave_no_pair_are_told() -> None:
+    """P9."""
+    with pytest.raises(DataError) as caught:
+        weighted(0.001, 0.002)
+    assert str(caught.value) == (
+        "an epoch of 100 prepared pairs has none of them at the weights of corpus.train "
+        "(0.001, 0.002); set one of them higher"
+    )

@@ -699,3 +699,23 @@ def test_multi30k_is_prepared(shared_data: Path, tmp_path: Path) -> None:
     assert subword.decode(shards.pairs([0])[0][1]) == (
         "Zwei junge weiße Männer sind im Freien in der Nähe vieler Büsche."
     )
+
+
+def test_a_tag_is_a_piece_that_no_text_has(make_corpus: Callable[..., Experiment]) -> None:
+    """Tagged pairs have one source token more; a weight is no matter of shards."""
+    pairs = [("A dog runs.", "Ein Hund rennt."), ("Two cats sleep.", "Zwei Katzen schlafen.")]
+    experiment = make_corpus({"plain": pairs[:1], "made": pairs[1:]})
+    texts = experiment.corpus.train
+    tagged = [texts[0], texts[1].model_copy(update={"tag": 1})]
+    corpus = experiment.corpus.model_copy(update={"train": tagged})
+    experiment = experiment.model_copy(update={"corpus": corpus})
+    prepare(experiment)
+    shards, subword = check_prepared(experiment)
+    plain, made = (src.tolist() for src, _ in shards.pairs([0, 1]))
+    assert subword.pieces(made[:1]) == ["<0xFF>"]
+    assert subword.decode(plain) == "A dog runs."
+    assert subword.decode(made[1:]) == "Two cats sleep."
+    assert shards.corpora.tolist() == [0, 1]
+    heavier = [texts[0].model_copy(update={"weight": 2.0}), tagged[1]]
+    corpus = corpus.model_copy(update={"train": heavier})
+    check_prepared(experiment.model_copy(update={"corpus": corpus}))
