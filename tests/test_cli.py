@@ -476,8 +476,8 @@ def test_help_tells_every_option_and_what_it_means(verb: str, nmt: Nmt) -> None:
 def test_help_lists_the_verbs_in_the_order_of_the_work(nmt: Nmt) -> None:
     listed = re.findall(r"^  (\w+)  ", nmt("--help").out.partition("Commands:")[2], re.M)
     assert listed == [
-        "demo", "prepare", "train", "translate", "score", "evaluate", "compare", "average",
-        "audit", "bench", "config",
+        "demo", "prepare", "train", "translate", "score", "evaluate", "compare", "report",
+        "average", "audit", "bench", "config",
     ]  # fmt: skip
 
 

@@ -26,6 +26,7 @@ FLOORS = {
     "decoding": 5,
     "evaluation": 6,
     "training": 7,
+    "report": 8,
     "jobs": 8,
     "bench": 8,
     "cli": 9,
@@ -42,6 +43,7 @@ DOORS = {
     "ray": ("nmt/jobs/", "cluster/"),
     "click": ("nmt/cli/", "cluster/", "tools/"),
     "tqdm": ("nmt/console.py",),
+    "jinja2": ("nmt/report/",),
 }
 NO_TORCH = ("nmt/errors.py", "nmt/config/", "nmt/console.py", "nmt/corpus/", "tools/")
 FORBIDDEN_IMPORTS = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")

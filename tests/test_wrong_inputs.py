@@ -593,6 +593,34 @@ BENCH = [
         "with nmt",
     ),
 ]
+REPORTING = [
+    Wrong("report", "RUN... is missing; `nmt report --help` tells what there is"),
+    Wrong(
+        "report raw",
+        "raw is no run: it has no metrics.jsonl; name a folder that `nmt train` wrote",
+    ),
+    Wrong("report runs/tiny runs/tiny/", "runs/tiny is given twice; once is enough"),
+    Wrong(
+        "report runs/tiny -o new/page.html",
+        "--output is new/page.html, but there is no folder new: make it first",
+    ),
+    Wrong("report runs/tiny -o raw", "--output is raw, but that is a folder: name a file in it"),
+    Wrong(
+        "report runs/tiny --examples few",
+        "--examples is few, but it must be a whole number, 0 or more",
+    ),
+    Wrong(
+        "report runs/tiny",
+        "runs/tiny/metrics.jsonl, line 2: damaged: it is no record of a run; remove the line",
+        {"runs/tiny/metrics.jsonl": lambda data: data.replace(b"\n", b"\n{\n", 1)},
+    ),
+    Wrong(
+        "report runs/tiny",
+        "runs/tiny/evaluation/news.metrics.json: damaged: it is not what `nmt evaluate` wrote; "
+        "run that again",
+        {"runs/tiny/evaluation/news.metrics.json": b"[]"},
+    ),
+]
 EARLY = [
     *EXPERIMENTS,
     *CLUSTERS,
@@ -603,6 +631,7 @@ EARLY = [
     *SCORING,
     *EVALUATING,
     *BENCH,
+    *REPORTING,
 ]
 
 

@@ -11,6 +11,7 @@ from nmt.cli.bench import bench
 from nmt.cli.compare import compare
 from nmt.cli.demo import demo
 from nmt.cli.evaluate import evaluate
+from nmt.cli.report import report
 from nmt.cli.score import score
 from nmt.cli.settings import config
 from nmt.cli.train import average, prepare, train
@@ -29,6 +30,7 @@ def main() -> None:
 
 
 for _verb in (
-    demo, prepare, train, translate, score, evaluate, compare, average, audit, bench, config,
+    demo, prepare, train, translate, score, evaluate, compare, report, average, audit, bench,
+    config,
 ):  # fmt: skip
     main.add_command(_verb)

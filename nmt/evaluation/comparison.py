@@ -16,7 +16,7 @@ from typing import Any
 from sacrebleu.significance import PairedTest, Result
 
 from nmt.errors import ConfigError
-from nmt.evaluation.metrics import EXTRAS, make_metric, resampling_seed
+from nmt.evaluation.metrics import EXTRAS, make_metric, resampling_seed, sentence_chrf
 from nmt.evaluation.scores import check_lines
 
 TESTS = {"bs": "paired bootstrap", "ar": "paired approximate randomisation", "none": ""}
@@ -261,12 +261,11 @@ def _changed(
     references: Sequence[Sequence[str]],
     src: Sequence[str],
 ) -> Iterator[Changed]:
-    chrf = make_metric("chrf", "")
     for row, (old, new) in enumerate(zip(before, after, strict=True)):
         if old != new:
             refs = [lines[row] for lines in references]
-            gain = chrf.sentence_score(new, refs).score - chrf.sentence_score(old, refs).score
-            yield Changed(row + 1, float(gain), src[row] if src else "", refs[0], old, new)
+            gain = sentence_chrf(new, refs) - sentence_chrf(old, refs)
+            yield Changed(row + 1, gain, src[row] if src else "", refs[0], old, new)
 
 
 def _line(difference: Difference) -> str:

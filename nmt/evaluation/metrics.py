@@ -51,6 +51,11 @@ def make_metric(name: str, tgt_language: str) -> Any:
         ) from None
 
 
+def sentence_chrf(hyp: str, refs: Sequence[str]) -> float:
+    """chrF2 of one segment, 0 to 100."""
+    return float(CHRF().sentence_score(hyp, refs).score)
+
+
 def language_of(code: str) -> str:
     """The language of a code such as zh-Hans or zh_CN."""
     return re.split("[-_]", code.lower())[0]

@@ -33,7 +33,12 @@ class TestSet:
     @property
     def file_name(self) -> str:
         """The name with nothing in it that a file name cannot hold."""
-        return re.sub(r"[^A-Za-z0-9._-]+", "_", self.name)
+        return file_name(self.name)
+
+
+def file_name(name: str) -> str:
+    """The name of a test set with nothing in it that a file name cannot hold."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
 
 
 def from_files(src: Path, refs: Sequence[Path], name: str = "") -> TestSet:

@@ -1,0 +1,112 @@
+"""The page in a real browser: nothing to complain of, both colour schemes, the keyboard alone."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_files import HOSTILE, example
+
+from nmt.report.page import render
+from nmt.report.runs import read_runs
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="no browser: chromium and chromedriver are not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER or ""
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser: Any, here: Path, make_run: Any) -> Any:
+    """The browser, with a page open that has all sections and hostile text."""
+    runs = read_runs([Path("runs/tiny"), make_run("other")])
+    Path("page.html").write_text(render(runs, [[example()], []]), encoding="utf-8")
+    browser.get((here / "page.html").as_uri())
+    return browser
+
+
+def test_the_browser_has_nothing_to_complain_of_and_loads_nothing(page: Any) -> None:
+    """P10."""
+    assert page.get_log("browser") == []
+    assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert page.title == "nmt report: tiny, other"
+    assert HOSTILE in page.find_element("tag name", "body").get_attribute("textContent")
+
+
+def contrast(page: Any, css: str) -> float:
+    """Of the text of an element with what is behind it, as WCAG 2 computes it."""
+    script = """
+    const rgb = text => text.match(/[\\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+      .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    let element = document.querySelector(arguments[0]);
+    const ink = getComputedStyle(element);
+    const front = light(rgb(element instanceof SVGElement ? ink.fill : ink.color));
+    while (element && rgb(getComputedStyle(element).backgroundColor)[3] === 0)
+      element = element.parentElement;
+    const back = light(rgb(getComputedStyle(element).backgroundColor));
+    return (Math.max(front, back) + 0.05) / (Math.min(front, back) + 0.05);
+    """
+    return float(page.execute_script(script, css))
+
+
+@pytest.mark.parametrize(("scheme", "paper"), [("light", 255), ("dark", 20)])
+def test_text_can_be_read_in_both_colour_schemes(scheme: str, paper: int, page: Any) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    colour = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert colour.startswith(f"rgb({paper},")
+    for css in ("h1", "td", "caption", "thead th", "a", ".note", "summary", ".chart text",
+                ".heat text", "footer", "code"):  # fmt: skip
+        assert contrast(page, css) >= 4.5, css
+
+
+def test_everything_is_reached_and_opened_by_the_keyboard(page: Any) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    page.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
+    wanted = page.execute_script(
+        "return document.querySelectorAll('a, summary, [tabindex=\"0\"]').length"
+        " - document.querySelectorAll('details:not([open]) [tabindex=\"0\"]').length"
+    )
+    seen = []
+    for _ in range(wanted):
+        ActionChains(page).send_keys(Keys.TAB).perform()
+        focused = page.switch_to.active_element
+        outline = page.execute_script("return getComputedStyle(arguments[0]).outlineStyle", focused)
+        assert outline == "solid"
+        assert focused.rect["width"] > 0
+        seen.append(focused)
+    assert len({each.id for each in seen}) == wanted
+    assert seen[0].get_attribute("textContent") == "Skip to the report"
+    summary = next(each for each in seen if each.tag_name == "summary")
+    page.execute_script("arguments[0].focus()", summary)
+    ActionChains(page).send_keys(Keys.ENTER).perform()
+    assert page.execute_script("return arguments[0].parentElement.open", summary)
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_is_never_wider_than_the_window(width: int, page: Any) -> None:
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False},
+    )
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width

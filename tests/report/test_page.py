@@ -1,0 +1,137 @@
+"""The page: whole HTML, nothing from elsewhere, nothing hostile, and the numbers of the files."""
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from report_files import HOSTILE, example
+
+from nmt.report.page import render
+from nmt.report.runs import read_runs
+
+MakeRun = Callable[..., Path]
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Reads a page, and fails where a tag is not closed by its own."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        assert len(attrs) == len(dict(attrs))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+
+def page_of(*folders: Path) -> str:
+    runs = read_runs(folders)
+    return render(runs, [[] for _ in runs])
+
+
+def test_the_page_is_whole_and_loads_nothing(make_run: MakeRun) -> None:
+    """P10."""
+    text = page_of(make_run("a"), make_run("b"))
+    page = Page(text)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", text)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object", "base"}
+    loads = [attrs for _, attrs in page.tags if "src" in attrs or "srcset" in attrs]
+    assert loads == []
+    links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {str(link)[1:] for link in links} <= set(ids)
+    named = [attrs["aria-labelledby"] for _, attrs in page.tags if "aria-labelledby" in attrs]
+    assert set(named) <= set(ids)
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+
+
+def test_hostile_text_is_text(here: Path, make_run: MakeRun) -> None:
+    """P10: from a translation, a reference, a warning, a record and a piece."""
+    [run] = read_runs([Path("runs/tiny")])
+    [hostile] = read_runs([make_run("<i>a")])
+    page = Page(render([run, hostile], [[example()], []]))
+    assert page.text.count(HOSTILE) == 9
+    assert "▁<b>" in page.text
+    assert "▁&amp;" in page.text
+    assert "<i>a" in page.text
+
+
+def test_scores_stand_with_interval_signature_and_checkpoint(make_run: MakeRun) -> None:
+    """P11."""
+    text = page_of(make_run("a"))
+    for wanted in ("39.18 ± 1.56", "40.50 ± 1.56", "update 300", "nrefs:1|case:mixed", "1,000"):
+        assert wanted in text
+    assert "BLEU, lower-cased" in text
+
+
+def test_scores_with_other_signatures_are_warned_of(make_run: MakeRun) -> None:
+    """P11."""
+    folders = make_run("a"), make_run("b", signature="nrefs:1|case:lc")
+    warning = "BLEU of the runs has different signatures: do not compare these numbers (flickr)"
+    assert warning in page_of(*folders)
+    assert warning not in page_of(folders[0])
+
+
+def test_comparisons_slices_restarts_and_skipped_updates_are_told(make_run: MakeRun) -> None:
+    text = Page(page_of(make_run("a"))).text
+    for wanted in (
+        "flickr: new against old",
+        "Paired bootstrap, 1,000 trials; 5 of 1,000 translations differ",
+        "0.0123",
+        "by length: tokens of the reference",
+        "grad norm: inf; pairs: 300 of them",
+        "updates lost: 50",
+    ):
+        assert wanted in text
+
+
+def test_runs_are_drawn_over_each_other_with_lines_that_differ(make_run: MakeRun) -> None:
+    page = Page(page_of(make_run("a"), make_run("b", bleu=41.0)))
+    curves = [attrs["class"] for tag, attrs in page.tags if tag == "polyline"]
+    assert curves == ["curve run-0", "curve run-1"] * 6
+    assert "b, update 300: 41" in page.text
+
+
+def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("")
+    text = Page(page_of(tmp_path)).text
+    for wanted in ("Nothing is logged yet.", "No test set has been scored", "None is recorded."):
+        assert wanted in text
+
+
+def test_what_was_dropped_is_told_by_rule(here: Path, nmt: Callable[..., Any]) -> None:
+    """P6."""
+    answer = nmt("report runs/tiny -o page.html --examples 0")
+    assert answer.status == 0
+    assert "page.html: " in answer.err
+    page = Page(Path("page.html").read_text(encoding="utf-8"))
+    assert "Pairs: read = kept + dropped." in page.text
+    assert "No examples" in page.text
+
+
+def test_the_same_files_make_the_same_page(here: Path, nmt: Callable[..., Any]) -> None:
+    nmt("evaluate runs/tiny --test news --metrics chrf")
+    nmt("report runs/tiny -o one.html")
+    nmt("report runs/tiny -o two.html")
+    assert Path("one.html").read_bytes() == Path("two.html").read_bytes()
