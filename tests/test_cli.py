@@ -402,6 +402,69 @@ def test_an_average_translates_and_says_what_it_is(here: Path, nmt: Nmt) -> None
     assert len(answer.out.splitlines()) == 3
 
 
+BEST = "runs/tiny/checkpoints/update-00000060"
+
+
+def weights_of(folder: str) -> Path:
+    return Path(folder, "weights.safetensors")
+
+
+def test_a_bundle_that_only_translates_gives_the_same_bytes(here: Path, nmt: Nmt) -> None:
+    """P5."""
+    answer = nmt("export runs/tiny -o small")
+    info = load(Path("small")).info
+    assert answer.err == (f"small: update 60, dev BLEU {info.bleu:.2f}, {info.bleu_signature}\n")
+    names = ["bundle.json", "config.yaml", "tokenizer.json", "weights.safetensors"]
+    assert sorted(path.name for path in Path("small").iterdir()) == names
+    assert (
+        nmt("translate small", TEXT.encode()).out == nmt("translate runs/tiny", TEXT.encode()).out
+    )
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_a_bundle_in_cheap_numbers_translates_in_them_and_says_so(
+    precision: str, here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5, P11: the dev BLEU was that of other numbers."""
+    monkeypatch.setattr("nmt.checkpoint.packing.MIN_WEIGHTS", 1)
+    line = f"small: update 60, {precision} weights, its dev BLEU is not known\n"
+    assert nmt(f"export runs/tiny -o small --precision {precision}").err == line
+    assert weights_of("small").stat().st_size < 0.6 * weights_of(f"{BEST}").stat().st_size
+    built = []
+    monkeypatch.setattr(
+        "nmt.model.precision.cheapen", lambda model, numbers: built.append(numbers) or model
+    )
+    answer = nmt("translate small", TEXT.encode())
+    assert answer.err.startswith(line)
+    assert [text.split(" ", 1)[1] for text in answer.out.splitlines()][1:] == [
+        "zwei Katzen schlafen.",
+        "mein Hund sieht eine Katze.",
+    ]
+    nmt("translate small --precision fp32", TEXT.encode())
+    assert built == [precision, "fp32"]
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_cheap_numbers_translate_a_model_that_was_trained(
+    precision: str, here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmt.model.precision.MIN_WEIGHTS", 1)
+    text = Path("raw/train.en").read_text(encoding="utf-8")
+    ours, cheap = translated(nmt, text), translated(nmt, text, f"--precision {precision}")
+    assert sum(one == other for one, other in zip(ours, cheap, strict=True)) > 90
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_the_batch_changes_no_byte_in_int8_either(
+    batch: int, here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7."""
+    monkeypatch.setattr("nmt.model.precision.MIN_WEIGHTS", 1)
+    text = Path("raw/train.en").read_text(encoding="utf-8")
+    options = "--precision int8"
+    assert translated(nmt, text, f"{options} --batch {batch}") == translated(nmt, text, options)
+
+
 # --- train and config ---
 
 
@@ -477,7 +540,7 @@ def test_help_lists_the_verbs_in_the_order_of_the_work(nmt: Nmt) -> None:
     listed = re.findall(r"^  (\w+)  ", nmt("--help").out.partition("Commands:")[2], re.M)
     assert listed == [
         "demo", "prepare", "train", "translate", "score", "evaluate", "compare", "report",
-        "average", "audit", "bench", "config",
+        "average", "export", "audit", "bench", "config",
     ]  # fmt: skip
 
 

@@ -406,6 +406,25 @@ TRANSLATING = [
     Wrong("translate", "RUN is missing; `nmt translate --help` tells what there is"),
     Wrong("trian tiny.yaml", "'trian' is not a verb; did you mean train?"),
 ]
+PRECISIONS = [
+    Wrong("export runs/tiny -o raw", "raw is there already; name another folder, or remove it"),
+    Wrong("export runs/tiny", "--output is missing; `nmt export --help` tells what there is"),
+    Wrong(
+        "export raw -o small",
+        "raw is neither a run nor a checkpoint: it has no checkpoints/ and no bundle.json",
+    ),
+    Wrong(
+        "export runs/tiny -o small",
+        f"{BEST}/weights.safetensors is damaged: its SHA-256 is not that of what was written; "
+        f"{OTHER}",
+        {f"{BEST}/weights.safetensors": flipped},
+    ),
+    Wrong(
+        "translate runs/tiny --precision int4",
+        "Invalid value for '--precision': 'int4' is not one of 'fp32', 'bf16', 'int8'; "
+        "`nmt translate --help` tells what there is",
+    ),
+]
 SCORING = [
     Wrong(
         "score runs/tiny raw/dev.en raw/dev.fr",
@@ -628,6 +647,7 @@ EARLY = [
     *TRAINING,
     *RUNS,
     *TRANSLATING,
+    *PRECISIONS,
     *SCORING,
     *EVALUATING,
     *BENCH,

@@ -22,12 +22,14 @@ from nmt.checkpoint.bundle import (
     some,
     version,
 )
+from nmt.checkpoint.packing import unpack
 from nmt.checkpoint.run import find
 from nmt.config import files as config
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.errors import BundleError, ConfigError, DataError
 from nmt.model import seq2seq
+from nmt.model.precision import Precision
 from nmt.model.seq2seq import Seq2Seq
 
 
@@ -39,7 +41,10 @@ class Bundle:
     experiment: Experiment
     subword: Subword
     weights: dict[str, Tensor]
+    """fp32, whatever numbers they are stored in."""
     info: BundleInfo
+    precision: Precision = "fp32"
+    """What the weights are stored in, and so what they translate in unless told otherwise."""
 
     def model(self) -> Seq2Seq:
         """The network with its weights, on the CPU, ready to translate (dropout off)."""
@@ -62,7 +67,8 @@ def load(folder: Path) -> Bundle:
     except (ConfigError, DataError) as error:
         versions = f"nmt {info.nmt_version} wrote it, this is nmt {version()}"
         raise BundleError(f"{folder}/{error}; {versions}: use the one that wrote it") from None
-    return Bundle(folder, experiment, subword, read_tensors(folder, info, WEIGHTS), info)
+    weights, precision = unpack(read_tensors(folder, info, WEIGHTS))
+    return Bundle(folder, experiment, subword, weights, info, precision)
 
 
 def load_training_state(folder: Path) -> TrainingState:

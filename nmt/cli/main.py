@@ -14,7 +14,7 @@ from nmt.cli.evaluate import evaluate
 from nmt.cli.report import report
 from nmt.cli.score import score
 from nmt.cli.settings import config
-from nmt.cli.train import average, prepare, train
+from nmt.cli.train import average, export, prepare, train
 from nmt.cli.translate import translate
 from nmt.cli.verbs import Verbs
 
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 for _verb in (
-    demo, prepare, train, translate, score, evaluate, compare, report, average, audit, bench,
-    config,
+    demo, prepare, train, translate, score, evaluate, compare, report, average, export, audit,
+    bench, config,
 ):  # fmt: skip
     main.add_command(_verb)

@@ -10,6 +10,7 @@ from nmt.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from nmt.checkpoint.loading import Bundle
     from nmt.decoding.translator import Translator
+    from nmt.model.precision import Precision
 
 
 def load_bundle(run: Path) -> "Bundle":
@@ -25,28 +26,35 @@ def about(bundle: "Bundle") -> str:
     bleu = "its dev BLEU is not known"
     if info.bleu is not None:
         bleu = f"dev BLEU {info.bleu:.2f}, {info.bleu_signature}"
-    return f"{bundle.path}: {mean}update {info.update:,}, {bleu}"
+    stored = "" if bundle.precision == "fp32" else f"{bundle.precision} weights, "
+    return f"{bundle.path}: {mean}update {info.update:,}, {stored}{bleu}"
 
 
 def make_translator(
-    bundle: "Bundle", device: str | None = None, threads: int | None = None, **how: Any
-) -> "Translator":
+    bundle: "Bundle", device: str | None = None, threads: int | None = None,
+    precision: "Precision | None" = None, **how: Any,
+) -> "Translator":  # fmt: skip
     import torch
 
     from nmt.decoding.translator import Translator
+    from nmt.model.precision import cheapen
 
     if device not in (None, "cpu", "cuda"):
         raise ConfigError("--device", device, "it must be cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device", device, "torch finds no GPU here: say cpu, or leave it out")
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    precision = precision or bundle.precision
+    if precision == "int8" and place.type != "cpu":
+        rule = "its products are for CPUs: say --precision bf16, or --device cpu"
+        raise ConfigError("--precision", precision, rule)
     if threads:
         torch.set_num_threads(threads)
     keys = {"batch": "batch_sentences"}
     update = {keys.get(key, key): value for key, value in how.items() if value is not None}
     decoding = bundle.experiment.decoding.model_copy(update=update)
     experiment = bundle.experiment.model_copy(update={"decoding": decoding})
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Translator(bundle.model(), bundle.subword, experiment, device=place)
+    return Translator(cheapen(bundle.model(), precision), bundle.subword, experiment, device=place)
 
 
 def check_inputs(files: Iterable[str]) -> None:

@@ -64,7 +64,8 @@ def search_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def compute_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a verb that runs a model: where, and how much at once."""
+    """The options of a verb that runs a model: where, in what numbers, how much at once."""
+    command = precision_option("Numbers of large products; default: those of the weights.")(command)
     count = number(int, 0, "a whole number, 1 or more")
     for name, check, meaning in (
         ("--device", None, "cpu or cuda; default: cuda where there is one."),
@@ -74,6 +75,11 @@ def compute_options(command: Callable[..., None]) -> Callable[..., None]:
         metavar = "NAME" if check is None else "NUMBER"
         command = click.option(name, callback=check, metavar=metavar, help=meaning)(command)
     return command
+
+
+def precision_option(meaning: str) -> Callable[..., Any]:
+    """Which numbers, by name."""
+    return click.option("--precision", type=click.Choice(["fp32", "bf16", "int8"]), help=meaning)
 
 
 def number(

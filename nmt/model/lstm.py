@@ -99,9 +99,7 @@ class LSTM(nn.Module):
         h, c = state
         gates = nn.functional.linear(x, self.weight_ih, self.bias)
         gates = gates + nn.functional.linear(h.to(x.dtype), self.weight_hh)
-        i, f, g, o = gates.float().chunk(4, dim=-1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        return o.sigmoid() * c.tanh(), c
+        return cell(gates, c)
 
     def step_by_hand(
         self, x: Tensor, state: tuple[Tensor, Tensor]
@@ -124,6 +122,13 @@ class LSTM(nn.Module):
         c = gates.forget * c + gates.input * gates.candidate
         h = gates.output * c.tanh()
         return (h, c), gates
+
+
+def cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden and cell state, each [B, H], fp32, after a step with these raw gates, [B, 4H]."""
+    i, f, g, o = gates.float().chunk(4, dim=-1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
 
 
 class BiLSTM(nn.Module):
