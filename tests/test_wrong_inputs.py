@@ -503,6 +503,14 @@ EVALUATING = [
         "the results",
     ),
     Wrong(
+        "evaluate runs/tiny --together --test news",
+        "--together is given, but news is the one test set: name another with it",
+    ),
+    Wrong(
+        "evaluate runs/tiny --device cuda",
+        "--device is cuda, but torch finds no GPU here: say cpu, or leave it out",
+    ),
+    Wrong(
         "evaluate runs/tiny --min-gain 0.5",
         "--min-gain is given, but nothing to compare with: --baseline",
     ),

@@ -22,10 +22,11 @@ SECONDS = 8.0
     help="What one comparison may take; more: steadier figures.",
 )
 def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
-    """Measure how fast training and translating are on this machine, or compare two reports.
+    """Measure how fast this machine trains and translates.
 
     Parts: lstm, batching, update, train, peer, memory, decode, checkpoint, workers, startup; all of
-    them if none is named. The peaks of the machine are measured first, in the same process.
+    them if none is named. The peaks of the machine are measured first, in the same process. Or
+    `compare` two reports.
     """
     from nmt.bench.figures import Report, compare, line_of
 

@@ -79,8 +79,9 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Translate test sets and score them with sacreBLEU.
 
-    RUN is a run's folder or a checkpoint. Without --src or --test: all test sets of the experiment.
-    References are never touched; translations and scores are kept.
+    RUN is a run's folder or a checkpoint. Without --src or --test: all test sets of the experiment,
+    of several that of the baseline or the first. References are never touched; translations and
+    scores are kept.
 
     Exit status: 0; 1 if --min-gain or --max-p is not met by all; 2 for wrong input.
     """
@@ -120,8 +121,8 @@ def load_systems(runs: Sequence[str], baseline: str | None, output: str | None) 
     from nmt.evaluation import results
 
     bundles = [load_bundle(Path(run)) for run in ([baseline] if baseline else []) + list(runs)]
-    by_path = {bundle.path.resolve(): bundle for bundle in reversed(bundles)}
-    bundles = list(reversed(by_path.values()))
+    paths = [bundle.path.resolve() for bundle in bundles]
+    bundles = [each for number, each in enumerate(bundles) if paths.index(paths[number]) == number]
     if baseline and len(bundles) == 1:
         raise ConfigError("--baseline", baseline, "it is all there is: name another run")
     names = [bundle.experiment.name for bundle in bundles]
@@ -183,6 +184,10 @@ def arrange(
     """All that is made from the test sets before the first of them is translated."""
     from nmt.evaluation import robustness, test_sets
 
+    if is_together and len(plain) == 1:
+        raise ConfigError.saying(
+            f"--together is given, but {plain[0].name} is the one test set: name another with it"
+        )
     variants = [new for each in plain for new in robustness.variants(each)] if is_robust else []
     together = test_sets.joined(plain, TOGETHER) if is_together else None
     every = [*plain, *variants, *([together] if together else [])]
@@ -196,8 +201,8 @@ def evaluate_system(
     system: System, sets: Sets, asked: Asked, how: dict[str, Any], console: "Console"
 ) -> dict[str, Scored]:
     """Translate and score all test sets with one system; print, keep and return the results."""
-    console.say(about(system.bundle))
     translator = make_translator(system.bundle, **how)
+    console.say(about(system.bundle))
     scored: dict[str, Scored] = {}
 
     def add(test_set: "TestSet", hyps: list[str]) -> None:
