@@ -403,6 +403,107 @@ TRANSLATING = [
         "translate runs/tiny --beem 4",
         "--beem is not an option of `nmt translate`; did you mean --beam?",
     ),
+    Wrong(
+        "translate runs/tiny --json-input",
+        "standard input, line 1: not JSON: Expecting value; expected an object such as "
+        '{"text": "..."}',
+        stdin=b"a dog runs.\n",
+    ),
+    Wrong(
+        "translate runs/tiny --json-input -i raw/wrong.jsonl",
+        'raw/wrong.jsonl, line 2: constraints is "Hund", but it must be a list of texts',
+        {"raw/wrong.jsonl": b'{"text": "a dog"}\n{"text": "a dog", "constraints": "Hund"}\n'},
+    ),
+    Wrong(
+        "translate runs/tiny --json-input -o out.jsonl",
+        "standard input, line 1: text is 5, but it must be text",
+        stdin=b'{"text": 5}\n',
+    ),
+    Wrong(
+        "translate runs/tiny --json-input -i raw/wrong.jsonl",
+        "raw/wrong.jsonl, line 1: target_prefix and constraints have 60 tokens, but the "
+        "translation of this line has 10 at most, its end counted; shorten them, or set "
+        "decoding.max_length_extra higher",
+        {"raw/wrong.jsonl": b'{"text": "a dog", "target_prefix": "' + b"ein Hund " * 30 + b'"}\n'},
+    ),
+    Wrong(
+        "translate runs/tiny --json-input",
+        "standard input, line 1: 'Hund' is to be avoided, but target_prefix or constraints have "
+        "it: take it out of one of them",
+        stdin=b'{"text": "a dog", "constraints": ["Hund"], "avoid": ["Hund"]}\n',
+    ),
+    Wrong(
+        "translate runs/tiny --json-input --method sample",
+        "standard input, line 1: constraints need decoding.method beam with one group; leave them "
+        "out, or search so",
+        stdin=b'{"text": "a dog", "constraints": ["Hund"]}\n',
+    ),
+    Wrong(
+        "translate runs/tiny --terms raw/terms.tsv",
+        "raw/terms.tsv, line 1: expected source term, tab, target term; mend or delete the line",
+        {"raw/terms.tsv": b"dog Hund\n"},
+    ),
+    Wrong(
+        "translate runs/tiny --terms raw/terms.tsv",
+        "raw/terms.tsv: there is no such file; check its name and where you are",
+    ),
+    Wrong(
+        "translate runs/tiny --top-p 1.5",
+        "--top-p is 1.5, but it must be a number above 0 and 1 at most",
+    ),
+    Wrong(
+        "translate runs/tiny --top-p 0.5",
+        "decoding.top_p is 0.5, but decoding.method beam does not use it; set that to sample or "
+        "mbr",
+    ),
+    Wrong(
+        "translate runs/tiny --method sample --beam 4",
+        "--beam is 4, but --method sample has no beam: leave it out",
+    ),
+    Wrong(
+        "translate runs/tiny --method mbr --coverage-penalty 0.2",
+        "decoding.coverage_penalty is 0.2, but decoding.method mbr does not use it",
+    ),
+    Wrong(
+        "translate runs/tiny --method bean",
+        "--method is bean, but it must be beam, sample or mbr; did you mean beam?",
+    ),
+    Wrong(
+        "translate runs/tiny --diverse-groups 3 --beam 4",
+        "decoding.diverse_groups is 3, but the groups share decoding.beam (4) evenly: it must "
+        "divide that",
+    ),
+    Wrong(
+        "translate runs/tiny --min-length 9 --max-length 5",
+        "decoding.min_length is 9, but decoding.max_length is less (5)",
+    ),
+    Wrong(
+        "translate runs/tiny --protect tags,link",
+        "--protect is link, but it must be tags, urls, numbers or placeholders",
+    ),
+    Wrong(
+        "translate runs/tiny --protect tags --method mbr",
+        "decoding.protect is tags, but only a beam of one group can make them appear",
+    ),
+    Wrong(
+        "translate runs/tiny --protect tags --format soft",
+        "--format is soft, but with --protect the words of the line are not those that the model "
+        "saw",
+    ),
+    Wrong(
+        "translate runs/tiny --format mose",
+        "--format is mose, but it must be text, scored, moses, pharaoh, soft or jsonl; did you "
+        "mean moses?",
+    ),
+    Wrong(
+        "translate runs/tiny --format text --n-best 2",
+        "--n-best is 2, but --format text has one translation a line: use moses or jsonl",
+    ),
+    Wrong(
+        "translate runs/tiny --format moses --n-best 3",
+        "the number of candidates for each line is 3, but 1 to decoding.beam (2) can be had; set "
+        "decoding.beam higher",
+    ),
     Wrong("translate", "RUN is missing; `nmt translate --help` tells what there is"),
     Wrong("trian tiny.yaml", "'trian' is not a verb; did you mean train?"),
 ]
@@ -690,7 +791,10 @@ def no_ray(*_: object, **__: object) -> NoReturn:
 
 @pytest.mark.parametrize("wrong", EARLY, ids=ids(EARLY))
 def test_what_is_wrong_is_said_in_a_line_before_anything_is_done(
-    wrong: Wrong, here: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    wrong: Wrong,
+    here: Path,
+    nmt: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """P9."""
     monkeypatch.setattr("ray.init", no_ray)

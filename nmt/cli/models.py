@@ -1,7 +1,7 @@
 """A trained model on a command line: loading it, telling which it is, translating with it."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +31,21 @@ def about(bundle: "Bundle") -> str:
 
 
 def make_translator(
-    bundle: "Bundle", device: str | None = None, threads: int | None = None,
-    precision: "Precision | None" = None, **how: Any,
-) -> "Translator":  # fmt: skip
+    bundle: "Bundle",
+    device: str | None = None,
+    threads: int | None = None,
+    precision: "Precision | None" = None,
+    others: Sequence["Bundle"] = (),
+    **how: Any,
+) -> "Translator":
+    """A translator with the options of a command line; `others` make it an ensemble.
+
+    Raises:
+        ConfigError: an option is wrong, or does not go with another.
+    """
     import torch
 
+    from nmt.decoding.ensemble import Ensemble
     from nmt.decoding.translator import Translator
     from nmt.model.precision import cheapen
 
@@ -52,9 +62,29 @@ def make_translator(
         torch.set_num_threads(threads)
     keys = {"batch": "batch_sentences"}
     update = {keys.get(key, key): value for key, value in how.items() if value is not None}
-    decoding = bundle.experiment.decoding.model_copy(update=update)
+    before = bundle.experiment.decoding
+    decoding = type(before).model_validate(before.model_dump() | update)
+    if "beam" in update and decoding.method != "beam":
+        rule = f"--method {decoding.method} has no beam: leave it out"
+        raise ConfigError("--beam", update["beam"], rule)
     experiment = bundle.experiment.model_copy(update={"decoding": decoding})
-    return Translator(cheapen(bundle.model(), precision), bundle.subword, experiment, device=place)
+    models = [cheapen(each.model(), precision) for each in (bundle, *others)]
+    model = Ensemble(models) if others else models[0]
+    return Translator(model, bundle.subword, experiment, device=place)
+
+
+def load_others(bundle: "Bundle", runs: Iterable[str]) -> list["Bundle"]:
+    """What a bundle is to be an ensemble with.
+
+    Raises:
+        ConfigError: one has another vocabulary.
+    """
+    others = [load_bundle(Path(run)) for run in runs]
+    for other in others:
+        if other.subword.fingerprint != bundle.subword.fingerprint:
+            rule = f"its vocabulary is not that of {bundle.path}: an ensemble has one tokenizer"
+            raise ConfigError("--ensemble", other.path, rule)
+    return others
 
 
 def check_inputs(files: Iterable[str]) -> None:

@@ -2,16 +2,28 @@
 
 import sys
 import time
-from collections.abc import Iterable
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice, tee
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.cli.models import about, check_inputs, load_bundle, make_translator, pace
-from nmt.cli.verbs import search_options
+from nmt.cli.models import (
+    about,
+    check_inputs,
+    load_bundle,
+    load_others,
+    make_translator,
+    pace,
+)
+from nmt.cli.verbs import number, one_of, search_options
 from nmt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nmt.decoding.requests import Glossary, Request
 
 
 @click.command()
@@ -19,49 +31,119 @@ from nmt.errors import ConfigError
 @click.option("-i", "--input", "source", default="-", metavar="FILE",
               help="Default: standard input.")  # fmt: skip
 @click.option("-o", "--output", default="-", metavar="FILE", help="Default: standard output.")
+@click.option("--format", "form", default="text", show_default=True, metavar="NAME",
+              callback=one_of("text", "scored", "moses", "pharaoh", "soft", "jsonl"),
+              help="text; scored: score, tab, translation; moses: n-best; pharaoh: translation and "
+              "word alignment; soft: and attention; jsonl: all in an object.")  # fmt: skip
+@click.option("--n-best", "num_best", default="1", show_default=True, metavar="NUMBER",
+              callback=number(int, 0, "a whole number, 1 or more"),
+              help="Translations of each line; with moses and jsonl.")  # fmt: skip
+@click.option("--json-input", is_flag=True,
+              help="A line is an object: text, constraints, avoid, target_prefix; other keys are "
+              "passed through to jsonl.")  # fmt: skip
+@click.option("--terms", metavar="FILE",
+              help="TSV: where the source term stands, the target term must.")  # fmt: skip
+@click.option("--avoid", multiple=True, metavar="WORDS",
+              help="Words that no translation may have; repeatable.")  # fmt: skip
+@click.option("--ensemble", multiple=True, metavar="RUN",
+              help="Another model, whose probabilities are averaged in; repeatable.")  # fmt: skip
 @search_options
-def translate(run: str, source: str, output: str, **how: Any) -> None:
+def translate(
+    run: str, source: str, output: str, form: str, num_best: int, json_input: bool,
+    terms: str | None, avoid: tuple[str, ...], ensemble: tuple[str, ...], **how: Any,
+) -> None:  # fmt: skip
     """Translate lines: n lines in, n lines out, in order. RUN is a run's folder or a checkpoint.
 
     UTF-8 in and out; .gz, .xz and .zst by the name of the file. What is typed at a terminal is
-    answered line by line.
+    answered line by line. Scores are natural logarithms; words of alignments are what spaces part.
     """
     from nmt.console import Console
-    from nmt.corpus.text import open_output, read_lines
+    from nmt.corpus.text import open_output
+    from nmt.decoding.formats import ALIGNED, Tally, formatted
+    from nmt.decoding.requests import Glossary
 
-    check_inputs([source] if source != "-" else [])
+    check_inputs([*([source] if source != "-" else []), *([terms] if terms else [])])
     check_output(source, output)
+    glossary = Glossary.read(Path(terms)) if terms else Glossary({})
     bundle = load_bundle(Path(run))
-    translator = make_translator(bundle, **how)
+    others = load_others(bundle, ensemble)
+    translator = make_translator(bundle, others=others, **how)
+    check_format(form, num_best, translator.decoding.protect)
+    translator.check(num_best)
     is_typed = source == "-" and sys.stdin.isatty()
+    requests = partial(read_requests, source, json_input, glossary, avoid)
     # A file is read twice: what is wrong at its end shows before anything is translated.
-    total = sum(1 for _ in read_lines(Path(source))) if Path(source).is_file() else 0
-    lines: Iterable[str] = read_lines(sys.stdin.buffer if source == "-" else Path(source))
+    total = 0
+    if Path(source).is_file():
+        for request in requests():
+            translator.check(num_best, [request])
+            total += 1
+    lines: Iterable[Request] = requests()
     with Console() as console, open_output(output) as file:
         if not is_typed:
             # What is wrong at the start of a stream is all that is said then.
-            lines = chain(list(islice(lines, 1)), lines)
-        console.say(about(bundle))
+            first = list(islice(lines, 1))
+            translator.check(num_best, first)
+            lines = chain(first, lines)
+        for each in (bundle, *others):
+            console.say(about(each))
         if is_typed:
             console.say("type a line to have it translated; Ctrl-D ends")
         # On a terminal a bar would cut lines apart, and those of a program that we write to.
         has_bar = output != "-" or Path("/dev/stdout").is_file()
-        started, num_lines = time.monotonic(), 0
+        started, num_lines, tally = time.monotonic(), 0, Tally()
 
         def show(num_done: int) -> None:
             if has_bar:
                 console.progress("translating", num_done, total, "lines")
 
-        for translation in translator.translate(
-            lines, progress=show, window_lines=1 if is_typed else None
-        ):
-            file.write(translation.text + "\n")
+        asked, same = tee(lines)
+        for request, translation in zip(same, translator.translate(
+            asked, num_best=num_best, with_attention=form in ALIGNED, progress=show,
+            window_lines=1 if is_typed else None,
+        ), strict=False):  # fmt: skip
+            file.write(formatted(form, request, translation, num_lines))
             num_lines += 1
+            tally.add(translation)
             if output == "-":
                 file.flush()
         if has_bar:
             console.clear()
             console.say(pace(num_lines, started))
+        if told := tally.text():
+            console.say(told)
+
+
+def read_requests(
+    source: str, json_input: bool, glossary: "Glossary", avoid: tuple[str, ...]
+) -> Iterator["Request"]:
+    """What is asked for each line of a file or of standard input."""
+    from nmt.corpus.files import name_of
+    from nmt.corpus.text import read_lines
+    from nmt.decoding.requests import Request, read_json_lines
+
+    stream = sys.stdin.buffer if source == "-" else Path(source)
+    lines = read_lines(stream)
+    name = name_of(stream)
+    if json_input:
+        requests = read_json_lines(lines, name)
+    else:
+        numbered = enumerate(lines, start=1)
+        requests = (Request(line, where=f"{name}, line {n}") for n, line in numbered)
+    for request in requests:
+        yield glossary.applied(replace(request, avoid=(*request.avoid, *avoid)))
+
+
+def check_format(form: str, num_best: int, protect: Sequence[str]) -> None:
+    """Raise ConfigError where a format has no room for what is asked, or no meaning with it."""
+    from nmt.decoding.formats import N_BEST
+
+    if num_best > 1 and form not in N_BEST:
+        rule = f"--format {form} has one translation a line: use {' or '.join(N_BEST)}"
+        raise ConfigError("--n-best", num_best, rule)
+    if protect and form in ("pharaoh", "soft"):
+        rule = "with --protect the words of the line are not those that the model saw"
+        raise ConfigError("--format", form, rule)
 
 
 def check_output(source: str, output: str) -> None:

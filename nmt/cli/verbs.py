@@ -50,16 +50,37 @@ class Verbs(click.Group):
 
 
 def search_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a verb that translates."""
+    """The options of a verb that translates; they are named like the settings of `decoding`."""
     natural = number(float, math.nextafter(0, -1), "a number, 0 or more")
     positive = number(float, 0, "a number above 0")
+    share = number(float, 0, "a number above 0 and 1 at most", most=1)
     count = number(int, 0, "a whole number, 1 or more")
-    for name, check, meaning in (
-        ("--max-length-ratio", positive, "Longest translation, in tokens for each source token."),
-        ("--length-penalty", natural, "GNMT's alpha; 0: none."),
-        ("--beam", count, "Hypotheses kept at each step; 1: greedy."),
-    ):
-        command = click.option(name, callback=check, metavar="NUMBER", help=meaning)(command)
+    whole = number(int, -1, "a whole number, 0 or more")
+    method, norm = one_of("beam", "sample", "mbr"), one_of("gnmt", "average")
+    kinds = some_of("tags", "urls", "numbers", "placeholders")
+    for name, check, metavar, meaning in (
+        ("--max-source-length", whole, "NUMBER", "Cut longer lines, in tokens, at sentence ends; "
+         "default: those longer than in training."),
+        ("--protect", kinds, "KINDS", "What passes through untouched: tags,urls,numbers,"
+         "placeholders."),
+        ("--seed", whole, "NUMBER", "Of samples."),
+        ("--samples", count, "NUMBER", "Samples that mbr compares."),
+        ("--top-p", share, "NUMBER", "Sample from the likeliest tokens with this probability."),
+        ("--top-k", whole, "NUMBER", "Sample from so many likeliest tokens; 0: from all."),
+        ("--temperature", positive, "NUMBER", "Of samples; less than 1: nearer to greedy."),
+        ("--diversity", natural, "NUMBER", "Nats that keep the groups apart."),
+        ("--diverse-groups", count, "NUMBER", "Groups that share the beam; 1: plain beam search."),
+        ("--max-length-ratio", positive, "NUMBER", "Longest translation, in tokens for each source "
+         "token."),
+        ("--max-length", whole, "NUMBER", "Most tokens of any translation; 0: no limit."),
+        ("--min-length", whole, "NUMBER", "Fewest tokens of a translation."),
+        ("--coverage-penalty", natural, "NUMBER", "GNMT's beta; 0: none."),
+        ("--length-norm", norm, "NAME", "Length penalty of the kind gnmt or average."),
+        ("--length-penalty", natural, "NUMBER", "Its exponent alpha; 0: none."),
+        ("--beam", count, "NUMBER", "Hypotheses kept at each step; 1: greedy."),
+        ("--method", method, "NAME", "beam; sample; or mbr: the sample most like the others."),
+    ):  # fmt: skip
+        command = click.option(name, callback=check, metavar=metavar, help=meaning)(command)
     return compute_options(command)
 
 
@@ -83,7 +104,7 @@ def precision_option(meaning: str) -> Callable[..., Any]:
 
 
 def number(
-    kind: type[int] | type[float], above: float, rule: str
+    kind: type[int] | type[float], above: float, rule: str, most: float = math.inf
 ) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
     """Reads the value of an option: a finite number above a limit."""
 
@@ -94,9 +115,36 @@ def number(
             number = kind(value)
         except ValueError:
             number = math.nan
-        if not above < number < math.inf:
+        if not (above < number < math.inf and number <= most):
             raise ConfigError(param.opts[-1], value, f"it must be {rule}")
         return number
+
+    return read
+
+
+def one_of(*names: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """Reads the value of an option: one of these words."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        if value is not None and value not in names:
+            hint = _nearest(value, names) if _is_near(value, names) else ""
+            raise ConfigError(param.opts[-1], value, f"it must be {_or(names)}{hint}")
+        return value
+
+    return read
+
+
+def some_of(*names: str) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Reads the value of an option: some of these words, parted by commas."""
+    check = one_of(*names)
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+        if value is None:
+            return None
+        words = [word.strip() for word in value.split(",")]
+        for word in words:
+            check(ctx, param, word)
+        return list(dict.fromkeys(words))
 
     return read
 
@@ -135,6 +183,14 @@ def _refuse(error: NmtError | click.UsageError) -> NoReturn:
             message = f"{error.option_name} is not an option of `{command}`{nearest}"
     click.echo(f"nmt: {message}", err=True)
     raise click.exceptions.Exit(2)
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _is_near(word: str, known: Iterable[str]) -> bool:
+    return bool(difflib.get_close_matches(word, list(known), n=1, cutoff=0.5))
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

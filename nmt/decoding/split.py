@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-_ENDS = re.compile(r"(?<=[.!?…])[\"'’”»)\]]*(?P<gap> +)|(?<=[。！？])(?P<none>)")
+_ENDS = re.compile(r"(?<=[.!?…])[\"'’”“»)\]]*(?P<gap> +)|(?<=[。！？])(?P<none>)")
 
 
 def split(text: str, limit: int, num_tokens: Callable[[str], int]) -> list[str]:

@@ -1,0 +1,197 @@
+"""`nmt translate`, with all it can be asked for, on the tiny model."""
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nmt.checkpoint.loading import load, load_training_state
+from nmt.checkpoint.writing import save
+from nmt.decoding.formats import FORMATS
+
+Nmt = Callable[..., Any]
+LINES = ["1 a dog runs.", "", "2 two cats sleep.", "3 my dog sees a cat."]
+TEXT = "".join(f"{line}\n" for line in LINES)
+
+
+def out(nmt: Nmt, options: str, text: str = TEXT) -> list[str]:
+    answer = nmt(f"translate runs/tiny {options}", text.encode())
+    assert answer.status == 0, answer.err
+    return answer.out.splitlines()
+
+
+def test_every_format_says_the_same_translations(here: Path, nmt: Nmt) -> None:
+    """P6."""
+    plain = out(nmt, "")
+    assert [line.partition("\t")[2] for line in out(nmt, "--format scored")] == plain
+    moses = [line.split(" ||| ") for line in out(nmt, "--format moses")]
+    assert [(int(fields[0]), fields[1]) for fields in moses] == list(enumerate(plain))
+    for form in ("pharaoh", "soft"):
+        lines = out(nmt, f"--format {form}")
+        assert [line.partition(" |||")[0] for line in lines] == plain
+    assert [json.loads(line)["translation"] for line in out(nmt, "--format jsonl")] == plain
+
+
+def test_moses_has_the_n_best_of_each_line_and_their_scores(here: Path, nmt: Nmt) -> None:
+    lines = [line.split(" ||| ") for line in out(nmt, "--format moses --n-best 2")]
+    assert [fields[0] for fields in lines] == ["0", "0", "1", "2", "2", "3", "3"]
+    for _, _, features, total in lines:
+        assert re.fullmatch(r"LogProb= -?\d+\.\d{6}", features)
+        assert float(features.split()[1]) <= float(total) <= 0
+    assert lines[2][1:] == ["", "LogProb= 0.000000", "0.000000"]
+
+
+def test_an_alignment_has_a_source_word_for_each_word(here: Path, nmt: Nmt) -> None:
+    for line in [*out(nmt, "--format pharaoh"), *out(nmt, "--format pharaoh --n-best 1 --beam 1")]:
+        text, _, links = line.partition(" |||")
+        pairs = [tuple(map(int, link.split("-"))) for link in links.split()]
+        assert sorted(tgt for _, tgt in pairs) == list(range(len(text.split())))
+        assert all(src < 6 for src, _ in pairs)
+    for line, soft in zip(LINES, out(nmt, "--format soft"), strict=True):
+        text, _, rows = soft.partition(" |||")
+        weights = [list(map(float, row.split(","))) for row in rows.split()]
+        assert len(weights) == len(text.split())
+        assert all(len(row) == len(line.split()) and sum(row) <= 1.001 for row in weights)
+
+
+def test_json_lines_pass_through_what_we_do_not_know(here: Path, nmt: Nmt) -> None:
+    lines = [
+        {"id": 1, "text": "1 a dog runs.", "meta": {"a": [None, 1.5, "ä"]}},
+        {"text": "2 two dogs run.", "target_prefix": "2 zwei Katzen"},
+        {"text": "3 two dogs run.", "constraints": ["Katze"]},
+        {"text": "4 two dogs run.", "avoid": ["Hunde"]},
+        {"text": ""},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    found = [json.loads(line) for line in out(nmt, "--json-input --format jsonl --n-best 2", text)]
+    assert [line | tree for line, tree in zip(lines, found, strict=True)] == found
+    assert found[1]["translation"].startswith("2 zwei Katzen")
+    assert re.search(r"\bKatze\b", found[2]["translation"])
+    assert not re.search(r"\bHunde\b", found[3]["translation"])
+    assert found[4]["translation"] == ""
+    assert found[0]["log_prob"] == pytest.approx(sum(found[0]["token_log_probs"]))
+    assert len(found[0]["tokens"]) == len(found[0]["token_log_probs"])
+    assert found[0]["translations"][0] == found[0]["translation"]
+    assert len(found[0]["scores"]) == 2
+
+
+def test_a_glossary_and_words_to_avoid_hold_for_all_lines(here: Path, nmt: Nmt) -> None:
+    Path("terms.tsv").write_text("dog\tKatze\n")
+    found = out(nmt, "--terms terms.tsv --avoid Hund --avoid zwei")
+    assert [bool(re.search(r"\bKatze\b", line)) for line in found] == [True, False, False, True]
+    assert not any(re.search(r"\b(Hund|zwei)\b", line) for line in found)
+
+
+def test_what_is_protected_passes_through_and_is_counted(here: Path, nmt: Nmt) -> None:
+    text = "1 a <b>dog</b> runs.\n2 see http://a.org two cats sleep.\n"
+    answer = nmt("translate runs/tiny --protect tags,urls,numbers", text.encode())
+    first, second = answer.out.splitlines()
+    assert all(part in first for part in ("<b>", "</b>", "1"))
+    assert "http://a.org" in second
+    assert answer.err.splitlines()[-1].startswith("5 of 5 protected parts are in their places")
+
+
+def test_long_lines_are_cut_and_joined_and_counted(here: Path, nmt: Nmt) -> None:
+    """P6."""
+    text = "1 a dog runs. 2 two cats sleep.\n3 two dogs run.\n"
+    answer = nmt("translate runs/tiny --max-source-length 12", text.encode())
+    parts = out(nmt, "", "1 a dog runs.\n2 two cats sleep.\n3 two dogs run.\n")
+    assert answer.out.splitlines() == [" ".join(parts[:2]), parts[2]]
+    assert answer.err.splitlines()[-1] == "1 long lines cut at sentence ends and joined again"
+
+
+def test_samples_are_drawn_anew_with_another_seed_alone(here: Path, nmt: Nmt) -> None:
+    """P7."""
+    first = out(nmt, "--method sample --temperature 5 --seed 3")
+    assert out(nmt, "--method sample --temperature 5 --seed 3 --batch 1") == first
+    assert out(nmt, "--method sample --temperature 5 --seed 4") != first
+    assert out(nmt, "--method sample --top-k 1") == out(nmt, "--beam 1")
+
+
+def test_mbr_chooses_of_the_samples(here: Path, nmt: Nmt) -> None:
+    lines = out(nmt, "--method mbr --samples 8 --n-best 8 --format moses")
+    scores = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("0 ")]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 100 for score in scores)
+
+
+def test_an_ensemble_of_a_model_with_itself_is_the_model(here: Path, nmt: Nmt) -> None:
+    answer = nmt("translate runs/tiny --ensemble runs/tiny", TEXT.encode())
+    assert answer.out.splitlines() == out(nmt, "")
+    first, second, *_ = answer.err.splitlines()
+    assert first == second
+
+
+def test_an_ensemble_of_two_vocabularies_is_refused(here: Path, nmt: Nmt) -> None:
+    """P9."""
+    bundle = load(Path("runs/tiny"))
+    tokenizer = json.dumps(json.loads(bundle.subword.to_json()), indent=1)
+    save(Path("runs/other"), bundle.experiment, tokenizer, load_training_state(bundle.path))
+    answer = nmt("translate runs/tiny --ensemble runs/other", TEXT.encode())
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err == (
+        "nmt: --ensemble is runs/other/checkpoints/update-00000060, but its vocabulary is not "
+        "that of runs/tiny/checkpoints/update-00000060: an ensemble has one tokenizer\n"
+    )
+
+
+SEARCHES = (
+    "", "--coverage-penalty 0.3 --length-norm average", "--min-length 9", "--method sample",
+    "--method mbr --samples 4", "--beam 4 --diverse-groups 2", "--protect numbers",
+    "--ensemble runs/tiny", "--avoid Hund",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_neither_batch_nor_order_changes_a_byte(search: str, here: Path, nmt: Nmt) -> None:
+    """P7."""
+    lines = Path("raw/train.en").read_text(encoding="utf-8").splitlines()[::4]
+    options = f"--format jsonl --n-best 2 {search}"
+    one_way = out(nmt, options, "\n".join(lines) + "\n")
+    assert len(one_way) == len(lines)
+    other = out(nmt, f"{options} --batch 3", "\n".join(reversed(lines)) + "\n")
+    assert other == one_way[::-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
+def test_3000_real_lines_do_not_depend_on_their_company(
+    form: str, shared_data: Path, tmp_path: Path
+) -> None:
+    """P6, P7: NMT_TEST_MODEL is a run or a checkpoint of English to German."""
+    model = os.environ.get("NMT_TEST_MODEL")
+    if not model:
+        pytest.skip("set NMT_TEST_MODEL to a trained model")
+    with gzip.open(shared_data / "multi30k/train.en.gz", "rt", encoding="utf-8") as file:
+        lines = [next(file) for _ in range(3000)]
+    answers = {}
+    for name, batch, order in [("one", 64, 1), ("two", 7, 1), ("back", 32, -1)]:
+        (tmp_path / name).write_text("".join(lines[::order]), encoding="utf-8")
+        many = "--n-best 2" if form in ("moses", "jsonl") else ""
+        command = (
+            f"translate {model} -i {tmp_path / name} -o {tmp_path / name}.out --format {form} "
+            f"--threads 1 --beam 2 --batch {batch} {many}"
+        )
+        subprocess.run([sys.executable, "-m", "nmt", *command.split()], check=True)
+        text = (tmp_path / f"{name}.out").read_text(encoding="utf-8")
+        answers[name] = per_line(form, text)
+        assert len(answers[name]) == 3000
+    assert answers["one"] == answers["two"] == answers["back"][::-1]
+
+
+def per_line(form: str, text: str) -> list[str]:
+    """What each line got; of Moses the translations of a line together, without its number."""
+    if form != "moses":
+        return text.splitlines()
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        number, _, rest = line.partition(" ||| ")
+        found[number] = found.get(number, "") + rest + "\n"
+    return list(found.values())
