@@ -55,6 +55,7 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
         for command in (
             f"echo 'My sister calls the doctor.' | {nmt} translate {run}",
             f"{nmt} evaluate {run} --src FILE --ref FILE",
+            f"{nmt} report {run} -o report.html",
             f"{Path(nmt).with_name('tensorboard')} --logdir {run}/tensorboard",
             f"{nmt} config explain training",
             f"{nmt} prepare configs/multi30k_en_de.yaml corpus.root=FOLDER",

@@ -43,18 +43,26 @@ class Chart:
     curves: list[Curve]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
+    breaks: list[tuple[float, int, str]]
+    """Where a run was restarted: the place, the number of the run, and what to say."""
     rows: list[tuple[str, list[str]]]
     """Of the table: an update, and the value of each run there or shortly before."""
     is_thinned: bool
     """Some points are means of several numbers."""
 
 
-def chart(title: str, unit: str, series: Sequence[tuple[str, Points]]) -> Chart | None:
+def chart(
+    title: str,
+    unit: str,
+    series: Sequence[tuple[str, Points]],
+    restarts: Sequence[Sequence[float]] = (),
+) -> Chart | None:
     """Put the curves of all runs in one picture.
 
     Args:
         title, unit: of the numbers.
         series: of each run, its name and (update, value) in order; may be empty.
+        restarts: of each run, the updates after which it was restarted.
 
     Returns:
         Nothing where no run has a number.
@@ -87,6 +95,12 @@ def chart(title: str, unit: str, series: Sequence[tuple[str, Points]]) -> Chart 
         curves,
         [(place((x, low))[0], number_text(x)) for x in x_ticks],
         [(place((0.0, y))[1], number_text(y)) for y in y_ticks],
+        [
+            (place((update, low))[0], number, f"{series[number][0]}: restart at {update:,.0f}")
+            for number, updates in enumerate(restarts)
+            for update in updates
+            if update <= right
+        ],
         _rows([points for _, points in thin]),
         any(len(points) > MAX_POINTS for _, points in series),
     )

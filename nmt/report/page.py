@@ -168,7 +168,8 @@ def _chart(curve: tuple[str, str, str, str], runs: Sequence[Run]) -> Chart | Non
         (run.name, [(each["update"], each[key]) for each in run.of_kind(kind) if _has(each, key)])
         for run in runs
     ]
-    return charts.chart(title, unit, series)
+    restarts = [[each["update"] for each in run.of_kind("restart")] for run in runs]
+    return charts.chart(title, unit, series, restarts)
 
 
 def _has(record: Tree, key: str) -> bool:

@@ -18,6 +18,10 @@ from nmt.evaluation.test_sets import file_name
 Tree = dict[str, Any]
 """An object as JSON has it."""
 METRICS = "metrics.jsonl"
+EVALUATION = {"test_set", "checkpoint", "segments", "scores"}
+"""Keys of a *.metrics.json."""
+COMPARISON = {"comparison", "baseline", "segments", "test", "trials", "systems"}
+"""Keys of a *.comparison.json."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +112,8 @@ def _read(folder: Path, name: str) -> Run:
         except NmtError as error:
             notes.append(f"its prepared corpus cannot be read: {error}")
     results = folder / "evaluation"
-    evaluations = [_object(path) for path in sorted(results.glob("*.metrics.json"))]
-    comparisons = [_object(path) for path in sorted(results.glob("*.comparison.json"))]
+    evaluations = [_object(path, EVALUATION) for path in sorted(results.glob("*.metrics.json"))]
+    comparisons = [_object(path, COMPARISON) for path in sorted(results.glob("*.comparison.json"))]
     records = _records(folder / METRICS)
     return Run(name, folder, records, evaluations, comparisons, bundle, corpora, notes)
 
@@ -132,11 +136,11 @@ def _records(path: Path) -> list[Tree]:
     return records
 
 
-def _object(path: Path) -> Tree:
+def _object(path: Path, keys: set[str]) -> Tree:
     try:
         found = json.loads(path.read_bytes())
     except ValueError:
         found = None
-    if not isinstance(found, dict):
+    if not (isinstance(found, dict) and keys <= found.keys()):
         raise DataError(f"{path}: damaged: it is not what `nmt evaluate` wrote; run that again")
     return found

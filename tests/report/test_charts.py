@@ -71,5 +71,13 @@ def test_the_table_has_a_column_for_each_run_and_a_dash_where_one_has_nothing() 
     assert found.rows == [("1", ["5", "7"]), ("2", ["6", "–"])]
 
 
+def test_a_restart_is_marked_where_it_was() -> None:
+    points = [(0.0, 1.0), (100.0, 2.0)]
+    found = charts.chart("BLEU", "", [("a", points), ("b", points)], [[], [50.0, 900.0]])
+    assert found is not None
+    middle = (charts.LEFT + charts.WIDTH - charts.RIGHT) / 2
+    assert found.breaks == [(middle, 1, "b: restart at 50")]
+
+
 def test_no_numbers_are_no_chart() -> None:
     assert charts.chart("BLEU", "", [("a", [])]) is None

@@ -76,10 +76,12 @@ def test_a_damaged_record(line: str, make_run: MakeRun) -> None:
     )
 
 
-def test_a_damaged_evaluation(make_run: MakeRun) -> None:
+@pytest.mark.parametrize("name", ["flickr.metrics.json", "flickr.comparison.json"])
+@pytest.mark.parametrize("text", ["{", "[1]", '{"test_set": "flickr"}', "\xff"])
+def test_a_damaged_evaluation(name: str, text: str, make_run: MakeRun) -> None:
     """P9."""
-    path = make_run("a") / "evaluation/flickr.metrics.json"
-    path.write_text("{")
+    path = make_run("a") / "evaluation" / name
+    path.write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError) as error:
         read_runs([path.parents[1]])
     assert str(error.value) == (
