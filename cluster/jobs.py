@@ -111,10 +111,10 @@ def check(job: Job, experiment: Experiment, cluster: Cluster, say: Say) -> None:
         case "train":
             is_begun = (run / "checkpoints").is_dir()
             # These import torch, which takes seconds: not where they have nothing to say.
-            if is_begun or cluster.workers > experiment.batching.micro_batches:
+            if is_begun or cluster.workers.max > experiment.batching.micro_batches:
                 from nmt.training.loop import check_run, check_workers
 
-                check_workers(experiment, cluster.workers)
+                check_workers(experiment, cluster.workers.max)
                 check_run(experiment, run)
             if is_here(experiment.prepared):
                 check_prepared(experiment)

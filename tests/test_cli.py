@@ -506,7 +506,7 @@ def test_settings_that_are_shown_load_again_to_the_same(here: Path, nmt: Nmt) ->
     assert "\n# workers: 2\n" in answer.out
 
 
-@pytest.mark.parametrize("key", ["training.patience", "cluster.workers", "corpus.train.tsv"])
+@pytest.mark.parametrize("key", ["training.patience", "cluster.storage", "corpus.train.tsv"])
 def test_a_setting_is_explained(key: str, nmt: Nmt) -> None:
     answer = nmt(f"config explain {key}")
     assert answer.status == 0

@@ -183,7 +183,12 @@ def test_every_setting_says_what_it_means(kind: type[Settings]) -> None:
         ),
         (
             "cluster.workers",
-            "cluster.workers: Worker processes; each takes its share of every update.  "
+            "cluster.workers: Worker processes, each with its share of every update: a number, or "
+            "{min: 1, max: 8}.  "
+            "[section]\n"
+            "cluster.workers.min: Fewest with which training goes on; with less room it waits.  "
+            "[whole number, >= 1; default 1]\n"
+            "cluster.workers.max: Most; reached as hosts join the cluster.  "
             "[whole number, >= 1; default 1]",
         ),
         (
@@ -209,6 +214,23 @@ def test_a_list_of_sections_is_explained_with_their_keys() -> None:
     lines = explain("corpus.train").splitlines()
     assert lines[0] == "corpus.train: Corpora to train on.  [[section, ...]; required]"
     assert lines[1].startswith("corpus.train.name: ")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected", "text"),
+    [
+        ("workers=3", (3, 3), "workers: 3\n"),
+        ("workers={min: 2, max: 8}", (2, 8), "workers:\n  min: 2\n  max: 8\n"),
+        ("workers.max=4", (1, 4), "workers:\n  min: 1\n  max: 4\n"),
+    ],
+)
+def test_workers_are_a_number_or_a_range(
+    override: str, expected: tuple[int, int], text: str
+) -> None:
+    cluster = load_cluster(None, [override])
+    assert (cluster.workers.min, cluster.workers.max) == expected
+    assert text in dump(cluster)
+    assert parse(Cluster, dump(cluster), "dumped") == cluster
 
 
 def test_the_cluster_is_explained() -> None:
@@ -410,6 +432,25 @@ def test_a_file_in_another_encoding_is_told() -> None:
     ("override", "expected"),
     [
         ("workers=0", "cluster.workers is 0, but it must be 1 or more"),
+        (
+            "workers=many",
+            "cluster.workers is 'many', but it must be a whole number, or {min: 1, max: 8}",
+        ),
+        (
+            "workers=true",
+            "cluster.workers is true, but it must be a whole number, or {min: 1, max: 8}",
+        ),
+        (
+            "workers={min: 3, max: 2}",
+            "cluster.workers.min is 3, but it must be cluster.workers.max (2) or less",
+        ),
+        (
+            "workers={mim: 3}",
+            "cluster.workers.mim is not a setting; did you mean cluster.workers.min?",
+        ),
+        ("workers={min: 0}", "cluster.workers.min is 0, but it must be 1 or more"),
+        ("hang_timeout_s=0", "cluster.hang_timeout_s is 0, but it must be more than 0"),
+        ("max_lost_updates=-1", "cluster.max_lost_updates is -1, but it must be 0 or more"),
         ("worker=2", "cluster.worker is not a setting; did you mean cluster.workers?"),
         ("gpus_per_worker=2", "cluster.gpus_per_worker is 2, but it must be 1 or less"),
         ("env={A: 1}", "cluster.env.A is 1, but it must be text: put it in quotes"),

@@ -172,6 +172,19 @@ CLUSTERS = [
         "yet: name a folder that every host sees",
     ),
     Wrong(
+        "train tiny.yaml cluster.workers.min=3",
+        "command line: cluster.workers.min is 3, but it must be cluster.workers.max (1) or less",
+    ),
+    Wrong(
+        "train tiny.yaml cluster.workers.max=17",
+        "17 workers cannot share updates of 2 micro-batches: ask for at most 2 workers, or set "
+        "batching.micro_batches=17 or more (a larger update)",
+    ),
+    Wrong(
+        "train tiny.yaml cluster.hang_timeout_s=-1",
+        "command line: cluster.hang_timeout_s is -1, but it must be more than 0",
+    ),
+    Wrong(
         "train tiny.yaml cluster.workers=0",
         "command line: cluster.workers is 0, but it must be 1 or more",
     ),

@@ -42,6 +42,21 @@ class Batch(NamedTuple):
         real = torch.cat([self.real, self.real + self.tgt_in.numel()])
         return Batch(src, src_lengths, tgt_in, real, self.tgt_out)
 
+    def halves(self) -> tuple["Batch", "Batch"]:
+        """The first and the second half of the pairs, padded as they were; two pairs at least."""
+        half = len(self.src) // 2
+        assert half
+        cut = half * self.tgt_in.size(1)
+        num_real = int((self.real < cut).sum())
+        first, second = slice(None, half), slice(half, None)
+        real, tgt_out = self.real, self.tgt_out
+        return (
+            Batch(self.src[first], self.src_lengths[first], self.tgt_in[first],
+                  real[:num_real], tgt_out[:num_real]),
+            Batch(self.src[second], self.src_lengths[second], self.tgt_in[second],
+                  real[num_real:] - cut, tgt_out[num_real:]),
+        )  # fmt: skip
+
     def to(self, device: torch.device) -> "Batch":
         """The same on a device; a GPU copy does not wait where the batch is pinned."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))

@@ -17,7 +17,7 @@ from nmt.bench.timing import Timing, Work, take_turns
 from nmt.bench.work import flops_of
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.training.learner import Learner
-from nmt.training.loop import seed_of
+from nmt.training.memory import seed_of
 from nmt.training.world import World
 
 Ratio = tuple[float, str]
@@ -110,7 +110,6 @@ class Updates:
     def __init__(self, case: Case, precision: str, num_updates: int) -> None:
         self.experiment = with_precision(case.experiment, precision)
         self.learner = Learner(self.experiment, case.subword.num_pieces, World())
-        self.learner.wrap()
         loader = Loader(case.shards, case.schedule, range(num_updates))
         self.updates: list[tuple[Update, list[MicroBatch]]] = list(loader)
         self.batches = [part.batch for _, parts in self.updates for part in parts]

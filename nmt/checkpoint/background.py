@@ -26,6 +26,8 @@ class Writer:
         self._tokenizer_json = tokenizer_json
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self.failures = 0
+        """Checkpoints in a row that could not be written."""
 
     def write(self, state: TrainingState, bleu: float | None = None, signature: str = "") -> None:
         """Begin to write a checkpoint and to drop old ones; the state may change from now on."""
@@ -40,6 +42,16 @@ class Writer:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def fail(self, error: Exception) -> None:
+        """Take note that a checkpoint could not be begun."""
+        self.failures += 1
+        self._error = error
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether there is a problem that nobody was told."""
+        return self._error is not None
 
     def problem(self) -> str:
         """Why a checkpoint could not be written, told once; empty: nothing went wrong so far."""
@@ -64,8 +76,9 @@ class Writer:
                 self._run_dir, self._experiment, self._tokenizer_json, state, bleu, signature
             )
             keep(self._run_dir, self._experiment.training.keep_last, good=written)
+            self.failures = 0
         except Exception as error:
-            self._error = error
+            self.fail(error)
 
 
 def _copy(state: TrainingState) -> tuple[TrainingState, torch.Event | None]:

@@ -3,6 +3,7 @@
 import logging
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from nmt.checkpoint.bundle import INFO, bundles_in, read_info, verify
@@ -16,13 +17,20 @@ def bundles(run_dir: Path) -> list[Path]:
     return bundles_in(run_dir / "checkpoints")
 
 
-def newest_good(run_dir: Path) -> Path | None:
-    """The newest checkpoint whose files are all what was written; warns of each one passed over."""
+def newest_good(run_dir: Path, warn: Callable[[str], None] | None = None) -> Path | None:
+    """The newest checkpoint whose files are all what was written.
+
+    Args:
+        warn: told why each one is passed over; None: the log is.
+    """
     for folder in reversed(bundles(run_dir)):
         try:
             verify(folder)
         except BundleError as error:
-            log.warning("passing over a checkpoint: %s", error)
+            if warn is None:
+                log.warning("passing over a checkpoint: %s", error)
+            else:
+                warn(str(error))
         else:
             return folder
     return None

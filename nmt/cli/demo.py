@@ -33,7 +33,7 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
     with Console() as console:
         console.say(f"1/4 writing the built-in English-German corpus to {root}/")
         generate.write(root)
-        with connect(cluster.workers * cluster.cpus_per_worker, chatter_of(config)):
+        with connect(cluster.workers.max * cluster.cpus_per_worker, chatter_of(config)):
             console.say(f"2/4 preparing it: cleaning, subwords, Arrow shards in {config.prepared}/")
             prepare_corpus(config, cluster, console)
             console.say(f"3/4 training an LSTM translation model with {cluster.workers} workers")

@@ -89,7 +89,7 @@ def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Conso
         from nmt.jobs.session import connect
 
         try:
-            with connect(cluster.workers, chatter_of(experiment)):
+            with connect(cluster.workers.max, chatter_of(experiment)):
                 manifest = prepare_on_ray(experiment, console.progress)
         except KeyboardInterrupt:
             console.say(f"to go on with what is left to prepare: {again()}")

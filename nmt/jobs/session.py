@@ -4,17 +4,29 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-# Read by Ray when it is imported: no usage reports; the end of a worker is seen in half a second.
+# Read by Ray when it is imported, and handed on by it. No usage reports.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# The end of a worker is seen in half a second; one that does not answer for a minute is dead.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "60")
+# Places for new workers are asked for anew where they are not there so soon: their host has died.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+# A notice that a host will be taken away is seen in a second.
+os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
 
 import ray
 
 import nmt
 from nmt.console import quiet
 from nmt.errors import NmtError
+
+SHUTDOWN_VARIABLE = "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S"
+SHUTDOWN_S = 3
+"""Seconds that lost workers are given to close their connections; all others wait for Ray's own 30.
+Handed on by nobody: it must be in the environment of all that a job starts."""
 
 
 @contextlib.contextmanager
@@ -34,14 +46,23 @@ def connect(num_cpus: int, chatter: Path) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS", "")
     # A job of a cluster has its code there; a driver outside of it sends its own along.
     is_outside = bool(address) and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
-    modules = {"py_modules": [str(Path(nmt.__file__).parent)]} if is_outside else {}
+    environment: dict[str, Any] = {}
+    if SHUTDOWN_VARIABLE not in os.environ:
+        environment["env_vars"] = {SHUTDOWN_VARIABLE: str(SHUTDOWN_S)}
+    if is_outside:
+        environment["py_modules"] = [str(Path(nmt.__file__).parent)]
     with quiet(chatter):
         try:
             if address:
-                ray.init(address=address, runtime_env=modules)
+                ray.init(address=address, runtime_env=environment)
             else:
                 cores = max(num_cpus, os.cpu_count() or 1)
-                ray.init(address="local", num_cpus=cores, include_dashboard=False)
+                ray.init(
+                    address="local",
+                    num_cpus=cores,
+                    include_dashboard=False,
+                    runtime_env=environment,
+                )
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
             if address:

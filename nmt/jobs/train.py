@@ -1,11 +1,13 @@
 """A training run as a Ray Train run: workers, what each has, and what happens when one is lost.
 
-Ray places the workers, connects them and starts them anew when one dies; each then runs
-`nmt.training.loop` and goes on from the newest good checkpoint of the run. Checkpoints are ours
-(`nmt.checkpoint`), written straight to the run's folder: one that is whole there counts, whether or
-not Ray's controller had heard of it when a worker died.
+Ray places the workers, connects them and starts them anew when one dies, when a host is taken away
+or when there is room for more of them; each then runs `nmt.training.loop` and goes on from the
+newest good checkpoint of the run. Checkpoints are ours (`nmt.checkpoint`), written straight to the
+run's folder: one that is whole there counts, whether or not Ray's controller had heard of it when a
+worker died.
 """
 
+import os
 import signal
 import threading
 import time
@@ -26,14 +28,21 @@ from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.corpus.prepare import check_prepared, read_dev
 from nmt.errors import NmtError, TrainingError
+from nmt.jobs.mailbox import POLL_S, Losses, Post, open_mailbox, reason_of
+from nmt.jobs.recovery import Trainer, callbacks
 from nmt.jobs.session import connect
+from nmt.jobs.watchdog import Watchdog
+from nmt.training.care import Care
 from nmt.training.loop import Corpus, Why, check_run, check_workers, train
 from nmt.training.manifest import Origin
 from nmt.training.process import ENVIRONMENT
+from nmt.training.pulse import Beat
 from nmt.training.world import World
 
-POLL_S = 0.3
-"""Seconds between two looks at what the workers say."""
+RESIZE_S = 5.0
+"""Seconds between two looks at whether there is room for more workers."""
+NOTICE_S = 120.0
+"""Seconds from a notice until a host is taken away, where nobody says when; Ray waits so long."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
             it failed for good.
     """
     run_dir = run_dir_of(experiment, cluster)
-    check_workers(experiment, cluster.workers)
+    check_workers(experiment, cluster.workers.max)
     check_run(experiment, run_dir)
     check_prepared(experiment)
     if (ended := finished(experiment, run_dir)) is not None:
@@ -74,14 +83,14 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         return ended
     chatter = run_dir / "ray.log"
     console.say(f"run {experiment.name} in {run_dir}; what Ray and torch say goes to {chatter}")
-    num_cpus = cluster.workers * cluster.cpus_per_worker
+    num_cpus = cluster.workers.max * cluster.cpus_per_worker
     with connect(num_cpus, chatter):
         _check_resources(cluster)
-        mailbox = _Mailbox.remote()  # type: ignore[attr-defined]
+        mailbox = open_mailbox()
         fit = _Fit(_trainer(experiment, cluster, run_dir, mailbox))
         fit.start()
         with _Interrupt() as interrupt:
-            ended = _listen(mailbox, fit, interrupt, experiment, console)
+            ended = _listen(mailbox, fit, interrupt, experiment, run_dir, console)
         if ended is None:
             raise TrainingError(
                 f"the run failed and {cluster.max_failures} restarts did not help: {fit.reason()}; "
@@ -104,26 +113,38 @@ def _trainer(experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: A
     if cluster.gpus_per_worker:
         resources["GPU"] = float(cluster.gpus_per_worker)
     env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **ENVIRONMENT, **cluster.env}
-    return TorchTrainer(
+    # A cluster of others may outlive this command; one that was started here does not.
+    kind = TorchTrainer if os.environ.get("RAY_ADDRESS") else Trainer
+    workers = cluster.workers
+    return kind(
         _worker,
         train_loop_config={
             "experiment": experiment.model_dump_json(),
             "prepared": str(Path(experiment.prepared).resolve()),
             "run_dir": str(run_dir),
             "threads": cluster.cpus_per_worker,
+            "max_lost_updates": cluster.max_lost_updates,
+            "hang_timeout_s": cluster.hang_timeout_s,
             "mailbox": mailbox,
             "origin": asdict(Origin.here()),
         },
-        torch_config=TorchConfig(backend="nccl" if cluster.gpus_per_worker else "gloo"),
+        torch_config=TorchConfig(
+            backend="nccl" if cluster.gpus_per_worker else "gloo",
+            timeout_s=_patience_s(cluster.hang_timeout_s),
+        ),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=cluster.workers,
+            num_workers=(workers.min, workers.max) if workers.is_elastic else workers.max,
+            elastic_resize_monitor_interval_s=RESIZE_S,
             use_gpu=bool(cluster.gpus_per_worker),
             resources_per_worker=resources,
         ),
         run_config=ray.train.RunConfig(
             name="ray",
             storage_path=str(run_dir),
-            failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+            failure_config=ray.train.FailureConfig(
+                max_failures=cluster.max_failures, max_preemption_failures=-1
+            ),
+            callbacks=[Losses(mailbox), *callbacks()],
             worker_runtime_env={"env_vars": env},
         ),
     )
@@ -134,20 +155,59 @@ def _worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     mailbox = config["mailbox"]
     experiment = Experiment.model_validate_json(config["experiment"])
-    world = World.of_process_group(get_device())
-    post = _Post(mailbox)
+    timeout_s = config["hang_timeout_s"]
+    world = World.of_process_group(get_device(), _patience_s(timeout_s))
+    post, run_dir = Post(mailbox), Path(config["run_dir"])
+    watchdog = Watchdog(timeout_s, run_dir / "hangs", world.rank, post.lost)
+    why_lost, last = ray.get(mailbox.enter.remote()) if world.is_first else ("", None)
+    care = Care(
+        max_lost_updates=config["max_lost_updates"],
+        why=why_lost,
+        last=Beat(last[0], last[1], world.size) if last is not None else None,
+        begin=watchdog.begin,
+        pause=watchdog.pause,
+        deadline=_Notices(post).deadline,
+    )
     try:
         corpus = _open_corpus(experiment, Path(config["prepared"]))
-        run_dir = Path(config["run_dir"])
         origin = Origin(**config["origin"])
-        why, progress = train(experiment, corpus, world, run_dir, post.say, post.at_update, origin)
+        why, progress = train(
+            experiment, corpus, world, run_dir, post.say, post.at_update, origin, care
+        )
     except NmtError as error:
         # Ours to explain, not Ray's to retry: it would fail the same way again.
         ray.get(mailbox.put.remote(("error", str(error))))
         return
+    finally:
+        watchdog.close()
     if world.is_first:
         ended = Ended(why, progress.update, progress.best_bleu, progress.best_update)
         ray.get(mailbox.put.remote(("ended", ended)))
+
+
+def _patience_s(hang_timeout_s: float) -> float:
+    """Seconds that workers wait for each other: those that hang shall say so first."""
+    return hang_timeout_s + 60
+
+
+class _Notices:
+    """Asks Ray whether hosts of this run are about to be taken away."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self._known: tuple[object, float] | None = None
+
+    def deadline(self) -> float | None:
+        """When, in seconds since 1970; None: nobody said so. All workers must ask at once."""
+        info = ray.train.get_preemption_info()
+        if info is None:
+            return None
+        if self._known is None or self._known[0] != info:
+            given = info.deadline_ms / 1000 if info.deadline_ms else time.time() + NOTICE_S
+            self._known = info, given
+            ranks = ", ".join(map(str, info.preempted_ranks))
+            self._post.notice(f"the host of workers {ranks} was taken away", given)
+        return self._known[1]
 
 
 def _open_corpus(experiment: Experiment, prepared: Path) -> Corpus:
@@ -156,52 +216,6 @@ def _open_corpus(experiment: Experiment, prepared: Path) -> Corpus:
     )
     shards, subword = check_prepared(experiment)
     return Corpus(shards, subword, read_dev(prepared))
-
-
-@ray.remote(num_cpus=0)
-class _Mailbox:
-    """Between first worker and driver: lines and progress one way, the wish to stop the other."""
-
-    def __init__(self) -> None:
-        self._letters: list[tuple[str, Any]] = []
-        self._is_stop_asked = False
-
-    def put(self, letter: tuple[str, Any]) -> bool:
-        """Leave a letter for the driver; says whether the driver wants to stop."""
-        self._letters.append(letter)
-        return self._is_stop_asked
-
-    def take(self) -> list[tuple[str, Any]]:
-        """All letters since the last call."""
-        letters, self._letters = self._letters, []
-        return letters
-
-    def ask_to_stop(self) -> None:
-        """Tell the first worker to stop after the update it is in."""
-        self._is_stop_asked = True
-
-
-class _Post:
-    """The first worker's side of the mailbox; never waits for the driver."""
-
-    def __init__(self, mailbox: Any) -> None:
-        self._mailbox = mailbox
-        self._answer: Any = None
-        self._asked = 0.0
-
-    def say(self, line: str) -> None:
-        self._mailbox.put.remote(("line", line))
-
-    def at_update(self, update: int) -> bool:
-        """Tell the updates done now and then, and learn a little later whether to stop."""
-        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
-            answer, self._answer = self._answer, None
-            if ray.get(answer):
-                return True
-        if self._answer is None and time.monotonic() - self._asked > POLL_S:
-            self._asked = time.monotonic()
-            self._answer = self._mailbox.put.remote(("update", update))
-        return False
 
 
 class _Fit(threading.Thread):
@@ -219,10 +233,9 @@ class _Fit(threading.Thread):
             self._error = error
 
     def reason(self) -> str:
-        """Why it failed, in one line: the last of what the first failed worker raised."""
-        failures = getattr(self._error, "worker_failures", None) or {0: self._error}
-        lines = [line.strip() for line in str(next(iter(failures.values()))).splitlines()]
-        return next((line for line in reversed(lines) if line), repr(self._error))
+        """Why it failed, in one line."""
+        failures = getattr(self._error, "worker_failures", None)
+        return reason_of(failures) if failures else str(self._error).strip().splitlines()[-1]
 
 
 class _Interrupt:
@@ -247,13 +260,18 @@ class _Interrupt:
 
 
 def _listen(
-    mailbox: Any, fit: _Fit, interrupt: _Interrupt, experiment: Experiment, console: Console
+    mailbox: Any,
+    fit: _Fit,
+    interrupt: _Interrupt,
+    experiment: Experiment,
+    run_dir: Path,
+    console: Console,
 ) -> Ended | None:
     """Print what the first worker says until the run has ended; None: it failed."""
-    ended, is_told = None, False
+    ended, is_told, is_training = None, False, False
     while True:
         is_over = not fit.is_alive()
-        if interrupt.is_asked and not is_told:
+        if interrupt.is_asked and is_training and not is_told:
             is_told = True
             ray.get(mailbox.ask_to_stop.remote())
             console.say(
@@ -264,8 +282,14 @@ def _listen(
             match kind:
                 case "line":
                     console.say(content)
-                case "update" if console.is_terminal:
-                    console.progress("training", content, experiment.training.updates, "updates")
+                case "update":
+                    is_training = True
+                    if console.is_terminal:
+                        total = experiment.training.updates
+                        console.progress("training", content, total, "updates")
+                case "lost":
+                    is_training = False
+                    console.say(f"lost: {content}; going on from the last checkpoint")
                 case "error":
                     console.clear()
                     raise TrainingError(content)
@@ -274,6 +298,10 @@ def _listen(
         if is_over:
             console.clear()
             return ended
+        if interrupt.is_asked and not is_training:
+            console.say("stopped before these workers had made an update: there is nothing to save")
+            newest = newest_good(run_dir)
+            return Ended("interrupted", read_info(newest).update if newest else 0, None, 0)
         fit.join(timeout=POLL_S)
 
 
@@ -281,9 +309,9 @@ def _check_resources(cluster: Cluster) -> None:
     """Raise TrainingError where the cluster could not hold the workers: Ray would wait for ever."""
     have = ray.cluster_resources()
     for kind, each in (("CPU", cluster.cpus_per_worker), ("GPU", cluster.gpus_per_worker)):
-        needed = cluster.workers * each
+        needed = cluster.workers.min * each
         if needed > have.get(kind, 0):
             raise TrainingError(
-                f"{cluster.workers} workers with {each} {kind} each need {needed}, but the cluster "
-                f"has {have.get(kind, 0):.0f}: lower cluster.workers, or add hosts"
+                f"{cluster.workers.min} workers with {each} {kind} each need {needed}, but the "
+                f"cluster has {have.get(kind, 0):.0f}: lower cluster.workers, or add hosts"
             )

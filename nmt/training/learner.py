@@ -1,20 +1,18 @@
 """All that learns and must survive a stop: weights, their moving average, the optimizer."""
 
-import contextlib
 import copy
 import math
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from nmt.batching.batch import Batch
 from nmt.checkpoint.bundle import TrainingState
 from nmt.checkpoint.loading import load_weights
 from nmt.config.experiment import Experiment
 from nmt.model.seq2seq import Seq2Seq, build, num_parameters
+from nmt.training.gradients import GradientSum
 from nmt.training.loss import LossSums, cross_entropy, r_drop
 from nmt.training.optimizer import (
     learning_rate,
@@ -44,23 +42,37 @@ class Learner:
             self._average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self._optimizer = make_optimizer(self.model, self.settings)
         self._dtype = _DTYPES[self.settings.precision]
-        self._wrapped: nn.Module = self.model
+        self._gradients = GradientSum(list(self.model.parameters()), world)
 
-    def wrap(self) -> None:
-        """Share gradients with the other workers from now on; all must have the same weights."""
-        self._wrapped = self._world.wrap(self.model)
+    def align(self) -> None:
+        """Take the first worker's weights: hosts of two kinds may initialise by other last bits."""
+        for model in (self.model, self._average):
+            for parameter in model.parameters() if model is not None else ():
+                self._world.copy_first(parameter.data)
 
     def backward(self, batch: Batch, num_tgt_tokens: int, is_my_last: bool) -> LossSums:
-        """Add a micro-batch's share of the gradient of an update with that many target tokens."""
+        """Add a micro-batch's share of the gradient of an update with that many target tokens.
+
+        Args:
+            is_my_last: of this worker in this update; gradients are sent while it goes on.
+        """
         self.model.train()
-        with self._sync_if(is_my_last):
-            loss = self._loss(batch.to(self._world.device))
-            # DDP divides by world.size; the sum over all workers is what we want.
-            (loss.smoothed * (self._world.size / num_tgt_tokens)).backward()  # type: ignore[no-untyped-call]
+        if is_my_last:
+            self._gradients.arm()
+        loss = self._loss(batch.to(self._world.device))
+        (loss.smoothed * (1 / num_tgt_tokens)).backward()  # type: ignore[no-untyped-call]
         return loss
 
+    def share(self, has_failed: bool = False) -> int:
+        """Sum the gradients of all workers, who all must ask; returns how many have failed."""
+        return self._gradients.finish(has_failed)
+
+    def forget(self) -> None:
+        """Drop the gradient of the update under way."""
+        self._gradients.clear()
+
     def step(self, number: int) -> float:
-        """Turn the gradient into update `number`, from 0, and return its norm before clipping.
+        """Turn the shared gradient into update `number`, from 0; its norm before clipping.
 
         Where the norm is not finite nothing is changed: it is the same at all workers, so all skip
         together.
@@ -74,7 +86,7 @@ class Learner:
             self._optimizer.step()
             if self._average is not None:
                 update_average(self._average, self.model, self.settings.ema_decay, number)
-        self._optimizer.zero_grad(set_to_none=True)
+        self.forget()
         return norm
 
     @property
@@ -107,15 +119,9 @@ class Learner:
             batch = batch.twice()
         is_cast = self._dtype != torch.float32
         with torch.autocast(self._world.device.type, self._dtype, enabled=is_cast):
-            hidden: Tensor = self._wrapped(batch.src, batch.src_lengths, batch.tgt_in, batch.real)
+            hidden: Tensor = self.model(batch.src, batch.src_lengths, batch.tgt_in, batch.real)
         weight, smoothing = self.model.output_weight, self.settings.label_smoothing
         if self.settings.rdrop:
             alpha = self.settings.rdrop
             return r_drop(hidden, weight, batch.tgt_out, smoothing, alpha, self._dtype)
         return cross_entropy(hidden, weight, batch.tgt_out, smoothing, self._dtype)
-
-    def _sync_if(self, is_wanted: bool) -> AbstractContextManager[object]:
-        # Forward and backward both run inside: DDP decides in forward whether backward will sync.
-        if is_wanted or not isinstance(self._wrapped, DistributedDataParallel):
-            return contextlib.nullcontext()
-        return self._wrapped.no_sync()

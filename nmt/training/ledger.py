@@ -15,6 +15,7 @@ that it will train again: what is left is the surviving lineage.
 
 import base64
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -67,6 +68,7 @@ class Ledger:
         self._rows: list[Rows] = []
         self._tgt_tokens = 0
         self._notes: list[Packed] = []
+        self._lines: list[bytes] = []
         if world.is_first:
             _cut(self._path, update)
 
@@ -82,9 +84,12 @@ class Ledger:
         self._rows, self._tgt_tokens = [], 0
 
     def write(self) -> str:
-        """Add the updates since the last call to the file, and return the chain; all must ask."""
+        """Add the updates since the last call to the file, and return the chain; all must ask.
+
+        Raises:
+            OSError: at the first worker: the disk is full; the next call writes them too.
+        """
         notes, self._notes = self._world.gather(self._notes), []
-        lines = []
         for of_update in zip(*notes, strict=True):
             updates, tgt_tokens, is_skipped, packed = zip(*of_update, strict=True)
             assert len(set(updates)) == 1
@@ -94,14 +99,23 @@ class Ledger:
             entry = Entry(
                 done, len(rows), tokens, skipped, pack(rows), self._world.size, self._chain
             )
-            lines.append(json.dumps(asdict(entry)) + "\n")
+            self._lines.append(json.dumps(asdict(entry)).encode() + b"\n")
         if self._world.is_first:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(lines)
-                file.flush()
+            self._append(b"".join(self._lines))
+        self._lines = []
+        return self._chain
+
+    def _append(self, lines: bytes) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            end = os.fstat(file.fileno()).st_size
+            try:
+                if file.write(lines) != len(lines):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
                 # Before the checkpoint is: one that survives a power cut has its pairs recorded.
                 os.fsync(file.fileno())
-        return self._chain
+            except OSError:
+                file.truncate(end)
+                raise
 
 
 def link(chain: str, update: int, tgt_tokens: int, is_skipped: bool, rows: Rows) -> str:

@@ -8,15 +8,12 @@ in the checkpoint, so stopping costs nothing but time (P4).
 Updates have numbers from 0; logs, checkpoints and metrics count updates done.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
-
-import torch
 
 from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Schedule, Update
@@ -29,13 +26,16 @@ from nmt.config.files import differences
 from nmt.corpus.sampling import Sampler
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
-from nmt.errors import BundleError, TrainingError
+from nmt.errors import TrainingError
 from nmt.training import manifest
+from nmt.training.care import Care, Lookout, Restart, unwritten
 from nmt.training.fit import Fit
 from nmt.training.learner import Learner
 from nmt.training.ledger import Ledger
+from nmt.training.memory import Split, add_gradient
 from nmt.training.metrics import Journal, Meter, Totals, describe, perplexity
 from nmt.training.optimizer import learning_rate
+from nmt.training.pulse import Pulse
 from nmt.training.validation import Validation, validate
 from nmt.training.world import World
 
@@ -83,6 +83,8 @@ class Progress:
     """Updates skipped because their gradient was not finite."""
     skipped_in_a_row: int = 0
     """The last of them without a good one between."""
+    num_split: int = 0
+    """Micro-batches that were split because memory ran out."""
     train_s: float = 0.0
     """Seconds of training and validation; time lost between stops is not counted."""
     since_log: Totals = field(default_factory=Totals)
@@ -99,6 +101,7 @@ def train(
     say: Callable[[str], None] = lambda line: None,
     at_update: Callable[[int], bool] = lambda update: False,
     origin: manifest.Origin | None = None,
+    care: Care = Care(),  # noqa: B008 it is frozen
 ) -> tuple[Why, Progress]:
     """Train, from the newest good checkpoint of the run if there is one.
 
@@ -107,21 +110,22 @@ def train(
         say: takes log lines; only the first worker's is used.
         at_update: told the updates done, at the first worker; True: make a checkpoint and stop.
         origin: of the command that started the workers; None: they started by themselves.
+        care: what is known of losses, before and to come.
 
     Raises:
         TrainingError: a worker would have no share of an update, the run was begun with another
-            vocabulary, or the gradient stays not finite.
-        BundleError: a checkpoint could not be written; raised by all workers after one update.
+            vocabulary, no checkpoint of it is whole, checkpoints cannot be written, a pair does not
+            fit into memory, or the gradient stays not finite.
     """
     settings = experiment.training
     check_workers(experiment, world.size)
     sampler, schedule = plan(experiment, corpus)
     learner = Learner(experiment, corpus.subword.num_pieces, world)
-    progress = _resume(learner, corpus, world, run_dir)
-    learner.wrap()
-    journal = Journal(run_dir, progress.update, say) if world.is_first else None
-    writer = None
+    progress, damaged = _resume(learner, corpus, world, run_dir)
+    learner.align()
+    journal, pulse, writer, restart = None, None, None, None
     if world.is_first:
+        journal, pulse = Journal(run_dir, progress.update, say), Pulse(run_dir, world.size)
         writer = Writer(run_dir, experiment, corpus.subword.to_json())
     ledger = Ledger(run_dir, progress.update, progress.ledger, world)
     if journal:
@@ -129,7 +133,11 @@ def train(
             run_dir, experiment, corpus.shards, schedule, world, progress.update,
             origin or manifest.Origin.here(),
         )  # fmt: skip
+        for complaint in damaged:
+            journal.say(f"passing over a checkpoint: {complaint}")
         journal.say(_opening(experiment, schedule, learner, progress, world))
+        if pulse and pulse.before is not None:
+            restart = Restart(care, pulse.before, progress.update, world.size, "; ".join(damaged))
     why: Why = "finished"
     last = settings.updates
     if 0 < settings.patience <= progress.validations_without_gain:
@@ -145,9 +153,12 @@ def train(
     )
     clock = _Clock(progress)
     meter = Meter(progress.since_log)
+    lookout = Lookout(world, care, at_update, journal, writer)
+    has_ended = False
     try:
         for update, micro_batches, wait_s in _timed(loader):
             meter.wait_s += wait_s
+            care.begin(update)
             learner.settings = experiment.training_at(update.number)
             learner.halvings = progress.halvings
             num_tgt_tokens = update.num_tgt_tokens
@@ -155,17 +166,24 @@ def train(
                 # Cut anew, pairs have other tokens than were planned: ask all how many.
                 mine = sum(len(m.batch.tgt_out) for m in micro_batches)
                 num_tgt_tokens = int(world.sum([mine])[0])
+            gradient = add_gradient(
+                learner, update, micro_batches, num_tgt_tokens, experiment.seed, world
+            )
+            for batch, loss in gradient.parts:
+                meter.count(batch, loss)
             for micro_batch in micro_batches:
-                torch.manual_seed(seed_of(experiment.seed, update.number, micro_batch.index))
-                is_my_last = micro_batch is micro_batches[-1]
-                loss = learner.backward(micro_batch.batch, num_tgt_tokens, is_my_last)
-                meter.count(micro_batch.batch, loss)
                 ledger.note(micro_batch)
+            _tell_splits(gradient.splits, update, progress, journal)
             norm = learner.step(update.number)
             meter.end_update(norm)
             progress.update = done = update.number + 1
             ledger.end_update(done, is_skipped=not math.isfinite(norm))
             _watch(norm, update, progress, experiment, journal)
+            if journal and pulse:
+                pulse.beat(done)
+                if restart is not None:
+                    restart.tell(journal, done)
+                    restart = None
 
             is_last = done == settings.updates
             if done % settings.log_every == 0 or is_last:
@@ -177,6 +195,7 @@ def train(
                 progress.fit.note(values["nll"])
                 values["epoch"] = done / schedule.updates_per_epoch
                 values["skipped"] = progress.num_skipped
+                values["split"] = progress.num_split
                 values["eta_s"] = clock.eta_s(settings.updates)
                 values["train_s"] = clock.train_s()
                 if journal:
@@ -184,6 +203,7 @@ def train(
                     journal.say(describe(done, values))
             validation = None
             if done % settings.validate_every == 0 or is_last:
+                care.pause("validation")
                 with meter.paused():
                     validation = validate(
                         learner.best_guess, corpus.subword, experiment, corpus.dev, world
@@ -191,28 +211,41 @@ def train(
                 _judge(validation, progress, journal, clock, experiment)
                 if settings.patience and progress.validations_without_gain >= settings.patience:
                     why = "stopped early"
-            # Asked by all, answered by the first: everyone stops after the same update.
-            if world.any(world.is_first and at_update(done)) and why == "finished" and not is_last:
+            orders = lookout.ask(done)
+            if orders.stop and why == "finished" and not is_last:
                 why = "interrupted"
             is_best = validation is not None and progress.best_update == done
-            if done % settings.checkpoint_every == 0 or is_last or is_best or why != "finished":
+            is_end = is_last or why != "finished"
+            if done % settings.checkpoint_every == 0 or is_best or is_end or orders.save:
+                care.pause("checkpoint")
                 progress.train_s = clock.train_s()
                 progress.since_log = meter.totals(world)
                 with meter.paused():
-                    progress.ledger = ledger.write()
-                    _save(writer, learner, progress, validation)
-                    if writer and (is_last or why != "finished"):
+                    began = time.perf_counter()
+                    try:
+                        progress.ledger = ledger.write()
+                    except OSError as error:
+                        # At the first worker alone, who writes; without it no checkpoint is taken.
+                        assert writer
+                        writer.fail(error)
+                    else:
+                        _save(writer, learner, progress, validation)
+                    if writer and (is_end or orders.hurry):
                         writer.wait()
-            _check_written(writer, world)
-            if why != "finished":
+                        lookout.save_s = time.perf_counter() - began
+            if is_end or orders.unwritten:
+                unwritten(writer, world, is_end, done, journal)
+            if is_end:
                 break
+        has_ended = True
         if journal:
             journal.say(_closing(why, progress, settings))
     finally:
         loader.close()
         if writer:
             writer.wait()
-        if journal:
+        if journal and pulse:
+            pulse.close(has_ended)
             journal.close()
     return why, progress
 
@@ -230,7 +263,7 @@ def check_workers(experiment: Experiment, num_workers: int) -> None:
 
 def check_run(experiment: Experiment, run_dir: Path) -> None:
     """Raise TrainingError where a run of this name was begun with settings that must not change."""
-    newest = newest_good(run_dir)
+    newest, _ = _newest(run_dir)
     if newest is None:
         return
     begun = load(newest).experiment
@@ -240,12 +273,6 @@ def check_run(experiment: Experiment, run_dir: Path) -> None:
                 f"{key} is {now}, but the run in {run_dir} was begun with {was}: give the "
                 f"experiment another name, or set {key}={was} to go on with it"
             )
-
-
-def seed_of(seed: int, update: int, micro_batch: int) -> int:
-    """The seed of dropout in one micro-batch: 63 bits that depend on all three numbers (P3)."""
-    digest = hashlib.blake2b(f"{seed} {update} {micro_batch}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 class _Clock:
@@ -285,12 +312,38 @@ def plan(experiment: Experiment, corpus: Corpus) -> tuple[Sampler | None, Schedu
     return sampler, Schedule(src, tgt, experiment.batching, experiment.seed, *shares)
 
 
-def _resume(learner: Learner, corpus: Corpus, world: World, run_dir: Path) -> Progress:
+def _newest(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """The newest good checkpoint, and why newer ones are passed over.
+
+    Where all are damaged the run does not begin anew by itself: the first new checkpoints would
+    push out what a person may still get back from a copy, or from a disk that is not mounted.
+    """
+    damaged: list[str] = []
+    newest = newest_good(run_dir, damaged.append)
+    if newest is None and damaged:
+        raise TrainingError(
+            f"no checkpoint of the run in {run_dir} is whole; the newest: {damaged[0]}; to train "
+            "from the start instead, give the experiment another name or move that folder away"
+        )
+    return newest, damaged
+
+
+def _resume(
+    learner: Learner, corpus: Corpus, world: World, run_dir: Path
+) -> tuple[Progress, list[str]]:
     """Load the newest good checkpoint, as the first worker sees it, at all workers."""
-    newest = newest_good(run_dir) if world.is_first else None
-    found = world.gather(str(newest or ""))[0]
+    told: tuple[str, list[str], str] = ("", [], "")
+    if world.is_first:
+        try:
+            newest, damaged = _newest(run_dir)
+            told = (str(newest or ""), damaged, "")
+        except TrainingError as error:
+            told = ("", [], str(error))
+    found, damaged, problem = world.gather(told)[0]
+    if problem:
+        raise TrainingError(problem)
     if not found:
-        return Progress()
+        return Progress(), damaged
     folder = Path(found)
     tokenizer = read_info(folder).files[TOKENIZER]
     if tokenizer.sha256 != corpus.subword.fingerprint:
@@ -303,7 +356,7 @@ def _resume(learner: Learner, corpus: Corpus, world: World, run_dir: Path) -> Pr
     learner.load(state, folder)
     since_log = Totals(**state.counters.pop("since_log", {}))
     fit = Fit(**state.counters.pop("fit", {}))
-    return Progress(**state.counters, since_log=since_log, fit=fit)
+    return Progress(**state.counters, since_log=since_log, fit=fit), damaged
 
 
 def _watch(
@@ -401,11 +454,18 @@ def _save(
         writer.write(state, validation.bleu, validation.signature)
 
 
-def _check_written(writer: Writer | None, world: World) -> None:
-    """Raise BundleError at all workers where the first could not write a checkpoint."""
-    problem = writer.problem() if writer else ""
-    if world.any(bool(problem)):
-        raise BundleError(world.gather(problem)[0])
+def _tell_splits(
+    splits: list[Split], update: Update, progress: Progress, journal: Journal | None
+) -> None:
+    progress.num_split += len(splits)
+    for split in splits if journal else ():
+        assert journal
+        journal.write("split", update.number + 1, split._asdict())
+        journal.say(
+            f"update {update.number + 1:,}: worker {split.worker} ran out of memory over "
+            f"micro-batch {split.micro_batch}, {split.num_pairs:,} pairs in {split.positions:,} "
+            "positions; the update is made again with it in two halves"
+        )
 
 
 def _opening(

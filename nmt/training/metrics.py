@@ -8,6 +8,7 @@ too, so that the log of a run that was stopped is that of one that was not (P4).
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,16 +166,17 @@ class Journal:
         self._run_dir = run_dir
         self._say = say
         metrics = run_dir / "metrics.jsonl"
-        kept = [line for line in _whole_lines(metrics) if json.loads(line)["update"] <= update]
+        kept = [line for line in _whole_lines(metrics) if _is_kept(json.loads(line), update)]
         scratch = metrics.with_suffix(".tmp")
         scratch.write_text("".join(kept), encoding="utf-8")
         scratch.replace(metrics)
-        self._metrics = metrics.open("a", encoding="utf-8")
-        self._log = (run_dir / "train.log").open("a", encoding="utf-8")
+        self._metrics = _Lines(metrics)
+        self._log = _Lines(run_dir / "train.log")
+        self._events: SummaryWriter | None
         self._events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=update + 1)
 
     def write(self, kind: str, update: int, values: Mapping[str, Any]) -> None:
-        """Add a record: train, validation or skipped; the updates done; and its values.
+        """Add a record: its kind (train, validation, restart, ...), the updates done, its values.
 
         A number that is not finite becomes null: JSON has none.
         """
@@ -183,30 +185,71 @@ class Journal:
             for name, value in values.items()
         }
         record = {"kind": kind, "update": update, "time": round(time.time(), 3), **plain}
-        self._metrics.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-        self._metrics.flush()
+        self._metrics.add(json.dumps(record, ensure_ascii=False, allow_nan=False))
         for name, value in plain.items():
             if isinstance(value, int | float):
-                self._events.add_scalar(f"{kind}/{name}", value, update)
+                self._add_event(f"{kind}/{name}", value, update)
 
     def say(self, line: str) -> None:
         """Log a line for people."""
-        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-        self._log.flush()
+        self._log.add(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
         self._say(line)
 
     def keep_hyps(self, update: int, language: str, hyps: Sequence[str]) -> None:
         """Keep a validation's translations: dev/update-00000500.de."""
-        folder = self._run_dir / "dev"
-        folder.mkdir(exist_ok=True)
+        file = self._run_dir / "dev" / f"update-{update:08d}.{language}"
         text = "".join(f"{hyp}\n" for hyp in hyps)
-        (folder / f"update-{update:08d}.{language}").write_text(text, encoding="utf-8", newline="")
+        try:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8", newline="")
+        except OSError as error:
+            self.say(f"{file} was not written: {error.strerror}")
 
     def close(self) -> None:
         """Write what is left."""
         self._metrics.close()
         self._log.close()
-        self._events.close()
+        if self._events is not None:
+            with contextlib.suppress(OSError):
+                self._events.close()
+
+    def _add_event(self, name: str, value: float, update: int) -> None:
+        if self._events is None:
+            return
+        try:
+            self._events.add_scalar(name, value, update)
+        except OSError as error:  # of a write before this one, in the background
+            self._events = None
+            self.say(f"no more TensorBoard events until the next start: {error.strerror}")
+
+
+class _Lines:
+    """Whole lines at the end of a file; what a full disk does not take is written with the next."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._waiting = b""
+
+    def add(self, line: str) -> None:
+        self._waiting += f"{line}\n".encode()
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            taken = self._file.write(self._waiting)
+        except OSError:
+            taken = 0
+        if taken == len(self._waiting):
+            self._waiting = b""
+        else:
+            # A disk that fills may take a part: none of it, so that lines stay whole.
+            self._file.truncate(end)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _is_kept(record: Mapping[str, Any], update: int) -> bool:
+    """Updates that are trained again are recorded again; what a loss has cost stays."""
+    return record["kind"] in ("restart", "notice") or record["update"] <= update
 
 
 def _whole_lines(path: Path) -> list[str]:
@@ -225,6 +268,7 @@ def describe(update: int, m: Mapping[str, float | None]) -> str:
         return "-" if value is None else format(value, form)
 
     skipped = f", {shown('skipped', '.0f')} updates skipped" if m["skipped"] else ""
+    split = f", {shown('split', '.0f')} micro-batches split" if m["split"] else ""
     return (
         f"update {update:,} (epoch {shown('epoch', '.2f')}): loss {shown('loss', '.3f')} "
         f"nats/token, perplexity {shown('perplexity', '.2f')}, lr {shown('learning_rate', '.2e')}, "
@@ -232,5 +276,5 @@ def describe(update: int, m: Mapping[str, float | None]) -> str:
         f"{shown('src_tokens_per_s', ',.0f')} src + {shown('tgt_tokens_per_s', ',.0f')} tgt "
         f"tokens/s, data wait {shown('data_wait_percent', '.1f')} %, "
         f"padding {shown('padding_percent', '.1f')} %, "
-        f"ETA {timedelta(seconds=int(m['eta_s'] or 0))}{skipped}"
+        f"ETA {timedelta(seconds=int(m['eta_s'] or 0))}{skipped}{split}"
     )

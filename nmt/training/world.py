@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 
@@ -41,15 +39,10 @@ class World:
         """Whether this worker is the one that speaks and writes."""
         return self.rank == 0
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over workers, where there are several."""
-        if self.size == 1:
-            return model
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        # Our buffers are constants: sending them round before each forward would be waiting alone.
-        return DistributedDataParallel(
-            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+    def copy_first(self, tensor: torch.Tensor) -> None:
+        """Fill a tensor with what the first worker has there; all workers must ask."""
+        if self.size > 1:
+            dist.broadcast(tensor, src=0)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is up at any worker; all workers must ask."""

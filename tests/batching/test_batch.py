@@ -59,3 +59,16 @@ def test_twice_the_pairs_have_the_same_things_to_say() -> None:
     assert twice.tgt_out is batch.tgt_out
     said = twice.tgt_in.flatten()[twice.real]
     assert said.tolist() == batch.tgt_in.flatten()[batch.real].tolist() * 2
+
+
+def test_halves_have_what_the_whole_has() -> None:
+    """P3."""
+    pairs = [([5, 6, 7], [8]), ([9], [10, 11, 12]), ([4], [3, 4])]
+    first, second = make_batch(pairs).halves()
+    assert first.src.tolist() == [[5, 6, 7, EOS]]
+    assert first.tgt_in.tolist() == [[BOS, 8, EOS, PAD]]
+    assert (first.real.tolist(), first.tgt_out.tolist()) == ([0, 1], [8, EOS])
+    assert second.src_lengths.tolist() == [2, 2]
+    assert second.tgt_in.tolist() == [[BOS, 10, 11, 12], [BOS, 3, 4, EOS]]
+    assert second.real.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert second.tgt_out.tolist() == [10, 11, 12, EOS, 3, 4, EOS]

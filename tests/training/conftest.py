@@ -9,6 +9,12 @@ from toy_runs import INGREDIENTS, Run, go, go_on_gloo, write_toy
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 
+NO_DROPOUT = [
+    "model.dropout=0",
+    "model.embedding_dropout=0",
+    "model.attention_dropout=0",
+    "model.word_dropout=0",
+]
 ON_GLOO = [
     Run("two", num_workers=2),
     Run("two-again", num_workers=2),
@@ -16,10 +22,16 @@ ON_GLOO = [
     Run("two-stopped", num_workers=2, stop_after=7),
     Run("two-stopped", num_workers=2),
     Run("one-then-two", num_workers=2),
+    Run("three-stopped", num_workers=3, stop_after=7),
+    Run("three-stopped", num_workers=3),
+    Run("full", num_workers=2, overrides=["training.checkpoint_every=3"], full=[3, 6, 12]),
+    Run("full-for-good", num_workers=2, overrides=["training.checkpoint_every=2"], full=[4, 6, 8]),
+    Run("roomy", num_workers=2, overrides=[*NO_DROPOUT, "training.updates=6"]),
+    Run("short", 2, [*NO_DROPOUT, "training.updates=6"], short=[2, 5], fits=1),
+    Run("too-short", num_workers=2, short=[1]),
     Run("two-of-all", num_workers=2, overrides=INGREDIENTS),
     Run("skips", num_workers=2, overrides=["training.updates=6"], poisoned=[2]),
     Run("fails", num_workers=2, overrides=["training.max_skipped=2"], poisoned=[1, 2]),
-    Run("full", num_workers=2, full_from=20),
 ]
 
 

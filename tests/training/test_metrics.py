@@ -1,5 +1,6 @@
 import json
 import math
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -179,6 +180,34 @@ def test_lines_for_people_go_to_the_log_and_to_who_listens(tmp_path: Path) -> No
     assert (tmp_path / "train.log").read_text(encoding="utf-8").endswith(" update 1: fine\n")
 
 
+def test_records_of_losses_stay_though_updates_are_trained_again(tmp_path: Path) -> None:
+    """P11."""
+    written = journal(tmp_path)
+    written.write("restart", 12, {"updates_lost": 3})
+    written.write("train", 12, {"loss": 1.0})
+    written.close()
+    journal(tmp_path, update=8).close()
+    assert [record["kind"] for record in records_of(tmp_path)] == ["restart"]
+
+
+def test_lines_that_a_full_disk_does_not_take_are_written_later(tmp_path: Path) -> None:
+    """P4: a full disk neither stops a run nor tears its records."""
+    written = journal(tmp_path)
+    written.write("train", 1, {"loss": 1.0})
+    # Files may grow by 20 bytes more: part of a record.
+    limit = (tmp_path / "metrics.jsonl").stat().st_size + 20
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        written.write("train", 2, {"loss": 2.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [record["update"] for record in records_of(tmp_path)] == [1]
+    written.write("train", 3, {"loss": 3.0})
+    written.close()
+    assert [record["update"] for record in records_of(tmp_path)] == [1, 2, 3]
+
+
 def test_translations_of_the_dev_set_are_kept(tmp_path: Path) -> None:
     written = journal(tmp_path)
     written.keep_hyps(500, "de", ["ein Hund", "", "ä\u2028b"])
@@ -209,6 +238,7 @@ VALUES = {
     "padding_percent": 5.44,
     "eta_s": 3725.0,
     "skipped": 0,
+    "split": 0,
 }
 
 
@@ -223,8 +253,8 @@ def test_every_number_of_a_log_line_has_its_unit() -> None:
 
 def test_a_log_line_tells_of_skipped_updates_and_of_what_is_not_known() -> None:
     none = {"loss": None, "perplexity": None, "grad_norm": None}
-    assert describe(3, VALUES | none | {"skipped": 3}) == (
+    assert describe(3, VALUES | none | {"skipped": 3, "split": 1}) == (
         "update 3 (epoch 1.25): loss - nats/token, perplexity -, lr 1.20e-03, "
         "gradient norm -, 12,346 src + 2,346 tgt tokens/s, data wait 0.3 %, padding 5.4 %, "
-        "ETA 1:02:05, 3 updates skipped"
+        "ETA 1:02:05, 3 updates skipped, 1 micro-batches split"
     )

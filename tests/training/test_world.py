@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
 
 from nmt.training.world import World
 
@@ -15,11 +14,6 @@ def test_one_worker_agrees_with_itself() -> None:
     assert world.any(True)
     assert not world.any(False)
     assert world.gather("mine") == ["mine"]
-
-
-def test_one_worker_has_nothing_to_share() -> None:
-    model = nn.Linear(1, 1)
-    assert World().wrap(model) is model
 
 
 @pytest.fixture

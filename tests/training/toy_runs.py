@@ -14,7 +14,7 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from torch import Tensor, multiprocessing
 
 from nmt.batching.batch import Batch
 from nmt.batching.loader import Loader, MicroBatch
@@ -27,7 +27,8 @@ from nmt.config.files import load_experiment
 from nmt.corpus.prepare import check_prepared, prepare, read_dev
 from nmt.errors import NmtError
 from nmt.model import seq2seq
-from nmt.training import loop
+from nmt.training import gradients, loop
+from nmt.training.care import Care
 from nmt.training.learner import Learner
 from nmt.training.loop import Corpus, Progress, Why, train
 from nmt.training.loss import LossSums
@@ -114,13 +115,28 @@ class Run:
     """Updates done after which somebody asks for a stop."""
     poisoned: Collection[int] = ()
     """Updates whose gradient is made infinite, at the first worker."""
-    full_from: int | None = None
-    """Updates done from which on no checkpoint can be written: the disk is full."""
+    short: Collection[int] = ()
+    """Updates in which the last worker has little memory."""
+    fits: int = 0
+    """Pairs that fit into it then."""
+    lost_after: int | None = None
+    """Updates done after which the workers are lost."""
+    max_lost_updates: int = 0
+    full: Collection[int] = ()
+    """Updates done after which the checkpoint cannot be written: the disk is full."""
 
 
 def fill_up(tensors: object, file: Path, metadata: object) -> None:
     file.write_bytes(b"half")
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class LostError(Exception):
+    """The workers are gone, without a word."""
+
+
+def run_out(gradient: Tensor) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
 def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]:
@@ -143,8 +159,18 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
         def backward(self, batch: Batch, num_tgt_tokens: int, is_my_last: bool) -> LossSums:
             seeds.append(torch.initial_seed())
             weight = self.model.output_weight
-            if self.number in run.poisoned and world.is_first and weight.grad is None:
-                weight.grad = torch.full_like(weight, torch.inf)
+            if self.number in run.poisoned and world.is_first:
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+                weight.grad.fill_(torch.inf)
+            is_last_worker = world.rank == world.size - 1
+            if self.number in run.short and is_last_worker and len(batch.src) > run.fits:
+                # In the middle of backward: some gradients may be on their way already.
+                hook = self.model.encoder.norm.weight.register_hook(run_out)
+                try:
+                    return super().backward(batch, num_tgt_tokens, is_my_last)
+                finally:
+                    hook.remove()
             return super().backward(batch, num_tgt_tokens, is_my_last)
 
         def step(self, number: int) -> float:
@@ -153,11 +179,19 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
 
     class Disk(Writer):
         def write(self, state: TrainingState, *scores: Any) -> None:
-            if run.full_from is not None and state.update >= run.full_from:
-                stack.enter_context(mock.patch.object(writing, "save_file", fill_up))
-            super().write(state, *scores)
+            if state.update not in run.full:
+                return super().write(state, *scores)
+            with mock.patch.object(writing, "save_file", fill_up):
+                super().write(state, *scores)
+                return self.wait()
+
+    def at_update(done: int) -> bool:
+        if done == run.lost_after:
+            raise LostError
+        return done == run.stop_after
 
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(gradients, "BUCKET_VALUES", 500))
         stack.enter_context(mock.patch.object(loop, "Writer", Disk))
         stack.enter_context(mock.patch.object(loop, "Loader", RecordingLoader))
         stack.enter_context(mock.patch.object(loop, "Learner", PoisonedLearner))
@@ -166,7 +200,8 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
             corpus_of(experiment),
             world,
             run_dir,
-            at_update=lambda done: done == run.stop_after,
+            at_update=at_update,
+            care=Care(run.max_lost_updates, "a worker died"),
         )
     seen = {"rows": rows, "seeds": seeds}
     (run_dir / f"seen-{world.rank}.json").write_text(json.dumps(seen))

@@ -1,0 +1,178 @@
+"""How a run is looked after: what stops it, what makes it save, and what a loss has cost it.
+
+The loop asks `Lookout` once after each update. The first worker decides, by its clock and by what
+it was told, and all workers do the same after the same update.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from nmt.batching.schedule import Update
+from nmt.checkpoint.background import Writer
+from nmt.errors import TrainingError
+from nmt.training.metrics import Journal
+from nmt.training.pulse import Beat
+from nmt.training.world import World
+
+MAX_UNWRITTEN = 3
+"""Checkpoints in a row that cannot be written, after which the run stops."""
+LOOK_S = 1.0
+"""Seconds between two looks for a notice that hosts will be taken away."""
+MARGIN_S = 3.0
+"""Seconds before they are at which the last checkpoint begins, at the latest."""
+
+
+@dataclass(frozen=True)
+class Care:
+    """What surrounds a run; by default nothing does."""
+
+    max_lost_updates: int = 0
+    """Most updates that a loss may cost; 0: training.checkpoint_every alone counts."""
+    why: str = ""
+    """Why workers before these were lost, as far as it is known; the first worker is told."""
+    last: Beat | None = None
+    """The last update that they were heard of."""
+    begin: Callable[[Update], None] = lambda update: None
+    """Told each update before it is made, at each worker."""
+    pause: Callable[[str], None] = lambda what: None
+    """Told what is done between two updates that may take long, at each worker."""
+    deadline: Callable[[], float | None] | None = None
+    """When hosts of this run will be taken away, in seconds since 1970; None: nobody said so. All
+    workers ask at once, and all get the same answer."""
+
+
+class Orders(NamedTuple):
+    """What is to be done after an update, the same at all workers."""
+
+    stop: bool
+    save: bool
+    hurry: bool
+    """Wait until the checkpoint is on the disk: hosts will be taken away."""
+    unwritten: bool
+    """A checkpoint before could not be written."""
+
+
+class Lookout:
+    """Asks after each update what is to be done."""
+
+    def __init__(
+        self,
+        world: World,
+        care: Care,
+        at_update: Callable[[int], bool],
+        journal: Journal | None,
+        writer: Writer | None,
+    ) -> None:
+        """Args: the last two are the first worker's."""
+        self._world = world
+        self._care = care
+        self._at_update = at_update
+        # Half of it: a checkpoint is on the disk before the next one begins, but no sooner.
+        self._every = (care.max_lost_updates + 1) // 2
+        self._journal = journal
+        self._writer = writer
+        self._looked = 0.0
+        self._deadline: float | None = None
+        self._is_saved_late = False
+        self.save_s = 0.0
+        """Seconds that the last checkpoint took."""
+
+    def ask(self, done: int) -> Orders:
+        """All workers must ask, after the same update."""
+        stop = look = late = unwritten = False
+        if self._world.is_first:
+            stop = self._at_update(done)
+            look = self._care.deadline is not None and time.time() - self._looked > LOOK_S
+            late = self._is_late()
+            unwritten = self._writer is not None and self._writer.has_failed
+        asked = self._world.sum([float(flag) for flag in (stop, look, late, unwritten)])
+        stop, look, late, unwritten = (number > 0 for number in asked)
+        self._is_saved_late |= late
+        hurry = (look and self._look(done)) or late
+        is_due = self._every > 0 and done % self._every == 0
+        return Orders(stop, hurry or is_due, hurry, unwritten)
+
+    def _is_late(self) -> bool:
+        if self._deadline is None or self._is_saved_late:
+            return False
+        return time.time() > self._deadline - max(MARGIN_S, 2 * self.save_s)
+
+    def _look(self, done: int) -> bool:
+        assert self._care.deadline is not None
+        self._looked = time.time()
+        deadline = self._care.deadline()
+        if deadline is None or deadline == self._deadline:
+            return False
+        self._deadline, self._is_saved_late = deadline, False
+        if self._journal:
+            left_s = deadline - time.time()
+            self._journal.write("notice", done, {"left_s": round(left_s, 3)})
+            self._journal.say(
+                f"update {done:,}: hosts of this run will be taken away in {left_s:.0f} s; a "
+                "checkpoint now, and one more just before"
+            )
+        return True
+
+
+class Restart:
+    """What the loss of the workers before these has cost; told after the first update."""
+
+    def __init__(self, care: Care, before: Beat, update: int, workers: int, damaged: str) -> None:
+        """Args: last sign of the lost workers; updates done where we go on; damaged checkpoints."""
+        # The file may be behind what was heard over the network: its host may be gone.
+        last = max(before, care.last or before, key=lambda beat: beat.update)
+        why = [care.why or "the run ended without a last checkpoint"]
+        if before.workers != workers:
+            why.append(f"from {before.workers} to {workers} workers")
+        self._last = last
+        self._record: dict[str, Any] = {
+            "why": "; ".join([*why, *([damaged] if damaged else [])]),
+            "from_update": update,
+            "updates_lost": max(0, last.update - update),
+            "workers_before": before.workers,
+            "workers": workers,
+        }
+
+    def tell(self, journal: Journal, update: int) -> None:
+        """The first update since is done."""
+        lost_s = time.time() - self._last.time
+        values = self._record | {"s_lost": round(lost_s, 3)}
+        journal.write("restart", update, values)
+        journal.say(
+            f"restarted ({values['why']}): went on after update {values['from_update']:,}; "
+            f"{values['updates_lost']:,} updates and {lost_s:.1f} s lost"
+        )
+
+
+def unwritten(
+    writer: Writer | None, world: World, is_end: bool, update: int, journal: Journal | None
+) -> None:
+    """Act on how checkpoints went: without one that could not be written training goes on.
+
+    All workers must ask after the same update, so that nobody waits for one that gave up.
+
+    Args:
+        writer: the first worker's.
+        is_end: nothing is trained after this.
+
+    Raises:
+        TrainingError: it was the last one of the run, or one too many in a row.
+    """
+    told = [writer.problem(), str(writer.failures)] if writer else ["", "0"]
+    problem, failures = world.gather(told)[0]
+    if not problem:
+        return
+    if is_end or int(failures) >= MAX_UNWRITTEN:
+        which = "the last checkpoint" if is_end else f"{failures} checkpoints in a row"
+        raise TrainingError(
+            f"{which} could not be written: {problem}; the same command then goes on from the last "
+            "good one"
+        )
+    if journal:
+        journal.write("unwritten", update, {"problem": problem})
+        journal.say(
+            f"update {update:,}: training goes on without a checkpoint ({failures} of "
+            f"{MAX_UNWRITTEN} in a row that end the run): {problem}"
+        )
