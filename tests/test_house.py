@@ -29,6 +29,7 @@ FLOORS = {
     "report": 8,
     "jobs": 8,
     "bench": 8,
+    "planning": 8,
     "cli": 9,
     "__main__": 10,
 }

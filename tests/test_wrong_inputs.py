@@ -712,6 +712,32 @@ EVALUATING = [
 ]
 BENCH = [
     Wrong(
+        "plan tiny.yaml",
+        "CLUSTER is missing; `nmt plan --help` tells what there is",
+    ),
+    Wrong(
+        "plan tiny.yaml here.yaml",
+        "here.yaml: there is no such file; configs/ holds the ones that come with nmt",
+    ),
+    Wrong(
+        "plan tiny.yaml c.yaml",
+        "prepared/tiny: no prepared corpus here (manifest.json is missing); run `nmt prepare` with "
+        "this experiment first",
+        {"c.yaml": b"workers: 2", "prepared": None},
+    ),
+    Wrong(
+        "plan tiny.yaml c.yaml --workers-per-node 3",
+        "3 workers cannot share updates of 2 micro-batches: ask for at most 2 workers, or set "
+        "batching.micro_batches=3 or more (a larger update)",
+        {"c.yaml": b"workers: 2"},
+    ),
+    Wrong(
+        "plan tiny.yaml c.yaml --link 0",
+        "Invalid value for '--link': 0.0 is not in the range x>0; `nmt plan --help` tells what "
+        "there is",
+        {"c.yaml": b"workers: 2"},
+    ),
+    Wrong(
         "bench trian",
         "'trian' is not a part of the benchmark; known: lstm, batching, update, train, peer, "
         "memory, decode, checkpoint, workers, startup",

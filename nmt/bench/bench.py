@@ -14,10 +14,10 @@ from nmt.bench.cases import Case
 from nmt.bench.figures import Figure
 from nmt.bench.machine import Product
 from nmt.bench.timing import Timing, Work, take_turns
-from nmt.bench.work import flops_of
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.training.learner import Learner
 from nmt.training.memory import seed_of
+from nmt.training.work import flops_of
 from nmt.training.world import World
 
 Ratio = tuple[float, str]

@@ -11,6 +11,7 @@ from nmt.cli.bench import bench
 from nmt.cli.compare import compare
 from nmt.cli.demo import demo
 from nmt.cli.evaluate import evaluate
+from nmt.cli.plan import plan
 from nmt.cli.report import report
 from nmt.cli.score import score
 from nmt.cli.settings import config
@@ -31,6 +32,6 @@ def main() -> None:
 
 for _verb in (
     demo, prepare, train, translate, score, evaluate, compare, report, average, export, audit,
-    bench, config,
+    plan, bench, config,
 ):  # fmt: skip
     main.add_command(_verb)

@@ -6,9 +6,9 @@ from nmt.batching.batch import Batch
 from nmt.bench.bench import Updates, without_dropout
 from nmt.bench.cases import Case
 from nmt.bench.plain import PAIRS, PlainLearner, random_batches
-from nmt.bench.work import flops_of, flops_per_token
 from nmt.model.seq2seq import build
 from nmt.training.learner import Learner
+from nmt.training.work import flops_of, flops_per_token
 from nmt.training.world import World
 
 
