@@ -539,8 +539,8 @@ def test_help_tells_every_option_and_what_it_means(verb: str, nmt: Nmt) -> None:
 def test_help_lists_the_verbs_in_the_order_of_the_work(nmt: Nmt) -> None:
     listed = re.findall(r"^  (\w+)  ", nmt("--help").out.partition("Commands:")[2], re.M)
     assert listed == [
-        "demo", "prepare", "train", "translate", "score", "evaluate", "compare", "report",
-        "average", "export", "audit", "plan", "bench", "config",
+        "demo", "prepare", "train", "translate", "backtranslate", "score", "evaluate", "compare",
+        "report", "average", "export", "audit", "plan", "bench", "config",
     ]  # fmt: skip
 
 

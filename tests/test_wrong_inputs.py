@@ -48,6 +48,35 @@ EARLIER = "runs/tiny/checkpoints/update-00000030"
 OTHER = "use another checkpoint, such as runs/tiny/checkpoints/update-00000030"
 RAW: dict[str, Content] = {"prepared": None}
 
+MADE_UP = [
+    Wrong(
+        "backtranslate runs/tiny nowhere.en bt",
+        "nowhere.en: there is no such file; check its name and where you are",
+    ),
+    Wrong(
+        "backtranslate runs/tiny raw/train.en bt training.updates=5",
+        "the override is 'training.updates=5', but only decoding.KEY=VALUE can be set here",
+    ),
+    Wrong(
+        "backtranslate runs/tiny raw/train.en bt decoding.beem=5",
+        "command line: decoding.beem is not a setting; did you mean decoding.beam?",
+    ),
+    Wrong(
+        "backtranslate runs/tiny raw/train.en nowhere/bt",
+        "OUT is nowhere/bt, but there is no folder nowhere: make it first",
+    ),
+    Wrong(
+        "backtranslate runs/tiny raw/train.en bt --experiment tiny.yaml",
+        "the text is of 'en', but the experiment is about fr and de: its dev and test sets could "
+        "not be kept out",
+        {"tiny.yaml": instead("root: raw", "src: fr\n  root: raw")},
+    ),
+    Wrong(
+        "backtranslate runs/tiny raw/train.en bt",
+        "raw/dev.de: there is no such file; check corpus.root and the file's name",
+        {"raw/dev.de": None},
+    ),
+]
 EXPERIMENTS = [
     Wrong(
         "train tiny.yaml",
@@ -790,6 +819,7 @@ REPORTING = [
 ]
 EARLY = [
     *EXPERIMENTS,
+    *MADE_UP,
     *CLUSTERS,
     *CORPORA,
     *TRAINING,

@@ -7,6 +7,7 @@ Rooms are imported inside the verbs that need them, so that `nmt --help` does no
 import click
 
 from nmt.cli.audit import audit
+from nmt.cli.backtranslate import backtranslate
 from nmt.cli.bench import bench
 from nmt.cli.compare import compare
 from nmt.cli.demo import demo
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 for _verb in (
-    demo, prepare, train, translate, score, evaluate, compare, report, average, export, audit,
-    plan, bench, config,
+    demo, prepare, train, translate, backtranslate, score, evaluate, compare, report, average,
+    export, audit, plan, bench, config,
 ):  # fmt: skip
     main.add_command(_verb)

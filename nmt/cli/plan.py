@@ -28,7 +28,7 @@ def plan(
     link_inside: float | None,
     tflops: float | None,
 ) -> None:
-    """Say what a run will take: memory, disk, time on 1 to 64 nodes.
+    """Say what a run will take in memory, disk and time.
 
     The corpus must be prepared. Twenty updates are made on this machine, without a GPU; the rest is
     counted from the schedule and from what the links carry.

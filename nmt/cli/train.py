@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @overrides_argument
 @cluster_option
 def prepare(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
-    """Clean a corpus, learn its subwords, write shards to train from."""
+    """Clean a corpus, learn its subwords, write shards."""
     from nmt.console import Console
 
     settings = load_settings(experiment, cluster, overrides)

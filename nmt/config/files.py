@@ -50,6 +50,18 @@ def parse(kind: type[S], text: str, where: str) -> S:
     return _build(kind, _read_yaml(text, where), where)
 
 
+def override(settings: S, overrides: Sequence[str]) -> S:
+    """The same settings with what `section.key=value` overrides say.
+
+    Raises:
+        ConfigError: an override is wrong.
+    """
+    tree = settings.model_dump(mode="json")
+    for text in overrides:
+        _set(tree, text)
+    return _build(type(settings), tree, "command line", overrides)
+
+
 def differences(one: Settings, other: Settings) -> list[tuple[str, Any, Any]]:
     """The settings in which two of a kind differ: dotted key, value in one, value in the other.
 

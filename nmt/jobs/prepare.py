@@ -66,8 +66,8 @@ def _result(task: Any) -> Any:
     except RayError as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(
-            f"the cluster lost a task of preparing ({type(error).__name__}: {reason}); "
-            f"run `nmt prepare` again: it goes on where it stopped"
+            f"the cluster lost a task ({type(error).__name__}: {reason}); "
+            f"give the same command again: it goes on where it stopped"
         ) from None
     if message:
         raise DataError(message)
