@@ -15,6 +15,8 @@ from pathlib import Path
 
 from nmt.batching.schedule import Update
 
+START_S = 600.0
+"""Seconds for the start and the first update, at least: imports, connections, the first kernels."""
 GRACE_S = 3.0
 """Seconds from the first word to the end: the other workers have theirs to say."""
 
@@ -25,8 +27,16 @@ class Watchdog:
     def __init__(
         self, timeout_s: float, folder: Path, rank: int, lost: Callable[[str], None]
     ) -> None:
-        """Args: seconds without a word; where stacks go; this worker's number; who is told why."""
+        """Watch from now on.
+
+        Args:
+            timeout_s: seconds without a word after which the worker ends.
+            folder: where stacks go.
+            rank: this worker's number.
+            lost: told why, in a line.
+        """
         self._timeout_s = timeout_s
+        self._patience_s = max(timeout_s, START_S)
         self._folder = folder
         self._rank = rank
         self._lost = lost
@@ -40,6 +50,8 @@ class Watchdog:
 
     def begin(self, update: Update) -> None:
         """An update begins."""
+        if self._update is not None:
+            self._patience_s = self._timeout_s
         self._update, self._doing = update, f"update {update.number + 1}"
         self._hear()
 
@@ -61,12 +73,12 @@ class Watchdog:
     def _arm(self) -> None:
         self._armed = time.monotonic()
         # Later than our own thread, which says more.
-        late_s = self._timeout_s + 2 * GRACE_S + 2
+        late_s = self._patience_s + 2 * GRACE_S + 2
         faulthandler.dump_traceback_later(late_s, exit=True, file=2)
 
     def _watch(self) -> None:
         while not self._is_closed.wait(min(1.0, self._timeout_s / 4)):
-            if time.monotonic() - self._heard > self._timeout_s:
+            if time.monotonic() - self._heard > self._patience_s:
                 self._tell()
                 time.sleep(GRACE_S)
                 os._exit(1)
@@ -77,7 +89,7 @@ class Watchdog:
             rows = sorted(int(row) for part in self._update.micro_batches for row in part)
         number = self._update.number + 1 if self._update is not None else 0
         file = self._folder / f"update-{number:08d}-worker-{self._rank}.txt"
-        reason = f"nothing done for {self._timeout_s:g} s in {self._doing}"
+        reason = f"nothing done for {self._patience_s:g} s in {self._doing}"
         self._lost(f"{reason}; stacks and pairs in {self._folder}")
         self._folder.mkdir(parents=True, exist_ok=True)
         with file.open("w", encoding="utf-8") as text:

@@ -65,7 +65,7 @@ class Lookout:
         journal: Journal | None,
         writer: Writer | None,
     ) -> None:
-        """Args: the last two are the first worker's."""
+        """Journal and writer are the first worker's; None at the others."""
         self._world = world
         self._care = care
         self._at_update = at_update
@@ -120,7 +120,13 @@ class Restart:
     """What the loss of the workers before these has cost; told after the first update."""
 
     def __init__(self, care: Care, before: Beat, update: int, workers: int, damaged: str) -> None:
-        """Args: last sign of the lost workers; updates done where we go on; damaged checkpoints."""
+        """Measure a loss.
+
+        Args:
+            before: last update of the lost workers, as the file of the run has it.
+            update: updates done where these workers go on.
+            damaged: which newer checkpoints were passed over, and why; empty: none.
+        """
         # The file may be behind what was heard over the network: its host may be gone.
         last = max(before, care.last or before, key=lambda beat: beat.update)
         why = [care.why or "the run ended without a last checkpoint"]

@@ -16,7 +16,7 @@ HOLDS_THE_LOCK = """
 import ctypes, sys
 from pathlib import Path
 from nmt.jobs import watchdog
-watchdog.GRACE_S = 0.1
+watchdog.GRACE_S, watchdog.START_S = 0.1, 0
 watchdog.Watchdog(0.3, Path(sys.argv[1]), 0, print)
 ctypes.PyDLL(None).sleep(60)
 """
@@ -27,6 +27,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set once the process would have ended."""
     event = threading.Event()
     monkeypatch.setattr(watchdog, "GRACE_S", 0.01)
+    monkeypatch.setattr(watchdog, "START_S", 0)
     monkeypatch.setattr(watchdog.os, "_exit", lambda status: event.set() or time.sleep(0.2))
     return event
 
@@ -53,6 +54,18 @@ def test_a_worker_that_goes_on_is_left_alone(tmp_path: Path, ended: threading.Ev
     dog.close()
     time.sleep(0.6)
     assert not ended.is_set()
+
+
+def test_the_start_has_more_time(
+    tmp_path: Path, ended: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "START_S", 600)
+    dog = Watchdog(0.1, tmp_path, 0, lambda reason: None)
+    dog.begin(UPDATE)
+    assert not ended.wait(0.5)
+    dog.begin(UPDATE)
+    assert ended.wait(5)
+    dog.close()
 
 
 def test_a_worker_whose_python_is_stuck_ends_too(tmp_path: Path) -> None:

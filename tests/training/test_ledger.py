@@ -1,4 +1,5 @@
 import json
+import resource
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,3 +106,23 @@ def test_the_ledger_costs_little(tmp_path: Path) -> None:
         note(many, update, rows)
     many.write()
     assert (time.process_time() - started) / 200 < 0.001
+
+
+def test_what_a_full_disk_does_not_take_is_written_later(tmp_path: Path) -> None:
+    """P4: lines stay whole, and none is lost."""
+    kept = Ledger(tmp_path, 0, "", World())
+    note(kept, 1, [4, 2])
+    kept.write()
+    limit = (tmp_path / ledger.NAME).stat().st_size + 20
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    note(kept, 2, [7])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"No space left|File too large"):
+            kept.write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert rows_of(tmp_path) == {1: [2, 4]}
+    note(kept, 3, [1])
+    kept.write()
+    assert rows_of(tmp_path) == {1: [2, 4], 2: [7], 3: [1]}
