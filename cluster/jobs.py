@@ -8,6 +8,7 @@ before, so this holds for two people who submit at the same moment too.
 """
 
 import itertools
+import json
 import os
 import shlex
 import shutil
@@ -21,8 +22,9 @@ from dashboard import Say
 
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.config.files import dump
+from nmt.config.files import dump, parse
 from nmt.errors import ConfigError, NmtError
+from nmt.training.manifest import REVISION, SUBMITTED, code_sha256, revision
 
 ROOT = Path(__file__).resolve().parents[1]
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -49,6 +51,8 @@ class Job:
     """Cores for the command itself, beside those of its workers."""
     num_gpus: int = 0
     """GPUs for the command itself."""
+    options: tuple[str, ...] = ()
+    """Those of the verb, as they were given."""
 
 
 def absolute(experiment: Experiment, cluster: Cluster) -> tuple[Experiment, Cluster]:
@@ -74,7 +78,8 @@ def plan(verb: str, experiment: Experiment, cluster: Cluster, options: list[str]
     if verb in ("prepare", "train"):
         target = run if verb == "train" else experiment.prepared
         files = ("experiment.yaml", "--cluster", "cluster.yaml")
-        return Job(verb, name, target, (*nmt, *files, *options), env)
+        command = (*nmt, *files, *options)
+        return Job(verb, name, target, command, env, options=tuple(options))
     if verb == "translate" and "-" in (_value(options, "--input"), _value(options, "--output")):
         raise ConfigError.saying(
             "a job has no standard input and output: name two files that every host sees, "
@@ -83,7 +88,7 @@ def plan(verb: str, experiment: Experiment, cluster: Cluster, options: list[str]
     target = _value(options, "--output", default=f"{run}/evaluation")
     # These two have no workers: Ray runs the command where one worker's cores and GPU are free.
     resources = (cluster.cpus_per_worker, cluster.gpus_per_worker)
-    return Job(verb, name, target, (*nmt, run, *options), env, *resources)
+    return Job(verb, name, target, (*nmt, run, *options), env, *resources, tuple(options))
 
 
 def _value(options: list[str], name: str, default: str = "-") -> str:
@@ -134,6 +139,7 @@ def submit(client: Any, job: Job, experiment: Experiment, cluster: Cluster, say:
         if same:
             last = max(same, key=started)
             say(f"this job goes on where {last.submission_id} ended: {state(last)}")
+        env = {SUBMITTED: f"{time.time():.3f}", **job.env}
         job_id = _free_id(job, {each.submission_id for each in jobs})
         with tempfile.TemporaryDirectory(prefix="nmt-submit-") as folder:
             num_files, size = pack(Path(folder), experiment, cluster)
@@ -144,8 +150,8 @@ def submit(client: Any, job: Job, experiment: Experiment, cluster: Cluster, say:
                 client.submit_job(
                     entrypoint=shlex.join(job.command),
                     submission_id=job_id,
-                    runtime_env={"working_dir": folder, "env_vars": job.env},
-                    metadata={"nmt_verb": job.verb, "nmt_name": job.name, "nmt_target": job.target},
+                    runtime_env={"working_dir": folder, "env_vars": env},
+                    metadata=_sent(job, experiment, cluster),
                     entrypoint_num_cpus=job.num_cpus or None,
                     entrypoint_num_gpus=job.num_gpus or None,
                 )
@@ -156,6 +162,36 @@ def submit(client: Any, job: Job, experiment: Experiment, cluster: Cluster, say:
                     raise
 
 
+def _sent(job: Job, experiment: Experiment, cluster: Cluster) -> dict[str, str]:
+    """What the cluster keeps beside a job: enough to submit it again."""
+    return {
+        "nmt_verb": job.verb, "nmt_name": job.name, "nmt_target": job.target,
+        "nmt_experiment": dump(experiment), "nmt_cluster": dump(cluster),
+        "nmt_options": json.dumps(job.options), "nmt_code": code_sha256(),
+    }  # fmt: skip
+
+
+def sent_before(job: Any, say: Say) -> tuple[Job, Experiment, Cluster]:
+    """What a job of the cluster was submitted with; says where the code is not the same any more.
+
+    Raises:
+        NmtError: it was submitted by an nmt that did not keep it, or is none that this one knows.
+    """
+    kept, where = metadata(job), f"the settings of {job.submission_id}"
+    try:
+        experiment = parse(Experiment, kept["nmt_experiment"], where)
+        cluster = parse(Cluster, kept["nmt_cluster"], where)
+        options = json.loads(kept["nmt_options"])
+    except KeyError:
+        raise NmtError(
+            f"{job.submission_id} was submitted by an nmt that did not keep its settings: submit "
+            "EXPERIMENT CLUSTER again, it goes on all the same"
+        ) from None
+    if kept.get("nmt_code") != code_sha256():
+        say(f"warning: the code of this checkout is not that of {job.submission_id}")
+    return plan(kept["nmt_verb"], experiment, cluster, options), experiment, cluster
+
+
 def _free_id(job: Job, used: set[str | None]) -> str:
     first = f"nmt-{job.verb}-{job.name}"
     later = (f"{first}-{attempt}" for attempt in itertools.count(2))
@@ -163,10 +199,13 @@ def _free_id(job: Job, used: set[str | None]) -> str:
 
 
 def pack(folder: Path, experiment: Experiment, cluster: Cluster) -> tuple[int, int]:
-    """Fill a working directory: the code and the two resolved files; returns files and bytes."""
+    """Fill a working directory: code, its revision, two resolved files; returns files and bytes."""
     shutil.copytree(ROOT / "nmt", folder / "nmt", ignore=shutil.ignore_patterns("__pycache__"))
-    for name, settings in (("experiment.yaml", experiment), ("cluster.yaml", cluster)):
-        (folder / name).write_text(dump(settings), encoding="utf-8")
+    texts = {
+        "experiment.yaml": dump(experiment), "cluster.yaml": dump(cluster), REVISION: revision(),
+    }  # fmt: skip
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return len(sizes), sum(sizes)
 

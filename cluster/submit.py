@@ -3,7 +3,7 @@
 
     cluster/submit.py [train] EXPERIMENT CLUSTER [KEY=VALUE]...
     cluster/submit.py prepare | evaluate | translate EXPERIMENT CLUSTER [KEY=VALUE]...
-    cluster/submit.py status | logs | stop NAME
+    cluster/submit.py status | logs | stop | resume NAME
 
 This file reads the command line and prints; jobs.py knows what a job is, dashboard.py the way to
 the cluster. The options of a verb are taken from `nmt` itself, so that both always have the same.
@@ -23,7 +23,7 @@ import click
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dashboard import ANSWER_S, address_of, connect, speaking_to
-from jobs import ENDED, absolute, check, find, plan, state, stop_s, submit
+from jobs import ENDED, Job, absolute, check, find, plan, sent_before, state, stop_s, submit
 
 from nmt.cli import main as cli
 from nmt.cli import verbs
@@ -68,12 +68,17 @@ def _submit(
     client = connect(address, _say)
     with speaking_to(address):
         job_id = submit(client, job, what, where, _say)
+    _tell(client, address, job, job_id, follow)
+
+
+def _tell(client: Any, address: str, job: Job, job_id: str, follow: bool) -> None:
+    """Say what can be typed next, and follow the log if that is wanted."""
     click.echo(job_id)
     at = "" if os.environ.get("RAY_ADDRESS") == address else f" --address {address}"
     _say(f"dashboard {address}; to type next:")
     for words in (f"logs {job_id} --follow", f"status {job.name}", f"stop {job_id}"):
         _say(f"  {verbs.program()} {words}{at}")
-    if verb == "train":
+    if job.verb == "train":
         _say(f"  tensorboard --logdir {job.target}/tensorboard")
     if follow:
         _follow(client, address, job_id)
@@ -165,6 +170,22 @@ def stop(name: str, address: str) -> None:
         client.stop_job(job_id)
         job = _ended(client, job_id, stop_s(running[0]) + ANSWER_S)
         _say(f"{job_id}: {state(job)}")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--follow", "-f", is_flag=True, help="Print the log until the job ends.")
+@_address
+def resume(name: str, follow: bool, address: str) -> None:
+    """Submit a job again that has ended, with the settings it had; it goes on where it was.
+
+    NAME: an experiment, for its newest job, or a job id.
+    """
+    address, client = _reach(address)
+    with speaking_to(address):
+        job, experiment, cluster = sent_before(find(client, name)[-1], _say)
+        job_id = submit(client, job, experiment, cluster, _say)
+    _tell(client, address, job, job_id, follow)
 
 
 def _reach(asked: str) -> tuple[str, Any]:

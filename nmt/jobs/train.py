@@ -34,7 +34,7 @@ from nmt.jobs.session import connect
 from nmt.jobs.watchdog import Watchdog
 from nmt.training.care import Care
 from nmt.training.loop import Corpus, Why, check_run, check_workers, train
-from nmt.training.manifest import Origin
+from nmt.training.manifest import SUBMITTED, Origin
 from nmt.training.process import ENVIRONMENT
 from nmt.training.pulse import Beat
 from nmt.training.world import World
@@ -269,6 +269,7 @@ def _listen(
 ) -> Ended | None:
     """Print what the first worker says until the run has ended; None: it failed."""
     ended, is_told, is_training = None, False, False
+    submitted = os.environ.get(SUBMITTED, "")
     while True:
         is_over = not fit.is_alive()
         if interrupt.is_asked and is_training and not is_told:
@@ -283,6 +284,10 @@ def _listen(
                 case "line":
                     console.say(content)
                 case "update":
+                    if submitted:
+                        seconds = time.time() - float(submitted)
+                        console.say(f"first update {seconds:.0f} s after the job was submitted")
+                        submitted = ""
                     is_training = True
                     if console.is_terminal:
                         total = experiment.training.updates

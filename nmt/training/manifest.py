@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nmt
 from nmt.batching.schedule import Schedule
@@ -22,7 +22,9 @@ from nmt.config.experiment import Experiment
 from nmt.corpus.files import replacing
 from nmt.corpus.shards import Shards
 from nmt.errors import DataError
-from nmt.training.world import World
+
+if TYPE_CHECKING:
+    from nmt.training.world import World
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ NAME = "manifest.json"
 FORMAT = 1
 REVISION = "REVISION"
 """File beside nmt/ that names the git revision where there is no git: in the folder of a job."""
+SUBMITTED = "NMT_SUBMITTED"
+"""Environment variable of a job: when it was submitted, in seconds since 1970."""
 PACKAGES = ("nmt", "torch", "ray", "numpy", "pyarrow", "tokenizers", "sacrebleu", "safetensors",
             "pydantic")  # fmt: skip
 
@@ -101,7 +105,7 @@ def add_start(
     experiment: Experiment,
     shards: Shards,
     schedule: Schedule,
-    world: World,
+    world: "World",
     update: int,
     origin: Origin,
 ) -> None:
@@ -210,7 +214,7 @@ def _git(root: Path, *words: str) -> str:
     return told.stdout.strip()
 
 
-def _device(world: World) -> str:
+def _device(world: "World") -> str:
     if world.device.type != "cuda":
         return world.device.type
     import torch

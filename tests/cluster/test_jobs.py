@@ -1,6 +1,7 @@
 """What is sent to a cluster, and when."""
 
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ def test_a_job_is_this_code_and_two_resolved_files(client: Any, files: Path, cal
     [sent] = client.sent
     assert sent["entrypoint"] == "python -m nmt train experiment.yaml --cluster cluster.yaml"
     assert sent["metadata"]["nmt_target"] == f"{files}/runs/tiny"
-    code = {f"nmt/{path.relative_to(ROOT / 'nmt')}" for path in (ROOT / "nmt").rglob("*.py")}
-    assert {"experiment.yaml", "cluster.yaml", *code} == set(client.files)
+    code = {
+        f"nmt/{path.relative_to(ROOT / 'nmt')}"
+        for path in (ROOT / "nmt").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {"experiment.yaml", "cluster.yaml", "REVISION", *code} == set(client.files)
     assert f"root: {files}/raw\n" in client.files["experiment.yaml"]
     assert f"prepared: {files}/prepared/tiny\n" in client.files["experiment.yaml"]
     assert "seed: 7\n" in client.files["experiment.yaml"]
@@ -91,8 +96,9 @@ def test_a_job_gets_the_variables_of_the_cluster_file_and_time_to_stop(
     client: Any, files: Path, call: Call
 ) -> None:
     call("tiny.yaml", "here.yaml", "cluster.env={NCCL_DEBUG: WARN}")
-    expected = {"NCCL_DEBUG": "WARN", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
-    assert client.sent[0]["runtime_env"]["env_vars"] == expected
+    env = client.sent[0]["runtime_env"]["env_vars"]
+    assert time.time() - 60 < float(env.pop("NMT_SUBMITTED")) <= time.time()
+    assert env == {"NCCL_DEBUG": "WARN", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
 
 
 def test_no_text_of_a_config_reaches_a_shell(client: Any, files: Path, call: Call) -> None:
@@ -121,3 +127,57 @@ def test_stopping_waits_as_long_as_the_job_was_given(client: Any) -> None:
     given = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "300"}}
     client.add("two", "RUNNING", "/two", runtime_env=given)
     assert [jobs.stop_s(job) for job in client.jobs] == [60, 300]
+
+
+def test_a_job_is_submitted_again_as_it_was(client: Any, files: Path, call: Call) -> None:
+    """P4: from what was submitted, whatever the files say by now."""
+    words = ["here.yaml", "seed=7", "cluster.env={NCCL_DEBUG: WARN}"]
+    call("tiny.yaml", *words)
+    [first] = client.sent
+    before = dict(client.files)
+    client.add("nmt-train-tiny", "STOPPED", f"{files}/runs/tiny", metadata=first["metadata"])
+    (files / "tiny.yaml").unlink()
+    status, out, err = call("resume", "tiny", "--address", client.address)
+    assert (status, out) == (0, "nmt-train-tiny-2\n")
+    assert err.startswith("this job goes on where nmt-train-tiny ended: STOPPED after")
+    again = client.sent[1]
+    assert again["entrypoint"] == first["entrypoint"]
+    assert again["metadata"] == first["metadata"]
+    assert again["runtime_env"]["env_vars"]["NCCL_DEBUG"] == "WARN"
+    assert client.files == before
+
+
+def test_options_of_a_verb_are_kept_for_the_next_time(client: Any, files: Path, call: Call) -> None:
+    call("translate", "tiny.yaml", "here.yaml", "-i", "in.en", "-o", "out.de", "--beam", "3")
+    [first] = client.sent
+    client.add("nmt-translate-tiny", "FAILED", f"{files}/out.de", metadata=first["metadata"])
+    call("resume", "tiny", "--address", client.address)
+    assert client.sent[1]["entrypoint"] == first["entrypoint"]
+
+
+def test_what_is_under_way_is_not_resumed(client: Any, files: Path, call: Call) -> None:
+    call("tiny.yaml", "here.yaml")
+    target = f"{files}/runs/tiny"
+    client.add("nmt-train-tiny", "RUNNING", target, metadata=client.sent[0]["metadata"])
+    status, out, err = call("resume", "tiny", "--address", client.address)
+    assert (status, out, len(client.sent)) == (0, "nmt-train-tiny\n", 1)
+    assert err.startswith("nothing is submitted, nmt-train-tiny is under way: RUNNING")
+
+
+def test_other_code_than_was_submitted_is_told(client: Any, files: Path, call: Call) -> None:
+    """P11."""
+    call("tiny.yaml", "here.yaml")
+    metadata = client.sent[0]["metadata"] | {"nmt_code": "of yesterday"}
+    client.add("nmt-train-tiny", "FAILED", f"{files}/runs/tiny", metadata=metadata)
+    err = call("resume", "tiny", "--address", client.address)[2]
+    assert err.startswith("warning: the code of this checkout is not that of nmt-train-tiny\n")
+
+
+def test_a_job_whose_settings_nobody_kept_is_not_resumed(client: Any, call: Call) -> None:
+    """P9."""
+    client.add("nmt-train-tiny", "FAILED", "/runs/tiny")
+    assert call("resume", "tiny", "--address", client.address) == (
+        2, "",
+        "nmt: nmt-train-tiny was submitted by an nmt that did not keep its settings: submit "
+        "EXPERIMENT CLUSTER again, it goes on all the same\n",
+    )  # fmt: skip

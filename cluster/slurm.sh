@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# A run on Slurm: a Ray cluster over the nodes of an allocation, for as long as the run takes.
+#
+#   sbatch --nodes=3 --gpus-per-node=1 cluster/slurm.sh EXPERIMENT CLUSTER [KEY=VALUE]...
+#
+# From the root of a checkout that all nodes see, with `make .venv/.installed` done there. The first
+# node is head and has workers too. Submitted again, or requeued, the run goes on where it was.
+#SBATCH --job-name=nmt
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=4
+#SBATCH --requeue
+#SBATCH --signal=B:TERM@120
+#SBATCH --output=nmt-%j.log
+set -euo pipefail
+
+if [ $# -lt 2 ]; then
+  echo "slurm.sh: say sbatch cluster/slurm.sh EXPERIMENT CLUSTER [KEY=VALUE]..." >&2
+  exit 2
+fi
+if [ -z "${SLURM_JOB_NODELIST:-}" ]; then
+  echo "slurm.sh: no Slurm allocation here: send it with sbatch" >&2
+  exit 2
+fi
+experiment=$1 cluster=$2
+shift 2
+cd "${SLURM_SUBMIT_DIR:-.}"
+# A token of this job alone, in a folder that all nodes see.
+mkdir -p .ray-tokens
+chmod 700 .ray-tokens
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$PWD/.ray-tokens/$SLURM_JOB_ID
+[ -e "$RAY_AUTH_TOKEN_PATH" ] || cluster/start.sh token
+
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+address_of() { srun --nodes=1 --ntasks=1 -w "$1" hostname -I | cut -d' ' -f1; }
+head=$(address_of "${nodes[0]}")
+cpus=${SLURM_CPUS_PER_TASK:-4}
+
+finish() {
+  [ -z "${driver:-}" ] || kill -TERM "$driver" 2>/dev/null || true
+  [ -z "${driver:-}" ] || wait "$driver" || true
+  rm -f "$RAY_AUTH_TOKEN_PATH"
+  # shellcheck disable=SC2046
+  kill $(jobs -p) 2>/dev/null || true
+}
+trap finish EXIT
+# Two minutes before the time is up: training takes a checkpoint and ends.
+trap 'exit 143' TERM
+
+srun --nodes=1 --ntasks=1 --overlap -w "${nodes[0]}" \
+  cluster/start.sh head "$head" --num-cpus="$cpus" --block &
+until .venv/bin/ray status --address "$head:6379" >/dev/null 2>&1; do sleep 2; done
+for node in "${nodes[@]:1}"; do
+  srun --nodes=1 --ntasks=1 --overlap -w "$node" \
+    cluster/start.sh join "$head" "$(address_of "$node")" --num-cpus="$cpus" --block &
+done
+
+RAY_ADDRESS=$head:6379 .venv/bin/nmt train "$experiment" --cluster "$cluster" "$@" &
+driver=$!
+wait "$driver"
