@@ -539,8 +539,8 @@ def test_help_tells_every_option_and_what_it_means(verb: str, nmt: Nmt) -> None:
 def test_help_lists_the_verbs_in_the_order_of_the_work(nmt: Nmt) -> None:
     listed = re.findall(r"^  (\w+)  ", nmt("--help").out.partition("Commands:")[2], re.M)
     assert listed == [
-        "demo", "prepare", "train", "translate", "backtranslate", "score", "evaluate", "compare",
-        "report", "average", "export", "audit", "plan", "bench", "config",
+        "demo", "prepare", "train", "translate", "tune", "backtranslate", "score", "evaluate",
+        "compare", "report", "average", "export", "audit", "plan", "bench", "config",
     ]  # fmt: skip
 
 
@@ -604,3 +604,22 @@ def test_from_raw_text_to_a_score_on_two_workers(here: Path) -> None:
     for done in (prepared, trained, again):
         assert done.stdout == ""
         assert "Traceback" not in done.stderr
+
+
+# --- tune ---
+
+
+def test_the_best_setting_on_the_dev_set_is_the_one_that_scores_so(here: Path, nmt: Nmt) -> None:
+    """P11."""
+    answer = nmt("tune runs/tiny --beams 1,2 --penalties 1")
+    assert answer.status == 0, answer.err
+    header, first, second = answer.out.splitlines()
+    assert header == "beam  length_penalty  dev BLEU"
+    beam, penalty, bleu = first.split()[:3]
+    assert {first.split()[0], second.split()[0]} == {"1", "2"}
+    assert f"--beam {beam} --length-penalty {penalty}" in answer.err
+    again = nmt(
+        f"evaluate runs/tiny --src raw/dev.en --ref raw/dev.de --beam {beam} "
+        f"--length-penalty {penalty} --metrics bleu --json"
+    )
+    assert f"{json.loads(again.out)['scores'][0]['score']:.2f}" == bleu

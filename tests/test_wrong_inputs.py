@@ -50,6 +50,19 @@ RAW: dict[str, Content] = {"prepared": None}
 
 MADE_UP = [
     Wrong(
+        "tune runs/tiny --beams 4,wide",
+        "--beams is 4,wide, but it must be whole numbers, each 1 or more, like 1,4,8",
+    ),
+    Wrong(
+        "tune runs/tiny --penalties -1",
+        "--penalties is -1, but it must be numbers, each 0 or more, like 1,4,8",
+    ),
+    Wrong(
+        "tune runs/tiny",
+        "raw/dev.de: there is no such file; check corpus.root and the file's name",
+        {"raw/dev.de": None},
+    ),
+    Wrong(
         "backtranslate runs/tiny nowhere.en bt",
         "nowhere.en: there is no such file; check its name and where you are",
     ),

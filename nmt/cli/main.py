@@ -18,6 +18,7 @@ from nmt.cli.score import score
 from nmt.cli.settings import config
 from nmt.cli.train import average, export, prepare, train
 from nmt.cli.translate import translate
+from nmt.cli.tune import tune
 from nmt.cli.verbs import Verbs
 
 
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 for _verb in (
-    demo, prepare, train, translate, backtranslate, score, evaluate, compare, report, average,
+    demo, prepare, train, translate, tune, backtranslate, score, evaluate, compare, report, average,
     export, audit, plan, bench, config,
 ):  # fmt: skip
     main.add_command(_verb)
