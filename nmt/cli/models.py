@@ -54,10 +54,10 @@ def make_translator(
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device", device, "torch finds no GPU here: say cpu, or leave it out")
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    precision = precision or bundle.precision
-    if precision == "int8" and place.type != "cpu":
+    precisions = [precision or each.precision for each in (bundle, *others)]
+    if "int8" in precisions and place.type != "cpu":
         rule = "its products are for CPUs: say --precision bf16, or --device cpu"
-        raise ConfigError("--precision", precision, rule)
+        raise ConfigError("--precision", "int8", rule)
     if threads:
         torch.set_num_threads(threads)
     keys = {"batch": "batch_sentences"}
@@ -68,7 +68,8 @@ def make_translator(
         rule = f"--method {decoding.method} has no beam: leave it out"
         raise ConfigError("--beam", update["beam"], rule)
     experiment = bundle.experiment.model_copy(update={"decoding": decoding})
-    models = [cheapen(each.model(), precision) for each in (bundle, *others)]
+    pairs = zip((bundle, *others), precisions, strict=True)
+    models = [cheapen(each.model(), numbers) for each, numbers in pairs]
     model = Ensemble(models) if others else models[0]
     return Translator(model, bundle.subword, experiment, device=place)
 

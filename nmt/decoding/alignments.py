@@ -11,33 +11,42 @@ from torch import Tensor
 from nmt.decoding.translation import Candidate, Translation
 
 
-def word_attention(translation: Translation, candidate: Candidate) -> Tensor:
-    """How much each target word looked at each source word, [target words, source words]."""
-    assert candidate.attention is not None or not candidate.pieces
-    num_src, num_tgt = (
-        max(words, default=-1) + 1 for words in (translation.src_words, candidate.words)
-    )
-    if candidate.attention is None:
-        return torch.zeros(num_tgt, num_src)
-    from_pieces = _membership(candidate.words, num_tgt)
+def word_attention(attention: Tensor, words: list[int], src_words: list[int]) -> Tensor:
+    """How much each target word looked at each source word, [target words, source words].
+
+    Args:
+        attention: of pieces, [target pieces, source pieces].
+        words: the word of each target piece; -1: of none.
+        src_words: of each source piece.
+    """
+    num_tgt, num_src = (max(each, default=-1) + 1 for each in (words, src_words))
+    from_pieces = _membership(words, num_tgt)
     from_pieces = from_pieces / from_pieces.sum(dim=1, keepdim=True)
-    to_pieces = _membership(translation.src_words, num_src)
-    return from_pieces @ candidate.attention.cpu().double() @ to_pieces.T
+    return from_pieces @ attention.cpu().double() @ _membership(src_words, num_src).T
+
+
+def links(attention: Tensor, words: list[int], src_words: list[int]) -> list[tuple[int, int]]:
+    """Each target word with the source word that it looked at most, in the order of the source."""
+    looks = word_attention(attention, words, src_words)
+    if not looks.numel():
+        return []
+    return sorted((src, tgt) for tgt, src in enumerate(looks.argmax(dim=1).tolist()))
 
 
 def hard(translation: Translation, candidate: Candidate) -> str:
-    """Each target word with the source word that it looked at most: Pharaoh's `src-tgt`, from 0."""
-    looks = word_attention(translation, candidate)
-    if not looks.numel():
+    """The links in Pharaoh's format: `src-tgt`, from 0."""
+    if candidate.attention is None:
         return ""
-    pairs = sorted((src, tgt) for tgt, src in enumerate(looks.argmax(dim=1).tolist()))
-    return " ".join(f"{src}-{tgt}" for src, tgt in pairs)
+    found = links(candidate.attention, candidate.words, translation.src_words)
+    return " ".join(f"{src}-{tgt}" for src, tgt in found)
 
 
 def soft(translation: Translation, candidate: Candidate) -> str:
     """For each target word, parted by spaces, its weights of all source words, by commas."""
-    rows = word_attention(translation, candidate).tolist()
-    return " ".join(",".join(f"{weight:.4f}" for weight in row) for row in rows)
+    if candidate.attention is None:
+        return ""
+    looks = word_attention(candidate.attention, candidate.words, translation.src_words)
+    return " ".join(",".join(f"{weight:.4f}" for weight in row) for row in looks.tolist())
 
 
 def _membership(words: list[int], num_words: int) -> Tensor:

@@ -50,7 +50,7 @@ class PartMaker:
         masks = [mask(text, self.decoding.protect) for text in texts]
         encoded = self.subword.encode_batch([masked.text for masked in masks])
         for line, request in enumerate(requests):
-            if not texts[line].strip():
+            if not masks[line].text.strip():
                 continue
             ids, masked = encoded[line], masks[line]
             # No part would know which of the terms are its own.
@@ -61,6 +61,10 @@ class PartMaker:
                 masked = mask(text, self.decoding.protect)
                 ids = self.subword.encode(masked.text)
                 yield self._part(line, request, masked, ids, is_first=number == 0)
+
+    def untranslated(self, request: Request) -> str:
+        """What a line without parts becomes: nothing, or the tags that are all it has."""
+        return normalise(request.text, self.cleaning).strip() if self.decoding.protect else ""
 
     def _num_tokens(self, text: str) -> int:
         return len(self.subword.encode(mask(text, self.decoding.protect).text))

@@ -1,9 +1,9 @@
 """Parts of a line that pass through untouched: tags, addresses, placeholders, numbers.
 
-Before translating, a word that no corpus has stands in for each of them, and must appear in the
-translation (`constraints`); after it, what it stands for takes its place again, with a space beside
-it only where the source had one. Numbers that stand alone stay as they are: a model knows them, and
-they must appear.
+Tags are taken out (`tags`). Of addresses and placeholders each has a number in its place that the
+line does not hold otherwise, for numbers are what models copy best; it must appear in the
+translation (`constraints`), and what it stands for takes its place again, with a space beside it
+only where the source had one. Numbers that stand alone stay as they are, and must appear.
 """
 
 import re
@@ -11,11 +11,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from nmt.config.decoding import Protected
+from nmt.decoding.tags import Links, Tag, put_back, take_out
 
 _PATTERNS: dict[Protected, str] = {
     "urls": r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]'’”]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
-    "tags": r"</?[A-Za-z][^<>]*>|<!--.*?-->|&(?:#?\w+);",
-    "placeholders": r"\$?\{\{?[^{}\s]*\}?\}|%\(\w+\)[a-z]|%(?:\d+\$)?[sdif@](?!\w)|__\w+__",
+    "placeholders": r"&#?\w+;|\$?\{\{?[^{}\s]*\}?\}|%\(\w+\)[a-z]|%(?:\d+\$)?[sdif@](?!\w)|__\w+__",
     "numbers": r"(?<!\S)[+-]?\d+(?:[.,:/]\d+)*(?!\w)",
 }
 
@@ -37,10 +37,22 @@ class Masked:
 
     text: str
     spans: tuple[Span, ...] = ()
+    tags: tuple[Tag, ...] = ()
 
-    def restored(self, translation: str) -> tuple[str, int]:
-        """A translation with the parts in the places of their masks, and how many have none."""
+    @property
+    def num_parts(self) -> int:
+        """All that should pass through untouched."""
+        return len(self.spans) + len(self.tags)
+
+    def restored(self, translation: str, links: Links = ()) -> tuple[str, int]:
+        """A translation with all parts in their places, and how many have none.
+
+        Args:
+            translation: of `text`.
+            links: between words of the two, for the tags.
+        """
         num_lost = 0
+        translation = put_back(translation, self.tags, links)
         for span in self.spans:
             pattern = re.compile(rf"(?<!\w){re.escape(span.mask)}(?!\w)")
             if not pattern.search(translation):
@@ -59,7 +71,12 @@ def mask(line: str, kinds: Collection[Protected]) -> Masked:
     """Put a word in the place of each part of these kinds."""
     if not kinds:
         return Masked(line)
+    tags: tuple[Tag, ...] = ()
+    if "tags" in kinds:
+        line, tags = take_out(line)
     patterns = [f"(?P<{kind}>{pattern})" for kind, pattern in _PATTERNS.items() if kind in kinds]
+    if not patterns:
+        return Masked(line, tags=tags)
     text, spans, end = "", [], 0
     names = (name for name in map(_name, range(len(line) + 1)) if name not in line)
     for match in re.finditer("|".join(patterns), line):
@@ -74,11 +91,11 @@ def mask(line: str, kinds: Collection[Protected]) -> Masked:
             text += f"{'' if is_loose[0] else ' '}{word}{'' if is_loose[1] else ' '}"
         end = match.end()
         spans.append(Span(part, word, is_loose))
-    return Masked(text + line[end:], tuple(spans))
+    return Masked(text + line[end:], tuple(spans), tags)
 
 
 def _name(number: int) -> str:
-    return f"X{number + 1}"
+    return str(23 + number)
 
 
 def _cut(pattern: re.Pattern[str], text: str) -> tuple[str, str, str]:

@@ -19,6 +19,7 @@ import torch
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.corpus.text import normalise
+from nmt.decoding.alignments import links
 from nmt.decoding.beam_search import SENTENCES, padded_length, search
 from nmt.decoding.chrf import pairwise_chrf
 from nmt.decoding.ensemble import Ensemble
@@ -134,13 +135,18 @@ class Translator:
                     num_left[parts[index].line] -= 1
                     num_done += num_left[parts[index].line] == 0
                 progress(num_done)
-            for indices in of_lines:
-                yield join([found[n] for n in indices]) if indices else _BLANK
+            for request, indices in zip(window, of_lines, strict=True):
+                if indices:
+                    yield join([found[n] for n in indices])
+                else:
+                    blank = replace(nothing(), text=self.parts.untranslated(request))
+                    yield Translation([], [blank], [])
 
     def _search(
         self, parts: Sequence[Part], num_best: int, with_attention: bool
     ) -> Iterator[Translation]:
         is_mbr = self.decoding.method == "mbr"
+        with_attention = with_attention or any(part.masked.tags for part in parts)
         found = search(
             self.model,
             [part.source for part in parts],
@@ -158,14 +164,18 @@ class Translator:
                 self.subword.pieces(part.source),
                 candidates or [nothing(-math.inf)],
                 self.parts.spelling.words(part.source),
-                num_protected=len(part.masked.spans),
+                num_protected=part.masked.num_parts,
             )
 
     def _candidate(self, part: Part, hypothesis: Hypothesis) -> Candidate:
         # The bytes of any character can be said, a line feed too: mended like a line of training
         # text, and whatever the cleaning rules are, one line stays one line.
         text = normalise(self.subword.decode(hypothesis.tokens), self.cleaning)
-        text, num_lost = part.masked.restored(_LINE_ENDS.sub(" ", text))
+        words = self.parts.spelling.words(hypothesis.tokens)
+        found = []
+        if part.masked.tags and hypothesis.attention is not None:
+            found = links(hypothesis.attention, words, self.parts.spelling.words(part.source))
+        text, num_lost = part.masked.restored(_LINE_ENDS.sub(" ", text), found)
         control = part.control
         asked = control.terms[: part.num_terms] if control else ()
         return Candidate(
@@ -175,7 +185,7 @@ class Translator:
             hypothesis.token_log_probs,
             hypothesis.is_finished,
             hypothesis.attention,
-            self.parts.spelling.words(hypothesis.tokens),
+            words,
             len(set(asked) & set(control.unsaid(hypothesis.tokens))) if control else 0,
             num_lost,
         )
@@ -246,6 +256,3 @@ def _request(line: str | Request, number: int) -> Request:
 
 def _num_chars(request: Request) -> int:
     return len(request.text)
-
-
-_BLANK = Translation([], [nothing()], [])

@@ -11,11 +11,10 @@ EVERY: tuple[Protected, ...] = ("urls", "tags", "numbers", "placeholders")
 @pytest.mark.parametrize(
     ("line", "masked", "parts"),
     [
-        ("see https://a.org/b?c=1.", "see X1 .", ["https://a.org/b?c=1"]),
-        ("write to me@a-b.org", "write to X1", ["me@a-b.org"]),
-        ("a <b>red</b> dog", "a X1 red X2 dog", ["<b>", "</b>"]),
-        ("hello {name}, %s or %(n)d", "hello X1 , X2 or X3", ["{name}", "%s", "%(n)d"]),
-        ("X1 and <i>", "X1 and X2", ["<i>"]),
+        ("see https://a.org/b?c=1.", "see 23 .", ["https://a.org/b?c=1"]),
+        ("write to me@a-b.org", "write to 23", ["me@a-b.org"]),
+        ("hello {name}, %s or %(n)d", "hello 23 , 24 or 25", ["{name}", "%s", "%(n)d"]),
+        ("23 &amp; 4", "23 24 4", ["23", "&amp;", "4"]),
         ("1,000 people, 5th of 3.", "1,000 people, 5th of 3.", ["1,000", "3"]),
         ("a < b and 100 % sure", "a < b and 100 % sure", ["100"]),
     ],
@@ -27,21 +26,22 @@ def test_each_part_has_a_word_in_its_place(line: str, masked: str, parts: list[s
 
 
 def test_only_the_kinds_that_are_asked_for_are_masked() -> None:
-    assert mask("<b> 5 {x}", ["tags"]).text == "X1 5 {x}"
+    assert mask("<b> 5 {x}", ["tags"]).text == "5 {x}"
+    assert mask("<b> 5 {x}", ["urls"]).text == "<b> 5 {x}"
     assert mask("<b> 5 {x}", []).text == "<b> 5 {x}"
 
 
 def test_what_was_masked_comes_back_with_the_spaces_it_had() -> None:
-    found = mask("a <b>red</b> dog!", EVERY)
-    assert found.restored("ein X1 roter X2 Hund!") == ("ein <b>roter</b> Hund!", 0)
+    found = mask("hello {name}!", EVERY)
+    assert found.restored("hallo 23 !") == ("hallo {name}!", 0)
 
 
 def test_what_is_lost_is_counted_and_what_is_said_twice_is_there_once() -> None:
-    found = mask("<p> 7 {x}", EVERY)
-    assert found.restored("X1 sieben X1") == ("<p> sieben", 2)
+    found = mask("%s 7 {x}", EVERY)
+    assert found.restored("23 sieben 23") == ("%s sieben", 2)
 
 
-@given(line=st.text(alphabet="a1 <b>/{}%s.:ö"))
+@given(line=st.text(alphabet="a1 {}%s.:ö"))
 def test_a_line_that_is_copied_comes_back_but_for_spaces(line: str) -> None:
     found = mask(line, EVERY)
     text, num_lost = found.restored(found.text)
