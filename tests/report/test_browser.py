@@ -13,9 +13,8 @@ from nmt.report.runs import read_runs
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no browser: chromium and chromedriver are not installed"
-)
+if not (BROWSER and DRIVER):
+    pytest.skip("no browser: install chromium and chromedriver", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
