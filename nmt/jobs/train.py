@@ -29,6 +29,7 @@ from nmt.console import Console
 from nmt.corpus.prepare import check_prepared, read_dev
 from nmt.errors import NmtError, TrainingError
 from nmt.jobs.mailbox import POLL_S, Losses, Post, open_mailbox, reason_of
+from nmt.jobs.notices import Notices
 from nmt.jobs.recovery import Trainer, callbacks
 from nmt.jobs.session import connect
 from nmt.jobs.watchdog import Watchdog
@@ -41,8 +42,6 @@ from nmt.training.world import World
 
 RESIZE_S = 5.0
 """Seconds between two looks at whether there is room for more workers."""
-NOTICE_S = 120.0
-"""Seconds from a notice until a host is taken away, where nobody says when; Ray waits so long."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def _worker(config: dict[str, Any]) -> None:
         last=Beat(last[0], last[1], world.size) if last is not None else None,
         begin=watchdog.begin,
         pause=watchdog.pause,
-        deadline=_Notices(post).deadline,
+        deadline=Notices(post).deadline,
     )
     try:
         corpus = _open_corpus(experiment, Path(config["prepared"]))
@@ -188,26 +187,6 @@ def _worker(config: dict[str, Any]) -> None:
 def _patience_s(hang_timeout_s: float) -> float:
     """Seconds that workers wait for each other: those that hang shall say so first."""
     return hang_timeout_s + 60
-
-
-class _Notices:
-    """Asks Ray whether hosts of this run are about to be taken away."""
-
-    def __init__(self, post: Post) -> None:
-        self._post = post
-        self._known: tuple[object, float] | None = None
-
-    def deadline(self) -> float | None:
-        """When, in seconds since 1970; None: nobody said so. All workers must ask at once."""
-        info = ray.train.get_preemption_info()
-        if info is None:
-            return None
-        if self._known is None or self._known[0] != info:
-            given = info.deadline_ms / 1000 if info.deadline_ms else time.time() + NOTICE_S
-            self._known = info, given
-            ranks = ", ".join(map(str, info.preempted_ranks))
-            self._post.notice(f"the host of workers {ranks} was taken away", given)
-        return self._known[1]
 
 
 def _open_corpus(experiment: Experiment, prepared: Path) -> Corpus:
@@ -294,7 +273,7 @@ def _listen(
                         console.progress("training", content, total, "updates")
                 case "lost":
                     is_training = False
-                    console.say(f"lost: {content}; going on from the last checkpoint")
+                    console.say(f"workers are lost: {content}")
                 case "error":
                     console.clear()
                     raise TrainingError(content)

@@ -44,10 +44,6 @@ class World:
         if self.size > 1:
             dist.broadcast(tensor, src=0)
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is up at any worker; all workers must ask."""
-        return self.sum([float(flag)])[0] > 0
-
     def sum(self, values: list[float]) -> list[float]:
         """The sums of numbers over all workers; all workers must ask."""
         if self.size == 1:

@@ -11,8 +11,6 @@ def test_one_worker_agrees_with_itself() -> None:
     world = World()
     assert world.is_first
     assert world.sum([1.0, 2.0]) == [1.0, 2.0]
-    assert world.any(True)
-    assert not world.any(False)
     assert world.gather("mine") == ["mine"]
 
 
@@ -28,10 +26,6 @@ def test_one_worker_is_the_first(views: list[dict[str, Any]]) -> None:
 
 def test_all_workers_have_the_same_sums(views: list[dict[str, Any]]) -> None:
     assert [view["sum"] for view in views] == [[3.0, 3.0]] * 3
-
-
-def test_one_flag_is_enough(views: list[dict[str, Any]]) -> None:
-    assert [view["any"] for view in views] == [[True, False]] * 3
 
 
 def test_all_workers_see_what_each_has(views: list[dict[str, Any]]) -> None:

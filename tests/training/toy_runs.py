@@ -254,7 +254,6 @@ def _views(file: Path, world: World) -> dict[str, Any]:
     return {
         "is_first": world.is_first,
         "sum": world.sum([1.0, float(world.rank)]),
-        "any": [world.any(world.rank == 1), world.any(False)],
         "gather": world.gather(["ä" * world.rank, None, {"rank": world.rank}]),
         "validation": asdict(validate_untrained(file, world)),
     }
