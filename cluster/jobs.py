@@ -24,6 +24,7 @@ from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, parse
 from nmt.errors import ConfigError, NmtError
+from nmt.storage import below, is_address, shown
 from nmt.training.manifest import REVISION, SUBMITTED, code_sha256, revision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +60,7 @@ def absolute(experiment: Experiment, cluster: Cluster) -> tuple[Experiment, Clus
     """The same settings, with relative paths taken from the folder that we are in."""
     root, prepared = os.path.abspath(experiment.corpus.root), os.path.abspath(experiment.prepared)
     corpus = experiment.corpus.model_copy(update={"root": root, "prepared": prepared})
-    storage = os.path.abspath(cluster.storage)
+    storage = cluster.storage if is_address(cluster.storage) else os.path.abspath(cluster.storage)
     return (
         experiment.model_copy(update={"corpus": corpus}),
         cluster.model_copy(update={"storage": storage}),
@@ -72,7 +73,7 @@ def plan(verb: str, experiment: Experiment, cluster: Cluster, options: list[str]
     Raises:
         ConfigError: options that a job cannot have.
     """
-    name, run = experiment.name, str(Path(cluster.storage, experiment.name))
+    name, run = experiment.name, run_of(experiment.name, cluster)
     env = {STOP_VARIABLE: str(STOP_S), **cluster.env}
     nmt = ("python", "-m", "nmt", verb)
     if verb in ("prepare", "train"):
@@ -85,10 +86,22 @@ def plan(verb: str, experiment: Experiment, cluster: Cluster, options: list[str]
             "a job has no standard input and output: name two files that every host sees, "
             "-i FILE and -o FILE"
         )
+    if is_address(run) and "--output" not in options:
+        raise ConfigError.saying(
+            "a job that scores a run in an object store writes to a folder that every host sees: "
+            "name it, -o FOLDER"
+        )
     target = _value(options, "--output", default=f"{run}/evaluation")
     # These two have no workers: Ray runs the command where one worker's cores and GPU are free.
     resources = (cluster.cpus_per_worker, cluster.gpus_per_worker)
     return Job(verb, name, target, (*nmt, run, *options), env, *resources, tuple(options))
+
+
+def run_of(name: str, cluster: Cluster) -> str:
+    """The folder of a run, or its address in an object store."""
+    if is_address(cluster.storage):
+        return below(cluster.storage, name)
+    return str(Path(cluster.storage, name))
 
 
 def _value(options: list[str], name: str, default: str = "-") -> str:
@@ -108,7 +121,9 @@ def check(job: Job, experiment: Experiment, cluster: Cluster, say: Say) -> None:
             say(f"not checked: {path} is not on this machine; the job looks for it on the cluster")
         return Path(path).exists()
 
-    run = Path(cluster.storage, job.name)
+    run = Path(run_of(job.name, cluster))
+    if is_address(cluster.storage) and job.verb != "prepare":
+        say(f"not checked: {shown(cluster.storage)}; the job looks for its run there")
     match job.verb:
         case "prepare":
             if is_here(experiment.corpus.root):
@@ -123,7 +138,7 @@ def check(job: Job, experiment: Experiment, cluster: Cluster, say: Say) -> None:
                 check_run(experiment, run)
             if is_here(experiment.prepared):
                 check_prepared(experiment)
-        case _:
+        case _ if not is_address(cluster.storage):
             is_here(str(run))
 
 
@@ -145,7 +160,9 @@ def submit(client: Any, job: Job, experiment: Experiment, cluster: Cluster, say:
             num_files, size = pack(Path(folder), experiment, cluster)
             say(f"sending {num_files} files, {size / 1000:.0f} kB of code and settings")
             corpus = experiment.corpus
-            say(f"every host must see {cluster.storage}, {corpus.prepared} and {corpus.root}")
+            storage = cluster.storage
+            storage = shown(storage) if is_address(storage) else storage
+            say(f"every host must see {storage}, {corpus.prepared} and {corpus.root}")
             try:
                 client.submit_job(
                     entrypoint=shlex.join(job.command),

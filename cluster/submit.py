@@ -29,6 +29,7 @@ from nmt.cli import main as cli
 from nmt.cli import verbs
 from nmt.config.files import load_cluster, load_experiment, split_overrides
 from nmt.errors import ConfigError, NmtError
+from nmt.storage import is_address
 
 VERBS = ("train", "prepare", "evaluate", "translate")
 
@@ -78,7 +79,7 @@ def _tell(client: Any, address: str, job: Job, job_id: str, follow: bool) -> Non
     _say(f"dashboard {address}; to type next:")
     for words in (f"logs {job_id} --follow", f"status {job.name}", f"stop {job_id}"):
         _say(f"  {verbs.program()} {words}{at}")
-    if job.verb == "train":
+    if job.verb == "train" and not is_address(job.target):
         _say(f"  tensorboard --logdir {job.target}/tensorboard")
     if follow:
         _follow(client, address, job_id)

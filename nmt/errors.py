@@ -35,3 +35,7 @@ class BundleError(NmtError):
 
 class TrainingError(NmtError):
     """A run that cannot start or go on."""
+
+
+class StorageError(NmtError):
+    """An object store that does not answer, or refuses."""

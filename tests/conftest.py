@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,27 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no test data in {folder}; set NMT_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """An S3-compatible server on loopback: what stands behind the question mark of its addresses.
+
+    It has one bucket, called bucket; credentials are in the environment.
+    """
+    from moto.server import ThreadedMotoServer
+
+    # Fixed before pyarrow's first look: it asks Amazon's machines for a role where it finds none.
+    secrets = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
+    os.environ.update({**secrets, "AWS_EC2_METADATA_DISABLED": "true"})
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    make = urllib.request.Request(f"http://{host}:{port}/bucket", method="PUT")
+    urllib.request.urlopen(make).close()
+    yield f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    server.stop()
 
 
 @pytest.fixture

@@ -534,7 +534,7 @@ def test_a_contradiction_in_a_file_is_told() -> None:
         ),
         (
             ["corpus.root=s3://bucket/raw"],
-            "corpus.root is s3://bucket/raw, but object stores are not supported yet: name a "
+            "corpus.root is s3://bucket/raw, but only runs are kept in object stores: name a "
             "folder that every host sees",
         ),
         (

@@ -20,6 +20,7 @@ FLOORS = {
     "config": 1,
     "console": 1,
     "corpus": 2,
+    "storage": 2,
     "batching": 3,
     "model": 3,
     "checkpoint": 4,
@@ -37,7 +38,7 @@ DOORS = {
     "yaml": ("nmt/config/",),
     "pydantic": ("nmt/config/",),
     "tokenizers": ("nmt/corpus/subword.py",),
-    "pyarrow": ("nmt/corpus/shards.py",),
+    "pyarrow": ("nmt/corpus/shards.py", "nmt/storage.py"),
     "zstandard": ("nmt/corpus/files.py",),
     "sacrebleu": ("nmt/evaluation/",),
     "safetensors": ("nmt/checkpoint/",),
@@ -46,7 +47,14 @@ DOORS = {
     "tqdm": ("nmt/console.py",),
     "jinja2": ("nmt/report/",),
 }
-NO_TORCH = ("nmt/errors.py", "nmt/config/", "nmt/console.py", "nmt/corpus/", "tools/")
+NO_TORCH = (
+    "nmt/errors.py",
+    "nmt/config/",
+    "nmt/console.py",
+    "nmt/corpus/",
+    "nmt/storage.py",
+    "tools/",
+)
 FORBIDDEN_IMPORTS = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 FORBIDDEN_CALLS = (
     "eval",

@@ -185,8 +185,8 @@ EXPERIMENTS = [
     ),
     Wrong(
         "train tiny.yaml corpus.prepared=s3://bucket/tiny",
-        "tiny.yaml and command line: corpus.prepared is s3://bucket/tiny, but object stores are "
-        "not supported yet: name a folder that every host sees",
+        "tiny.yaml and command line: corpus.prepared is s3://bucket/tiny, but only runs are kept "
+        "in object stores: name a folder that every host sees",
     ),
     Wrong(
         "train tiny.yaml name=../tiny",
@@ -209,9 +209,41 @@ CLUSTERS = [
         {"wrong.yaml": b"worker: 2\n"},
     ),
     Wrong(
-        "train tiny.yaml cluster.storage=s3://bucket/runs",
-        "command line: cluster.storage is s3://bucket/runs, but object stores are not supported "
-        "yet: name a folder that every host sees",
+        "train tiny.yaml cluster.storage=gs://bucket/runs",
+        "command line: cluster.storage is gs://bucket/runs, but it must be a folder, or "
+        "s3://BUCKET/FOLDER: a store that speaks S3",
+    ),
+    Wrong(
+        "train tiny.yaml cluster.storage=s3:///runs",
+        "command line: cluster.storage is s3:///runs, but it names no bucket: s3://BUCKET/FOLDER",
+    ),
+    Wrong(
+        "train tiny.yaml cluster.storage=s3://AKIA:s3cr3t@bucket/runs",
+        "command line: cluster.storage is s3://***@bucket/runs, but addresses are printed and "
+        "logged: leave the secret out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where "
+        "it runs",
+    ),
+    Wrong(
+        "train tiny.yaml cluster.storage=s3://bucket/runs?endpoint=host:9000 cluster.scratch=new",
+        "s3://bucket/runs/tiny: Unexpected query parameter in S3 URI: 'endpoint'",
+    ),
+    Wrong(
+        "train tiny.yaml cluster.storage=s3://bucket/runs cluster.scratch=tiny.yaml",
+        "cluster.scratch is tiny.yaml/s3/bucket/runs/tiny, but it cannot be written to: name "
+        "another folder",
+    ),
+    Wrong(
+        "train tiny.yaml cluster.validation=tasks",
+        "command line: cluster.validation is 'tasks', but it must be 'shared' or 'task'",
+    ),
+    Wrong(
+        "train tiny.yaml cluster.validations_behind=0",
+        "command line: cluster.validations_behind is 0, but it must be 1 or more",
+    ),
+    Wrong(
+        "translate gs://bucket/runs/tiny",
+        "the store is gs://bucket/runs/tiny, but it must be a folder, or s3://BUCKET/FOLDER: a "
+        "store that speaks S3",
     ),
     Wrong(
         "train tiny.yaml cluster.workers.min=3",

@@ -4,37 +4,69 @@ Training waits for the copy, and for the write before it where that has not ende
 in a write is told at the next question, so that all workers can act on it after the same update.
 """
 
+import logging
 import threading
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nmt.checkpoint.bundle import TrainingState
+from nmt.checkpoint.remote import Remote
 from nmt.checkpoint.run import keep
 from nmt.checkpoint.writing import place_of, save
 from nmt.config.experiment import Experiment
-from nmt.errors import NmtError
+from nmt.errors import NmtError, StorageError
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = (2.0, 8.0)
+"""Seconds before each further try to bring a checkpoint to a store that does not take it."""
 
 
 class Writer:
     """Writes the checkpoints of a run, one after the other; the first worker has one."""
 
-    def __init__(self, run_dir: Path, experiment: Experiment, tokenizer_json: str) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        experiment: Experiment,
+        tokenizer_json: str,
+        remote: Remote | None = None,
+    ) -> None:
+        """Args: remote: where checkpoints go from the folder of the run; None: they stay there."""
         self._run_dir = run_dir
         self._experiment = experiment
         self._tokenizer_json = tokenizer_json
+        self._remote = remote
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self.failures = 0
         """Checkpoints in a row that could not be written."""
 
-    def write(self, state: TrainingState, bleu: float | None = None, signature: str = "") -> None:
-        """Begin to write a checkpoint and to drop old ones; the state may change from now on."""
+    def write(
+        self,
+        state: TrainingState,
+        bleu: float | None = None,
+        signature: str = "",
+        awaited: Collection[int] = (),
+        then: Callable[[Path], None] = lambda folder: None,
+    ) -> None:
+        """Begin to write a checkpoint and to drop old ones; the state may change from now on.
+
+        Args:
+            awaited: updates whose checkpoints are kept because their score is to come.
+            then: told the checkpoint once it is whole, in the thread.
+        """
         self.wait()
-        arguments = (*_copy(state), bleu, signature)
         # No daemon: an interpreter that ends waits for what it has begun to write.
-        self._thread = threading.Thread(target=self._write, args=arguments, name="checkpoint")
+        self._thread = threading.Thread(
+            target=self._write,
+            args=(*_copy(state), bleu, signature, tuple(awaited), then),
+            name="checkpoint",
+        )
         self._thread.start()
 
     def wait(self) -> None:
@@ -62,12 +94,23 @@ class Writer:
             raise error
         return str(error)
 
+    def close(self) -> None:
+        """The end: what was begun is written, and what stands beside checkpoints goes up too."""
+        self.wait()
+        if self._remote is not None:
+            try:
+                self._remote.mirror()
+            except (StorageError, OSError) as error:
+                log.warning("the end of the logs is not in the store: %s", error)
+
     def _write(
         self,
         state: TrainingState,
         copied: torch.Event | None,
         bleu: float | None,
         signature: str,
+        awaited: Collection[int],
+        then: Callable[[Path], None],
     ) -> None:
         try:
             if copied is not None:
@@ -75,10 +118,27 @@ class Writer:
             written = save(
                 self._run_dir, self._experiment, self._tokenizer_json, state, bleu, signature
             )
-            keep(self._run_dir, self._experiment.training.keep_last, good=written)
+            keep(self._run_dir, self._experiment.training.keep_last, written, awaited)
+            if self._remote is not None:
+                self._upload(self._remote, written, awaited)
             self.failures = 0
+            then(written)
         except Exception as error:
             self.fail(error)
+
+    def _upload(self, remote: Remote, folder: Path, awaited: Collection[int]) -> None:
+        for pause_s in (*PATIENCE_S, None):
+            try:
+                # First what a resume from this checkpoint reads beside it, scores among it.
+                remote.mirror()
+                remote.push(folder)
+                remote.prune(self._experiment.training.keep_last, folder.name, awaited)
+                break
+            except StorageError as error:
+                if pause_s is None:
+                    raise
+                log.warning("%s; trying again in %.0f s", error, pause_s)
+                time.sleep(pause_s)
 
 
 def _copy(state: TrainingState) -> tuple[TrainingState, torch.Event | None]:

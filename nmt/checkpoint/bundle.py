@@ -7,15 +7,17 @@
         weights.safetensors    what translates: the moving average, where there is one
         training/              what going on needs: state.json, optimizer.safetensors, and the raw
                                weights.safetensors where those above are an average
+        score.json             dev BLEU, where it was not yet known when the bundle was written
 
 Nothing is pickled: tensors, JSON, YAML.
 """
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,11 @@ from torch import Tensor
 
 from nmt.errors import BundleError
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
 INFO = "bundle.json"
+SCORE = "score.json"
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = "weights.safetensors"
@@ -86,15 +91,31 @@ def read_info(folder: Path) -> BundleInfo:
     """
     file = folder / INFO
     try:
-        tree = json.loads(file.read_bytes())
+        data = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
             f"{file} is missing: this is no whole checkpoint; {rescue(folder)}"
         ) from None
     except OSError as error:
         raise BundleError(f"{file} cannot be read: {error.strerror}; {rescue(folder)}") from None
+    score = folder / SCORE
+    late = score.read_bytes() if score.exists() else None
+    return parse_info(data, late, str(file), rescue(folder))
+
+
+def parse_info(data: bytes, score: bytes | None, file: str, mend: str) -> BundleInfo:
+    """What bundle.json says, with the score that came later, if one did.
+
+    Args:
+        file: what bundle.json is called; mend: what to do where it is damaged.
+
+    Raises:
+        BundleError: it is damaged, or of another format.
+    """
+    try:
+        tree = json.loads(data)
     except (ValueError, RecursionError):
-        raise BundleError(f"{file} is damaged: it is not JSON; {rescue(folder)}") from None
+        raise BundleError(f"{file} is damaged: it is not JSON; {mend}") from None
     found = tree.get("format") if isinstance(tree, dict) else None
     if isinstance(found, int) and found != FORMAT:
         writer, ours = tree.get("nmt_version"), version()
@@ -102,8 +123,9 @@ def read_info(folder: Path) -> BundleInfo:
             f"{file} has format {found}, but nmt {ours} reads format {FORMAT}; "
             f"use nmt {writer}, which wrote it"
         )
-    if found is None or tree.pop("sha256", None) != own_digest(tree):
-        raise BundleError(f"{file} is damaged: it is not what was written; {rescue(folder)}")
+    digest = tree.pop("sha256", None) if found is not None else None
+    if digest is None or digest != own_digest(tree):
+        raise BundleError(f"{file} is damaged: it is not what was written; {mend}")
     del tree["format"]
     try:
         files = {name: FileInfo(**of_file) for name, of_file in tree.pop("files").items()}
@@ -114,6 +136,24 @@ def read_info(folder: Path) -> BundleInfo:
         raise BundleError(
             f"{file} is none of ours: it lists {some(sorted(files.keys() - _ALL_FILES))}"
         )
+    return info if score is None else _with_score(info, digest, score, file)
+
+
+def score_text(info_text: str, bleu: float, signature: str) -> str:
+    """What score.json says of the bundle whose bundle.json has that text."""
+    tree = {"of": json.loads(info_text)["sha256"], "bleu": bleu, "bleu_signature": signature}
+    return json.dumps(tree | {"sha256": own_digest(tree)}, indent=1) + "\n"
+
+
+def _with_score(info: BundleInfo, digest: str, score: bytes, file: str) -> BundleInfo:
+    try:
+        tree = json.loads(score)
+        if tree.pop("sha256") == own_digest(tree) and tree["of"] == digest:
+            return replace(info, bleu=tree["bleu"], bleu_signature=tree["bleu_signature"])
+        problem = "it is of another bundle, or damaged"
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        problem = "it is damaged"
+    log.warning("a score is not used: %s beside %s: %s", SCORE, file, problem)
     return info
 
 
@@ -175,6 +215,11 @@ def describe(file: Path) -> FileInfo:
     """Size and digest of a file."""
     with file.open("rb") as stream:
         return FileInfo(file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def name_of(update: int) -> str:
+    """The folder of a checkpoint after that many updates."""
+    return f"update-{update:08d}"
 
 
 def bundles_in(parent: Path) -> list[Path]:

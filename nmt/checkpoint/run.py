@@ -3,13 +3,16 @@
 import logging
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from nmt.checkpoint.bundle import INFO, bundles_in, read_info, verify
+from nmt.checkpoint.bundle import INFO, BundleInfo, bundles_in, name_of, read_info, verify
 from nmt.errors import BundleError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def bundles(run_dir: Path) -> list[Path]:
@@ -41,25 +44,34 @@ def best(run_dir: Path) -> Path | None:
 
     Of its files only bundle.json is checked; where that is damaged, the score is not known.
     """
-    found, highest = None, float("-inf")
+    infos = {}
     for folder in bundles(run_dir):
         try:
-            bleu = read_info(folder).bleu
+            infos[folder] = read_info(folder)
         except BundleError as error:
             log.warning("passing over a checkpoint: %s", error)
-            continue
-        if bleu is not None and bleu > highest:
-            found, highest = folder, bleu
+    return best_of(infos)
+
+
+def best_of(infos: Mapping[T, BundleInfo]) -> T | None:
+    """The one with the highest dev BLEU, of equal ones the first; None: no score is known."""
+    found, highest = None, float("-inf")
+    for folder, info in infos.items():
+        if info.bleu is not None and info.bleu > highest:
+            found, highest = folder, info.bleu
     return found
 
 
-def keep(run_dir: Path, keep_last: int, good: Path | None = None) -> list[Path]:
+def keep(
+    run_dir: Path, keep_last: int, good: Path | None = None, awaited: Collection[int] = ()
+) -> list[Path]:
     """Delete all checkpoints but the newest `keep_last`, the best and the newest good one.
 
     Leftovers of interrupted writes go too. Returns the checkpoints that were deleted.
 
     Args:
         good: known to be good, such as one that was just written; None: all are looked at.
+        awaited: updates whose checkpoints are kept too, because their score is to come.
     """
     sweep(run_dir / "checkpoints")
     assert keep_last >= 1
@@ -67,6 +79,7 @@ def keep(run_dir: Path, keep_last: int, good: Path | None = None) -> list[Path]:
     if not old:
         return []
     spared = {best(run_dir), good or newest_good(run_dir)}
+    spared |= {run_dir / "checkpoints" / name_of(update) for update in awaited}
     deleted = [folder for folder in old if folder not in spared]
     for folder in deleted:
         shutil.rmtree(set_aside(folder), ignore_errors=True)

@@ -24,6 +24,7 @@ from nmt.checkpoint.bundle import (
     INFO,
     OPTIMIZER,
     RAW_WEIGHTS,
+    SCORE,
     STATE,
     TOKENIZER,
     WEIGHTS,
@@ -31,7 +32,9 @@ from nmt.checkpoint.bundle import (
     FileInfo,
     TrainingState,
     describe,
+    name_of,
     own_digest,
+    score_text,
     version,
 )
 from nmt.checkpoint.run import set_aside, sweep
@@ -57,7 +60,7 @@ def save(
     Raises:
         BundleError: the disk is full or cannot be written; what stood there before still does.
     """
-    folder = run_dir / "checkpoints" / f"update-{state.update:08d}"
+    folder = run_dir / "checkpoints" / name_of(state.update)
     sweep(folder.parent)
     info = BundleInfo(state.update, bleu, bleu_signature, (), version(), {})
     return write(folder, experiment, tokenizer_json, _translating(state), info, state)
@@ -115,6 +118,22 @@ def _translating(state: TrainingState) -> dict[str, Tensor]:
     weights = state.weights | state.average
     _, tied = _untie(state.weights)
     return weights | {name: weights[stored] for name, stored in tied.items()}
+
+
+def write_score(folder: Path, bleu: float, signature: str) -> None:
+    """Put a score beside the checkpoint that it belongs to, instead of one that is there.
+
+    Raises:
+        BundleError: it cannot be written.
+    """
+    temp = folder / f".{SCORE}"
+    try:
+        temp.write_text(score_text((folder / INFO).read_text(), bleu, signature), encoding="utf-8")
+        _sync(temp)
+        temp.replace(folder / SCORE)
+    except OSError as error:
+        temp.unlink(missing_ok=True)
+        raise BundleError(f"{folder / SCORE} was not written: {error.strerror}") from None
 
 
 def place_of(tensor: Tensor) -> object:

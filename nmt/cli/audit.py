@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nmt.cli.models import run_folder
+
 if TYPE_CHECKING:
     from nmt.training.audit import Audit
 
@@ -27,7 +29,7 @@ def audit(run: str, prepared: str | None, as_json: bool) -> None:
     """
     from nmt.training.audit import audit as audited
 
-    found = audited(Path(run), Path(prepared) if prepared else None)
+    found = audited(run_folder(run), Path(prepared) if prepared else None)
     if as_json:
         click.echo(json.dumps(asdict(found) | {"is_proven": found.is_proven}, indent=1))
     else:

@@ -37,9 +37,10 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
             console.say(f"2/4 preparing it: cleaning, subwords, Arrow shards in {config.prepared}/")
             prepare_corpus(config, cluster, console)
             console.say(f"3/4 training an LSTM translation model with {cluster.workers} workers")
-            run = shown(train_model(config, cluster, console))
+            trained = train_model(config, cluster, console)
+            run = shown(trained)
         console.say("4/4 translating test sentences that have combinations never seen in training")
-        bundle = load_bundle(run)
+        bundle = load_bundle(trained)
         translator, folder = make_translator(bundle), results.folder_of(bundle.path)
         for test_set in find_test_sets(bundle, (), (), ()):
             hyps = translate_set(translator, test_set, console)

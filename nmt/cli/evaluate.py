@@ -120,7 +120,7 @@ def load_systems(runs: Sequence[str], baseline: str | None, output: str | None) 
     """All models, the baseline first, each with a name and a folder of its own."""
     from nmt.evaluation import results
 
-    bundles = [load_bundle(Path(run)) for run in ([baseline] if baseline else []) + list(runs)]
+    bundles = [load_bundle(run) for run in ([baseline] if baseline else []) + list(runs)]
     paths = [bundle.path.resolve() for bundle in bundles]
     bundles = [each for number, each in enumerate(bundles) if paths.index(paths[number]) == number]
     if baseline and len(bundles) == 1:

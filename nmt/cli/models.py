@@ -13,10 +13,38 @@ if TYPE_CHECKING:
     from nmt.model.precision import Precision
 
 
-def load_bundle(run: Path) -> "Bundle":
+def load_bundle(run: str | Path) -> "Bundle":
+    """The model of a run or of a checkpoint: a folder, or the address of an object store."""
     from nmt.checkpoint.loading import load
 
-    return load(run)
+    return load(bundle_folder(str(run)))
+
+
+def bundle_folder(run: str) -> Path:
+    """The folder of a run or a checkpoint; of one in an object store, the copy of a checkpoint."""
+    from nmt.storage import is_address
+
+    if not is_address(run):
+        return Path(run)
+    from nmt.checkpoint.remote import fetch
+    from nmt.config.cluster import Cluster
+
+    return fetch(run, Path(Cluster().scratch))
+
+
+def run_folder(run: str) -> Path:
+    """The folder of a run; of one in an object store, its copy here, brought up to date."""
+    from nmt.storage import Store, is_address
+
+    if not is_address(run):
+        return Path(run)
+    from nmt.checkpoint.remote import Remote, copy_of
+    from nmt.config.cluster import Cluster
+
+    remote = Remote(Store(run), copy_of(run, Path(Cluster().scratch)))
+    remote.newest_good()
+    remote.restore()
+    return copy_of(run, Path(Cluster().scratch))
 
 
 def about(bundle: "Bundle") -> str:
@@ -80,7 +108,7 @@ def load_others(bundle: "Bundle", runs: Iterable[str]) -> list["Bundle"]:
     Raises:
         ConfigError: one has another vocabulary.
     """
-    others = [load_bundle(Path(run)) for run in runs]
+    others = [load_bundle(run) for run in runs]
     for other in others:
         if other.subword.fingerprint != bundle.subword.fingerprint:
             rule = f"its vocabulary is not that of {bundle.path}: an ensemble has one tokenizer"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from nmt.cli.models import run_folder
 from nmt.cli.verbs import number
 from nmt.errors import ConfigError
 
@@ -31,7 +32,7 @@ def report(runs: tuple[str, ...], output: str, examples: int) -> None:
     from nmt.report.page import render
     from nmt.report.runs import read_runs
 
-    found = read_runs([Path(run) for run in runs])
+    found = read_runs([run_folder(run) for run in runs])
     with Console() as console:
         page = render(found, [choose(run, examples) for run in found])
         with open_output(output) as file:

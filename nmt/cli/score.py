@@ -45,7 +45,7 @@ def score(
     check_inputs([src, tgt])
     for given in (src, tgt):
         check_output(given, output)
-    bundle = load_bundle(Path(run))
+    bundle = load_bundle(run)
     translator = make_translator(bundle, **how)
     # The files are read twice: what is wrong at their ends shows before anything is scored.
     total = sum(1 for _ in read_pairs(Path(src), Path(tgt)))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nmt.cli.models import about
+from nmt.cli.models import about, bundle_folder
 from nmt.cli.settings import (
     chatter_of,
     check_folder,
@@ -57,7 +57,7 @@ def average(bundles: tuple[str, ...], output: str) -> None:
     """Write a model that is the mean of several checkpoints."""
     from nmt.checkpoint.average import average as mean_of
 
-    made = mean_of([Path(name) for name in bundles], Path(output))
+    made = mean_of([bundle_folder(name) for name in bundles], Path(output))
     click.echo(about(made), err=True)
 
 
@@ -72,7 +72,7 @@ def export(run: str, output: str, precision: "Precision | None") -> None:
     """
     from nmt.checkpoint.export import export as write
 
-    made = write(Path(run), Path(output), precision)
+    made = write(bundle_folder(run), Path(output), precision)
     click.echo(about(made), err=True)
 
 
@@ -99,12 +99,14 @@ def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Conso
         console.say(line)
 
 
-def train_model(experiment: "Experiment", cluster: "Cluster", console: "Console") -> Path:
-    from nmt.jobs.train import run_dir_of, train_on_ray
+def train_model(experiment: "Experiment", cluster: "Cluster", console: "Console") -> str | Path:
+    """Train; returns the run: its folder, or its address in an object store."""
+    from nmt.jobs.train import address_of, run_dir_of, train_on_ray
 
-    check_folder("cluster.storage", run_dir_of(experiment, cluster))
+    address, folder = address_of(experiment, cluster), run_dir_of(experiment, cluster)
+    check_folder("cluster.scratch" if address else "cluster.storage", folder)
     ended = train_on_ray(experiment, cluster, console)
     if ended.why == "interrupted":
         console.say(f"to go on after update {ended.update:,}: {again()}")
         raise KeyboardInterrupt
-    return run_dir_of(experiment, cluster)
+    return address or folder

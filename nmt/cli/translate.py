@@ -65,7 +65,7 @@ def translate(
     check_inputs([*([source] if source != "-" else []), *([terms] if terms else [])])
     check_output(source, output)
     glossary = Glossary.read(Path(terms)) if terms else Glossary({})
-    bundle = load_bundle(Path(run))
+    bundle = load_bundle(run)
     others = load_others(bundle, ensemble)
     translator = make_translator(bundle, others=others, **how)
     check_format(form, num_best, translator.decoding.protect)

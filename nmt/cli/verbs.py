@@ -198,7 +198,9 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else f"; known here: {', '.join(known)}"
 
 
-def shown(path: Path) -> Path:
-    """A path as a person would type it: relative where it lies below the current folder."""
+def shown(place: str | Path) -> str:
+    """A place as a person would type it: a path relative to here if below, an address in quotes."""
+    if isinstance(place, str):
+        return shlex.quote(place)
     here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    return str(place.relative_to(here) if place.is_relative_to(here) else place)

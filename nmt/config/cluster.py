@@ -1,6 +1,6 @@
 """The cluster file: where to train. A key is set on the command line as `cluster.key=value`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_serializer
 
@@ -10,7 +10,7 @@ from nmt.config.settings import (
     PositiveFloat,
     PositiveInt,
     Settings,
-    check_folder,
+    check_address,
 )
 from nmt.errors import ConfigError
 
@@ -63,7 +63,15 @@ class Cluster(Settings):
     cpus_per_worker: PositiveInt = 1
     """CPU cores, and so compute threads, of each worker."""
     storage: str = "runs"
-    """Folder that every host sees; a run is stored in <storage>/<name of the experiment>."""
+    """Folder that every host sees, or s3://BUCKET/FOLDER; a run is in <storage>/<its name>."""
+    scratch: str = "~/.cache/nmt"
+    """Folder of each host's own that holds copies of runs that are in an object store."""
+    validation: Literal["shared", "task"] = "shared"
+    """Who scores the dev set: the workers, while training waits; or a task on cores beside them."""
+    validation_cpus: PositiveInt = 1
+    """CPU cores of such a task."""
+    validations_behind: PositiveInt = 2
+    """Validations that training may be ahead of the scores of tasks; then it waits for them."""
     max_failures: NaturalInt = 3
     """Times that lost workers are replaced; hosts taken away after a notice do not count."""
     max_lost_updates: NaturalInt = 0
@@ -76,4 +84,4 @@ class Cluster(Settings):
     """Environment variables of the workers."""
 
     def check(self) -> None:
-        check_folder("cluster.storage", self.storage)
+        check_address("cluster.storage", self.storage)

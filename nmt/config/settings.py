@@ -47,5 +47,28 @@ class Settings(BaseModel):
 def check_folder(key: str, value: str) -> None:
     """Refuse the address of an object store, which would be taken for a folder called s3:."""
     if "://" in value:
-        rule = "object stores are not supported yet: name a folder that every host sees"
+        rule = "only runs are kept in object stores: name a folder that every host sees"
+        raise ConfigError(key, _without_secret(value), rule)
+
+
+def check_address(key: str, value: str) -> None:
+    """Refuse the address of an object store that cannot be, or that holds a secret."""
+    scheme, mark, rest = value.partition("://")
+    bucket = rest.partition("?")[0].partition("/")[0]
+    if "@" in bucket:
+        rule = (
+            "addresses are printed and logged: leave the secret out, and set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY where it runs"
+        )
+        raise ConfigError(key, _without_secret(value), rule)
+    if mark and scheme != "s3":
+        rule = "it must be a folder, or s3://BUCKET/FOLDER: a store that speaks S3"
         raise ConfigError(key, value, rule)
+    if mark and not bucket:
+        raise ConfigError(key, value, "it names no bucket: s3://BUCKET/FOLDER")
+
+
+def _without_secret(address: str) -> str:
+    scheme, mark, rest = address.partition("://")
+    head, at, tail = rest.rpartition("@")
+    return f"{scheme}{mark}***@{tail}" if at and head else address

@@ -22,6 +22,7 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from nmt.checkpoint.bundle import read_info
+from nmt.checkpoint.remote import Remote, copy_of
 from nmt.checkpoint.run import best, newest_good
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
@@ -32,7 +33,9 @@ from nmt.jobs.mailbox import POLL_S, Losses, Post, open_mailbox, reason_of
 from nmt.jobs.notices import Notices
 from nmt.jobs.recovery import Trainer, callbacks
 from nmt.jobs.session import connect
+from nmt.jobs.validate import ScoreTasks
 from nmt.jobs.watchdog import Watchdog
+from nmt.storage import Store, below, is_address
 from nmt.training.care import Care
 from nmt.training.loop import Corpus, Why, check_run, check_workers, train
 from nmt.training.manifest import SUBMITTED, Origin
@@ -58,8 +61,15 @@ class Ended:
 
 
 def run_dir_of(experiment: Experiment, cluster: Cluster) -> Path:
-    """The folder of a run: <storage>/<name>."""
+    """The folder of a run: <storage>/<name>; of one in an object store, its copy here."""
+    if address := address_of(experiment, cluster):
+        return copy_of(address, Path(cluster.scratch))
     return Path(cluster.storage).expanduser().resolve() / experiment.name
+
+
+def address_of(experiment: Experiment, cluster: Cluster) -> str:
+    """Where a run is in an object store; empty: it is in a folder that every host sees."""
+    return below(cluster.storage, experiment.name) if is_address(cluster.storage) else ""
 
 
 def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> Ended:
@@ -69,24 +79,32 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         NmtError: the corpus is not prepared, the run does not fit the settings or the cluster, or
             it failed for good.
     """
-    run_dir = run_dir_of(experiment, cluster)
+    run_dir, address = run_dir_of(experiment, cluster), address_of(experiment, cluster)
+    remote = Remote(Store(address), run_dir) if address else None
+    if remote:
+        remote.store.check()
+        remote.newest_good()
     check_workers(experiment, cluster.workers.max)
     check_run(experiment, run_dir)
     check_prepared(experiment)
-    if (ended := finished(experiment, run_dir)) is not None:
+    place = remote.store.url() if remote else run_dir
+    if (ended := finished(experiment, run_dir, remote)) is not None:
         console.say(
-            f"the run in {run_dir} is finished: {ended.update:,} of "
+            f"the run in {place} is finished: {ended.update:,} of "
             f"{experiment.training.updates:,} updates; set training.updates higher to train on, "
             "or give the experiment another name"
         )
         return ended
     chatter = run_dir / "ray.log"
-    console.say(f"run {experiment.name} in {run_dir}; what Ray and torch say goes to {chatter}")
+    console.say(f"run {experiment.name} in {place}; what Ray and torch say goes to {chatter}")
     num_cpus = cluster.workers.max * cluster.cpus_per_worker
     with connect(num_cpus, chatter):
         _check_resources(cluster)
+        problem = _why_shared(experiment, cluster)
+        if problem and cluster.validation == "task":
+            console.say(f"the workers share each validation: {problem}")
         mailbox = open_mailbox()
-        fit = _Fit(_trainer(experiment, cluster, run_dir, mailbox))
+        fit = _Fit(_trainer(experiment, cluster, run_dir, mailbox, has_scores=not problem))
         fit.start()
         with _Interrupt() as interrupt:
             ended = _listen(mailbox, fit, interrupt, experiment, run_dir, console)
@@ -98,16 +116,22 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     return ended
 
 
-def finished(experiment: Experiment, run_dir: Path) -> Ended | None:
+def finished(experiment: Experiment, run_dir: Path, remote: Remote | None = None) -> Ended | None:
     """How a run ended that has had all its updates; None: it has not, or was not begun."""
     newest = newest_good(run_dir)
     if newest is None or read_info(newest).update < experiment.training.updates:
         return None
-    judged = read_info(best(run_dir) or newest)
+    if remote is not None:
+        judged = remote.info(remote.best() or newest.name)
+    else:
+        judged = read_info(best(run_dir) or newest)
     return Ended("finished", read_info(newest).update, judged.bleu, judged.update)
 
 
-def _trainer(experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: Any) -> TorchTrainer:
+def _trainer(
+    experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: Any, has_scores: bool
+) -> TorchTrainer:
+    scores = {"num_cpus": cluster.validation_cpus, "behind": cluster.validations_behind}
     resources = {"CPU": float(cluster.cpus_per_worker)}
     if cluster.gpus_per_worker:
         resources["GPU"] = float(cluster.gpus_per_worker)
@@ -121,6 +145,8 @@ def _trainer(experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: A
             "experiment": experiment.model_dump_json(),
             "prepared": str(Path(experiment.prepared).resolve()),
             "run_dir": str(run_dir),
+            "address": address_of(experiment, cluster),
+            "scores": scores if has_scores else None,
             "threads": cluster.cpus_per_worker,
             "max_lost_updates": cluster.max_lost_updates,
             "hang_timeout_s": cluster.hang_timeout_s,
@@ -169,10 +195,14 @@ def _worker(config: dict[str, Any]) -> None:
     )
     try:
         corpus = _open_corpus(experiment, Path(config["prepared"]))
-        origin = Origin(**config["origin"])
+        origin, address, scorer = Origin(**config["origin"]), config["address"], None
+        remote = Remote(Store(address), run_dir) if address else None
+        if config["scores"]:
+            scorer = ScoreTasks(experiment, corpus.dev, run_dir, address, **config["scores"])
         why, progress = train(
-            experiment, corpus, world, run_dir, post.say, post.at_update, origin, care
-        )
+            experiment, corpus, world, run_dir, post.say, post.at_update, origin, care, remote,
+            scorer,
+        )  # fmt: skip
     except NmtError as error:
         # Ours to explain, not Ray's to retry: it would fail the same way again.
         ray.get(mailbox.put.remote(("error", str(error))))
@@ -287,6 +317,22 @@ def _listen(
             newest = newest_good(run_dir)
             return Ended("interrupted", read_info(newest).update if newest else 0, None, 0)
         fit.join(timeout=POLL_S)
+
+
+def _why_shared(experiment: Experiment, cluster: Cluster) -> str:
+    """Why the workers share each validation; empty: a task scores beside training."""
+    if cluster.validation == "shared":
+        return "cluster.validation is shared"
+    if experiment.training.schedule == "plateau":
+        return "training.schedule plateau needs each score at once"
+    have = ray.cluster_resources().get("CPU", 0)
+    left = have - cluster.workers.max * cluster.cpus_per_worker
+    if left < cluster.validation_cpus:
+        return (
+            f"{cluster.validation_cpus} CPU beside the workers would be needed, but {left:.0f} of "
+            f"the cluster's {have:.0f} are left"
+        )
+    return ""
 
 
 def _check_resources(cluster: Cluster) -> None:

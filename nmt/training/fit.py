@@ -35,21 +35,25 @@ class Fit:
         train = "" if self.train_nll is None else f"train loss {self.train_nll:.3f}, "
         return f"{train}dev loss {dev_nll:.3f} nats/token"
 
-    def judge(self, update: int, dev_nll: float) -> str:
-        """Compare a validation with the lowest loss so far; a warning when the gap opens."""
+    def judge(self, update: int, dev_nll: float, train_nll: float | None) -> str:
+        """Compare a validation with the lowest loss so far; a warning when the gap opens.
+
+        Args:
+            train_nll: what `train_nll` was after that update.
+        """
         if self.lowest_nll is None or dev_nll < self.lowest_nll:
             self.lowest_nll, self.lowest_update = dev_nll, update
-            self.train_nll_then, self.is_open = self.train_nll, False
+            self.train_nll_then, self.is_open = train_nll, False
             return ""
-        if self.train_nll is None or self.train_nll_then is None or self.is_open:
+        if train_nll is None or self.train_nll_then is None or self.is_open:
             return ""
         has_risen = dev_nll > (1 + OPEN) * self.lowest_nll
-        if not has_risen or self.train_nll >= self.train_nll_then:
+        if not has_risen or train_nll >= self.train_nll_then:
             return ""
         self.is_open = True
         return (
             f"warning: over-fitting since update {self.lowest_update:,}: dev loss rose from "
             f"{self.lowest_nll:.3f} to {dev_nll:.3f} nats/token while training loss fell from "
-            f"{self.train_nll_then:.3f} to {self.train_nll:.3f}; more model.dropout, "
+            f"{self.train_nll_then:.3f} to {train_nll:.3f}; more model.dropout, "
             "training.subword_dropout or stages with rdrop hold against it, training.patience stops"
         )

@@ -11,7 +11,7 @@ Updates have numbers from 0; logs, checkpoints and metrics count updates done.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,23 +20,26 @@ from nmt.batching.schedule import Schedule, Update
 from nmt.checkpoint.background import Writer
 from nmt.checkpoint.bundle import TOKENIZER, read_info
 from nmt.checkpoint.loading import load, load_training_state
+from nmt.checkpoint.remote import Remote
 from nmt.checkpoint.run import newest_good
 from nmt.config.experiment import Experiment, TrainingConfig
 from nmt.config.files import differences
 from nmt.corpus.sampling import Sampler
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
-from nmt.errors import TrainingError
+from nmt.errors import BundleError, TrainingError
 from nmt.training import manifest
 from nmt.training.care import Care, Lookout, Restart, unwritten
-from nmt.training.fit import Fit
+from nmt.training.judging import Judge
+from nmt.training.late import LateScores, Scorer
 from nmt.training.learner import Learner
 from nmt.training.ledger import Ledger
 from nmt.training.memory import Split, add_gradient
-from nmt.training.metrics import Journal, Meter, Totals, describe, perplexity
+from nmt.training.metrics import Journal, Meter, describe
 from nmt.training.optimizer import learning_rate
+from nmt.training.progress import Clock, Progress
 from nmt.training.pulse import Pulse
-from nmt.training.validation import Validation, validate
+from nmt.training.validation import Validation
 from nmt.training.world import World
 
 Why = Literal["finished", "stopped early", "interrupted"]
@@ -50,6 +53,11 @@ MAY_CHANGE = (
 )  # fmt: skip
 """Settings that a run may go on with although it began with others."""
 
+_NONE_WHOLE = (
+    "no checkpoint of the run in {run} is whole; the newest: {newest}; to train from the start "
+    "instead, give the experiment another name or move that folder away"
+)
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -61,38 +69,6 @@ class Corpus:
     """Source lines and reference lines."""
 
 
-@dataclass
-class Progress:
-    """How far a run is; the counters of a checkpoint."""
-
-    update: int = 0
-    """Updates done."""
-    best_bleu: float | None = None
-    """Best dev BLEU so far."""
-    best_update: int = 0
-    """Updates done when it was seen."""
-    validations_without_gain: int = 0
-    """Validations in a row since then."""
-    halvings: int = 0
-    """How often the learning rate of schedule plateau was halved."""
-    validations_of_plateau: int = 0
-    """Validations in a row without a gain since it was halved."""
-    fit: Fit = field(default_factory=Fit)
-    """How well training and dev set are known."""
-    num_skipped: int = 0
-    """Updates skipped because their gradient was not finite."""
-    skipped_in_a_row: int = 0
-    """The last of them without a good one between."""
-    num_split: int = 0
-    """Micro-batches that were split because memory ran out."""
-    train_s: float = 0.0
-    """Seconds of training and validation; time lost between stops is not counted."""
-    since_log: Totals = field(default_factory=Totals)
-    """What was counted since the last log line."""
-    ledger: str = ""
-    """Chain of the pair ledger: what all updates were trained on."""
-
-
 def train(
     experiment: Experiment,
     corpus: Corpus,
@@ -102,6 +78,8 @@ def train(
     at_update: Callable[[int], bool] = lambda update: False,
     origin: manifest.Origin | None = None,
     care: Care = Care(),  # noqa: B008 it is frozen
+    remote: Remote | None = None,
+    scorer: Scorer | None = None,
 ) -> tuple[Why, Progress]:
     """Train, from the newest good checkpoint of the run if there is one.
 
@@ -111,6 +89,8 @@ def train(
         at_update: told the updates done, at the first worker; True: make a checkpoint and stop.
         origin: of the command that started the workers; None: they started by themselves.
         care: what is known of losses, before and to come.
+        remote: the run in an object store, of which run_dir is the copy here; None: it is the run.
+        scorer: scores checkpoints elsewhere; None: the workers share each validation.
 
     Raises:
         TrainingError: a worker would have no share of an update, the run was begun with another
@@ -121,12 +101,13 @@ def train(
     check_workers(experiment, world.size)
     sampler, schedule = plan(experiment, corpus)
     learner = Learner(experiment, corpus.subword.num_pieces, world)
-    progress, damaged = _resume(learner, corpus, world, run_dir)
+    progress, damaged = _resume(learner, corpus, world, run_dir, remote)
     learner.align()
-    journal, pulse, writer, restart = None, None, None, None
+    journal, pulse, writer, late, restart = None, None, None, None, None
     if world.is_first:
         journal, pulse = Journal(run_dir, progress.update, say), Pulse(run_dir, world.size)
-        writer = Writer(run_dir, experiment, corpus.subword.to_json())
+        writer = Writer(run_dir, experiment, corpus.subword.to_json(), remote)
+        late = LateScores(scorer, writer, run_dir, experiment, corpus.dev, journal, remote)
     ledger = Ledger(run_dir, progress.update, progress.ledger, world)
     if journal:
         manifest.add_start(
@@ -136,6 +117,8 @@ def train(
         for complaint in damaged:
             journal.say(f"passing over a checkpoint: {complaint}")
         journal.say(_opening(experiment, schedule, learner, progress, world))
+        if late:
+            late.ask_again([update for update, _ in progress.awaited])
         if pulse and pulse.before is not None:
             restart = Restart(care, pulse.before, progress.update, world.size, "; ".join(damaged))
     why: Why = "finished"
@@ -151,8 +134,10 @@ def train(
         pin=world.device.type == "cuda",
         sampler=sampler,
     )
-    clock = _Clock(progress)
+    clock = Clock(progress)
     meter = Meter(progress.since_log)
+    judge = Judge(experiment, progress, clock, world, journal)
+    behind = scorer.behind * settings.validate_every if scorer else 0
     lookout = Lookout(world, care, at_update, journal, writer)
     has_ended = False
     try:
@@ -202,21 +187,27 @@ def train(
                     journal.write("train", done, values)
                     journal.say(describe(done, values))
             validation = None
-            if done % settings.validate_every == 0 or is_last:
+            is_validation = done % settings.validate_every == 0 or is_last
+            if late:
+                late.collect()
+            if is_validation or judge.is_due(done - behind):
                 care.pause("validation")
                 with meter.paused():
-                    validation = validate(
-                        learner.best_guess, corpus.subword, experiment, corpus.dev, world
-                    )
-                _judge(validation, progress, journal, clock, experiment)
-                if settings.patience and progress.validations_without_gain >= settings.patience:
+                    judge.judge_late(late, done - behind, known_at=done)
+                    if scorer is None and is_validation:
+                        validation = judge.judge_now(learner.best_guess, corpus.subword, corpus.dev)
+                if scorer is not None and is_validation:
+                    progress.awaited.append((done, progress.fit.train_nll))
+                if judge.is_out_of_patience:
                     why = "stopped early"
             orders = lookout.ask(done)
             if orders.stop and why == "finished" and not is_last:
                 why = "interrupted"
             is_best = validation is not None and progress.best_update == done
+            is_scored = is_validation and scorer is not None
             is_end = is_last or why != "finished"
-            if done % settings.checkpoint_every == 0 or is_best or is_end or orders.save:
+            is_wanted = is_best or is_scored or is_end or orders.save
+            if done % settings.checkpoint_every == 0 or is_wanted:
                 care.pause("checkpoint")
                 progress.train_s = clock.train_s()
                 progress.since_log = meter.totals(world)
@@ -229,7 +220,7 @@ def train(
                         assert writer
                         writer.fail(error)
                     else:
-                        _save(writer, learner, progress, validation)
+                        _save(writer, learner, progress, validation, late)
                     if writer and (is_end or orders.hurry):
                         writer.wait()
                         lookout.save_s = time.perf_counter() - began
@@ -237,6 +228,10 @@ def train(
                 unwritten(writer, world, is_end, done, journal)
             if is_end:
                 break
+        if why == "finished":
+            # Known at no update: who goes on from the last checkpoint judges these when it is due.
+            care.pause("validation")
+            judge.judge_late(late, last, known_at=last + 1)
         has_ended = True
         if journal:
             journal.say(_closing(why, progress, settings))
@@ -247,6 +242,8 @@ def train(
         if journal and pulse:
             pulse.close(has_ended)
             journal.close()
+        if writer:
+            writer.close()
     return why, progress
 
 
@@ -273,23 +270,6 @@ def check_run(experiment: Experiment, run_dir: Path) -> None:
                 f"{key} is {now}, but the run in {run_dir} was begun with {was}: give the "
                 f"experiment another name, or set {key}={was} to go on with it"
             )
-
-
-class _Clock:
-    """Seconds of training over all parts of a run, and what is left."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._first_update = progress.update
-        self._before_s = progress.train_s
-        self._started = time.perf_counter()
-
-    def train_s(self) -> float:
-        return self._before_s + time.perf_counter() - self._started
-
-    def eta_s(self, num_updates: int) -> float:
-        pace = (time.perf_counter() - self._started) / (self._progress.update - self._first_update)
-        return pace * (num_updates - self._progress.update)
 
 
 def _timed(loader: Loader) -> Iterator[tuple[Update, list[MicroBatch], float]]:
@@ -321,17 +301,16 @@ def _newest(run_dir: Path) -> tuple[Path | None, list[str]]:
     damaged: list[str] = []
     newest = newest_good(run_dir, damaged.append)
     if newest is None and damaged:
-        raise TrainingError(
-            f"no checkpoint of the run in {run_dir} is whole; the newest: {damaged[0]}; to train "
-            "from the start instead, give the experiment another name or move that folder away"
-        )
+        raise TrainingError(_NONE_WHOLE.format(run=run_dir, newest=damaged[0]))
     return newest, damaged
 
 
-def _resume(
-    learner: Learner, corpus: Corpus, world: World, run_dir: Path
-) -> tuple[Progress, list[str]]:
-    """Load the newest good checkpoint, as the first worker sees it, at all workers."""
+def _newest_of_all(
+    world: World, run_dir: Path, remote: Remote | None
+) -> tuple[Path | None, list[str]]:
+    """The same, at all workers; of a run in an object store it is good where each has read it."""
+    if remote is not None:
+        return _newest_in_store(world, remote)
     told: tuple[str, list[str], str] = ("", [], "")
     if world.is_first:
         try:
@@ -342,9 +321,36 @@ def _resume(
     found, damaged, problem = world.gather(told)[0]
     if problem:
         raise TrainingError(problem)
-    if not found:
+    return Path(found) if found else None, damaged
+
+
+def _newest_in_store(world: World, remote: Remote) -> tuple[Path | None, list[str]]:
+    damaged: list[str] = []
+    for name in reversed(world.gather(remote.names() if world.is_first else [])[0]):
+        folder, problem = None, ""
+        try:
+            folder = remote.pull(name)
+        except BundleError as error:
+            problem = str(error)
+        problems = [each for each in world.gather(problem) if each]
+        if not problems:
+            return folder, damaged
+        damaged.append(problems[0])
+    if damaged:
+        raise TrainingError(_NONE_WHOLE.format(run=remote.store.url(), newest=damaged[0]))
+    return None, damaged
+
+
+def _resume(
+    learner: Learner, corpus: Corpus, world: World, run_dir: Path, remote: Remote | None
+) -> tuple[Progress, list[str]]:
+    """Load the newest good checkpoint at all workers, and what stands beside it at the first."""
+    folder, damaged = _newest_of_all(world, run_dir, remote)
+    if remote is not None and world.is_first:
+        remote.forget_others()
+        remote.restore()
+    if folder is None:
         return Progress(), damaged
-    folder = Path(found)
     tokenizer = read_info(folder).files[TOKENIZER]
     if tokenizer.sha256 != corpus.subword.fingerprint:
         raise TrainingError(
@@ -354,9 +360,7 @@ def _resume(
         )
     state = load_training_state(folder)
     learner.load(state, folder)
-    since_log = Totals(**state.counters.pop("since_log", {}))
-    fit = Fit(**state.counters.pop("fit", {}))
-    return Progress(**state.counters, since_log=since_log, fit=fit), damaged
+    return Progress.of(state.counters), damaged
 
 
 def _watch(
@@ -389,69 +393,24 @@ def _watch(
         )
 
 
-def _judge(
-    validation: Validation,
-    progress: Progress,
-    journal: Journal | None,
-    clock: _Clock,
-    experiment: Experiment,
-) -> None:
-    """Compare a validation with the best so far, and write it down."""
-    is_best = progress.best_bleu is None or validation.bleu > progress.best_bleu
-    if is_best:
-        progress.best_bleu, progress.best_update = validation.bleu, progress.update
-        progress.validations_without_gain = progress.validations_of_plateau = 0
-    else:
-        progress.validations_without_gain += 1
-        progress.validations_of_plateau += 1
-    settings = experiment.training
-    is_plateau = progress.validations_of_plateau >= settings.plateau_patience
-    if settings.schedule == "plateau" and is_plateau:
-        progress.halvings += 1
-        progress.validations_of_plateau = 0
-    warning = progress.fit.judge(progress.update, validation.nll)
-    if not journal:
-        return
-    values = {
-        "bleu": validation.bleu,
-        "signature": validation.signature,
-        "nll": validation.nll,
-        "perplexity": perplexity(validation.nll),
-        "train_nll": progress.fit.train_nll,
-        "best_bleu": progress.best_bleu,
-        "best_update": progress.best_update,
-        "train_s": clock.train_s(),
-    }
-    journal.write("validation", progress.update, values)
-    journal.keep_hyps(progress.update, experiment.corpus.tgt, validation.hyps)
-    beam = experiment.decoding.validation_beam
-    verdict = f"best {progress.best_bleu:.2f} at update {progress.best_update:,}"
-    if is_best:
-        verdict = "the best so far"
-    journal.say(
-        f"update {progress.update:,}: dev BLEU {validation.bleu:.2f} ({verdict}), beam {beam}, "
-        f"{progress.fit.describe(validation.nll)}, {validation.signature}"
-    )
-    if warning:
-        journal.say(warning)
-    if settings.schedule == "plateau" and is_plateau:
-        journal.say(
-            f"update {progress.update:,}: dev BLEU has not risen: learning rate halved "
-            f"(training.plateau_patience is {settings.plateau_patience})"
-        )
-
-
 def _save(
-    writer: Writer | None, learner: Learner, progress: Progress, validation: Validation | None
+    writer: Writer | None,
+    learner: Learner,
+    progress: Progress,
+    validation: Validation | None,
+    late: LateScores | None,
 ) -> None:
-    """Begin to write a checkpoint at the first worker."""
-    if writer is None:
+    """Begin to write a checkpoint at the first worker, and to score it if that is awaited."""
+    if writer is None or late is None:
         return
     state = learner.state(progress.update, asdict(progress))
-    if validation is None:
-        writer.write(state)
+    awaited = [update for update, _ in progress.awaited]
+    if validation is not None:
+        writer.write(state, validation.bleu, validation.signature, awaited)
+    elif progress.update in awaited:
+        writer.write(state, awaited=awaited, then=late.ask)
     else:
-        writer.write(state, validation.bleu, validation.signature)
+        writer.write(state, awaited=awaited)
 
 
 def _tell_splits(

@@ -175,16 +175,23 @@ class Journal:
         self._events: SummaryWriter | None
         self._events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=update + 1)
 
-    def write(self, kind: str, update: int, values: Mapping[str, Any]) -> None:
+    def write(
+        self, kind: str, update: int, values: Mapping[str, Any], known_at: int | None = None
+    ) -> None:
         """Add a record: its kind (train, validation, restart, ...), the updates done, its values.
 
         A number that is not finite becomes null: JSON has none.
+
+        Args:
+            known_at: updates done by now, where the record is about an earlier update.
         """
         plain = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
         }
         record = {"kind": kind, "update": update, "time": round(time.time(), 3), **plain}
+        if known_at not in (None, update):
+            record["known_at"] = known_at
         self._metrics.add(json.dumps(record, ensure_ascii=False, allow_nan=False))
         for name, value in plain.items():
             if isinstance(value, int | float):
@@ -249,7 +256,8 @@ class _Lines:
 
 def _is_kept(record: Mapping[str, Any], update: int) -> bool:
     """Updates that are trained again are recorded again; what a loss has cost stays."""
-    return record["kind"] in ("restart", "notice") or record["update"] <= update
+    known_at: int = record.get("known_at", record["update"])
+    return record["kind"] in ("restart", "notice") or known_at <= update
 
 
 def _whole_lines(path: Path) -> list[str]:

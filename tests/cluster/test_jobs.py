@@ -50,6 +50,32 @@ def test_what_is_said_when_a_job_is_submitted(client: Any, files: Path, call: Ca
     ]
 
 
+def test_a_run_in_an_object_store_is_named_by_its_address(
+    client: Any, files: Path, call: Call
+) -> None:
+    address = "s3://bucket/runs?region=eu-west-1"
+    status, _, err = call("train", "tiny.yaml", "here.yaml", f"cluster.storage={address}")
+    assert status == 0
+    assert client.sent[0]["metadata"]["nmt_target"] == "s3://bucket/runs/tiny?region=eu-west-1"
+    assert f"storage: {address}\n" in client.files["cluster.yaml"]
+    lines = err.splitlines()
+    assert lines[0] == "not checked: s3://bucket/runs; the job looks for its run there"
+    assert f"every host must see s3://bucket/runs, {files}/prepared/tiny and {files}/raw" in lines
+    assert not any("tensorboard" in line for line in lines)
+
+
+def test_results_of_a_run_in_an_object_store_need_a_folder(
+    client: Any, files: Path, call: Call
+) -> None:
+    """P9."""
+    status, _, err = call("evaluate", "tiny.yaml", "here.yaml", "cluster.storage=s3://bucket/runs")
+    assert (status, client.sent) == (2, [])
+    assert err.splitlines() == [
+        "nmt: a job that scores a run in an object store writes to a folder that every host "
+        "sees: name it, -o FOLDER"
+    ]
+
+
 def test_a_job_that_is_under_way_is_not_submitted_again(
     client: Any, files: Path, call: Call
 ) -> None:

@@ -34,7 +34,7 @@ from nmt.jobs.train import finished, run_dir_of, train_on_ray
 WORDS = {"one": "eins", "two": "zwei", "red": "rot", "green": "grün", "house": "Haus"}
 
 
-def _experiment(folder: Path, **training: object) -> Experiment:
+def make_experiment(folder: Path, **training: object) -> Experiment:
     srcs = [f"{a} {b} {c}" for a in WORDS for b in WORDS for c in WORDS]
     for name, lines in (("train", srcs), ("dev", srcs[::9])):
         tgts = [" ".join(WORDS[word] for word in line.split()) for line in lines]
@@ -65,7 +65,7 @@ def _experiment(folder: Path, **training: object) -> Experiment:
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
-    made = _experiment(tmp_path_factory.mktemp("corpus"))
+    made = make_experiment(tmp_path_factory.mktemp("corpus"))
     prepare(made)
     return made
 

@@ -330,8 +330,8 @@ def test_checkpoints_in_the_background_are_those_written_in_the_foreground(
     """P4, P5."""
     begin = Writer.write
 
-    def write_and_wait(writer: Writer, *what: Any) -> None:
-        begin(writer, *what)
+    def write_and_wait(writer: Writer, *what: Any, **named: Any) -> None:
+        begin(writer, *what, **named)
         writer.wait()
 
     monkeypatch.setattr(Writer, "write", write_and_wait)

@@ -22,17 +22,20 @@ from nmt.batching.schedule import Update
 from nmt.checkpoint import writing
 from nmt.checkpoint.background import Writer
 from nmt.checkpoint.bundle import TrainingState
+from nmt.checkpoint.loading import load
+from nmt.checkpoint.remote import Remote
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.corpus.prepare import check_prepared, prepare, read_dev
 from nmt.errors import NmtError
 from nmt.model import seq2seq
+from nmt.storage import Store
 from nmt.training import gradients, loop
 from nmt.training.care import Care
 from nmt.training.learner import Learner
 from nmt.training.loop import Corpus, Progress, Why, train
 from nmt.training.loss import LossSums
-from nmt.training.validation import validate
+from nmt.training.validation import Validation, validate
 from nmt.training.world import World
 
 NOUNS = [("dog", "Hund"), ("cat", "Kater"), ("bird", "Vogel"), ("man", "Mann"), ("fish", "Fisch")]
@@ -124,6 +127,46 @@ class Run:
     max_lost_updates: int = 0
     full: Collection[int] = ()
     """Updates done after which the checkpoint cannot be written: the disk is full."""
+    address: str = ""
+    """Of the run in an object store; empty: it stays in its folder."""
+    desk: str = ""
+    """How dev BLEU is scored elsewhere, see `Desk`; empty: it is not."""
+
+
+class Desk:
+    """A scorer in this process.
+
+    "quick" hands scores over as soon as they are asked for; "reversed" only where they are waited
+    for, the newest first; "lost" says that all were lost.
+    """
+
+    def __init__(self, how: str, experiment: Experiment, corpus: Corpus) -> None:
+        self.behind = 2
+        self._how = how
+        self._experiment = experiment
+        self._dev = corpus.dev
+        self._asked: list[tuple[int, Path]] = []
+        self._is_open = how != "reversed"
+
+    def ask(self, update: int, folder: Path) -> None:
+        self._asked.append((update, folder))
+
+    def arrived(self) -> list[tuple[int, Validation | str]]:
+        if not self._is_open:
+            return []
+        self._is_open = self._how != "reversed"
+        asked, self._asked = self._asked[::-1], []
+        return [(update, self._score(folder)) for update, folder in asked]
+
+    def wait(self) -> None:
+        self._is_open = True
+
+    def _score(self, folder: Path) -> Validation | str:
+        # Not in the thread that asks: to build a model draws random numbers, and so does training.
+        if self._how == "lost":
+            return "WorkerCrashedError"
+        bundle = load(folder)
+        return validate(bundle.model(), bundle.subword, self._experiment, self._dev, World())
 
 
 def fill_up(tensors: object, file: Path, metadata: object) -> None:
@@ -178,11 +221,11 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
             return super().step(number)
 
     class Disk(Writer):
-        def write(self, state: TrainingState, *scores: Any) -> None:
+        def write(self, state: TrainingState, *what: Any, **named: Any) -> None:
             if state.update not in run.full:
-                return super().write(state, *scores)
+                return super().write(state, *what, **named)
             with mock.patch.object(writing, "save_file", fill_up):
-                super().write(state, *scores)
+                super().write(state, *what, **named)
                 return self.wait()
 
     def at_update(done: int) -> bool:
@@ -195,13 +238,16 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
         stack.enter_context(mock.patch.object(loop, "Writer", Disk))
         stack.enter_context(mock.patch.object(loop, "Loader", RecordingLoader))
         stack.enter_context(mock.patch.object(loop, "Learner", PoisonedLearner))
+        corpus = corpus_of(experiment)
         ended = train(
             experiment,
-            corpus_of(experiment),
+            corpus,
             world,
             run_dir,
             at_update=at_update,
             care=Care(run.max_lost_updates, "a worker died"),
+            remote=Remote(Store(run.address), run_dir) if run.address else None,
+            scorer=Desk(run.desk, experiment, corpus) if run.desk else None,
         )
     seen = {"rows": rows, "seeds": seeds}
     (run_dir / f"seen-{world.rank}.json").write_text(json.dumps(seen))

@@ -1,0 +1,123 @@
+"""Object stores, against an S3-compatible server on loopback."""
+
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from nmt.errors import NmtError, StorageError
+from nmt.storage import Store, below, is_address, shown
+
+
+def message_of_check(address: str) -> str:
+    with pytest.raises(StorageError) as error:
+        Store(address).check()
+    return str(error.value)
+
+
+def test_files_go_up_and_come_down(s3: str, tmp_path: Path) -> None:
+    store = Store(f"s3://bucket/up{s3}")
+    store.check()
+    (tmp_path / "a").write_bytes(bytes(range(256)) * 100)
+    store.upload(tmp_path / "a", "folder/a")
+    store.upload(tmp_path / "a", "b")
+    assert {name: found.num_bytes for name, found in store.objects().items()} == {
+        "b": 25_600, "folder/a": 25_600,
+    }  # fmt: skip
+    assert store.objects("folder").keys() == {"folder/a"}
+    assert store.download("folder/a", tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "a").read_bytes()
+    assert store.read("b") == (tmp_path / "a").read_bytes()
+    store.delete(["b", "folder/a"])
+    assert store.objects() == {}
+
+
+def test_what_is_not_there(s3: str, tmp_path: Path) -> None:
+    store = Store(f"s3://bucket/nothing{s3}")
+    assert store.objects() == {}
+    assert store.read("a") is None
+    assert not store.download("a", tmp_path / "a")
+    store.delete(["a"])
+
+
+def test_addresses() -> None:
+    assert is_address("s3://bucket")
+    assert not is_address("/runs/s3")
+    assert below("s3://bucket/runs/?region=x", "demo") == "s3://bucket/runs/demo?region=x"
+    assert shown("s3://bucket/runs?region=x") == "s3://bucket/runs"
+
+
+# Wrong inputs: one line each, without a secret.
+
+
+def test_a_bucket_that_is_not_there(s3: str) -> None:
+    """P9."""
+    assert message_of_check(f"s3://buckett/runs{s3}") == (
+        "s3://buckett/runs: there is no such bucket; make it, or name another"
+    )
+
+
+def test_a_store_that_does_not_answer(s3: str) -> None:
+    """P9."""
+    address = "s3://bucket/runs?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
+    assert message_of_check(address) == (
+        "s3://bucket/runs: the store does not answer; check the network, and endpoint_override in "
+        "the address"
+    )
+
+
+def test_credentials_that_are_refused(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P9."""
+    endpoint = s3.partition("endpoint_override=")[2].partition("&")[0]
+
+    def forgive(count: bytes) -> None:
+        url, header = f"http://{endpoint}/moto-api/reset-auth", {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(url, data=count, headers=header)).close()
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+    store = Store(f"s3://bucket/runs{s3}")
+    forgive(b"0")
+    try:
+        for act in (store.check, store.objects, lambda: store.read("a")):
+            with pytest.raises(StorageError) as error:
+                act()
+            assert str(error.value).removesuffix("/a") in {
+                f"s3://bucket/runs{name}: access is refused; set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY where this runs, or give the host a role that may read and "
+                "write there"
+                for name in ("", "/a")
+            }
+    finally:
+        forgive(b"inf")
+
+
+def test_an_option_that_pyarrow_does_not_know() -> None:
+    """P9."""
+    with pytest.raises(StorageError) as error:
+        Store("s3://bucket/runs?endpoint=127.0.0.1:9")
+    assert str(error.value) == (
+        "s3://bucket/runs: Unexpected query parameter in S3 URI: 'endpoint'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (
+            "gs://bucket/runs",
+            "the store is gs://bucket/runs, but it must be a folder, or s3://BUCKET/FOLDER: a "
+            "store that speaks S3",
+        ),
+        ("s3:///runs", "the store is s3:///runs, but it names no bucket: s3://BUCKET/FOLDER"),
+        (
+            "s3://AKIA:s3cr3t@bucket/runs",
+            "the store is s3://***@bucket/runs, but addresses are printed and logged: leave the "
+            "secret out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where it runs",
+        ),
+    ],
+)
+def test_an_address_that_cannot_be(address: str, message: str) -> None:
+    """P9, P10."""
+    with pytest.raises(NmtError) as error:
+        Store(address)
+    assert str(error.value) == message

@@ -1,0 +1,84 @@
+"""Runs in an object store go on where they were, on a host that has nothing of them."""
+
+import shutil
+import uuid
+from pathlib import Path
+
+import pytest
+from test_loop import assert_same, rows_of
+from toy_runs import Run, go
+
+from nmt.checkpoint.remote import Remote
+from nmt.config.experiment import Experiment
+from nmt.storage import Store
+from nmt.training.loop import check_run
+
+
+def address_of(folder: str, s3: str) -> str:
+    return f"s3://bucket/{uuid.uuid4().hex}/{folder}{s3}"
+
+
+def test_a_run_that_lost_its_host_goes_on_bit_for_bit(toy_file: Path, one: Path, s3: str) -> None:
+    """P4, P5."""
+    run = Run("stored", address=address_of("stored", s3), stop_after=7)
+    go(toy_file, run)
+    folder = toy_file.parent / run.folder
+    shutil.rmtree(folder)
+    go(toy_file, Run(run.folder, address=run.address))
+    assert rows_of(folder).keys() == {str(number) for number in range(7, 20)}
+    assert_same(one, folder)
+    log = (folder / "train.log").read_text(encoding="utf-8")
+    assert "interrupted after 7 of 20 updates" in log
+    assert "finished after 20 of 20 updates" in log
+    names = {path.name for path in (folder / "dev").iterdir()}
+    assert names == {"update-00000010.de", "update-00000020.de"}
+
+
+def test_what_another_host_did_counts_more_than_what_is_here(
+    toy_file: Path, one: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4."""
+    address = address_of("two-hosts", s3)
+    go(toy_file, Run("host-a", address=address, stop_after=7))
+    shutil.copytree(toy_file.parent / "host-a", toy_file.parent / "host-a-later")
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "push", lambda *_: None)
+        go(toy_file, Run("host-a-later", address=address, stop_after=9))
+    go(toy_file, Run("host-b", address=address, stop_after=8))
+    go(toy_file, Run("host-a-later", address=address))
+    assert_same(one, toy_file.parent / "host-a-later")
+
+
+def test_a_damaged_object_is_passed_over_by_all(
+    toy_file: Path, one: Path, s3: str, tmp_path: Path
+) -> None:
+    """P5."""
+    address = address_of("damaged", s3)
+    go(toy_file, Run("stored-damaged", address=address))
+    (tmp_path / "damaged").write_bytes(b"not what was written")
+    name = "checkpoints/update-00000020/training/optimizer.safetensors"
+    Store(address).upload(tmp_path / "damaged", name)
+    folder = toy_file.parent / "stored-damaged"
+    shutil.rmtree(folder)
+    go(toy_file, Run(folder.name, address=address))
+    assert rows_of(folder).keys() == {str(number) for number in range(10, 20)}
+    assert_same(one, folder)
+
+
+def test_late_scores_are_in_the_store(toy_file: Path, s3: str, toy: Experiment) -> None:
+    """P4, P11."""
+    address, every = address_of("late", s3), ["training.validate_every=5"]
+    go(
+        toy_file,
+        Run("stored-late", overrides=every, stop_after=16, address=address, desk="reversed"),
+    )
+    folder = toy_file.parent / "stored-late"
+    shutil.rmtree(folder)
+    go(toy_file, Run(folder.name, overrides=every, address=address, desk="quick"))
+    go(toy_file, Run("kept-late", overrides=every, desk="reversed"))
+    assert_same(toy_file.parent / "kept-late", folder)
+    remote = Remote(Store(address), folder)
+    scores = {name: remote.info(name).bleu for name in remote.names()}
+    assert [name[-2:] for name, bleu in scores.items() if bleu is None] == ["16"]
+    assert remote.best() == max(scores, key=lambda name: scores[name] or 0)
+    check_run(toy, folder)
