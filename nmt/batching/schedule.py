@@ -83,14 +83,17 @@ class Schedule:
             )
         sort_key = longer * (config.max_length + 1) + self._tgt
         by_length = kept[np.argsort(sort_key[kept], kind="stable")]
+        self._places: _Places | None
         if all(weight == 1 for weight in weights):
-            self._places = _Places(by_length, np.arange(len(kept)), np.ones(len(kept), np.int64))
+            # A place for each pair: rows serve as places.
+            self._places, self._sorted, longest = None, by_length, by_length
         else:
             self._places = _places_of(by_length, np.asarray(corpora)[by_length], weights)
+            longest = self._places.longest
+            self._sorted = np.argsort(sort_key[longest], kind="stable")
+            longest = longest[self._sorted]
         # Sorted once; each epoch only shuffles within what compares equal and within deals.
-        longest = self._places.longest
-        self._sorted = np.argsort(sort_key[longest], kind="stable")
-        self._sort_key = sort_key[longest][self._sorted]
+        self._sort_key = sort_key[longest]
         self.num_pairs = num_pairs = len(longest)
         """Pairs in an epoch, as often as they stand in it."""
         if not num_pairs:
@@ -99,7 +102,7 @@ class Schedule:
                 f"corpus.train ({', '.join(map(str, weights))}); set one of them higher"
             )
         self._num_windows = max(1, round(num_pairs / config.window))
-        self._cuts = self._cut(longer[longest][self._sorted])
+        self._cuts = self._cut(longer[longest])
         # Windows differ by one pair at most, the last one: where it is an update of its own, only
         # so many windows have it.
         k, last_cut = self._num_windows, self._cuts[-1][0]
@@ -154,7 +157,7 @@ class Schedule:
         deal = np.lexsort((random.random(len(places)), np.arange(len(places)) // k))
         places = places[deal]
         self._order = random.permutation(self.updates_per_epoch)
-        rows = self._places.draw(random)[places]
+        rows = places if self._places is None else self._places.draw(random)[places]
         self._windows = [rows[window::k] for window in range(k)]
         self._epoch = epoch
 
@@ -178,10 +181,8 @@ class _Places:
 
     def draw(self, random: np.random.Generator) -> Rows:
         """The row of each place in an epoch."""
-        chosen = self.first
-        if self.size.max() > 1:
-            chosen = chosen + (random.random(len(self.size)) * self.size).astype(np.int64)
-        rows: Rows = self.rows[chosen]
+        chosen = (random.random(len(self.size)) * self.size).astype(np.int64)
+        rows: Rows = self.rows[self.first + chosen]
         return rows
 
 

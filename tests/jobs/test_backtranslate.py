@@ -116,3 +116,22 @@ def test_the_verb_tells_what_became_of_the_lines(
     ) in answer.err
     assert answer.err.endswith("  - {name: bt, src: bt.en, tgt: bt.de}\n")
     assert nmt("backtranslate runs/tiny mono.en bt decoding.method=sample").status == 0
+
+
+@pytest.mark.ray
+def test_tasks_on_ray_make_the_pairs_of_one_process(
+    mono: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7."""
+    import ray
+
+    from nmt.jobs.prepare import run_on_ray
+
+    make(mono, Path("here"))
+    monkeypatch.setattr(room, "CHUNK_LINES", 2)
+    ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False)
+    try:
+        make(mono, Path("there"), run_tasks=run_on_ray)
+    finally:
+        ray.shutdown()
+    assert lines_of("there.de") == lines_of("here.de")
