@@ -29,6 +29,8 @@ CURVES = (
     ("Speed", "target tokens/s", "train", "tgt_tokens_per_s"),
 )
 """Title, unit, kind of record and its key."""
+MAX_EVENTS = 100
+"""Most restarts, skipped updates and the like shown of a run: the newest."""
 _LONG = 8
 """A list of more items than this is counted, not shown."""
 
@@ -86,6 +88,7 @@ def render(runs: Sequence[Run], examples: Sequence[Sequence[Example]]) -> str:
         slice_tables=slice_tables(runs),
         examples=[(run, of_run) for run, of_run in zip(runs, examples, strict=True) if of_run],
         details=event_details,
+        max_events=MAX_EVENTS,
         version=metadata.version("nmt"),
     )
 

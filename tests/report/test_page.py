@@ -106,6 +106,14 @@ def test_comparisons_slices_restarts_and_skipped_updates_are_told(make_run: Make
         assert wanted in text
 
 
+def test_of_many_events_the_newest_are_shown_and_the_others_counted(tmp_path: Path) -> None:
+    lines = [f'{{"kind": "skipped", "update": {n}, "grad_norm": "inf"}}\n' for n in range(150)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    page = Page(page_of(tmp_path))
+    assert page.text.count("grad norm: inf") == 100
+    assert f"{tmp_path.name}: 50 earlier ones are in its metrics.jsonl." in page.text
+
+
 def test_runs_are_drawn_over_each_other_with_lines_that_differ(make_run: MakeRun) -> None:
     page = Page(page_of(make_run("a"), make_run("b", bleu=41.0)))
     curves = [attrs["class"] for tag, attrs in page.tags if tag == "polyline"]
