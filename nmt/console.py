@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +31,7 @@ class Console:
         self._bar: tqdm[Any] | None = None
         self._what = ""
         self._logged = time.monotonic()
+        self._began, self._begun_with = self._logged, 0
 
     def __enter__(self) -> Self:
         return self
@@ -74,9 +76,15 @@ class Console:
         now = time.monotonic()
         if what != self._what:
             self._what, self._logged = what, now
+            self._began, self._begun_with = now, done
         elif now - self._logged >= LOG_EVERY_S and (done < total or not total):
             self._logged = now
-            self.say(f"{what}: {done:,}{f' of {total:,}' if total else ''} {unit}")
+            speed = (done - self._begun_with) / (now - self._began)
+            left = (
+                timedelta(seconds=round((total - done) / speed)) if speed > 0 else "not known yet"
+            )
+            known = f" of {total:,}" if total else ""
+            self.say(f"{what}: {done:,}{known} {unit}{f', ETA {left}' if total else ''}")
 
 
 @contextlib.contextmanager

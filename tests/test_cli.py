@@ -10,6 +10,7 @@ import re
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -604,6 +605,33 @@ def test_from_raw_text_to_a_score_on_two_workers(here: Path) -> None:
     for done in (prepared, trained, again):
         assert done.stdout == ""
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.ray
+def test_a_big_file_has_the_same_bytes_on_two_workers_after_a_kill(here: Path, nmt: Nmt) -> None:
+    """P4, P7."""
+    text = Path("raw/train.en").read_text(encoding="utf-8") * 6 + "\n"
+    Path("in.en.zst").write_bytes(zstandard.compress(text.encode()))
+    command = "translate runs/tiny -i in.en.zst -o out.gz --format moses --n-best 2 --batch 1"
+    words = [sys.executable, "-m", "nmt", *command.split(), "--workers", "2"]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    done = Path("out.gz.unfinished/chunks.jsonl")
+    first = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 300
+    while not (done.exists() and done.stat().st_size) and time.monotonic() < until:
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    assert not Path("out.gz").exists()
+    second = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert re.search(
+        r"^[1-9]\d* of 601 lines were translated before: going on$", second.stderr, re.M
+    )
+    assert not done.parent.exists()
+    found = Path("out.gz").read_bytes()
+    assert nmt(command).status == 0
+    assert Path("out.gz").read_bytes() == found
 
 
 # --- tune ---

@@ -92,13 +92,17 @@ def test_a_log_has_plain_lines_now_and_then(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console_module, "LOG_EVERY_S", 0)
+    clock = iter([0.0, 0.0, 30.0, 60.0, 90.0, 100.0, 110.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
     with Console() as console:
-        for done in (0, 1200, 2400):
+        for done in (600, 600, 1200, 2400):
             console.progress("translating", done, 2400, "lines")
         for done in (0, 1200):
             console.progress("translating news", done, 0, "lines")
     assert capfd.readouterr().err == (
-        "translating: 1,200 of 2,400 lines\ntranslating news: 1,200 lines\n"
+        "translating: 600 of 2,400 lines, ETA not known yet\n"
+        "translating: 1,200 of 2,400 lines, ETA 0:02:00\n"
+        "translating news: 1,200 lines\n"
     )
 
 

@@ -594,6 +594,39 @@ TRANSLATING = [
     Wrong("translate", "RUN is missing; `nmt translate --help` tells what there is"),
     Wrong("trian tiny.yaml", "'trian' is not a verb; did you mean train?"),
 ]
+WORKERS = [
+    Wrong(
+        "translate runs/tiny --workers 2 -o out.de",
+        "--input is -, but with --workers or --cluster it must be a file, to go on after a stop",
+    ),
+    Wrong(
+        "translate runs/tiny -i raw/dev.en --workers 2",
+        "--output is -, but with --workers or --cluster it must be a file, to go on after a stop",
+    ),
+    Wrong(
+        "translate runs/tiny -i raw/dev.en -o out.de --workers 0",
+        "--workers is 0, but it must be a whole number, 1 or more",
+    ),
+    Wrong(
+        "translate runs/tiny -i raw/dev.en -o out.de --cluster wrong.yaml",
+        "wrong.yaml: worker is not a setting; did you mean workers?",
+        {"wrong.yaml": b"worker: 2\n"},
+    ),
+    Wrong(
+        "translate runs/tiny -i raw/dev.en -o out.de --workers 2 --device gpu",
+        "--device is gpu, but it must be cpu or cuda",
+    ),
+    Wrong(
+        "translate runs/tiny -i raw/dev.en -o out.de --workers 2 --device cuda --precision int8",
+        "--precision is int8, but its products are for CPUs: say --precision bf16, or --device cpu",
+    ),
+    Wrong(
+        "translate runs/tiny -i raw/dev.en -o out.de --workers 2",
+        "raw/dev.en, line 9: byte 0xE9 at position 6 is not UTF-8; convert the file "
+        "(`iconv -f ISO-8859-1 -t UTF-8`) or mend the line",
+        {"raw/dev.en": lambda data: data + b"a caf\xe9\n"},
+    ),
+]
 PRECISIONS = [
     Wrong("export runs/tiny -o raw", "raw is there already; name another folder, or remove it"),
     Wrong("export runs/tiny", "--output is missing; `nmt export --help` tells what there is"),
@@ -814,7 +847,7 @@ BENCH = [
     Wrong(
         "bench trian",
         "'trian' is not a part of the benchmark; known: lstm, batching, update, train, peer, "
-        "memory, decode, checkpoint, workers, startup",
+        "memory, decode, precision, checkpoint, workers, startup",
     ),
     Wrong(
         "bench compare before.json",
@@ -870,6 +903,7 @@ EARLY = [
     *TRAINING,
     *RUNS,
     *TRANSLATING,
+    *WORKERS,
     *PRECISIONS,
     *SCORING,
     *EVALUATING,

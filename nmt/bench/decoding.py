@@ -35,8 +35,8 @@ def measure(bench: Bench) -> Iterator[Figure]:
     sources = [[*src.tolist(), EOS] for src, _ in pairs]
     for name, beam in (("greedy", 1), (f"beam {decoding.beam}", decoding.beam)):
         how = decoding.model_copy(update={"beam": beam})
-        together = _Search(model, sources, how, how.batch_sentences)
-        alone = _Search(model, sources[:ALONE], how, 1)
+        together = Search(model, sources, how, how.batch_sentences)
+        alone = Search(model, sources[:ALONE], how, 1)
         timings = take_turns({"together": together, "alone": alone}, bench.seconds)
         gain = (len(sources) / timings["together"].cpu_s) / (
             len(alone.sources) / timings["alone"].cpu_s
@@ -64,7 +64,9 @@ def measure(bench: Bench) -> Iterator[Figure]:
         )
 
 
-class _Search:
+class Search:
+    """Searches sentences, so many together: what a timing repeats."""
+
     def __init__(
         self,
         model: Seq2Seq,

@@ -76,6 +76,7 @@ def make_translator(
     from nmt.decoding.ensemble import Ensemble
     from nmt.decoding.translator import Translator
     from nmt.model.precision import cheapen
+    from nmt.training.process import settle
 
     if device not in (None, "cpu", "cuda"):
         raise ConfigError("--device", device, "it must be cpu or cuda")
@@ -86,6 +87,7 @@ def make_translator(
     if "int8" in precisions and place.type != "cpu":
         rule = "its products are for CPUs: say --precision bf16, or --device cpu"
         raise ConfigError("--precision", "int8", rule)
+    settle()
     if threads:
         torch.set_num_threads(threads)
     keys = {"batch": "batch_sentences"}

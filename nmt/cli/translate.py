@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nmt.cli.big import begun_with, cluster_of, translate_big
 from nmt.cli.models import (
     about,
     check_inputs,
@@ -47,10 +48,15 @@ if TYPE_CHECKING:
               help="Words that no translation may have; repeatable.")  # fmt: skip
 @click.option("--ensemble", multiple=True, metavar="RUN",
               help="Another model, whose probabilities are averaged in; repeatable.")  # fmt: skip
+@click.option("--workers", metavar="NUMBER",
+              callback=number(int, 0, "a whole number, 1 or more"),
+              help="Workers on Ray: a file of any size, that goes on after a stop.")  # fmt: skip
+@click.option("--cluster", metavar="FILE", help="Where they run; default: this machine.")
 @search_options
 def translate(
     run: str, source: str, output: str, form: str, num_best: int, json_input: bool,
-    terms: str | None, avoid: tuple[str, ...], ensemble: tuple[str, ...], **how: Any,
+    terms: str | None, avoid: tuple[str, ...], ensemble: tuple[str, ...],
+    workers: int | None, cluster: str | None, **how: Any,
 ) -> None:  # fmt: skip
     """Translate lines: n lines in, n lines out, in order. RUN is a run's folder or a checkpoint.
 
@@ -64,6 +70,10 @@ def translate(
 
     check_inputs([*([source] if source != "-" else []), *([terms] if terms else [])])
     check_output(source, output)
+    where = None
+    if workers or cluster:
+        where = cluster_of(source, output, cluster, workers, how)
+        how |= {"device": "cpu", "threads": None}
     glossary = Glossary.read(Path(terms)) if terms else Glossary({})
     bundle = load_bundle(run)
     others = load_others(bundle, ensemble)
@@ -78,6 +88,14 @@ def translate(
         for request in requests():
             translator.check(num_best, [request])
             total += 1
+    if where is not None:
+        begun = begun_with([bundle, *others], [source, *([terms] if terms else [])])
+        with Console() as console:
+            console.say(about(bundle))
+            translate_big(
+                translator, requests, total, form, num_best, Path(output), begun, where, console
+            )
+        return
     lines: Iterable[Request] = requests()
     with Console() as console, open_output(output) as file:
         if not is_typed:

@@ -96,7 +96,7 @@ class Translator:
         most = window_lines or WINDOW_BATCHES * self.decoding.batch_sentences
         tell = progress or (lambda num_lines: None)
         asked = (_request(line, number) for number, line in enumerate(lines, start=1))
-        return self._stream(windows(asked, most, _num_chars), num_best, with_attention, tell)
+        return self._stream(windows(asked, most, num_chars_of), num_best, with_attention, tell)
 
     def check(self, num_best: int, requests: Iterable[Request] = ()) -> None:
         """Raise ConfigError or DataError for what `translate` would refuse, before it is begun."""
@@ -254,5 +254,5 @@ def _request(line: str | Request, number: int) -> Request:
     return request if request.where else replace(request, where=f"line {number}")
 
 
-def _num_chars(request: Request) -> int:
+def num_chars_of(request: Request) -> int:
     return len(request.text)

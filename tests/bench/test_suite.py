@@ -11,7 +11,7 @@ from nmt.bench.figures import Figure, Report, line_of
 from nmt.corpus.shards import Shards
 from nmt.errors import ConfigError
 
-HERE = ["lstm", "batching", "update", "train", "peer", "decode", "checkpoint"]
+HERE = ["lstm", "batching", "update", "train", "peer", "decode", "precision", "checkpoint"]
 """Parts that need no other process."""
 EXPECTED = {
     "lstm": ["lstm/512/fp32", "lstm/512/bf16", "lstm/512/two-way"],
@@ -22,6 +22,7 @@ EXPECTED = {
               "train/tiny/bf16 to plain"],
     "peer": ["peer/ours", "peer/input feeding"],
     "decode": ["decode/greedy/sentences", "decode/beam 5/tokens"],
+    "precision": ["precision/tiny/1/fp32", "precision/tiny/16/bf16", "precision/tiny/64/int8"],
     "checkpoint": ["checkpoint/tiny/save", "checkpoint/tiny/load"],
 }  # fmt: skip
 
@@ -86,7 +87,7 @@ def test_a_part_that_there_is_not_is_told_before_anything_is_measured() -> None:
         suite.run(["lsmt"], 0.0, lambda line: None, lambda figure: None)
     assert str(error.value) == (
         "'lsmt' is not a part of the benchmark; known: lstm, batching, update, train, peer, "
-        "memory, decode, checkpoint, workers, startup"
+        "memory, decode, precision, checkpoint, workers, startup"
     )
 
 
