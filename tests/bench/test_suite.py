@@ -23,7 +23,8 @@ EXPECTED = {
     "peer": ["peer/ours", "peer/input feeding"],
     "decode": ["decode/greedy/sentences", "decode/beam 5/tokens"],
     "precision": ["precision/tiny/1/fp32", "precision/tiny/16/bf16", "precision/tiny/64/int8"],
-    "checkpoint": ["checkpoint/tiny/save", "checkpoint/tiny/load"],
+    "checkpoint": ["checkpoint/tiny/save", "checkpoint/tiny/load",
+                   "beside/tiny/checkpoint", "beside/tiny/validation"],
 }  # fmt: skip
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from toy_bundles import flip, message_of, save, truncate
 
+from nmt.checkpoint.bundle import read_info, verify
 from nmt.checkpoint.loading import load, load_training_state
 from nmt.checkpoint.run import best, keep, newest_good
+from nmt.checkpoint.writing import write_score
 
 
 @pytest.mark.parametrize(
@@ -95,3 +97,43 @@ def test_keeping_spares_the_newest_good_one(tmp_path: Path) -> None:
     flip(folders[2] / "weights.safetensors")
     assert keep(tmp_path, 1) == [folders[0]]
     assert newest_good(tmp_path) == folders[1]
+
+
+def test_keeping_spares_what_waits_for_its_score(tmp_path: Path) -> None:
+    for update in (1, 2, 3, 4):
+        save(tmp_path, update)
+    assert [folder.name for folder in keep(tmp_path, 1, awaited=[2])] == [
+        "update-00000001",
+        "update-00000003",
+    ]
+
+
+def test_a_late_score_decides_what_is_best(tmp_path: Path) -> None:
+    """P11."""
+    save(tmp_path, 1, 20.0)
+    late = save(tmp_path, 2)
+    write_score(late, 30.0, "nrefs:1")
+    assert best(tmp_path) == late
+    assert (read_info(late).bleu, read_info(late).bleu_signature) == (30.0, "nrefs:1")
+    verify(late)
+
+
+@pytest.mark.parametrize("is_of_another", [True, False])
+def test_a_score_that_is_damaged_or_of_another_checkpoint_is_not_used(
+    is_of_another: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P5, P11."""
+    one, other = save(tmp_path, 1), save(tmp_path, 2)
+    write_score(one, 30.0, "nrefs:1")
+    text = (one / "score.json").read_text()
+    (one / "score.json").unlink()
+    damaged = text if is_of_another else text.replace("30.0", "90.0")
+    folder = other if is_of_another else one
+    (folder / "score.json").write_text(damaged)
+    with caplog.at_level(logging.WARNING):
+        assert read_info(folder).bleu is None
+    assert caplog.messages == [
+        f"a score is not used: score.json beside {folder}/bundle.json: it is of another bundle, or "
+        "damaged"
+    ]
+    assert best(tmp_path) is None
