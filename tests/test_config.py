@@ -513,7 +513,11 @@ def test_a_contradiction_in_a_file_is_told() -> None:
         (
             ["stages=[{from_update: 10}]"],
             "stages.from_update is 10, but it changes nothing: set one of rdrop, "
-            "label_smoothing, learning_rate",
+            "label_smoothing, learning_rate, weights",
+        ),
+        (
+            ["stages=[{from_update: 10, weights: {neews: 2}}]"],
+            "stages.weights is neews, but no corpus of corpus.train is called so: talks, news",
         ),
         (
             ["stages=[{from_update: 10, rdrop: 1}, {from_update: 10, rdrop: 2}]"],

@@ -14,7 +14,7 @@ their bounds and the number of updates stay the same in all epochs, whatever the
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -56,18 +56,21 @@ class Schedule:
         seed: int,
         corpora: npt.ArrayLike = (),
         weights: Sequence[float] = (),
+        later: Sequence[tuple[int, "Schedule"]] = (),
     ) -> None:
         """Plan for pairs of these lengths, in tokens without EOS.
 
         Args:
             corpora: number of the corpus of each pair; empty: all are of one.
             weights: how often a pair of each corpus stands in an epoch; empty: once.
+            later: schedules that begin with these updates, with an epoch of their own.
 
         Raises:
             DataError: no pair is short enough for batching.max_length.
         """
         self.config = config
         self.seed = seed
+        self._later = later
         src = np.asarray(src_lengths, dtype=np.int64) + 1
         self._tgt = np.asarray(tgt_lengths, dtype=np.int64) + 1
         longer = np.maximum(src, self._tgt)
@@ -114,6 +117,9 @@ class Schedule:
 
     def update(self, number: int) -> Update:
         """The update of this number, from 0; any number, in any order."""
+        for start, schedule in reversed(self._later):
+            if number >= start:
+                return replace(schedule.update(number - start), number=number)
         epoch, index = divmod(number, self.updates_per_epoch)
         if epoch != self._epoch:
             self._deal(epoch)

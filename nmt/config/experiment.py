@@ -265,16 +265,18 @@ class StageConfig(Settings):
     """training.label_smoothing from then on."""
     learning_rate: PositiveFloat | None = None
     """training.learning_rate from then on: the height of the schedule, whose shape stays."""
+    weights: dict[Name, PositiveFloat] = {}
+    """Weights of corpora from then on, by name; their epochs begin anew."""
 
     def check(self) -> None:
-        if not self.changes:
+        if not self.changes and not self.weights:
             rule = f"it changes nothing: set one of {', '.join(list(type(self).model_fields)[1:])}"
             raise ConfigError("stages.from_update", self.from_update, rule)
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The settings that it sets."""
-        return self.model_dump(exclude_none=True, exclude={"from_update"})
+        """The settings of training that it sets."""
+        return self.model_dump(exclude_none=True, exclude={"from_update", "weights"})
 
 
 class Experiment(Settings):
@@ -305,6 +307,11 @@ class Experiment(Settings):
         if sorted(set(starts)) != starts:
             rule = "each stage must begin after the one before it"
             raise ConfigError("stages.from_update", starts, rule)
+        known = [text.name for text in self.corpus.train]
+        for name in (name for stage in self.stages for name in stage.weights):
+            if name not in known:
+                rule = f"no corpus of corpus.train is called so: {', '.join(known)}"
+                raise ConfigError("stages.weights", name, rule)
 
     def training_at(self, update: int) -> TrainingConfig:
         """How update `update`, from 0, is made: the stages that have begun, applied in order."""

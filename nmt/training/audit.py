@@ -192,9 +192,10 @@ def _compare_epochs(
 ) -> None:
     """Read all updates, and look at the pairs of one epoch after the other."""
     size = about.updates_per_epoch
-    texts = Experiment.model_validate(about.experiment).corpus.train
+    experiment = Experiment.model_validate(about.experiment)
+    has_one_schedule = not any(stage.weights for stage in experiment.stages)
     # Else an epoch has some pairs more than once, others not: what an update has tells it all then.
-    is_even = all(text.weight == 1 for text in texts)
+    is_even = has_one_schedule and all(text.weight == 1 for text in experiment.corpus.train)
     for epoch, updates in groupby(entries, key=lambda each: (each[0].update - 1) // size):
         rows, owners = [], []
         for entry, of_update in updates:
@@ -211,7 +212,7 @@ def _compare_epochs(
             continue
         found.full_epochs += 1
         if not is_even:
-            if len(used) != about.pairs:
+            if has_one_schedule and len(used) != about.pairs:
                 found.find(
                     f"epoch {epoch + 1:,}: {len(used):,} pairs were used, but an epoch has "
                     f"{about.pairs:,}"

@@ -34,7 +34,7 @@ from nmt.training.judging import Judge
 from nmt.training.late import LateScores, Scorer
 from nmt.training.learner import Learner
 from nmt.training.ledger import Ledger
-from nmt.training.memory import Split, add_gradient
+from nmt.training.memory import Split, add_gradient, seed_of
 from nmt.training.metrics import Journal, Meter, describe
 from nmt.training.optimizer import learning_rate
 from nmt.training.progress import Clock, Progress
@@ -287,9 +287,17 @@ def plan(experiment: Experiment, corpus: Corpus) -> tuple[Sampler | None, Schedu
     if experiment.training.subword_dropout:
         sampler = Sampler(corpus.subword, experiment.training.subword_dropout, experiment.seed)
         src, tgt = sampler.planned(corpus.shards, experiment.batching.max_length)
-    weights = [text.weight for text in experiment.corpus.train]
-    shares = (corpus.shards.corpora, weights)
-    return sampler, Schedule(src, tgt, experiment.batching, experiment.seed, *shares)
+    batching, corpora = experiment.batching, corpus.shards.corpora
+    weights = {text.name: text.weight for text in experiment.corpus.train}
+    first, later = list(weights.values()), []
+    for stage in experiment.stages:
+        if stage.weights:
+            weights |= stage.weights
+            seed = seed_of(experiment.seed, stage.from_update, 0)
+            shares = list(weights.values())
+            schedule = Schedule(src, tgt, batching, seed, corpora, shares)
+            later.append((stage.from_update, schedule))
+    return sampler, Schedule(src, tgt, batching, experiment.seed, corpora, first, later)
 
 
 def _newest(run_dir: Path) -> tuple[Path | None, list[str]]:

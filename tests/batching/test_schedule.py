@@ -296,3 +296,15 @@ def test_weights_that_leave_no_pair_are_told() -> None:
         "an epoch of 100 prepared pairs has none of them at the weights of corpus.train "
         "(0.001, 0.002); set one of them higher"
     )
+
+
+def test_a_later_schedule_begins_with_its_update() -> None:
+    """P2: found without a replay of what was before."""
+    later = weighted(0.5, 1, seed=2)
+    both = Schedule(LENGTHS, LENGTHS, WEIGHTED, 1, CORPORA, [1, 1], [(7, later)])
+    for number in (0, 6):
+        assert content(both.update(number)) == content(weighted(1, 1).update(number))
+    for number in (200, 7, 8):
+        update, expected = both.update(number), weighted(0.5, 1, seed=2).update(number - 7)
+        assert update.number == number
+        assert content(update)[1:] == content(expected)[1:]

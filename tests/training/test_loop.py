@@ -128,7 +128,7 @@ def test_several_workers_log_what_one_logs(one: Path, gloo: Path) -> None:
 def test_with_all_ingredients_several_workers_train_the_model_of_one(
     one: Path, one_of_all: Path, gloo: Path
 ) -> None:
-    """P3: subwords cut anew, stages, R-Drop, locked and weight dropout, a weighted corpus."""
+    """P3: subwords cut anew, stages, R-Drop, locked and weight dropout, weights of corpora."""
     assert_near(one_of_all, gloo / "two-of-all")
     assert rows_of(gloo / "two-of-all") == rows_of(one_of_all)
     weights, plain = tensors_of(one_of_all), tensors_of(one)

@@ -81,7 +81,8 @@ INGREDIENTS = [
     "corpus.train.0.weight=1.5",
     "model.locked_dropout=true",
     "model.weight_dropout=0.2",
-    "stages=[{from_update: 9, rdrop: 2.0, learning_rate: 0.002}, {from_update: 14, rdrop: 1.0}]",
+    "stages=[{from_update: 9, rdrop: 2.0, learning_rate: 0.002}, "
+    "{from_update: 14, rdrop: 1.0, weights: {train: 0.5}}]",
 ]
 """Settings that are off by default: what trains with all of them."""
 TIMEOUT_S = 120
