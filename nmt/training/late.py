@@ -19,7 +19,7 @@ from nmt.checkpoint.loading import load
 from nmt.checkpoint.remote import Remote
 from nmt.checkpoint.writing import write_score
 from nmt.config.experiment import Experiment
-from nmt.errors import BundleError
+from nmt.errors import BundleError, StorageError
 from nmt.training.metrics import Journal
 from nmt.training.validation import Validation, validate
 from nmt.training.world import World
@@ -119,7 +119,7 @@ class LateScores:
         self._scores[update] = (found.bleu, found.signature, found.nll)
         try:
             write_score(self._folder(update), found.bleu, found.signature)
-        except BundleError as error:
+        except (BundleError, StorageError) as error:
             self._journal.say(f"update {update:,}: its score is not beside it: {error}")
         self._journal.keep_hyps(update, self._experiment.corpus.tgt, found.hyps)
         self._journal.say(
