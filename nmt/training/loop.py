@@ -119,8 +119,10 @@ def train(
         journal.say(_opening(experiment, schedule, learner, progress, world))
         if late:
             late.ask_again([update for update, _ in progress.awaited])
-        if pulse and pulse.before is not None:
-            restart = Restart(care, pulse.before, progress.update, world.size, "; ".join(damaged))
+        # The file may be on a host that is gone; what was heard of its workers is not.
+        before = (pulse.before if pulse else None) or care.last
+        if before is not None:
+            restart = Restart(care, before, progress.update, world.size, "; ".join(damaged))
     why: Why = "finished"
     last = settings.updates
     if 0 < settings.patience <= progress.validations_without_gain:

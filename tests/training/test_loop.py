@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from nmt.config.experiment import Experiment, SubwordConfig
 from nmt.config.files import load_experiment
 from nmt.corpus.subword import Subword
 from nmt.errors import TrainingError
+from nmt.training.care import Care
 from nmt.training.loop import Corpus, check_run, check_workers, train
 from nmt.training.memory import seed_of
-from nmt.training.pulse import read
+from nmt.training.pulse import Beat, read
 from nmt.training.world import World
 
 OF_THE_CLOCK = {"time", "train_s", "eta_s", "src_tokens_per_s", "tgt_tokens_per_s"} | {
@@ -369,6 +371,20 @@ def test_what_a_loss_has_cost_is_recorded(toy_file: Path, one: Path) -> None:
         r"restarted \(a worker died\): went on after update 12; 3 updates and \d+\.\d s lost\n", log
     )
     assert_same(one, run)
+
+
+def test_a_loss_is_recorded_though_the_lost_host_had_the_file(toy_file: Path) -> None:
+    """P11."""
+    run = toy_file.parent / "lost-host"
+    with pytest.raises(LostError):
+        go(toy_file, Run(run.name, lost_after=12))
+    (run / "pulse.json").unlink()
+    experiment = load_experiment(toy_file)
+    care = Care(why="worker 0 died with the host", last=Beat(12, time.time() - 5, 1))
+    train(experiment, corpus_of(experiment), World(), run, care=care)
+    (record,) = [record for record in records_of(run) if record["kind"] == "restart"]
+    assert (record["why"], record["updates_lost"]) == ("worker 0 died with the host", 2)
+    assert record["s_lost"] >= 5
 
 
 def test_a_run_that_was_stopped_has_lost_nothing(toy_file: Path, stopped: Path) -> None:
