@@ -111,10 +111,8 @@ def add_start(
 ) -> None:
     """Add a start to the manifest of a run; the first worker does.
 
-    A damaged one is set aside as manifest.json.damaged: training goes on.
-
-    Raises:
-        DataError: it cannot be written.
+    Training goes on without: a damaged one is set aside as manifest.json.damaged, and a full disk
+    gets a warning in the log.
     """
     path = run_dir / NAME
     before: list[Start] = []
@@ -150,8 +148,11 @@ def add_start(
         updates_per_epoch=schedule.updates_per_epoch,
         starts=[*before, start],
     )
-    with replacing(path) as scratch:
-        scratch.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    try:
+        with replacing(path) as scratch:
+            scratch.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    except DataError as error:
+        log.warning("this start is not in the manifest: %s", error)
 
 
 def read(run_dir: Path) -> RunManifest:

@@ -84,6 +84,27 @@ def test_a_damaged_manifest_does_not_stop_a_run(toy_file: Path, stopped: Path) -
     assert (run / "manifest.json.damaged").read_text() == "{"
 
 
+def test_a_full_disk_does_not_stop_a_run(
+    toy_file: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+    import shutil
+
+    from toy_runs import Run, go
+
+    def full(self: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run = toy_file.parent / "full-disk"
+    shutil.copytree(stopped, run)
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "asdict", lambda _: full(run))
+        why, _ = go(toy_file, Run(run.name, overrides=["training.updates=8"]))
+    assert why == "finished"
+    assert [start.update for start in manifest.read(run).starts] == [0]
+
+
 def test_a_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
     """P9."""
     (tmp_path / "manifest.json").write_text('{"format": 9}')
