@@ -30,7 +30,7 @@ def cluster_of(
     """Where to translate.
 
     Raises:
-        ConfigError: input or output is no file, or what a worker is to have does not fit.
+        ConfigError: input or output is no file, or there is no such device.
     """
     from nmt.config.cluster import Workers
     from nmt.config.files import load_cluster
@@ -49,11 +49,14 @@ def cluster_of(
         "cpus_per_worker": how["threads"],
         "gpus_per_worker": None if device is None else int(device == "cuda"),
     }
-    where = where.model_copy(update={key: one for key, one in asked.items() if one is not None})
-    if where.gpus_per_worker and how["precision"] == "int8":
+    return where.model_copy(update={key: one for key, one in asked.items() if one is not None})
+
+
+def check_numbers(cluster: "Cluster", precisions: Iterable[str]) -> None:
+    """Raise ConfigError where workers with GPUs were to compute in int8."""
+    if cluster.gpus_per_worker and "int8" in precisions:
         rule = "its products are for CPUs: say --precision bf16, or --device cpu"
         raise ConfigError("--precision", "int8", rule)
-    return where
 
 
 def translate_big(

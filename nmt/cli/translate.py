@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.cli.big import begun_with, cluster_of, translate_big
+from nmt.cli.big import begun_with, check_numbers, cluster_of, translate_big
 from nmt.cli.models import (
     about,
     check_inputs,
@@ -77,6 +77,8 @@ def translate(
     glossary = Glossary.read(Path(terms)) if terms else Glossary({})
     bundle = load_bundle(run)
     others = load_others(bundle, ensemble)
+    if where is not None:
+        check_numbers(where, [how["precision"] or each.precision for each in (bundle, *others)])
     translator = make_translator(bundle, others=others, **how)
     check_format(form, num_best, translator.decoding.protect)
     translator.check(num_best)
@@ -91,7 +93,8 @@ def translate(
     if where is not None:
         begun = begun_with([bundle, *others], [source, *([terms] if terms else [])])
         with Console() as console:
-            console.say(about(bundle))
+            for each in (bundle, *others):
+                console.say(about(each))
             translate_big(
                 translator, requests, total, form, num_best, Path(output), begun, where, console
             )
