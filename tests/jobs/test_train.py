@@ -111,6 +111,12 @@ def test_a_run_that_lost_a_worker_ends_as_if_it_had_not(
     ]
     assert len(starts) == 2
     assert _same(calm, rough)
+    lines = (rough / "metrics.jsonl").read_text().splitlines()
+    (restart,) = [each for each in map(json.loads, lines) if each["kind"] == "restart"]
+    assert restart["why"] == "worker 0 died"
+    assert restart["from_update"] >= 80
+    assert 0 <= restart["updates_lost"] <= 80
+    assert 0 < restart["s_lost"] < 120
 
 
 @pytest.mark.ray
