@@ -1,5 +1,7 @@
 """What the parts of the benchmark are given, and the updates that they time."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -102,6 +104,12 @@ def time(name: str, timing: Timing, counts: str, ratio: Ratio | None = None) -> 
 
 def _product(precision: str) -> str:
     return f"product {precision}"
+
+
+def start(module: str, *arguments: str) -> "subprocess.Popen[bytes]":
+    """Run a module of the benchmark in a process of its own."""
+    # Not multiprocessing: it runs the script that called us again, in each process.
+    return subprocess.Popen([sys.executable, "-m", module, *arguments])
 
 
 class Updates:

@@ -17,7 +17,7 @@ from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment, SubwordConfig
 from nmt.config.files import load_experiment
 from nmt.corpus.prepare import check_prepared, is_prepared
-from nmt.corpus.shards import FORMAT, MANIFEST, Manifest, Shards, ShardWriter
+from nmt.corpus.shards import FORMAT, MANIFEST, CorpusInfo, Manifest, Shards, ShardWriter
 from nmt.corpus.subword import NUM_RESERVED, Subword
 
 NUM_PAIRS = 30_000
@@ -58,12 +58,12 @@ class Case:
     @cached_property
     def schedule(self) -> Schedule:
         """Its updates."""
-        return Schedule(
-            self.shards.src_lengths,
-            self.shards.tgt_lengths,
-            self.experiment.batching,
-            self.experiment.seed,
-        )
+        return self.schedule_of(self.experiment)
+
+    def schedule_of(self, experiment: Experiment) -> Schedule:
+        """The updates of an experiment over its pairs."""
+        src, tgt = self.shards.src_lengths, self.shards.tgt_lengths
+        return Schedule(src, tgt, experiment.batching, experiment.seed)
 
     def to_json(self) -> str:
         """For another process of this benchmark."""
@@ -158,6 +158,9 @@ def write_random(
     writer = ShardWriter(vocab_size, "random")
     writer.add(sides[0], sides[1], range(1, num_pairs + 1))
     shard = writer.write(folder / "shards/00000.arrow", "shards/00000.arrow")
+    corpus = CorpusInfo(
+        "random", [], num_pairs, num_pairs, {}, {}, shard.src_tokens, shard.tgt_tokens, leaked=0
+    )
     manifest = Manifest(
         format=FORMAT,
         src=experiment.corpus.src,
@@ -170,7 +173,7 @@ def write_random(
         src_tokens=shard.src_tokens,
         tgt_tokens=shard.tgt_tokens,
         longest=shard.longest,
-        corpora=[],
+        corpora=[corpus],
         shards=[shard],
         files=[],
     )

@@ -1,7 +1,6 @@
 """Memory at the peak of training, in a process of its own."""
 
 import json
-import multiprocessing
 import resource
 import sys
 from collections.abc import Iterator
@@ -10,12 +9,14 @@ from pathlib import Path
 import torch
 
 from nmt.batching.loader import Loader
-from nmt.bench.bench import Bench, Updates
+from nmt.bench.bench import Bench, Updates, start
 from nmt.bench.cases import Case
 from nmt.bench.figures import Figure
 from nmt.bench.plain import PlainLearner, random_batches
+from nmt.errors import NmtError
+from nmt.training.process import settle
 
-UPDATES = 60
+UPDATES = 40
 """Enough for most shapes of batches to have come up."""
 
 
@@ -37,14 +38,15 @@ def measure(bench: Bench) -> Iterator[Figure]:
 def _peak_of(bench: Bench, case: Case, how: str) -> float:
     job, out = (bench.scratch / f"memory-{case.name}-{how}.{kind}" for kind in ("job", "json"))
     job.write_text(case.to_json(), encoding="utf-8")
-    process = multiprocessing.get_context("spawn").Process(target=_train, args=(job, how, out))
-    process.start()
-    process.join()
+    if start("nmt.bench.memory", str(job), how, str(out)).wait():
+        raise NmtError("a worker of the benchmark failed; its own words stand above")
     peak: float = json.loads(out.read_text())
     return peak
 
 
-def _train(job: Path, how: str, out: Path) -> None:
+def train(job: Path, how: str, out: Path) -> None:
+    """Train in this process, and write down how much memory it took."""
+    settle()
     torch.set_num_threads(1)
     case = Case.from_json(job.read_text(encoding="utf-8"))
     updates = Updates(case, "bf16" if how == "bf16" else "fp32", 1)
@@ -60,3 +62,7 @@ def _train(job: Path, how: str, out: Path) -> None:
     scale = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
     out.write_text(json.dumps(peak))
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

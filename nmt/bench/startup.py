@@ -28,7 +28,7 @@ from nmt.training.learner import Learner
 from nmt.training.world import World
 
 REPEATS = 3
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
@@ -62,11 +62,16 @@ def _figure(name: str, command: Sequence[str], counts: str) -> Figure:
 
 
 def _run(command: Sequence[str]) -> float:
-    began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=_env())
+    called, began = " ".join(command[1:4]), time.perf_counter()
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_S, env=_environment()
+        )
+    except subprocess.TimeoutExpired:
+        raise NmtError(f"{called} was not done after {TIMEOUT_S} s; free the machine") from None
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise NmtError(f"{' '.join(command[1:4])} ended with status {done.returncode}: {reason[0]}")
+        raise NmtError(f"{called} ended with status {done.returncode}: {reason[0]}")
     return time.perf_counter() - began
 
 
@@ -115,6 +120,6 @@ def _model(experiment: Experiment, folder: Path) -> Path:
     return bundles(folder / "model")[0]
 
 
-def _env() -> dict[str, str]:
+def _environment() -> dict[str, str]:
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     return {name: value for name, value in (os.environ | threads).items() if name != "RAY_ADDRESS"}

@@ -8,6 +8,7 @@ from nmt.bench import cases, suite
 from nmt.bench.bench import Bench
 from nmt.bench.cases import MULTI30K, WMT16, Case, Lengths
 from nmt.bench.figures import Figure, Report, line_of
+from nmt.bench.workers import Pace, figures_of
 from nmt.corpus.shards import Shards
 from nmt.errors import ConfigError
 
@@ -48,11 +49,25 @@ def test_a_part_with_processes_gives_its_figures(part: str, tiny_bench: Bench) -
     names = [figure.name for figure in suite.PARTS[part](tiny_bench)]
     expected = {
         "memory": ["memory/tiny/bf16"],
-        "workers": ["workers/tiny/one", "workers/tiny/beside", "workers/tiny/two",
-                    "workers/tiny/two to beside", "workers/tiny/data wait",
-                    "workers/tiny/waiting wait"],
+        "workers": [f"workers/tiny/{what}" for what in (
+            "one", "beside", "two", "four", "two to beside", "waits for data", "waits in all",
+            "one planned", "two planned", "four planned")],
     }  # fmt: skip
     assert set(expected[part]) <= set(names)
+
+
+def test_two_workers_are_compared_with_twice_one() -> None:
+    """P11."""
+    paces = {"one": 100.0, "beside": 90.0, "two": 170.0, "four": 160.0}
+    found = {how: [Pace(pace, waiting=0.2, data=0.01)] * 3 for how, pace in paces.items()}
+    figures = {figure.name: figure for figure in figures_of("x", [found, found])}
+    assert figures["workers/x/one"].ratio is None
+    assert figures["workers/x/beside"].ratio == pytest.approx(0.9)
+    assert figures["workers/x/two"].ratio == pytest.approx(0.85)
+    assert figures["workers/x/two"].ratio_to == "2 times one worker"
+    assert figures["workers/x/two to beside"].value == pytest.approx(170 / 180)
+    assert figures["workers/x/waits for data"].value == pytest.approx(1)
+    assert figures["workers/x/waits in all"].value == pytest.approx(20)
 
 
 @pytest.mark.slow
