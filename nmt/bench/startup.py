@@ -86,7 +86,8 @@ def _first_update(
         metrics = storage / experiment.name / "metrics.jsonl"
         began = time.time()
         _run([*nmt, "train", str(file), f"cluster.storage={storage}"])
-        first = json.loads(metrics.read_text(encoding="utf-8").splitlines()[0])
+        records = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
+        first = next(record for record in records if record["kind"] == "train")
         seconds.append(first["time"] - began)
     yield Figure(
         "startup/first update",
