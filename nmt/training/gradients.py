@@ -1,50 +1,89 @@
-"""The sum of all workers' gradients, taken while the last backward of an update goes on.
+"""The sum of all workers' gradients: DistributedDataParallel, and what it lacks here.
 
-Not torch's DistributedDataParallel, for two promises that it cannot keep. It changes its buckets
-after the first update, so that three workers that were resumed add in another order than three that
-were never stopped (P4); here the buckets depend on the model alone. And a worker that runs out of
-memory in the backward that sends gradients leaves the others waiting; here the last bucket carries
-a flag, and one worker that could not go on makes all of them drop the gradient of this update.
-Gradients are views into buckets, which are sent in a fixed order as soon as they are whole (Li et
-al. 2020, PyTorch Distributed).
+DDP sends buckets of gradients while the last backward of an update goes on (Li et al. 2020). It
+changes its buckets once, after its first backward: passes without a pair bring that about before
+the first update, so that three workers that were resumed add in the order of three that were never
+stopped (P4). And a worker that runs out of memory while gradients are sent would leave the others
+waiting: it sends NaN for the buckets that it still owes, so all see a gradient that is not finite,
+ask each other why, drop it, and begin again with a new DDP; the old one is in the midst of a pass.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+import gc
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nmt.training.world import World
 
-BUCKET_VALUES = 2**21
-"""Gradients sent at once, 8 MiB: few enough to begin early, many enough to fill the wire."""
+BUCKET_MIB = 25.0
+"""Gradients sent at once: few enough to begin early, many enough to fill the wire."""
+
+
+@dataclass
+class _Buckets:
+    """What is sent of an update, and what there is to send."""
+
+    sizes: dict[int, int] = field(default_factory=dict)
+    """Values in each bucket, by its place in the order of sending."""
+    num_sent: int = 0
+    witness: Tensor | None = None
+    """A parameter of the last bucket: its gradient is NaN where a worker owed that bucket."""
 
 
 class GradientSum:
-    """The gradients of some parameters, summed over all workers of an update."""
+    """The gradients of a model, summed over all workers of an update."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], world: World) -> None:
-        """All workers must have the same parameters; their gradients begin at 0."""
-        self._parameters = list(parameters)
+    def __init__(self, model: nn.Module, world: World) -> None:
+        self.model = model
+        """What forward goes through."""
+        self._model = model
         self._world = world
-        self._buckets: list[Tensor] = []
-        self._lacking: list[int] = []
-        """Parameters of each bucket that the backward under way has not reached."""
-        self._sizes: list[int] = []
-        self._sent: list[Any] = []
-        self._is_armed = False
-        if world.size > 1:
-            self._share()
+        self._buckets = _Buckets()
+        self._pass: Callable[[], object] = lambda: None
 
-    def arm(self) -> None:
-        """The next backward is this worker's last of the update: send what it completes."""
-        self._lacking = list(self._sizes)
-        self._is_armed = True
+    def connect(self, pass_without_pairs: Callable[[], object]) -> None:
+        """Share gradients from now on, beginning with the first worker's weights; all must ask.
+
+        Args:
+            pass_without_pairs: forward and backward through `model`, sending, with gradients of 0.
+        """
+        if self._world.size == 1:
+            return
+        self._pass = pass_without_pairs
+        device = self._world.device
+        # Our buffers are constants: sending them round before each forward would be waiting alone.
+        wrapped = DistributedDataParallel(
+            self._model,
+            device_ids=[device.index] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            bucket_cap_mb=BUCKET_MIB,
+            gradient_as_bucket_view=True,
+        )
+        self._buckets = _Buckets()
+        # Not with ourselves as its state: that would be a circle which nobody can take apart.
+        wrapped.register_comm_hook(self._buckets, _send)
+        self.model = wrapped
+        for _ in range(2):  # the second one has the buckets that stay
+            self._buckets.sizes.clear()
+            self._pass()
+            self.clear()
+
+    def sending(self, is_my_last: bool) -> AbstractContextManager[object]:
+        """For forward and backward both: gradients are sent in this worker's last ones alone."""
+        self._buckets.num_sent = 0
+        if is_my_last or not isinstance(self.model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.model.no_sync()
 
     def finish(self, has_failed: bool = False) -> int:
-        """Wait for the sum; all workers must ask.
+        """Agree on the sum; all workers must ask.
 
         Args:
             has_failed: this worker could not do its share.
@@ -54,54 +93,47 @@ class GradientSum:
         """
         if self._world.size == 1:
             return int(has_failed)
-        self._is_armed = False
-        self._buckets[-1][-1] = float(has_failed)
-        while len(self._sent) < len(self._buckets):
-            self._send()
-        for work in self._sent:
-            work.wait()
-        self._sent = []
-        return int(self._buckets[-1][-1])
+        if has_failed:
+            self._send_nan()
+        elif math.isfinite(self._of_last_bucket()):
+            return 0
+        num_failed = sum(self._world.gather(has_failed))
+        if num_failed:
+            self.model = self._model
+            gc.collect()  # with the old DDP go its hooks on the parameters
+            self.clear()
+            self.connect(self._pass)
+        return num_failed
 
     def clear(self) -> None:
         """Begin an update."""
-        if self._world.size == 1:
-            for parameter in self._parameters:
-                parameter.grad = None
-        for bucket in self._buckets:
-            bucket.zero_()
+        self._model.zero_grad(set_to_none=True)
 
-    def _share(self) -> None:
-        """Make each gradient a view into a bucket; backward meets the last parameters first."""
-        groups: list[list[nn.Parameter]] = [[]]
-        for parameter in reversed(self._parameters):
-            if groups[-1] and sum(p.numel() for p in groups[-1]) >= BUCKET_VALUES:
-                groups.append([])
-            groups[-1].append(parameter)
-        for number, group in enumerate(groups):
-            flag = int(group is groups[-1])
-            bucket = torch.zeros(sum(p.numel() for p in group) + flag, device=self._world.device)
-            start = 0
-            for parameter in group:
-                stop = start + parameter.numel()
-                parameter.grad = bucket[start:stop].view(parameter.shape)
-                hook = self._hook_of(number)
-                parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-                start = stop
-            self._buckets.append(bucket)
-            self._sizes.append(len(group))
+    def _of_last_bucket(self) -> float:
+        witness = self._buckets.witness
+        assert witness is not None
+        assert witness.grad is not None
+        return float(witness.grad.view(-1)[-1])
 
-    def _hook_of(self, number: int) -> Any:
-        def has_gradient(parameter: Tensor) -> None:
-            if not self._is_armed:
-                return
-            self._lacking[number] -= 1
-            # In the fixed order, which is that of all workers; the last one by `finish`, flag set.
-            while len(self._sent) < len(self._buckets) - 1 and not self._lacking[len(self._sent)]:
-                self._send()
+    def _send_nan(self) -> None:
+        buckets = self._buckets
+        assert buckets.num_sent < len(buckets.sizes)  # the last one is whole when backward is over
+        for place in range(buckets.num_sent, len(buckets.sizes)):
+            dist.all_reduce(
+                torch.full((buckets.sizes[place],), math.nan, device=self._world.device)
+            )
 
-        return has_gradient
 
-    def _send(self) -> None:
-        bucket = self._buckets[len(self._sent)]
-        self._sent.append(dist.all_reduce(bucket, async_op=True))
+def _send(
+    buckets: _Buckets,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[Tensor]:
+    """Sum a bucket over all workers, where DDP alone would take the mean."""
+    buckets.sizes[bucket.index()] = bucket.buffer().numel()
+    buckets.num_sent += 1
+    if bucket.is_last():
+        buckets.witness = bucket.parameters()[-1]
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    summed: torch.futures.Future[Tensor] = work.get_future().then(lambda future: future.value()[0])
+    return summed

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nmt.batching.batch import Batch
+from nmt.batching.batch import Batch, make_batch
 from nmt.checkpoint.bundle import TrainingState
 from nmt.checkpoint.loading import load_weights
 from nmt.config.experiment import Experiment
@@ -42,13 +42,17 @@ class Learner:
             self._average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self._optimizer = make_optimizer(self.model, self.settings)
         self._dtype = _DTYPES[self.settings.precision]
-        self._gradients = GradientSum(list(self.model.parameters()), world)
+        self._gradients = GradientSum(self.model, world)
 
-    def align(self) -> None:
-        """Take the first worker's weights: hosts of two kinds may initialise by other last bits."""
+    def connect(self) -> None:
+        """Work with the other workers from now on; all must ask.
+
+        The first worker's weights are taken: hosts of two kinds may initialise by other last bits.
+        """
         for model in (self.model, self._average):
             for parameter in model.parameters() if model is not None else ():
                 self._world.copy_first(parameter.data)
+        self._gradients.connect(lambda: self._add(make_batch([]), 1, True))
 
     def backward(self, batch: Batch, num_tgt_tokens: int, is_my_last: bool) -> LossSums:
         """Add a micro-batch's share of the gradient of an update with that many target tokens.
@@ -56,12 +60,7 @@ class Learner:
         Args:
             is_my_last: of this worker in this update; gradients are sent while it goes on.
         """
-        self.model.train()
-        if is_my_last:
-            self._gradients.arm()
-        loss = self._loss(batch.to(self._world.device))
-        (loss.smoothed * (1 / num_tgt_tokens)).backward()  # type: ignore[no-untyped-call]
-        return loss
+        return self._add(batch, num_tgt_tokens, is_my_last)
 
     def share(self, has_failed: bool = False) -> int:
         """Sum the gradients of all workers, who all must ask; returns how many have failed."""
@@ -114,12 +113,21 @@ class Learner:
             load_weights(self._average, state.average or state.weights, where)
         load_optimizer_tensors(self._optimizer, self.model, state.optimizer)
 
+    def _add(self, batch: Batch, num_tgt_tokens: int, is_my_last: bool) -> LossSums:
+        self.model.train()
+        with self._gradients.sending(is_my_last):
+            loss = self._loss(batch.to(self._world.device))
+            (loss.smoothed * (1 / num_tgt_tokens)).backward()  # type: ignore[no-untyped-call]
+        return loss
+
     def _loss(self, batch: Batch) -> LossSums:
         if self.settings.rdrop:
             batch = batch.twice()
         is_cast = self._dtype != torch.float32
         with torch.autocast(self._world.device.type, self._dtype, enabled=is_cast):
-            hidden: Tensor = self.model(batch.src, batch.src_lengths, batch.tgt_in, batch.real)
+            hidden: Tensor = self._gradients.model(
+                batch.src, batch.src_lengths, batch.tgt_in, batch.real
+            )
         weight, smoothing = self.model.output_weight, self.settings.label_smoothing
         if self.settings.rdrop:
             alpha = self.settings.rdrop

@@ -102,7 +102,7 @@ def train(
     sampler, schedule = plan(experiment, corpus)
     learner = Learner(experiment, corpus.subword.num_pieces, world)
     progress, damaged = _resume(learner, corpus, world, run_dir, remote)
-    learner.align()
+    learner.connect()
     journal, pulse, writer, late, restart = None, None, None, None, None
     if world.is_first:
         journal, pulse = Journal(run_dir, progress.update, say), Pulse(run_dir, world.size)

@@ -235,7 +235,7 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
         return done == run.stop_after
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(gradients, "BUCKET_VALUES", 500))
+        stack.enter_context(mock.patch.object(gradients, "BUCKET_MIB", 0.002))
         stack.enter_context(mock.patch.object(loop, "Writer", Disk))
         stack.enter_context(mock.patch.object(loop, "Loader", RecordingLoader))
         stack.enter_context(mock.patch.object(loop, "Learner", PoisonedLearner))
