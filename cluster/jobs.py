@@ -132,7 +132,8 @@ def check(job: Job, experiment: Experiment, cluster: Cluster, say: Say) -> None:
             is_begun = (run / "checkpoints").is_dir()
             # These import torch, which takes seconds: not where they have nothing to say.
             if is_begun or cluster.workers.max > experiment.batching.micro_batches:
-                from nmt.training.loop import check_run, check_workers
+                from nmt.training.plan import check_workers
+                from nmt.training.resuming import check_run
 
                 check_workers(experiment, cluster.workers.max)
                 check_run(experiment, run)

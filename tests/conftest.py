@@ -116,7 +116,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from nmt.config.files import load_experiment
     from nmt.corpus.prepare import check_prepared, prepare, read_dev
-    from nmt.training.loop import Corpus, train
+    from nmt.training.loop import train
+    from nmt.training.plan import Corpus
     from nmt.training.world import World
 
     root = tmp_path_factory.mktemp("tiny")

@@ -28,7 +28,8 @@ from nmt.planning.links import ON_CPUS
 from nmt.planning.probe import probe
 from nmt.planning.scaling import Hosts, positions_of, rows_of
 from nmt.planning.size import count_parameters
-from nmt.training.loop import Corpus, train
+from nmt.training.loop import train
+from nmt.training.plan import Corpus
 from nmt.training.process import settle
 from nmt.training.world import World
 

@@ -37,10 +37,13 @@ from nmt.jobs.validate import ScoreTasks
 from nmt.jobs.watchdog import Watchdog
 from nmt.storage import Store, below, is_address
 from nmt.training.care import Care
-from nmt.training.loop import Corpus, Why, check_run, check_workers, train
+from nmt.training.loop import train
 from nmt.training.manifest import SUBMITTED, Origin
+from nmt.training.plan import Corpus, check_workers
 from nmt.training.process import ENVIRONMENT
 from nmt.training.pulse import Beat
+from nmt.training.resuming import check_run
+from nmt.training.telling import Why
 from nmt.training.world import World
 
 RESIZE_S = 5.0

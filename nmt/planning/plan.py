@@ -13,8 +13,8 @@ from nmt.planning import size
 from nmt.planning.links import ON_CPUS, ON_GPUS, Links
 from nmt.planning.probe import UPDATES, Probe, probe
 from nmt.planning.scaling import Hosts, Row, positions_of, rows_of
-from nmt.training.loop import Corpus, check_workers
-from nmt.training.loop import plan as plan_updates
+from nmt.training.plan import Corpus, check_workers
+from nmt.training.plan import plan as plan_updates
 
 GPUS_PER_NODE = 8
 """Where nobody says how many."""

@@ -23,8 +23,8 @@ from nmt.corpus.prepare import check_prepared
 from nmt.errors import BundleError, DataError
 from nmt.training import ledger, manifest
 from nmt.training.ledger import Entry
-from nmt.training.loop import Corpus, plan
 from nmt.training.manifest import RunManifest, Start
+from nmt.training.plan import Corpus, plan
 
 MAX_FINDINGS = 20
 """More are counted, not told."""

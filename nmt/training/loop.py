@@ -10,63 +10,31 @@ Updates have numbers from 0; logs, checkpoints and metrics count updates done.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from nmt.batching.loader import Loader, MicroBatch
-from nmt.batching.schedule import Schedule, Update
+from nmt.batching.schedule import Update
 from nmt.checkpoint.background import Writer
-from nmt.checkpoint.bundle import TOKENIZER, read_info
-from nmt.checkpoint.loading import load, load_training_state
 from nmt.checkpoint.remote import Remote
-from nmt.checkpoint.run import newest_good
-from nmt.config.experiment import Experiment, TrainingConfig
-from nmt.config.files import differences
-from nmt.corpus.sampling import Sampler
-from nmt.corpus.shards import Shards
-from nmt.corpus.subword import Subword
-from nmt.errors import BundleError, TrainingError
+from nmt.config.experiment import Experiment
 from nmt.training import manifest
 from nmt.training.care import Care, Lookout, Restart, unwritten
 from nmt.training.judging import Judge
 from nmt.training.late import LateScores, Scorer
 from nmt.training.learner import Learner
 from nmt.training.ledger import Ledger
-from nmt.training.memory import Split, add_gradient, seed_of
+from nmt.training.memory import add_gradient
 from nmt.training.metrics import Journal, Meter, describe
 from nmt.training.optimizer import learning_rate
+from nmt.training.plan import Corpus, check_workers, plan
 from nmt.training.progress import Clock, Progress
 from nmt.training.pulse import Pulse
+from nmt.training.resuming import resume
+from nmt.training.telling import Why, closing, opening, tell_skipped, tell_splits
 from nmt.training.validation import Validation
 from nmt.training.world import World
-
-Why = Literal["finished", "stopped early", "interrupted"]
-"""How a run ended."""
-
-MAY_CHANGE = (
-    "training.updates", "training.learning_rate", "training.precision", "training.max_skipped",
-    "training.log_every", "training.validate_every", "training.checkpoint_every",
-    "training.keep_last", "training.patience",
-    "decoding", "corpus.root", "corpus.tests", "corpus.prepared", "corpus.shard_pairs",
-)  # fmt: skip
-"""Settings that a run may go on with although it began with others."""
-
-_NONE_WHOLE = (
-    "no checkpoint of the run in {run} is whole; the newest: {newest}; to train from the start "
-    "instead, give the experiment another name or move that folder away"
-)
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """What a run learns from and is judged by; the same at every worker."""
-
-    shards: Shards
-    subword: Subword
-    dev: tuple[Sequence[str], Sequence[str]]
-    """Source lines and reference lines."""
 
 
 def train(
@@ -101,7 +69,7 @@ def train(
     check_workers(experiment, world.size)
     sampler, schedule = plan(experiment, corpus)
     learner = Learner(experiment, corpus.subword.num_pieces, world)
-    progress, damaged = _resume(learner, corpus, world, run_dir, remote)
+    progress, damaged = resume(learner, corpus, world, run_dir, remote)
     learner.connect()
     journal, pulse, writer, late, restart = None, None, None, None, None
     if world.is_first:
@@ -116,7 +84,7 @@ def train(
         )  # fmt: skip
         for complaint in damaged:
             journal.say(f"passing over a checkpoint: {complaint}")
-        journal.say(_opening(experiment, schedule, learner, progress, world))
+        journal.say(opening(experiment, schedule, learner, progress, world))
         if late:
             late.ask_again([update for update, _ in progress.awaited])
         # The file may be on a host that is gone; what was heard of its workers is not.
@@ -160,12 +128,12 @@ def train(
                 meter.count(batch, loss)
             for micro_batch in micro_batches:
                 ledger.note(micro_batch)
-            _tell_splits(gradient.splits, update, progress, journal)
+            tell_splits(gradient.splits, update, progress, journal)
             norm = learner.step(update.number)
             meter.end_update(norm)
             progress.update = done = update.number + 1
             ledger.end_update(done, is_skipped=not math.isfinite(norm))
-            _watch(norm, update, progress, experiment, journal)
+            tell_skipped(norm, update, progress, experiment, journal)
             if journal and pulse:
                 pulse.beat(done)
                 if restart is not None:
@@ -236,7 +204,7 @@ def train(
             judge.judge_late(late, last, known_at=last + 1)
         has_ended = True
         if journal:
-            journal.say(_closing(why, progress, settings))
+            journal.say(closing(why, progress, settings))
     finally:
         loader.close()
         if writer:
@@ -249,158 +217,12 @@ def train(
     return why, progress
 
 
-def check_workers(experiment: Experiment, num_workers: int) -> None:
-    """Raise TrainingError where a worker would have no share of an update."""
-    parts = experiment.batching.micro_batches
-    if num_workers > parts:
-        raise TrainingError(
-            f"{num_workers} workers cannot share updates of {parts} micro-batches: ask for at most "
-            f"{parts} workers, or set batching.micro_batches={num_workers} or more (a larger "
-            "update)"
-        )
-
-
-def check_run(experiment: Experiment, run_dir: Path) -> None:
-    """Raise TrainingError where a run of this name was begun with settings that must not change."""
-    newest, _ = _newest(run_dir)
-    if newest is None:
-        return
-    begun = load(newest).experiment
-    for key, was, now in differences(begun, experiment):
-        if not key.startswith(MAY_CHANGE):
-            raise TrainingError(
-                f"{key} is {now}, but the run in {run_dir} was begun with {was}: give the "
-                f"experiment another name, or set {key}={was} to go on with it"
-            )
-
-
 def _timed(loader: Loader) -> Iterator[tuple[Update, list[MicroBatch], float]]:
     """The loader's items with the seconds that each was waited for."""
     asked = time.perf_counter()
     for update, micro_batches in loader:
         yield update, micro_batches, time.perf_counter() - asked
         asked = time.perf_counter()
-
-
-def plan(experiment: Experiment, corpus: Corpus) -> tuple[Sampler | None, Schedule]:
-    """The schedule, and what cuts its pairs anew where that is asked for."""
-    sampler = None
-    src, tgt = corpus.shards.src_lengths, corpus.shards.tgt_lengths
-    if experiment.training.subword_dropout:
-        sampler = Sampler(corpus.subword, experiment.training.subword_dropout, experiment.seed)
-        src, tgt = sampler.planned(corpus.shards, experiment.batching.max_length)
-    batching, corpora = experiment.batching, corpus.shards.corpora
-    weights = {text.name: text.weight for text in experiment.corpus.train}
-    first, later = list(weights.values()), []
-    for stage in experiment.stages:
-        if stage.weights:
-            weights |= stage.weights
-            seed = seed_of(experiment.seed, stage.from_update, 0)
-            shares = list(weights.values())
-            schedule = Schedule(src, tgt, batching, seed, corpora, shares)
-            later.append((stage.from_update, schedule))
-    return sampler, Schedule(src, tgt, batching, experiment.seed, corpora, first, later)
-
-
-def _newest(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """The newest good checkpoint, and why newer ones are passed over.
-
-    Where all are damaged the run does not begin anew by itself: the first new checkpoints would
-    push out what a person may still get back from a copy, or from a disk that is not mounted.
-    """
-    damaged: list[str] = []
-    newest = newest_good(run_dir, damaged.append)
-    if newest is None and damaged:
-        raise TrainingError(_NONE_WHOLE.format(run=run_dir, newest=damaged[0]))
-    return newest, damaged
-
-
-def _newest_of_all(
-    world: World, run_dir: Path, remote: Remote | None
-) -> tuple[Path | None, list[str]]:
-    """The same, at all workers; of a run in an object store it is good where each has read it."""
-    if remote is not None:
-        return _newest_in_store(world, remote)
-    told: tuple[str, list[str], str] = ("", [], "")
-    if world.is_first:
-        try:
-            newest, damaged = _newest(run_dir)
-            told = (str(newest or ""), damaged, "")
-        except TrainingError as error:
-            told = ("", [], str(error))
-    found, damaged, problem = world.gather(told)[0]
-    if problem:
-        raise TrainingError(problem)
-    return Path(found) if found else None, damaged
-
-
-def _newest_in_store(world: World, remote: Remote) -> tuple[Path | None, list[str]]:
-    damaged: list[str] = []
-    for name in reversed(world.gather(remote.names() if world.is_first else [])[0]):
-        folder, problem = None, ""
-        try:
-            folder = remote.pull(name)
-        except BundleError as error:
-            problem = str(error)
-        problems = [each for each in world.gather(problem) if each]
-        if not problems:
-            return folder, damaged
-        damaged.append(problems[0])
-    if damaged:
-        raise TrainingError(_NONE_WHOLE.format(run=remote.store.url(), newest=damaged[0]))
-    return None, damaged
-
-
-def _resume(
-    learner: Learner, corpus: Corpus, world: World, run_dir: Path, remote: Remote | None
-) -> tuple[Progress, list[str]]:
-    """Load the newest good checkpoint at all workers, and what stands beside it at the first."""
-    folder, damaged = _newest_of_all(world, run_dir, remote)
-    if remote is not None and world.is_first:
-        remote.forget_others()
-        remote.restore()
-    if folder is None:
-        return Progress(), damaged
-    tokenizer = read_info(folder).files[TOKENIZER]
-    if tokenizer.sha256 != corpus.subword.fingerprint:
-        raise TrainingError(
-            f"the vocabulary of {corpus.shards.folder} is not the one that the run in {run_dir} "
-            "was begun with: give the experiment another name, or set corpus.prepared to the "
-            "folder that it was begun with"
-        )
-    state = load_training_state(folder)
-    learner.load(state, folder)
-    return Progress.of(state.counters), damaged
-
-
-def _watch(
-    norm: float,
-    update: Update,
-    progress: Progress,
-    experiment: Experiment,
-    journal: Journal | None,
-) -> None:
-    """Count an update that was skipped, name its pairs, and stop the run after a few in a row."""
-    if math.isfinite(norm):
-        progress.skipped_in_a_row = 0
-        return
-    progress.num_skipped += 1
-    progress.skipped_in_a_row += 1
-    rows = sorted(int(row) for part in update.micro_batches for row in part)
-    if journal:
-        journal.write("skipped", progress.update, {"grad_norm": str(norm), "pairs": rows})
-        journal.say(
-            f"update {progress.update:,} skipped: its gradient is not finite ({norm}); "
-            f"pairs {rows[0]} to {rows[-1]}, all {len(rows)} in metrics.jsonl"
-        )
-    limit = experiment.training.max_skipped
-    if progress.skipped_in_a_row >= limit:
-        raise TrainingError(
-            f"{limit} updates in a row had a gradient that is not finite, the last one update "
-            f"{progress.update}: lower training.learning_rate "
-            f"({experiment.training.learning_rate}) or use training.precision=fp32; "
-            "the same command then goes on from the last good checkpoint"
-        )
 
 
 def _save(
@@ -421,52 +243,3 @@ def _save(
         writer.write(state, awaited=awaited, then=late.ask)
     else:
         writer.write(state, awaited=awaited)
-
-
-def _tell_splits(
-    splits: list[Split], update: Update, progress: Progress, journal: Journal | None
-) -> None:
-    progress.num_split += len(splits)
-    for split in splits if journal else ():
-        assert journal
-        journal.write("split", update.number + 1, split._asdict())
-        journal.say(
-            f"update {update.number + 1:,}: worker {split.worker} ran out of memory over "
-            f"micro-batch {split.micro_batch}, {split.num_pairs:,} pairs in {split.positions:,} "
-            "positions; the update is made again with it in two halves"
-        )
-
-
-def _opening(
-    experiment: Experiment,
-    schedule: Schedule,
-    learner: Learner,
-    progress: Progress,
-    world: World,
-) -> str:
-    left_out = f", {schedule.num_left_out:,} longer ones left out" if schedule.num_left_out else ""
-    start = f"going on after update {progress.update:,}" if progress.update else "from the start"
-    return (
-        f"{learner.num_parameters:,} parameters, {experiment.training.precision}, "
-        f"{world.size} worker{'s' * (world.size > 1)} on {world.device.type}; "
-        f"{schedule.num_pairs:,} pairs{left_out}; {schedule.updates_per_epoch:,} updates an epoch, "
-        f"{experiment.training.updates / schedule.updates_per_epoch:.1f} epochs in all; {start}"
-    )
-
-
-def _closing(why: Why, progress: Progress, settings: TrainingConfig) -> str:
-    best = ""
-    if progress.best_bleu is not None:
-        best = f"; best dev BLEU {progress.best_bleu:.2f} at update {progress.best_update:,}"
-    skipped = f"; {progress.num_skipped} updates skipped" if progress.num_skipped else ""
-    minutes = progress.train_s / 60
-    reason = ""
-    if why == "stopped early":
-        reason = (
-            f"; why: {progress.validations_without_gain} validations in a row brought no better "
-            f"dev BLEU (training.patience is {settings.patience})"
-        )
-    return (
-        f"{why} after {progress.update:,} of {settings.updates:,} updates, {minutes:.1f} minutes "
-        f"of training{best}{skipped}{reason}"
-    )

@@ -21,7 +21,8 @@ from nmt.config.experiment import Experiment
 from nmt.config.files import dump
 from nmt.corpus.prepare import check_prepared, prepare, read_dev
 from nmt.training import ledger, pulse
-from nmt.training.loop import Corpus, train
+from nmt.training.loop import train
+from nmt.training.plan import Corpus
 from nmt.training.world import World
 
 NOTICE_S = 8

@@ -20,9 +20,11 @@ from nmt.config.files import load_experiment
 from nmt.corpus.subword import Subword
 from nmt.errors import TrainingError
 from nmt.training.care import Care
-from nmt.training.loop import Corpus, check_run, check_workers, train
+from nmt.training.loop import train
 from nmt.training.memory import seed_of
+from nmt.training.plan import Corpus, check_workers
 from nmt.training.pulse import Beat, read
+from nmt.training.resuming import check_run
 from nmt.training.world import World
 
 OF_THE_CLOCK = {"time", "train_s", "eta_s", "src_tokens_per_s", "tgt_tokens_per_s"} | {

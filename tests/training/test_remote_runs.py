@@ -11,7 +11,7 @@ from toy_runs import Run, go
 from nmt.checkpoint.remote import Remote
 from nmt.config.experiment import Experiment
 from nmt.storage import Store
-from nmt.training.loop import check_run
+from nmt.training.resuming import check_run
 
 
 def address_of(folder: str, s3: str) -> str:

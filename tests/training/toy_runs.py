@@ -33,8 +33,11 @@ from nmt.storage import Store
 from nmt.training import gradients, loop
 from nmt.training.care import Care
 from nmt.training.learner import Learner
-from nmt.training.loop import Corpus, Progress, Why, train
+from nmt.training.loop import train
 from nmt.training.loss import LossSums
+from nmt.training.plan import Corpus
+from nmt.training.progress import Progress
+from nmt.training.telling import Why
 from nmt.training.validation import Validation, validate
 from nmt.training.world import World
 

@@ -1,0 +1,95 @@
+"""What a run says of itself: how it begins and ends, and what went wrong in an update."""
+
+import math
+from typing import Literal
+
+from nmt.batching.schedule import Schedule, Update
+from nmt.config.experiment import Experiment, TrainingConfig
+from nmt.errors import TrainingError
+from nmt.training.learner import Learner
+from nmt.training.memory import Split
+from nmt.training.metrics import Journal
+from nmt.training.progress import Progress
+from nmt.training.world import World
+
+Why = Literal["finished", "stopped early", "interrupted"]
+"""How a run ended."""
+
+
+def opening(
+    experiment: Experiment,
+    schedule: Schedule,
+    learner: Learner,
+    progress: Progress,
+    world: World,
+) -> str:
+    left_out = f", {schedule.num_left_out:,} longer ones left out" if schedule.num_left_out else ""
+    start = f"going on after update {progress.update:,}" if progress.update else "from the start"
+    return (
+        f"{learner.num_parameters:,} parameters, {experiment.training.precision}, "
+        f"{world.size} worker{'s' * (world.size > 1)} on {world.device.type}; "
+        f"{schedule.num_pairs:,} pairs{left_out}; {schedule.updates_per_epoch:,} updates an epoch, "
+        f"{experiment.training.updates / schedule.updates_per_epoch:.1f} epochs in all; {start}"
+    )
+
+
+def closing(why: Why, progress: Progress, settings: TrainingConfig) -> str:
+    best = ""
+    if progress.best_bleu is not None:
+        best = f"; best dev BLEU {progress.best_bleu:.2f} at update {progress.best_update:,}"
+    skipped = f"; {progress.num_skipped} updates skipped" if progress.num_skipped else ""
+    minutes = progress.train_s / 60
+    reason = ""
+    if why == "stopped early":
+        reason = (
+            f"; why: {progress.validations_without_gain} validations in a row brought no better "
+            f"dev BLEU (training.patience is {settings.patience})"
+        )
+    return (
+        f"{why} after {progress.update:,} of {settings.updates:,} updates, {minutes:.1f} minutes "
+        f"of training{best}{skipped}{reason}"
+    )
+
+
+def tell_skipped(
+    norm: float,
+    update: Update,
+    progress: Progress,
+    experiment: Experiment,
+    journal: Journal | None,
+) -> None:
+    """Count an update that was skipped, name its pairs, and stop the run after a few in a row."""
+    if math.isfinite(norm):
+        progress.skipped_in_a_row = 0
+        return
+    progress.num_skipped += 1
+    progress.skipped_in_a_row += 1
+    rows = sorted(int(row) for part in update.micro_batches for row in part)
+    if journal:
+        journal.write("skipped", progress.update, {"grad_norm": str(norm), "pairs": rows})
+        journal.say(
+            f"update {progress.update:,} skipped: its gradient is not finite ({norm}); "
+            f"pairs {rows[0]} to {rows[-1]}, all {len(rows)} in metrics.jsonl"
+        )
+    limit = experiment.training.max_skipped
+    if progress.skipped_in_a_row >= limit:
+        raise TrainingError(
+            f"{limit} updates in a row had a gradient that is not finite, the last one update "
+            f"{progress.update}: lower training.learning_rate "
+            f"({experiment.training.learning_rate}) or use training.precision=fp32; "
+            "the same command then goes on from the last good checkpoint"
+        )
+
+
+def tell_splits(
+    splits: list[Split], update: Update, progress: Progress, journal: Journal | None
+) -> None:
+    progress.num_split += len(splits)
+    for split in splits if journal else ():
+        assert journal
+        journal.write("split", update.number + 1, split._asdict())
+        journal.say(
+            f"update {update.number + 1:,}: worker {split.worker} ran out of memory over "
+            f"micro-batch {split.micro_batch}, {split.num_pairs:,} pairs in {split.positions:,} "
+            "positions; the update is made again with it in two halves"
+        )
