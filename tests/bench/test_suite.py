@@ -111,9 +111,7 @@ def test_a_part_that_there_is_not_is_told_before_anything_is_measured() -> None:
 def test_random_pairs_are_as_long_as_real_ones(
     lengths: Lengths, tiny_case: Case, tmp_path: Path
 ) -> None:
-    from conftest import EXPERIMENT
-
-    experiment = cases.Experiment.model_validate(EXPERIMENT)
+    experiment = tiny_case.experiment
     longer = experiment.batching.model_copy(update={"max_length": 256, "max_tokens": 1024})
     experiment = experiment.model_copy(update={"batching": longer})
     cases.write_random(tmp_path / "made", lengths, 6000, experiment, num_pairs=4000)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt import checkpoint
+from nmt.checkpoint.loading import load
 from nmt.config.experiment import Experiment, ModelConfig, SubwordConfig
 from nmt.corpus.subword import BOS, EOS, Subword
 from nmt.decoding import translator
@@ -51,7 +51,7 @@ def test_what_the_search_found_is_as_likely_as_it_said(preset: str) -> None:
 
 
 def test_a_translated_line_has_the_score_of_its_translation(tiny: Path) -> None:
-    bundle = checkpoint.load(tiny / "runs/tiny")
+    bundle = load(tiny / "runs/tiny")
     ours = Translator(bundle.model(), bundle.subword, bundle.experiment)
     lines = (tiny / "raw/train.en").read_text(encoding="utf-8").splitlines()
     found = [translation.best for translation in ours.translate(lines)]
