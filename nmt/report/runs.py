@@ -14,6 +14,7 @@ from nmt.checkpoint.loading import Bundle, load
 from nmt.corpus.shards import CorpusInfo, read_manifest
 from nmt.errors import BundleError, DataError, NmtError
 from nmt.evaluation.test_sets import file_name
+from nmt.model.seq2seq import num_parameters
 
 Tree = dict[str, Any]
 """An object as JSON has it."""
@@ -54,8 +55,8 @@ class Run:
 
     @property
     def num_parameters(self) -> int:
-        """Of the model; 0: not known."""
-        return sum(each.numel() for each in self.bundle.weights.values()) if self.bundle else 0
+        """Of the model, tied ones counted once; 0: not known."""
+        return num_parameters(self.bundle.model()) if self.bundle else 0
 
     @property
     def last(self) -> Tree:

@@ -31,7 +31,8 @@ def test_a_model_brings_its_corpus_and_examples(here: Path) -> None:
     [run] = read_runs([Path("runs/tiny")])
     assert run.notes == []
     assert run.bundle is not None
-    assert run.num_parameters == sum(each.numel() for each in run.bundle.weights.values())
+    log = Path("runs/tiny/train.log").read_text()
+    assert f" {run.num_parameters:,} parameters, fp32" in log
     assert [(each.name, each.read, each.kept) for each in run.corpora] == [("train", 100, 100)]
 
 
