@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c '$(IS_FIT)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench drill clean
 
 demo: .venv/.installed
 	$(BIN)/nmt demo
@@ -19,6 +19,9 @@ check: .venv/.installed-dev
 
 bench: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/nmt bench -o work/bench.json
+
+drill: .venv/.installed
+	$(BIN)/python cluster/drill.py $(DRILL)
 
 .venv/.installed: pyproject.toml
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(IS_FIT)' || \
