@@ -13,5 +13,4 @@ def test_what_is_set_stays_and_the_rest_is_as_workers_have_it(
     assert os.environ == {
         "MALLOC_TRIM_THRESHOLD_": "500000000",
         "MALLOC_MMAP_THRESHOLD_": "33554432",
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
     }
