@@ -1,4 +1,4 @@
-"""How a run is looked after: what stops it, what makes it save, and what a loss has cost it.
+"""How a run is looked after: what stops it, and what makes it save.
 
 The loop asks `Lookout` once after each update. The first worker decides, by its clock and by what
 it was told, and all workers do the same after the same update.
@@ -7,13 +7,12 @@ it was told, and all workers do the same after the same update.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nmt.batching.schedule import Update
-from nmt.checkpoint.background import Writer
 from nmt.errors import TrainingError
-from nmt.training.metrics import Journal
 from nmt.training.pulse import Beat
+from nmt.training.records import AnyRecords
 from nmt.training.world import World
 
 MAX_UNWRITTEN = 3
@@ -62,17 +61,15 @@ class Lookout:
         world: World,
         care: Care,
         at_update: Callable[[int], bool],
-        journal: Journal | None,
-        writer: Writer | None,
+        records: AnyRecords,
     ) -> None:
-        """Journal and writer are the first worker's; None at the others."""
+        """Args: at_update: told the updates done, at the first worker; True: stop."""
         self._world = world
         self._care = care
         self._at_update = at_update
         # Half of it: a checkpoint is on the disk before the next one begins, but no sooner.
         self._every = (care.max_lost_updates + 1) // 2
-        self._journal = journal
-        self._writer = writer
+        self._records = records
         self._looked = 0.0
         self._deadline: float | None = None
         self._is_saved_late = False
@@ -86,7 +83,7 @@ class Lookout:
             stop = self._at_update(done)
             look = self._care.deadline is not None and time.time() - self._looked > LOOK_S
             late = self._is_late()
-            unwritten = self._writer is not None and self._writer.has_failed
+            unwritten = self._records.has_failed
         asked = self._world.sum([float(flag) for flag in (stop, look, late, unwritten)])
         stop, look, late, unwritten = (number > 0 for number in asked)
         self._is_saved_late |= late
@@ -106,79 +103,37 @@ class Lookout:
         if deadline is None or deadline == self._deadline:
             return False
         self._deadline, self._is_saved_late = deadline, False
-        if self._journal:
-            left_s = deadline - time.time()
-            self._journal.write("notice", done, {"left_s": round(left_s, 3)})
-            self._journal.say(
-                f"update {done:,}: hosts of this run will be taken away in {left_s:.0f} s; a "
-                "checkpoint now, and one more just before"
-            )
+        left_s = deadline - time.time()
+        self._records.write("notice", done, {"left_s": round(left_s, 3)})
+        self._records.say(
+            f"update {done:,}: hosts of this run will be taken away in {left_s:.0f} s; a "
+            "checkpoint now, and one more just before"
+        )
         return True
 
 
-class Restart:
-    """What the loss of the workers before these has cost; told after the first update."""
-
-    def __init__(self, care: Care, before: Beat, update: int, workers: int, damaged: str) -> None:
-        """Measure a loss.
-
-        Args:
-            before: last update of the lost workers, as the file of the run has it.
-            update: updates done where these workers go on.
-            damaged: which newer checkpoints were passed over, and why; empty: none.
-        """
-        # The file may be behind what was heard over the network: its host may be gone.
-        last = max(before, care.last or before, key=lambda beat: beat.update)
-        why = [care.why or "the run ended without a last checkpoint"]
-        if before.workers != workers:
-            why.append(f"from {before.workers} to {workers} workers")
-        self._last = last
-        self._record: dict[str, Any] = {
-            "why": "; ".join([*why, *([damaged] if damaged else [])]),
-            "from_update": update,
-            "updates_lost": max(0, last.update - update),
-            "workers_before": before.workers,
-            "workers": workers,
-        }
-
-    def tell(self, journal: Journal, update: int) -> None:
-        """The first update since is done."""
-        lost_s = time.time() - self._last.time
-        values = self._record | {"s_lost": round(lost_s, 3)}
-        journal.write("restart", update, values)
-        journal.say(
-            f"restarted ({values['why']}): went on after update {values['from_update']:,}; "
-            f"{values['updates_lost']:,} updates and {lost_s:.1f} s lost"
-        )
-
-
-def unwritten(
-    writer: Writer | None, world: World, is_end: bool, update: int, journal: Journal | None
-) -> None:
+def check_written(records: AnyRecords, world: World, is_end: bool, update: int) -> None:
     """Act on how checkpoints went: without one that could not be written training goes on.
 
     All workers must ask after the same update, so that nobody waits for one that gave up.
 
     Args:
-        writer: the first worker's.
         is_end: nothing is trained after this.
 
     Raises:
         TrainingError: it was the last one of the run, or one too many in a row.
     """
-    told = [writer.problem(), str(writer.failures)] if writer else ["", "0"]
-    problem, failures = world.gather(told)[0]
+    problem, failures = world.gather(records.problem())[0]
     if not problem:
         return
-    if is_end or int(failures) >= MAX_UNWRITTEN:
+    if is_end or failures >= MAX_UNWRITTEN:
         which = "the last checkpoint" if is_end else f"{failures} checkpoints in a row"
         raise TrainingError(
             f"{which} could not be written: {problem}; the same command then goes on from the last "
             "good one"
         )
-    if journal:
-        journal.write("unwritten", update, {"problem": problem})
-        journal.say(
-            f"update {update:,}: training goes on without a checkpoint ({failures} of "
-            f"{MAX_UNWRITTEN} in a row that end the run): {problem}"
-        )
+    records.write("unwritten", update, {"problem": problem})
+    records.say(
+        f"update {update:,}: training goes on without a checkpoint ({failures} of "
+        f"{MAX_UNWRITTEN} in a row that end the run): {problem}"
+    )

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.model.seq2seq import Seq2Seq
-from nmt.training.late import LateScores
-from nmt.training.metrics import Journal, perplexity
+from nmt.training.metrics import perplexity
 from nmt.training.progress import Clock, Progress
+from nmt.training.records import AnyRecords
 from nmt.training.validation import Validation, validate
 from nmt.training.world import World
 
@@ -38,14 +38,14 @@ class Judge:
         progress: Progress,
         clock: Clock,
         world: World,
-        journal: Journal | None,
+        records: AnyRecords,
     ) -> None:
         self._experiment = experiment
         self._settings = experiment.training
         self._progress = progress
         self._clock = clock
         self._world = world
-        self._journal = journal
+        self._records = records
 
     @property
     def is_out_of_patience(self) -> bool:
@@ -56,21 +56,20 @@ class Judge:
         """Whether the score of a checkpoint up to that update is still to be judged."""
         return bool(self._progress.awaited) and self._progress.awaited[0][0] <= needed
 
-    def judge_late(self, late: LateScores | None, needed: int, known_at: int) -> None:
+    def judge_late(self, needed: int, known_at: int) -> None:
         """Judge what is due, oldest first, until patience ends; waits for scores to come.
 
         Args:
-            late: the first worker's.
             known_at: updates after which a run that goes on knows this.
         """
         while self.is_due(needed) and not self.is_out_of_patience:
             update, train_nll = self._progress.awaited.pop(0)
-            found = self._world.gather(late.wait(update) if late else None)[0]
+            found = self._world.gather(self._records.late_score(update))[0]
             if found is not None:
                 bleu, signature, nll = found
                 warning = self._judge(update, Score(bleu, signature, nll, train_nll), known_at)
-                if self._journal and warning:
-                    self._journal.say(warning)
+                if warning:
+                    self._records.say(warning)
 
     def judge_now(
         self, model: Seq2Seq, subword: Subword, dev: tuple[Sequence[str], Sequence[str]]
@@ -81,21 +80,19 @@ class Judge:
         update, fit = progress.update, progress.fit
         score = Score(found.bleu, found.signature, found.nll, fit.train_nll)
         warning = self._judge(update, score, update)
-        if not self._journal:
-            return found
-        self._journal.keep_hyps(update, self._experiment.corpus.tgt, found.hyps)
+        self._records.keep_hyps(update, self._experiment.corpus.tgt, found.hyps)
         beam = self._experiment.decoding.validation_beam
         verdict = f"best {progress.best_bleu:.2f} at update {progress.best_update:,}"
         if progress.best_update == update:
             verdict = "the best so far"
-        self._journal.say(
+        self._records.say(
             f"update {update:,}: dev BLEU {found.bleu:.2f} ({verdict}), beam {beam}, "
             f"{fit.describe(found.nll)}, {found.signature}"
         )
         if warning:
-            self._journal.say(warning)
+            self._records.say(warning)
         if progress.halvings > halvings:
-            self._journal.say(
+            self._records.say(
                 f"update {update:,}: dev BLEU has not risen: learning rate halved "
                 f"(training.plateau_patience is {self._settings.plateau_patience})"
             )
@@ -124,6 +121,5 @@ class Judge:
             "best_update": progress.best_update,
             "train_s": self._clock.train_s(),
         }
-        if self._journal:
-            self._journal.write("validation", update, values, known_at)
+        self._records.write("validation", update, values, known_at)
         return progress.fit.judge(update, score.nll, score.train_nll)

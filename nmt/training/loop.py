@@ -8,29 +8,30 @@ in the checkpoint, so stopping costs nothing but time (P4).
 Updates have numbers from 0; logs, checkpoints and metrics count updates done.
 """
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nmt.batching.loader import Loader, MicroBatch
-from nmt.batching.schedule import Update
-from nmt.checkpoint.background import Writer
+from nmt.batching.schedule import Schedule, Update
 from nmt.checkpoint.remote import Remote
 from nmt.config.experiment import Experiment
+from nmt.corpus.sampling import Sampler
 from nmt.training import manifest
-from nmt.training.care import Care, Lookout, Restart, unwritten
+from nmt.training.care import Care, Lookout, check_written
 from nmt.training.judging import Judge
-from nmt.training.late import LateScores, Scorer
+from nmt.training.late import Scorer
 from nmt.training.learner import Learner
 from nmt.training.ledger import Ledger
 from nmt.training.memory import add_gradient
-from nmt.training.metrics import Journal, Meter, describe
+from nmt.training.metrics import Meter, describe
 from nmt.training.optimizer import learning_rate
 from nmt.training.plan import Corpus, check_workers, plan
 from nmt.training.progress import Clock, Progress
-from nmt.training.pulse import Pulse
+from nmt.training.records import AnyRecords, NoRecords, Records
 from nmt.training.resuming import resume
 from nmt.training.telling import Why, closing, opening, tell_skipped, tell_splits
 from nmt.training.validation import Validation
@@ -65,156 +66,190 @@ def train(
             vocabulary, no checkpoint of it is whole, checkpoints cannot be written, a pair does not
             fit into memory, or the gradient stays not finite.
     """
-    settings = experiment.training
     check_workers(experiment, world.size)
     sampler, schedule = plan(experiment, corpus)
     learner = Learner(experiment, corpus.subword.num_pieces, world)
     progress, damaged = resume(learner, corpus, world, run_dir, remote)
     learner.connect()
-    journal, pulse, writer, late, restart = None, None, None, None, None
-    if world.is_first:
-        journal, pulse = Journal(run_dir, progress.update, say), Pulse(run_dir, world.size)
-        writer = Writer(run_dir, experiment, corpus.subword.to_json(), remote)
-        late = LateScores(scorer, writer, run_dir, experiment, corpus.dev, journal, remote)
     ledger = Ledger(run_dir, progress.update, progress.ledger, world)
-    if journal:
+    records: AnyRecords = NoRecords()
+    if world.is_first:
+        begun = progress.update
+        records = Records(experiment, corpus, run_dir, begun, world.size, say, remote, scorer)
         manifest.add_start(
-            run_dir, experiment, corpus.shards, schedule, world, progress.update,
+            run_dir, experiment, corpus.shards, schedule, world, begun,
             origin or manifest.Origin.here(),
         )  # fmt: skip
         for complaint in damaged:
-            journal.say(f"passing over a checkpoint: {complaint}")
-        journal.say(opening(experiment, schedule, learner, progress, world))
-        if late:
-            late.ask_again([update for update, _ in progress.awaited])
-        # The file may be on a host that is gone; what was heard of its workers is not.
-        before = (pulse.before if pulse else None) or care.last
-        if before is not None:
-            restart = Restart(care, before, progress.update, world.size, "; ".join(damaged))
-    why: Why = "finished"
-    last = settings.updates
-    if 0 < settings.patience <= progress.validations_without_gain:
-        why, last = "stopped early", progress.update
-    loader = Loader(
-        corpus.shards,
-        schedule,
-        range(progress.update, last),
-        rank=world.rank,
-        num_workers=world.size,
-        pin=world.device.type == "cuda",
-        sampler=sampler,
-    )
-    clock = Clock(progress)
-    meter = Meter(progress.since_log)
-    judge = Judge(experiment, progress, clock, world, journal)
-    behind = scorer.behind * settings.validate_every if scorer else 0
-    lookout = Lookout(world, care, at_update, journal, writer)
-    has_ended = False
-    try:
-        for update, micro_batches, wait_s in _timed(loader):
-            meter.wait_s += wait_s
-            care.begin(update)
-            learner.settings = experiment.training_at(update.number)
-            learner.halvings = progress.halvings
-            num_tgt_tokens = update.num_tgt_tokens
-            if sampler is not None:
-                # Cut anew, pairs have other tokens than were planned: ask all how many.
-                mine = sum(len(m.batch.tgt_out) for m in micro_batches)
-                num_tgt_tokens = int(world.sum([mine])[0])
-            gradient = add_gradient(
-                learner, update, micro_batches, num_tgt_tokens, experiment.seed, world
-            )
-            for batch, loss in gradient.parts:
-                meter.count(batch, loss)
-            for micro_batch in micro_batches:
-                ledger.note(micro_batch)
-            tell_splits(gradient.splits, update, progress, journal)
-            norm = learner.step(update.number)
-            meter.end_update(norm)
-            progress.update = done = update.number + 1
-            ledger.end_update(done, is_skipped=not math.isfinite(norm))
-            tell_skipped(norm, update, progress, experiment, journal)
-            if journal and pulse:
-                pulse.beat(done)
-                if restart is not None:
-                    restart.tell(journal, done)
-                    restart = None
+            records.say(f"passing over a checkpoint: {complaint}")
+        records.say(opening(experiment, schedule, learner, progress, world))
+        records.ask_again(progress)
+        records.after_loss(care.why, care.last, damaged)
+    run = _Run(
+        experiment, corpus, sampler, schedule, world, care, at_update, scorer, learner, progress,
+        ledger, records,
+    )  # fmt: skip
+    with records:
+        why = run.loop()
+        records.end(closing(why, progress, experiment.training))
+    return why, progress
 
-            is_last = done == settings.updates
-            if done % settings.log_every == 0 or is_last:
-                values = meter.totals(world).summarise()
-                meter = Meter()
-                values["learning_rate"] = learning_rate(
-                    update.number, learner.settings, learner.halvings
-                )
-                progress.fit.note(values["nll"])
-                values["epoch"] = done / schedule.updates_per_epoch
-                values["skipped"] = progress.num_skipped
-                values["split"] = progress.num_split
-                values["eta_s"] = clock.eta_s(settings.updates)
-                values["train_s"] = clock.train_s()
-                if journal:
-                    journal.write("train", done, values)
-                    journal.say(describe(done, values))
-            validation = None
-            is_validation = done % settings.validate_every == 0 or is_last
-            if late:
-                late.collect()
-            if is_validation or judge.is_due(done - behind):
-                care.pause("validation")
-                with meter.paused():
-                    judge.judge_late(late, done - behind, known_at=done)
-                    if scorer is None and is_validation:
-                        validation = judge.judge_now(learner.best_guess, corpus.subword, corpus.dev)
-                if scorer is not None and is_validation:
-                    progress.awaited.append((done, progress.fit.train_nll))
+
+@dataclass
+class _Run:
+    """One worker's part of a run; its methods are the steps of an update, in their order."""
+
+    experiment: Experiment
+    corpus: Corpus
+    sampler: Sampler | None
+    schedule: Schedule
+    world: World
+    care: Care
+    at_update: Callable[[int], bool]
+    scorer: Scorer | None
+    learner: Learner
+    progress: Progress
+    ledger: Ledger
+    records: AnyRecords
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.progress)
+        self.meter = Meter(self.progress.since_log)
+        self.judge = Judge(self.experiment, self.progress, self.clock, self.world, self.records)
+        self.lookout = Lookout(self.world, self.care, self.at_update, self.records)
+
+    def loop(self) -> Why:
+        """Make the updates that are left, and after each what is due then."""
+        settings, progress, judge = self.experiment.training, self.progress, self.judge
+        why: Why = "stopped early" if judge.is_out_of_patience else "finished"
+        last = progress.update if judge.is_out_of_patience else settings.updates
+        with contextlib.closing(self.open_loader(range(progress.update, last))) as loader:
+            for update, micro_batches, wait_s in _timed(loader):
+                self.learn(update, micro_batches, wait_s)
+                done = progress.update
+                is_last = done == settings.updates
+                is_validation = done % settings.validate_every == 0 or is_last
+                if done % settings.log_every == 0 or is_last:
+                    self.log(update)
+                found = self.validate(is_validation)
+                orders = self.lookout.ask(done)
                 if judge.is_out_of_patience:
                     why = "stopped early"
-            orders = lookout.ask(done)
-            if orders.stop and why == "finished" and not is_last:
-                why = "interrupted"
-            is_best = validation is not None and progress.best_update == done
-            is_scored = is_validation and scorer is not None
-            is_end = is_last or why != "finished"
-            is_wanted = is_best or is_scored or is_end or orders.save
-            if done % settings.checkpoint_every == 0 or is_wanted:
-                care.pause("checkpoint")
-                progress.train_s = clock.train_s()
-                progress.since_log = meter.totals(world)
-                with meter.paused():
-                    began = time.perf_counter()
-                    try:
-                        progress.ledger = ledger.write()
-                    except OSError as error:
-                        # At the first worker alone, who writes; without it no checkpoint is taken.
-                        assert writer
-                        writer.fail(error)
-                    else:
-                        _save(writer, learner, progress, validation, late)
-                    if writer and (is_end or orders.hurry):
-                        writer.wait()
-                        lookout.save_s = time.perf_counter() - began
-            if is_end or orders.unwritten:
-                unwritten(writer, world, is_end, done, journal)
-            if is_end:
-                break
-        if why == "finished":
-            # Known at no update: who goes on from the last checkpoint judges these when it is due.
-            care.pause("validation")
-            judge.judge_late(late, last, known_at=last + 1)
-        has_ended = True
-        if journal:
-            journal.say(closing(why, progress, settings))
-    finally:
-        loader.close()
-        if writer:
-            writer.wait()
-        if journal and pulse:
-            pulse.close(has_ended)
-            journal.close()
-        if writer:
-            writer.close()
-    return why, progress
+                elif orders.stop and not is_last:
+                    why = "interrupted"
+                is_end = is_last or why != "finished"
+                is_best = found is not None and progress.best_update == done
+                is_scored = is_validation and self.scorer is not None
+                is_wanted = is_best or is_scored or is_end or orders.save
+                if done % settings.checkpoint_every == 0 or is_wanted:
+                    self.save(found, is_urgent=is_end or orders.hurry)
+                if is_end or orders.unwritten:
+                    check_written(self.records, self.world, is_end, done)
+                if is_end:
+                    break
+            if why == "finished":
+                # Known at no update: who goes on from the last checkpoint judges these in time.
+                self.care.pause("validation")
+                judge.judge_late(last, known_at=last + 1)
+        return why
+
+    def open_loader(self, updates: range) -> Loader:
+        """This worker's micro-batches of those updates."""
+        return Loader(
+            self.corpus.shards,
+            self.schedule,
+            updates,
+            rank=self.world.rank,
+            num_workers=self.world.size,
+            pin=self.world.device.type == "cuda",
+            sampler=self.sampler,
+        )
+
+    def learn(self, update: Update, micro_batches: Sequence[MicroBatch], wait_s: float) -> None:
+        """Add up the gradient of an update over all workers, and make the step."""
+        learner, progress, meter = self.learner, self.progress, self.meter
+        meter.wait_s += wait_s
+        self.care.begin(update)
+        learner.settings = self.experiment.training_at(update.number)
+        learner.halvings = progress.halvings
+        num_tgt_tokens = update.num_tgt_tokens
+        if self.sampler is not None:
+            # Cut anew, pairs have other tokens than were planned: ask all how many.
+            mine = sum(len(m.batch.tgt_out) for m in micro_batches)
+            num_tgt_tokens = int(self.world.sum([mine])[0])
+        gradient = add_gradient(
+            learner, update, micro_batches, num_tgt_tokens, self.experiment.seed, self.world
+        )
+        for batch, loss in gradient.parts:
+            meter.count(batch, loss)
+        for micro_batch in micro_batches:
+            self.ledger.note(micro_batch)
+        tell_splits(gradient.splits, update, progress, self.records)
+        norm = learner.step(update.number)
+        meter.end_update(norm)
+        progress.update = update.number + 1
+        self.ledger.end_update(progress.update, is_skipped=not math.isfinite(norm))
+        tell_skipped(norm, update, progress, self.experiment, self.records)
+        self.records.beat(progress.update)
+
+    def log(self, update: Update) -> None:
+        """Write down what all workers have counted since the last log line."""
+        learner, progress = self.learner, self.progress
+        values = self.meter.totals(self.world).summarise()
+        self.meter = Meter()
+        values["learning_rate"] = learning_rate(update.number, learner.settings, learner.halvings)
+        progress.fit.note(values["nll"])
+        values["epoch"] = progress.update / self.schedule.updates_per_epoch
+        values["skipped"] = progress.num_skipped
+        values["split"] = progress.num_split
+        values["eta_s"] = self.clock.eta_s(self.experiment.training.updates)
+        values["train_s"] = self.clock.train_s()
+        self.records.write("train", progress.update, values)
+        self.records.say(describe(progress.update, values))
+
+    def validate(self, is_due: bool) -> Validation | None:
+        """Score these weights if that is due, and judge all scores that are.
+
+        Returns:
+            What the workers found together; None where scores come late.
+        """
+        found, done = None, self.progress.update
+        behind = self.scorer.behind * self.experiment.training.validate_every if self.scorer else 0
+        self.records.collect()
+        if not is_due and not self.judge.is_due(done - behind):
+            return None
+        self.care.pause("validation")
+        with self.meter.paused():
+            self.judge.judge_late(done - behind, known_at=done)
+            if is_due and self.scorer is None:
+                model, subword, dev = self.learner.best_guess, self.corpus.subword, self.corpus.dev
+                found = self.judge.judge_now(model, subword, dev)
+        if is_due and self.scorer is not None:
+            self.progress.awaited.append((done, self.progress.fit.train_nll))
+        return found
+
+    def save(self, found: Validation | None, is_urgent: bool) -> None:
+        """Begin to write a checkpoint.
+
+        Args:
+            found: the score of its weights, if they have one.
+            is_urgent: go on only when it is on the disk.
+        """
+        self.care.pause("checkpoint")
+        self.progress.train_s = self.clock.train_s()
+        self.progress.since_log = self.meter.totals(self.world)
+        with self.meter.paused():
+            began = time.perf_counter()
+            try:
+                self.progress.ledger = self.ledger.write()
+            except OSError as error:
+                # At the first worker alone, who writes; without it no checkpoint is taken.
+                self.records.fail(error)
+            else:
+                self.records.save(self.learner, self.progress, found)
+            if is_urgent:
+                self.records.wait()
+                self.lookout.save_s = time.perf_counter() - began
 
 
 def _timed(loader: Loader) -> Iterator[tuple[Update, list[MicroBatch], float]]:
@@ -223,23 +258,3 @@ def _timed(loader: Loader) -> Iterator[tuple[Update, list[MicroBatch], float]]:
     for update, micro_batches in loader:
         yield update, micro_batches, time.perf_counter() - asked
         asked = time.perf_counter()
-
-
-def _save(
-    writer: Writer | None,
-    learner: Learner,
-    progress: Progress,
-    validation: Validation | None,
-    late: LateScores | None,
-) -> None:
-    """Begin to write a checkpoint at the first worker, and to score it if that is awaited."""
-    if writer is None or late is None:
-        return
-    state = learner.state(progress.update, asdict(progress))
-    awaited = [update for update, _ in progress.awaited]
-    if validation is not None:
-        writer.write(state, validation.bleu, validation.signature, awaited)
-    elif progress.update in awaited:
-        writer.write(state, awaited=awaited, then=late.ask)
-    else:
-        writer.write(state, awaited=awaited)

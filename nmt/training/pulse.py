@@ -10,6 +10,9 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from nmt.training.metrics import Journal
 
 NAME = "pulse.json"
 _WIDTH = 100
@@ -50,6 +53,46 @@ class Pulse:
         os.close(self._file)
         if has_ended:
             self._path.unlink(missing_ok=True)
+
+
+class Restart:
+    """What the loss of the workers before these has cost; told after the first update."""
+
+    def __init__(
+        self, why: str, before: Beat, heard: Beat | None, update: int, workers: int, damaged: str
+    ) -> None:
+        """Measure a loss.
+
+        Args:
+            why: it came, as far as it is known.
+            before: last update of the lost workers, as the file of the run has it.
+            heard: the last one that they were heard of over the network.
+            update: updates done where these workers go on.
+            damaged: which newer checkpoints were passed over, and why; empty: none.
+        """
+        # The file may be behind what was heard over the network: its host may be gone.
+        last = max(before, heard or before, key=lambda beat: beat.update)
+        reasons = [why or "the run ended without a last checkpoint"]
+        if before.workers != workers:
+            reasons.append(f"from {before.workers} to {workers} workers")
+        self._last = last
+        self._record: dict[str, Any] = {
+            "why": "; ".join([*reasons, *([damaged] if damaged else [])]),
+            "from_update": update,
+            "updates_lost": max(0, last.update - update),
+            "workers_before": before.workers,
+            "workers": workers,
+        }
+
+    def tell(self, journal: Journal, update: int) -> None:
+        """The first update since is done."""
+        lost_s = time.time() - self._last.time
+        values = self._record | {"s_lost": round(lost_s, 3)}
+        journal.write("restart", update, values)
+        journal.say(
+            f"restarted ({values['why']}): went on after update {values['from_update']:,}; "
+            f"{values['updates_lost']:,} updates and {lost_s:.1f} s lost"
+        )
 
 
 def read(run_dir: Path) -> Beat | None:

@@ -8,8 +8,8 @@ from nmt.config.experiment import Experiment, TrainingConfig
 from nmt.errors import TrainingError
 from nmt.training.learner import Learner
 from nmt.training.memory import Split
-from nmt.training.metrics import Journal
 from nmt.training.progress import Progress
+from nmt.training.records import AnyRecords
 from nmt.training.world import World
 
 Why = Literal["finished", "stopped early", "interrupted"]
@@ -23,6 +23,7 @@ def opening(
     progress: Progress,
     world: World,
 ) -> str:
+    """The first line of a start: what is trained, by whom, on what, for how long."""
     left_out = f", {schedule.num_left_out:,} longer ones left out" if schedule.num_left_out else ""
     start = f"going on after update {progress.update:,}" if progress.update else "from the start"
     return (
@@ -34,6 +35,7 @@ def opening(
 
 
 def closing(why: Why, progress: Progress, settings: TrainingConfig) -> str:
+    """The last line of a run that ended by itself: how, how far it came, and its best."""
     best = ""
     if progress.best_bleu is not None:
         best = f"; best dev BLEU {progress.best_bleu:.2f} at update {progress.best_update:,}"
@@ -56,7 +58,7 @@ def tell_skipped(
     update: Update,
     progress: Progress,
     experiment: Experiment,
-    journal: Journal | None,
+    records: AnyRecords,
 ) -> None:
     """Count an update that was skipped, name its pairs, and stop the run after a few in a row."""
     if math.isfinite(norm):
@@ -65,12 +67,11 @@ def tell_skipped(
     progress.num_skipped += 1
     progress.skipped_in_a_row += 1
     rows = sorted(int(row) for part in update.micro_batches for row in part)
-    if journal:
-        journal.write("skipped", progress.update, {"grad_norm": str(norm), "pairs": rows})
-        journal.say(
-            f"update {progress.update:,} skipped: its gradient is not finite ({norm}); "
-            f"pairs {rows[0]} to {rows[-1]}, all {len(rows)} in metrics.jsonl"
-        )
+    records.write("skipped", progress.update, {"grad_norm": str(norm), "pairs": rows})
+    records.say(
+        f"update {progress.update:,} skipped: its gradient is not finite ({norm}); "
+        f"pairs {rows[0]} to {rows[-1]}, all {len(rows)} in metrics.jsonl"
+    )
     limit = experiment.training.max_skipped
     if progress.skipped_in_a_row >= limit:
         raise TrainingError(
@@ -82,13 +83,13 @@ def tell_skipped(
 
 
 def tell_splits(
-    splits: list[Split], update: Update, progress: Progress, journal: Journal | None
+    splits: list[Split], update: Update, progress: Progress, records: AnyRecords
 ) -> None:
+    """Count what was split because memory ran out, and say where."""
     progress.num_split += len(splits)
-    for split in splits if journal else ():
-        assert journal
-        journal.write("split", update.number + 1, split._asdict())
-        journal.say(
+    for split in splits:
+        records.write("split", update.number + 1, split._asdict())
+        records.say(
             f"update {update.number + 1:,}: worker {split.worker} ran out of memory over "
             f"micro-batch {split.micro_batch}, {split.num_pairs:,} pairs in {split.positions:,} "
             "positions; the update is made again with it in two halves"

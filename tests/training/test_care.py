@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 
-from nmt.training import care
-from nmt.training.care import Care, Lookout, Orders, Restart
-from nmt.training.pulse import Beat
+from nmt.training import care, pulse
+from nmt.training.care import Care, Lookout, Orders
+from nmt.training.pulse import Beat, Restart
+from nmt.training.records import NoRecords
 from nmt.training.world import World
 
 
@@ -20,7 +21,9 @@ class Clock:
 
 
 class Notes:
-    """A journal that remembers."""
+    """Records that remember."""
+
+    has_failed = False
 
     def __init__(self) -> None:
         self.records: list[tuple[str, int, Any]] = []
@@ -37,11 +40,13 @@ class Notes:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     fake = Clock()
     monkeypatch.setattr(care, "time", fake)
+    monkeypatch.setattr(pulse, "time", fake)
     return fake
 
 
 def lookout(given: Care, notes: Notes | None = None, stop_at: int = -1) -> Lookout:
-    return Lookout(World(), given, lambda done: done == stop_at, notes, None)  # type: ignore[arg-type]
+    records = notes or NoRecords()
+    return Lookout(World(), given, lambda done: done == stop_at, records)  # type: ignore[arg-type]
 
 
 def test_without_care_a_run_is_only_asked_whether_to_stop() -> None:
@@ -106,8 +111,9 @@ def test_a_notice_is_looked_for_once_a_second(clock: Clock) -> None:
 def test_a_restart_tells_what_was_heard_last(clock: Clock) -> None:
     """P11: the file of a lost host may be behind what was heard over the network."""
     notes = Notes()
-    given = Care(why="worker 1 died with its host", last=Beat(95, 990.0, 1))
-    Restart(given, Beat(92, 989.0, 2), 80, 1, "").tell(notes, 81)  # type: ignore[arg-type]
+    file, heard = Beat(92, 989.0, 2), Beat(95, 990.0, 1)
+    restart = Restart("worker 1 died with its host", file, heard, 80, 1, "")
+    restart.tell(notes, 81)  # type: ignore[arg-type]
     assert notes.lines == [
         "restarted (worker 1 died with its host; from 2 to 1 workers): went on after update 80; "
         "15 updates and 10.0 s lost"
@@ -121,7 +127,8 @@ def test_a_restart_tells_what_was_heard_last(clock: Clock) -> None:
 
 def test_a_loss_that_nobody_explains_is_told_too(clock: Clock) -> None:
     notes = Notes()
-    Restart(Care(), Beat(92, 989.0, 1), 92, 1, "x is damaged").tell(notes, 93)  # type: ignore[arg-type]
+    restart = Restart("", Beat(92, 989.0, 1), None, 92, 1, "x is damaged")
+    restart.tell(notes, 93)  # type: ignore[arg-type]
     assert notes.lines == [
         "restarted (the run ended without a last checkpoint; x is damaged): went on after update "
         "92; 0 updates and 11.0 s lost"

@@ -30,7 +30,7 @@ from nmt.corpus.prepare import check_prepared, prepare, read_dev
 from nmt.errors import NmtError
 from nmt.model import seq2seq
 from nmt.storage import Store
-from nmt.training import gradients, loop
+from nmt.training import gradients, loop, records
 from nmt.training.care import Care
 from nmt.training.learner import Learner
 from nmt.training.loop import train
@@ -239,7 +239,7 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(gradients, "BUCKET_MIB", 0.002))
-        stack.enter_context(mock.patch.object(loop, "Writer", Disk))
+        stack.enter_context(mock.patch.object(records, "Writer", Disk))
         stack.enter_context(mock.patch.object(loop, "Loader", RecordingLoader))
         stack.enter_context(mock.patch.object(loop, "Learner", PoisonedLearner))
         corpus = corpus_of(experiment)
