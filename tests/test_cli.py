@@ -352,6 +352,29 @@ def test_test_sets_together_have_a_slice_for_each(here: Path, nmt: Nmt) -> None:
     assert {kind for kind, *_ in parts} == {"length", "rarity", "corpus"}
 
 
+def test_an_ensemble_is_scored_as_one_system_against_one_of_its_models(
+    here: Path, nmt: Nmt
+) -> None:
+    """P11."""
+    earlier = "runs/tiny/checkpoints/update-00000030"
+    options = "--test news --metrics bleu"
+    answer = nmt(f"evaluate runs/tiny --ensemble {earlier} --baseline runs/tiny {options}")
+    assert answer.status == 0
+    titles = [line for line in answer.out.splitlines() if line.startswith("news")]
+    assert titles == [
+        "news: 5 segments, tiny, checkpoint update-00000060",
+        "news: 5 segments, tiny+tiny, checkpoint update-00000060+update-00000030",
+        "news: tiny+tiny against tiny, paired bootstrap, 1,000 trials",
+    ]
+    kept = Path("runs/tiny/evaluation")
+    assert {path.name for path in kept.glob("*.json")} == {"news.metrics.json"}
+    news = json.loads((kept / "ensemble/news.metrics.json").read_text())
+    assert news["checkpoint"] == "update-00000060+update-00000030"
+    source = Path("raw/news.en").read_text(encoding="utf-8")
+    same = "\n".join(translated(nmt, source, f"--ensemble {earlier}")) + "\n"
+    assert (kept / "ensemble/news.de").read_text(encoding="utf-8") == same
+
+
 def test_robustness_is_told_beside_the_plain_score(here: Path, nmt: Nmt) -> None:
     answer = nmt("evaluate runs/tiny --test news --robust --metrics chrf")
     rows = answer.out.splitlines()[-5:]

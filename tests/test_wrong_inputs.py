@@ -761,6 +761,14 @@ EVALUATING = [
         "--min-gain is some, but it must be a number",
     ),
     Wrong(
+        f"evaluate runs/tiny {EARLIER} -o new --ensemble runs/tiny",
+        "--ensemble is runs/tiny, but 2 RUNs are given: name the one that it is averaged with",
+    ),
+    Wrong(
+        "evaluate runs/tiny --ensemble raw",
+        "raw is neither a run nor a checkpoint: it has no checkpoints/ and no bundle.json",
+    ),
+    Wrong(
         "evaluate runs/tiny --paired bootstrap",
         "--paired is bootstrap, but it must be bs (bootstrap), ar (approximate randomisation) or "
         "none",

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from nmt.cli.evaluate import System, find_test_sets, score_and_keep, translate_set
+from nmt.cli.evaluate import find_test_sets, score_and_keep, translate_set
 from nmt.cli.models import load_bundle, make_translator
 from nmt.cli.settings import chatter_of, load_settings, overrides_argument
+from nmt.cli.systems import System
 from nmt.cli.train import prepare_corpus, train_model
 from nmt.cli.verbs import program, shown
 

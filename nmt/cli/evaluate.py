@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmt.cli.comparing import Asked, Labels, comparison_options, label, read_options
-from nmt.cli.models import about, check_inputs, load_bundle, make_translator, pace
+from nmt.cli.models import about, check_inputs, make_translator, pace
+from nmt.cli.systems import System, load_systems
 from nmt.cli.verbs import search_options
 from nmt.errors import ConfigError
 
@@ -22,16 +23,6 @@ if TYPE_CHECKING:
 
 TOGETHER = "together"
 """Name of the test set that all others are joined to."""
-
-
-@dataclass(frozen=True, eq=False)
-class System:
-    """One model that is evaluated."""
-
-    name: str
-    bundle: "Bundle"
-    folder: Path
-    """For its translations and scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +52,9 @@ class Scored:
 @click.option("--ref", multiple=True, metavar="FILE", help="Its reference, one for each --src.")
 @click.option("--test", multiple=True, metavar="NAME",
               help="A test set of the config, or sacrebleu:NAME; repeatable.")  # fmt: skip
+@click.option("--ensemble", multiple=True, metavar="RUN",
+              help="Another model, whose probabilities are averaged in with those of the one RUN; "
+                   "repeatable.")  # fmt: skip
 @click.option("--baseline", metavar="RUN", help="The system to compare the others with.")
 @click.option("--robust", is_flag=True,
               help="Also score each set in upper case, in title case, with typing errors and "
@@ -68,14 +62,15 @@ class Scored:
 @click.option("--together", is_flag=True,
               help="Also score all test sets as one, with a slice for each.")  # fmt: skip
 @click.option("-o", "--output", metavar="FOLDER",
-              help="For translations and scores; default: RUN/evaluation.")  # fmt: skip
+              help="For translations and scores; default: RUN/evaluation, of an ensemble "
+                   "RUN/evaluation/ensemble.")  # fmt: skip
 @comparison_options
 @search_options
 def evaluate(
     runs: tuple[str, ...], src: tuple[str, ...], ref: tuple[str, ...], test: tuple[str, ...],
-    baseline: str | None, robust: bool, together: bool, output: str | None, metrics: str,
-    train_text: str | None, slices: bool, paired: str, changed: int, min_gain: float | None,
-    max_p: float | None, json: bool, **how: Any,
+    ensemble: tuple[str, ...], baseline: str | None, robust: bool, together: bool,
+    output: str | None, metrics: str, train_text: str | None, slices: bool, paired: str,
+    changed: int, min_gain: float | None, max_p: float | None, json: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Translate test sets and score them with sacreBLEU.
 
@@ -92,7 +87,7 @@ def evaluate(
         rule = f"--src is given {len(src)} times: each --src needs its --ref"
         raise ConfigError("--ref", f"given {len(ref)} times", rule)
     check_inputs([*src, *ref])
-    systems = load_systems(runs, baseline, output)
+    systems = load_systems(runs, ensemble, baseline, output)
     corpus = systems[0].bundle.experiment.corpus
     asked = read_options(
         corpus.tgt, baseline, metrics=metrics, train_text=train_text, slices=slices, paired=paired,
@@ -114,41 +109,6 @@ def evaluate(
             console.say(f"translations and scores: {system.folder}/")
     if not is_open:
         raise click.exceptions.Exit(1)
-
-
-def load_systems(runs: Sequence[str], baseline: str | None, output: str | None) -> list[System]:
-    """All models, the baseline first, each with a name and a folder of its own."""
-    from nmt.evaluation import results
-
-    bundles = [load_bundle(run) for run in ([baseline] if baseline else []) + list(runs)]
-    paths = [bundle.path.resolve() for bundle in bundles]
-    bundles = [each for number, each in enumerate(bundles) if paths.index(paths[number]) == number]
-    if baseline and len(bundles) == 1:
-        raise ConfigError("--baseline", baseline, "it is all there is: name another run")
-    names = [bundle.experiment.name for bundle in bundles]
-    if len(set(names)) < len(names):
-        names = [f"{name}@{bundle.path.name}" for name, bundle in zip(names, bundles, strict=True)]
-    if len(set(names)) < len(names):
-        names = [str(bundle.path) for bundle in bundles]
-    systems: list[System] = []
-    for name, bundle in zip(names, bundles, strict=True):
-        folder = results.folder_of(bundle.path)
-        if output:
-            folder = Path(output) / name.replace("/", "_") if len(names) > 1 else Path(output)
-        if folder in [other.folder for other in systems]:
-            raise ConfigError.saying(
-                f"{folder} is the place for the results of two of these systems, and one would "
-                "replace the other: name a folder with --output"
-            )
-        systems.append(System(name, bundle, folder))
-    first, *others = (system.bundle.experiment.corpus for system in systems)
-    for other, system in zip(others, systems[1:], strict=True):
-        if (other.src, other.tgt) != (first.src, first.tgt):
-            raise ConfigError.saying(
-                f"{system.name} translates {other.src}-{other.tgt}, but {systems[0].name} "
-                f"{first.src}-{first.tgt}; only systems of one language pair can be compared"
-            )
-    return systems
 
 
 def find_test_sets(
@@ -201,8 +161,9 @@ def evaluate_system(
     system: System, sets: Sets, asked: Asked, how: dict[str, Any], console: "Console"
 ) -> dict[str, Scored]:
     """Translate and score all test sets with one system; print, keep and return the results."""
-    translator = make_translator(system.bundle, **how)
-    console.say(about(system.bundle))
+    translator = make_translator(system.bundle, others=system.others, **how)
+    for bundle in (system.bundle, *system.others):
+        console.say(about(bundle))
     scored: dict[str, Scored] = {}
 
     def add(test_set: "TestSet", hyps: list[str]) -> None:
@@ -242,7 +203,7 @@ def score_and_keep(
     corpus = system.bundle.experiment.corpus
     report = scores.score(
         hyps, test_set.references, corpus.tgt, test_set=test_set.name, system=system.name,
-        checkpoint=system.bundle.path.name, metrics=metrics, labels=labels,
+        checkpoint=system.checkpoint, metrics=metrics, labels=labels,
     )  # fmt: skip
     results.write(system.folder, test_set, hyps, report, corpus.src, corpus.tgt)
     return report

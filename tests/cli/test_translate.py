@@ -129,12 +129,13 @@ def test_an_ensemble_of_a_model_with_itself_is_the_model(here: Path, nmt: Nmt) -
     assert first == second
 
 
-def test_an_ensemble_of_two_vocabularies_is_refused(here: Path, nmt: Nmt) -> None:
+@pytest.mark.parametrize("verb", ["translate", "evaluate"])
+def test_an_ensemble_of_two_vocabularies_is_refused(verb: str, here: Path, nmt: Nmt) -> None:
     """P9."""
     bundle = load(Path("runs/tiny"))
     tokenizer = json.dumps(json.loads(bundle.subword.to_json()), indent=1)
     save(Path("runs/other"), bundle.experiment, tokenizer, load_training_state(bundle.path))
-    answer = nmt("translate runs/tiny --ensemble runs/other", TEXT.encode())
+    answer = nmt(f"{verb} runs/tiny --ensemble runs/other", TEXT.encode())
     assert (answer.status, answer.out) == (2, "")
     assert answer.err == (
         "nmt: --ensemble is runs/other/checkpoints/update-00000060, but its vocabulary is not "
