@@ -1,4 +1,4 @@
-"""The verbs, end to end on a tiny model; what they refuse is in test_wrong_inputs.py."""
+"""The verbs, end to end on a tiny model; what they refuse is in wrong/."""
 
 import gzip
 import io

@@ -39,7 +39,7 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except (NmtError, click.UsageError) as error:
-            _refuse(error)
+            _refuse(error, f"{ctx.command_path} {ctx.invoked_subcommand or ''}".rstrip())
         except (KeyboardInterrupt, click.Abort):
             click.echo("nmt: stopped", err=True)
             ctx.exit(130)
@@ -163,13 +163,17 @@ def again() -> str:
     return "submit the job again" if is_job else f"{program()} {shlex.join(sys.argv[1:])}"
 
 
-def _refuse(error: NmtError | click.UsageError) -> NoReturn:
-    """Say in one line what is wrong, and end with status 2."""
+def _refuse(error: NmtError | click.UsageError, command: str = "nmt") -> NoReturn:
+    """Say in one line what is wrong, and end with status 2.
+
+    Args:
+        command: the one that was read, where the error does not say.
+    """
     if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
         raise error  # of click 8.2 on: a group without a verb shows its help
     message = str(error)
     if isinstance(error, click.UsageError):
-        command = error.ctx.command_path if error.ctx else "nmt"
+        command = error.ctx.command_path if error.ctx else command
         problem = error.format_message().rstrip(".")
         if isinstance(error, click.MissingParameter) and error.param:
             name = error.param.human_readable_name

@@ -1,0 +1,139 @@
+"""What a person can get wrong in raw text (P9)."""
+
+import contextlib
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wrong_inputs import RAW, Wrong, change, contents, ids, instead, recoded
+
+from nmt.corpus.work import run_here
+
+CORPORA = [
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.de: there is no such file; check corpus.root and the names in the experiment",
+        RAW | {"raw/train.de": None},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.de, line 1: the file is UTF-16, but UTF-8 is expected; convert it "
+        "(`iconv -f UTF-16 -t UTF-8`)",
+        RAW | {"raw/train.de": recoded("utf-16")},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.de, line 71: a NUL byte, which is never text; the file is damaged or not "
+        "UTF-8: get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole",
+        RAW | {"raw/train.de": instead("14 ein Hund", "14 ein\0Hund")},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.en, line 1: this is gzip data where plain text was expected; give the file a "
+        "name that ends in .gz, or unpack it",
+        RAW | {"raw/train.en": gzip.compress},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/dev.de, line 3: byte 0xE4 at position 18 is not UTF-8; convert the file "
+        "(`iconv -f ISO-8859-1 -t UTF-8`) or mend the line",
+        RAW | {"raw/dev.de": recoded("latin-1")},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "corpus dev: raw/dev.en has 8 lines, but raw/dev.de has 9; line n of one must translate "
+        "line n of the other: find where they part, or get both again",
+        RAW | {"raw/dev.de": lambda data: data + b"mehr\n"},
+    ),
+    Wrong(
+        "prepare tiny.yaml corpus.prepared=tiny.yaml",
+        "corpus.prepared is tiny.yaml, but it cannot be written to: name another folder",
+    ),
+    Wrong(
+        "prepare tiny.yaml corpus.subword.vocab_size=400",
+        "prepared/tiny: prepared with corpus.subword.vocab_size 320, but the experiment says 400; "
+        "set it back, or remove the folder and run `nmt prepare` again",
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.de: not the file that prepared/tiny was prepared from; remove the folder and "
+        "run `nmt prepare` again, or set corpus.prepared to another",
+        {"raw/train.de": instead("14 ein Hund", "14 kein Hund")},
+    ),
+]
+DEEP_IN_A_CORPUS = [
+    Wrong(
+        "prepare tiny.yaml",
+        "corpus train: raw/train.en has 100 lines, but raw/train.de has 101; line n of one must "
+        "translate line n of the other: find where they part, or get both again",
+        RAW | {"raw/train.de": lambda data: data + b"mehr\n"},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.de, line 3, byte 0xE4 at position 18: 20 of the 20 lines that hold more than "
+        "ASCII are not UTF-8; convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or delete these "
+        "lines",
+        RAW | {"raw/train.de": recoded("latin-1")},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.en.gz, line 88: the gzip data is damaged (it ends too early); copy or download "
+        "the file again, and check that it is what its name says",
+        RAW
+        | {
+            "tiny.yaml": instead("src: train.en", "src: train.en.gz"),
+            "raw/train.en.gz": gzip.compress(b"a dog runs.\n" * 100)[:-12],
+        },
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.tsv, line 2: no tab; expected source, tab, target: mend or delete the line",
+        RAW
+        | {
+            "tiny.yaml": instead("src: train.en, tgt: train.de", "tsv: train.tsv"),
+            "raw/train.tsv": b"a dog\tein Hund\na cat eine Katze\n",
+        },
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "raw/train.en: no lines; expected a corpus to train on",
+        RAW | {"raw/train.en": b"", "raw/train.de": b""},
+    ),
+    Wrong(
+        "prepare tiny.yaml",
+        "cleaning dropped all 100 pairs (100 no_letters): nothing is left to train on; look at "
+        "the corpus, and at corpus.cleaning",
+        RAW | {"raw/train.en": b"1\n" * 100},
+    ),
+]
+
+
+@pytest.mark.parametrize("wrong", CORPORA, ids=ids(CORPORA))
+def test_what_is_wrong_is_said_in_a_line_before_anything_is_done(
+    wrong: Wrong, refused: Callable[[Wrong], None]
+) -> None:
+    """P9."""
+    refused(wrong)
+
+
+@pytest.mark.parametrize("wrong", DEEP_IN_A_CORPUS, ids=ids(DEEP_IN_A_CORPUS))
+def test_what_is_wrong_deep_in_a_corpus_leaves_nothing_to_train_from(
+    wrong: Wrong, here: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9. The tasks of preparing run in this process instead of on Ray."""
+    monkeypatch.setattr("nmt.jobs.session.connect", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr("nmt.jobs.prepare.run_on_ray", run_here)
+    change(here, wrong.files)
+    before = contents(here)
+    answer = nmt(wrong.command)
+    assert answer.err.replace(f"{here}/", "") == f"nmt: {wrong.message}\n"
+    assert (answer.status, answer.out) == (2, "")
+    prepared = here / "prepared"
+    after = {path: data for path, data in contents(here).items() if path != prepared}
+    assert {path: data for path, data in after.items() if prepared not in path.parents} == before
+    assert nmt("train tiny.yaml name=new corpus.prepared=prepared/tiny").err == (
+        f"nmt: {prepared}/tiny: prepared in part only; run `nmt prepare` again: it goes on where "
+        "it stopped\n"
+    )
