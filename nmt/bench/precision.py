@@ -18,7 +18,7 @@ from nmt.model.precision import PRECISIONS, Precision, cheapen
 from nmt.model.seq2seq import Seq2Seq, build
 from nmt.training.work import flops_per_token
 
-SENTENCES = {1: 4, 16: 32, 64: 128}
+SENTENCES = {1: 4, 64: 128}
 """Sentences together, and sentences in all."""
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,6 +29,8 @@ from nmt.training.learner import Learner
 from nmt.training.world import World
 
 REPEATS = 3
+REPEATS_OF_RAY = 2
+"""It takes a quarter of a minute to start and to end."""
 TIMEOUT_S = 300
 
 
@@ -39,30 +42,46 @@ def measure(bench: Bench) -> Iterator[Figure]:
     model, line = _model(experiment, folder), folder / "line.en"
     line.write_text("The old neighbour buys a red house.\n", encoding="utf-8")
     translate = [*nmt, "translate", str(model), "-i", str(line), "-o", str(folder / "line.de")]
-    yield _figure("help", [*nmt, "--help"], "s until `nmt --help` has printed")
-    yield _figure("translate", translate, "s until `nmt translate` has translated one line")
+    for name, command, counts in (
+        ("help", [*nmt, "--help"], "until `nmt --help` has printed"),
+        ("translate", translate, "until `nmt translate` has translated one line"),
+    ):
+        yield _figure(name, counts, [_seconds_of(command) for _ in range(REPEATS)])
     ray = _figure(
-        "ray", [sys.executable, "-m", "nmt.jobs.idle"], "s for Ray to start one worker and end"
+        "ray",
+        "until a Ray of its own has started one worker that does nothing",
+        [_ray_alone() for _ in range(REPEATS_OF_RAY)],
     )
     yield ray
-    yield from _first_update(nmt, experiment, folder, ray)
+    yield _first_update(nmt, experiment, folder, ray)
 
 
-def _figure(name: str, command: Sequence[str], counts: str) -> Figure:
-    seconds = tuple(_run(command) for _ in range(REPEATS))
+def _figure(name: str, counts: str, seconds: Sequence[float]) -> Figure:
     return Figure(
         f"startup/{name}",
         statistics.median(seconds),
         "s",
         counts,
         is_better_high=False,
-        spread=middle_half(seconds),
-        repeats=REPEATS,
+        spread=middle_half(tuple(seconds)),
+        repeats=len(seconds),
     )
 
 
-def _run(command: Sequence[str]) -> float:
-    called, began = " ".join(command[1:4]), time.perf_counter()
+def _seconds_of(command: Sequence[str]) -> float:
+    began = time.perf_counter()
+    _run(command)
+    return time.perf_counter() - began
+
+
+def _ray_alone() -> float:
+    began = time.time()
+    return float(_run([sys.executable, "-m", "nmt.jobs.idle"]).split()[-1]) - began
+
+
+def _run(command: Sequence[str]) -> str:
+    """What a command prints."""
+    called = " ".join(command[1:4])
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=TIMEOUT_S, env=_environment()
@@ -72,16 +91,14 @@ def _run(command: Sequence[str]) -> float:
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise NmtError(f"{called} ended with status {done.returncode}: {reason[0]}")
-    return time.perf_counter() - began
+    return done.stdout
 
 
-def _first_update(
-    nmt: Sequence[str], experiment: Experiment, folder: Path, ray: Figure
-) -> Iterator[Figure]:
+def _first_update(nmt: Sequence[str], experiment: Experiment, folder: Path, ray: Figure) -> Figure:
     file = folder / "startup.yaml"
     file.write_text(dump(experiment), encoding="utf-8")
     seconds = []
-    for number in range(REPEATS):
+    for number in range(REPEATS_OF_RAY):
         storage = folder / f"runs-{number}"
         metrics = storage / experiment.name / "metrics.jsonl"
         began = time.time()
@@ -89,17 +106,9 @@ def _first_update(
         records = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
         first = next(record for record in records if record["kind"] == "train")
         seconds.append(first["time"] - began)
-    yield Figure(
-        "startup/first update",
-        statistics.median(seconds),
-        "s",
-        "s from `nmt train` of a prepared corpus, on a Ray of its own, to the end of update 1",
-        is_better_high=False,
-        spread=middle_half(tuple(seconds)),
-        repeats=REPEATS,
-        ratio=statistics.median(seconds) / ray.value,
-        ratio_to="Ray alone",
-    )
+    what = "from `nmt train` of a prepared corpus, on a Ray of its own, to the end of update 1"
+    figure = _figure("first update", what, seconds)
+    return replace(figure, ratio=figure.value / ray.value, ratio_to="Ray alone")
 
 
 def _experiment(folder: Path) -> Experiment:

@@ -1,6 +1,7 @@
 """Training by one worker, in tokens a second: each precision, the plain version, and a peer."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from nmt.bench.bench import Bench, Updates, rate
 from nmt.bench.cases import Case
@@ -8,15 +9,21 @@ from nmt.bench.figures import Figure
 from nmt.bench.plain import PlainLearner, random_batches
 from nmt.bench.timing import Work
 
-PLAIN_BATCHES = 4
+PLAIN_BATCHES = 2
 """Random batches that one repeat of the plain version trains on."""
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
     """Whole updates of the three cases; two of them beside the plain version."""
     yield from _of_case(bench, bench.small, 4)
-    yield from _of_case(bench, bench.wide, 2)
-    yield from _of_case(bench, bench.large, 1, with_plain=False)
+    yield from _of_case(bench, bench.wide, 1)
+    yield from _of_case(bench, _short(bench.large), 1, with_plain=False)
+
+
+def _short(case: Case) -> Case:
+    """In updates that a CPU core makes in seconds: 24 pairs of 32 tokens."""
+    short = case.experiment.batching.model_copy(update={"max_tokens": 768, "max_length": 32})
+    return replace(case, experiment=case.experiment.model_copy(update={"batching": short}))
 
 
 def _of_case(
@@ -40,7 +47,11 @@ def _of_case(
         tokens["plain"] = sum(len(batch.tgt_out) for batch in batches)
     turns = bench.take_turns(works)
     pace = {name: tokens[name] / timing.cpu_s for name, timing in turns.timings.items()}
-    what = f"target tokens with EOS, {case.lengths} lengths, one worker, {num_updates} updates"
+    num_pairs = max(len(batch.src) for batch in updates["fp32"].batches)
+    what = (
+        f"target tokens with EOS, {case.lengths} lengths, one worker, {num_pairs} pairs together "
+        "at most"
+    )
     for precision, ours in updates.items():
         timing = turns[precision]
         yield rate(

@@ -2,7 +2,8 @@
 
 Weak scaling: W workers share updates of W micro-batches, one worker makes updates of one. In turns,
 so that other load falls on all alike: one alone, two beside each other that do not talk, two that
-train one model, and four, who have to share the cores of a small machine.
+train one model, and four, who have to share the cores of a small machine. Ratios are of positions a
+second, padding counted: the updates of W micro-batches are other ones, and some are fuller.
 """
 
 import json
@@ -58,6 +59,8 @@ class Pace:
 
     tgt_tokens_per_s: float
     """Of all its workers."""
+    positions_per_s: float
+    """Of both sides, padding counted."""
     waiting: float
     """Share of the time in which the training thread did not run: it waited for data, for the
     other workers, or for a core."""
@@ -70,15 +73,15 @@ def measure(bench: Bench) -> Iterator[Figure]:
     case = bench.small
     found = _all_rounds(case, bench.scratch / "workers")
     yield from figures_of(case.name, found)
-    for workers, tokens_per_s in _planned(case).items():
+    for workers, (tokens_per_s, positions_per_s) in _planned(case).items():
         how = {1: "one", 2: "two", 4: "four"}[workers]
-        seen = statistics.median(pace.tgt_tokens_per_s for pace in found[0][how])
+        seen = statistics.median(pace.positions_per_s for pace in found[0][how])
         yield Figure(
             f"workers/{case.name}/{how} planned",
             tokens_per_s,
             "tgt tokens/s",
             "as `nmt plan` predicts it from a probe of one worker",
-            ratio=tokens_per_s / seen,
+            ratio=positions_per_s / seen,
             ratio_to="what they did",
         )
 
@@ -86,12 +89,8 @@ def measure(bench: Bench) -> Iterator[Figure]:
 def figures_of(name: str, workers: Sequence[Paces]) -> Iterator[Figure]:
     """What all processes found, put together."""
     first = workers[0]
-    totals = {how: tuple(pace.tgt_tokens_per_s for pace in first[how]) for how in WAYS}
-    totals["beside"] = tuple(
-        sum(pace.tgt_tokens_per_s for pace in paces)
-        for paces in zip(*(worker["beside"] for worker in workers[:2]), strict=True)
-    )
-    alone = statistics.median(totals["one"])
+    tokens, positions = (_totals(workers, of) for of in ("tgt_tokens_per_s", "positions_per_s"))
+    median = {how: statistics.median(found) for how, found in positions.items()}
     for how, counts in (
         ("one", "one worker by itself"),
         ("beside", "two that train a model each"),
@@ -101,20 +100,20 @@ def figures_of(name: str, workers: Sequence[Paces]) -> Iterator[Figure]:
         size = WAYS[how][0]
         yield Figure(
             f"workers/{name}/{how}",
-            statistics.median(totals[how]),
+            statistics.median(tokens[how]),
             "tgt tokens/s",
             counts,
-            spread=middle_half(totals[how]),
+            spread=middle_half(tokens[how]),
             repeats=ROUNDS,
-            ratio=None if size == 1 else statistics.median(totals[how]) / size / alone,
+            ratio=None if size == 1 else median[how] / size / median["one"],
             ratio_to="" if size == 1 else f"{size} times one worker",
         )
     yield Figure(
         f"workers/{name}/two to beside",
-        statistics.median(totals["two"]) / statistics.median(totals["beside"]),
+        median["two"] / median["beside"],
         "times",
         "what talking to each other leaves of two that do not",
-        spread=middle_half(totals["two"]) + middle_half(totals["beside"]),
+        spread=middle_half(positions["two"]) + middle_half(positions["beside"]),
     )
     for share, counts in (("data", "data"), ("waiting", "data, the other, or a core")):
         values = tuple(100 * getattr(pace, share) for pace in first["two"])
@@ -128,8 +127,18 @@ def figures_of(name: str, workers: Sequence[Paces]) -> Iterator[Figure]:
         )
 
 
-def _planned(case: Case) -> dict[int, float]:
-    """Target tokens a second that `nmt plan` predicts of 1, 2 and 4 workers on this machine."""
+def _totals(workers: Sequence[Paces], of: str) -> dict[str, tuple[float, ...]]:
+    """What all of each way made a second, round by round."""
+    totals = {how: tuple(getattr(pace, of) for pace in workers[0][how]) for how in WAYS}
+    totals["beside"] = tuple(
+        sum(getattr(pace, of) for pace in paces)
+        for paces in zip(*(worker["beside"] for worker in workers[:2]), strict=True)
+    )
+    return totals
+
+
+def _planned(case: Case) -> dict[int, tuple[float, float]]:
+    """Target tokens and positions a second that `nmt plan` predicts of 1, 2 and 4 workers here."""
     predicted = {}
     shards, pieces = case.shards, case.subword.num_pieces
     measured = probe(case.experiment, shards, case.schedule, pieces, PROBE_S)
@@ -139,7 +148,8 @@ def _planned(case: Case) -> dict[int, float]:
         hosts = Hosts(workers, 1, os.cpu_count() or 0, has_gpus=False)
         parameters, sizes = count_parameters(sized, pieces), positions_of(shards, schedule)
         [row] = rows_of(sized, parameters, sizes, measured, ON_CPUS, hosts, nodes=[1])
-        predicted[workers] = row.tgt_tokens_per_s
+        positions_per_s = float(sizes[0].sum(axis=1).mean()) / row.update_s
+        predicted[workers] = (row.tgt_tokens_per_s, positions_per_s)
     return predicted
 
 
@@ -212,9 +222,15 @@ def _round(experiment: Experiment, corpus: Corpus, world: World, run_dir: Path) 
     records = records[1:]  # the first one is warming up
     return Pace(
         statistics.fmean(record["tgt_tokens_per_s"] for record in records),
+        statistics.fmean(_positions_per_s(record) for record in records),
         watch.waiting(),
         statistics.fmean(record["data_wait_percent"] for record in records) / 100,
     )
+
+
+def _positions_per_s(record: Mapping[str, float]) -> float:
+    real_per_s = record["src_tokens_per_s"] + record["tgt_tokens_per_s"]
+    return real_per_s / (1 - record["padding_percent"] / 100)
 
 
 def with_micro_batches(experiment: Experiment, number: int) -> Experiment:

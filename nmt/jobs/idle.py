@@ -1,9 +1,11 @@
 """Ray by itself: a local cluster, one Ray Train worker that does nothing, and the end.
 
-`python -m nmt.jobs.idle` is what `nmt bench` takes for Ray's own share of a start.
+`python -m nmt.jobs.idle` prints when the worker had begun, in seconds since 1970: what `nmt bench`
+takes for Ray's own share of a start.
 """
 
 import tempfile
+import time
 from pathlib import Path
 
 import ray.train
@@ -12,22 +14,24 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from nmt.jobs.session import connect
 
 
-def idle(folder: Path) -> None:
-    """Start Ray, have one worker do nothing, end Ray."""
+def idle(folder: Path) -> float:
+    """Start Ray, have one worker say when it begins, end Ray; gives that time."""
+    began = folder / "began"
     with connect(1, folder / "ray.log"):
         TorchTrainer(
-            _nothing,
-            train_loop_config={},
+            _begin,
+            train_loop_config={"file": str(began)},
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ray.train.ScalingConfig(num_workers=1),
             run_config=ray.train.RunConfig(name="idle", storage_path=str(folder)),
         ).fit()
+    return float(began.read_text())
 
 
-def _nothing(config: dict[str, object]) -> None:
-    pass
+def _begin(config: dict[str, str]) -> None:
+    Path(config["file"]).write_text(str(time.time()))
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        idle(Path(scratch))
+        print(idle(Path(scratch)))

@@ -91,7 +91,7 @@ def make_plan(
     pace = measured
     if wishes.tflops is not None:
         position_s = measured.position_flops / (wishes.tflops * 1e12)
-        pace = replace(measured, fixed_s=0.0, step_s=0.0, position_s=position_s)
+        pace = replace(measured, fixed_s=0.0, spread_s=0.0, step_s=0.0, position_s=position_s)
     return Plan(
         experiment,
         cluster.cpus_per_worker,
@@ -134,7 +134,8 @@ def lines_of(plan: Plan) -> Iterator[str]:
     yield (
         f"probe: {UPDATES} micro-batches{cut} on this machine, {plan.threads} "
         f"thread{'s' * (plan.threads > 1)}: {probe.fixed_s * 1e3:.1f} ms each + "
-        f"{probe.position_s * 1e6:.1f} us a position, padding counted; "
+        f"{probe.position_s * 1e6:.1f} us a position, padding counted, "
+        f"± {probe.spread_s * 1e3:.1f} ms; "
         f"optimizer step {probe.step_s * 1e3:.1f} ms"
     )
     yield (

@@ -34,6 +34,8 @@ class Probe:
     """Of a micro-batch, whatever its size."""
     position_s: float
     """Of each of its positions, padding counted."""
+    spread_s: float
+    """What it differs by itself from the sum of the two, standard deviation."""
     step_s: float
     """Of clipping, optimizer and average."""
     saved_bytes: float
@@ -84,6 +86,7 @@ def probe(
     return Probe(
         fixed_s,
         position_s,
+        spread_about(points, fixed_s, position_s),
         float(np.median(steps)),
         saved / first.num_padded,
         flops / padded,
@@ -100,6 +103,12 @@ def line_through(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     if slope <= 0 or fixed < 0:
         return 0.0, float(seconds.sum() / sizes.sum())
     return fixed, slope
+
+
+def spread_about(points: Sequence[tuple[float, float]], fixed_s: float, position_s: float) -> float:
+    """Standard deviation about a line, by the median of what points are off: a few may be far."""
+    sizes, seconds = np.array(points, dtype=float).T
+    return float(1.4826 * np.median(np.abs(seconds - fixed_s - position_s * sizes)))
 
 
 def _batch(shards: Shards, rows: Rows, num_pairs: int) -> Batch:

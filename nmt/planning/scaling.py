@@ -1,8 +1,9 @@
 """The time of an update on 1 to 64 nodes: the schedule, the probe and the links put together.
 
 For each of some updates from all over an epoch, each worker has its micro-batches, as the schedule
-deals them; all wait for the slowest. Then gradients are summed, and each worker makes the same
-step. On GPUs the sum goes on during the last backward; on CPUs it takes the same cores.
+deals them, each a little quicker or slower than its size says; all wait for the slowest. Then
+gradients are summed, and each worker makes the same step. On GPUs the sum goes on during the last
+backward; on CPUs it takes the same cores.
 """
 
 from collections.abc import Iterator, Sequence
@@ -127,7 +128,7 @@ def rows_of(
             workers,
             mean_s * hosts.crowding,
             (slowest_s - mean_s) * hosts.crowding,
-            max(0.0, sent_s - hidden_s),
+            max(0.0, sent_s * hosts.crowding - hidden_s),
             probe.step_s * hosts.crowding,
             tgt_tokens,
             0.0,
@@ -138,6 +139,7 @@ def rows_of(
 
 def _micro_batches_s(positions: Positions, workers: int, probe: Probe) -> tuple[float, float]:
     """Of an update, mean over updates: the mean worker's seconds, and the slowest one's."""
-    seconds = probe.fixed_s + probe.position_s * positions
+    luck = np.random.default_rng(0).normal(scale=probe.spread_s, size=positions.shape)
+    seconds = probe.fixed_s + probe.position_s * positions + luck
     of_workers = np.stack([seconds[:, rank::workers].sum(axis=1) for rank in range(workers)])
     return float(of_workers.mean()), float(of_workers.max(axis=0).mean())

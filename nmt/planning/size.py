@@ -7,7 +7,7 @@ import torch
 from nmt.config.experiment import Experiment
 from nmt.corpus.shards import Manifest
 from nmt.model.seq2seq import build, num_parameters
-from nmt.training.loss import CHUNK_VALUES
+from nmt.training.loss import tokens_of_chunk
 
 FP32 = 4
 """Bytes of a weight, a gradient, a moment."""
@@ -44,7 +44,7 @@ def memory_of(
     """At the peak of a worker whose largest micro-batch keeps `activations` bytes for backward."""
     has_average = bool(experiment.training.ema_decay)
     half = 2 if experiment.training.precision == "bf16" else FP32
-    chunk = max(CHUNK_VALUES[device], 64 * num_pieces)
+    chunk = num_pieces * tokens_of_chunk(device, num_pieces, experiment.model.width)
     return Memory(
         kept=FP32 * parameters * (4 + has_average),
         activations=round(activations),

@@ -10,10 +10,12 @@ ask each other why, drop it, and begin again with a new DDP; the old one is in t
 
 import contextlib
 import gc
+import inspect
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,8 +24,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nmt.training.world import World
 
-BUCKET_MIB = 25.0
-"""Gradients sent at once: few enough to begin early, many enough to fill the wire."""
+BUCKET_MIB: float | None = None
+"""Gradients sent at once; None: as torch has it, 1 MiB to begin early, then 25 to fill the wire."""
+_NAMES = ("forward_sync_buffers", "broadcast_buffers")
+"""What torch 2.13 calls the sending of buffers before each forward, and what torch 2.11 does."""
 
 
 @dataclass
@@ -58,13 +62,15 @@ class GradientSum:
             return
         self._pass = pass_without_pairs
         device = self._world.device
+        known = inspect.signature(DistributedDataParallel).parameters
         # Our buffers are constants: sending them round before each forward would be waiting alone.
+        buffers: dict[str, Any] = {next(name for name in _NAMES if name in known): False}
         wrapped = DistributedDataParallel(
             self._model,
             device_ids=[device.index] if device.type == "cuda" else None,
-            broadcast_buffers=False,
             bucket_cap_mb=BUCKET_MIB,
             gradient_as_bucket_view=True,
+            **buffers,
         )
         self._buckets = _Buckets()
         # Not with ourselves as its state: that would be a circle which nobody can take apart.

@@ -77,6 +77,13 @@ def r_drop(
     return LossSums(*sums)
 
 
+def tokens_of_chunk(device: str, vocab_size: int, width: int) -> int:
+    """How many tokens have their logits in memory at once."""
+    # Each chunk also adds a matrix as large as the weight to its gradient: in chunks of 64 tokens
+    # that took half of the time at width 1024 with 32,000 pieces.
+    return max(64, width // 2, CHUNK_VALUES.get(device, 2**20) // vocab_size)
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -89,7 +96,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         with_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         vocab_size = weight.size(0)
-        chunk = max(64, CHUNK_VALUES.get(hidden.device.type, 2**20) // vocab_size)
+        chunk = tokens_of_chunk(hidden.device.type, vocab_size, hidden.size(1))
         cast_weight = weight.to(dtype)
         mean_weight = weight.mean(dim=0)  # [D]: hidden @ it is the mean logit
         nll = hidden.new_zeros((), dtype=torch.float32)
@@ -140,7 +147,7 @@ class _ChunkedRDrop(torch.autograd.Function):
         with_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         vocab_size, num_tokens = weight.size(0), targets.size(0)
-        chunk = max(64, CHUNK_VALUES.get(hidden.device.type, 2**20) // (2 * vocab_size))
+        chunk = tokens_of_chunk(hidden.device.type, 2 * vocab_size, hidden.size(1))
         cast_weight = weight.to(dtype)
         mean_weight = weight.mean(dim=0)  # [D]
         nll, log_totals_less_mean, distance = hidden.new_zeros(3, dtype=torch.float32).unbind()

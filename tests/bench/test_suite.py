@@ -23,7 +23,7 @@ EXPECTED = {
               "train/tiny/bf16 to plain"],
     "peer": ["peer/ours", "peer/input feeding"],
     "decode": ["decode/greedy/sentences", "decode/beam 5/tokens"],
-    "precision": ["precision/tiny/1/fp32", "precision/tiny/16/bf16", "precision/tiny/64/int8"],
+    "precision": ["precision/tiny/1/fp32", "precision/tiny/64/bf16", "precision/tiny/64/int8"],
     "checkpoint": ["checkpoint/tiny/save", "checkpoint/tiny/load",
                    "beside/tiny/checkpoint", "beside/tiny/validation"],
 }  # fmt: skip
@@ -56,11 +56,23 @@ def test_a_part_with_processes_gives_its_figures(part: str, tiny_bench: Bench) -
     assert set(expected[part]) <= set(names)
 
 
+@pytest.mark.slow
+def test_memory_of_a_process_is_its_own(tiny_bench: Bench) -> None:
+    """Not the peak of the one that started it."""
+    ballast = b"x" * 2**30
+    [figure, _] = suite.PARTS["memory"](tiny_bench)
+    assert 100 < figure.value < len(ballast) / 2**20
+
+
 def test_two_workers_are_compared_with_twice_one() -> None:
     """P11."""
     paces = {"one": 100.0, "beside": 90.0, "two": 170.0, "four": 160.0}
-    found = {how: [Pace(pace, waiting=0.2, data=0.01)] * 3 for how, pace in paces.items()}
+    found = {
+        how: [Pace(2 * pace, positions_per_s=pace, waiting=0.2, data=0.01)] * 3
+        for how, pace in paces.items()
+    }
     figures = {figure.name: figure for figure in figures_of("x", [found, found])}
+    assert figures["workers/x/one"].value == 200
     assert figures["workers/x/one"].ratio is None
     assert figures["workers/x/beside"].ratio == pytest.approx(0.9)
     assert figures["workers/x/two"].ratio == pytest.approx(0.85)

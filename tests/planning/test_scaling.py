@@ -5,11 +5,12 @@ import pytest
 
 from nmt.config.experiment import Experiment
 from nmt.planning.links import Links
-from nmt.planning.probe import Probe, line_through
+from nmt.planning.probe import Probe, line_through, spread_about
 from nmt.planning.scaling import Hosts, Row, rows_of
 
 INSTANT = Links(1e12, 1e12, 0)
-PROBE = Probe(fixed_s=0.01, position_s=0.001, step_s=0.0, saved_bytes=0, position_flops=0, share=1)
+PROBE = Probe(fixed_s=0.01, position_s=0.001, spread_s=0.0, step_s=0.0, saved_bytes=0,
+              position_flops=0, share=1)  # fmt: skip
 SIZES = (np.array([[100.0, 100.0, 100.0, 100.0]]), 200.0)
 ALONE = Hosts(workers_per_node=1, cpus_per_worker=1, cores_per_node=1, has_gpus=False)
 
@@ -40,6 +41,14 @@ def test_all_wait_for_the_slowest() -> None:
     two = rows(sizes=uneven)[1]
     assert (two.compute_s, two.waiting_s) == pytest.approx((0.32, 0.1))
     assert two.limit == "waiting for the slowest worker"
+
+
+def test_all_wait_for_the_one_with_bad_luck() -> None:
+    """Of two that differ by 1 s as normal numbers do, the slower one takes 1/sqrt(pi) s more."""
+    many = (np.full((20_000, 2), 100.0), 200.0)
+    lucky = dataclasses.replace(PROBE, spread_s=1.0, fixed_s=9.9)
+    two = rows(probe=lucky, sizes=many)[1]
+    assert (two.compute_s, two.waiting_s) == pytest.approx((10.0, 0.564), abs=0.02)
 
 
 def test_a_slow_link_limits() -> None:
@@ -76,3 +85,8 @@ def test_a_line_through_points_has_a_fixed_part_and_a_slope() -> None:
     assert line_through([(100, 1.1), (200, 2.1), (300, 3.1)]) == pytest.approx((0.1, 0.01))
     assert line_through([(100, 1.0), (100, 1.0)]) == pytest.approx((0.0, 0.01))
     assert line_through([(100, 2.0), (200, 1.0)]) == pytest.approx((0.0, 0.01))
+
+
+def test_one_point_that_is_far_off_does_not_count_as_spread() -> None:
+    points = [(100, 1.1), (200, 2.2), (300, 2.9), (400, 4.1), (500, 9.0)]
+    assert spread_about(points, 0.0, 0.01) == pytest.approx(0.148, abs=0.001)

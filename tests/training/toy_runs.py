@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing as std_multiprocessing
 import os
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -275,6 +276,7 @@ def go_on_gloo(file: Path, runs: Sequence[Run], num_processes: int) -> None:
 
 def _process(rank: int, file: Path, runs: Sequence[Run], num_processes: int) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    warnings.simplefilter("error", FutureWarning)  # nothing is used that torch will drop
     torch.set_num_threads(1)
     for number, run in enumerate(runs):
         if rank < run.num_workers:
