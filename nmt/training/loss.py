@@ -120,18 +120,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 by_hidden[start : start + chunk] = by_logits @ cast_weight
                 by_weight += by_logits.T @ inputs
         smoothed = (1 - smoothing) * nll + smoothing * log_totals_less_mean
-        if smoothing and with_gradient:
-            by_hidden -= smoothing * mean_weight
-            by_weight -= hidden.float().sum(dim=0) * (smoothing / vocab_size)
-        ctx.save_for_backward(by_hidden.to(hidden.dtype), by_weight)
+        _keep(ctx, hidden, by_hidden, by_weight, mean_weight, smoothing if with_gradient else 0)
         ctx.mark_non_differentiable(nll)
         return smoothed, nll
 
     @staticmethod
     def backward(ctx: Any, *by_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        by_hidden, by_weight = ctx.saved_tensors
-        scale = by_outputs[0]
-        return by_hidden * scale.to(by_hidden.dtype), by_weight * scale, None, None, None, None
+        return *_kept(ctx, by_outputs[0]), *(None,) * 4
 
 
 class _ChunkedRDrop(torch.autograd.Function):
@@ -180,16 +175,33 @@ class _ChunkedRDrop(torch.autograd.Function):
                 by_weight += by_logits.flatten(0, 1).T @ inputs.flatten(0, 1)
         smoothed = ((1 - smoothing) * nll + smoothing * log_totals_less_mean) / 2
         smoothed = smoothed + alpha / 4 * distance
-        if smoothing and with_gradient:
-            by_hidden -= smoothing / 2 * mean_weight
-            by_weight -= hidden.float().sum(dim=0) * (smoothing / 2 / vocab_size)
+        half = smoothing / 2 if with_gradient else 0
+        _keep(ctx, hidden, by_hidden, by_weight, mean_weight, half)
         nll = nll / 2
-        ctx.save_for_backward(by_hidden.to(hidden.dtype), by_weight)
         ctx.mark_non_differentiable(nll)
         return smoothed, nll
 
     @staticmethod
     def backward(ctx: Any, *by_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        by_hidden, by_weight = ctx.saved_tensors
-        scale = by_outputs[0]
-        return by_hidden * scale.to(by_hidden.dtype), by_weight * scale, *(None,) * 5
+        return *_kept(ctx, by_outputs[0]), *(None,) * 5
+
+
+def _keep(
+    ctx: Any,
+    hidden: Tensor,
+    by_hidden: Tensor,
+    by_weight: Tensor,
+    mean_weight: Tensor,
+    smoothing: float,
+) -> None:
+    """Complete a gradient by what smoothing takes from each token, and keep it for backward."""
+    if smoothing:
+        by_hidden -= smoothing * mean_weight
+        by_weight -= hidden.float().sum(dim=0) * (smoothing / len(by_weight))
+    ctx.save_for_backward(by_hidden.to(hidden.dtype), by_weight)
+
+
+def _kept(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients by hidden and weight, where the loss counts that much."""
+    by_hidden, by_weight = ctx.saved_tensors
+    return by_hidden * scale.to(by_hidden.dtype), by_weight * scale
