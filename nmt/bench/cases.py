@@ -16,8 +16,9 @@ import numpy as np
 from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment, SubwordConfig
 from nmt.config.files import load_experiment
+from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, Manifest
 from nmt.corpus.prepare import check_prepared, is_prepared
-from nmt.corpus.shards import FORMAT, MANIFEST, CorpusInfo, Manifest, Shards, ShardWriter
+from nmt.corpus.shards import Shards, ShardWriter
 from nmt.corpus.subword import NUM_RESERVED, Subword
 
 NUM_PAIRS = 30_000

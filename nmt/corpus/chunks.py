@@ -23,7 +23,8 @@ import numpy.typing as npt
 from nmt.config.experiment import CleaningConfig, ParallelText, SubwordConfig
 from nmt.corpus import clean
 from nmt.corpus.files import read_blocks, read_packed, replacing, split_lines, write_packed
-from nmt.corpus.shards import FileInfo, ShardWriter, file_info
+from nmt.corpus.manifest import FileInfo, file_info
+from nmt.corpus.shards import ShardWriter
 from nmt.corpus.subword import Subword, tag_token
 from nmt.corpus.text import EncodingCheck, no_tab, normalise, read_lines, read_pairs
 from nmt.corpus.work import Tree

@@ -45,16 +45,16 @@ from nmt.corpus.chunks import (
     learn_subwords,
 )
 from nmt.corpus.files import read_blocks, replacing
-from nmt.corpus.shards import (
+from nmt.corpus.manifest import (
     FORMAT,
     MANIFEST,
     CorpusInfo,
     FileInfo,
     Manifest,
     ShardInfo,
-    Shards,
     file_info,
 )
+from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
 from nmt.corpus.text import counts_differ, read_lines, read_pairs
 from nmt.corpus.work import (

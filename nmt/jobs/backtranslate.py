@@ -25,8 +25,8 @@ from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import CorpusConfig
 from nmt.corpus.clean import why_dropped
 from nmt.corpus.files import replacing
+from nmt.corpus.manifest import file_info
 from nmt.corpus.monolingual import KEPT, held_out_lines, pick, told
-from nmt.corpus.shards import file_info
 from nmt.corpus.text import open_output, read_lines
 from nmt.corpus.work import Progress, RunTasks, no_progress, run_here
 from nmt.decoding.ensemble import Ensemble

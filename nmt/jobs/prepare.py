@@ -11,8 +11,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from nmt.config.experiment import Experiment
+from nmt.corpus.manifest import Manifest
 from nmt.corpus.prepare import prepare
-from nmt.corpus.shards import Manifest
 from nmt.corpus.work import Progress, no_progress
 from nmt.errors import DataError, NmtError
 

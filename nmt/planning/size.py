@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from nmt.config.experiment import Experiment
-from nmt.corpus.shards import Manifest
+from nmt.corpus.manifest import Manifest
 from nmt.model.seq2seq import build, num_parameters
 from nmt.training.loss import tokens_of_chunk
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.checkpoint.loading import Bundle, load
-from nmt.corpus.shards import CorpusInfo, read_manifest
+from nmt.corpus.manifest import CorpusInfo, read_manifest
 from nmt.errors import BundleError, DataError, NmtError
 from nmt.evaluation.test_sets import file_name
 from nmt.model.seq2seq import num_parameters

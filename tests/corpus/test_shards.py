@@ -10,14 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nmt.corpus.shards import (
-    CorpusInfo,
-    FileInfo,
-    Manifest,
-    Shards,
-    ShardWriter,
-    file_info,
-)
+from nmt.corpus.manifest import CorpusInfo, FileInfo, Manifest, file_info
+from nmt.corpus.shards import Shards, ShardWriter
 from nmt.errors import DataError
 
 Pair = tuple[list[int], list[int]]
