@@ -77,6 +77,7 @@ class Ending:
 
     @property
     def is_good(self) -> bool:
+        """Whether the model and its pairs are those of the run that lost nothing."""
         near = self.is_same if self.run.workers == "2" else self.distance <= NEAR
         return near and self.is_proven and self.has_same_pairs
 

@@ -5,6 +5,7 @@ folder, so that they are also held against small trees that break them.
 """
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -220,7 +221,31 @@ def busy_packages(modules: list[Module]) -> Iterator[str]:
                 yield f"{module.path} is more, or less, than a docstring"
 
 
-RULES = [broken_floors, broken_doors, circles, forbidden, busy_packages]
+def silent_names(modules: list[Module]) -> Iterator[str]:
+    """A docstring on each file and each public name, but on methods of which another class tells.
+
+    What has no body, such as the calls of a protocol that is one call, says all in its signature.
+    """
+    for module in modules:
+        if ast.get_docstring(module.tree) is None:
+            yield f"{module.path} has no docstring"
+        for node in module.tree.body:
+            yield from _silent(node, module.path)
+
+
+def _silent(node: ast.stmt, where: str) -> Iterator[str]:
+    if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+        return
+    if ast.get_docstring(node) is None and ast.unparse(node.body[-1]) != "...":
+        yield f"{where}, line {node.lineno}: {node.name} has no docstring"
+    if isinstance(node, ast.ClassDef):
+        bases = {ast.unparse(base).partition("[")[0] for base in node.bases}
+        if bases <= {"Protocol", "Generic", "NamedTuple"}:
+            for inner in node.body:
+                yield from _silent(inner, where)
+
+
+RULES = [broken_floors, broken_doors, circles, forbidden, busy_packages, silent_names]
 Rule = Callable[[list[Module]], Iterator[str]]
 
 
@@ -228,6 +253,13 @@ Rule = Callable[[list[Module]], Iterator[str]]
 def test_the_house_is_as_designed(rule: Rule) -> None:
     """P10, DESIGN 3."""
     assert list(rule(modules_of(ROOT))) == []
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+def test_every_promise_has_a_test_that_names_it(number: int) -> None:
+    """DESIGN 2."""
+    tests = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    assert any(re.search(rf'""".*\bP{number}\b', text) for text in tests)
 
 
 def test_every_room_is_there() -> None:
@@ -238,15 +270,15 @@ def test_every_room_is_there() -> None:
 
 GOOD = {
     "nmt/__init__.py": '"""Nmt."""\n',
-    "nmt/errors.py": "",
+    "nmt/errors.py": '"""Errors."""\n',
     "nmt/config/__init__.py": '"""Settings."""\n',
-    "nmt/config/files.py": "import yaml\nfrom nmt.errors import NmtError\n",
+    "nmt/config/files.py": '"""Files."""\nimport yaml\nfrom nmt.errors import NmtError\n',
     "nmt/model/__init__.py": '"""The network."""\n',
-    "nmt/model/lstm.py": "import torch\nfrom nmt.config import files\n",
-    "nmt/model/seq2seq.py": "from nmt.model import lstm\nx = yaml.safe_load('')\nm.eval()\n",
+    "nmt/model/lstm.py": '"""Layers."""\nimport torch\nfrom nmt.config import files\n',
+    "nmt/model/seq2seq.py": '"""All."""\nfrom nmt.model import lstm\nyaml.safe_load(x)\nm.eval()',
     "nmt/cli/__init__.py": '"""Verbs."""\n',
-    "nmt/cli/main.py": "import nmt\ndef f():\n    from nmt.model.seq2seq import Seq2Seq\n",
-    "cluster/submit.py": "import ray\nfrom nmt.cli.main import main\nrun(command, shell=False)\n",
+    "nmt/cli/main.py": '"""Main."""\nimport nmt\ndef _f():\n    from nmt.model.seq2seq import S\n',
+    "cluster/submit.py": '"""Jobs."""\nimport ray\nfrom nmt.cli import main\nrun(x, shell=False)\n',
 }
 
 
@@ -341,6 +373,12 @@ def test_a_good_house_has_no_complaints(tmp_path: Path) -> None:
             "nmt/model/__init__.py is more, or less, than a docstring",
         ),
         ("nmt/model/__init__.py", "", "nmt/model/__init__.py is more, or less, than a docstring"),
+        ("nmt/model/lstm.py", "import torch", "nmt/model/lstm.py has no docstring"),
+        (
+            "nmt/model/lstm.py",
+            '"""Layers."""\nclass Layer:\n    """One."""\n    def run(self):\n        return 1\n',
+            "nmt/model/lstm.py, line 4: run has no docstring",
+        ),
     ],
 )
 def test_a_broken_house_is_told(path: str, text: str, complaint: str, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ cluster_option = click.option(
 def load_settings(
     experiment: str, cluster: str | None, overrides: tuple[str, ...]
 ) -> tuple["Experiment", "Cluster"]:
+    """What to train and where, from their files and the overrides; ConfigError if one is wrong."""
     from nmt.config.files import load_cluster, load_experiment, split_overrides
 
     for text in overrides:
@@ -32,6 +33,7 @@ def load_settings(
 
 
 def check_folder(key: str, folder: Path) -> None:
+    """Raise ConfigError where a folder that a setting names cannot be written to."""
     from nmt.corpus.files import is_writable
 
     if not is_writable(folder):

@@ -77,6 +77,7 @@ def export(run: str, output: str, precision: "Precision | None") -> None:
 
 
 def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Console") -> None:
+    """Prepare on Ray, unless that is done, and say what became of each corpus."""
     from nmt.corpus.prepare import check_raw, folder_of, is_prepared, prepare, summary
 
     if is_prepared(experiment):

@@ -70,6 +70,7 @@ def section_in(kind: Any) -> type[Settings] | None:
 
 
 def hint_of(part: str, known: list[str], path: Sequence[str]) -> str:
+    """The nearest known key in the section at `path`, or all that there are."""
     matches = difflib.get_close_matches(part, known, n=1, cutoff=0.5)
     if matches:
         return f"; did you mean {'.'.join([*path, matches[0]])}?"

@@ -13,8 +13,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -74,10 +74,6 @@ class Tally:
         """After `count` kept pairs turned out to have stood in an earlier part of the corpus."""
         dropped = {**self.dropped, "duplicates": self.dropped["duplicates"] + count}
         return Tally(self.read, self.kept - count, dropped, self.mended)
-
-    def to_tree(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 def fingerprint(cleaning: CleaningConfig) -> str:

@@ -56,12 +56,6 @@ def compose(line: str) -> str:
     return line if line.isascii() else unicodedata.normalize("NFC", line)
 
 
-def read_raw_lines(source: Source) -> Iterator[bytes]:
-    """The lines of a file as bytes, without line ends; errors as `read_blocks`."""
-    for _, block in read_blocks(source):
-        yield from split_lines(block)
-
-
 def read_lines(source: Source) -> Iterator[str]:
     """The lines of a UTF-8 file or stream, without line ends, as they arrive.
 

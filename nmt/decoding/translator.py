@@ -255,4 +255,5 @@ def _request(line: str | Request, number: int) -> Request:
 
 
 def num_chars_of(request: Request) -> int:
+    """Characters of its line."""
     return len(request.text)

@@ -45,6 +45,7 @@ class ScoreTasks:
         self._asked: dict[Any, int] = {}
 
     def ask(self, update: int, folder: Path) -> None:
+        """As `Scorer.ask`."""
         task = _score.options(
             num_cpus=self._num_cpus,
             max_retries=MAX_RETRIES,
@@ -56,6 +57,7 @@ class ScoreTasks:
         self._asked[asked] = update
 
     def arrived(self) -> list[tuple[int, Validation | str]]:
+        """As `Scorer.arrived`."""
         asked = list(self._asked)
         if not asked:
             return []
@@ -63,6 +65,7 @@ class ScoreTasks:
         return [(self._asked.pop(each), _result(each)) for each in ready]
 
     def wait(self) -> None:
+        """As `Scorer.wait`."""
         ray.wait(list(self._asked), num_returns=1)
 
 

@@ -168,12 +168,13 @@ class NoRecords:
     def save(self, learner: Learner, progress: Progress, validation: Validation | None) -> None: ...
 
     def fail(self, error: OSError) -> None:
-        # Who writes nothing has no disk that could be full.
+        """Who writes nothing has no disk that could be full: this is another error."""
         raise error
 
     def wait(self) -> None: ...
 
     def problem(self) -> tuple[str, int]:
+        """None, and none."""
         return "", 0
 
     def collect(self) -> None: ...

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt.config.experiment import CleaningConfig, ParallelText
+from nmt.corpus.files import read_blocks, split_lines
 from nmt.corpus.text import (
     EncodingCheck,
     normalise,
     open_output,
     read_lines,
     read_pairs,
-    read_raw_lines,
 )
 from nmt.errors import DataError
 
@@ -105,7 +105,6 @@ def test_odd_line_separators_stay_inside_their_line() -> None:
         "one\u2028still\u2029one\u0085 one\r one\x0b\x0c\x1c",
         "two",
     ]
-    assert len(list(read_raw_lines(io.BytesIO(data)))) == 2
 
 
 def test_a_byte_that_is_not_utf_8_is_named_with_its_place(tmp_path: Path) -> None:
@@ -252,7 +251,7 @@ def test_standard_output_is_utf_8_and_stays_open(
 def test_broken_files_keep_their_200_lines(shared_data: Path, case: str) -> None:
     for side in ("en", "de"):
         path = shared_data / "dirty_ende" / f"bytes_{case}.{side}.gz"
-        assert len(list(read_raw_lines(path))) == 200
+        assert sum(len(split_lines(block)) for _, block in read_blocks(path)) == 200
 
 
 @pytest.mark.parametrize("case", ["utf8", "bom_crlf", "crlf", "no_final_newline"])
