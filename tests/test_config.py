@@ -247,9 +247,12 @@ def test_the_cluster_is_explained() -> None:
         ("training.patience.x", ""),
         (
             "xyz",
-            "; known here: name, seed, corpus, batching, model, training, stages, decoding",
+            "; known here: name, seed, preset, corpus, batching, model, training, stages, decoding",
         ),
-        ("", "; known here: name, seed, corpus, batching, model, training, stages, decoding"),
+        (
+            "",
+            "; known here: name, seed, preset, corpus, batching, model, training, stages, decoding",
+        ),
     ],
 )
 def test_what_is_no_key_cannot_be_explained(key: str, expected: str) -> None:
@@ -318,8 +321,8 @@ def test_what_is_no_key_cannot_be_explained(key: str, expected: str) -> None:
         ),
         (
             "xyz=5",
-            "xyz is not a setting; known here: name, seed, corpus, batching, model, training, "
-            "stages, decoding",
+            "xyz is not a setting; known here: name, seed, preset, corpus, batching, model, "
+            "training, stages, decoding",
         ),
     ],
 )
@@ -376,8 +379,8 @@ def test_what_is_no_override_is_told(override: str, expected: str) -> None:
         (("name: toy", "name: 2024-13-45"), "toy.yaml: not valid YAML: month must be in 1..12"),
         (
             ("name: toy", "name: toy\nyes: 5"),
-            "toy.yaml: 1 is not a setting; known here: name, seed, corpus, batching, model, "
-            "training, stages, decoding",
+            "toy.yaml: 1 is not a setting; known here: name, seed, preset, corpus, batching, "
+            "model, training, stages, decoding",
         ),
     ],
 )
@@ -511,9 +514,15 @@ def test_a_contradiction_in_a_file_is_told() -> None:
             "merges",
         ),
         (
+            ["stages=[{from_update: 9, subword_dropout: 0.1}]", "corpus.subword.kind=unigram"],
+            "stages.subword_dropout is 0.1, but corpus.subword.kind is unigram: only bpe has "
+            "merges",
+        ),
+        (
             ["stages=[{from_update: 10}]"],
             "stages.from_update is 10, but it changes nothing: set one of rdrop, "
-            "label_smoothing, learning_rate, weights",
+            "label_smoothing, learning_rate, subword_dropout, dropout, embedding_dropout, "
+            "attention_dropout, word_dropout, weight_dropout, weights",
         ),
         (
             ["stages=[{from_update: 10, weights: {neews: 2}}]"],
@@ -562,3 +571,11 @@ def test_a_stage_holds_until_a_later_one_changes_it_again() -> None:
     assert [each.rdrop for each in found] == [0, 1, 3]
     assert [each.label_smoothing for each in found] == [0.1, 0.2, 0.2]
     assert found[0] == experiment.training
+
+
+def test_a_stage_changes_what_the_network_drops() -> None:
+    experiment = load("stages=[{from_update: 5, dropout: 0.5}, {from_update: 8, word_dropout: 0}]")
+    found = [experiment.model_at(update) for update in (4, 5, 8)]
+    assert [each.dropout for each in found] == [experiment.model.dropout, 0.5, 0.5]
+    assert [each.word_dropout for each in found] == [experiment.model.word_dropout] * 2 + [0]
+    assert found[0] == experiment.model

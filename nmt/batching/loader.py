@@ -7,13 +7,16 @@ dozens of times, a tenth before), and the loop measures what it waits.
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nmt.batching.batch import Batch, make_batch
 from nmt.batching.schedule import Rows, Schedule, Update
 from nmt.corpus.sampling import Pair, Sampler
 from nmt.corpus.shards import Shards
+
+SamplerAt = Callable[[int], Sampler | None]
+"""What cuts the pairs of an update, by its number from 0; None: they are as they were prepared."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,14 @@ class Loader:
         num_workers: int = 1,
         prefetch: int = 8,
         pin: bool = False,
-        sampler: Sampler | None = None,
+        sampler_at: SamplerAt = lambda number: None,
     ) -> None:
         """Load the micro-batches of one worker.
 
         Args:
             updates: numbers of the updates, from 0.
-            sampler: cuts each pair anew each epoch, within the token budget of its micro-batch; the
-                tokens of an update are then not those that the schedule says.
+            sampler_at: what cuts each pair of an update anew each epoch, within the token budget of
+                its micro-batch; the tokens of the update are then not those that the schedule says.
             prefetch: updates that may be ready before they are asked for.
             pin: hand out batches in page-locked memory.
         """
@@ -56,7 +59,7 @@ class Loader:
         self._rank = rank
         self._num_workers = num_workers
         self._pin = pin
-        self._sampler = sampler
+        self._sampler_at = sampler_at
         self._ready: queue.Queue[tuple[Update, list[MicroBatch]] | BaseException | None]
         self._ready = queue.Queue(maxsize=prefetch)
         self._is_closed = threading.Event()
@@ -81,8 +84,9 @@ class Loader:
         try:
             for number in self._updates:
                 update = self._schedule.update(number)
+                sampler = self._sampler_at(number)
                 batches = [
-                    MicroBatch(index, self._batch(rows, update.epoch), rows)
+                    MicroBatch(index, self._batch(rows, update.epoch, sampler), rows)
                     for index, rows in update.of_worker(self._rank, self._num_workers)
                 ]
                 if not self._put((update, batches)):
@@ -91,12 +95,12 @@ class Loader:
         except BaseException as error:
             self._put(error)
 
-    def _batch(self, rows: Rows, epoch: int) -> Batch:
+    def _batch(self, rows: Rows, epoch: int, sampler: Sampler | None) -> Batch:
         pairs: Sequence[Pair] = self._shards.pairs(rows)
-        if self._sampler is not None:
+        if sampler is not None:
             config = self._schedule.config
             most = min(config.max_length, config.max_tokens // max(1, len(rows)))
-            pairs = self._sampler.cut(pairs, rows, epoch, most - 1)  # and EOS
+            pairs = sampler.cut(pairs, rows, epoch, most - 1)  # and EOS
         batch = make_batch(pairs)
         return batch.pin() if self._pin else batch
 

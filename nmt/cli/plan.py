@@ -34,8 +34,10 @@ def plan(
     counted from the schedule and from what the links carry.
     """
     ours, theirs = load_settings(experiment, cluster, overrides)
+    from nmt.corpus.prepare import sized
     from nmt.planning.plan import Wishes, lines_of, make_plan
 
+    ours = sized(ours, lambda line: click.echo(line, err=True))
     wishes = Wishes(workers_per_node, link, link_inside, tflops)
     for line in lines_of(make_plan(ours, theirs, wishes)):
         click.echo(line)

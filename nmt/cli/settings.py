@@ -56,10 +56,14 @@ def config() -> None:
 @overrides_argument
 @cluster_option
 def show(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
-    """Print the resolved settings."""
+    """Print the resolved settings; of preset auto those of the corpus, where it is prepared."""
     from nmt.config.files import dump
 
     ours, theirs = load_settings(experiment, cluster, overrides)
+    if ours.preset == "auto":
+        from nmt.corpus.prepare import is_prepared, sized
+
+        ours = sized(ours, lambda line: click.echo(f"# {line}")) if is_prepared(ours) else ours
     click.echo(
         f"{dump(ours)}\n# cluster\n" + "".join(f"# {x}\n" for x in dump(theirs).splitlines())
     )

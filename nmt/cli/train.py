@@ -78,7 +78,7 @@ def export(run: str, output: str, precision: "Precision | None") -> None:
 
 def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Console") -> None:
     """Prepare on Ray, unless that is done, and say what became of each corpus."""
-    from nmt.corpus.prepare import check_raw, folder_of, is_prepared, prepare, summary
+    from nmt.corpus.prepare import check_raw, folder_of, is_prepared, prepare, sized, summary
 
     if is_prepared(experiment):
         manifest = prepare(experiment)
@@ -98,6 +98,7 @@ def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Conso
         console.clear()
     for line in summary(manifest):
         console.say(line)
+    sized(experiment, console.say)
 
 
 def train_model(experiment: "Experiment", cluster: "Cluster", console: "Console") -> str | Path:

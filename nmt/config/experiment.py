@@ -265,18 +265,34 @@ class StageConfig(Settings):
     """training.label_smoothing from then on."""
     learning_rate: PositiveFloat | None = None
     """training.learning_rate from then on: the height of the schedule, whose shape stays."""
+    subword_dropout: Fraction | None = None
+    """training.subword_dropout from then on; epochs begin anew."""
+    dropout: Fraction | None = None
+    """model.dropout from then on."""
+    embedding_dropout: Fraction | None = None
+    """model.embedding_dropout from then on."""
+    attention_dropout: Fraction | None = None
+    """model.attention_dropout from then on."""
+    word_dropout: Fraction | None = None
+    """model.word_dropout from then on."""
+    weight_dropout: Fraction | None = None
+    """model.weight_dropout from then on."""
     weights: dict[Name, PositiveFloat] = {}
     """Weights of corpora from then on, by name; their epochs begin anew."""
 
     def check(self) -> None:
-        if not self.changes and not self.weights:
+        if not any(self.changes(of) for of in (TrainingConfig, ModelConfig)) and not self.weights:
             rule = f"it changes nothing: set one of {', '.join(list(type(self).model_fields)[1:])}"
             raise ConfigError("stages.from_update", self.from_update, rule)
 
+    def changes(self, of: type[Settings]) -> dict[str, Any]:
+        """The settings of a section, training or model, that it sets."""
+        return self.model_dump(exclude_none=True, include=set(of.model_fields))
+
     @property
-    def changes(self) -> dict[str, Any]:
-        """The settings of training that it sets."""
-        return self.model_dump(exclude_none=True, exclude={"from_update", "weights"})
+    def has_own_epochs(self) -> bool:
+        """Whether its updates are planned anew."""
+        return bool(self.weights) or self.subword_dropout is not None
 
 
 class Experiment(Settings):
@@ -286,6 +302,8 @@ class Experiment(Settings):
     """Name of the run: it is stored in <storage>/<name>, and the same name goes on where it was."""
     seed: NaturalInt = 1
     """Seed of everything random: initial weights, order of pairs, dropout."""
+    preset: Literal["none", "auto"] = "none"
+    """auto: sizes, dropout and updates that are not set follow from the number of pairs."""
     corpus: CorpusConfig
     """Text in."""
     batching: BatchingConfig = BatchingConfig()
@@ -300,9 +318,12 @@ class Experiment(Settings):
     """How a translation is searched for."""
 
     def check(self) -> None:
-        if self.training.subword_dropout and self.corpus.subword.kind != "bpe":
-            rule = f"corpus.subword.kind is {self.corpus.subword.kind}: only bpe has merges"
-            raise ConfigError("training.subword_dropout", self.training.subword_dropout, rule)
+        cuts = [("training", self.training.subword_dropout)]
+        cuts += [("stages", stage.subword_dropout or 0.0) for stage in self.stages]
+        for section, share in cuts:
+            if share and self.corpus.subword.kind != "bpe":
+                rule = f"corpus.subword.kind is {self.corpus.subword.kind}: only bpe has merges"
+                raise ConfigError(f"{section}.subword_dropout", share, rule)
         starts = [stage.from_update for stage in self.stages]
         if sorted(set(starts)) != starts:
             rule = "each stage must begin after the one before it"
@@ -315,8 +336,15 @@ class Experiment(Settings):
 
     def training_at(self, update: int) -> TrainingConfig:
         """How update `update`, from 0, is made: the stages that have begun, applied in order."""
-        begun = [stage.changes for stage in self.stages if stage.from_update <= update]
-        return self.training.model_copy(update=dict(ChainMap(*reversed(begun))))
+        return self.training.model_copy(update=self._changes(update, TrainingConfig))
+
+    def model_at(self, update: int) -> ModelConfig:
+        """The network of update `update`, from 0: that of all updates but for what is dropped."""
+        return self.model.model_copy(update=self._changes(update, ModelConfig))
+
+    def _changes(self, update: int, of: type[Settings]) -> dict[str, Any]:
+        begun = [stage.changes(of) for stage in self.stages if stage.from_update <= update]
+        return dict(ChainMap(*reversed(begun)))
 
     @property
     def prepared(self) -> str:

@@ -50,8 +50,8 @@ def parse(kind: type[S], text: str, where: str) -> S:
     return _build(kind, _read_yaml(text, where), where)
 
 
-def override(settings: S, overrides: Sequence[str]) -> S:
-    """The same settings with what `section.key=value` overrides say.
+def override(settings: S, overrides: Sequence[str], where: str = "command line") -> S:
+    """The same settings with what `section.key=value` overrides say, which come from `where`.
 
     Raises:
         ConfigError: an override is wrong.
@@ -59,7 +59,7 @@ def override(settings: S, overrides: Sequence[str]) -> S:
     tree = settings.model_dump(mode="json")
     for text in overrides:
         _set(tree, text)
-    return _build(type(settings), tree, "command line", overrides)
+    return _build(type(settings), tree, where, overrides if where == "command line" else ())
 
 
 def differences(one: Settings, other: Settings) -> list[tuple[str, Any, Any]]:
@@ -75,31 +75,40 @@ def differences(one: Settings, other: Settings) -> list[tuple[str, Any, Any]]:
     ]
 
 
+def read_tree(path: str | Path) -> dict[str, Any]:
+    """What a YAML file of `key: value` lines says.
+
+    Raises:
+        ConfigError: it is not there, or not such a file.
+    """
+    try:
+        return _read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise ConfigError.saying(
+            f"{path}: there is no such file; configs/ holds the ones that come with nmt"
+        ) from None
+    except IsADirectoryError:
+        raise ConfigError.saying(f"{path} is a folder; name a YAML file in it") from None
+    except OSError as error:
+        raise ConfigError.saying(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError.saying(
+            f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8 text"
+        ) from None
+
+
 def _load(kind: type[S], path: str | Path | None, overrides: Sequence[str]) -> S:
     tree: Any = {}
     where = "command line"
     if path is not None:
         where = str(path)
-        try:
-            tree = _read_yaml(Path(path).read_text(encoding="utf-8"), where)
-        except FileNotFoundError:
-            raise ConfigError.saying(
-                f"{path}: there is no such file; configs/ holds the ones that come with nmt"
-            ) from None
-        except IsADirectoryError:
-            raise ConfigError.saying(f"{path} is a folder; name a YAML file in it") from None
-        except OSError as error:
-            raise ConfigError.saying(f"{path}: cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError.saying(
-                f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8 text"
-            ) from None
+        tree = read_tree(path)
     for override in overrides:
         _set(tree, override)
     return _build(kind, tree, where, overrides)
 
 
-def _read_yaml(text: str, where: str) -> Any:
+def _read_yaml(text: str, where: str) -> dict[str, Any]:
     try:
         _refuse_doubles(yaml.compose(text, Loader=yaml.SafeLoader), where)
         tree = yaml.safe_load(text)

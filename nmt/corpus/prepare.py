@@ -26,12 +26,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from nmt.config.experiment import Experiment, ParallelText
+from nmt.config.preset import explain_choice, resolve
 from nmt.corpus import clean
 from nmt.corpus.chunks import (
     TOKENIZER,
@@ -53,6 +54,7 @@ from nmt.corpus.manifest import (
     Manifest,
     ShardInfo,
     file_info,
+    read_manifest,
 )
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
@@ -87,7 +89,7 @@ def prepare(
     """
     folder = folder_of(experiment)
     if (folder / MANIFEST).exists():
-        manifest = _check_complete(experiment, folder)
+        manifest = _check_complete(sized(experiment), folder)
         log.info("%s is prepared already: nothing to do", folder)
         return manifest
     check_raw(experiment)
@@ -102,6 +104,19 @@ def prepare(
 def folder_of(experiment: Experiment) -> Path:
     """The prepared folder, as an absolute path."""
     return Path(os.path.abspath(experiment.prepared))
+
+
+def sized(experiment: Experiment, say: Callable[[str], None] = lambda line: None) -> Experiment:
+    """The experiment with what `preset: auto` makes of its prepared corpus, which it explains.
+
+    Raises:
+        DataError: it says auto, and the corpus is not prepared.
+    """
+    if experiment.preset == "none":
+        return experiment
+    num_pairs = read_manifest(folder_of(experiment)).pairs
+    say(explain_choice(experiment, num_pairs))
+    return resolve(experiment, num_pairs)
 
 
 def is_prepared(experiment: Experiment) -> bool:
@@ -218,6 +233,8 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
         for text in corpus.train
     }
     _check_dropped(by_corpus, corpus.cleaning.max_dropped)
+    experiment = resolve(experiment, sum(tally.kept for tally in by_corpus.values()))
+    corpus = experiment.corpus
     kept = {key: tally.kept for key, tally in by_chunk.items()}
     max_pairs = max(1, corpus.subword.max_sentences // 2)
     sample = Sample(work, chunks, kept, num_parts, max_pairs)
@@ -344,7 +361,7 @@ def _merge(
         format=FORMAT,
         src=experiment.corpus.src,
         tgt=experiment.corpus.tgt,
-        settings=_settings(experiment),
+        settings=settings_of(experiment),
         cleaning_fingerprint=clean.fingerprint(experiment.corpus.cleaning),
         tokenizer_fingerprint=learnt["fingerprint"],
         num_pieces=learnt["num_pieces"],
@@ -358,7 +375,7 @@ def _merge(
     )
 
 
-def _settings(experiment: Experiment) -> dict[str, Any]:
+def settings_of(experiment: Experiment) -> dict[str, Any]:
     """The settings that decide which pairs and tokens a folder holds, by their dotted keys."""
     tree = experiment.corpus.model_dump(
         mode="json",
@@ -381,7 +398,7 @@ def _check_settings(
     experiment: Experiment, folder: Path, manifest: Manifest, ignore: str = ""
 ) -> None:
     next_move = "set it back, or remove the folder and run `nmt prepare` again"
-    for key, value in _settings(experiment).items():
+    for key, value in settings_of(experiment).items():
         was = manifest.settings.get(key)
         if was != value and key != ignore:
             raise DataError(
@@ -427,7 +444,8 @@ def _state(experiment: Experiment) -> Tree:
     return {
         "format": FORMAT,
         "cleaning": clean.fingerprint(experiment.corpus.cleaning),
-        "settings": _settings(experiment),
+        "settings": settings_of(experiment),
+        "preset": experiment.preset,
         "shard_pairs": experiment.corpus.shard_pairs,
         "files": [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats],
     }

@@ -27,7 +27,7 @@ from nmt.checkpoint.run import best, newest_good
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.console import Console
-from nmt.corpus.prepare import check_prepared, read_dev
+from nmt.corpus.prepare import check_prepared, read_dev, sized
 from nmt.errors import NmtError, TrainingError
 from nmt.jobs.mailbox import POLL_S, Losses, Post, open_mailbox, reason_of
 from nmt.jobs.notices import Notices
@@ -82,6 +82,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         NmtError: the corpus is not prepared, the run does not fit the settings or the cluster, or
             it failed for good.
     """
+    experiment = sized(experiment, console.say)
     run_dir, address = run_dir_of(experiment, cluster), address_of(experiment, cluster)
     remote = Remote(Store(address), run_dir) if address else None
     if remote:
@@ -102,7 +103,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     console.say(f"run {experiment.name} in {place}; what Ray and torch say goes to {chatter}")
     num_cpus = cluster.workers.max * cluster.cpus_per_worker
     with connect(num_cpus, chatter):
-        _check_resources(cluster)
+        check_resources(cluster, cluster.workers.min)
         problem = _why_shared(experiment, cluster)
         if problem and cluster.validation == "task":
             console.say(f"the workers share each validation: {problem}")
@@ -197,7 +198,7 @@ def _worker(config: dict[str, Any]) -> None:
         deadline=Notices(post).deadline,
     )
     try:
-        corpus = _open_corpus(experiment, Path(config["prepared"]))
+        corpus = open_corpus(experiment, Path(config["prepared"]))
         origin, address, scorer = Origin(**config["origin"]), config["address"], None
         remote = Remote(Store(address), run_dir) if address else None
         if config["scores"]:
@@ -222,7 +223,8 @@ def _patience_s(hang_timeout_s: float) -> float:
     return hang_timeout_s + 60
 
 
-def _open_corpus(experiment: Experiment, prepared: Path) -> Corpus:
+def open_corpus(experiment: Experiment, prepared: Path) -> Corpus:
+    """The prepared corpus of an experiment, which is in that folder."""
     experiment = experiment.model_copy(
         update={"corpus": experiment.corpus.model_copy(update={"prepared": str(prepared)})}
     )
@@ -338,13 +340,14 @@ def _why_shared(experiment: Experiment, cluster: Cluster) -> str:
     return ""
 
 
-def _check_resources(cluster: Cluster) -> None:
-    """Raise TrainingError where the cluster could not hold the workers: Ray would wait for ever."""
+def check_resources(cluster: Cluster, num_workers: int) -> None:
+    """Raise TrainingError where the cluster could not hold so many: Ray would wait for ever."""
     have = ray.cluster_resources()
     for kind, each in (("CPU", cluster.cpus_per_worker), ("GPU", cluster.gpus_per_worker)):
-        needed = cluster.workers.min * each
+        needed = num_workers * each
         if needed > have.get(kind, 0):
             raise TrainingError(
-                f"{cluster.workers.min} workers with {each} {kind} each need {needed}, but the "
-                f"cluster has {have.get(kind, 0):.0f}: lower cluster.workers, or add hosts"
+                f"{num_workers} worker{'s' * (num_workers > 1)} with {each} {kind} each need "
+                f"{needed}, but the cluster has {have.get(kind, 0):.0f}: lower cluster.workers, or "
+                "add hosts"
             )

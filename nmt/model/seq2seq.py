@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config.experiment import ModelConfig
-from nmt.model.decoder import DecoderState, Memory, make_decoder
-from nmt.model.encoder import make_encoder
+from nmt.model.attention import AdditiveAttention, MultiHeadAttention
+from nmt.model.decoder import DecoderBlock, DecoderState, GnmtDecoder, Memory, make_decoder
+from nmt.model.encoder import EncoderBlock, GnmtEncoder, make_encoder
 from nmt.model.layers import drop, drop_words
+from nmt.model.lstm import LSTM
 
 
 class Seq2Seq(nn.Module):
@@ -74,6 +76,18 @@ class Seq2Seq(nn.Module):
         memory = self._remember(src, src_lengths)
         hidden: Tensor = self.decoder(self._embed(self.tgt_embedding, tgt_in), memory)
         return hidden.reshape(-1, hidden.size(-1)).index_select(0, real)
+
+    def set_dropouts(self, config: ModelConfig) -> None:
+        """Drop what `config` says from now on; all else in it is as the model was built."""
+        self.config = config
+        for module in self.modules():
+            match module:
+                case LSTM():
+                    module.weight_dropout = config.weight_dropout
+                case MultiHeadAttention() | AdditiveAttention():
+                    module.dropout = config.attention_dropout
+                case EncoderBlock() | DecoderBlock() | GnmtEncoder() | GnmtDecoder():
+                    module.dropout = config.dropout
 
     def encode(self, src: Tensor, src_lengths: Tensor) -> Memory:
         """Read B sources, [B, S] with `src_lengths` real tokens each, once for a whole search."""

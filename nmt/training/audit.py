@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nmt.batching.loader import SamplerAt
 from nmt.batching.schedule import Rows, Schedule
 from nmt.checkpoint.bundle import read_info
 from nmt.checkpoint.loading import load_training_state
@@ -162,8 +163,9 @@ class _Corpus:
     """The prepared corpus, where it is here."""
 
     schedule: Schedule
-    tgt_lengths: Rows | None
-    """Target tokens of each row, EOS counted; None: the run cuts pairs anew each epoch."""
+    sampler_at: SamplerAt
+    tgt_lengths: Rows
+    """Target tokens of each row as it was prepared, EOS counted."""
 
 
 def _open_corpus(about: RunManifest, prepared: Path | None, found: Audit) -> _Corpus | None:
@@ -182,9 +184,8 @@ def _open_corpus(about: RunManifest, prepared: Path | None, found: Audit) -> _Co
             f"{about.prepared} was"
         )
     found.is_corpus_here = True
-    sampler, schedule = plan(experiment, Corpus(shards, subword, ([], [])))
-    lengths = shards.tgt_lengths.astype(np.int64) + 1 if sampler is None else None
-    return _Corpus(schedule, lengths)
+    sampler_at, schedule = plan(experiment, Corpus(shards, subword, ([], [])))
+    return _Corpus(schedule, sampler_at, shards.tgt_lengths.astype(np.int64) + 1)
 
 
 def _compare_epochs(
@@ -193,7 +194,7 @@ def _compare_epochs(
     """Read all updates, and look at the pairs of one epoch after the other."""
     size = about.updates_per_epoch
     experiment = Experiment.model_validate(about.experiment)
-    has_one_schedule = not any(stage.weights for stage in experiment.stages)
+    has_one_schedule = not any(stage.has_own_epochs for stage in experiment.stages)
     # Else an epoch has some pairs more than once, others not: what an update has tells it all then.
     is_even = has_one_schedule and all(text.weight == 1 for text in experiment.corpus.train)
     for epoch, updates in groupby(entries, key=lambda each: (each[0].update - 1) // size):
@@ -241,7 +242,7 @@ def _compare_update(entry: Entry, rows: Rows, corpus: _Corpus, found: Audit) -> 
     planned = corpus.schedule.update(entry.update - 1)
     if not np.array_equal(np.sort(np.concatenate(planned.micro_batches)), rows):
         found.find(f"update {entry.update:,}: its pairs are not those of the schedule")
-    elif corpus.tgt_lengths is not None:
+    elif corpus.sampler_at(entry.update - 1) is None:
         expected = int(corpus.tgt_lengths[rows].sum())
         if entry.tgt_tokens != expected:
             found.find(

@@ -30,6 +30,7 @@ class Learner:
     """A model in training at one worker; all workers' learners stay equal."""
 
     def __init__(self, experiment: Experiment, vocab_size: int, world: World) -> None:
+        self._experiment = experiment
         self.settings = experiment.training
         """Of the update that is made now."""
         self.halvings = 0
@@ -53,6 +54,13 @@ class Learner:
             for parameter in model.parameters() if model is not None else ():
                 self._world.copy_first(parameter.data)
         self._gradients.connect(lambda: self._add(make_batch([]), 1, True))
+
+    def begin(self, number: int, halvings: int) -> None:
+        """Work with the settings of update `number`, from 0, from now on."""
+        self.settings, self.halvings = self._experiment.training_at(number), halvings
+        config = self._experiment.model_at(number)
+        if config != self.model.config:
+            self.model.set_dropouts(config)
 
     def backward(self, batch: Batch, num_tgt_tokens: int, is_my_last: bool) -> LossSums:
         """Add a micro-batch's share of the gradient of an update with that many target tokens.

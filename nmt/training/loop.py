@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nmt.batching.loader import Loader, MicroBatch
+from nmt.batching.loader import Loader, MicroBatch, SamplerAt
 from nmt.batching.schedule import Schedule, Update
 from nmt.checkpoint.remote import Remote
 from nmt.config.experiment import Experiment
-from nmt.corpus.sampling import Sampler
 from nmt.training import manifest
 from nmt.training.care import Care, Lookout, check_written
 from nmt.training.judging import Judge
@@ -67,7 +66,7 @@ def train(
             fit into memory, or the gradient stays not finite.
     """
     check_workers(experiment, world.size)
-    sampler, schedule = plan(experiment, corpus)
+    sampler_at, schedule = plan(experiment, corpus)
     learner = Learner(experiment, corpus.subword.num_pieces, world)
     progress, damaged = resume(learner, corpus, world, run_dir, remote)
     learner.connect()
@@ -86,7 +85,7 @@ def train(
         records.ask_again(progress)
         records.after_loss(care.why, care.last, damaged)
     run = _Run(
-        experiment, corpus, sampler, schedule, world, care, at_update, scorer, learner, progress,
+        experiment, corpus, sampler_at, schedule, world, care, at_update, scorer, learner, progress,
         ledger, records,
     )  # fmt: skip
     with records:
@@ -101,7 +100,7 @@ class _Run:
 
     experiment: Experiment
     corpus: Corpus
-    sampler: Sampler | None
+    sampler_at: SamplerAt
     schedule: Schedule
     world: World
     care: Care
@@ -162,7 +161,7 @@ class _Run:
             rank=self.world.rank,
             num_workers=self.world.size,
             pin=self.world.device.type == "cuda",
-            sampler=self.sampler,
+            sampler_at=self.sampler_at,
         )
 
     def learn(self, update: Update, micro_batches: Sequence[MicroBatch], wait_s: float) -> None:
@@ -170,10 +169,9 @@ class _Run:
         learner, progress, meter = self.learner, self.progress, self.meter
         meter.wait_s += wait_s
         self.care.begin(update)
-        learner.settings = self.experiment.training_at(update.number)
-        learner.halvings = progress.halvings
+        learner.begin(update.number, progress.halvings)
         num_tgt_tokens = update.num_tgt_tokens
-        if self.sampler is not None:
+        if self.sampler_at(update.number) is not None:
             # Cut anew, pairs have other tokens than were planned: ask all how many.
             mine = sum(len(m.batch.tgt_out) for m in micro_batches)
             num_tgt_tokens = int(self.world.sum([mine])[0])

@@ -260,6 +260,11 @@ def _is_kept(record: Mapping[str, Any], update: int) -> bool:
     return record["kind"] in ("restart", "notice") or known_at <= update
 
 
+def read_records(run_dir: Path) -> list[dict[str, Any]]:
+    """The records that a run has written down so far, oldest first."""
+    return [json.loads(line) for line in _whole_lines(run_dir / "metrics.jsonl")]
+
+
 def _whole_lines(path: Path) -> list[str]:
     """Whole lines only: the last one of a run that was killed may be torn."""
     if not path.exists():

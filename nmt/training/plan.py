@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nmt.batching.loader import SamplerAt
 from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment
 from nmt.corpus.sampling import Sampler
@@ -22,24 +23,44 @@ class Corpus:
     """Source lines and reference lines."""
 
 
-def plan(experiment: Experiment, corpus: Corpus) -> tuple[Sampler | None, Schedule]:
-    """The schedule, and what cuts its pairs anew where that is asked for."""
-    sampler = None
-    src, tgt = corpus.shards.src_lengths, corpus.shards.tgt_lengths
-    if experiment.training.subword_dropout:
-        sampler = Sampler(corpus.subword, experiment.training.subword_dropout, experiment.seed)
-        src, tgt = sampler.planned(corpus.shards, experiment.batching.max_length)
-    batching, corpora = experiment.batching, corpus.shards.corpora
+def plan(experiment: Experiment, corpus: Corpus) -> tuple[SamplerAt, Schedule]:
+    """What cuts the pairs of an update anew, and the schedule of all updates.
+
+    A stage that changes weights or cuts has updates of its own, from its first epoch on.
+    """
     weights = {text.name: text.weight for text in experiment.corpus.train}
-    first, later = list(weights.values()), []
+    first, samplers, later = list(weights.values()), [], []
     for stage in experiment.stages:
-        if stage.weights:
-            weights |= stage.weights
-            seed = seed_of(experiment.seed, stage.from_update, 0)
+        weights |= stage.weights
+        if stage.has_own_epochs:
             shares = list(weights.values())
-            schedule = Schedule(src, tgt, batching, seed, corpora, shares)
+            sampler, schedule = _plan(experiment, corpus, stage.from_update, shares)
+            samplers.append((stage.from_update, sampler))
             later.append((stage.from_update, schedule))
-    return sampler, Schedule(src, tgt, batching, experiment.seed, corpora, first, later)
+    sampler, schedule = _plan(experiment, corpus, 0, first, later)
+    samplers.insert(0, (0, sampler))
+
+    def sampler_at(number: int) -> Sampler | None:
+        return next(sampler for start, sampler in reversed(samplers) if start <= number)
+
+    return sampler_at, schedule
+
+
+def _plan(
+    experiment: Experiment,
+    corpus: Corpus,
+    start: int,
+    weights: Sequence[float],
+    later: Sequence[tuple[int, Schedule]] = (),
+) -> tuple[Sampler | None, Schedule]:
+    """Of the updates from `start` on."""
+    seed = seed_of(experiment.seed, start, 0) if start else experiment.seed
+    sampler, shards, batching = None, corpus.shards, experiment.batching
+    src, tgt = shards.src_lengths, shards.tgt_lengths
+    if dropout := experiment.training_at(start).subword_dropout:
+        sampler = Sampler(corpus.subword, dropout, seed)
+        src, tgt = sampler.planned(shards, batching.max_length)
+    return sampler, Schedule(src, tgt, batching, seed, shards.corpora, weights, later)
 
 
 def check_workers(experiment: Experiment, num_workers: int) -> None:

@@ -20,6 +20,7 @@ from nmt.corpus.prepare import (
     check_raw,
     prepare,
     read_dev,
+    sized,
     summary,
 )
 from nmt.corpus.shards import Shards
@@ -719,3 +720,21 @@ def test_a_tag_is_a_piece_that_no_text_has(make_corpus: Callable[..., Experiment
     heavier = [texts[0].model_copy(update={"weight": 2.0}), tagged[1]]
     corpus = corpus.model_copy(update={"train": heavier})
     check_prepared(experiment.model_copy(update={"corpus": corpus}))
+
+
+def test_the_vocabulary_of_preset_auto_is_that_for_the_pairs_that_were_kept(
+    make_corpus: Make,
+) -> None:
+    tree = make_corpus({"a": CLEAN[:60]}).model_dump(mode="json", exclude_unset=True)
+    del tree["corpus"]["subword"]
+    auto = Experiment.model_validate({**tree, "preset": "auto"})
+    with pytest.raises(DataError, match="run `nmt prepare` with this experiment first"):
+        sized(auto)
+    prepare(auto)
+    told: list[str] = []
+    found = sized(auto, told.append)
+    assert found.corpus.subword.vocab_size == 2000
+    assert told[0].startswith("preset auto: 60 pairs -> width 128, 2 + 2 layers, dropout 0.4")
+    shards, _ = check_prepared(found)
+    assert shards.manifest.settings["corpus.subword.vocab_size"] == 2000
+    assert prepare(auto) == shards.manifest

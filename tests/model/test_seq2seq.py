@@ -8,7 +8,7 @@ from torch import Tensor
 from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS
 from nmt.model import seq2seq
-from nmt.model.seq2seq import Seq2Seq, num_parameters
+from nmt.model.seq2seq import Seq2Seq, build, num_parameters
 
 VOCAB = 11
 SMALL: dict[str, Any] = {"width": 8, "heads": 2, "encoder_layers": 2, "ffn_width": 12}
@@ -154,3 +154,24 @@ def test_each_kind_of_dropout_works_in_training_only(kind: str) -> None:
     still = model(SRC, SRC_LENGTHS, TGT_IN, REAL)
     assert torch.equal(make("multi_head", **none).train()(SRC, SRC_LENGTHS, TGT_IN, REAL), still)
     assert not torch.equal(model.train()(SRC, SRC_LENGTHS, TGT_IN, REAL), still)
+
+
+@pytest.mark.parametrize("preset", ["residual", "gnmt"])
+def test_what_is_dropped_can_be_changed_as_if_it_were_built_so(preset: str) -> None:
+    attention = "additive" if preset == "gnmt" else "multi_head"
+    shape = {"preset": preset, "attention": attention, "width": 8, "heads": 2}
+    shares = ("dropout", "embedding_dropout", "attention_dropout", "word_dropout", "weight_dropout")
+    config = ModelConfig(**shape)  # type: ignore[arg-type]
+    other = ModelConfig(**shape, **dict.fromkeys(shares, 0.5))  # type: ignore[arg-type]
+    torch.manual_seed(1)
+    changed = build(config, 300)
+    torch.manual_seed(1)
+    built = build(other, 300)
+    changed.set_dropouts(other)
+    src = torch.tensor([[259, 260, 261], [262, 263, 264]])
+    found = []
+    for model in (changed, built):
+        torch.manual_seed(2)
+        found.append(model(src, torch.tensor([3, 3]), src, torch.arange(6)))
+    assert torch.equal(*found)
+    assert changed.config == other

@@ -139,6 +139,25 @@ def test_with_all_ingredients_several_workers_train_the_model_of_one(
     assert any(not torch.equal(weights[name], plain[name]) for name in plain)
 
 
+@pytest.mark.parametrize(
+    "change", ["dropout: 0.5", "word_dropout: 0.5", "subword_dropout: 0.5", "weight_dropout: 0.5"]
+)
+def test_a_stage_changes_what_is_dropped_from_its_first_update_on(
+    toy_file: Path, change: str
+) -> None:
+    stages = [f"stages=[{{from_update: 4, {change}}}]", "training.log_every=1"]
+    name = change.partition(":")[0]
+    ends = ["training.updates=6", "training.validate_every=6", "training.checkpoint_every=6"]
+    go(toy_file, Run("plain-short", overrides=["training.log_every=1", *ends]))
+    go(toy_file, Run(f"stage-{name}", overrides=[*stages, *ends]))
+    plain, staged = (
+        [each["nll"] for each in records_of(toy_file.parent / run) if each["kind"] == "train"]
+        for run in ("plain-short", f"stage-{name}")
+    )
+    assert plain[:4] == staged[:4]
+    assert plain[4] != staged[4]
+
+
 # Stopped and resumed.
 
 
@@ -148,6 +167,7 @@ def test_with_all_ingredients_a_run_that_was_stopped_is_one_that_was_not(
     """P4."""
     go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=7))
     go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=15))
+    go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=18))
     go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS))
     assert_same(toy_file.parent / "of-all-stopped", one_of_all)
 

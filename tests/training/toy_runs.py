@@ -86,7 +86,8 @@ INGREDIENTS = [
     "model.locked_dropout=true",
     "model.weight_dropout=0.2",
     "stages=[{from_update: 9, rdrop: 2.0, learning_rate: 0.002}, "
-    "{from_update: 14, rdrop: 1.0, weights: {train: 0.5}}]",
+    "{from_update: 14, rdrop: 1.0, weights: {train: 0.5}, dropout: 0.4, word_dropout: 0.0}, "
+    "{from_update: 17, subword_dropout: 0.4, weight_dropout: 0.0, attention_dropout: 0.3}]",
 ]
 """Settings that are off by default: what trains with all of them."""
 TIMEOUT_S = 120

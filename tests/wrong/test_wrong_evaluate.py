@@ -192,6 +192,37 @@ MADE_UP = [
         {"raw/dev.de": None},
     ),
     Wrong(
+        "tune tiny.yaml",
+        "tiny.yaml is an experiment: say what to search for, such as --search "
+        "'training.learning_rate=loguniform(1e-3, 1e-2)', or name a run instead",
+    ),
+    Wrong(
+        "tune runs/tiny training.updates=5",
+        "'training.updates=5' cannot be set here: only with --search models are trained",
+    ),
+    Wrong(
+        "tune runs/tiny --trials 3",
+        "--trials is of a search that trains: give --search too, with an experiment file",
+    ),
+    Wrong(
+        "tune tiny.yaml --search model.dropout=choice(0.1,0.2) --beams 4",
+        "--beams is of the search for translations: leave it out with --search",
+    ),
+    Wrong(
+        "tune tiny.yaml --search model.dropuot=choice(0.1,0.2)",
+        "command line: model.dropuot is not a setting; did you mean model.dropout?",
+    ),
+    Wrong(
+        "tune tiny.yaml --search model.dropout=choice(0.1,0.2) cluster.storage=s3://bucket/runs",
+        "cluster.storage is s3://bucket/runs, but trials are kept in a folder that every host "
+        "sees: name one",
+    ),
+    Wrong(
+        "tune tiny.yaml --search model.dropout=choice(0.1,0.2) corpus.prepared=nowhere",
+        "nowhere: no prepared corpus here (manifest.json is missing); run `nmt prepare` with this "
+        "experiment first",
+    ),
+    Wrong(
         "backtranslate runs/tiny nowhere.en bt",
         "nowhere.en: there is no such file; check its name and where you are",
     ),

@@ -28,6 +28,15 @@ TRAINING = [
         "model.width is 64, but the run in runs/tiny was begun with 32: give the experiment "
         "another name, or set model.width=32 to go on with it",
     ),
+    Wrong(
+        "train tiny.yaml preset=auto corpus.prepared=nowhere",
+        "nowhere: no prepared corpus here (manifest.json is missing); run `nmt prepare` with this "
+        "experiment first",
+    ),
+    Wrong(
+        "train tiny.yaml preset=large",
+        "command line: preset is 'large', but it must be 'none' or 'auto'",
+    ),
 ]
 BENCH = [
     Wrong(

@@ -1,0 +1,114 @@
+"""Sizes that follow from the size of the corpus: `preset: auto`.
+
+What an experiment does not set itself is taken from the row of `ROWS` for so many pairs, all
+corpora together. More pairs carry a wider and deeper model, more pieces and larger updates; fewer
+need more dropout. The rows are what has been trained, here or by others, not a law in between:
+
+    10,000      few pieces and strong dropout, of words too (Sennrich & Zhang 2019, about 5,000
+                pairs: 2,000 pieces); the sizes are a guess from the next row
+    60,000      configs/multi30k_en_de.yaml in the hour, 40.76 BLEU; twice the width was behind it
+    500,000     configs/tatoeba_en_de.yaml
+    2,000,000   half-way between its neighbours, for a GPU
+    more        the largest model that still is a cuDNN call a layer (Domhan 2018, after
+                Transformer-big), in updates as of GNMT v2 and larger; for eight GPUs
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from nmt.config.experiment import Experiment
+from nmt.config.files import override
+from nmt.config.search import overrides_of
+from nmt.config.settings import Settings
+
+
+@dataclass(frozen=True)
+class Row:
+    """Sizes for corpora of some size; names as in the sections of an experiment."""
+
+    most_pairs: float
+    vocab_size: int
+    width: int
+    layers: int
+    ffn_width: int
+    heads: int
+    dropout: float
+    embedding_dropout: float
+    word_dropout: float
+    max_tokens: int
+    micro_batches: int
+    updates: int
+    warmup_updates: int
+    learning_rate: float
+
+    def settings(self, updates: int) -> dict[str, Any]:
+        """Dotted keys and their values in a run of so many updates."""
+        return {
+            "corpus.subword.vocab_size": self.vocab_size,
+            "batching.max_tokens": self.max_tokens,
+            "batching.micro_batches": self.micro_batches,
+            "model.width": self.width,
+            "model.encoder_layers": self.layers,
+            "model.decoder_layers": self.layers,
+            "model.ffn_width": self.ffn_width,
+            "model.heads": self.heads,
+            "model.dropout": self.dropout,
+            "model.embedding_dropout": self.embedding_dropout,
+            "model.word_dropout": self.word_dropout,
+            "training.updates": self.updates,
+            "training.warmup_updates": min(self.warmup_updates, updates // 10),
+            "training.learning_rate": self.learning_rate,
+            "training.validate_every": max(1, updates // 20),
+            "training.checkpoint_every": max(1, updates // 20),
+        }
+
+
+ROWS = (
+    Row(10_000, 2_000, 128, 2, 256, 4, 0.4, 0.3, 0.2, 1024, 2, 8_000, 500, 3e-3),
+    Row(60_000, 6_000, 128, 3, 256, 4, 0.3, 0.2, 0.1, 1024, 2, 22_000, 1000, 3e-3),
+    Row(500_000, 8_000, 256, 3, 512, 4, 0.2, 0.1, 0.1, 2048, 2, 20_000, 1000, 2e-3),
+    Row(2_000_000, 16_000, 512, 4, 1024, 8, 0.2, 0.1, 0.1, 4096, 4, 50_000, 2000, 1e-3),
+    Row(math.inf, 32_000, 1024, 6, 4096, 16, 0.2, 0.1, 0.0, 8192, 32, 80_000, 4000, 7e-4),
+)
+
+
+def resolve(experiment: Experiment, num_pairs: int) -> Experiment:
+    """The experiment with all sizes set, of a corpus with so many pairs kept.
+
+    Raises:
+        ConfigError: what the experiment sets does not go with the rest of its row.
+    """
+    if experiment.preset == "none":
+        return experiment
+    settings = _settings_for(experiment, num_pairs)
+    left = {key: value for key, value in settings.items() if not _is_set(experiment, key)}
+    return override(experiment, overrides_of(left), f"preset auto for {num_pairs:,} pairs")
+
+
+def _settings_for(experiment: Experiment, num_pairs: int) -> dict[str, Any]:
+    row = next(row for row in ROWS if num_pairs <= row.most_pairs)
+    is_set = _is_set(experiment, "training.updates")
+    return row.settings(experiment.training.updates if is_set else row.updates)
+
+
+def explain_choice(experiment: Experiment, num_pairs: int) -> str:
+    """In a line what `resolve` makes of an experiment, and what that had set itself."""
+    found = resolve(experiment, num_pairs)
+    model, training, batching = found.model, found.training, found.batching
+    set_here = [key for key in _settings_for(experiment, num_pairs) if _is_set(experiment, key)]
+    kept = f"; as the experiment sets them: {', '.join(set_here)}" if set_here else ""
+    return (
+        f"preset auto: {num_pairs:,} pairs -> width {model.width}, {model.encoder_layers} + "
+        f"{model.decoder_layers} layers, dropout {model.dropout:g}, vocabulary "
+        f"{found.corpus.subword.vocab_size:,}, {training.updates:,} updates of "
+        f"{batching.micro_batches} x {batching.max_tokens:,} tokens, learning rate "
+        f"{training.learning_rate:g}{kept}"
+    )
+
+
+def _is_set(section: Settings, key: str) -> bool:
+    first, _, rest = key.partition(".")
+    return first in section.model_fields_set and (
+        not rest or _is_set(getattr(section, first), rest)
+    )

@@ -1,0 +1,90 @@
+"""Sizes that follow from the size of the corpus."""
+
+from typing import Any
+
+import pytest
+
+from nmt.config.experiment import Experiment
+from nmt.config.files import dump, load_experiment, parse
+from nmt.config.preset import ROWS, explain_choice, resolve
+from nmt.errors import ConfigError
+
+TEXT = {"name": "a", "src": "a.en", "tgt": "a.de"}
+
+
+def experiment(**sections: Any) -> Experiment:
+    corpus = {"train": [TEXT], "dev": TEXT, **sections.pop("corpus", {})}
+    tree = {"name": "tiny", "preset": "auto", "corpus": corpus, **sections}
+    return Experiment.model_validate(tree)
+
+
+def test_a_larger_corpus_has_a_larger_model() -> None:
+    found = [resolve(experiment(), pairs) for pairs in (5_000, 29_000, 151_000, 10**6, 10**7)]
+    assert [each.model.width for each in found] == [128, 128, 256, 512, 1024]
+    assert [each.corpus.subword.vocab_size for each in found] == [2000, 6000, 8000, 16000, 32000]
+    assert [each.model.dropout for each in found] == [0.4, 0.3, 0.2, 0.2, 0.2]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.most_pairs))
+def test_each_row_is_a_whole_experiment_and_holds_up_to_its_most_pairs(row: Any) -> None:
+    found = resolve(experiment(), int(min(row.most_pairs, 10**9)))
+    model = (found.model.width, found.model.encoder_layers, found.model.heads)
+    assert model == (row.width, row.layers, row.heads)
+    assert found.training.updates == row.updates
+
+
+def test_the_rows_are_those_of_the_experiments_that_come_with_nmt() -> None:
+    for name, pairs in (("multi30k_en_de", 29_000), ("tatoeba_en_de", 151_000)):
+        ours = load_experiment(f"configs/{name}.yaml")
+        found = resolve(experiment(), pairs)
+        for section in ("width", "encoder_layers", "decoder_layers", "ffn_width", "heads"):
+            assert getattr(found.model, section) == getattr(ours.model, section)
+        assert found.model.dropout == ours.model.dropout
+        assert found.corpus.subword == ours.corpus.subword
+        assert found.batching == ours.batching
+        assert found.training.learning_rate == ours.training.learning_rate
+
+
+def test_what_the_experiment_sets_wins() -> None:
+    given = experiment(
+        model={"width": 64, "dropout": 0.1}, training={"updates": 500, "warmup_updates": 7}
+    )
+    found = resolve(given, 29_000)
+    assert (found.model.width, found.model.dropout, found.model.encoder_layers) == (64, 0.1, 3)
+    assert (found.training.updates, found.training.warmup_updates) == (500, 7)
+    shorter = resolve(experiment(training={"updates": 500}), 29_000).training
+    assert (shorter.warmup_updates, shorter.validate_every) == (50, 25)
+    assert found.corpus.subword.vocab_size == 6000
+
+
+def test_what_was_resolved_stays_as_it_is() -> None:
+    """A run keeps it in its config: read from there, it is no longer open."""
+    found = resolve(experiment(), 29_000)
+    assert found.preset == "auto"
+    again = parse(Experiment, dump(found), "a bundle")
+    assert resolve(again, 10**7) == found
+
+
+def test_without_it_nothing_is_chosen() -> None:
+    given = experiment(preset="none")
+    assert resolve(given, 10**7) is given
+
+
+def test_the_choice_is_explained_in_a_line() -> None:
+    given = experiment(model={"width": 64}, training={"updates": 500})
+    assert explain_choice(given, 29_000) == (
+        "preset auto: 29,000 pairs -> width 64, 3 + 3 layers, dropout 0.3, vocabulary 6,000, "
+        "500 updates of 2 x 1,024 tokens, learning rate 0.003; as the experiment sets them: "
+        "model.width, training.updates"
+    )
+    assert "as the experiment" not in explain_choice(experiment(), 29_000)
+
+
+def test_what_does_not_go_with_the_rest_is_refused() -> None:
+    """P9."""
+    with pytest.raises(ConfigError) as refused:
+        resolve(experiment(model={"width": 100}), 10**6)
+    assert str(refused.value) == (
+        "preset auto for 1,000,000 pairs: model.width is 100, but it must be a multiple of "
+        "model.heads (8)"
+    )
