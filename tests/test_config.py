@@ -551,6 +551,11 @@ def test_a_contradiction_in_a_file_is_told() -> None:
             "folder that every host sees",
         ),
         (
+            ["corpus.dev.src_case=upper"],
+            "src_case of corpus 'dev' is upper, but dev and test sets stay as they are: only a "
+            "corpus to train on has a case",
+        ),
+        (
             ["corpus.dev.tsv=dev.tsv"],
             "corpus 'dev' needs either both src and tgt or tsv alone: src is 'dev.en', tgt is "
             "'dev.de', tsv is 'dev.tsv'",

@@ -22,6 +22,8 @@ from nmt.config.settings import (
 )
 from nmt.errors import ConfigError
 
+Case = Literal["as_is", "upper", "title"]
+
 
 class ParallelText(Settings):
     """One corpus of pairs: two line-parallel files, or one TSV file."""
@@ -39,6 +41,10 @@ class ParallelText(Settings):
     """How often a pair is in an epoch; 0.5: half of the pairs are, drawn anew each epoch."""
     tag: Annotated[int, Field(ge=0, le=8, strict=True)] = 0
     """1 to 8: each source begins with that one of 8 pieces that no text has; 0: with none."""
+    src_case: Case = "as_is"
+    """Of a corpus to train on: its source as it is, in upper case, or in title case."""
+    tgt_case: Case = "as_is"
+    """The same of its target."""
 
     def check(self) -> None:
         if bool(self.tsv) == bool(self.src or self.tgt) or bool(self.src) != bool(self.tgt):
@@ -46,6 +52,11 @@ class ParallelText(Settings):
                 f"corpus {self.name!r} needs either both src and tgt or tsv alone: "
                 f"src is {self.src!r}, tgt is {self.tgt!r}, tsv is {self.tsv!r}"
             )
+
+    @property
+    def is_recased(self) -> bool:
+        """Whether it is another corpus in other letters."""
+        return (self.src_case, self.tgt_case) != ("as_is", "as_is")
 
 
 class CleaningConfig(Settings):
@@ -117,6 +128,11 @@ class CorpusConfig(Settings):
         tests = [text.name for text in self.tests]
         if len(set(tests)) < len(tests):
             raise ConfigError("corpus.tests", tests, "each test set needs a name of its own")
+        for text in (self.dev, *self.tests):
+            if text.is_recased:
+                rule = "dev and test sets stay as they are: only a corpus to train on has a case"
+                side = "src_case" if text.src_case != "as_is" else "tgt_case"
+                raise ConfigError(f"{side} of corpus {text.name!r}", getattr(text, side), rule)
         check_folder("corpus.root", self.root)
         check_folder("corpus.prepared", self.prepared)
 

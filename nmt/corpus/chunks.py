@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nmt.config.experiment import CleaningConfig, ParallelText, SubwordConfig
+from nmt.config.experiment import Case, CleaningConfig, ParallelText, SubwordConfig
 from nmt.corpus import clean
 from nmt.corpus.files import read_blocks, read_packed, replacing, split_lines, write_packed
 from nmt.corpus.manifest import FileInfo, file_info
@@ -33,6 +33,8 @@ from nmt.errors import DataError
 TOKENIZER = "tokenizer.json"
 ENCODE_PAIRS = 5_000
 """Pairs encoded together."""
+RECASED = 10
+"""A corpus in other letters must not take half of the vocabulary for a few pairs of an epoch."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,21 @@ class Sample:
     num_parts: int
     """Shares of the digests that copies were looked for in."""
     max_pairs: int
+    recased: frozenset[str] = frozenset()
+    """Corpora that are others in other letters: one in RECASED of their pairs is looked at."""
 
     def __iter__(self) -> Iterator[str]:
         """Lines, the same and in the same order each time."""
-        total = sum(self.kept.values())
+        steps = {chunk.key: RECASED if chunk.corpus in self.recased else 1 for chunk in self.chunks}
+        seen = {key: -(-kept // steps[key]) for key, kept in self.kept.items()}
+        total = sum(seen.values())
         wanted = min(total, self.max_pairs)
         end, number = 0, 0
         for chunk in self.chunks:
-            start, end = end, end + self.kept[chunk.key]
+            start, end = end, end + seen[chunk.key]
             picks = []
             while number < wanted and number * total // wanted < end:
-                picks.append(number * total // wanted - start)
+                picks.append(steps[chunk.key] * (number * total // wanted - start))
                 number += 1
             if picks:
                 src, tgt, _ = _read_clean(self.work, chunk, self.num_parts)
@@ -124,7 +130,13 @@ def hold_out(text: ParallelText, root: str, folder: Path, name: str) -> Tree:
     return {"files": [asdict(file) for file in files]}
 
 
-def clean_chunk(work: Path, chunk: Chunk, is_tsv: bool, cleaning: CleaningConfig) -> Tree:
+def clean_chunk(
+    work: Path,
+    chunk: Chunk,
+    is_tsv: bool,
+    cleaning: CleaningConfig,
+    cases: tuple[Case, Case] = ("as_is", "as_is"),
+) -> Tree:
     """Drop and mend pairs; returns the tally."""
     if is_tsv:
         rows = split_lines(read_packed(work / f"raw/{chunk.key}.tsv.zst"))
@@ -137,7 +149,7 @@ def clean_chunk(work: Path, chunk: Chunk, is_tsv: bool, cleaning: CleaningConfig
             for side in ("src", "tgt")
         ]
         pairs = zip(*sides, strict=True)
-    kept, tally, digests = clean.clean(pairs, cleaning)
+    kept, tally, digests = clean.clean(pairs, cleaning, cases)
     assert tally.read == chunk.num_lines, (tally, chunk)
     stem = work / "clean" / chunk.key
     write_packed(

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nmt.config.experiment import CleaningConfig
-from nmt.corpus.text import compose, tidy
+from nmt.config.experiment import Case, CleaningConfig
+from nmt.corpus.text import compose, in_case, normalise, tidy
 
 REASONS = ("invalid_utf8", "empty", "no_letters", "max_chars", "max_ratio", "copies", "duplicates")
 """Why a pair is dropped, in the order in which the rules are asked."""
@@ -101,9 +101,14 @@ def why_dropped(src: str, tgt: str, cleaning: CleaningConfig) -> str:
 
 
 def clean(
-    pairs: Iterable[tuple[bytes, bytes]], cleaning: CleaningConfig
+    pairs: Iterable[tuple[bytes, bytes]],
+    cleaning: CleaningConfig,
+    cases: tuple[Case, Case] = ("as_is", "as_is"),
 ) -> tuple[list[Cleaned], Tally, list[bytes]]:
     """Clean a chunk of raw pairs that fits in memory.
+
+    Args:
+        cases: what source and target are written in; duplicates are looked for after that.
 
     Returns:
         The pairs kept, in order; the tally; the digest of each pair kept (`pair_digest`). Pairs
@@ -127,6 +132,9 @@ def clean(
         if reason := why_dropped(src, tgt, cleaning):
             dropped[reason] += 1
             continue
+        if cases != ("as_is", "as_is"):
+            sides = (in_case(text, case) for text, case in zip((src, tgt), cases, strict=True))
+            src, tgt = (normalise(text, cleaning) for text in sides)
         digest = pair_digest(src, tgt)
         if cleaning.duplicates:
             if digest in seen:

@@ -26,12 +26,12 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from nmt.config.experiment import Experiment, ParallelText
+from nmt.config.experiment import CleaningConfig, Experiment, ParallelText
 from nmt.config.preset import explain_choice, resolve
 from nmt.corpus import clean
 from nmt.corpus.chunks import (
@@ -114,7 +114,8 @@ def sized(experiment: Experiment, say: Callable[[str], None] = lambda line: None
     """
     if experiment.preset == "none":
         return experiment
-    num_pairs = read_manifest(folder_of(experiment)).pairs
+    corpora = read_manifest(folder_of(experiment)).corpora
+    num_pairs = _own_pairs(experiment, {info.name: info.kept for info in corpora})
     say(explain_choice(experiment, num_pairs))
     return resolve(experiment, num_pairs)
 
@@ -204,11 +205,11 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
     corpus, work = experiment.corpus, stages.work
     raw, held_out = _read(experiment, stages)
     chunks = _chunks(experiment, raw)
-    is_tsv = {text.name: bool(text.tsv) for text in corpus.train}
+    texts = {text.name: text for text in corpus.train}
     tallies = stages.run(
         "cleaning",
         {
-            chunk.key: (clean_chunk, (work, chunk, is_tsv[chunk.corpus], corpus.cleaning))
+            chunk.key: (clean_chunk, _cleaning(work, chunk, texts[chunk.corpus], corpus.cleaning))
             for chunk in chunks
         },
         used="raw/{}.*",
@@ -233,14 +234,16 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
         for text in corpus.train
     }
     _check_dropped(by_corpus, corpus.cleaning.max_dropped)
-    experiment = resolve(experiment, sum(tally.kept for tally in by_corpus.values()))
+    experiment = resolve(
+        experiment, _own_pairs(experiment, {name: tally.kept for name, tally in by_corpus.items()})
+    )
     corpus = experiment.corpus
     kept = {key: tally.kept for key, tally in by_chunk.items()}
     max_pairs = max(1, corpus.subword.max_sentences // 2)
-    sample = Sample(work, chunks, kept, num_parts, max_pairs)
+    recased = frozenset(text.name for text in corpus.train if text.is_recased)
+    sample = Sample(work, chunks, kept, num_parts, max_pairs, recased)
     learn: Task = (learn_subwords, (work.parent, sample, corpus.subword))
     learnt = stages.run("subwords", {"all": learn})["all"]
-    tags = {text.name: text.tag for text in corpus.train}
     names = ["dev", *(f"tests/{text.name}" for text in corpus.tests)]
     encoded = stages.run(
         "encoding",
@@ -249,7 +252,7 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
                 encode_chunk,
                 (
                     *(work, chunk, num_parts, f"shards/{number:05}.arrow", names),
-                    *(corpus.cleaning, tags[chunk.corpus]),
+                    *(corpus.cleaning, texts[chunk.corpus].tag),
                 ),
             )
             for number, chunk in enumerate(chunk for chunk in chunks if kept[chunk.key])
@@ -257,6 +260,17 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
         used="clean/{}.*",
     )
     return _merge(experiment, raw, held_out, by_corpus, learnt, list(encoded.values()))
+
+
+def _cleaning(work: Path, chunk: Chunk, text: ParallelText, cleaning: CleaningConfig) -> Any:
+    """What `clean_chunk` is given."""
+    return work, chunk, bool(text.tsv), cleaning, (text.src_case, text.tgt_case)
+
+
+def _own_pairs(experiment: Experiment, kept: Mapping[str, int]) -> int:
+    """Pairs kept of all corpora that are not others in other letters."""
+    recased = {text.name for text in experiment.corpus.train if text.is_recased}
+    return sum(count for name, count in kept.items() if name not in recased)
 
 
 def _read(
@@ -385,6 +399,8 @@ def settings_of(experiment: Experiment) -> dict[str, Any]:
         del text["weight"]  # decides what is trained on when, not what stands in the folder
         if not text["tag"]:
             del text["tag"]  # as in folders of an nmt without tags
+        if (text["src_case"], text["tgt_case"]) == ("as_is", "as_is"):
+            del text["src_case"], text["tgt_case"]
     settings: dict[str, Any] = {}
     for key, value in tree.items():
         if key in ("cleaning", "subword"):

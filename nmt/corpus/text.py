@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from nmt.config.experiment import CleaningConfig, ParallelText
+from nmt.config.experiment import Case, CleaningConfig, ParallelText
 from nmt.corpus.files import Source, name_of, packing, read_blocks, replacing, split_lines
 from nmt.errors import DataError
 
@@ -40,6 +40,17 @@ def normalise(line: str, cleaning: CleaningConfig) -> str:
     if cleaning.control_characters:
         line = tidy(line)
     return compose(line) if cleaning.nfc else line
+
+
+def in_case(line: str, case: Case) -> str:
+    """A line in other letters: all upper case, or each word with one at its start."""
+    match case:
+        case "as_is":
+            return line
+        case "upper":
+            return line.upper()
+        case "title":
+            return " ".join(word[:1].title() + word[1:] for word in line.split(" "))
 
 
 def tidy(line: str) -> str:

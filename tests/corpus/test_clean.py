@@ -156,3 +156,12 @@ def test_the_extreme_digests_are_in_a_part() -> None:
 def test_the_fingerprint_is_of_the_rules_alone() -> None:
     assert fingerprint(ALL) == fingerprint(ALL.model_copy(update={"max_dropped": 1.0}))
     assert fingerprint(ALL) != fingerprint(ALL.model_copy(update={"max_chars": 31}))
+
+
+def test_a_pair_in_other_letters_is_cleaned_as_it_was_and_is_another_pair() -> None:
+    pairs = [(b"A dog.", b"Ein Hund."), (b"a DOG.", b"Ein Hund."), (b"Berlin", b"Berlin")]
+    kept, tally, digests = clean(pairs, ALL, ("upper", "as_is"))
+    assert [(pair.src, pair.tgt) for pair in kept] == [("A DOG.", "Ein Hund.")]
+    assert (tally.dropped["duplicates"], tally.dropped["copies"]) == (1, 1)
+    assert digests == [pair_digest("A DOG.", "Ein Hund.")]
+    assert digests != clean(pairs[:1], ALL)[2]

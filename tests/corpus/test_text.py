@@ -11,10 +11,11 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.config.experiment import CleaningConfig, ParallelText
+from nmt.config.experiment import Case, CleaningConfig, ParallelText
 from nmt.corpus.files import read_blocks, split_lines
 from nmt.corpus.text import (
     EncodingCheck,
+    in_case,
     normalise,
     open_output,
     read_lines,
@@ -282,3 +283,15 @@ def test_files_that_are_not_text_are_refused(shared_data: Path, case: str, messa
     with pytest.raises(DataError) as caught:
         list(read_lines(path))
     assert str(caught.value).startswith(f"{path}{message}")
+
+
+@pytest.mark.parametrize(
+    ("case", "line"),
+    [
+        ("as_is", "a straße, über McDonald's."),
+        ("upper", "A STRASSE, ÜBER MCDONALD'S."),
+        ("title", "A Straße, Über McDonald's."),
+    ],
+)
+def test_a_line_in_other_letters(case: Case, line: str) -> None:
+    assert in_case("a straße, über McDonald's.", case) == line
