@@ -3,6 +3,7 @@
 An unknown key is refused with the nearest known one, a key that stands twice is refused too.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,6 +61,11 @@ def override(settings: S, overrides: Sequence[str], where: str = "command line")
     for text in overrides:
         _set(tree, text)
     return _build(type(settings), tree, where, overrides if where == "command line" else ())
+
+
+def overrides_of(values: Mapping[str, Any]) -> list[str]:
+    """Dotted keys and their values as they are typed on a command line."""
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 
 
 def differences(one: Settings, other: Settings) -> list[tuple[str, Any, Any]]:

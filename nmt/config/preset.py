@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmt.config.experiment import Experiment
-from nmt.config.files import override
-from nmt.config.search import overrides_of
+from nmt.config.files import override, overrides_of
 from nmt.config.settings import Settings
 
 

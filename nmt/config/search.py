@@ -6,7 +6,6 @@ trials are alike; of more trials the first are the same. Each is a whole experim
 checked, so a search does not find out in its third hour that two of its values do not go together.
 """
 
-import json
 import math
 import random
 import re
@@ -19,7 +18,7 @@ from typing import Any
 import yaml
 
 from nmt.config.experiment import Experiment
-from nmt.config.files import override, read_tree
+from nmt.config.files import override, overrides_of, read_tree
 from nmt.errors import ConfigError
 
 KINDS = "choice(a, b, ...), uniform(low, high), loguniform(low, high) or integers(low, high)"
@@ -82,10 +81,6 @@ class Trial:
     def overrides(self) -> list[str]:
         """The settings as they are typed."""
         return overrides_of(self.settings)
-
-
-def overrides_of(settings: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
 
 
 def read_space(texts: Sequence[str]) -> Space:
