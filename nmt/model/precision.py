@@ -43,19 +43,27 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., I] to [..., O]."""
         rows = x.reshape(-1, x.size(-1))
-        most = rows.abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(rows.dtype).tiny)
-        whole = (rows * (_LARGEST / most)).round_().to(torch.int8)
+        most = rows.abs().amax(dim=1, keepdim=True)
+        scale = most.clamp_(min=torch.finfo(rows.dtype).tiny * _LARGEST).div_(_LARGEST)
+        whole = (rows / scale).round_().to(torch.int8)
+        # For few rows in few operations: each costs as much as the product.
+        size = max(64, BLOCK // self.scale.size(0))
+        if rows.size(0) <= size:
+            out = self._scaled(torch._int_mm(whole, self.weight.t()).float(), scale)
+            return out.view(*x.shape[:-1], -1)
+        # For many in blocks that stay in the cache: megabytes that are freed at each step go back
+        # to the system and come again page by page, which cost more than the product.
         out = rows.new_empty(rows.size(0), self.scale.size(0))
-        # In blocks that stay in the cache: megabytes that are freed at each step go back to the
-        # system and come again page by page, which cost more than the product.
-        size = max(64, BLOCK // out.size(1))
-        for start in range(0, out.size(0), size):
+        for start in range(0, rows.size(0), size):
             part = slice(start, start + size)
             sums = torch._int_mm(whole[part], self.weight.t())
-            torch.mul(sums, self.scale, out=out[part]).mul_(most[part] / _LARGEST)
-        if self.bias is not None:
-            out += self.bias
+            self._scaled(out[part].copy_(sums), scale[part])
         return out.view(*x.shape[:-1], -1)
+
+    def _scaled(self, sums: Tensor, factors: Tensor) -> Tensor:
+        """Sums, [R, O] as fp32, by both scales and with the bias, in place."""
+        sums.mul_(self.scale).mul_(factors)
+        return sums if self.bias is None else sums.add_(self.bias)
 
 
 class Bf16Linear(nn.Module):
