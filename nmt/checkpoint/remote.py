@@ -3,7 +3,8 @@
 The store is the truth: a checkpoint counts when it is there. It goes up file by file, bundle.json
 last: that commits it, and a folder without one is no checkpoint. It comes down into a folder that
 starts with a dot, each file is held against its digest, and one rename puts it among those here.
-Logs, translations of the dev set and TensorBoard events go up after each checkpoint and at the end.
+Logs, translations of the dev set and TensorBoard events go up after each checkpoint and at the end,
+and so does the last update made, which goes from there when the run ends by itself.
 """
 
 import contextlib
@@ -29,8 +30,10 @@ from nmt.storage import Object, Store, shown
 
 log = logging.getLogger(__name__)
 
-_NOT_MIRRORED = ("checkpoints", "ray", "ray.log", "pulse.json")
-"""What has its own way up, what Ray says, and what is true of this host alone."""
+_NOT_MIRRORED = ("checkpoints", "ray", "ray.log")
+"""What has its own way up, and what Ray says."""
+_PULSE = "pulse.json"
+"""The last update made, of a run that has not ended by itself (`nmt.training.pulse`)."""
 
 
 class Remote:
@@ -138,10 +141,16 @@ class Remote:
             if name not in there or not _is_newer(there[name], path):
                 self.store.upload(path, name)
             self._sent[name] = state
+        if _PULSE in self._sent and not (self._run_dir / _PULSE).exists():
+            self.store.delete([_PULSE])
 
     def restore(self) -> None:
         """Bring what stands beside the checkpoints here, where the store has something newer."""
-        for name, found in self._beside().items():
+        beside = self._beside()
+        if _PULSE not in beside and self.names():
+            # What is here tells of a loss after which the run has gone on, and ended, elsewhere.
+            (self._run_dir / _PULSE).unlink(missing_ok=True)
+        for name, found in beside.items():
             path = self._run_dir / name
             if path.exists() and not _is_newer(found, path):
                 continue

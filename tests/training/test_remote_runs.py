@@ -1,13 +1,16 @@
 """Runs in an object store go on where they were, on a host that has nothing of them."""
 
+import json
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_loop import assert_same, rows_of
-from toy_runs import Run, go
+from toy_runs import LostError, Run, go
 
+from nmt.checkpoint.background import Writer
 from nmt.checkpoint.remote import Remote
 from nmt.config.experiment import Experiment
 from nmt.storage import Store
@@ -32,6 +35,32 @@ def test_a_run_that_lost_its_host_goes_on_bit_for_bit(toy_file: Path, one: Path,
     assert "finished after 20 of 20 updates" in log
     names = {path.name for path in (folder / "dev").iterdir()}
     assert names == {"update-00000010.de", "update-00000020.de"}
+
+
+def test_a_new_host_tells_what_the_loss_of_the_one_before_has_cost(
+    toy_file: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4: as far as it is known: up to the last checkpoint."""
+    address = address_of("lost", s3)
+    rough = Run("lost-a", address=address, lost_after=8, max_lost_updates=11)
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "close", Writer.wait)
+        with pytest.raises(LostError):
+            go(toy_file, rough)
+    go(toy_file, Run("lost-b", address=address))
+    (restart,) = restarts_of(toy_file.parent / "lost-b")
+    assert restart["from_update"] == 6
+    assert restart["updates_lost"] in (0, 1, 2)
+    assert 0 < restart["s_lost"] < 60
+    assert "pulse.json" not in Store(address).objects()
+    # What is left on the first host is of a loss that was made good.
+    go(toy_file, Run("lost-a", address=address, overrides=["training.updates=21"]))
+    assert restarts_of(toy_file.parent / "lost-a") == [restart]
+
+
+def restarts_of(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == "restart"]
 
 
 def test_what_another_host_did_counts_more_than_what_is_here(
