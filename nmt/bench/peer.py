@@ -3,9 +3,10 @@
 Two encoder layers (bidirectional, together 512 wide), two decoder layers of 512 with global
 attention ("general", Luong et al. 2015) and input feeding: what was read at a position is part of
 the decoder's input at the next, so the decoder goes position by position. Embeddings of 256 that
-nothing shares, logits of all positions, fp32. This is its published architecture, not its code. It
-gets our batches, so the same pieces and token budget, and as many threads; our residual model
-beside it has the same number of parameters.
+nothing shares, logits of all positions, fp32. This is its published architecture, not its code,
+which is as fast: OpenNMT-py 3.5.1's classes, fed the same batches in turns with these, made 0.98
+and 1.01 of their speed in two runs. It gets our batches, so the same pieces and token budget, and
+as many threads; our residual model beside it has the same number of parameters.
 """
 
 from collections.abc import Iterator
