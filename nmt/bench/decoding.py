@@ -6,6 +6,7 @@ they are cut, at the length of their source, which is also how long real ones ar
 
 import dataclasses
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import torch
 
@@ -14,7 +15,8 @@ from nmt.bench.figures import Figure
 from nmt.bench.timing import take_turns
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import EOS
-from nmt.decoding.beam_search import search
+from nmt.decoding import beam_search
+from nmt.decoding.beam_search import padded_length, search
 from nmt.decoding.translator import plan_batches
 from nmt.model.seq2seq import Seq2Seq, build
 
@@ -37,7 +39,9 @@ def measure(bench: Bench) -> Iterator[Figure]:
         how = decoding.model_copy(update={"beam": beam})
         together = Search(model, sources, how, how.batch_sentences)
         alone = Search(model, sources[:ALONE], how, 1)
-        timings = take_turns({"together": together, "alone": alone}, bench.seconds)
+        plain = PlainSearch(model, sources, how, how.batch_sentences)
+        works = {"together": together, "alone": alone, "plain": plain}
+        timings = take_turns(works, bench.seconds)
         gain = (len(sources) / timings["together"].cpu_s) / (
             len(alone.sources) / timings["alone"].cpu_s
         )
@@ -62,6 +66,12 @@ def measure(bench: Bench) -> Iterator[Figure]:
             ratio=None,
             ratio_to="",
         )
+        yield Figure(
+            f"decode/{name}/sorted and compacted",
+            timings["plain"].cpu_s / timings["together"].cpu_s,
+            "times",
+            "as fast as batches in the file's order, in which finished sentences stay",
+        )
 
 
 class Search:
@@ -82,5 +92,23 @@ class Search:
         lengths = list(map(len, self.sources))
         self.num_tokens = 0
         for batch in plan_batches(range(len(self.sources)), lengths, self._batch):
-            found = search(self._model, [self.sources[n] for n in batch], self._decoding)
-            self.num_tokens += sum(len(best[0].tokens) for best in found)
+            self.search([self.sources[n] for n in batch])
+
+    def search(self, sources: list[list[int]]) -> None:
+        """Translate one batch."""
+        found = search(self._model, sources, self._decoding)
+        self.num_tokens += sum(len(best[0].tokens) for best in found)
+
+
+class PlainSearch(Search):
+    """Batches as they come, padded to their longest sentence, and kept until all are done."""
+
+    def __call__(self) -> None:
+        for start in range(0, len(self.sources), self._batch):
+            batch = self.sources[start : start + self._batch]
+            longest = padded_length(max(map(len, batch)))
+            with (
+                patch.object(beam_search, "padded_length", lambda _, longest=longest: longest),
+                patch.object(beam_search, "COMPACT_SHARE", 2.0),
+            ):
+                self.search(batch)

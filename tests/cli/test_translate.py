@@ -4,9 +4,12 @@ import gzip
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 from nmt.checkpoint.loading import load, load_training_state
 from nmt.checkpoint.writing import save
 from nmt.decoding.formats import FORMATS
+from nmt.decoding.unfinished import folder_of
 
 Nmt = Callable[..., Any]
 LINES = ["1 a dog runs.", "", "2 two cats sleep.", "3 my dog sees a cat."]
@@ -171,7 +175,7 @@ def test_3000_real_lines_do_not_depend_on_their_company(
     if not model:
         pytest.skip("set NMT_TEST_MODEL to a trained model")
     with gzip.open(shared_data / "multi30k/train.en.gz", "rt", encoding="utf-8") as file:
-        lines = [next(file) for _ in range(3000)]
+        lines = list(islice(file, 3000))
     answers = {}
     for name, batch, order in [("one", 64, 1), ("two", 7, 1), ("back", 32, -1)]:
         (tmp_path / name).write_text("".join(lines[::order]), encoding="utf-8")
@@ -185,6 +189,41 @@ def test_3000_real_lines_do_not_depend_on_their_company(
         answers[name] = per_line(form, text)
         assert len(answers[name]) == 3000
     assert answers["one"] == answers["two"] == answers["back"][::-1]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("form", FORMATS)
+def test_3000_real_lines_over_workers_are_the_same_bytes(
+    form: str, shared_data: Path, tmp_path: Path
+) -> None:
+    """P4, P7: NMT_TEST_MODEL is a run or a checkpoint of English to German."""
+    model = os.environ.get("NMT_TEST_MODEL")
+    if not model:
+        pytest.skip("set NMT_TEST_MODEL to a trained model")
+    with gzip.open(shared_data / "multi30k/train.en.gz", "rt", encoding="utf-8") as file:
+        (tmp_path / "in.en").write_text("".join(islice(file, 3000)), encoding="utf-8")
+
+    def command(name: str, how: str) -> list[str]:
+        many = " --n-best 2" if form in ("moses", "jsonl") else ""
+        files = f"-i {tmp_path / 'in.en'} -o {tmp_path / name}"
+        options = f"{files} --format {form} --beam 2 --threads 1{many} {how}"
+        return [sys.executable, "-m", "nmt", *f"translate {model} {options}".split()]
+
+    subprocess.run(command("here", "--batch 64"), check=True)
+    subprocess.run(command("one", "--batch 64 --workers 1"), check=True)
+    stopped = subprocess.Popen(command("two", "--batch 8 --workers 2"), start_new_session=True)
+    chunks = folder_of(tmp_path / "two") / "chunks.jsonl"
+    while not (chunks.exists() and chunks.read_bytes().count(b"\n") >= 2):
+        assert stopped.poll() is None, "done before it could be interrupted"
+        time.sleep(0.05)
+    stopped.send_signal(signal.SIGINT)
+    assert stopped.wait(60) == 130
+    assert not (tmp_path / "two").exists()
+    subprocess.run(command("two", "--batch 8 --workers 2"), check=True)
+    here = (tmp_path / "here").read_bytes()
+    assert here.count(b"\n") >= 3000
+    assert here == (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def per_line(form: str, text: str) -> list[str]:
