@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nmt.training import loss
-from nmt.training.loss import cross_entropy, r_drop
+from nmt.training.loss import cross_entropy, r_drop, tokens_of_chunk
 
 NUM_TOKENS, WIDTH, VOCAB = 150, 8, 30
 
@@ -24,6 +24,13 @@ def gradients_of(total: Tensor, *leaves: Tensor) -> list[Tensor]:
 
 def assert_near(found: Tensor, expected: Tensor, rel: float) -> None:
     assert (found - expected).abs().max() <= rel * expected.abs().max()
+
+
+def test_a_chunk_is_no_smaller_than_its_share_of_the_weight_allows() -> None:
+    assert tokens_of_chunk("cpu", vocab_size=6_000, width=128) == 174  # a million logits
+    assert tokens_of_chunk("cpu", vocab_size=32_000, width=64) == 64
+    assert tokens_of_chunk("cpu", vocab_size=32_000, width=1024) == 512
+    assert tokens_of_chunk("cuda", vocab_size=32_000, width=1024) == 4194
 
 
 # A chunk has 64 tokens at least: 150 tokens in chunks of 64, of 100 and of 150.
