@@ -76,7 +76,6 @@ def tune_on_ray(
             "experiment": trial.experiment.model_copy(update={"name": run.name}).model_dump_json(),
             "prepared": str(Path(trial.experiment.prepared).resolve()),
             "run_dir": str(run),
-            "metric": metric,
             "cpus": cluster.cpus_per_worker,
             "gpus": cluster.gpus_per_worker,
             "env": cluster.env,
