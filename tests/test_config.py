@@ -514,6 +514,11 @@ def test_a_contradiction_in_a_file_is_told() -> None:
             "merges",
         ),
         (
+            ["training.subword_sampling=0.2"],
+            "training.subword_sampling is 0.2, but corpus.subword.kind is bpe: only unigram has "
+            "probabilities",
+        ),
+        (
             ["stages=[{from_update: 9, subword_dropout: 0.1}]", "corpus.subword.kind=unigram"],
             "stages.subword_dropout is 0.1, but corpus.subword.kind is unigram: only bpe has "
             "merges",
@@ -521,8 +526,8 @@ def test_a_contradiction_in_a_file_is_told() -> None:
         (
             ["stages=[{from_update: 10}]"],
             "stages.from_update is 10, but it changes nothing: set one of rdrop, "
-            "label_smoothing, learning_rate, subword_dropout, dropout, embedding_dropout, "
-            "attention_dropout, word_dropout, weight_dropout, weights",
+            "label_smoothing, learning_rate, subword_dropout, subword_sampling, dropout, "
+            "embedding_dropout, attention_dropout, word_dropout, weight_dropout, weights",
         ),
         (
             ["stages=[{from_update: 10, weights: {neews: 2}}]"],

@@ -239,6 +239,8 @@ class TrainingConfig(Settings):
     """Weight alpha of R-Drop (Liang et al. 2021): two passes a pair, pulled together; 0: one."""
     subword_dropout: Fraction = 0.0
     """Share of BPE merges left out, drawn anew for each word each epoch (Provilkov et al. 2020)."""
+    subword_sampling: NaturalFloat = 0.0
+    """Alpha of cuts drawn anew each epoch from a unigram vocabulary (Kudo 2018); 0: the best."""
     ema_decay: Fraction = 0.999
     """Decay, an update, of the moving average of the weights, which translates; 0: no average."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -283,6 +285,8 @@ class StageConfig(Settings):
     """training.learning_rate from then on: the height of the schedule, whose shape stays."""
     subword_dropout: Fraction | None = None
     """training.subword_dropout from then on; epochs begin anew."""
+    subword_sampling: NaturalFloat | None = None
+    """training.subword_sampling from then on; epochs begin anew."""
     dropout: Fraction | None = None
     """model.dropout from then on."""
     embedding_dropout: Fraction | None = None
@@ -308,7 +312,8 @@ class StageConfig(Settings):
     @property
     def has_own_epochs(self) -> bool:
         """Whether its updates are planned anew."""
-        return bool(self.weights) or self.subword_dropout is not None
+        cuts = (self.subword_dropout, self.subword_sampling)
+        return bool(self.weights) or any(cut is not None for cut in cuts)
 
 
 class Experiment(Settings):
@@ -334,12 +339,16 @@ class Experiment(Settings):
     """How a translation is searched for."""
 
     def check(self) -> None:
-        cuts = [("training", self.training.subword_dropout)]
-        cuts += [("stages", stage.subword_dropout or 0.0) for stage in self.stages]
-        for section, share in cuts:
-            if share and self.corpus.subword.kind != "bpe":
-                rule = f"corpus.subword.kind is {self.corpus.subword.kind}: only bpe has merges"
-                raise ConfigError(f"{section}.subword_dropout", share, rule)
+        kind = self.corpus.subword.kind
+        sections: list[TrainingConfig | StageConfig] = [self.training, *self.stages]
+        for section in sections:
+            name = "training" if section is self.training else "stages"
+            if section.subword_dropout and kind != "bpe":
+                rule = f"corpus.subword.kind is {kind}: only bpe has merges"
+                raise ConfigError(f"{name}.subword_dropout", section.subword_dropout, rule)
+            if section.subword_sampling and kind != "unigram":
+                rule = f"corpus.subword.kind is {kind}: only unigram has probabilities"
+                raise ConfigError(f"{name}.subword_sampling", section.subword_sampling, rule)
         starts = [stage.from_update for stage in self.stages]
         if sorted(set(starts)) != starts:
             rule = "each stage must begin after the one before it"

@@ -51,6 +51,9 @@ COVERAGE = 0.9999
 Merges = dict[tuple[int, int], tuple[int, int]]
 """Left and right token to the rank of their merge, the smallest first, and the merged token."""
 
+LogProbs = dict[tuple[int, ...], tuple[int, float]]
+"""The tokens of characters to the token that they make, and its natural log-probability."""
+
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 # Runs end after 64 characters: a word's time grows faster than its length, and some lines are one.
 _PARTS = (
@@ -123,6 +126,23 @@ class Subword:
         return {
             (ids[left], ids[right]): (rank, ids[left + right])
             for rank, (left, right) in enumerate(model["merges"])
+        }
+
+    @property
+    def is_bpe(self) -> bool:
+        """Whether it has merges; a unigram vocabulary has probabilities."""
+        return bool(json.loads(self._text)["model"]["type"] == "BPE")
+
+    @cached_property
+    def log_probs(self) -> LogProbs:
+        """What the pieces of a unigram vocabulary are made of; DataError for another kind."""
+        model = json.loads(self._text)["model"]
+        if model["type"] != "Unigram":
+            raise _not_ours("it has no probabilities")
+        pairs = zip(self.characters, model["vocab"], strict=True)
+        return {
+            tuple(characters): (token, log_prob)
+            for token, (characters, (_, log_prob)) in enumerate(pairs)
         }
 
     @cached_property

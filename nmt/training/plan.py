@@ -57,8 +57,9 @@ def _plan(
     seed = seed_of(experiment.seed, start, 0) if start else experiment.seed
     sampler, shards, batching = None, corpus.shards, experiment.batching
     src, tgt = shards.src_lengths, shards.tgt_lengths
-    if dropout := experiment.training_at(start).subword_dropout:
-        sampler = Sampler(corpus.subword, dropout, seed)
+    settings = experiment.training_at(start)
+    if share := settings.subword_dropout or settings.subword_sampling:
+        sampler = Sampler(corpus.subword, share, seed)
         src, tgt = sampler.planned(shards, batching.max_length)
     return sampler, Schedule(src, tgt, batching, seed, shards.corpora, weights, later)
 

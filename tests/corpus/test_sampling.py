@@ -1,5 +1,6 @@
 """Subwords cut anew: the same text, the statistics of the paper, whoever asks and when."""
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 from nmt.config.experiment import Experiment, SubwordConfig
 from nmt.corpus import sampling
 from nmt.corpus.prepare import check_prepared, prepare
-from nmt.corpus.sampling import Pair, Sampler, merge
+from nmt.corpus.sampling import Pair, Sampler, draw_cut, merge
 from nmt.corpus.subword import NUM_RESERVED, Merges, Subword
 from nmt.errors import DataError
 
@@ -118,6 +119,34 @@ def test_a_word_keeps_each_merge_with_the_asked_probability() -> None:
     assert whole == pytest.approx(0.75, abs=0.12)  # 64 variants: a deviation of 0.054
 
 
+def test_cuts_are_drawn_by_their_probability_to_the_power_of_alpha() -> None:
+    """Equality with the definition (Kudo 2018): 20,000 cuts of abc, all three by hand."""
+    a, b, c, ab, bc = range(5)
+    probs = {(a,): 0.1, (b,): 0.2, (c,): 0.3, (a, b): 0.25, (b, c): 0.15}
+    log_probs = {key: (token, math.log(p)) for token, (key, p) in enumerate(probs.items())}
+    weights = {(a, b, c): 0.006**0.5, (ab, c): 0.075**0.5, (a, bc): 0.015**0.5}
+    rng, num = random.Random(1), 20_000
+    found = Counter(draw_cut([a, b, c], log_probs, 0.5, rng) for _ in range(num))
+    assert found.keys() == weights.keys()
+    for cut, weight in weights.items():
+        assert found[cut] / num == pytest.approx(weight / sum(weights.values()), abs=0.015), cut
+
+
+def test_a_unigram_vocabulary_cuts_the_same_text_in_many_ways() -> None:
+    """P2, P6: by seed, epoch and row alone; of a great alpha the best cut alone is left."""
+    subword = Subword.train(LINES, SubwordConfig(kind="unigram", vocab_size=330))
+    pairs = [(subword.encode(line), subword.encode(line[::-1])) for line in LINES[:4] + ODD]
+    rows = range(len(pairs))
+    sampler = Sampler(subword, 0.2, seed=1)
+    cuts = [listed(sampler.cut(pairs, rows, epoch, ANY)) for epoch in range(5)]
+    for cut in cuts:
+        for pair, sides in zip(pairs, cut, strict=True):
+            assert [subword.decode(side) for side in sides] == [subword.decode(s) for s in pair]
+    assert all(cut != cuts[0] for cut in cuts[1:])
+    assert listed(Sampler(subword, 0.2, seed=1).cut(pairs, rows, 4, ANY)) == cuts[4]
+    assert listed(Sampler(subword, 1000.0, seed=1).cut(pairs, rows, 0, ANY)) == listed(pairs)
+
+
 def test_a_cut_has_room() -> None:
     """The token budget holds; a pair that fits in no cut stays as it is."""
     pairs = pairs_of([LINES[0]])
@@ -158,7 +187,9 @@ def test_characters_and_merges_are_those_of_the_vocabulary() -> None:
         assert names[left] + names[right] == names[merged]
 
 
-def test_a_unigram_vocabulary_has_no_merges() -> None:
+def test_a_vocabulary_has_merges_or_probabilities() -> None:
     unigram = Subword.train(LINES, SubwordConfig(kind="unigram", vocab_size=400))
     with pytest.raises(DataError, match="it has no merges"):
-        Sampler(unigram, 0.1, seed=1)
+        _ = unigram.merges
+    with pytest.raises(DataError, match="it has no probabilities"):
+        _ = SUBWORD.log_probs
