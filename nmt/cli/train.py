@@ -51,13 +51,16 @@ def train(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> N
 
 
 @click.command()
-@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
+@click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
 @click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the model goes.")
-def average(bundles: tuple[str, ...], output: str) -> None:
-    """Write a model that is the mean of several checkpoints."""
+def average(checkpoints: tuple[str, ...], output: str) -> None:
+    """Write a model that is the mean of several checkpoints.
+
+    A run's folder stands for its best one.
+    """
     from nmt.checkpoint.average import average as mean_of
 
-    made = mean_of([bundle_folder(name) for name in bundles], Path(output))
+    made = mean_of([bundle_folder(name) for name in checkpoints], Path(output))
     click.echo(about(made), err=True)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, islice, tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -24,7 +24,9 @@ from nmt.cli.verbs import number, one_of, search_options
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nmt.console import Console
     from nmt.decoding.requests import Glossary, Request
+    from nmt.decoding.translator import Translator
 
 
 @click.command()
@@ -65,7 +67,6 @@ def translate(
     """
     from nmt.console import Console
     from nmt.corpus.text import open_output
-    from nmt.decoding.formats import ALIGNED, Tally, formatted
     from nmt.decoding.requests import Glossary
 
     check_inputs([*([source] if source != "-" else []), *([terms] if terms else [])])
@@ -110,29 +111,47 @@ def translate(
             console.say(about(each))
         if is_typed:
             console.say("type a line to have it translated; Ctrl-D ends")
-        # On a terminal a bar would cut lines apart, and those of a program that we write to.
-        has_bar = output != "-" or Path("/dev/stdout").is_file()
-        started, num_lines, tally = time.monotonic(), 0, Tally()
+        write_translations(
+            translator, lines, form, num_best, file, total, is_typed, output == "-", console
+        )
 
-        def show(num_done: int) -> None:
-            if has_bar:
-                console.progress("translating", num_done, total, "lines")
 
-        asked, same = tee(lines)
-        for request, translation in zip(same, translator.translate(
-            asked, num_best=num_best, with_attention=form in ALIGNED, progress=show,
-            window_lines=1 if is_typed else None,
-        ), strict=False):  # fmt: skip
-            file.write(formatted(form, request, translation, num_lines))
-            num_lines += 1
-            tally.add(translation)
-            if output == "-":
-                file.flush()
+def write_translations(
+    translator: "Translator", lines: Iterable["Request"], form: str, num_best: int, file: TextIO,
+    total: int, is_typed: bool, is_stream: bool, console: "Console",
+) -> None:  # fmt: skip
+    """Translate lines as they come, with progress on the console.
+
+    Args:
+        total: lines in all; 0: not known.
+        is_typed: each line is answered before the next is read.
+        is_stream: what is written is read as it comes.
+    """
+    from nmt.decoding.formats import ALIGNED, Tally, formatted
+
+    # On a terminal a bar would cut lines apart, and those of a program that we write to.
+    has_bar = not is_stream or Path("/dev/stdout").is_file()
+    started, num_lines, tally = time.monotonic(), 0, Tally()
+
+    def show(num_done: int) -> None:
         if has_bar:
-            console.clear()
-            console.say(pace(num_lines, started))
-        if told := tally.text():
-            console.say(told)
+            console.progress("translating", num_done, total, "lines")
+
+    asked, same = tee(lines)
+    for request, translation in zip(same, translator.translate(
+        asked, num_best=num_best, with_attention=form in ALIGNED, progress=show,
+        window_lines=1 if is_typed else None,
+    ), strict=False):  # fmt: skip
+        file.write(formatted(form, request, translation, num_lines))
+        num_lines += 1
+        tally.add(translation)
+        if is_stream:
+            file.flush()
+    if has_bar:
+        console.clear()
+        console.say(pace(num_lines, started))
+    if told := tally.text():
+        console.say(told)
 
 
 def read_requests(

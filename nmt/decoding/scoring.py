@@ -2,7 +2,7 @@
 
 The search with the choice taken away: the same steps over the same rows, so that a text gets the
 log-probability that the search gave it when it found it, memory does not grow with the length of a
-line, and what a pair gets does not depend on its company (P7; `beam_search` tells how). Probability
+line, and what a pair gets does not depend on its company (P7; `stepping` tells how). Probability
 is that of one sequence of subwords: the one that the vocabulary makes of the text. The same text
 could be spelt in other pieces, and a search may have found such a spelling.
 """
@@ -17,7 +17,8 @@ import torch
 
 from nmt.corpus.subword import BOS, EOS, PAD
 from nmt.corpus.text import normalise, read_lines
-from nmt.decoding.beam_search import (
+from nmt.decoding.penalties import length_penalty
+from nmt.decoding.stepping import (
     COMPACT_SHARE,
     SENTENCES,
     MemoryT,
@@ -26,7 +27,6 @@ from nmt.decoding.beam_search import (
     pad_sources,
     padded_length,
 )
-from nmt.decoding.penalties import length_penalty
 from nmt.decoding.translator import WINDOW_BATCHES, Translator, plan_batches, windows
 from nmt.errors import DataError
 

@@ -2,7 +2,7 @@
 
 Lines are read a window at a time, so that a file of any size streams. Inside a window they are
 sorted by length and searched in batches whose sources have one padded length: that keeps padding
-small and, as `beam_search` explains, what a line becomes independent of the lines around it (P7).
+small and, as `stepping` explains, what a line becomes independent of the lines around it (P7).
 Lines longer than those of training are cut at sentence ends, and their parts joined again.
 """
 
@@ -20,12 +20,13 @@ from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.corpus.text import normalise
 from nmt.decoding.alignments import links
-from nmt.decoding.beam_search import SENTENCES, padded_length, search
+from nmt.decoding.beam_search import search
 from nmt.decoding.chrf import pairwise_chrf
 from nmt.decoding.ensemble import Ensemble
 from nmt.decoding.hypothesis import Hypothesis
 from nmt.decoding.parts import Part, PartMaker
 from nmt.decoding.requests import Request
+from nmt.decoding.stepping import SENTENCES, padded_length
 from nmt.decoding.translation import Candidate, Translation, join, nothing
 from nmt.errors import ConfigError
 from nmt.model.seq2seq import Seq2Seq

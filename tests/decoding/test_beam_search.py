@@ -12,9 +12,10 @@ from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS, EOS, PAD
 from nmt.decoding import beam_search, penalties
-from nmt.decoding.beam_search import padded_length, search
+from nmt.decoding.beam_search import search
 from nmt.decoding.continuations import best_continuations
 from nmt.decoding.hypothesis import Hypothesis
+from nmt.decoding.stepping import padded_length
 from nmt.model import seq2seq
 
 

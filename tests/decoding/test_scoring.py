@@ -10,8 +10,9 @@ from nmt.checkpoint.loading import load
 from nmt.config.experiment import Experiment, ModelConfig, SubwordConfig
 from nmt.corpus.subword import BOS, EOS, Subword
 from nmt.decoding import translator
-from nmt.decoding.beam_search import pad_sources, search
+from nmt.decoding.beam_search import search
 from nmt.decoding.scoring import Score, Totals, log_probs, read_pairs, score_pairs
+from nmt.decoding.stepping import pad_sources
 from nmt.decoding.translator import Translator
 from nmt.errors import DataError
 from nmt.model import seq2seq
