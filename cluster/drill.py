@@ -147,7 +147,8 @@ def begin(
 def load(experiment: str, overrides: Sequence[str], folder: Path) -> Experiment:
     """The experiment of a drill, with a prepared corpus; of the demo one made here."""
     from nmt.corpus.builtin import generate
-    from nmt.corpus.prepare import check_prepared, prepare
+    from nmt.corpus.prepare import prepare
+    from nmt.corpus.prepared import check_prepared
 
     found = load_experiment(experiment, [*SETTINGS, *overrides])
     corpus = {"prepared": os.path.abspath(found.prepared)}

@@ -114,7 +114,8 @@ def check(job: Job, experiment: Experiment, cluster: Cluster, say: Say) -> None:
     Raises:
         NmtError: the job would fail.
     """
-    from nmt.corpus.prepare import check_prepared, check_raw
+    from nmt.corpus.prepare import check_raw
+    from nmt.corpus.prepared import check_prepared
 
     def is_here(path: str) -> bool:
         if not Path(path).exists():

@@ -115,7 +115,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The run has checkpoints after 30 and 60 updates. To change something, work on a copy: `here`.
     """
     from nmt.config.files import load_experiment
-    from nmt.corpus.prepare import check_prepared, prepare, read_dev
+    from nmt.corpus.prepare import prepare
+    from nmt.corpus.prepared import check_prepared, read_dev
     from nmt.training.loop import train
     from nmt.training.plan import Corpus
     from nmt.training.world import World

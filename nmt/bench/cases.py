@@ -17,7 +17,7 @@ from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment, SubwordConfig
 from nmt.config.files import load_experiment
 from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, Manifest
-from nmt.corpus.prepare import check_prepared, is_prepared
+from nmt.corpus.prepared import check_prepared, is_prepared
 from nmt.corpus.shards import Shards, ShardWriter
 from nmt.corpus.subword import NUM_RESERVED, Subword
 

@@ -16,7 +16,8 @@ from nmt.bench.timing import take_turns
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import EOS
 from nmt.decoding import beam_search
-from nmt.decoding.beam_search import padded_length, search
+from nmt.decoding.beam_search import search
+from nmt.decoding.stepping import padded_length
 from nmt.decoding.translator import plan_batches
 from nmt.model.seq2seq import Seq2Seq, build
 

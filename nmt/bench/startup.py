@@ -23,7 +23,8 @@ from nmt.checkpoint.writing import save
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, load_experiment
 from nmt.corpus.builtin import generate
-from nmt.corpus.prepare import check_prepared, prepare
+from nmt.corpus.prepare import prepare
+from nmt.corpus.prepared import check_prepared
 from nmt.errors import NmtError
 from nmt.training.learner import Learner
 from nmt.training.world import World

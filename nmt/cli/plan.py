@@ -34,7 +34,7 @@ def plan(
     counted from the schedule and from what the links carry.
     """
     ours, theirs = load_settings(experiment, cluster, overrides)
-    from nmt.corpus.prepare import sized
+    from nmt.corpus.prepared import sized
     from nmt.planning.plan import Wishes, lines_of, make_plan
 
     ours = sized(ours, lambda line: click.echo(line, err=True))

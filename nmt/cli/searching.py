@@ -32,7 +32,7 @@ def search_training(
     """Train a model for each trial and print the table, the best first."""
     from nmt.config.search import draw_trials, read_space
     from nmt.console import Console
-    from nmt.corpus.prepare import check_prepared, is_prepared, sized
+    from nmt.corpus.prepared import check_prepared, is_prepared, sized
     from nmt.jobs.session import connect
     from nmt.storage import is_address
     from nmt.training.trials import table
@@ -71,7 +71,7 @@ def search_training(
 
 def _placed(trial: "Trial", base: "Experiment") -> "Trial":
     """The trial with the folder of its prepared corpus, which is its own if it needs other text."""
-    from nmt.corpus.prepare import settings_of
+    from nmt.corpus.prepared import settings_of
 
     prepared, settings = base.prepared, settings_of(trial.experiment)
     if settings != settings_of(base):

@@ -61,7 +61,7 @@ def show(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> No
 
     ours, theirs = load_settings(experiment, cluster, overrides)
     if ours.preset == "auto":
-        from nmt.corpus.prepare import is_prepared, sized
+        from nmt.corpus.prepared import is_prepared, sized
 
         ours = sized(ours, lambda line: click.echo(f"# {line}")) if is_prepared(ours) else ours
     click.echo(

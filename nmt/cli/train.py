@@ -81,7 +81,8 @@ def export(run: str, output: str, precision: "Precision | None") -> None:
 
 def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Console") -> None:
     """Prepare on Ray, unless that is done, and say what became of each corpus."""
-    from nmt.corpus.prepare import check_raw, folder_of, is_prepared, prepare, sized, summary
+    from nmt.corpus.prepare import check_raw, prepare
+    from nmt.corpus.prepared import folder_of, is_prepared, sized, summary
 
     if is_prepared(experiment):
         manifest = prepare(experiment)

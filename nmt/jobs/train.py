@@ -27,7 +27,7 @@ from nmt.checkpoint.run import best, newest_good
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.console import Console
-from nmt.corpus.prepare import check_prepared, read_dev, sized
+from nmt.corpus.prepared import check_prepared, read_dev, sized
 from nmt.errors import NmtError, TrainingError
 from nmt.jobs.mailbox import POLL_S, Losses, Post, open_mailbox, reason_of
 from nmt.jobs.notices import Notices

@@ -8,7 +8,7 @@ import torch
 
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.corpus.prepare import check_prepared
+from nmt.corpus.prepared import check_prepared
 from nmt.planning import size
 from nmt.planning.links import ON_CPUS, ON_GPUS, Links
 from nmt.planning.probe import UPDATES, Probe, probe

@@ -20,7 +20,7 @@ from nmt.checkpoint.bundle import read_info
 from nmt.checkpoint.loading import load_training_state
 from nmt.checkpoint.run import bundles, newest_good
 from nmt.config.experiment import Experiment
-from nmt.corpus.prepare import check_prepared
+from nmt.corpus.prepared import check_prepared
 from nmt.errors import BundleError, DataError
 from nmt.training import ledger, manifest
 from nmt.training.ledger import Entry

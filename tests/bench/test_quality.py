@@ -14,7 +14,8 @@ from nmt.bench.cases import Case
 from nmt.bench.plain import PlainLearner
 from nmt.config.files import load_experiment
 from nmt.corpus.builtin import generate
-from nmt.corpus.prepare import check_prepared, prepare, read_dev
+from nmt.corpus.prepare import prepare
+from nmt.corpus.prepared import check_prepared, read_dev
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.loss import cross_entropy
 from nmt.training.optimizer import learning_rate, make_optimizer

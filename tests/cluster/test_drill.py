@@ -20,7 +20,7 @@ from results import Ending, broken_limits, compare, laid_over, table, told
 from stage import ROOT, Outcome, Stage
 
 from nmt.config.experiment import Experiment
-from nmt.corpus.prepare import check_prepared, read_dev
+from nmt.corpus.prepared import check_prepared, read_dev
 from nmt.training.audit import Stretch
 from nmt.training.loop import train
 from nmt.training.plan import Corpus

@@ -15,15 +15,10 @@ import pytest
 
 from nmt.config.experiment import Experiment
 from nmt.corpus import prepare as prepare_module
-from nmt.corpus.prepare import (
-    check_prepared,
-    check_raw,
-    prepare,
-    read_dev,
-    sized,
-    summary,
-)
+from nmt.corpus.prepare import check_raw, prepare
+from nmt.corpus.prepared import check_prepared, read_dev, sized, summary
 from nmt.corpus.shards import Shards
+from nmt.corpus.subword import Subword
 from nmt.corpus.work import run_here
 from nmt.errors import DataError
 
@@ -192,7 +187,7 @@ def test_the_vocabulary_is_learnt_from_an_even_sample(
     seen: list[str] = []
     monkeypatch.setattr(
         "nmt.corpus.chunks.Subword.train",
-        lambda lines, config, train=prepare_module.Subword.train: (
+        lambda lines, config, train=Subword.train: (
             seen.extend(lines),
             train(lines, config),
         )[1],

@@ -11,7 +11,8 @@ import pytest
 
 from nmt.config.experiment import Experiment, SubwordConfig
 from nmt.corpus import sampling
-from nmt.corpus.prepare import check_prepared, prepare
+from nmt.corpus.prepare import prepare
+from nmt.corpus.prepared import check_prepared
 from nmt.corpus.sampling import Pair, Sampler, draw_cut, merge
 from nmt.corpus.subword import NUM_RESERVED, Merges, Subword
 from nmt.errors import DataError

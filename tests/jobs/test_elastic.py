@@ -19,7 +19,8 @@ from test_train import make_experiment
 from nmt.checkpoint.loading import load_training_state
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump
-from nmt.corpus.prepare import check_prepared, prepare, read_dev
+from nmt.corpus.prepare import prepare
+from nmt.corpus.prepared import check_prepared, read_dev
 from nmt.training import ledger, pulse
 from nmt.training.loop import train
 from nmt.training.plan import Corpus

@@ -18,7 +18,8 @@ from nmt.checkpoint.remote import Remote, fetch
 from nmt.config.cluster import Cluster, Workers
 from nmt.config.experiment import Experiment
 from nmt.console import Console
-from nmt.corpus.prepare import prepare, read_dev
+from nmt.corpus.prepare import prepare
+from nmt.corpus.prepared import read_dev
 from nmt.jobs import train
 from nmt.jobs.train import address_of, finished, run_dir_of, train_on_ray
 from nmt.jobs.validate import ScoreTasks

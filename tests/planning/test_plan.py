@@ -9,7 +9,7 @@ from nmt.batching.schedule import Schedule
 from nmt.checkpoint.run import bundles
 from nmt.config.cluster import Cluster
 from nmt.config.files import load_experiment
-from nmt.corpus.prepare import check_prepared
+from nmt.corpus.prepared import check_prepared
 from nmt.model.seq2seq import build, num_parameters
 from nmt.planning import size
 from nmt.planning.plan import Plan, Wishes, lines_of, make_plan

@@ -27,7 +27,8 @@ from nmt.checkpoint.loading import load
 from nmt.checkpoint.remote import Remote
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
-from nmt.corpus.prepare import check_prepared, prepare, read_dev
+from nmt.corpus.prepare import prepare
+from nmt.corpus.prepared import check_prepared, read_dev
 from nmt.errors import NmtError
 from nmt.model import seq2seq
 from nmt.storage import Store
