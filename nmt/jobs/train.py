@@ -29,6 +29,7 @@ from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.corpus.prepared import check_prepared, read_dev, sized
 from nmt.errors import NmtError, TrainingError
+from nmt.jobs.alone import alone
 from nmt.jobs.mailbox import POLL_S, Losses, Post, open_mailbox, reason_of
 from nmt.jobs.notices import Notices
 from nmt.jobs.recovery import Trainer, callbacks
@@ -102,7 +103,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     chatter = run_dir / "ray.log"
     console.say(f"run {experiment.name} in {place}; what Ray and torch say goes to {chatter}")
     num_cpus = cluster.workers.max * cluster.cpus_per_worker
-    with connect(num_cpus, chatter):
+    with alone(run_dir, console.say), connect(num_cpus, chatter):
         check_resources(cluster, cluster.workers.min)
         problem = _why_shared(experiment, cluster)
         if problem and cluster.validation == "task":
