@@ -86,7 +86,8 @@ class Gate:
     """What a system must reach to be released; metrics are judged alone, the first one given."""
 
     min_gain: float | None
-    """Fewest points over the baseline; None: only a loss keeps the gate shut."""
+    """Fewest points over the baseline; None: any, but more than none. The paired tests' p-value of
+    a system that says the same as the baseline is low."""
     max_p: float | None
     """Highest p-value of the difference; None: it need not be significant."""
 
@@ -101,11 +102,14 @@ class Gate:
         """Whether the system may pass."""
         p_value = difference.p_value
         is_significant = self.max_p is None or (p_value is not None and p_value <= self.max_p)
-        return difference.gain >= (self.min_gain or 0.0) and is_significant
+        if self.min_gain is None:
+            return difference.gain > 0 and is_significant
+        return difference.gain >= self.min_gain and is_significant
 
     def verdict(self, test_set: str, system: str, difference: Difference) -> str:
         """The same for people, with all numbers it was made from."""
-        wanted = [f"a gain of {self.min_gain or 0.0:+.2f} or more"]
+        least = "a gain" if self.min_gain is None else f"a gain of {self.min_gain:+.2f} or more"
+        wanted = [least]
         found = f"{difference.metric} {difference.gain:+.2f}"
         if self.max_p is not None:
             wanted.append(f"p of {self.max_p:g} or less")

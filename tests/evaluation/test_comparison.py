@@ -163,6 +163,7 @@ def difference(gain: float, p_value: float | None) -> Difference:
         (Gate(None, 0.05), 0.1, 0.05, True),
         (Gate(None, 0.05), 0.1, 0.051, False),
         (Gate(None, 0.05), -0.1, 0.001, False),
+        (Gate(None, 0.05), 0.0, 0.001, False),
         (Gate(0.5, 0.05), 0.6, 0.2, False),
         (Gate(0.5, 0.05), 0.4, 0.01, False),
     ],
