@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def audit(run: str, prepared: str | None, as_json: bool) -> None:
     """Prove that each epoch of a run used each pair once.
 
-    That is: each kept pair exactly once in each full epoch, and none twice in the one under way.
+    That is: each kept pair exactly once in each full epoch, and none twice in the one under way;
+    where corpora have weights, in each update the pairs that these give it.
     RUN is a run's folder, finished or not. What the workers recorded while they trained is compared
     with itself, with the checkpoints and, where it is here, with the prepared corpus. Exit status:
     0 proven, 1 not.
@@ -61,8 +62,12 @@ def _told(found: "Audit") -> Iterator[str]:
     yield from (f"WRONG: {finding}" for finding in found.findings)
     if hidden := found.num_findings - len(found.findings):
         yield f"WRONG: and {hidden:,} findings more"
-    yield (
-        "proven: each kept pair was used exactly once in each full epoch, none twice after that"
-        if found.is_proven
-        else f"NOT proven: {found.num_findings:,} findings"
-    )
+    if not found.is_proven:
+        yield f"NOT proven: {found.num_findings:,} findings"
+        return
+    once = "each kept pair was used exactly once in each full epoch, none twice after that"
+    weighted = "each update used the pairs that the weights of the corpora give it"
+    if found.is_even or found.is_corpus_here:
+        yield f"proven: {once if found.is_even else weighted}"
+    else:
+        yield "nothing contradicts it; with weights of corpora, proof needs the prepared corpus"

@@ -57,6 +57,8 @@ class Audit:
     """Pairs used in the epoch that is under way."""
     checkpoints: int = 0
     """Good checkpoints whose chain was compared."""
+    is_even: bool = True
+    """Whether an epoch is to have each pair once: no corpus has a weight, no stage another one."""
     is_corpus_here: bool = False
     """Whether pairs were compared with the prepared corpus and with the schedule."""
     skipped: list[int] = field(default_factory=list)
@@ -197,6 +199,7 @@ def _compare_epochs(
     has_one_schedule = not any(stage.has_own_epochs for stage in experiment.stages)
     # Else an epoch has some pairs more than once, others not: what an update has tells it all then.
     is_even = has_one_schedule and all(text.weight == 1 for text in experiment.corpus.train)
+    found.is_even = is_even
     for epoch, updates in groupby(entries, key=lambda each: (each[0].update - 1) // size):
         rows, owners = [], []
         for entry, of_update in updates:

@@ -184,6 +184,19 @@ def test_the_verb_tells_what_is_proven(gloo: Path, nmt: Nmt) -> None:
     )
 
 
+def test_the_verb_claims_no_more_than_the_weights_of_corpora_allow(
+    toy_file: Path, nmt: Nmt
+) -> None:
+    settings = ["corpus.train.0.weight=1.5", "training.updates=8"]
+    run = Run("weighted", overrides=settings)
+    go(toy_file, run)
+    answer = nmt(f"audit {toy_file.parent / run.folder}")
+    assert answer.status == 0, answer.out
+    assert answer.out.splitlines()[-1] == (
+        "proven: each update used the pairs that the weights of the corpora give it"
+    )
+
+
 def test_the_verb_ends_with_1_where_nothing_is_proven(run: Path, nmt: Nmt) -> None:
     rewrite(run, lambda entries: [entry for entry in entries if entry.update != 5])
     answer = nmt(f"audit {run}")
