@@ -110,8 +110,11 @@ def hosts() -> Iterator[Hosts]:
 @pytest.mark.ray
 def test_workers_that_come_and_go_train_the_model_of_one(tmp_path: Path, hosts: Hosts) -> None:
     """P2, P3, P4: 2, then 1, then 2 workers; a host taken away after a notice is no failure."""
-    # Validated at each update: that takes the time in which hosts come and go.
-    experiment = make_experiment(tmp_path, updates=5000, validate_every=1, checkpoint_every=5000)
+    # Validated at each update: that takes the time in which hosts come and go. Small steps: how
+    # many updates that time has is open, and what another order of sums changes grows with each.
+    experiment = make_experiment(
+        tmp_path, updates=5000, validate_every=1, checkpoint_every=5000, learning_rate=1e-4
+    )
     prepare(experiment)
     (tmp_path / "tiny.yaml").write_text(dump(experiment))
     run_dir = tmp_path / experiment.name
