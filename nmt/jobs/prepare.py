@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.manifest import Manifest
 from nmt.corpus.prepare import prepare
 from nmt.corpus.work import Progress, no_progress
-from nmt.errors import DataError, NmtError
+from nmt.jobs.tasks import attempt, result_of
 
 TASKS_PER_CPU = 2
 """Tasks handed to Ray at once, for each core: one that runs and one that waits."""
@@ -35,40 +34,16 @@ def run_on_ray(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -
     Raises:
         DataError: what a task raised, as if it had run here; the other tasks are called off.
     """
-    remote = ray.remote(num_cpus=1)(_attempt)
+    remote = ray.remote(num_cpus=1)(attempt)
     most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting = list(reversed(tasks))
     running: list[Any] = []
     try:
         while waiting or running:
             while waiting and len(running) < most:
-                running.append(remote.remote(function, waiting.pop()))
+                running.append(remote.remote(function, *waiting.pop()))
             done, running = ray.wait(running, num_returns=1)
-            yield _result(done[0])
+            yield result_of(done[0])
     finally:
         for task in running:
             ray.cancel(task)
-
-
-def _attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, str]:
-    """The result, or what is wrong: an exception Ray would hand on with a traceback, and print."""
-    try:
-        return function(*arguments), ""
-    except NmtError as error:
-        return None, str(error)
-
-
-def _result(task: Any) -> Any:
-    try:
-        result, message = ray.get(task)
-    except RayTaskError:  # a mistake of ours keeps its traceback
-        raise
-    except RayError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"the cluster lost a task ({type(error).__name__}: {reason}); "
-            f"give the same command again: it goes on where it stopped"
-        ) from None
-    if message:
-        raise DataError(message)
-    return result

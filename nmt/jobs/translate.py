@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 
 import ray
 import torch
-from ray.exceptions import RayError, RayTaskError
 
 from nmt.config.cluster import Cluster
 from nmt.decoding.formats import ALIGNED, Tally, formatted
 from nmt.decoding.requests import Request
 from nmt.decoding.translator import WINDOW_BATCHES, Translator, num_chars_of, windows
 from nmt.decoding.unfinished import Unfinished
-from nmt.errors import DataError, NmtError
+from nmt.errors import NmtError
+from nmt.jobs.tasks import attempt, result_of
 from nmt.training.process import ENVIRONMENT
 
 CHUNKS_AHEAD = 4
@@ -132,19 +132,7 @@ class _Pool:
         [task], _ = ray.wait(list(self._under_way), num_returns=1)
         number, index = self._under_way.pop(task)
         self._load[index] -= 1
-        try:
-            output, message = ray.get(task)
-        except RayTaskError:  # a mistake of ours keeps its traceback
-            raise
-        except RayError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise NmtError(
-                f"the cluster lost a worker too often ({type(error).__name__}: {reason}); the same "
-                "command goes on where it stopped"
-            ) from None
-        if message:
-            raise DataError(message)
-        return number, output
+        return number, result_of(task)
 
 
 @ray.remote
@@ -158,12 +146,9 @@ class _Worker:
             self._translator.model.to("cuda")
             self._translator.device = "cuda"
 
-    def do(self, chunk: Sequence[Any], first: int) -> tuple[Output, str]:
-        """The output of a chunk, or what is wrong: Ray would hand it on with a traceback."""
-        try:
-            return self._render(self._translator, chunk, first), ""
-        except NmtError as error:
-            return ("", {}), str(error)
+    def do(self, chunk: Sequence[Any], first: int) -> tuple[Output | None, str]:
+        """The output of a chunk, or what is wrong."""
+        return attempt(self._render, self._translator, chunk, first)
 
 
 def _num_workers(cluster: Cluster) -> int:

@@ -115,7 +115,7 @@ def test_a_worker_that_is_lost_each_time_is_given_up(
 
     with pytest.raises(NmtError) as caught:
         go(translator, chunks_of(lines), die, tmp_path / "out.de", max_failures=0)
-    assert str(caught.value).startswith("the cluster lost a worker too often (Actor")
+    assert str(caught.value).startswith("the cluster lost a task too often (Actor")
     assert str(caught.value).endswith("); the same command goes on where it stopped")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.de").exists()
