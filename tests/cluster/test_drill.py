@@ -88,6 +88,14 @@ def test_parameters_must_be_near_or_the_same_where_workers_stayed(
     assert told(ending).endswith(": as promised" if is_good else ": NOT as promised")
 
 
+@pytest.mark.parametrize(("apart", "is_good"), [(5e-4, True), (2e-3, False)])
+def test_the_loss_must_be_near_where_there_were_three_workers(apart: float, is_good: bool) -> None:
+    """P3."""
+    grew = [*WENT, Stretch(21, 30, 3)]
+    ending = Ending("some", 30, False, 1e-2, ({10: 5.0}, {10: 5.0 + apart}), True, True, grew)
+    assert ending.is_good == is_good
+
+
 def test_two_loss_curves_are_laid_over_each_other() -> None:
     """P11."""
     curves = {10: 5.0, 20: 4.5}, {10: 5.0, 20: 4.25}
