@@ -8,7 +8,7 @@ import click
 from nmt.errors import ConfigError
 
 SECONDS = 5.0
-"""For one comparison: all parts then take under ten minutes on two quiet cores."""
+"""For one comparison: most are steady to 2 % by then."""
 
 
 @click.command()

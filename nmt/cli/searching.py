@@ -33,6 +33,7 @@ def search_training(
     from nmt.config.search import draw_trials, read_space
     from nmt.console import Console
     from nmt.corpus.prepared import check_prepared, is_prepared, sized
+    from nmt.jobs.alone import alone
     from nmt.jobs.session import connect
     from nmt.storage import is_address
     from nmt.training.trials import table
@@ -55,7 +56,7 @@ def search_training(
 
         num_cpus = max(theirs.workers.max, min(trials, theirs.workers.max) * theirs.cpus_per_worker)
         try:
-            with connect(num_cpus, folder / "ray.log"):
+            with alone(folder), connect(num_cpus, folder / "ray.log"):
                 for each in corpora.values():
                     if not is_prepared(each):
                         console.say(f"preparing the corpus of some trials in {each.prepared}")

@@ -6,7 +6,9 @@ return of CRLF and a byte order mark at the start of a file are taken off, and n
 """
 
 import errno
+import fcntl
 import gzip
+import logging
 import lzma
 import os
 import secrets
@@ -14,11 +16,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import zstandard
 
 from nmt.errors import DataError
+
+log = logging.getLogger(__name__)
 
 Source = str | Path | BinaryIO
 """A path, unpacked by its suffix, or an open stream of plain bytes."""
@@ -97,6 +101,21 @@ def is_writable(folder: Path) -> bool:
     """Whether files can be put into a folder that is there, or can be made."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return there.is_dir() and os.access(there, os.W_OK)
+
+
+def is_ours(lock: IO[Any], folder: Path) -> bool:
+    """Take the lock of a folder until its file is closed; False: another process has it.
+
+    The lock goes with its process, however that ends. Where the file system has none it is given to
+    all, with a warning.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        log.warning("%s: cannot be locked: give the command once only", folder)
+    return True
 
 
 @contextmanager

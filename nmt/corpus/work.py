@@ -4,7 +4,6 @@ A task's result in work/results says that it is done, and it is not done again. 
 work is what it was begun with, files and settings: where that has changed, it starts anew.
 """
 
-import fcntl
 import json
 import logging
 import shutil
@@ -13,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from nmt.corpus.files import replacing
+from nmt.corpus.files import is_ours, replacing
 from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -114,14 +113,10 @@ def open_work(folder: Path, state: Tree) -> Iterator[Path]:
             f"{folder}: cannot be written: {error.strerror}; set corpus.prepared to another folder"
         ) from None
     with (folder / WORK / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not is_ours(lock, folder):
             raise DataError(
                 f"{folder}: another `nmt prepare` is at work on it; wait for it, or stop it"
-            ) from None
-        except OSError:  # a file system without locks
-            log.warning("%s: cannot be locked: start no second `nmt prepare` on it", folder)
+            )
         _settle(folder, json.loads(json.dumps(state)))
         yield folder / WORK
 

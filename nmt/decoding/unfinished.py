@@ -11,7 +11,6 @@ A chunk counts once its line in chunks.jsonl is whole and its text is what that 
 stands behind the last such chunk is cut off when the work goes on: half a chunk, or damage.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -24,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from nmt.corpus.files import is_ours
 from nmt.corpus.text import open_output
 from nmt.errors import ConfigError, DataError
 
@@ -116,7 +116,10 @@ def open_unfinished(output: Path, begun_with: Mapping[str, str]) -> Iterator[Unf
             f"{folder}: cannot be written: {error.strerror}; name another output"
         ) from None
     with lock:
-        _lock(lock.fileno(), folder)
+        if not is_ours(lock, folder):
+            raise DataError(
+                f"{folder}: another process is at work on it; wait for it, or name another output"
+            )
         _check_begun(folder, begun_with)
         for name in (TEXT, CHUNKS):
             (folder / name).touch()
@@ -133,17 +136,6 @@ def open_unfinished(output: Path, begun_with: Mapping[str, str]) -> Iterator[Unf
 def folder_of(output: Path) -> Path:
     """Where the unfinished output for a file is."""
     return output.with_name(f"{output.name}.unfinished")
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DataError(
-            f"{folder}: another process is at work on it; wait for it, or name another output"
-        ) from None
-    except OSError:  # a file system without locks
-        log.warning("%s: cannot be locked: give the command once only", folder)
 
 
 def _check_begun(folder: Path, begun_with: Mapping[str, str]) -> None:

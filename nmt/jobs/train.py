@@ -103,7 +103,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     chatter = run_dir / "ray.log"
     console.say(f"run {experiment.name} in {place}; what Ray and torch say goes to {chatter}")
     num_cpus = cluster.workers.max * cluster.cpus_per_worker
-    with alone(run_dir, console.say), connect(num_cpus, chatter):
+    with alone(run_dir), connect(num_cpus, chatter):
         check_resources(cluster, cluster.workers.min)
         problem = _why_shared(experiment, cluster)
         if problem and cluster.validation == "task":

@@ -165,28 +165,39 @@ def test_neither_batch_nor_order_changes_a_byte(search: str, here: Path, nmt: Nm
     assert other == one_way[::-1]
 
 
+@pytest.fixture
+def model() -> str:
+    """A run or a checkpoint of English to German."""
+    named = os.environ.get("NMT_TEST_MODEL")
+    if not named:
+        pytest.skip("set NMT_TEST_MODEL to a trained model")
+    return named
+
+
+@pytest.fixture
+def real_lines(shared_data: Path) -> list[str]:
+    with gzip.open(shared_data / "multi30k/train.en.gz", "rt", encoding="utf-8") as file:
+        return list(islice(file, 3000))
+
+
+def command(model: str, source: Path, output: Path, form: str, how: str) -> list[str]:
+    many = " --n-best 2" if form in ("moses", "jsonl") else ""
+    options = f"-i {source} -o {output} --format {form} --beam 2 --threads 1{many} {how}"
+    return [sys.executable, "-m", "nmt", *f"translate {model} {options}".split()]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_3000_real_lines_do_not_depend_on_their_company(
-    form: str, shared_data: Path, tmp_path: Path
+    form: str, model: str, real_lines: list[str], tmp_path: Path
 ) -> None:
-    """P6, P7: NMT_TEST_MODEL is a run or a checkpoint of English to German."""
-    model = os.environ.get("NMT_TEST_MODEL")
-    if not model:
-        pytest.skip("set NMT_TEST_MODEL to a trained model")
-    with gzip.open(shared_data / "multi30k/train.en.gz", "rt", encoding="utf-8") as file:
-        lines = list(islice(file, 3000))
+    """P6, P7."""
     answers = {}
     for name, batch, order in [("one", 64, 1), ("two", 7, 1), ("back", 32, -1)]:
-        (tmp_path / name).write_text("".join(lines[::order]), encoding="utf-8")
-        many = "--n-best 2" if form in ("moses", "jsonl") else ""
-        command = (
-            f"translate {model} -i {tmp_path / name} -o {tmp_path / name}.out --format {form} "
-            f"--threads 1 --beam 2 --batch {batch} {many}"
-        )
-        subprocess.run([sys.executable, "-m", "nmt", *command.split()], check=True)
-        text = (tmp_path / f"{name}.out").read_text(encoding="utf-8")
-        answers[name] = per_line(form, text)
+        file, output = tmp_path / name, tmp_path / f"{name}.out"
+        file.write_text("".join(real_lines[::order]), encoding="utf-8")
+        subprocess.run(command(model, file, output, form, f"--batch {batch}"), check=True)
+        answers[name] = per_line(form, output.read_text(encoding="utf-8"))
         assert len(answers[name]) == 3000
     assert answers["one"] == answers["two"] == answers["back"][::-1]
 
@@ -195,24 +206,18 @@ def test_3000_real_lines_do_not_depend_on_their_company(
 @pytest.mark.ray
 @pytest.mark.parametrize("form", FORMATS)
 def test_3000_real_lines_over_workers_are_the_same_bytes(
-    form: str, shared_data: Path, tmp_path: Path
+    form: str, model: str, real_lines: list[str], tmp_path: Path
 ) -> None:
-    """P4, P7: NMT_TEST_MODEL is a run or a checkpoint of English to German."""
-    model = os.environ.get("NMT_TEST_MODEL")
-    if not model:
-        pytest.skip("set NMT_TEST_MODEL to a trained model")
-    with gzip.open(shared_data / "multi30k/train.en.gz", "rt", encoding="utf-8") as file:
-        (tmp_path / "in.en").write_text("".join(islice(file, 3000)), encoding="utf-8")
+    """P4, P7."""
+    source = tmp_path / "in.en"
+    source.write_text("".join(real_lines), encoding="utf-8")
 
-    def command(name: str, how: str) -> list[str]:
-        many = " --n-best 2" if form in ("moses", "jsonl") else ""
-        files = f"-i {tmp_path / 'in.en'} -o {tmp_path / name}"
-        options = f"{files} --format {form} --beam 2 --threads 1{many} {how}"
-        return [sys.executable, "-m", "nmt", *f"translate {model} {options}".split()]
+    def to(name: str, how: str) -> list[str]:
+        return command(model, source, tmp_path / name, form, how)
 
-    subprocess.run(command("here", "--batch 64"), check=True)
-    subprocess.run(command("one", "--batch 64 --workers 1"), check=True)
-    stopped = subprocess.Popen(command("two", "--batch 8 --workers 2"), start_new_session=True)
+    subprocess.run(to("here", "--batch 64"), check=True)
+    subprocess.run(to("one", "--batch 64 --workers 1"), check=True)
+    stopped = subprocess.Popen(to("two", "--batch 8 --workers 2"), start_new_session=True)
     chunks = folder_of(tmp_path / "two") / "chunks.jsonl"
     while not (chunks.exists() and chunks.read_bytes().count(b"\n") >= 2):
         assert stopped.poll() is None, "done before it could be interrupted"
@@ -220,7 +225,7 @@ def test_3000_real_lines_over_workers_are_the_same_bytes(
     stopped.send_signal(signal.SIGINT)
     assert stopped.wait(60) == 130
     assert not (tmp_path / "two").exists()
-    subprocess.run(command("two", "--batch 8 --workers 2"), check=True)
+    subprocess.run(to("two", "--batch 8 --workers 2"), check=True)
     here = (tmp_path / "here").read_bytes()
     assert here.count(b"\n") >= 3000
     assert here == (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
