@@ -32,6 +32,12 @@ def test_what_a_range_says(expression: str, kind: str, values: tuple[object, ...
     assert read_space([f"some.key={expression}"]) == {"some.key": Range(kind, values)}
 
 
+def test_of_a_narrow_range_all_values_are_tried_and_that_is_the_end() -> None:
+    space = read_space(["training.learning_rate=uniform(0.001, 0.001002)"])
+    drawn = [t.settings["training.learning_rate"] for t in draw_trials(experiment(), space, 8, 1)]
+    assert sorted(drawn) == [0.001, 0.001001, 0.001002]
+
+
 def test_a_space_stands_in_a_file_too(tmp_path: Path) -> None:
     file = tmp_path / "space.yaml"
     file.write_text("model.dropout: uniform(0.1, 0.4)\ntraining.rdrop: choice(0, 1)\n")

@@ -25,6 +25,8 @@ KINDS = "choice(a, b, ...), uniform(low, high), loguniform(low, high) or integer
 _EXPRESSION = re.compile(r"\s*(choice|uniform|loguniform|integers)\((.*)\)\s*", re.DOTALL)
 _DIGITS = 4
 """Of a number that is drawn, so that it can be read, typed and remembered."""
+_TRIES = 100
+"""Draws for each trial: a narrow range of numbers with few digits has fewer than were asked for."""
 _NOT_SEARCHED = {
     "name": "a trial has a name of its own",
     "preset": "a trial has sizes of its own",
@@ -144,10 +146,12 @@ def _draw(space: Space, most: int, seed: int) -> list[dict[str, Any]]:
     drawn: list[dict[str, Any]] = []
     # A text as seed goes through SHA-512: the same numbers in every process.
     rng = random.Random(f"search {seed}")
-    while len(drawn) < most:
+    for _ in range(_TRIES * most):
         settings = {key: of_key.draw(rng) for key, of_key in space.items()}
         if settings not in drawn:
             drawn.append(settings)
+        if len(drawn) == most:
+            break
     return drawn
 
 
