@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from toy_settings import CONFIGS
 
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, load_experiment, parse
@@ -35,7 +36,7 @@ def test_each_row_is_a_whole_experiment_and_holds_up_to_its_most_pairs(row: Any)
 
 def test_the_rows_are_those_of_the_experiments_that_come_with_nmt() -> None:
     for name, pairs in (("multi30k_en_de", 29_000), ("tatoeba_en_de", 151_000)):
-        ours = load_experiment(f"configs/{name}.yaml")
+        ours = load_experiment(CONFIGS / f"{name}.yaml")
         found = resolve(experiment(), pairs)
         for section in ("width", "encoder_layers", "decoder_layers", "ffn_width", "heads"):
             assert getattr(found.model, section) == getattr(ours.model, section)

@@ -1,0 +1,77 @@
+"""Where to run: files of clusters, and how many workers there are."""
+
+from pathlib import Path
+
+import pytest
+from toy_settings import CONFIGS
+
+from nmt.config.cluster import Cluster
+from nmt.config.files import dump, load_cluster, parse
+from nmt.errors import ConfigError
+
+
+def cluster_message_of(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        load_cluster(None, overrides)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((CONFIGS / "clusters").glob("*.yaml")), ids=lambda file: file.name
+)
+def test_clusters_that_come_with_nmt_load(file: Path) -> None:
+    assert load_cluster(file).name == file.stem
+
+
+def test_no_cluster_file_is_this_machine_with_one_worker() -> None:
+    assert load_cluster(None) == Cluster(name="local", workers=1, storage="runs")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected", "text"),
+    [
+        ("workers=3", (3, 3), "workers: 3\n"),
+        ("workers={min: 2, max: 8}", (2, 8), "workers:\n  min: 2\n  max: 8\n"),
+        ("workers.max=4", (1, 4), "workers:\n  min: 1\n  max: 4\n"),
+    ],
+)
+def test_workers_are_a_number_or_a_range(
+    override: str, expected: tuple[int, int], text: str
+) -> None:
+    cluster = load_cluster(None, [override])
+    assert (cluster.workers.min, cluster.workers.max) == expected
+    assert text in dump(cluster)
+    assert parse(Cluster, dump(cluster), "dumped") == cluster
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("workers=0", "cluster.workers is 0, but it must be 1 or more"),
+        (
+            "workers=many",
+            "cluster.workers is 'many', but it must be a whole number, or {min: 1, max: 8}",
+        ),
+        (
+            "workers=true",
+            "cluster.workers is true, but it must be a whole number, or {min: 1, max: 8}",
+        ),
+        (
+            "workers={min: 3, max: 2}",
+            "cluster.workers.min is 3, but it must be cluster.workers.max (2) or less",
+        ),
+        (
+            "workers={mim: 3}",
+            "cluster.workers.mim is not a setting; did you mean cluster.workers.min?",
+        ),
+        ("workers={min: 0}", "cluster.workers.min is 0, but it must be 1 or more"),
+        ("hang_timeout_s=0", "cluster.hang_timeout_s is 0, but it must be more than 0"),
+        ("max_lost_updates=-1", "cluster.max_lost_updates is -1, but it must be 0 or more"),
+        ("worker=2", "cluster.worker is not a setting; did you mean cluster.workers?"),
+        ("gpus_per_worker=2", "cluster.gpus_per_worker is 2, but it must be 1 or less"),
+        ("env={A: 1}", "cluster.env.A is 1, but it must be text: put it in quotes"),
+    ],
+)
+def test_a_wrong_override_of_the_cluster_is_told(override: str, expected: str) -> None:
+    """P9."""
+    assert cluster_message_of(override) == f"command line: {expected}"

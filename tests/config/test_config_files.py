@@ -1,0 +1,97 @@
+"""Settings files: read, written, compared, and refused where they are wrong."""
+
+from pathlib import Path
+
+import pytest
+from toy_settings import SECTION, TEXT, load, message_of
+
+from nmt.config.cluster import Cluster
+from nmt.config.experiment import Experiment
+from nmt.config.files import differences, dump, load_cluster, load_experiment, parse
+from nmt.errors import ConfigError
+
+
+def test_what_is_dumped_loads_to_the_same() -> None:
+    experiment = load("training.betas=[0.5,0.75]", "corpus.root=ä b", "corpus.src='no'")
+    assert parse(Experiment, dump(experiment), "dumped") == experiment
+    cluster = load_cluster(None, ["env={A: '1'}"])
+    assert parse(Cluster, dump(cluster), "dumped") == cluster
+
+
+def test_differences_are_those_of_single_keys() -> None:
+    assert differences(load(), load("model.width=64", "training.betas=[0.5,0.75]")) == [
+        ("model.width", 128, 64),
+        ("training.betas", [0.9, 0.98], [0.5, 0.75]),
+    ]
+    assert differences(load(), load()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("name: toy", "nam: toy"), "toy.yaml: nam is not a setting; did you mean name?"),
+        (
+            ("name: toy", ""),
+            "toy.yaml: name is missing; `nmt config explain name` tells what it is",
+        ),
+        (("name: toy", "name: 5"), "toy.yaml: name is 5, but it must be text: put it in quotes"),
+        (("name: toy", "name: toy\nmodel:"), f"toy.yaml: model is empty, but it must be {SECTION}"),
+        (("name: toy", "name: toy\nseed: -1"), "toy.yaml: seed is -1, but it must be 0 or more"),
+        (
+            ("name: toy", "name: toy\nname: toy"),
+            "toy.yaml, line 3: name stands twice in its section; keep one of them",
+        ),
+        (
+            ("tgt: dev.de", "tgt: dev.de, tgt: dev.fr"),
+            "toy.yaml, line 5: tgt stands twice in its section; keep one of them",
+        ),
+        (
+            ("name: toy", "name: toy: story"),
+            "toy.yaml, line 2: not valid YAML: mapping values are not allowed here",
+        ),
+        (("name: toy", "name: 2024-13-45"), "toy.yaml: not valid YAML: month must be in 1..12"),
+        (
+            ("name: toy", "name: toy\nyes: 5"),
+            "toy.yaml: 1 is not a setting; known here: name, seed, preset, corpus, batching, "
+            "model, training, stages, decoding",
+        ),
+    ],
+)
+def test_a_wrong_file_is_told(change: tuple[str, str], expected: str) -> None:
+    """P9."""
+    assert message_of(text=TEXT.replace(*change)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("", "empty"), ("[1, 2]", "[1, 2]"), ("toy", "'toy'"), ("5", "5")]
+)
+def test_a_file_without_settings_is_told(text: str, found: str) -> None:
+    """P9."""
+    assert message_of(text=text) == (
+        f"toy.yaml: settings were expected, `key: value` line by line, but it is {found}"
+    )
+
+
+def test_a_file_that_is_not_there_is_told() -> None:
+    """P9."""
+    with pytest.raises(ConfigError) as error:
+        load_experiment("none.yaml")
+    assert str(error.value) == (
+        "none.yaml: there is no such file; configs/ holds the ones that come with nmt"
+    )
+
+
+def test_a_folder_is_no_file() -> None:
+    """P9."""
+    Path("folder").mkdir()
+    with pytest.raises(ConfigError) as error:
+        load_experiment("folder")
+    assert str(error.value) == "folder is a folder; name a YAML file in it"
+
+
+def test_a_file_in_another_encoding_is_told() -> None:
+    """P9."""
+    Path("toy.yaml").write_bytes("name: täy\n".encode("latin-1"))
+    with pytest.raises(ConfigError) as error:
+        load_experiment("toy.yaml")
+    assert str(error.value) == "toy.yaml: byte 8 is not UTF-8; save the file as UTF-8 text"
