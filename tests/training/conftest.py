@@ -9,6 +9,9 @@ from toy_runs import INGREDIENTS, Run, go, go_on_gloo, write_toy
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 
+# Its assertions tell what differs, as those of a test file do.
+pytest.register_assert_rewrite("toy_ends")
+
 NO_DROPOUT = [
     "model.dropout=0",
     "model.embedding_dropout=0",

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_loop import assert_near, assert_same, counters_of, records_of
+from toy_ends import assert_near, assert_same, counters_of, records_of
 from toy_runs import Run, go
 
 from nmt.checkpoint.bundle import read_info

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_loop import assert_same, rows_of
+from toy_ends import assert_same, rows_of
 from toy_runs import LostError, Run, go
 
 from nmt.checkpoint.background import Writer

@@ -1,0 +1,162 @@
+"""A run that was stopped goes on as if it had not been, or says why it does not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from toy_ends import assert_near, assert_same, end_of, rows_of
+from toy_runs import INGREDIENTS, Run, corpus_of, go
+
+from nmt.batching.schedule import Schedule
+from nmt.checkpoint.run import bundles
+from nmt.config.experiment import Experiment, SubwordConfig
+from nmt.config.files import load_experiment
+from nmt.corpus.subword import Subword
+from nmt.errors import TrainingError
+from nmt.training.loop import train
+from nmt.training.plan import Corpus
+from nmt.training.resuming import check_run
+from nmt.training.world import World
+
+
+def test_with_all_ingredients_a_run_that_was_stopped_is_one_that_was_not(
+    toy_file: Path, one_of_all: Path
+) -> None:
+    """P4."""
+    go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=7))
+    go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=15))
+    go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=18))
+    go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS))
+    assert_same(toy_file.parent / "of-all-stopped", one_of_all)
+
+
+def test_a_run_is_stopped_in_the_middle_of_an_epoch(toy: Experiment, stopped: Path) -> None:
+    shards = corpus_of(toy).shards
+    schedule = Schedule(shards.src_lengths, shards.tgt_lengths, toy.batching, toy.seed)
+    assert end_of(stopped).update == 7
+    assert 7 % schedule.updates_per_epoch != 0
+    assert schedule.updates_per_epoch < 20
+
+
+def test_resumed_is_never_interrupted(toy_file: Path, one: Path, stopped: Path) -> None:
+    """P4."""
+    run = toy_file.parent / "one-resumed"
+    shutil.copytree(stopped, run)
+    why, progress = go(toy_file, Run(run.name))
+    assert (why, progress.update) == ("finished", 20)
+    assert_same(one, run)
+
+
+def test_two_workers_resumed_are_never_interrupted(gloo: Path) -> None:
+    """P4."""
+    assert_same(gloo / "two", gloo / "two-stopped")
+
+
+def test_three_workers_resumed_are_never_interrupted(gloo: Path) -> None:
+    """P4: gradients are added in the same order before and after."""
+    assert_same(gloo / "three", gloo / "three-stopped")
+
+
+def test_resuming_takes_another_number_of_workers(one: Path, gloo: Path) -> None:
+    """P4."""
+    assert_near(one, gloo / "one-then-two")
+
+
+def test_a_run_that_is_over_stays_as_it_is(toy_file: Path, one: Path) -> None:
+    run = toy_file.parent / "over"
+    shutil.copytree(one, run)
+    why, progress = go(toy_file, Run(run.name))
+    assert (why, progress.update) == ("finished", 20)
+    assert_same(one, run)
+
+
+def test_more_updates_can_be_asked_for_later(toy_file: Path, one: Path) -> None:
+    run = toy_file.parent / "longer"
+    shutil.copytree(one, run)
+    longer = ["training.updates=22"]
+    check_run(load_experiment(toy_file, longer), run)
+    _, progress = go(toy_file, Run(run.name, overrides=longer))
+    assert progress.update == 22
+
+
+# Damaged checkpoints.
+
+
+def test_resuming_falls_back_where_the_newest_checkpoint_is_damaged(
+    toy_file: Path, one: Path
+) -> None:
+    """P5."""
+    run = toy_file.parent / "damaged"
+    shutil.copytree(one, run)
+    newest = bundles(run)[-1]
+    assert newest.name == "update-00000020"
+    (newest / "weights.safetensors").write_bytes(b"not what was written")
+    check_run(load_experiment(toy_file), run)
+    go(toy_file, Run(run.name))
+    assert rows_of(run).keys() == {str(number) for number in range(10, 20)}
+    assert_same(one, run)
+
+
+def test_a_run_does_not_begin_anew_where_all_checkpoints_are_damaged(
+    toy_file: Path, one: Path
+) -> None:
+    """P5, P9."""
+    run = toy_file.parent / "all-damaged"
+    shutil.copytree(one, run)
+    for folder in bundles(run):
+        (folder / "bundle.json").write_text("{}")
+    expected = (
+        f"no checkpoint of the run in {run} is whole; the newest: {run}/checkpoints/"
+        "update-00000020/bundle.json is damaged: it is not what was written; use another "
+        f"checkpoint, such as {run}/checkpoints/update-00000010; to train from the start instead, "
+        "give the experiment another name or move that folder away"
+    )
+    with pytest.raises(TrainingError) as error:
+        check_run(load_experiment(toy_file), run)
+    assert str(error.value) == expected
+    with pytest.raises(TrainingError) as error:
+        go(toy_file, Run(run.name))
+    assert str(error.value) == expected
+
+
+# Other settings than those it was begun with.
+
+
+def test_a_run_does_not_go_on_with_another_model(toy_file: Path, one: Path) -> None:
+    """P9."""
+    with pytest.raises(TrainingError) as error:
+        check_run(load_experiment(toy_file, ["model.width=12"]), one)
+    assert str(error.value) == (
+        f"model.width is 12, but the run in {one} was begun with 8: give the experiment another "
+        "name, or set model.width=8 to go on with it"
+    )
+
+
+def test_the_way_back_is_what_a_person_can_type(toy_file: Path, one: Path) -> None:
+    """P9."""
+    with pytest.raises(TrainingError) as error:
+        check_run(load_experiment(toy_file, ["training.betas=[0.8,0.9]"]), one)
+    assert str(error.value).endswith("or set training.betas=[0.9, 0.98] to go on with it")
+
+
+def test_what_a_failed_run_is_told_to_change_may_change(toy_file: Path, one: Path) -> None:
+    advice = ["training.learning_rate=0.001", "training.precision=bf16"]
+    check_run(load_experiment(toy_file, advice), one)
+
+
+def test_a_new_run_has_nothing_to_agree_with(toy: Experiment, tmp_path: Path) -> None:
+    check_run(toy, tmp_path)
+
+
+def test_a_run_does_not_go_on_with_another_vocabulary(toy_file: Path, one: Path) -> None:
+    run = toy_file.parent / "other-words"
+    shutil.copytree(one, run)
+    corpus = corpus_of(load_experiment(toy_file))
+    other = Corpus(corpus.shards, Subword.train(["other words"], SubwordConfig()), corpus.dev)
+    with pytest.raises(TrainingError) as error:
+        train(load_experiment(toy_file), other, World(), run)
+    assert str(error.value) == (
+        f"the vocabulary of {corpus.shards.folder} is not the one that the run in {run} was begun "
+        "with: give the experiment another name, or set corpus.prepared to the folder that it was "
+        "begun with"
+    )
