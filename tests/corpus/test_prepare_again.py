@@ -1,0 +1,157 @@
+"""Prepared again, in another order or after a stop: the same bytes."""
+
+import fcntl
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_corpora import CLEAN, DIRTY, Make, error_of, text_of, write
+
+from nmt.config.experiment import Experiment
+from nmt.corpus.prepare import prepare
+from nmt.corpus.prepared import check_prepared
+from nmt.corpus.work import run_here
+
+
+class PowerCutError(Exception):
+    pass
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_preparing_twice_gives_the_same_bytes(make_corpus: Make, tmp_path: Path) -> None:
+    """P2."""
+    for name in ("one", "two"):
+        prepare(make_corpus({"a": CLEAN, "b": DIRTY}, prepared=name, shard_pairs=20))
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+    assert sorted(files_of(tmp_path / "one"))[:3] == ["dev.src", "dev.tgt", "manifest.json"]
+
+
+def run_backwards(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    return run_here(function, list(reversed(tasks)))
+
+
+def test_the_order_of_tasks_changes_no_byte(make_corpus: Make, tmp_path: Path) -> None:
+    """P2."""
+    prepare(make_corpus({"a": CLEAN, "b": DIRTY}, prepared="one", shard_pairs=20))
+    prepare(make_corpus({"a": CLEAN, "b": DIRTY}, prepared="two", shard_pairs=20), run_backwards)
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+
+
+@pytest.mark.parametrize("num_done", [0, 4, 8, 12, 13, 16])
+def test_an_interrupted_prepare_goes_on_to_the_same_bytes(
+    make_corpus: Make, tmp_path: Path, num_done: int
+) -> None:
+    """P4."""
+    prepare(make_corpus({"a": CLEAN, "b": DIRTY}, prepared="whole", shard_pairs=20))
+    left = num_done
+
+    def run_until_power_cut(
+        function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
+    ) -> Iterator[Any]:
+        nonlocal left
+        for task in tasks:
+            if not left:
+                raise PowerCutError
+            left -= 1
+            yield function(*task)
+
+    experiment = make_corpus({"a": CLEAN, "b": DIRTY}, prepared="cut", shard_pairs=20)
+    for _ in range(2):  # making the corpus again would be a change of its files
+        with pytest.raises(PowerCutError):
+            prepare(experiment, run_until_power_cut)
+        left = 1
+    calls = 0
+
+    def count(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        nonlocal calls
+        calls += len(tasks)
+        return run_here(function, tasks)
+
+    prepare(experiment, count)
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+    num_tasks = 5 + 6 + 1 + 1 + 6  # reading, cleaning, duplicates, subwords, encoding
+    assert calls == num_tasks - num_done - 1
+
+
+def test_half_prepared_is_not_prepared(make_corpus: Make) -> None:
+    """P9."""
+
+    def cut(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        raise PowerCutError
+
+    experiment = make_corpus({"train": CLEAN})
+    with pytest.raises(PowerCutError):
+        prepare(experiment, cut)
+    assert error_of(experiment, check_prepared) == (
+        "prepared: prepared in part only; run `nmt prepare` again: it goes on where it stopped"
+    )
+
+
+@pytest.mark.parametrize("change", ["settings", "files"])
+def test_unfinished_work_of_other_settings_or_files_is_not_used(
+    make_corpus: Make, tmp_path: Path, change: str
+) -> None:
+    def cut_before_encoding(
+        function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
+    ) -> Iterator[Any]:
+        if (tmp_path / "prepared" / "tokenizer.json").exists():
+            raise PowerCutError
+        return run_here(function, tasks)
+
+    experiment = make_corpus({"train": CLEAN + DIRTY}, shard_pairs=50)
+    with pytest.raises(PowerCutError):
+        prepare(experiment, cut_before_encoding)
+    if change == "settings":
+        settings = experiment.model_dump()
+        settings["corpus"]["cleaning"]["copies"] = False
+        experiment = Experiment.model_validate(settings)
+        num_kept = 104
+    else:
+        write(experiment, "train.en", "".join(f"{src}!\n" for src, _ in CLEAN + DIRTY))
+        num_kept = 104  # CLEAN[3]! and CLEAN[99]! again; "!" is no letter, but not nothing
+    manifest = prepare(experiment)
+    assert (manifest.pairs, len(text_of(experiment))) == (num_kept, num_kept)
+
+
+def test_a_finished_prepare_says_so_and_does_nothing(
+    make_corpus: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiment = make_corpus({"train": CLEAN})
+    manifest = prepare(experiment)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "prepared").rglob("*")}
+
+    def refuse(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        raise AssertionError
+
+    with caplog.at_level(logging.INFO):
+        assert prepare(experiment, refuse) == manifest
+    assert caplog.messages == [f"{tmp_path}/prepared is prepared already: nothing to do"]
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "prepared").rglob("*")} == before
+
+
+def test_a_prepared_folder_serves_without_the_raw_files(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN})
+    manifest = prepare(experiment)
+    shutil.rmtree(experiment.corpus.root)
+    assert prepare(experiment) == manifest
+
+
+def test_two_at_once_are_kept_apart(make_corpus: Make, tmp_path: Path) -> None:
+    experiment = make_corpus({"train": CLEAN[:9]})
+    (tmp_path / "prepared" / "work").mkdir(parents=True)
+    with (tmp_path / "prepared" / "work" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert error_of(experiment) == (
+            "prepared: another `nmt prepare` is at work on it; wait for it, or stop it"
+        )
+    prepare(experiment)

@@ -1,0 +1,117 @@
+"""Real text is prepared, and broken bytes are read or told."""
+
+from pathlib import Path
+
+import pytest
+
+from nmt.config.experiment import Experiment
+from nmt.corpus.prepare import prepare
+from nmt.corpus.prepared import check_prepared
+from nmt.corpus.shards import Shards
+from nmt.errors import DataError
+
+
+def broken(shared_data: Path, tmp_path: Path, case: str) -> Experiment:
+    good = {"src": "bytes_utf8.en.gz", "tgt": "bytes_utf8.de.gz"}
+    train = {"src": f"bytes_{case}.en.gz", "tgt": f"bytes_{case}.de.gz"}
+    corpus = {
+        "root": str(shared_data / "dirty_ende"),
+        "prepared": str(tmp_path / "prepared"),
+        "train": [{"name": "broken", **train}],
+        "dev": {"name": "good", **good},
+        "subword": {"vocab_size": 600},
+    }
+    return Experiment.model_validate({"name": "broken", "corpus": corpus})
+
+
+@pytest.mark.parametrize(
+    ("case", "kept", "dropped"),
+    [
+        ("utf8", 200, {}),
+        ("bom_crlf", 200, {}),
+        ("crlf", 200, {}),
+        ("no_final_newline", 200, {}),
+        ("ls_ps_nel", 200, {}),
+        ("invalid_utf8", 180, {"invalid_utf8": 20}),
+    ],
+)
+def test_broken_bytes_that_can_be_read_are(
+    shared_data: Path, tmp_path: Path, case: str, kept: int, dropped: dict[str, int]
+) -> None:
+    experiment = broken(shared_data, tmp_path, case)
+    info = prepare(experiment).corpora[0]
+    assert (info.read, info.kept) == (200, kept)
+    assert {why: count for why, count in info.dropped.items() if count} == dropped
+    assert len(Shards.open(tmp_path / "prepared")) == kept
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (
+            "latin1",
+            "bytes_latin1.de.gz, line 1, byte 0xE4 at position 19: 199 of the 199 lines that hold "
+            "more than ASCII are not UTF-8; convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or "
+            "delete these lines",
+        ),
+        (
+            "cp1252",
+            "bytes_cp1252.de.gz, line 1, byte 0xE4 at position 19: 200 of the 200 lines that hold "
+            "more than ASCII are not UTF-8; convert the file (`iconv -f WINDOWS-1252 -t UTF-8`) or "
+            "delete these lines",
+        ),
+        (
+            "utf16le",
+            "bytes_utf16le.en.gz, line 1: the file is UTF-16, but UTF-8 is expected; "
+            "convert it (`iconv -f UTF-16 -t UTF-8`)",
+        ),
+        (
+            "cr_only",
+            "bytes_cr_only.en.gz, line 1: carriage returns but no line feed; expected line feeds "
+            "at the ends of lines: convert the file (`tr '\\r' '\\n'`)",
+        ),
+        (
+            "nul",
+            "bytes_nul.en.gz, line 1: a NUL byte, which is never text; the file is damaged or not "
+            "UTF-8: get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole",
+        ),
+        (
+            "line_count_off_by_one",
+            "corpus broken: FOLDER/bytes_line_count_off_by_one.en.gz has 200 lines, but "
+            "FOLDER/bytes_line_count_off_by_one.de.gz has 199; line n of one must translate line n "
+            "of the other: find where they part, or get both again",
+        ),
+    ],
+)
+def test_broken_bytes_that_cannot_be_read_are_errors(
+    shared_data: Path, tmp_path: Path, case: str, message: str
+) -> None:
+    """P9."""
+    with pytest.raises(DataError) as caught:
+        prepare(broken(shared_data, tmp_path, case))
+    folder = f"{shared_data}/dirty_ende"
+    assert str(caught.value).replace(folder, "FOLDER").removeprefix("FOLDER/") == message
+
+
+def test_multi30k_is_prepared(shared_data: Path, tmp_path: Path) -> None:
+    corpus = {
+        "root": str(shared_data / "multi30k"),
+        "prepared": str(tmp_path / "prepared"),
+        "train": [{"name": "multi30k", "src": "train.en.gz", "tgt": "train.de.gz"}],
+        "dev": {"name": "val", "src": "val.en.gz", "tgt": "val.de.gz"},
+    }
+    experiment = Experiment.model_validate({"name": "multi30k", "corpus": corpus})
+    manifest = prepare(experiment)
+    info = manifest.corpora[0]
+    assert (info.read, info.kept, info.dropped["duplicates"], info.dropped["no_letters"]) == (
+        29_000,
+        28_995,
+        3,
+        2,
+    )
+    assert manifest.num_pieces == 8000
+    assert manifest.src_tokens / manifest.pairs < 14.5
+    shards, subword = check_prepared(experiment)
+    assert subword.decode(shards.pairs([0])[0][1]) == (
+        "Zwei junge weiße Männer sind im Freien in der Nähe vieler Büsche."
+    )

@@ -1,0 +1,125 @@
+"""Raw text that cannot be prepared, and lines of it that can be left out."""
+
+from pathlib import Path
+
+from toy_corpora import CLEAN, Make, error_of, write
+
+from nmt.config.experiment import Experiment
+from nmt.corpus.prepare import check_raw, prepare
+from nmt.corpus.work import run_here
+
+
+def test_a_missing_raw_file_is_named_before_anything_is_done(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN})
+    Path(experiment.corpus.root, "train.de").unlink()
+    message = (
+        "raw/train.de: there is no such file; check corpus.root and the names in the experiment"
+    )
+    assert error_of(experiment, check_raw) == message
+    assert error_of(experiment) == message
+    assert not Path(experiment.prepared).exists()
+
+
+def test_sides_of_different_length_are_refused_with_both_counts(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN})
+    write(experiment, "train.de", "".join(f"{tgt}\n" for _, tgt in CLEAN[:-1]))
+    assert error_of(experiment) == (
+        "corpus train: raw/train.en has 100 lines, but raw/train.de has 99; "
+        "line n of one must translate line n of the other: find where they part, or get both again"
+    )
+
+
+def test_an_empty_corpus_is_refused(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN})
+    write(experiment, "train.en", "")
+    write(experiment, "train.de", "")
+    assert error_of(experiment) == "raw/train.en: no lines; expected a corpus to train on"
+
+
+def test_an_empty_dev_set_is_refused(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN})
+    write(experiment, "dev.en", "")
+    write(experiment, "dev.de", "")
+    assert error_of(experiment) == "raw/dev.en: no lines; expected a set of pairs"
+
+
+def test_a_dev_set_that_is_not_utf_8_is_refused(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN})
+    write(experiment, "dev.de", b"sch\xf6n\n")
+    assert error_of(experiment) == (
+        "raw/dev.de, line 1: byte 0xF6 at position 4 is not UTF-8; "
+        "convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or mend the line"
+    )
+
+
+def test_a_nul_byte_is_named_with_its_line(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN})
+    write(experiment, "train.de", b"eins\nzw\0ei\n")
+    assert error_of(experiment) == (
+        "raw/train.de, line 2: a NUL byte, which is never text; the file is damaged or not UTF-8: "
+        "get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole"
+    )
+
+
+def test_a_tsv_row_without_a_tab_is_named(make_corpus: Make) -> None:
+    settings = make_corpus({"train": CLEAN}).model_dump()
+    settings["corpus"]["train"] = [{"name": "train", "tsv": "t.tsv"}]
+    experiment = Experiment.model_validate(settings)
+    write(experiment, "t.tsv", "one\teins\ntwo zwei\n")
+    assert error_of(experiment) == (
+        "raw/t.tsv, line 2: no tab; expected source, tab, target: mend or delete the line"
+    )
+
+
+def test_a_line_that_is_not_utf_8_is_dropped_and_counted(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN[:3]}, cleaning={"max_dropped": 0.5})
+    write(experiment, "train.de", b"Gut.\nSch\xf6n.\nBesser.\n")
+    manifest = prepare(experiment)
+    assert (manifest.corpora[0].kept, manifest.corpora[0].dropped["invalid_utf8"]) == (2, 1)
+
+
+def test_a_line_that_is_not_utf_8_is_an_error_where_that_rule_is_off(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN[:3]}, cleaning={"invalid_utf8": False})
+    write(experiment, "train.de", b"Gut.\nSch\xf6n.\nBesser.\n")
+    assert error_of(experiment) == (
+        "raw/train.de, line 2: byte 0xF6 at position 4 is not UTF-8; "
+        "convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or mend the line"
+    )
+
+
+ALL_NEW = ["subwords 0/1", "subwords 1/1", "encoding 0/1", "encoding 1/1"]
+
+
+def test_too_much_dropped_stops_with_the_tally_and_goes_on_when_allowed(make_corpus: Make) -> None:
+    """P6: nothing is dropped in silence."""
+    pairs = [*CLEAN[:2], *[("1", "2")] * 3, ("", "")]
+    experiment = make_corpus({"train": pairs})
+    assert error_of(experiment) == (
+        "cleaning dropped 4 of 6 pairs (1 empty, 3 no_letters), more than "
+        "corpus.cleaning.max_dropped (50%) allows; look at the corpus, or raise the limit and run "
+        "`nmt prepare` again"
+    )
+    settings = experiment.model_dump()
+    settings["corpus"]["cleaning"]["max_dropped"] = 0.7
+    done: list[str] = []
+    prepare(
+        Experiment.model_validate(settings),
+        run_here,
+        lambda stage, now, total: done.append(f"{stage} {now}/{total}"),
+    )
+    assert done == ["reading 3/3", "cleaning 1/1", *ALL_NEW]
+
+
+def test_nothing_left_is_an_error_whatever_is_allowed(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": [("1", "2")]}, cleaning={"max_dropped": 1.0})
+    assert error_of(experiment) == (
+        "cleaning dropped all 1 pairs (1 no_letters): nothing is left to train on; "
+        "look at the corpus, and at corpus.cleaning"
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_named(make_corpus: Make, tmp_path: Path) -> None:
+    (tmp_path / "prepared").write_text("a file")
+    assert error_of(make_corpus({"train": CLEAN[:9]})) == (
+        "prepared: cannot be written: Not a directory; set corpus.prepared to another folder"
+    )

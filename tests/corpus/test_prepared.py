@@ -1,0 +1,113 @@
+"""A prepared folder: whether it is the one that the experiment asks for."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_corpora import CLEAN, Make, error_of, write
+
+from nmt.config.experiment import Experiment
+from nmt.corpus.prepare import prepare
+from nmt.corpus.prepared import check_prepared, sized
+from nmt.errors import DataError
+
+
+def test_training_without_preparing_says_what_to_run(make_corpus: Make) -> None:
+    assert error_of(make_corpus({"train": CLEAN}), check_prepared) == (
+        "prepared: no prepared corpus here (manifest.json is missing); "
+        "run `nmt prepare` with this experiment first"
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("cleaning", "max_ratio", 3.0, "cleaning.max_ratio 4.0, but the experiment says 3.0"),
+        ("cleaning", "nfc", False, "cleaning.nfc true, but the experiment says false"),
+        ("subword", "kind", "unigram", 'subword.kind "bpe", but the experiment says "unigram"'),
+        ("subword", "vocab_size", 500, "subword.vocab_size 400, but the experiment says 500"),
+        (None, "tgt", "fr", 'tgt "de", but the experiment says "fr"'),
+    ],
+)
+@pytest.mark.parametrize("call", [prepare, check_prepared])
+def test_a_folder_prepared_with_other_settings_names_the_setting(
+    make_corpus: Make,
+    call: Callable[[Experiment], Any],
+    section: str | None,
+    key: str,
+    value: object,
+    message: str,
+) -> None:
+    experiment = make_corpus({"train": CLEAN[:9]})
+    prepare(experiment)
+    settings = experiment.model_dump()
+    tree = settings["corpus"][section] if section else settings["corpus"]
+    tree[key] = value
+    assert error_of(Experiment.model_validate(settings), call) == (
+        f"prepared: prepared with corpus.{message}; "
+        "set it back, or remove the folder and run `nmt prepare` again"
+    )
+
+
+@pytest.mark.parametrize("key", ["root", "shard_pairs"])
+def test_settings_that_change_no_pair_may_change(make_corpus: Make, key: str) -> None:
+    experiment = make_corpus({"train": CLEAN[:9]})
+    prepare(experiment)
+    settings = experiment.model_dump()
+    settings["corpus"][key] = {"root": "/nowhere", "shard_pairs": 5}[key]
+    check_prepared(Experiment.model_validate(settings))
+
+
+def test_a_new_test_set_does_not_stop_training(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN[:9]})
+    prepare(experiment)
+    settings = experiment.model_dump()
+    settings["corpus"]["tests"] = [{"name": "new", "tsv": "new.tsv"}]
+    check_prepared(Experiment.model_validate(settings))
+
+
+def test_raw_files_that_changed_after_preparing_are_named(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN[:9]})
+    prepare(experiment)
+    write(experiment, "train.de", "".join(f"{tgt}\n" for _, tgt in reversed(CLEAN[:9])))
+    assert error_of(experiment) == (
+        "raw/train.de: not the file that prepared was prepared from; "
+        "remove the folder and run `nmt prepare` again, or set corpus.prepared to another"
+    )
+
+
+def test_another_vocabulary_than_that_of_the_shards_is_refused(
+    make_corpus: Make, tmp_path: Path
+) -> None:
+    """P5."""
+    experiment = make_corpus({"train": CLEAN[:9]})
+    prepare(experiment)
+    path = tmp_path / "prepared" / "tokenizer.json"
+    path.write_text(path.read_text().replace("  ", "").replace('"dropout":null', '"dropout":0.1'))
+    manifest = json.loads((tmp_path / "prepared" / "manifest.json").read_text())
+    manifest["files"][0]["size"] = path.stat().st_size
+    (tmp_path / "prepared" / "manifest.json").write_text(json.dumps(manifest))
+    assert error_of(experiment, check_prepared) == (
+        "prepared/tokenizer.json: not the vocabulary that the shards were made with; "
+        "remove the folder and run `nmt prepare` again"
+    )
+
+
+def test_the_vocabulary_of_preset_auto_is_that_for_the_pairs_that_were_kept(
+    make_corpus: Make,
+) -> None:
+    tree = make_corpus({"a": CLEAN[:60]}).model_dump(mode="json", exclude_unset=True)
+    del tree["corpus"]["subword"]
+    auto = Experiment.model_validate({**tree, "preset": "auto"})
+    with pytest.raises(DataError, match="run `nmt prepare` with this experiment first"):
+        sized(auto)
+    prepare(auto)
+    told: list[str] = []
+    found = sized(auto, told.append)
+    assert found.corpus.subword.vocab_size == 2000
+    assert told[0].startswith("preset auto: 60 pairs -> width 128, 2 + 2 layers, dropout 0.4")
+    shards, _ = check_prepared(found)
+    assert shards.manifest.settings["corpus.subword.vocab_size"] == 2000
+    assert prepare(auto) == shards.manifest
