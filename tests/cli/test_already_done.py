@@ -1,0 +1,38 @@
+"""`nmt prepare` and `nmt train`, where all is done: they say so without a cluster."""
+
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from tiny_calls import Nmt
+
+
+def no_ray(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("a cluster was touched")
+
+
+def test_a_run_that_is_finished_says_so_without_a_cluster(
+    here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4."""
+    monkeypatch.setattr("ray.init", no_ray)
+    answer = nmt("train tiny.yaml")
+    assert answer.status == 0
+    assert answer.err.splitlines() == [
+        f"the run in {here}/runs/tiny is finished: 60 of 60 updates; set training.updates higher "
+        "to train on, or give the experiment another name",
+        "to score it on its test sets: nmt evaluate runs/tiny",
+    ]
+
+
+def test_a_corpus_that_is_prepared_says_so_without_a_cluster(
+    here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.init", no_ray)
+    answer = nmt("prepare tiny.yaml")
+    assert answer.status == 0
+    assert answer.err.splitlines()[:2] == [
+        f"{here}/prepared/tiny is prepared already",
+        "train: 100 pairs read = 100 kept + 0 dropped; mended: none; 16 kept also stand in the "
+        "dev or a test set",
+    ]

@@ -1,0 +1,30 @@
+"""`nmt compare`: translations that are there already, whoever made them."""
+
+import json
+from pathlib import Path
+
+from tiny_calls import Nmt, sacrebleu_command
+
+
+def test_files_are_scored_as_the_sacrebleu_command_does(here: Path, nmt: Nmt) -> None:
+    """P6."""
+    nmt("evaluate runs/tiny --test news")
+    folder = "runs/tiny/evaluation"
+    answer = nmt(f"compare {folder}/news.de --ref {folder}/news.de.ref --json")
+    printed = json.loads(sacrebleu_command(folder, "news", "-w", "8", "-f", "json"))
+    assert json.loads(answer.out)["scores"] == printed
+
+
+def test_files_are_compared_with_a_named_baseline(here: Path, nmt: Nmt) -> None:
+    Path("old.de").write_text("1 ein Hund\n2 zwei Katzen\n")
+    Path("new.de").write_text("1 ein Hund rennt\n2 zwei Katzen\n")
+    Path("corpora").write_text("news\ntalks\n")
+    Path("ref.de").write_text("1 ein Hund rennt.\n2 zwei Katzen.\n")
+    command = "compare new.de --baseline old.de --ref ref.de --metrics chrf --labels corpora"
+    answer = nmt(f"{command} --slices --paired ar --min-gain 1")
+    assert answer.status == 0
+    assert "ref: new.de against old.de, paired approximate randomisation, 10,000" in answer.out
+    names = [line.split()[0] for line in answer.out.splitlines() if line]
+    assert names.index("news") + 1 == names.index("talks")
+    assert answer.out.endswith("wanted: a gain of +1.00 or more\n")
+    assert nmt(f"{command} --min-gain 99").status == 1

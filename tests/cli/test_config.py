@@ -1,0 +1,23 @@
+"""`nmt config`: settings are shown and explained."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tiny_calls import Nmt
+
+from nmt.config.files import load_experiment
+
+
+def test_settings_that_are_shown_load_again_to_the_same(here: Path, nmt: Nmt) -> None:
+    answer = nmt("config show tiny.yaml model.dropout=0.3 cluster.workers=2")
+    Path("shown.yaml").write_text(answer.out, encoding="utf-8")
+    assert load_experiment("shown.yaml") == load_experiment("tiny.yaml", ["model.dropout=0.3"])
+    assert "\n# workers: 2\n" in answer.out
+
+
+@pytest.mark.parametrize("key", ["training.patience", "cluster.storage", "corpus.train.tsv"])
+def test_a_setting_is_explained(key: str, nmt: Nmt) -> None:
+    answer = nmt(f"config explain {key}")
+    assert answer.status == 0
+    assert re.fullmatch(rf"{re.escape(key)}: [A-Z].*\.  \[.*]\n", answer.out)

@@ -1,0 +1,148 @@
+"""`nmt evaluate`: scores on test sets, alone or beside a baseline."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_calls import TEXT, Nmt, sacrebleu_command, translated
+
+from nmt.checkpoint.run import bundles
+
+BOTH = "evaluate runs/tiny --baseline runs/tiny/checkpoints/update-00000030 --test news -o both"
+
+
+def test_scores_are_those_of_the_sacrebleu_command_for_the_written_files(
+    here: Path, nmt: Nmt
+) -> None:
+    """P6, P11."""
+    answer = nmt("evaluate runs/tiny --test news")
+    assert answer.status == 0
+    title, *lines = answer.out.splitlines()
+    assert title == "news: 5 segments, tiny, checkpoint update-00000060"
+    printed = sacrebleu_command("runs/tiny/evaluation", "news", "-w", "2", "-f", "text")
+    assert [line.strip() for line in lines[:3]] == [
+        line.strip() for line in printed.strip().splitlines()
+    ]
+    assert lines[3].startswith("lower-cased: BLEU|nrefs:1|bs:1000|seed:12345|case:lc|")
+
+
+def test_json_is_a_line_for_each_test_set(here: Path, nmt: Nmt) -> None:
+    """P11."""
+    answer = nmt("evaluate runs/tiny --json")
+    news, talks = map(json.loads, answer.out.splitlines())
+    assert (news["test_set"], talks["test_set"]) == ("news", "talks")
+    assert news["checkpoint"] == "update-00000060"
+    assert news == json.loads(Path("runs/tiny/evaluation/news.metrics.json").read_text())
+    assert [score["name"] for score in news["scores"]] == ["BLEU", "chrF2", "TER"]
+
+
+def test_what_was_translated_is_kept_and_the_reference_untouched(here: Path, nmt: Nmt) -> None:
+    """P6."""
+    Path("my.en").write_bytes(TEXT.encode().replace(b"\n", b"\r\n"))
+    Path("my.de").write_text("1 ein  Hund .\n2\u00a0Katzen\n3 ja\n", encoding="utf-8")
+    answer = nmt(f"evaluate {bundles(Path('runs/tiny'))[0]} --src my.en --ref my.de")
+    assert answer.out.startswith("my: 3 segments, tiny, checkpoint update-00000030\n")
+    assert answer.err.splitlines()[-1] == "translations and scores: runs/tiny/evaluation/"
+    kept = Path("runs/tiny/evaluation")
+    names = ["my.de", "my.de.ref", "my.en", "my.metrics", "my.metrics.json"]
+    assert sorted(path.name for path in kept.iterdir()) == names
+    assert (kept / "my.de.ref").read_bytes() == Path("my.de").read_bytes()
+    assert (kept / "my.en").read_text() == TEXT
+
+
+def test_test_sets_together_have_a_slice_for_each(here: Path, nmt: Nmt) -> None:
+    answer = nmt("evaluate runs/tiny --together --train-text prepared/tiny --json --metrics bleu")
+    found = json.loads(answer.out.splitlines()[-1])
+    assert (found["test_set"], found["segments"]) == ("together", 8)
+    parts = [(part["kind"], part["slice"], part["segments"]) for part in found["slices"]]
+    assert ("corpus", "news", 5) in parts
+    assert ("corpus", "talks", 3) in parts
+    assert {kind for kind, *_ in parts} == {"length", "rarity", "corpus"}
+
+
+def test_robustness_is_told_beside_the_plain_score(here: Path, nmt: Nmt) -> None:
+    answer = nmt("evaluate runs/tiny --test news --robust --metrics chrf")
+    rows = answer.out.splitlines()[-5:]
+    assert rows[0].split() == ["chrF2"]
+    names = [row.split()[0] for row in rows[1:]]
+    assert names == ["upper-case", "title-case", "typos", "no-punctuation"]
+    assert Path("runs/tiny/evaluation/news_upper-case.en").read_text().isupper()
+
+
+def test_options_of_the_search_reach_it(here: Path, nmt: Nmt) -> None:
+    options = "--test news --metrics bleu --beam 1 --max-length-ratio 0.1 --threads 1 --batch 2"
+    nmt(f"evaluate runs/tiny {options} -o short")
+    nmt("evaluate runs/tiny --test news --metrics bleu -o long")
+    short, long = (Path(folder, "news.de").read_text() for folder in ("short", "long"))
+    assert len(short) < len(long)
+
+
+# Beside a baseline.
+
+
+def test_a_system_is_compared_with_a_named_baseline_and_both_are_kept(here: Path, nmt: Nmt) -> None:
+    """P11."""
+    answer = nmt(f"{BOTH} --slices --metrics bleu,ter")
+    assert answer.status == 0
+    titles = [line for line in answer.out.splitlines() if line.startswith("news")]
+    assert titles == [
+        "news: 5 segments, tiny@update-00000030, checkpoint update-00000030",
+        "news: 5 segments, tiny@update-00000060, checkpoint update-00000060",
+        "news, slices:",
+        "news: tiny@update-00000060 against tiny@update-00000030, paired bootstrap, 1,000 trials",
+    ]
+    assert "tiny@update-00000030 BLEU" in answer.out
+    kept = sorted(str(path.relative_to("both")) for path in Path("both").rglob("*.json"))
+    assert kept == [
+        "tiny@update-00000030/news.metrics.json",
+        "tiny@update-00000060/news.comparison.json",
+        "tiny@update-00000060/news.metrics.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "status", "verdict"),
+    [
+        ("--min-gain -100", 0, "gate open: news, tiny@update-00000060: BLEU "),
+        ("--min-gain 101", 1, "gate shut: news, tiny@update-00000060: BLEU "),
+        ("--min-gain -100 --max-p 0.0000001", 1, "gate shut: news, tiny@update-00000060: BLEU "),
+    ],
+)
+def test_the_gate_is_an_exit_status(
+    limits: str, status: int, verdict: str, here: Path, nmt: Nmt
+) -> None:
+    answer = nmt(f"{BOTH} {limits}")
+    assert answer.status == status
+    assert answer.out.splitlines()[-1].startswith(verdict)
+
+
+def test_the_gate_stands_in_the_json_too(here: Path, nmt: Nmt) -> None:
+    answer = nmt(f"{BOTH} --json --min-gain 101")
+    first, second, found = map(json.loads, answer.out.splitlines())
+    assert (first["system"], second["system"]) == ("tiny@update-00000030", "tiny@update-00000060")
+    assert found["gate"]["is_open"] is False
+    kept = json.loads(Path("both/tiny@update-00000060/news.comparison.json").read_text())
+    assert kept == {key: value for key, value in found.items() if key != "gate"}
+
+
+def test_an_ensemble_is_scored_as_one_system_against_one_of_its_models(
+    here: Path, nmt: Nmt
+) -> None:
+    """P11."""
+    earlier = "runs/tiny/checkpoints/update-00000030"
+    options = "--test news --metrics bleu"
+    answer = nmt(f"evaluate runs/tiny --ensemble {earlier} --baseline runs/tiny {options}")
+    assert answer.status == 0
+    titles = [line for line in answer.out.splitlines() if line.startswith("news")]
+    assert titles == [
+        "news: 5 segments, tiny, checkpoint update-00000060",
+        "news: 5 segments, tiny+tiny, checkpoint update-00000060+update-00000030",
+        "news: tiny+tiny against tiny, paired bootstrap, 1,000 trials",
+    ]
+    kept = Path("runs/tiny/evaluation")
+    assert {path.name for path in kept.glob("*.json")} == {"news.metrics.json"}
+    news = json.loads((kept / "ensemble/news.metrics.json").read_text())
+    assert news["checkpoint"] == "update-00000060+update-00000030"
+    source = Path("raw/news.en").read_text(encoding="utf-8")
+    same = "\n".join(translated(nmt, source, f"--ensemble {earlier}")) + "\n"
+    assert (kept / "ensemble/news.de").read_text(encoding="utf-8") == same

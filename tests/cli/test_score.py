@@ -1,0 +1,59 @@
+"""`nmt score`: pairs, and what the model thinks of them."""
+
+import gzip
+import json
+import math
+from pathlib import Path
+
+import pytest
+from tiny_calls import Nmt
+
+
+def write_pairs() -> None:
+    Path("my.en").write_text("1 a dog runs.\n\n2 two cats sleep.\n \n3 my dog sees a cat.\n")
+    Path("my.de").write_text("1 ein Hund rennt.\n\n\n2 ja\n3 mein Hund\n", encoding="utf-8")
+
+
+def test_each_pair_has_a_score_and_the_corpus_a_perplexity(here: Path, nmt: Nmt) -> None:
+    """P6, P11."""
+    write_pairs()
+    answer = nmt("score runs/tiny my.en my.de --length-penalty 1")
+    assert answer.status == 0
+    rows = [line.split("\t") for line in answer.out[:-1].split("\n")]
+    assert [text for _, text in rows] == ["1 ein Hund rennt.", "", "", "2 ja", "3 mein Hund"]
+    assert [score for score, _ in rows[1::2]] == ["0.000000", "-inf"]
+    trees = [
+        json.loads(line)
+        for line in nmt("score runs/tiny my.en my.de --format jsonl").out.splitlines()
+    ]
+    assert [tree["src"] for tree in trees] == Path("my.en").read_text().splitlines()
+    assert trees[3] == {
+        "src": " ", "tgt": "2 ja", "score": None, "log_prob": None, "tokens": [],
+        "token_log_probs": [],
+    }  # fmt: skip
+    real = [trees[index] for index in (0, 2, 4)]
+    for (score, _), tree in zip(rows[::2], real, strict=True):
+        assert tree["log_prob"] == tree["score"] == pytest.approx(sum(tree["token_log_probs"]))
+        assert tree["tokens"][-1] == "</s>"
+        penalty = (5 + len(tree["tokens"])) / 6
+        assert float(score) == pytest.approx(tree["log_prob"] / penalty, abs=1e-6)
+    num_tokens = sum(len(tree["tokens"]) for tree in real)
+    nats = -sum(tree["log_prob"] for tree in real)
+    assert answer.err.splitlines()[0].startswith("runs/tiny/checkpoints/update-00000060: update 60")
+    assert answer.err.splitlines()[-2:] == [
+        f"{num_tokens} target tokens, ends counted: {nats / num_tokens:.4f} nats/token, perplexity "
+        f"{math.exp(nats / num_tokens):.2f}; 7 words: {nats / 7:.4f} nats/word",
+        "2 of 5 sources are blank and have no part in that; 1 of these have a translation, which "
+        "is impossible",
+    ]
+
+
+@pytest.mark.parametrize("form", ["text", "scores", "jsonl"])
+def test_the_batch_changes_no_byte_of_scores(form: str, here: Path, nmt: Nmt) -> None:
+    """P7."""
+    options = f"score runs/tiny raw/train.en raw/train.de --format {form}"
+    together = nmt(options).out
+    assert len(together.splitlines()) == 100
+    for batch in (1, 7):
+        assert nmt(f"{options} --batch {batch} -o packed.gz").out == ""
+        assert gzip.decompress(Path("packed.gz").read_bytes()).decode() == together

@@ -1,0 +1,66 @@
+"""The verbs as a person types them, on two workers of a local Ray."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import zstandard
+from tiny_calls import Nmt
+
+
+@pytest.mark.ray
+def test_from_raw_text_to_a_score_on_two_workers(here: Path) -> None:
+    """P1: the four verbs as a person types them."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nmt", *arguments]
+        environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    Path("two.yaml").write_text("workers: 2\nstorage: runs\n")
+    settings = ("tiny.yaml", "name=two", "training.updates=10", "--cluster", "two.yaml")
+    prepared = run("prepare", *settings)
+    assert prepared.returncode == 0, prepared.stderr
+    assert prepared.stderr.startswith("train: 100 pairs read = 100 kept + 0 dropped; ")
+    trained = run("train", *settings)
+    assert trained.returncode == 0, trained.stderr
+    assert "2 workers on cpu; 100 pairs; " in trained.stderr
+    assert "finished after 10 of 10 updates, " in trained.stderr
+    evaluated = run("evaluate", "runs/two", "--test", "news")
+    assert evaluated.stdout.startswith("news: 5 segments, two, checkpoint update-00000010\n")
+    again = run("train", *settings)
+    assert "is finished: 10 of 10 updates" in again.stderr
+    for done in (prepared, trained, again):
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.ray
+def test_a_big_file_has_the_same_bytes_on_two_workers_after_a_kill(here: Path, nmt: Nmt) -> None:
+    """P4, P7."""
+    text = Path("raw/train.en").read_text(encoding="utf-8") * 6 + "\n"
+    Path("in.en.zst").write_bytes(zstandard.compress(text.encode()))
+    command = "translate runs/tiny -i in.en.zst -o out.gz --format moses --n-best 2 --batch 1"
+    words = [sys.executable, "-m", "nmt", *command.split(), "--workers", "2"]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    done = Path("out.gz.unfinished/chunks.jsonl")
+    first = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 300
+    while not (done.exists() and done.stat().st_size) and time.monotonic() < until:
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    assert not Path("out.gz").exists()
+    second = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert re.search(
+        r"^[1-9]\d* of 601 lines were translated before: going on$", second.stderr, re.M
+    )
+    assert not done.parent.exists()
+    found = Path("out.gz").read_bytes()
+    assert nmt(command).status == 0
+    assert Path("out.gz").read_bytes() == found
