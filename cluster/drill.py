@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,6 +33,7 @@ from hosts import Hosts, lacking
 from results import Ending, broken_limits, compare, laid_over, table, told
 from stage import MAX_LOST_UPDATES, ROOT, Outcome, Stage
 
+from nmt.cli import verbs
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, load_experiment
 from nmt.errors import NmtError
@@ -162,12 +164,19 @@ def load(experiment: str, overrides: Sequence[str], folder: Path) -> Experiment:
     return found
 
 
+def _number(name: str, default: int, meaning: str, least: int = 1) -> Callable[..., Any]:
+    read = verbs.number(int, least - 1, f"a whole number, {least} or more")
+    return click.option(
+        name, default=str(default), show_default=True, callback=read, metavar="NUMBER", help=meaning
+    )
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("experiment", default=DEMO)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--faults", default=30, show_default=True, help="How many.")
-@click.option("--seed", default=1, show_default=True, help="Decides which, when and where.")
-@click.option("--gap", default=40, show_default=True, help="Most updates from good to bad.")
+@_number("--faults", 30, "How many.")
+@_number("--seed", 1, "Decides which, when and where.", least=0)
+@_number("--gap", 40, "Most updates from good to bad.")
 @click.option("--resize", "is_resize", is_flag=True, help="No faults: 2, 1, 3, then 2 workers.")
 @click.option("--folder", metavar="FOLDER", help="Where all is kept; default: a temporary one.")
 def main(
@@ -247,7 +256,9 @@ def show(outcomes: Sequence[Outcome], endings: Sequence[Ending]) -> None:
 
 if __name__ == "__main__":
     try:
-        main()
-    except NmtError as error:
+        main(standalone_mode=False)
+    except (NmtError, click.UsageError) as error:
         click.echo(f"drill: {error}", err=True)
         sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
