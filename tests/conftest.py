@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -50,6 +50,16 @@ def s3() -> Iterator[str]:
     urllib.request.urlopen(make).close()
     yield f"?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
     server.stop()
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster is not touched: neither started nor looked for."""
+
+    def touched(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("a cluster was touched")
+
+    monkeypatch.setattr("ray.init", touched)
 
 
 @pytest.fixture

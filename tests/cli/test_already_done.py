@@ -1,21 +1,14 @@
 """`nmt prepare` and `nmt train`, where all is done: they say so without a cluster."""
 
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
 from tiny_calls import Nmt
 
 
-def no_ray(*_: object, **__: object) -> NoReturn:
-    raise AssertionError("a cluster was touched")
-
-
 def test_a_run_that_is_finished_says_so_without_a_cluster(
-    here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+    here: Path, nmt: Nmt, no_ray: None
 ) -> None:
     """P4."""
-    monkeypatch.setattr("ray.init", no_ray)
     answer = nmt("train tiny.yaml")
     assert answer.status == 0
     assert answer.err.splitlines() == [
@@ -26,9 +19,8 @@ def test_a_run_that_is_finished_says_so_without_a_cluster(
 
 
 def test_a_corpus_that_is_prepared_says_so_without_a_cluster(
-    here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+    here: Path, nmt: Nmt, no_ray: None
 ) -> None:
-    monkeypatch.setattr("ray.init", no_ray)
     answer = nmt("prepare tiny.yaml")
     assert answer.status == 0
     assert answer.err.splitlines()[:2] == [

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_calls import TEXT, Nmt, sacrebleu_command, translated
@@ -9,6 +10,12 @@ from tiny_calls import TEXT, Nmt, sacrebleu_command, translated
 from nmt.checkpoint.run import bundles
 
 BOTH = "evaluate runs/tiny --baseline runs/tiny/checkpoints/update-00000030 --test news -o both"
+
+
+def titles_of(answer: Any) -> list[str]:
+    """The lines about test set news, of an evaluation that ended well."""
+    assert answer.status == 0
+    return [line for line in answer.out.splitlines() if line.startswith("news")]
 
 
 def test_scores_are_those_of_the_sacrebleu_command_for_the_written_files(
@@ -83,9 +90,7 @@ def test_options_of_the_search_reach_it(here: Path, nmt: Nmt) -> None:
 def test_a_system_is_compared_with_a_named_baseline_and_both_are_kept(here: Path, nmt: Nmt) -> None:
     """P11."""
     answer = nmt(f"{BOTH} --slices --metrics bleu,ter")
-    assert answer.status == 0
-    titles = [line for line in answer.out.splitlines() if line.startswith("news")]
-    assert titles == [
+    assert titles_of(answer) == [
         "news: 5 segments, tiny@update-00000030, checkpoint update-00000030",
         "news: 5 segments, tiny@update-00000060, checkpoint update-00000060",
         "news, slices:",
@@ -132,9 +137,7 @@ def test_an_ensemble_is_scored_as_one_system_against_one_of_its_models(
     earlier = "runs/tiny/checkpoints/update-00000030"
     options = "--test news --metrics bleu"
     answer = nmt(f"evaluate runs/tiny --ensemble {earlier} --baseline runs/tiny {options}")
-    assert answer.status == 0
-    titles = [line for line in answer.out.splitlines() if line.startswith("news")]
-    assert titles == [
+    assert titles_of(answer) == [
         "news: 5 segments, tiny, checkpoint update-00000060",
         "news: 5 segments, tiny+tiny, checkpoint update-00000060+update-00000030",
         "news: tiny+tiny against tiny, paired bootstrap, 1,000 trials",

@@ -8,27 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tiny_calls import Nmt, translated
 
 from nmt.checkpoint.loading import load, load_training_state
 from nmt.checkpoint.writing import save
 from nmt.decoding.formats import FORMATS
 from nmt.decoding.unfinished import folder_of
 
-Nmt = Callable[..., Any]
 LINES = ["1 a dog runs.", "", "2 two cats sleep.", "3 my dog sees a cat."]
 TEXT = "".join(f"{line}\n" for line in LINES)
 
 
 def out(nmt: Nmt, options: str, text: str = TEXT) -> list[str]:
-    answer = nmt(f"translate runs/tiny {options}", text.encode())
-    assert answer.status == 0, answer.err
-    return answer.out.splitlines()
+    return translated(nmt, text, options)
 
 
 def test_every_format_says_the_same_translations(here: Path, nmt: Nmt) -> None:

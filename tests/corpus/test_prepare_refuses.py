@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from toy_corpora import CLEAN, Make, error_of, write
 
 from nmt.config.experiment import Experiment
@@ -20,45 +21,47 @@ def test_a_missing_raw_file_is_named_before_anything_is_done(make_corpus: Make) 
     assert not Path(experiment.prepared).exists()
 
 
-def test_sides_of_different_length_are_refused_with_both_counts(make_corpus: Make) -> None:
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        pytest.param(
+            {"train.de": b"eins\n" * 99},
+            "corpus train: raw/train.en has 100 lines, but raw/train.de has 99; line n of one must "
+            "translate line n of the other: find where they part, or get both again",
+            id="sides of different length",
+        ),
+        pytest.param(
+            {"train.en": b"", "train.de": b""},
+            "raw/train.en: no lines; expected a corpus to train on",
+            id="an empty corpus",
+        ),
+        pytest.param(
+            {"dev.en": b"", "dev.de": b""},
+            "raw/dev.en: no lines; expected a set of pairs",
+            id="an empty dev set",
+        ),
+        pytest.param(
+            {"dev.de": b"sch\xf6n\n"},
+            "raw/dev.de, line 1: byte 0xF6 at position 4 is not UTF-8; "
+            "convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or mend the line",
+            id="a dev set that is not UTF-8",
+        ),
+        pytest.param(
+            {"train.de": b"eins\nzw\0ei\n"},
+            "raw/train.de, line 2: a NUL byte, which is never text; the file is damaged or not "
+            "UTF-8: get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole",
+            id="a NUL byte",
+        ),
+    ],
+)
+def test_raw_files_that_are_refused(
+    files: dict[str, bytes], message: str, make_corpus: Make
+) -> None:
+    """P9."""
     experiment = make_corpus({"train": CLEAN})
-    write(experiment, "train.de", "".join(f"{tgt}\n" for _, tgt in CLEAN[:-1]))
-    assert error_of(experiment) == (
-        "corpus train: raw/train.en has 100 lines, but raw/train.de has 99; "
-        "line n of one must translate line n of the other: find where they part, or get both again"
-    )
-
-
-def test_an_empty_corpus_is_refused(make_corpus: Make) -> None:
-    experiment = make_corpus({"train": CLEAN})
-    write(experiment, "train.en", "")
-    write(experiment, "train.de", "")
-    assert error_of(experiment) == "raw/train.en: no lines; expected a corpus to train on"
-
-
-def test_an_empty_dev_set_is_refused(make_corpus: Make) -> None:
-    experiment = make_corpus({"train": CLEAN})
-    write(experiment, "dev.en", "")
-    write(experiment, "dev.de", "")
-    assert error_of(experiment) == "raw/dev.en: no lines; expected a set of pairs"
-
-
-def test_a_dev_set_that_is_not_utf_8_is_refused(make_corpus: Make) -> None:
-    experiment = make_corpus({"train": CLEAN})
-    write(experiment, "dev.de", b"sch\xf6n\n")
-    assert error_of(experiment) == (
-        "raw/dev.de, line 1: byte 0xF6 at position 4 is not UTF-8; "
-        "convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or mend the line"
-    )
-
-
-def test_a_nul_byte_is_named_with_its_line(make_corpus: Make) -> None:
-    experiment = make_corpus({"train": CLEAN})
-    write(experiment, "train.de", b"eins\nzw\0ei\n")
-    assert error_of(experiment) == (
-        "raw/train.de, line 2: a NUL byte, which is never text; the file is damaged or not UTF-8: "
-        "get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole"
-    )
+    for name, data in files.items():
+        write(experiment, name, data)
+    assert error_of(experiment) == message
 
 
 def test_a_tsv_row_without_a_tab_is_named(make_corpus: Make) -> None:

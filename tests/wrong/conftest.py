@@ -2,22 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from wrong_inputs import Wrong, change, contents
 
 
-def no_ray(*_: object, **__: object) -> NoReturn:
-    raise AssertionError("a cluster was touched")
-
-
 @pytest.fixture
 def refused(
-    here: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    here: Path, nmt: Callable[..., Any], no_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Wrong], None]:
     """Gives a command in the folder of the tiny model, and checks how it is refused."""
-    monkeypatch.setattr("ray.init", no_ray)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     size = (here / "prepared/tiny/tokenizer.json").stat().st_size
 
