@@ -37,8 +37,8 @@ class ParallelText(Settings):
     tsv: str = ""
     """Instead of src and tgt: a file of source, tab, target; further columns are not read."""
 
-    weight: PositiveFloat = 1.0
-    """How often a pair is in an epoch; 0.5: half of the pairs are, drawn anew each epoch."""
+    weight: NaturalFloat = 1.0
+    """How often a pair is in an epoch; 0.5: half are, drawn anew each epoch; 0: none."""
     tag: Annotated[int, Field(ge=0, le=8, strict=True)] = 0
     """1 to 8: each source begins with that one of 8 pieces that no text has; 0: with none."""
     src_case: Case = "as_is"
@@ -297,8 +297,8 @@ class StageConfig(Settings):
     """model.word_dropout from then on."""
     weight_dropout: Fraction | None = None
     """model.weight_dropout from then on."""
-    weights: dict[Name, PositiveFloat] = {}
-    """Weights of corpora from then on, by name; their epochs begin anew."""
+    weights: dict[Name, NaturalFloat] = {}
+    """Weights of corpora from then on, by name, 0: none of it; their epochs begin anew."""
 
     def check(self) -> None:
         if not any(self.changes(of) for of in (TrainingConfig, ModelConfig)) and not self.weights:
@@ -353,11 +353,15 @@ class Experiment(Settings):
         if sorted(set(starts)) != starts:
             rule = "each stage must begin after the one before it"
             raise ConfigError("stages.from_update", starts, rule)
-        known = [text.name for text in self.corpus.train]
-        for name in (name for stage in self.stages for name in stage.weights):
-            if name not in known:
-                rule = f"no corpus of corpus.train is called so: {', '.join(known)}"
-                raise ConfigError("stages.weights", name, rule)
+        weights = {text.name: text.weight for text in self.corpus.train}
+        _check_some_weight("corpus.train", weights)
+        for stage in self.stages:
+            for name in stage.weights:
+                if name not in weights:
+                    rule = f"no corpus of corpus.train is called so: {', '.join(weights)}"
+                    raise ConfigError("stages.weights", name, rule)
+            weights |= stage.weights
+            _check_some_weight(f"stages, from update {stage.from_update}", weights)
 
     def training_at(self, update: int) -> TrainingConfig:
         """How update `update`, from 0, is made: the stages that have begun, applied in order."""
@@ -375,3 +379,10 @@ class Experiment(Settings):
     def prepared(self) -> str:
         """Folder of the prepared corpus."""
         return self.corpus.prepared or f"prepared/{self.name}"
+
+
+def _check_some_weight(where: str, weights: dict[str, float]) -> None:
+    if not any(weights.values()):
+        raise ConfigError.saying(
+            f"{where}: every corpus has weight 0 ({', '.join(weights)}); give one a weight above 0"
+        )

@@ -264,6 +264,11 @@ def test_a_corpus_of_weight_2_is_trained_on_twice() -> None:
         assert times_of(weighted(2, 1), epoch) == [2] * 40 + [1] * 60
 
 
+def test_a_corpus_of_weight_0_is_left_out() -> None:
+    """P2."""
+    assert times_of(weighted(1, 0), 0) == [1] * 40 + [0] * 60
+
+
 def test_of_a_corpus_of_weight_a_half_each_epoch_has_another_half() -> None:
     """P2."""
     schedule = weighted(1, 0.5)

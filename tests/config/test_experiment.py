@@ -87,6 +87,15 @@ def test_a_contradiction_in_a_file_is_told() -> None:
             "stages.weights is neews, but no corpus of corpus.train is called so: talks, news",
         ),
         (
+            ["corpus.train.0.weight=0", "corpus.train.1.weight=0"],
+            "corpus.train: every corpus has weight 0 (talks, news); give one a weight above 0",
+        ),
+        (
+            ["corpus.train.0.weight=0", "stages=[{from_update: 10, weights: {news: 0}}]"],
+            "stages, from update 10: every corpus has weight 0 (talks, news); give one a weight "
+            "above 0",
+        ),
+        (
             ["stages=[{from_update: 10, rdrop: 1}, {from_update: 10, rdrop: 2}]"],
             "stages.from_update is [10, 10], but each stage must begin after the one before it",
         ),
