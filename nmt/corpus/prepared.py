@@ -139,9 +139,10 @@ def check_settings(
     for key, value in settings_of(experiment).items():
         was = manifest.settings.get(key)
         if was != value and key != ignore:
+            place, was, now = _first_difference(key, was, value)
             raise DataError(
-                f"{folder}: prepared with {key} {_shown(was)}, but the experiment says "
-                f"{_shown(value)}; {next_move}"
+                f"{folder}: prepared with {place} {_shown(was)}, but the experiment says "
+                f"{_shown(now)}; {next_move}"
             )
     if manifest.cleaning_fingerprint != clean.fingerprint(experiment.corpus.cleaning):
         raise DataError(
@@ -154,5 +155,17 @@ def _tokens(tokens: int, pairs: int, language: str) -> str:
     return f"{tokens:,} {language} tokens ({tokens / max(pairs, 1):.1f} a pair)"
 
 
+def _first_difference(key: str, was: Any, now: Any) -> tuple[str, Any, Any]:
+    """The dotted key of the first setting below `key` that differs, and both its values."""
+    if isinstance(was, list) and isinstance(now, list):
+        was, now = dict(enumerate(was)), dict(enumerate(now))
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return key, was, now
+    inner = next(name for name in {**was, **now} if was.get(name) != now.get(name))
+    return _first_difference(f"{key}.{inner}", was.get(inner), now.get(inner))
+
+
 def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
     return json.dumps(value, ensure_ascii=False)

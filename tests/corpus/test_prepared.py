@@ -51,6 +51,14 @@ def test_a_folder_prepared_with_other_settings_names_the_setting(
     )
 
 
+def test_a_folder_prepared_from_fewer_corpora_names_the_one_more(make_corpus: Make) -> None:
+    prepare(make_corpus({"one": CLEAN[:9]}))
+    message = error_of(make_corpus({"one": CLEAN[:9], "two": CLEAN[9:12]}), check_prepared)
+    assert message.startswith(
+        'prepared: prepared with corpus.train.1 none, but the experiment says {"name": "two", '
+    )
+
+
 @pytest.mark.parametrize("key", ["root", "shard_pairs"])
 def test_settings_that_change_no_pair_may_change(make_corpus: Make, key: str) -> None:
     experiment = make_corpus({"train": CLEAN[:9]})
