@@ -62,6 +62,8 @@ class Cluster(Settings):
     """1: each worker trains on a GPU of its own (NCCL); 0: on CPU cores (gloo)."""
     cpus_per_worker: PositiveInt = 1
     """CPU cores, and so compute threads, of each worker."""
+    gradients: Literal["fp32", "bf16"] = "fp32"
+    """Numbers in which workers send gradients; bf16: half the bytes, rounded to 8 binary digits."""
     storage: str = "runs"
     """Folder that every host sees, or s3://BUCKET/FOLDER; a run is in <storage>/<its name>."""
     scratch: str = "~/.cache/nmt"

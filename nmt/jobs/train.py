@@ -153,6 +153,7 @@ def _trainer(
             "address": address_of(experiment, cluster),
             "scores": scores if has_scores else None,
             "threads": cluster.cpus_per_worker,
+            "gradients": cluster.gradients,
             "max_lost_updates": cluster.max_lost_updates,
             "hang_timeout_s": cluster.hang_timeout_s,
             "mailbox": mailbox,
@@ -186,7 +187,8 @@ def _worker(config: dict[str, Any]) -> None:
     mailbox = config["mailbox"]
     experiment = Experiment.model_validate_json(config["experiment"])
     timeout_s = config["hang_timeout_s"]
-    world = World.of_process_group(get_device(), _patience_s(timeout_s))
+    wire = torch.bfloat16 if config["gradients"] == "bf16" else torch.float32
+    world = World.of_process_group(get_device(), _patience_s(timeout_s), wire)
     post, run_dir = Post(mailbox), Path(config["run_dir"])
     watchdog = Watchdog(timeout_s, run_dir / "hangs", world.rank, post.lost)
     why_lost, last = ray.get(mailbox.enter.remote()) if world.is_first else ("", None)

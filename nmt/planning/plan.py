@@ -48,6 +48,8 @@ class Plan:
     corpus_bytes: int
     probe: Probe
     links: Links
+    gradient_bytes: int
+    """That each worker has to send of an update."""
     rows: list[Row]
 
 
@@ -88,6 +90,7 @@ def make_plan(
     hosts = Hosts(
         per_node, cluster.cpus_per_worker, 0 if has_gpus else os.cpu_count() or 0, has_gpus
     )
+    sent = size.gradient_bytes(cluster, parameters)
     pace = measured
     if wishes.tflops is not None:
         position_s = measured.position_flops / (wishes.tflops * 1e12)
@@ -103,7 +106,8 @@ def make_plan(
         size.corpus_bytes(shards.manifest),
         measured,
         links,
-        list(rows_of(experiment, parameters, sizes, pace, links, hosts)),
+        sent,
+        list(rows_of(experiment, sent, sizes, pace, links, hosts)),
     )
 
 
@@ -140,7 +144,8 @@ def lines_of(plan: Plan) -> Iterator[str]:
     )
     yield (
         f"links: {plan.links.between_gbit:g} Gbit/s between nodes, "
-        f"{plan.links.inside_gbit:g} Gbit/s inside, {plan.links.latency_us:g} us a step of a ring"
+        f"{plan.links.inside_gbit:g} Gbit/s inside, {plan.links.latency_us:g} us a step of a ring; "
+        f"{_mib(plan.gradient_bytes)} of gradients an update"
     )
     yield from _table(plan)
 

@@ -105,14 +105,18 @@ def positions_of(shards: Shards, schedule: Schedule) -> tuple[Positions, float]:
 
 def rows_of(
     experiment: Experiment,
-    parameters: int,
+    gradient_bytes: int,
     sizes: tuple[Positions, float],
     probe: Probe,
     links: Links,
     hosts: Hosts,
     nodes: Sequence[int] = NODES,
 ) -> Iterator[Row]:
-    """One for each number of nodes whose workers all have a share of an update."""
+    """One for each number of nodes whose workers all have a share of an update.
+
+    Args:
+        gradient_bytes: that are sent of each update.
+    """
     positions, tgt_tokens = sizes
     alone = Row(1, 1, _micro_batches_s(positions, 1, probe)[0], 0, 0, probe.step_s, tgt_tokens, 1)
     for num_nodes in nodes:
@@ -120,7 +124,7 @@ def rows_of(
         if workers > experiment.batching.micro_batches:
             return
         mean_s, slowest_s = _micro_batches_s(positions, workers, probe)
-        sent_s = links.all_reduce_s(4 * parameters, num_nodes, hosts.workers_per_node)
+        sent_s = links.all_reduce_s(gradient_bytes, num_nodes, hosts.workers_per_node)
         last_s = probe.micro_batch_s(float(positions.mean()))
         hidden_s = OVERLAP * BACKWARD * last_s if hosts.has_gpus else 0.0
         row = Row(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.corpus.manifest import Manifest
 from nmt.model.seq2seq import build, num_parameters
@@ -60,6 +61,11 @@ def checkpoint_bytes(experiment: Experiment, parameters: int) -> int:
 def disk_bytes(experiment: Experiment, parameters: int) -> int:
     """Of all checkpoints at once: those that are kept, the best one, and one being written."""
     return checkpoint_bytes(experiment, parameters) * (experiment.training.keep_last + 2)
+
+
+def gradient_bytes(cluster: Cluster, parameters: int) -> int:
+    """Of what each worker has to send of an update."""
+    return parameters * (2 if cluster.gradients == "bf16" else FP32)
 
 
 def corpus_bytes(manifest: Manifest) -> int:

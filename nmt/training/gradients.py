@@ -34,6 +34,8 @@ _NAMES = ("forward_sync_buffers", "broadcast_buffers")
 class _Buckets:
     """What is sent of an update, and what there is to send."""
 
+    wire: torch.dtype
+    """Numbers in which they are sent."""
     sizes: dict[int, int] = field(default_factory=dict)
     """Values in each bucket, by its place in the order of sending."""
     num_sent: int = 0
@@ -49,7 +51,7 @@ class GradientSum:
         """What forward goes through."""
         self._model = model
         self._world = world
-        self._buckets = _Buckets()
+        self._buckets = _Buckets(world.wire)
         self._pass: Callable[[], object] = lambda: None
 
     def connect(self, pass_without_pairs: Callable[[], object]) -> None:
@@ -72,7 +74,7 @@ class GradientSum:
             gradient_as_bucket_view=True,
             **buffers,
         )
-        self._buckets = _Buckets()
+        self._buckets = _Buckets(self._world.wire)
         # Not with ourselves as its state: that would be a circle which nobody can take apart.
         wrapped.register_comm_hook(self._buckets, _send)
         self.model = wrapped
@@ -125,9 +127,9 @@ class GradientSum:
         buckets = self._buckets
         assert buckets.num_sent < len(buckets.sizes)  # the last one is whole when backward is over
         for place in range(buckets.num_sent, len(buckets.sizes)):
-            dist.all_reduce(
-                torch.full((buckets.sizes[place],), math.nan, device=self._world.device)
-            )
+            size = (buckets.sizes[place],)
+            owed = torch.full(size, math.nan, dtype=buckets.wire, device=self._world.device)
+            dist.all_reduce(owed)
 
 
 def _send(
@@ -139,7 +141,11 @@ def _send(
     buckets.num_sent += 1
     if bucket.is_last():
         buckets.witness = bucket.parameters()[-1]
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    # The same tensor where it is sent as it is, and to copy a tensor to itself does nothing.
+    sent = bucket.buffer().to(buckets.wire)
+    work = dist.all_reduce(sent, async_op=True)
     assert work is not None
-    summed: torch.futures.Future[Tensor] = work.get_future().then(lambda future: future.value()[0])
+    summed: torch.futures.Future[Tensor] = work.get_future().then(
+        lambda future: bucket.buffer().copy_(future.value()[0])
+    )
     return summed

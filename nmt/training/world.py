@@ -24,15 +24,19 @@ class World:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     group: Any = None
     """The gloo group for agreement."""
+    wire: torch.dtype = torch.float32
+    """Numbers in which gradients are sent; float32, or bfloat16 for half the bytes."""
 
     @classmethod
-    def of_process_group(cls, device: torch.device, timeout_s: float = 1800) -> "World":
+    def of_process_group(
+        cls, device: torch.device, timeout_s: float = 1800, wire: torch.dtype = torch.float32
+    ) -> "World":
         """The world of this process's default process group, which must have been started."""
         rank, size = dist.get_rank(), dist.get_world_size()
         group = None
         if size > 1:
             group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
-        return cls(rank, size, device, group)
+        return cls(rank, size, device, group, wire)
 
     @property
     def is_first(self) -> bool:

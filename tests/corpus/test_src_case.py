@@ -1,6 +1,5 @@
 """A corpus once more with its source in other letters: corpus.train.N.src_case."""
 
-
 import pytest
 from toy_corpora import CLEAN, Make, error_of, text_of
 

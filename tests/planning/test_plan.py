@@ -57,6 +57,13 @@ def test_a_worker_of_known_speed_needs_no_probe_for_its_time(here: Path) -> None
     assert slow == pytest.approx(10 * fast, rel=0.3)
 
 
+def test_gradients_in_bf16_are_half_as_much_to_send(here: Path, tiny_plan: Plan) -> None:
+    half = Cluster.model_validate({"gradients": "bf16"})
+    plan = make_plan(tiny_plan.experiment, half, Wishes(), probe_s=0.5)
+    assert tiny_plan.gradient_bytes == 4 * tiny_plan.parameters
+    assert plan.gradient_bytes == 2 * tiny_plan.parameters
+
+
 def test_the_plan_is_told_line_by_line(here: Path, nmt: Callable[..., Any],
                                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     """P11: what is counted, what is a model, what limits, and no cluster is touched."""
@@ -71,7 +78,10 @@ def test_the_plan_is_told_line_by_line(here: Path, nmt: Callable[..., Any],
     assert lines[1].startswith("memory of a worker at the peak, as a model has it: ")
     assert lines[2].startswith("disk: ")
     assert lines[3].startswith("probe: 20 micro-batches")
-    assert lines[4] == "links: 25 Gbit/s between nodes, 10 Gbit/s inside, 100 us a step of a ring"
+    assert lines[4] == (
+        "links: 25 Gbit/s between nodes, 10 Gbit/s inside, 100 us a step of a ring; 0 MiB of "
+        "gradients an update"
+    )
     assert [line.split()[:2] for line in lines[6:-1]] == [["1", "1"], ["2", "2"]]
     assert lines[-1] == (
         "more than 2 workers could not share an update: batching.micro_batches=2; more of them "

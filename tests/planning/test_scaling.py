@@ -25,7 +25,7 @@ def experiment_of(micro_batches: int) -> Experiment:
 
 def rows(probe: Probe = PROBE, links: Links = INSTANT, hosts: Hosts = ALONE,
          sizes: tuple[np.ndarray, float] = SIZES) -> list[Row]:  # fmt: skip
-    return list(rows_of(experiment_of(4), 1_000_000, sizes, probe, links, hosts))
+    return list(rows_of(experiment_of(4), 4_000_000, sizes, probe, links, hosts))
 
 
 def test_workers_share_the_micro_batches_of_an_update() -> None:

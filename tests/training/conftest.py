@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from toy_runs import INGREDIENTS, Run, go, go_on_gloo, write_toy
 
 from nmt.config.experiment import Experiment
@@ -18,6 +19,8 @@ NO_DROPOUT = [
     "model.attention_dropout=0",
     "model.word_dropout=0",
 ]
+SIX = [*NO_DROPOUT, "training.updates=6"]
+BF16 = torch.bfloat16
 ON_GLOO = [
     Run("two", num_workers=2),
     Run("two-again", num_workers=2),
@@ -29,8 +32,11 @@ ON_GLOO = [
     Run("three-stopped", num_workers=3),
     Run("full", num_workers=2, overrides=["training.checkpoint_every=3"], full=[3, 6, 12]),
     Run("full-for-good", num_workers=2, overrides=["training.checkpoint_every=2"], full=[4, 6, 8]),
-    Run("roomy", num_workers=2, overrides=[*NO_DROPOUT, "training.updates=6"]),
-    Run("short", 2, [*NO_DROPOUT, "training.updates=6"], short=[2, 5], fits=1),
+    Run("roomy", num_workers=2, overrides=SIX),
+    Run("short", 2, SIX, short=[2, 5], fits=1),
+    Run("rough", 2, SIX, wire=BF16),
+    Run("rough-again", 2, SIX, wire=BF16),
+    Run("rough-short", 2, SIX, short=[2, 5], fits=1, wire=BF16),
     Run("too-short", num_workers=2, short=[1]),
     Run("two-of-all", num_workers=2, overrides=INGREDIENTS),
     Run("skips", num_workers=2, overrides=["training.updates=6"], poisoned=[2]),

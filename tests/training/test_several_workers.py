@@ -56,6 +56,27 @@ def test_with_all_ingredients_several_workers_train_the_model_of_one(
     assert any(not torch.equal(weights[name], plain[name]) for name in plain)
 
 
+@pytest.mark.parametrize("folder", ["rough", "rough-short"])
+def test_gradients_sent_in_bf16_are_the_same_but_for_their_rounding(
+    gloo: Path, folder: str
+) -> None:
+    """Where a worker runs out of memory while they are sent, too."""
+    rough, roomy = (
+        next(each for each in reversed(records_of(gloo / run)) if each["kind"] == "train")
+        for run in (folder, "roomy")
+    )
+    assert rough["nll"] == pytest.approx(roomy["nll"], rel=1e-3)
+    assert rough["grad_norm"] == pytest.approx(roomy["grad_norm"], rel=1e-2)
+    assert end_of(gloo / folder).update == 6
+    ours, theirs = tensors_of(gloo / folder), tensors_of(gloo / "roomy")
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_gradients_sent_in_bf16_are_the_same_each_time(gloo: Path) -> None:
+    """P3."""
+    assert_same(gloo / "rough", gloo / "rough-again")
+
+
 # What is dropped depends on the micro-batch alone, not on who has it.
 
 

@@ -132,6 +132,8 @@ class Run:
     lost_after: int | None = None
     """Updates done after which the workers are lost."""
     max_lost_updates: int = 0
+    wire: torch.dtype = torch.float32
+    """Numbers in which gradients are sent."""
     full: Collection[int] = ()
     """Updates done after which the checkpoint cannot be written: the disk is full."""
     address: str = ""
@@ -282,7 +284,7 @@ def _process(rank: int, file: Path, runs: Sequence[Run], num_processes: int) -> 
     torch.set_num_threads(1)
     for number, run in enumerate(runs):
         if rank < run.num_workers:
-            world = _meet(file.parent / f"store-{number}", rank, run.num_workers)
+            world = _meet(file.parent / f"store-{number}", rank, run.num_workers, run.wire)
             try:
                 go(file, run, world)
             except NmtError as error:
@@ -293,7 +295,7 @@ def _process(rank: int, file: Path, runs: Sequence[Run], num_processes: int) -> 
     dist.destroy_process_group()
 
 
-def _meet(store: Path, rank: int, size: int) -> World:
+def _meet(store: Path, rank: int, size: int, wire: torch.dtype = torch.float32) -> World:
     dist.init_process_group(
         "gloo",
         init_method=f"file://{store}",
@@ -301,7 +303,7 @@ def _meet(store: Path, rank: int, size: int) -> World:
         world_size=size,
         timeout=timedelta(seconds=TIMEOUT_S),
     )
-    return World.of_process_group(torch.device("cpu"), TIMEOUT_S)
+    return World.of_process_group(torch.device("cpu"), TIMEOUT_S, wire)
 
 
 def _views(file: Path, world: World) -> dict[str, Any]:
