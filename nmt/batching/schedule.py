@@ -13,6 +13,7 @@ for two neighbours in its order of lengths, one of which is drawn for it each ep
 their bounds and the number of updates stay the same in all epochs, whatever the weights.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -124,13 +125,20 @@ class Schedule:
         if epoch != self._epoch:
             self._deal(epoch)
         cut, window = divmod(int(self._order[index]), self._num_windows)
-        start, stop = self._cuts[cut]
+        start, stop, _ = self._cuts[cut]
         rows = self._windows[window][start:stop]
         parts = tuple(np.array_split(rows, self.config.micro_batches))
         return Update(number, epoch, parts, int(self._tgt[rows].sum()))
 
-    def _cut(self, sorted_lengths: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-        """Where windows are cut into updates, all alike: (first, last + 1) positions."""
+    @property
+    def largest(self) -> tuple[int, int]:
+        """The largest micro-batch that any epoch can have: pairs, and tokens of each side."""
+        parts = self.config.micro_batches
+        sizes = [(-(-(stop - start) // parts), bound) for start, stop, bound in self._cuts]
+        return max([*sizes, *(each.largest for _, each in self._later)], key=math.prod)
+
+    def _cut(self, sorted_lengths: npt.NDArray[np.int64]) -> list[tuple[int, int, int]]:
+        """Where windows are cut into updates, all alike: first position, last + 1, longest pair."""
         # Position p of any window holds one of the sorted pairs p*k to p*k+k-1 (k windows): the
         # longest of them bounds it.
         k = self._num_windows
@@ -143,7 +151,7 @@ class Schedule:
             stop = start + 1
             while stop < num_positions and self._fits(stop + 1 - start, int(bounds[stop])):
                 stop += 1
-            cuts.append((start, stop))
+            cuts.append((start, stop, int(bounds[stop - 1])))
             start = stop
         return cuts
 

@@ -70,6 +70,13 @@ class Learner:
         """
         return self._add(batch, num_tgt_tokens, is_my_last)
 
+    def rehearse(self, batch: Batch) -> None:
+        """Forward and backward that leave no trace, to see whether memory suffices."""
+        try:
+            self._add(batch, 1, False)
+        finally:
+            self.forget()
+
     def share(self, has_failed: bool = False) -> int:
         """Sum the gradients of all workers, who all must ask; returns how many have failed."""
         return self._gradients.finish(has_failed)

@@ -25,14 +25,14 @@ from nmt.training.judging import Judge
 from nmt.training.late import Scorer
 from nmt.training.learner import Learner
 from nmt.training.ledger import Ledger
-from nmt.training.memory import add_gradient
+from nmt.training.memory import add_gradient, rehearse
 from nmt.training.metrics import Meter, describe
 from nmt.training.optimizer import learning_rate
 from nmt.training.plan import Corpus, check_workers, plan
 from nmt.training.progress import Clock, Progress
 from nmt.training.records import AnyRecords, NoRecords, Records
 from nmt.training.resuming import resume
-from nmt.training.telling import Why, closing, opening, tell_skipped, tell_splits
+from nmt.training.telling import Why, closing, opening, tell_rehearsal, tell_skipped, tell_splits
 from nmt.training.validation import Validation
 from nmt.training.world import World
 
@@ -69,6 +69,7 @@ def train(
     sampler_at, schedule = plan(experiment, corpus)
     learner = Learner(experiment, corpus.subword.num_pieces, world)
     progress, damaged = resume(learner, corpus, world, run_dir, remote)
+    num_fitting = rehearse(learner, experiment, schedule, progress.update)
     learner.connect()
     ledger = Ledger(run_dir, progress.update, progress.ledger, world)
     records: AnyRecords = NoRecords()
@@ -82,6 +83,7 @@ def train(
         for complaint in damaged:
             records.say(f"passing over a checkpoint: {complaint}")
         records.say(opening(experiment, schedule, learner, progress, world))
+        tell_rehearsal(num_fitting, schedule, records)
         records.ask_again(progress)
         records.after_loss(care.why, care.last, damaged)
     run = _Run(

@@ -3,7 +3,8 @@
 Where it does at one worker, all workers agree to make the update again, with the micro-batch that
 was too large in two halves, and these in two if need be. Each token counts as before, so the
 gradient is the same up to the order of sums; only dropout draws other values for halves than for
-the whole. The next update is tried whole again.
+the whole. The next update is tried whole again. Before the first one, the largest micro-batch that
+can come is rehearsed, so that who asks for too much hears of it at once.
 """
 
 import hashlib
@@ -12,9 +13,11 @@ from typing import NamedTuple
 
 import torch
 
-from nmt.batching.batch import Batch
+from nmt.batching.batch import Batch, make_batch
 from nmt.batching.loader import MicroBatch
-from nmt.batching.schedule import Update
+from nmt.batching.schedule import Schedule, Update
+from nmt.config.experiment import Experiment
+from nmt.corpus.subword import EOS
 from nmt.errors import TrainingError
 from nmt.training.learner import Learner
 from nmt.training.loss import LossSums
@@ -78,6 +81,33 @@ def add_gradient(
                     f"pair ({split.positions} tokens of both sides); lower batching.max_length or "
                     "the size of the model, or give each worker more memory"
                 )
+
+
+def rehearse(learner: Learner, experiment: Experiment, schedule: Schedule, begun: int) -> int:
+    """Try the largest micro-batch that can come after `begun` updates, at this worker alone.
+
+    Returns:
+        How many of its pairs fit into memory together: all; half of them, if need be of these; 0.
+    """
+    stages = (stage.from_update for stage in experiment.stages)
+    starts = [begun, *(start for start in stages if start > begun)]
+    # R-Drop makes two of each pair.
+    learner.begin(max(starts, key=lambda start: experiment.training_at(start).rdrop > 0), 0)
+    num_pairs, length = schedule.largest
+    side = [EOS] * (length - 1)
+    while num_pairs:
+        try:
+            learner.rehearse(make_batch([(side, side)] * num_pairs))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            break
+        # Only here is all given back that the model had in memory: the error held it.
+        num_pairs //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return num_pairs
 
 
 def seed_of(seed: int, update: int, micro_batch: int) -> int:

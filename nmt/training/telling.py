@@ -53,6 +53,21 @@ def closing(why: Why, progress: Progress, settings: TrainingConfig) -> str:
     )
 
 
+def tell_rehearsal(num_fitting: int, schedule: Schedule, records: AnyRecords) -> None:
+    """Say what to expect where the largest micro-batch does not fit into memory."""
+    num_pairs, length = schedule.largest
+    if num_fitting == num_pairs:
+        return
+    what = f"{num_pairs:,} pairs of {length:,} tokens a side"
+    advice = f"batching.max_tokens={num_fitting * length} would fit"
+    if not num_fitting:
+        advice = "nor does one pair: lower batching.max_length or the size of the model"
+    records.say(
+        f"the largest micro-batch that can come, {what}, does not fit into a worker's memory: such "
+        f"ones are made in halves, which takes longer; {advice}"
+    )
+
+
 def tell_skipped(
     norm: float,
     update: Update,

@@ -293,6 +293,21 @@ def test_weights_keep_the_token_budget_and_the_number_of_updates() -> None:
         assert update.num_tgt_tokens == sum(LENGTHS[row] + 1 for row in rows_of(update))
 
 
+@pytest.mark.parametrize("later", [None, 30])
+def test_no_micro_batch_is_larger_than_the_largest(later: int | None) -> None:
+    other = WEIGHTED.model_copy(update={"max_tokens": 150})
+    stages = [(later, Schedule(LENGTHS, LENGTHS, other, 2))] if later else []
+    schedule = Schedule(LENGTHS, LENGTHS, WEIGHTED, 1, CORPORA, (1.5, 0.3), stages)
+    num_pairs, length = schedule.largest
+    assert num_pairs * length <= (150 if later else 60)
+    sizes = [
+        len(rows) * max((LENGTHS[row] + 1 for row in rows), default=0)
+        for number in range(100)
+        for rows in schedule.update(number).micro_batches
+    ]
+    assert max(sizes) <= num_pairs * length < 1.2 * max(sizes)
+
+
 def test_weights_that_leave_no_pair_are_told() -> None:
     """P9."""
     with pytest.raises(DataError) as caught:

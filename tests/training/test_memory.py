@@ -4,7 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from toy_ends import assert_near, counters_of, records_of, rows_of
+from toy_runs import corpus_of
+
+from nmt.batching.batch import Batch
+from nmt.config.experiment import Experiment, StageConfig
+from nmt.errors import TrainingError
+from nmt.training.learner import Learner
+from nmt.training.loop import train
+from nmt.training.memory import rehearse
+from nmt.training.plan import plan
+from nmt.training.world import World
 
 
 def test_an_update_that_did_not_fit_is_made_again_in_halves(gloo: Path) -> None:
@@ -43,3 +54,81 @@ def test_a_pair_that_does_not_fit_ends_the_run(gloo: Path) -> None:
             "lower batching.max_length or the size of the model, or give each worker more memory",
             (gloo / "too-short" / f"error-{rank}.txt").read_text(),
         )
+
+
+# The largest micro-batch is tried before the first update.
+
+
+@pytest.fixture
+def only_fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """[pairs that fit into memory together]."""
+    fits = [10**9]
+    real = Learner._loss
+
+    def loss(learner: Learner, batch: Batch) -> object:
+        if len(batch.src) * (1 + bool(learner.settings.rdrop)) > fits[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(learner, batch)
+
+    monkeypatch.setattr(Learner, "_loss", loss)
+    return fits
+
+
+@pytest.mark.parametrize(("fits", "found"), [(3, 3), (2, 1), (1, 1), (0, 0)])
+def test_what_fits_of_the_largest_micro_batch(
+    toy: Experiment, only_fits: list[int], fits: int, found: int
+) -> None:
+    corpus = corpus_of(toy)
+    schedule = plan(toy, corpus)[1]
+    learner = Learner(toy, corpus.subword.num_pieces, World())
+    assert schedule.largest[0] == 3
+    only_fits[0] = fits
+    assert rehearse(learner, toy, schedule, 0) == found
+
+
+def test_a_stage_to_come_is_tried_too(toy: Experiment, only_fits: list[int]) -> None:
+    staged = toy.model_copy(update={"stages": [StageConfig(from_update=9, rdrop=1.0)]})
+    corpus = corpus_of(toy)
+    schedule = plan(staged, corpus)[1]
+    learner = Learner(staged, corpus.subword.num_pieces, World())
+    only_fits[0] = 3
+    assert rehearse(learner, staged, schedule, 0) == 1
+    assert rehearse(learner, toy, schedule, 0) == 3
+
+
+def test_a_rehearsal_leaves_no_trace(toy: Experiment) -> None:
+    """P3."""
+    corpus = corpus_of(toy)
+    learner = Learner(toy, corpus.subword.num_pieces, World())
+    before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
+    rehearse(learner, toy, plan(toy, corpus)[1], 0)
+    after = learner.model.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert all(parameter.grad is None for parameter in learner.model.parameters())
+
+
+def test_a_micro_batch_that_is_too_large_is_told_before_the_first_update(
+    toy: Experiment, only_fits: list[int], tmp_path: Path
+) -> None:
+    """P9."""
+    only_fits[0] = 1
+    lines: list[str] = []
+    train(toy, corpus_of(toy), World(), tmp_path, lines.append, lambda update: True)
+    assert re.fullmatch(
+        r"the largest micro-batch that can come, 3 pairs of (\d+) tokens a side, does not fit into "
+        r"a worker's memory: such ones are made in halves, which takes longer; "
+        r"batching.max_tokens=\1 would fit",
+        lines[1],
+    )
+
+
+def test_that_no_pair_fits_is_told_before_the_first_update(
+    toy: Experiment, only_fits: list[int], tmp_path: Path
+) -> None:
+    """P9."""
+    only_fits[0] = 0
+    lines: list[str] = []
+    with pytest.raises(TrainingError, match=r"^update 1: worker 0 ran out of memory over one pair"):
+        train(toy, corpus_of(toy), World(), tmp_path, lines.append)
+    advice = "; nor does one pair: lower batching.max_length or the size of the model"
+    assert lines[1].endswith(advice)
