@@ -32,7 +32,15 @@ from nmt.training.plan import Corpus, check_workers, plan
 from nmt.training.progress import Clock, Progress
 from nmt.training.records import AnyRecords, NoRecords, Records
 from nmt.training.resuming import resume
-from nmt.training.telling import Why, closing, opening, tell_rehearsal, tell_skipped, tell_splits
+from nmt.training.telling import (
+    Why,
+    closing,
+    opening,
+    tell_precision,
+    tell_rehearsal,
+    tell_skipped,
+    tell_splits,
+)
 from nmt.training.validation import Validation
 from nmt.training.world import World
 
@@ -83,6 +91,7 @@ def train(
         for complaint in damaged:
             records.say(f"passing over a checkpoint: {complaint}")
         records.say(opening(experiment, schedule, learner, progress, world))
+        tell_precision(experiment.training, world, records)
         tell_rehearsal(num_fitting, schedule, records)
         records.ask_again(progress)
         records.after_loss(care.why, care.last, damaged)

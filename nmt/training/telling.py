@@ -6,6 +6,7 @@ from typing import Literal
 from nmt.batching.schedule import Schedule, Update
 from nmt.config.experiment import Experiment, TrainingConfig
 from nmt.errors import TrainingError
+from nmt.model.precision import bf16_gain
 from nmt.training.learner import Learner
 from nmt.training.memory import Split
 from nmt.training.progress import Progress
@@ -51,6 +52,17 @@ def closing(why: Why, progress: Progress, settings: TrainingConfig) -> str:
         f"{why} after {progress.update:,} of {settings.updates:,} updates, {minutes:.1f} minutes "
         f"of training{best}{skipped}{reason}"
     )
+
+
+def tell_precision(settings: TrainingConfig, world: World, records: AnyRecords) -> None:
+    """Say so where bf16 costs time: on a CPU without quick instructions for it."""
+    if settings.precision == "bf16" and world.device.type == "cpu" and world.is_first:
+        gain = bf16_gain()
+        if gain < 0.9:
+            records.say(
+                f"matrix products in bf16 are {gain:.2f} times as fast as in fp32 on this CPU: "
+                "training.precision=fp32 would be quicker"
+            )
 
 
 def tell_rehearsal(num_fitting: int, schedule: Schedule, records: AnyRecords) -> None:
