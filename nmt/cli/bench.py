@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from nmt.cli.verbs import number
 from nmt.errors import ConfigError
 
 SECONDS = 5.0
@@ -16,8 +17,9 @@ SECONDS = 5.0
 @click.option("-o", "--output", metavar="FILE", help="Where the figures go as JSON.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0),
-    default=SECONDS,
+    callback=number(float, 0, "a number above 0"),
+    metavar="NUMBER",
+    default=str(SECONDS),
     show_default=True,
     help="What one comparison may take; more: steadier figures.",
 )

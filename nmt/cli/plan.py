@@ -3,21 +3,23 @@
 import click
 
 from nmt.cli.settings import experiment_argument, load_settings, overrides_argument
+from nmt.cli.verbs import number
 
-_positive = click.FloatRange(min=0, min_open=True)
+_positive = number(float, 0, "a number above 0")
 
 
 @click.command()
 @experiment_argument
 @click.argument("cluster", metavar="CLUSTER")
 @overrides_argument
-@click.option("--workers-per-node", type=click.IntRange(min=1), metavar="NUMBER",
+@click.option("--workers-per-node", metavar="NUMBER",
+              callback=number(int, 0, "a whole number, 1 or more"),
               help="Default: all workers of CLUSTER; with GPUs 8 at most.")  # fmt: skip
-@click.option("--link", type=_positive, metavar="GBIT/S",
+@click.option("--link", callback=_positive, metavar="GBIT/S",
               help="Between two nodes, each way. Default: 10; with GPUs 400.")  # fmt: skip
-@click.option("--link-inside", type=_positive, metavar="GBIT/S",
+@click.option("--link-inside", callback=_positive, metavar="GBIT/S",
               help="Between two workers of a node. Default: 10; with GPUs 2400.")  # fmt: skip
-@click.option("--tflops", type=_positive, metavar="NUMBER",
+@click.option("--tflops", callback=_positive, metavar="NUMBER",
               help="Useful TFLOP/s of a worker. Default: as this machine's probe.")  # fmt: skip
 def plan(
     experiment: str,

@@ -11,7 +11,7 @@ import click
 
 from nmt.cli.models import about, check_inputs, load_bundle, make_translator
 from nmt.cli.translate import check_output
-from nmt.cli.verbs import compute_options, number
+from nmt.cli.verbs import compute_options, number, one_of
 
 if TYPE_CHECKING:
     from nmt.decoding.scoring import Score, Totals
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.argument("tgt")
 @click.option("-o", "--output", default="-", metavar="FILE", help="Default: standard output.")
 @click.option("--format", "form", default="text", show_default=True,
-              type=click.Choice(["text", "scores", "jsonl"]),
+              metavar="[text|scores|jsonl]", callback=one_of("text", "scores", "jsonl"),
               help="text: score, tab, translation; scores: alone; jsonl: all tokens.")  # fmt: skip
 @click.option("--length-penalty", default="0", show_default=True, metavar="NUMBER",
               callback=number(float, math.nextafter(0, -1), "a number, 0 or more"),

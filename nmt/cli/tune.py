@@ -9,11 +9,13 @@ import click
 from nmt.cli.models import about, load_bundle, make_translator
 from nmt.cli.searching import search_training
 from nmt.cli.settings import cluster_option, overrides_argument
-from nmt.cli.verbs import compute_options, program
+from nmt.cli.verbs import compute_options, number, one_of, program
 from nmt.errors import ConfigError
 
 OF_TRAINING = ("search", "trials", "metric", "least", "search_seed", "cluster")
 """Options of a search among models that are trained."""
+
+_count = number(int, 0, "a whole number, 1 or more")
 
 
 @click.command()
@@ -27,14 +29,14 @@ OF_TRAINING = ("search", "trials", "metric", "least", "search_seed", "cluster")
 @click.option("--search", multiple=True, metavar="KEY=RANGE|FILE",
               help="Train with values of a setting: choice(a, b, ...), uniform(low, high), "
               "loguniform(low, high), integers(low, high); or a YAML file.")  # fmt: skip
-@click.option("--trials", type=click.IntRange(min=1), default=8, show_default=True,
-              metavar="NUMBER", help="Most models to train.")  # fmt: skip
-@click.option("--metric", type=click.Choice(["bleu", "loss"]), default="bleu", show_default=True,
-              help="Of the dev set: what is compared.")  # fmt: skip
-@click.option("--least", type=click.IntRange(min=1), metavar="NUMBER",
+@click.option("--trials", callback=_count, default="8", show_default=True, metavar="NUMBER",
+              help="Most models to train.")  # fmt: skip
+@click.option("--metric", callback=one_of("bleu", "loss"), default="bleu", show_default=True,
+              metavar="[bleu|loss]", help="Of the dev set: what is compared.")  # fmt: skip
+@click.option("--least", callback=_count, metavar="NUMBER",
               help="Updates before a trial may be stopped; default: a quarter of all.")  # fmt: skip
-@click.option("--search-seed", type=click.IntRange(min=0), default=1, show_default=True,
-              metavar="NUMBER", help="Of what is drawn.")  # fmt: skip
+@click.option("--search-seed", callback=number(int, -1, "a whole number, 0 or more"), default="1",
+              show_default=True, metavar="NUMBER", help="Of what is drawn.")  # fmt: skip
 @cluster_option
 def tune(run: str, overrides: tuple[str, ...], **options: Any) -> None:
     """Find the settings best on the dev set.

@@ -100,7 +100,9 @@ def compute_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def precision_option(meaning: str) -> Callable[..., Any]:
     """Which numbers, by name."""
-    return click.option("--precision", type=click.Choice(["fp32", "bf16", "int8"]), help=meaning)
+    names = ("fp32", "bf16", "int8")
+    check, metavar = one_of(*names), f"[{'|'.join(names)}]"
+    return click.option("--precision", callback=check, metavar=metavar, help=meaning)
 
 
 def number(

@@ -205,6 +205,10 @@ MADE_UP = [
         "--trials is of a search that trains: give --search too, with an experiment file",
     ),
     Wrong(
+        "tune tiny.yaml --search model.dropout=choice(0.1,0.2) --trials 0",
+        "--trials is 0, but it must be a whole number, 1 or more",
+    ),
+    Wrong(
         "tune tiny.yaml --search model.dropout=choice(0.1,0.2) --beams 4",
         "--beams is of the search for translations: leave it out with --search",
     ),

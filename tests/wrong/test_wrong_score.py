@@ -32,8 +32,7 @@ SCORING = [
     ),
     Wrong(
         "score runs/tiny raw/dev.en raw/dev.de --format xml",
-        "Invalid value for '--format': 'xml' is not one of 'text', 'scores', 'jsonl'; "
-        "`nmt score --help` tells what there is",
+        "--format is xml, but it must be text, scores or jsonl",
     ),
     Wrong(
         "score runs/tiny raw/dev.en raw/dev.de --beam 4",

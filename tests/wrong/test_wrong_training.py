@@ -61,8 +61,7 @@ BENCH = [
     ),
     Wrong(
         "plan tiny.yaml c.yaml --link 0",
-        "Invalid value for '--link': 0.0 is not in the range x>0; `nmt plan --help` tells what "
-        "there is",
+        "--link is 0, but it must be a number above 0",
         {"c.yaml": b"workers: 2"},
     ),
     Wrong(

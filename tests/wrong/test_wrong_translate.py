@@ -255,8 +255,7 @@ PRECISIONS = [
     ),
     Wrong(
         "translate runs/tiny --precision int4",
-        "Invalid value for '--precision': 'int4' is not one of 'fp32', 'bf16', 'int8'; "
-        "`nmt translate --help` tells what there is",
+        "--precision is int4, but it must be fp32, bf16 or int8; did you mean int8?",
     ),
 ]
 
