@@ -27,6 +27,7 @@ from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import check_prepared
 from nmt.errors import NmtError
 from nmt.training.learner import Learner
+from nmt.training.precision import settled
 from nmt.training.world import World
 
 REPEATS = 3
@@ -126,6 +127,7 @@ def _experiment(folder: Path) -> Experiment:
 def _model(experiment: Experiment, folder: Path) -> Path:
     """A bundle with fresh weights; it speaks nonsense, up to the longest length allowed."""
     _, subword = check_prepared(experiment)
+    experiment = settled(experiment, World())
     learner = Learner(experiment, subword.num_pieces, World())
     save(folder / "model", experiment, subword.to_json(), learner.state(1, {}))
     return bundles(folder / "model")[0]

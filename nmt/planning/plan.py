@@ -15,6 +15,8 @@ from nmt.planning.probe import UPDATES, Probe, probe
 from nmt.planning.scaling import Hosts, Row, positions_of, rows_of
 from nmt.training.plan import Corpus, check_workers
 from nmt.training.plan import plan as plan_updates
+from nmt.training.precision import settled
+from nmt.training.world import World
 
 GPUS_PER_NODE = 8
 """Where nobody says how many."""
@@ -62,6 +64,7 @@ def make_plan(
         DataError: the corpus is not prepared.
         TrainingError: not even the workers of one node could share an update.
     """
+    experiment = settled(experiment, World())
     has_gpus = bool(cluster.gpus_per_worker)
     most = cluster.workers.max
     usual = min(GPUS_PER_NODE, most) if has_gpus else most

@@ -29,6 +29,7 @@ from nmt.training.memory import add_gradient, rehearse
 from nmt.training.metrics import Meter, describe
 from nmt.training.optimizer import learning_rate
 from nmt.training.plan import Corpus, check_workers, plan
+from nmt.training.precision import settled
 from nmt.training.progress import Clock, Progress
 from nmt.training.records import AnyRecords, NoRecords, Records
 from nmt.training.resuming import resume
@@ -74,6 +75,7 @@ def train(
             fit into memory, or the gradient stays not finite.
     """
     check_workers(experiment, world.size)
+    experiment = settled(experiment, world)
     sampler_at, schedule = plan(experiment, corpus)
     learner = Learner(experiment, corpus.subword.num_pieces, world)
     progress, damaged = resume(learner, corpus, world, run_dir, remote)

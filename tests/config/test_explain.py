@@ -26,8 +26,8 @@ from nmt.errors import ConfigError
         ),
         (
             "training.precision",
-            "training.precision: Numbers of forward and backward; weights, optimizer and loss "
-            'sums are always fp32.  [fp32 | bf16; default "fp32"]',
+            "training.precision: Numbers of forward and backward; auto: bf16 where it is quicker. "
+            'All else is always fp32.  [fp32 | bf16 | auto; default "fp32"]',
         ),
         (
             "name",

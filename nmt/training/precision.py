@@ -1,0 +1,27 @@
+"""Which numbers an experiment is trained in where it leaves that open: training.precision auto."""
+
+import torch
+
+from nmt.config.experiment import Experiment
+from nmt.model.precision import bf16_gain
+from nmt.training.world import World
+
+WORTH = 1.2
+"""Times as fast as in fp32 that products must be in bf16: what stands between them stays fp32."""
+
+
+def settled(experiment: Experiment, world: World) -> Experiment:
+    """The experiment with its precision decided by the first worker; all workers must ask."""
+    if experiment.training.precision != "auto":
+        return experiment
+    is_worth_it = world.gather(_is_worth_it(world.device))[0]
+    training = {"precision": "bf16" if is_worth_it else "fp32"}
+    return experiment.model_copy(
+        update={"training": experiment.training.model_copy(update=training)}
+    )
+
+
+def _is_worth_it(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bf16_gain() >= WORTH
