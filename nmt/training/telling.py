@@ -3,6 +3,8 @@
 import math
 from typing import Literal
 
+import torch
+
 from nmt.batching.schedule import Schedule, Update
 from nmt.config.experiment import Experiment, TrainingConfig
 from nmt.errors import TrainingError
@@ -27,9 +29,11 @@ def opening(
     """The first line of a start: what is trained, by whom, on what, for how long."""
     left_out = f", {schedule.num_left_out:,} longer ones left out" if schedule.num_left_out else ""
     start = f"going on after update {progress.update:,}" if progress.update else "from the start"
+    is_rough = world.size > 1 and world.wire != torch.float32
+    wire = " with gradients sent in bf16" if is_rough else ""
     return (
         f"{learner.num_parameters:,} parameters, {experiment.training.precision}, "
-        f"{world.size} worker{'s' * (world.size > 1)} on {world.device.type}; "
+        f"{world.size} worker{'s' * (world.size > 1)} on {world.device.type}{wire}; "
         f"{schedule.num_pairs:,} pairs{left_out}; {schedule.updates_per_epoch:,} updates an epoch, "
         f"{experiment.training.updates / schedule.updates_per_epoch:.1f} epochs in all; {start}"
     )

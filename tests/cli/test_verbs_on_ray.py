@@ -21,14 +21,14 @@ def test_from_raw_text_to_a_score_on_two_workers(here: Path) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
         return subprocess.run(command, capture_output=True, text=True, env=environment)
 
-    Path("two.yaml").write_text("workers: 2\nstorage: runs\n")
+    Path("two.yaml").write_text("workers: 2\ngradients: bf16\nstorage: runs\n")
     settings = ("tiny.yaml", "name=two", "training.updates=10", "--cluster", "two.yaml")
     prepared = run("prepare", *settings)
     assert prepared.returncode == 0, prepared.stderr
     assert prepared.stderr.startswith("train: 100 pairs read = 100 kept + 0 dropped; ")
     trained = run("train", *settings)
     assert trained.returncode == 0, trained.stderr
-    assert "2 workers on cpu; 100 pairs; " in trained.stderr
+    assert "2 workers on cpu with gradients sent in bf16; 100 pairs; " in trained.stderr
     assert "finished after 10 of 10 updates, " in trained.stderr
     evaluated = run("evaluate", "runs/two", "--test", "news")
     assert evaluated.stdout.startswith("news: 5 segments, two, checkpoint update-00000010\n")
