@@ -20,8 +20,9 @@ os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
 import ray
 
 import nmt
-from nmt.console import quiet
+from nmt.console import Console, quiet
 from nmt.errors import NmtError
+from nmt.jobs.head import HeadWatch
 
 SHUTDOWN_VARIABLE = "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S"
 SHUTDOWN_S = 3
@@ -51,7 +52,7 @@ def connect(num_cpus: int, chatter: Path) -> Iterator[None]:
         environment["env_vars"] = {SHUTDOWN_VARIABLE: str(SHUTDOWN_S)}
     if is_outside:
         environment["py_modules"] = [str(Path(nmt.__file__).parent)]
-    with quiet(chatter):
+    with Console() as console, quiet(chatter):
         try:
             if address:
                 ray.init(address=address, runtime_env=environment)
@@ -73,7 +74,9 @@ def connect(num_cpus: int, chatter: Path) -> Iterator[None]:
                 place, mend = "on this machine", "look there, or try again when it has less to do"
             said = f"no Ray {place}: {reason.rstrip('.')}; {mend}; more in {chatter}"
             raise NmtError(said) from None
+        head = ray.get_runtime_context().gcs_address
         try:
-            yield
+            with HeadWatch(head, chatter, console):
+                yield
         finally:
             ray.shutdown()
