@@ -1,0 +1,55 @@
+"""What P7 asks of the machine's matrix products."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from nmt.decoding.stepping import SENTENCES
+from nmt.model import products, seq2seq
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(128, 6000), (128, 512), (256, 128), (512, 2048)])
+def test_a_row_of_a_product_does_not_depend_on_how_many_rows_there_are(
+    inputs: int, outputs: int
+) -> None:
+    """P7: rows in multiples of SENTENCES, as a search has them."""
+    assert seq2seq.be_strict  # it has been called
+    x, weight, bias = draw(320, inputs), draw(outputs, inputs), draw(outputs)
+    whole = linear(x, weight, bias)
+    for rows in (*range(SENTENCES, 44, SENTENCES), 64, 160, 300):
+        assert torch.equal(linear(x[:rows].clone(), weight, bias), whole[:rows]), rows
+
+
+@pytest.mark.parametrize(
+    ("vendor", "set_before", "found"),
+    [
+        ("GenuineIntel", None, "AUTO,STRICT"),
+        ("GenuineIntel", "COMPATIBLE", "COMPATIBLE"),
+        ("AuthenticAMD", None, None),
+        (None, None, None),
+    ],
+)
+def test_products_are_strict_on_intel_alone(
+    vendor: str | None,
+    set_before: str | None,
+    found: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "cpuinfo"
+    if vendor:
+        file.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: 6\n")
+    monkeypatch.setattr(products, "Path", lambda _: file)
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    if set_before:
+        monkeypatch.setenv("MKL_CBWR", set_before)
+    products.be_strict()
+    assert os.environ.get("MKL_CBWR") == found
