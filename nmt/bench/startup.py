@@ -27,7 +27,7 @@ from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import check_prepared
 from nmt.errors import NmtError
 from nmt.training.learner import Learner
-from nmt.training.precision import settled
+from nmt.training.numbers import settled
 from nmt.training.world import World
 
 REPEATS = 3

@@ -13,9 +13,9 @@ from nmt.planning import size
 from nmt.planning.links import ON_CPUS, ON_GPUS, Links
 from nmt.planning.probe import UPDATES, Probe, probe
 from nmt.planning.scaling import Hosts, Row, positions_of, rows_of
+from nmt.training.numbers import settled
 from nmt.training.plan import Corpus, check_workers
 from nmt.training.plan import plan as plan_updates
-from nmt.training.precision import settled
 from nmt.training.world import World
 
 GPUS_PER_NODE = 8

@@ -27,9 +27,9 @@ from nmt.training.learner import Learner
 from nmt.training.ledger import Ledger
 from nmt.training.memory import add_gradient, rehearse
 from nmt.training.metrics import Meter, describe
+from nmt.training.numbers import settled
 from nmt.training.optimizer import learning_rate
 from nmt.training.plan import Corpus, check_workers, plan
-from nmt.training.precision import settled
 from nmt.training.progress import Clock, Progress
 from nmt.training.records import AnyRecords, NoRecords, Records
 from nmt.training.resuming import resume

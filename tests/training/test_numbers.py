@@ -9,9 +9,9 @@ from toy_runs import corpus_of
 from nmt.checkpoint.loading import load
 from nmt.checkpoint.run import bundles
 from nmt.config.experiment import Experiment
-from nmt.training import precision
+from nmt.training import numbers
 from nmt.training.loop import train
-from nmt.training.precision import settled
+from nmt.training.numbers import settled
 from nmt.training.world import World
 
 
@@ -24,7 +24,7 @@ def with_precision(toy: Experiment, name: str) -> Experiment:
 def test_auto_is_bf16_where_that_is_quicker(
     toy: Experiment, monkeypatch: pytest.MonkeyPatch, gain: float, expected: str
 ) -> None:
-    monkeypatch.setattr(precision, "bf16_gain", lambda: gain)
+    monkeypatch.setattr(numbers, "bf16_gain", lambda: gain)
     assert settled(with_precision(toy, "auto"), World()) == with_precision(toy, expected)
 
 
@@ -39,7 +39,7 @@ def test_auto_asks_the_gpu_what_it_can(
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
 def test_what_is_set_stays(toy: Experiment, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.delattr(precision, "bf16_gain")
+    monkeypatch.delattr(numbers, "bf16_gain")
     assert settled(with_precision(toy, name), World()) == with_precision(toy, name)
 
 
@@ -47,7 +47,7 @@ def test_a_run_tells_and_keeps_what_was_settled(
     toy: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P11."""
-    monkeypatch.setattr(precision, "bf16_gain", lambda: 1.9)
+    monkeypatch.setattr(numbers, "bf16_gain", lambda: 1.9)
     lines: list[str] = []
     auto = with_precision(toy, "auto")
     train(auto, corpus_of(toy), World(), tmp_path, lines.append, lambda update: True)
