@@ -83,7 +83,7 @@ EXPERIMENTS = [
     ),
     Wrong(
         "train tiny.yaml training.precision=fp16",
-        "command line: training.precision is 'fp16', but it must be 'fp32' or 'bf16'",
+        "command line: training.precision is 'fp16', but it must be 'fp32', 'bf16' or 'auto'",
     ),
     Wrong(
         "train tiny.yaml corpus.tests.2.src=x",
