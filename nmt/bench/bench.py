@@ -16,9 +16,10 @@ from nmt.bench.cases import Case
 from nmt.bench.figures import Figure
 from nmt.bench.machine import Product
 from nmt.bench.timing import Timing, Work, take_turns
-from nmt.config.experiment import Experiment, ModelConfig
+from nmt.config.experiment import ModelConfig
 from nmt.training.learner import Learner
 from nmt.training.memory import seed_of
+from nmt.training.numbers import with_precision
 from nmt.training.work import flops_of
 from nmt.training.world import World
 
@@ -134,12 +135,6 @@ class Updates:
             torch.manual_seed(seed_of(self.experiment.seed, update.number, part.index))
             self.learner.backward(part.batch, update.num_tgt_tokens, part is parts[-1])
         self.learner.step(update.number)
-
-
-def with_precision(experiment: Experiment, precision: str) -> Experiment:
-    """The experiment in fp32 or bf16."""
-    training = experiment.training.model_copy(update={"precision": precision})
-    return experiment.model_copy(update={"training": training})
 
 
 def without_dropout(model: ModelConfig) -> ModelConfig:

@@ -2,8 +2,9 @@
 
 Neither mixes sentences, so what is left of their company (P7; fp32, CPU) are kernels whose rounding
 depends on a shape. Matrix products treat the last one to three rows in another way, so a model
-always sees a multiple of SENTENCES. Sums over the source are cut into blocks by its padded length,
-so that is a function of the sentence alone (`padded_length`).
+always sees a multiple of SENTENCES; Intel's would treat up to ten so (`nmt.model.products`). Sums
+over the source are cut into blocks by its padded length, so that is a function of the sentence
+alone (`padded_length`).
 
 Shapes: B sentences, R = B * beam rows, V vocabulary, S padded source length.
 """

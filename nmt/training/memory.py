@@ -84,7 +84,7 @@ def add_gradient(
 
 
 def rehearse(learner: Learner, experiment: Experiment, schedule: Schedule, begun: int) -> int:
-    """Try the largest micro-batch that can come after `begun` updates, at this worker alone.
+    """Try the largest micro-batch of all here, as the updates after `begun` will need it.
 
     Returns:
         How many of its pairs fit into memory together: all; half of them, if need be of these; 0.

@@ -15,10 +15,13 @@ def settled(experiment: Experiment, world: World) -> Experiment:
     if experiment.training.precision != "auto":
         return experiment
     is_worth_it = world.gather(_is_worth_it(world.device))[0]
-    training = {"precision": "bf16" if is_worth_it else "fp32"}
-    return experiment.model_copy(
-        update={"training": experiment.training.model_copy(update=training)}
-    )
+    return with_precision(experiment, "bf16" if is_worth_it else "fp32")
+
+
+def with_precision(experiment: Experiment, precision: str) -> Experiment:
+    """The experiment in fp32 or bf16."""
+    training = experiment.training.model_copy(update={"precision": precision})
+    return experiment.model_copy(update={"training": training})
 
 
 def _is_worth_it(device: torch.device) -> bool:

@@ -11,13 +11,8 @@ from nmt.checkpoint.run import bundles
 from nmt.config.experiment import Experiment
 from nmt.training import numbers
 from nmt.training.loop import train
-from nmt.training.numbers import settled
+from nmt.training.numbers import settled, with_precision
 from nmt.training.world import World
-
-
-def with_precision(toy: Experiment, name: str) -> Experiment:
-    training = toy.training.model_copy(update={"precision": name})
-    return toy.model_copy(update={"training": training})
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.5, "fp32"), (1.1, "fp32"), (1.9, "bf16")])
