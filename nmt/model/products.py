@@ -2,8 +2,9 @@
 
 There a row of a product does not depend on how many rows there are, which the promise of equal
 translations in any company (P7) rests on. The usual kernels for up to ten rows round in another way
-than those for more; on an AMD CPU they do not, and the mode stays as it is. Strict products are as
-fast, but for a few rows (a tenth slower) and the gradient of a weight (a sixth).
+than those for more; on an AMD CPU they do not, and the mode stays as it is. Large strict products
+are as fast; small ones are a tenth slower, of four rows up to a quarter, the gradient of a weight a
+sixth.
 """
 
 import os
