@@ -243,7 +243,7 @@ class TrainingConfig(Settings):
     """Alpha of cuts drawn anew each epoch from a unigram vocabulary (Kudo 2018); 0: the best."""
     ema_decay: Fraction = 0.999
     """Decay, an update, of the moving average of the weights, which translates; 0: no average."""
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     """Numbers of forward and backward; auto: bf16 where it is quicker. All else is always fp32."""
     log_every: PositiveInt = 50
     """Updates between two log lines."""

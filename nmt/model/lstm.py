@@ -63,10 +63,13 @@ class LSTM(nn.Module):
             start: first hidden and cell state, each [B, H]; None: zeros.
 
         Returns:
-            Hidden states, [B, T, H], in the compute type: bf16 where autocast asks for it.
+            Hidden states, [B, T, H], in the compute type: that which autocast asks for.
         """
         device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        wanted = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        # oneDNN has no fp16 layer that can be trained.
+        is_missing = device == "cpu" and wanted == torch.float16
+        dtype = torch.float32 if is_missing else wanted
         # CUDA autocast would run cuDNN LSTMs in fp16 without a scaler, and flatten the weights anew
         # each call: cast here, with autocast off. One flat cast keeps the weights in the single
         # chunk that cuDNN wants.
@@ -89,7 +92,7 @@ class LSTM(nn.Module):
                 x.to(dtype), start, weights, True, 1, 0.0, self.training, False, True
             )
         assert hidden.dtype == dtype
-        return hidden
+        return hidden.to(wanted)
 
     def step(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """One position: x [B, I] and the state before it, each [B, H], to the state after it.

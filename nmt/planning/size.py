@@ -44,7 +44,7 @@ def memory_of(
 ) -> Memory:
     """At the peak of a worker whose largest micro-batch keeps `activations` bytes for backward."""
     has_average = bool(experiment.training.ema_decay)
-    half = 2 if experiment.training.precision == "bf16" else FP32
+    half = 2 if experiment.training.precision in ("bf16", "fp16") else FP32
     chunk = num_pieces * tokens_of_chunk(device, num_pieces, experiment.model.width)
     return Memory(
         kept=FP32 * parameters * (4 + has_average),

@@ -23,7 +23,7 @@ from nmt.training.optimizer import (
 )
 from nmt.training.world import World
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner:
@@ -35,6 +35,8 @@ class Learner:
         """Of the update that is made now."""
         self.halvings = 0
         """How often the learning rate of schedule plateau was halved."""
+        self.scale = 1.0
+        """What the loss counts in backward."""
         self._world = world
         torch.manual_seed(experiment.seed)
         self.model: Seq2Seq = build(experiment.model, vocab_size).to(world.device)
@@ -55,9 +57,10 @@ class Learner:
                 self._world.copy_first(parameter.data)
         self._gradients.connect(lambda: self._add(make_batch([]), 1, True))
 
-    def begin(self, number: int, halvings: int) -> None:
+    def begin(self, number: int, halvings: int, scale: float = 1.0) -> None:
         """Work with the settings of update `number`, from 0, from now on."""
         self.settings, self.halvings = self._experiment.training_at(number), halvings
+        self.scale = scale
         config = self._experiment.model_at(number)
         if config != self.model.config:
             self.model.set_dropouts(config)
@@ -92,6 +95,9 @@ class Learner:
         together.
         """
         parameters = list(self.model.parameters())
+        if self.scale != 1:
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, 1 / self.scale)
         limit = self.settings.clip_norm or float("inf")
         norm = float(nn.utils.clip_grad_norm_(parameters, limit))
         if math.isfinite(norm):
@@ -132,7 +138,7 @@ class Learner:
         self.model.train()
         with self._gradients.sending(is_my_last):
             loss = self._loss(batch.to(self._world.device))
-            (loss.smoothed * (1 / num_tgt_tokens)).backward()  # type: ignore[no-untyped-call]
+            (loss.smoothed * (self.scale / num_tgt_tokens)).backward()  # type: ignore[no-untyped-call]
         return loss
 
     def _loss(self, batch: Batch) -> LossSums:

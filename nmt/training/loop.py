@@ -25,7 +25,7 @@ from nmt.training.judging import Judge
 from nmt.training.late import Scorer
 from nmt.training.learner import Learner
 from nmt.training.ledger import Ledger
-from nmt.training.memory import add_gradient, rehearse
+from nmt.training.memory import Gradient, add_gradient, rehearse
 from nmt.training.metrics import Meter, describe
 from nmt.training.numbers import settled
 from nmt.training.optimizer import learning_rate
@@ -39,6 +39,7 @@ from nmt.training.telling import (
     opening,
     tell_precision,
     tell_rehearsal,
+    tell_scale,
     tell_skipped,
     tell_splits,
 )
@@ -182,26 +183,48 @@ class _Run:
         learner, progress, meter = self.learner, self.progress, self.meter
         meter.wait_s += wait_s
         self.care.begin(update)
-        learner.begin(update.number, progress.halvings)
         num_tgt_tokens = update.num_tgt_tokens
         if self.sampler_at(update.number) is not None:
             # Cut anew, pairs have other tokens than were planned: ask all how many.
             mine = sum(len(m.batch.tgt_out) for m in micro_batches)
             num_tgt_tokens = int(self.world.sum([mine])[0])
-        gradient = add_gradient(
-            learner, update, micro_batches, num_tgt_tokens, self.experiment.seed, self.world
-        )
+        while True:
+            scale = progress.scale.value if self.is_scaled else 1.0
+            learner.begin(update.number, progress.halvings, scale)
+            gradient = add_gradient(
+                learner, update, micro_batches, num_tgt_tokens, self.experiment.seed, self.world
+            )
+            norm = learner.step(update.number)
+            if math.isfinite(norm) or not self.lower_scale(update, gradient):
+                break
         for batch, loss in gradient.parts:
             meter.count(batch, loss)
         for micro_batch in micro_batches:
             self.ledger.note(micro_batch)
         tell_splits(gradient.splits, update, progress, self.records)
-        norm = learner.step(update.number)
         meter.end_update(norm)
         progress.update = update.number + 1
         self.ledger.end_update(progress.update, is_skipped=not math.isfinite(norm))
         tell_skipped(norm, update, progress, self.experiment, self.records)
+        if math.isfinite(norm) and self.is_scaled:
+            progress.scale.end_update()
         self.records.beat(progress.update)
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether these numbers need a scale of the loss."""
+        return self.experiment.training.precision == "fp16"
+
+    def lower_scale(self, update: Update, gradient: Gradient) -> bool:
+        """Halve the scale if it is why a gradient is not finite; all workers must ask."""
+        if not self.is_scaled or self.progress.scale.value <= 1:
+            return False
+        mine = sum(float(loss.smoothed.detach()) for _, loss in gradient.parts)
+        if not math.isfinite(self.world.sum([mine])[0]):
+            return False
+        self.progress.scale.lower()
+        tell_scale(self.progress.scale.value, update, self.records)
+        return True
 
     def log(self, update: Update) -> None:
         """Write down what all workers have counted since the last log line."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from nmt.training.fit import Fit
 from nmt.training.metrics import Totals
+from nmt.training.scale import LossScale
 
 
 @dataclass
@@ -31,6 +32,8 @@ class Progress:
     """The last of them without a good one between."""
     num_split: int = 0
     """Micro-batches that were split because memory ran out."""
+    scale: LossScale = field(default_factory=LossScale)
+    """What the loss counts in fp16."""
     train_s: float = 0.0
     """Seconds of training and validation; time lost between stops is not counted."""
     since_log: Totals = field(default_factory=Totals)
@@ -45,7 +48,8 @@ class Progress:
         """From the counters of a checkpoint."""
         totals = Totals(**counters.pop("since_log", {}))  # type: ignore[arg-type]
         fit = Fit(**counters.pop("fit", {}))  # type: ignore[arg-type]
-        progress = cls(**counters, since_log=totals, fit=fit)  # type: ignore[arg-type]
+        scale = LossScale(**counters.pop("scale", {}))  # type: ignore[arg-type]
+        progress = cls(**counters, since_log=totals, fit=fit, scale=scale)  # type: ignore[arg-type]
         progress.awaited = [(update, nll) for update, nll in progress.awaited]
         return progress
 

@@ -59,7 +59,12 @@ def closing(why: Why, progress: Progress, settings: TrainingConfig) -> str:
 
 
 def tell_precision(settings: TrainingConfig, world: World, records: AnyRecords) -> None:
-    """Say so where bf16 costs time: on a CPU without quick instructions for it."""
+    """Say so where cheaper numbers cost time: on a CPU without quick instructions for them."""
+    if settings.precision == "fp16" and world.device.type == "cpu" and world.is_first:
+        records.say(
+            "fp16 is for GPUs, on a CPU the LSTM layers stay fp32: training.precision=auto would "
+            "be quicker"
+        )
     if settings.precision == "bf16" and world.device.type == "cpu" and world.is_first:
         gain = bf16_gain()
         if gain < 0.9:
@@ -81,6 +86,15 @@ def tell_rehearsal(num_fitting: int, schedule: Schedule, records: AnyRecords) ->
     records.say(
         f"the largest micro-batch that can come, {what}, does not fit into a worker's memory: such "
         f"ones are made in halves, which takes longer; {advice}"
+    )
+
+
+def tell_scale(scale: float, update: Update, records: AnyRecords) -> None:
+    """Say that a gradient overflowed, and at which scale of the loss the update is made again."""
+    records.write("scale", update.number + 1, {"loss_scale": scale})
+    records.say(
+        f"update {update.number + 1:,}: a gradient overflowed fp16; the update is made again with "
+        f"a loss scale of {scale:,g}"
     )
 
 

@@ -27,7 +27,7 @@ from nmt.errors import ConfigError
         (
             "training.precision",
             "training.precision: Numbers of forward and backward; auto: bf16 where it is quicker. "
-            'All else is always fp32.  [fp32 | bf16 | auto; default "fp32"]',
+            'All else is always fp32.  [fp32 | bf16 | fp16 | auto; default "fp32"]',
         ),
         (
             "name",

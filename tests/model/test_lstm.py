@@ -114,18 +114,20 @@ def test_one_bias_is_trained_and_the_other_is_not_stored() -> None:
     assert not lstm.bias_hh.any()
 
 
-def test_bf16_is_bf16() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_comes_out_is_in_the_numbers_that_were_asked_for(dtype: torch.dtype) -> None:
     lengths = torch.tensor(LENGTHS)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert LSTM(6, 4)(X).dtype == torch.bfloat16
-        assert BiLSTM(6, 4)(X, reversal_of(lengths, 5)).dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype):
+        assert LSTM(6, 4)(X).dtype == dtype
+        assert BiLSTM(6, 4)(X, reversal_of(lengths, 5)).dtype == dtype
     assert LSTM(6, 4)(X).dtype == torch.float32
 
 
-def test_bf16_is_near_fp32_and_its_gradients_are_fp32() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_cheaper_numbers_are_near_fp32_and_their_gradients_are_fp32(dtype: torch.dtype) -> None:
     torch.manual_seed(5)
     lstm = LSTM(6, 4)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         out = lstm(X)
     assert (out.float() - lstm(X)).abs().max() < 0.02
     out.float().sum().backward()

@@ -41,6 +41,8 @@ ON_GLOO = [
     Run("two-of-all", num_workers=2, overrides=INGREDIENTS),
     Run("skips", num_workers=2, overrides=["training.updates=6"], poisoned=[2]),
     Run("fails", num_workers=2, overrides=["training.max_skipped=2"], poisoned=[1, 2]),
+    Run("half", 2, [*SIX, "training.precision=fp16"], bears=2.0**12),
+    Run("half-broken", 2, [*SIX, "training.precision=fp16"], broken=[2]),
     Run("two-late", num_workers=2, overrides=["training.validate_every=5"], desk="reversed"),
 ]
 

@@ -102,10 +102,33 @@ def test_the_norm_is_that_before_clipping(toy: Experiment) -> None:
     assert learn(make(toy, clip_norm=1e-3), 0) == learn(make(toy, clip_norm=0.0), 0) > 0.1
 
 
-def test_bf16_learns_with_fp32_weights(toy: Experiment) -> None:
-    learner = make(toy, precision="bf16")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_cheaper_numbers_learn_with_fp32_weights(toy: Experiment, precision: str) -> None:
+    learner = make(toy, precision=precision)
     assert learn(learner, 0) == pytest.approx(learn(make(toy), 0), rel=0.05)
     assert {p.dtype for p in learner.model.parameters()} == {torch.float32}
+
+
+def test_gradients_too_small_for_fp16_survive_with_a_scale(toy: Experiment) -> None:
+    """Micikevicius et al. 2018, section 3.2."""
+    num_tokens = 100_000_000  # of a huge update, of which this is one micro-batch
+    norms = {}
+    for precision, scale in (("fp32", 1.0), ("fp16", 1.0), ("fp16", 2.0**16)):
+        learner = make(toy, precision=precision, clip_norm=0.0)
+        learner.begin(0, 0, scale)
+        learner.backward(BATCHES[0], num_tokens, is_my_last=True)
+        of_encoder = [p.grad for p in learner.model.encoder.parameters() if p.grad is not None]
+        norms[precision, scale] = float(torch.cat([g.flatten() for g in of_encoder]).norm() / scale)
+    assert norms["fp16", 2.0**16] == pytest.approx(norms["fp32", 1.0], rel=0.02)
+    assert abs(norms["fp16", 1.0] / norms["fp32", 1.0] - 1) > 0.5
+
+
+def test_a_scale_changes_nothing_that_is_learnt(toy: Experiment) -> None:
+    plain, scaled = make(toy), make(toy)
+    scaled.begin(0, 0, 2.0**16)
+    plain.begin(0, 0)
+    assert learn(plain, 0) == learn(scaled, 0)
+    assert_same(plain.state(1, {}), scaled.state(1, {}))
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])

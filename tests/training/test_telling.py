@@ -16,6 +16,10 @@ SLOW = (
     "training.precision=fp32 would be quicker"
 )
 
+FOR_GPUS = (
+    "fp16 is for GPUs, on a CPU the LSTM layers stay fp32: training.precision=auto would be quicker"
+)
+
 
 @dataclass
 class Said:
@@ -35,9 +39,12 @@ class Said:
         ("fp32", World(), 0.53, []),
         ("bf16", World(rank=1, size=2), 0.53, []),
         ("bf16", World(device=torch.device("cuda", 0)), 0.53, []),
+        ("fp16", World(), 1.9, [FOR_GPUS]),
+        ("fp16", World(rank=1, size=2), 1.9, []),
+        ("fp16", World(device=torch.device("cuda", 0)), 1.9, []),
     ],
 )
-def test_bf16_that_costs_time_is_told(
+def test_numbers_that_cost_time_are_told(
     monkeypatch: pytest.MonkeyPatch, precision: str, world: World, gain: float, lines: list[str]
 ) -> None:
     """P11."""

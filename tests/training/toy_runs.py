@@ -125,6 +125,10 @@ class Run:
     """Updates done after which somebody asks for a stop."""
     poisoned: Collection[int] = ()
     """Updates whose gradient is made infinite, at the first worker."""
+    broken: Collection[int] = ()
+    """Updates whose loss and gradient are no numbers, at the first worker."""
+    bears: float = torch.inf
+    """Largest scale of the loss at which no gradient overflows, at the first worker."""
     short: Collection[int] = ()
     """Updates in which the last worker has little memory."""
     fits: int = 0
@@ -211,7 +215,9 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
         def backward(self, batch: Batch, num_tgt_tokens: int, is_my_last: bool) -> LossSums:
             seeds.append(torch.initial_seed())
             weight = self.model.output_weight
-            if self.number in run.poisoned and world.is_first:
+            is_broken = self.number in run.broken
+            is_poisoned = is_broken or self.number in run.poisoned or self.scale > run.bears
+            if is_poisoned and world.is_first:
                 if weight.grad is None:
                     weight.grad = torch.zeros_like(weight)
                 weight.grad.fill_(torch.inf)
@@ -223,11 +229,14 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
                     return super().backward(batch, num_tgt_tokens, is_my_last)
                 finally:
                     hook.remove()
-            return super().backward(batch, num_tgt_tokens, is_my_last)
+            loss = super().backward(batch, num_tgt_tokens, is_my_last)
+            if is_broken and world.is_first:
+                return loss._replace(smoothed=loss.smoothed * torch.nan)
+            return loss
 
-        def step(self, number: int) -> float:
-            self.number = number + 1
-            return super().step(number)
+        def begin(self, number: int, *what: float) -> None:
+            self.number = number
+            super().begin(number, *what)
 
     class Disk(Writer):
         def write(self, state: TrainingState, *what: Any, **named: Any) -> None:

@@ -82,8 +82,9 @@ EXPERIMENTS = [
         "command line: training.precison is not a setting; did you mean training.precision?",
     ),
     Wrong(
-        "train tiny.yaml training.precision=fp16",
-        "command line: training.precision is 'fp16', but it must be 'fp32', 'bf16' or 'auto'",
+        "train tiny.yaml training.precision=fp8",
+        "command line: training.precision is 'fp8', but it must be 'fp32', 'bf16', 'fp16' or "
+        "'auto'",
     ),
     Wrong(
         "train tiny.yaml corpus.tests.2.src=x",
