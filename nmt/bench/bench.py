@@ -116,10 +116,15 @@ def start(module: str, *arguments: str) -> "subprocess.Popen[bytes]":
 class Updates:
     """The first updates of a case, made again and again by one worker: what a timing repeats."""
 
-    def __init__(self, case: Case, precision: str, num_updates: int) -> None:
+    def __init__(
+        self, case: Case, precision: str, num_updates: int, device: torch.device | None = None
+    ) -> None:
+        """Work on a device; None: the CPU."""
         self.experiment = with_precision(case.experiment, precision)
-        self.learner = Learner(self.experiment, case.subword.num_pieces, World())
-        loader = Loader(case.shards, case.schedule, range(num_updates))
+        world = World(device=device or torch.device("cpu"))
+        self.learner = Learner(self.experiment, case.subword.num_pieces, world)
+        is_pinned = world.device.type == "cuda"
+        loader = Loader(case.shards, case.schedule, range(num_updates), pin=is_pinned)
         self.updates: list[tuple[Update, list[MicroBatch]]] = list(loader)
         self.batches = [part.batch for _, parts in self.updates for part in parts]
         self.num_tgt_tokens = sum(update.num_tgt_tokens for update, _ in self.updates)

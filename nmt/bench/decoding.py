@@ -84,8 +84,11 @@ class Search:
         sources: list[list[int]],
         decoding: DecodingConfig,
         batch_sentences: int,
+        device: torch.device | None = None,
     ) -> None:
+        """Work on the device where the model is; None: the CPU."""
         self.sources = sources
+        self._device = device or torch.device("cpu")
         self._model, self._decoding, self._batch = model, decoding, batch_sentences
         self.num_tokens = 0
 
@@ -97,7 +100,7 @@ class Search:
 
     def search(self, sources: list[list[int]]) -> None:
         """Translate one batch."""
-        found = search(self._model, sources, self._decoding)
+        found = search(self._model, sources, self._decoding, device=self._device)
         self.num_tokens += sum(len(best[0].tokens) for best in found)
 
 

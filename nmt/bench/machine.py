@@ -27,6 +27,9 @@ class Product:
         self.flops = 2.0 * times * len(x) * weight.numel()
         """Multiplications and additions of one call."""
 
+    def __len__(self) -> int:
+        return len(self._x)
+
     def __call__(self) -> None:
         for _ in range(self._times):
             functional.linear(self._x, self._weight)

@@ -11,6 +11,7 @@ from nmt.bench import (
     checkpoints,
     decoding,
     feeding,
+    gpu,
     kernels,
     machine,
     memory,
@@ -39,6 +40,7 @@ PARTS: Mapping[str, Part] = {
     "precision": precision.measure,
     "checkpoint": checkpoints.measure,
     "workers": workers.measure,
+    "gpu": gpu.measure,
     "startup": startup.measure,
 }
 """Each can be asked for by name; the peaks of the machine are measured before, always."""

@@ -27,8 +27,8 @@ def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
     """Measure how fast this machine trains and translates.
 
     Parts: lstm, batching, update, train, peer, memory, decode, precision, checkpoint, workers,
-    startup; all of them if none is named. The peaks of the machine are measured first, in the same
-    process. Or `compare` two reports.
+    gpu, startup; all of them if none is named. The peaks of the machine are measured first, in the
+    same process. Or `compare` two reports.
     """
     from nmt.bench.figures import Report, compare, line_of
 

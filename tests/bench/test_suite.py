@@ -3,8 +3,9 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
-from nmt.bench import cases, suite
+from nmt.bench import cases, gpu, suite
 from nmt.bench.bench import Bench
 from nmt.bench.cases import MULTI30K, WMT16, Case, Lengths
 from nmt.bench.figures import Figure, Report, line_of
@@ -41,6 +42,25 @@ def test_a_part_gives_its_figures(part: str, tiny_bench: Bench) -> None:
         assert figure.value > 0 or figure.name.endswith("rest"), figure
         assert (figure.ratio is None) == (not figure.ratio_to), figure
         assert figure.name in line_of(figure)
+
+
+def test_the_part_of_a_gpu_gives_its_figures_on_any_device(tiny_bench: Bench) -> None:
+    """P11. On a CPU its figures mean little, but it is the same code."""
+    figures = list(gpu.of_device(tiny_bench, torch.device("cpu"), 64, 1 << 20, (16,)))
+    expected = [f"gpu/product/{name}" for name in ("fp32", "bf16", "fp16")]
+    expected += ["gpu/copy", *(f"gpu/train/16/{name}" for name in ("fp32", "bf16", "fp16"))]
+    expected += [f"gpu/search/16/{n}/beam {beam}" for n in ("fp32", "bf16") for beam in (1, 5)]
+    assert [figure.name for figure in figures] == expected
+    for figure in figures:
+        assert figure.value > 0
+        assert figure.counts
+        assert (figure.ratio is None) == (figure.name.startswith(("gpu/product", "gpu/copy")))
+
+
+def test_updates_on_a_gpu_are_of_about_as_many_sentences_as_asked_for(tiny_case: Case) -> None:
+    few, many = (gpu._of_sentences(tiny_case, number).schedule for number in (8, 32))
+    assert few.num_pairs / few.updates_per_epoch == pytest.approx(8, rel=0.2)
+    assert many.num_pairs / many.updates_per_epoch == pytest.approx(32, rel=0.2)
 
 
 @pytest.mark.slow
@@ -115,7 +135,7 @@ def test_a_part_that_there_is_not_is_told_before_anything_is_measured() -> None:
         suite.run(["lsmt"], 0.0, lambda line: None, lambda figure: None)
     assert str(error.value) == (
         "'lsmt' is not a part of the benchmark; known: lstm, batching, update, train, peer, "
-        "memory, decode, precision, checkpoint, workers, startup"
+        "memory, decode, precision, checkpoint, workers, gpu, startup"
     )
 
 

@@ -88,7 +88,7 @@ def test_a_search_finds_what_it_finds_on_a_cpu(experiment: Experiment) -> None:
     model = copy.deepcopy(learner.model).eval()
     sources = [[5, 6, 7, 2], [9, 2], [3, 4, 5, 6, 7, 8, 2]]
     on_cpu = search(model, sources, experiment.decoding)
-    on_gpu = search(model.to(GPU), sources, experiment.decoding)
+    on_gpu = search(model.to(GPU), sources, experiment.decoding, device=GPU)
     for ours, theirs in zip(on_gpu, on_cpu, strict=True):
         assert ours[0].tokens == theirs[0].tokens
         assert ours[0].score == pytest.approx(theirs[0].score, abs=1e-3)
