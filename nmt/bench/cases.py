@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from nmt.batching.schedule import Schedule
-from nmt.config.experiment import Experiment, SubwordConfig
+from nmt.config.corpus import SubwordConfig
+from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, Manifest
 from nmt.corpus.prepared import check_prepared, is_prepared

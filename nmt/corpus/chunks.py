@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nmt.config.experiment import Case, CleaningConfig, ParallelText, SubwordConfig
+from nmt.config.corpus import Case, CleaningConfig, ParallelText, SubwordConfig
 from nmt.corpus import clean
 from nmt.corpus.files import read_blocks, read_packed, replacing, split_lines, write_packed
 from nmt.corpus.manifest import FileInfo, file_info

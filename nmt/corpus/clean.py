@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nmt.config.experiment import Case, CleaningConfig
+from nmt.config.corpus import Case, CleaningConfig
 from nmt.corpus.text import compose, in_case, normalise, tidy
 
 REASONS = ("invalid_utf8", "empty", "no_letters", "max_chars", "max_ratio", "copies", "duplicates")

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from nmt.config.experiment import CleaningConfig, CorpusConfig
+from nmt.config.corpus import CleaningConfig, CorpusConfig
 from nmt.corpus.clean import why_dropped
 from nmt.corpus.text import normalise, read_lines, read_pairs
 from nmt.errors import DataError

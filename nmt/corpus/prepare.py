@@ -30,7 +30,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from nmt.config.experiment import CleaningConfig, Experiment, ParallelText
+from nmt.config.corpus import CleaningConfig, ParallelText
+from nmt.config.experiment import Experiment
 from nmt.config.preset import resolve
 from nmt.corpus import clean
 from nmt.corpus.chunks import (

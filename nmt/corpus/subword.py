@@ -32,7 +32,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from nmt.config.experiment import SubwordConfig
+from nmt.config.corpus import SubwordConfig
 from nmt.corpus import unigram
 from nmt.errors import DataError
 

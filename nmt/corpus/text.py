@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from nmt.config.experiment import Case, CleaningConfig, ParallelText
+from nmt.config.corpus import Case, CleaningConfig, ParallelText
 from nmt.corpus.files import Source, name_of, packing, read_blocks, replacing, split_lines
 from nmt.errors import DataError
 

@@ -21,8 +21,8 @@ import torch
 
 from nmt.checkpoint.bundle import TOKENIZER
 from nmt.checkpoint.loading import Bundle, load
+from nmt.config.corpus import CorpusConfig
 from nmt.config.decoding import DecodingConfig
-from nmt.config.experiment import CorpusConfig
 from nmt.corpus.clean import why_dropped
 from nmt.corpus.files import replacing
 from nmt.corpus.manifest import file_info

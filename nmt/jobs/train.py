@@ -8,12 +8,8 @@ worker died.
 """
 
 import os
-import signal
-import threading
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
@@ -30,7 +26,8 @@ from nmt.console import Console
 from nmt.corpus.prepared import check_prepared, read_dev, sized
 from nmt.errors import NmtError, TrainingError
 from nmt.jobs.alone import alone
-from nmt.jobs.mailbox import POLL_S, Losses, Post, open_mailbox, reason_of
+from nmt.jobs.listening import Ended, Fit, Interrupt, listen
+from nmt.jobs.mailbox import Losses, Post, open_mailbox
 from nmt.jobs.notices import Notices
 from nmt.jobs.recovery import Trainer, callbacks
 from nmt.jobs.session import connect
@@ -39,29 +36,15 @@ from nmt.jobs.watchdog import Watchdog
 from nmt.storage import Store, below, is_address
 from nmt.training.care import Care
 from nmt.training.loop import train
-from nmt.training.manifest import SUBMITTED, Origin
+from nmt.training.manifest import Origin
 from nmt.training.plan import Corpus, check_workers
 from nmt.training.process import ENVIRONMENT
 from nmt.training.pulse import Beat
 from nmt.training.resuming import check_run
-from nmt.training.telling import Why
 from nmt.training.world import World
 
 RESIZE_S = 5.0
 """Seconds between two looks at whether there is room for more workers."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run ended."""
-
-    why: Why
-    update: int
-    """Updates done."""
-    best_bleu: float | None
-    """Best dev BLEU, 0 to 100."""
-    best_update: int
-    """Updates done when it was seen."""
 
 
 def run_dir_of(experiment: Experiment, cluster: Cluster) -> Path:
@@ -109,10 +92,10 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         if problem and cluster.validation == "task":
             console.say(f"the workers share each validation: {problem}")
         mailbox = open_mailbox()
-        fit = _Fit(_trainer(experiment, cluster, run_dir, mailbox, has_scores=not problem))
+        fit = Fit(_trainer(experiment, cluster, run_dir, mailbox, has_scores=not problem))
         fit.start()
-        with _Interrupt() as interrupt:
-            ended = _listen(mailbox, fit, interrupt, experiment, run_dir, console)
+        with Interrupt() as interrupt:
+            ended = listen(mailbox, fit, interrupt, experiment, run_dir, console)
         if ended is None:
             raise TrainingError(
                 f"the run failed and {cluster.max_failures} restarts did not help: {fit.reason()}; "
@@ -233,98 +216,6 @@ def open_corpus(experiment: Experiment, prepared: Path) -> Corpus:
     )
     shards, subword = check_prepared(experiment)
     return Corpus(shards, subword, read_dev(prepared))
-
-
-class _Fit(threading.Thread):
-    """`TorchTrainer.fit` beside the main thread, which stays free to print, and to hear Ctrl-C."""
-
-    def __init__(self, trainer: TorchTrainer) -> None:
-        super().__init__(name="fit", daemon=True)
-        self._trainer = trainer
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self._trainer.fit()
-        except BaseException as error:
-            self._error = error
-
-    def reason(self) -> str:
-        """Why it failed, in one line."""
-        failures = getattr(self._error, "worker_failures", None)
-        return reason_of(failures) if failures else str(self._error).strip().splitlines()[-1]
-
-
-class _Interrupt:
-    """First Ctrl-C: ask for a clean stop. Second: KeyboardInterrupt. A TERM counts as one."""
-
-    def __init__(self) -> None:
-        self.is_asked = False
-
-    def __enter__(self) -> "_Interrupt":
-        self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.is_asked:
-            raise KeyboardInterrupt
-        # Only noted here: the main thread may be in the middle of a call to Ray.
-        self.is_asked = True
-
-
-def _listen(
-    mailbox: Any,
-    fit: _Fit,
-    interrupt: _Interrupt,
-    experiment: Experiment,
-    run_dir: Path,
-    console: Console,
-) -> Ended | None:
-    """Print what the first worker says until the run has ended; None: it failed."""
-    ended, is_told, is_training = None, False, False
-    submitted = os.environ.get(SUBMITTED, "")
-    while True:
-        is_over = not fit.is_alive()
-        if interrupt.is_asked and is_training and not is_told:
-            is_told = True
-            ray.get(mailbox.ask_to_stop.remote())
-            console.say(
-                "stopping after this update, with a checkpoint; "
-                "Ctrl-C again stops at once, without one"
-            )
-        for kind, content in ray.get(mailbox.take.remote()):
-            match kind:
-                case "line":
-                    console.say(content)
-                case "update":
-                    if submitted:
-                        seconds = time.time() - float(submitted)
-                        console.say(f"first update {seconds:.0f} s after the job was submitted")
-                        submitted = ""
-                    is_training = True
-                    if console.is_terminal:
-                        total = experiment.training.updates
-                        console.progress("training", content, total, "updates")
-                case "lost":
-                    is_training = False
-                    console.say(f"workers are lost: {content}")
-                case "error":
-                    console.clear()
-                    raise TrainingError(content)
-                case "ended":
-                    ended = content
-        if is_over:
-            console.clear()
-            return ended
-        if interrupt.is_asked and not is_training:
-            console.say("stopped before these workers had made an update: there is nothing to save")
-            newest = newest_good(run_dir)
-            return Ended("interrupted", read_info(newest).update if newest else 0, None, 0)
-        fit.join(timeout=POLL_S)
 
 
 def _why_shared(experiment: Experiment, cluster: Cluster) -> str:

@@ -19,7 +19,7 @@ from nmt.checkpoint import writing
 from nmt.checkpoint.average import average
 from nmt.checkpoint.bundle import verify
 from nmt.checkpoint.loading import load, load_training_state
-from nmt.config.experiment import SubwordConfig
+from nmt.config.corpus import SubwordConfig
 from nmt.corpus.subword import Subword
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nmt.checkpoint import writing
 from nmt.checkpoint.bundle import TrainingState
-from nmt.config.experiment import CorpusConfig, Experiment, ModelConfig, ParallelText, SubwordConfig
+from nmt.config.corpus import CorpusConfig, ParallelText, SubwordConfig
+from nmt.config.experiment import Experiment, ModelConfig
 from nmt.corpus.subword import Subword
 from nmt.errors import BundleError
 from nmt.model import seq2seq

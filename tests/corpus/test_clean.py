@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.config.experiment import CleaningConfig
+from nmt.config.corpus import CleaningConfig
 from nmt.corpus.clean import (
     MENDS,
     REASONS,

@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from nmt.config.experiment import Experiment, SubwordConfig
+from nmt.config.corpus import SubwordConfig
+from nmt.config.experiment import Experiment
 from nmt.corpus import sampling
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import check_prepared

@@ -12,7 +12,7 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.config.experiment import CleaningConfig, SubwordConfig
+from nmt.config.corpus import CleaningConfig, SubwordConfig
 from nmt.corpus.subword import (
     BOS,
     EOS,
@@ -226,7 +226,7 @@ def test_a_vocabulary_with_tokens_added_to_it_is_refused(subword: Subword) -> No
 
 LEARN = """
 import sys
-from nmt.config.experiment import SubwordConfig
+from nmt.config.corpus import SubwordConfig
 from nmt.corpus.subword import Subword
 lines = sys.stdin.read().split("\\n")
 for kind in ("bpe", "unigram"):
@@ -259,7 +259,7 @@ def test_the_vocabulary_does_not_depend_on_the_process_or_its_threads() -> None:
 
 FORK = """
 import os
-from nmt.config.experiment import SubwordConfig
+from nmt.config.corpus import SubwordConfig
 from nmt.corpus.subword import Subword
 subword = Subword.train(["a b", "b c"] * 9, SubwordConfig())
 ids = subword.encode_batch(["a b"] * 100)

@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.config.experiment import Case, CleaningConfig, ParallelText
+from nmt.config.corpus import Case, CleaningConfig, ParallelText
 from nmt.corpus.files import read_blocks, split_lines
 from nmt.corpus.text import (
     EncodingCheck,

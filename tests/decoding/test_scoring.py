@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from nmt.checkpoint.loading import load
-from nmt.config.experiment import Experiment, ModelConfig, SubwordConfig
+from nmt.config.corpus import SubwordConfig
+from nmt.config.experiment import Experiment, ModelConfig
 from nmt.corpus.subword import BOS, EOS, Subword
 from nmt.decoding import translator
 from nmt.decoding.beam_search import search

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nmt.config.experiment import Experiment, ModelConfig, SubwordConfig
+from nmt.config.corpus import SubwordConfig
+from nmt.config.experiment import Experiment, ModelConfig
 from nmt.corpus.subword import EOS, FIRST_BYTE, Subword
 from nmt.decoding import translator
 from nmt.decoding.translation import Translation

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,3 +82,7 @@ def log_probs_after(model: TinyModel, source: list[int], prefix: tuple[int, ...]
     for token in (BOS, *prefix):
         logits, state, _ = model.step(torch.tensor([token]), state, memory)
     return logits[0].log_softmax(dim=-1)
+
+
+def facts(found: Any) -> tuple[Any, ...]:
+    return found.tokens, found.score, found.token_log_probs, found.is_finished

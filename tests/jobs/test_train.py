@@ -16,16 +16,8 @@ import torch
 
 from nmt.checkpoint.loading import load_training_state
 from nmt.config.cluster import Cluster
-from nmt.config.experiment import (
-    BatchingConfig,
-    CleaningConfig,
-    CorpusConfig,
-    Experiment,
-    ModelConfig,
-    ParallelText,
-    SubwordConfig,
-    TrainingConfig,
-)
+from nmt.config.corpus import CleaningConfig, CorpusConfig, ParallelText, SubwordConfig
+from nmt.config.experiment import BatchingConfig, Experiment, ModelConfig, TrainingConfig
 from nmt.config.files import dump
 from nmt.console import Console
 from nmt.corpus.prepare import prepare

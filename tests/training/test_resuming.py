@@ -9,7 +9,8 @@ from toy_runs import INGREDIENTS, Run, corpus_of, go
 
 from nmt.batching.schedule import Schedule
 from nmt.checkpoint.run import bundles
-from nmt.config.experiment import Experiment, SubwordConfig
+from nmt.config.corpus import SubwordConfig
+from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.corpus.subword import Subword
 from nmt.errors import TrainingError
