@@ -47,11 +47,13 @@ PARTS: Mapping[str, Part] = {
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise ConfigError for a part that there is not."""
+    """Raise ConfigError for a part that there is not, or not on this machine."""
     for name in names:
         if name not in PARTS:
             known = ", ".join(PARTS)
             raise ConfigError.saying(f"{name!r} is not a part of the benchmark; known: {known}")
+    if "gpu" in names and not torch.cuda.is_available():
+        raise ConfigError.saying("torch finds no GPU here: leave out the part gpu")
 
 
 def run(

@@ -139,6 +139,13 @@ def test_a_part_that_there_is_not_is_told_before_anything_is_measured() -> None:
     )
 
 
+def test_a_gpu_that_there_is_not_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P9."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="torch finds no GPU here: leave out the part gpu"):
+        suite.run(["gpu"], 0.0, lambda line: None, lambda figure: None)
+
+
 @pytest.mark.parametrize("lengths", [MULTI30K, WMT16])
 def test_random_pairs_are_as_long_as_real_ones(
     lengths: Lengths, tiny_case: Case, tmp_path: Path
