@@ -67,7 +67,7 @@ BENCH = [
     Wrong(
         "bench trian",
         "'trian' is not a part of the benchmark; known: lstm, batching, update, train, peer, "
-        "memory, decode, precision, checkpoint, workers, startup",
+        "memory, decode, precision, checkpoint, workers, gpu, startup",
     ),
     Wrong(
         "bench compare before.json",
