@@ -117,11 +117,10 @@ class Updates:
     """The first updates of a case, made again and again by one worker: what a timing repeats."""
 
     def __init__(
-        self, case: Case, precision: str, num_updates: int, device: torch.device | None = None
+        self, case: Case, precision: str, num_updates: int, device: str | torch.device = "cpu"
     ) -> None:
-        """Work on a device; None: the CPU."""
         self.experiment = with_precision(case.experiment, precision)
-        world = World(device=device or torch.device("cpu"))
+        world = World(device=torch.device(device))
         self.learner = Learner(self.experiment, case.subword.num_pieces, world)
         is_pinned = world.device.type == "cuda"
         loader = Loader(case.shards, case.schedule, range(num_updates), pin=is_pinned)

@@ -11,6 +11,7 @@ from unittest.mock import patch
 import torch
 
 from nmt.bench.bench import Bench, rate, without_dropout
+from nmt.bench.cases import Case
 from nmt.bench.figures import Figure
 from nmt.bench.timing import take_turns
 from nmt.config.decoding import DecodingConfig
@@ -20,6 +21,7 @@ from nmt.decoding.beam_search import search
 from nmt.decoding.stepping import padded_length
 from nmt.decoding.translator import plan_batches
 from nmt.model.seq2seq import Seq2Seq, build
+from nmt.training.work import flops_per_token
 
 SENTENCES = 192
 ALONE = 8
@@ -29,15 +31,10 @@ ALONE = 8
 def measure(bench: Bench) -> Iterator[Figure]:
     """Sentences and tokens a second, in fp32."""
     case = bench.small
-    torch.manual_seed(1)
-    model = build(without_dropout(case.experiment.model), case.subword.num_pieces).eval()
-    decoding = case.experiment.decoding.model_copy(
-        update={"max_length_ratio": 1.0, "max_length_extra": 0}
-    )
-    pairs = case.shards.pairs(range(min(SENTENCES, len(case.shards))))
-    sources = [[*src.tolist(), EOS] for src, _ in pairs]
-    for name, beam in (("greedy", 1), (f"beam {decoding.beam}", decoding.beam)):
-        how = decoding.model_copy(update={"beam": beam})
+    model, sources = fresh_model(case), sources_of(case, SENTENCES)
+    widest = case.experiment.decoding.beam
+    for name, beam in (("greedy", 1), (f"beam {widest}", widest)):
+        how = cut_at_sources(case, beam)
         together = Search(model, sources, how, how.batch_sentences)
         alone = Search(model, sources[:ALONE], how, 1)
         plain = PlainSearch(model, sources, how, how.batch_sentences)
@@ -75,6 +72,32 @@ def measure(bench: Bench) -> Iterator[Figure]:
         )
 
 
+def fresh_model(case: Case) -> Seq2Seq:
+    """A model that translates, the same one each time."""
+    torch.manual_seed(1)
+    return build(without_dropout(case.experiment.model), case.subword.num_pieces).eval()
+
+
+def sources_of(case: Case, at_most: int) -> list[list[int]]:
+    """The first sentences of a corpus."""
+    pairs = case.shards.pairs(range(min(at_most, len(case.shards))))
+    return [[*src.tolist(), EOS] for src, _ in pairs]
+
+
+def cut_at_sources(case: Case, beam: int) -> DecodingConfig:
+    """Searching hypotheses that are as long as their source."""
+    limits = {"max_length_ratio": 1.0, "max_length_extra": 0, "beam": beam}
+    return case.experiment.decoding.model_copy(update=limits)
+
+
+def flops_of_search(model: Seq2Seq, sources: list[list[int]], beam: int) -> float:
+    """Useful work of searching hypotheses as long as their source; model: in fp32."""
+    per_src, per_tgt, per_look = flops_per_token(model)
+    lengths = [len(source) for source in sources]
+    looks = sum(length * length for length in lengths)
+    return (per_src + beam * per_tgt) * sum(lengths) + beam * per_look * looks
+
+
 class Search:
     """Searches sentences, so many together: what a timing repeats."""
 
@@ -84,12 +107,12 @@ class Search:
         sources: list[list[int]],
         decoding: DecodingConfig,
         batch_sentences: int,
-        device: torch.device | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
-        """Work on the device where the model is; None: the CPU."""
+        """Args: device: where the model is."""
         self.sources = sources
-        self._device = device or torch.device("cpu")
         self._model, self._decoding, self._batch = model, decoding, batch_sentences
+        self._device = device
         self.num_tokens = 0
 
     def __call__(self) -> None:

@@ -10,18 +10,23 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from nmt.bench.bench import Bench, Ratio, Updates, rate, without_dropout
+from nmt.bench.bench import Bench, Ratio, Updates, rate
 from nmt.bench.cases import Case
-from nmt.bench.decoding import Search
+from nmt.bench.decoding import (
+    Search,
+    cut_at_sources,
+    flops_of_search,
+    fresh_model,
+    sources_of,
+)
 from nmt.bench.figures import Figure
-from nmt.bench.machine import Product
+from nmt.bench.machine import DTYPES, Product
 from nmt.bench.timing import Timing, Work, take_turns
-from nmt.corpus.subword import EOS
-from nmt.model.precision import cheapen
-from nmt.model.seq2seq import build
-from nmt.training.work import flops_per_token
+from nmt.model.precision import Precision, cheapen
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TRAINED = {**DTYPES, "fp16": torch.float16}
+SEARCHED: tuple[Precision, ...] = ("fp32", "bf16")
+BEAMS = (1, 5)
 SIDE = 4096
 """Rows, inputs and outputs of the product that is the peak."""
 COPY_BYTES = 1 << 31
@@ -46,7 +51,7 @@ def of_device(
             torch.randn(side, side, device=device).to(dtype),
             8,
         )
-        for name, dtype in DTYPES.items()
+        for name, dtype in TRAINED.items()
     }
     yield from _machine(bench, device, products, copy_bytes)
     for sentences in together:
@@ -81,7 +86,7 @@ def _machine(
             product.flops / 1e12,
             timings[precision],
             "TFLOP/s",
-            f"matrix product on {name}, {len(product)} rows",
+            f"square matrix product on {name}",
         )
     yield rate(
         "gpu/copy",
@@ -116,32 +121,22 @@ def _searching(
     bench: Bench, device: torch.device, products: dict[str, Product], sentences: int
 ) -> Iterator[Figure]:
     case = bench.large
-    pairs = case.shards.pairs(range(min(sentences, len(case.shards))))
-    sources = [[*src.tolist(), EOS] for src, _ in pairs]
-    per_src, per_tgt, per_look = flops_per_token(
-        build(without_dropout(case.experiment.model), case.subword.num_pieces)
-    )
-    for precision in ("fp32", "bf16"):
-        torch.manual_seed(1)
-        model = build(without_dropout(case.experiment.model), case.subword.num_pieces).eval()
+    sources = sources_of(case, sentences)
+    for precision in SEARCHED:
+        model = fresh_model(case)
+        flops = {beam: flops_of_search(model, sources, beam) for beam in BEAMS}
         model = cheapen(model, precision).to(device)
-        for beam in (1, 5):
-            decoding = case.experiment.decoding.model_copy(
-                update={"max_length_ratio": 1.0, "max_length_extra": 0, "beam": beam}
-            )
-            work = Search(model, sources, decoding, sentences, device)
+        for beam in BEAMS:
+            work = Search(model, sources, cut_at_sources(case, beam), sentences, device)
             product = products[precision]
             timings = _take_turns(bench, device, {"ours": work, "product": product})
-            lengths = [len(source) for source in sources]
-            looks = beam * sum(length * length for length in lengths)
-            flops = (per_src + beam * per_tgt) * sum(lengths) + per_look * looks
             yield rate(
                 f"gpu/search/{sentences}/{precision}/beam {beam}",
                 work.num_tokens,
                 timings["ours"],
                 "tgt tokens/s",
                 f"{len(sources)} sentences, the {case.name} model, tokens of the best hypotheses",
-                _of_peak(flops, timings, product, precision),
+                _of_peak(flops[beam], timings, product, precision),
             )
 
 

@@ -27,9 +27,6 @@ class Product:
         self.flops = 2.0 * times * len(x) * weight.numel()
         """Multiplications and additions of one call."""
 
-    def __len__(self) -> int:
-        return len(self._x)
-
     def __call__(self) -> None:
         for _ in range(self._times):
             functional.linear(self._x, self._weight)

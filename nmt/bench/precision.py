@@ -7,16 +7,18 @@ they are cut, at the length of their source.
 
 from collections.abc import Iterator
 
-import torch
-
-from nmt.bench.bench import Bench, rate, without_dropout
+from nmt.bench.bench import Bench, rate
 from nmt.bench.cases import Case
-from nmt.bench.decoding import Search
+from nmt.bench.decoding import (
+    Search,
+    cut_at_sources,
+    flops_of_search,
+    fresh_model,
+    sources_of,
+)
 from nmt.bench.figures import Figure
-from nmt.corpus.subword import EOS
 from nmt.model.precision import PRECISIONS, Precision, cheapen
-from nmt.model.seq2seq import Seq2Seq, build
-from nmt.training.work import flops_per_token
+from nmt.model.seq2seq import Seq2Seq
 
 SENTENCES = {1: 4, 64: 128}
 """Sentences together, and sentences in all."""
@@ -25,12 +27,8 @@ SENTENCES = {1: 4, 64: 128}
 def measure(bench: Bench) -> Iterator[Figure]:
     """Sentences a second in each precision, of a narrow and of a wide model."""
     for case in (bench.small, bench.wide):
-        model = _fresh(case)
-        most = case.shards.pairs(range(min(max(SENTENCES.values()), len(case.shards))))
-        sources = [[*src.tolist(), EOS] for src, _ in most]
-        models = {
-            name: model if name == "fp32" else cheapen(_fresh(case), name) for name in PRECISIONS
-        }
+        sources = sources_of(case, max(SENTENCES.values()))
+        models = {name: cheapen(fresh_model(case), name) for name in PRECISIONS}
         for together, num_sentences in SENTENCES.items():
             yield from _compare(bench, case, models, sources[:num_sentences], together)
 
@@ -42,17 +40,11 @@ def _compare(
     sources: list[list[int]],
     together: int,
 ) -> Iterator[Figure]:
-    decoding = case.experiment.decoding.model_copy(
-        update={"max_length_ratio": 1.0, "max_length_extra": 0}
-    )
+    decoding = cut_at_sources(case, case.experiment.decoding.beam)
     turns = bench.take_turns(
         {name: Search(model, sources, decoding, together) for name, model in models.items()}
     )
-    per_src, per_tgt, per_look = flops_per_token(models["fp32"])
-    lengths = [len(source) for source in sources]
-    said = decoding.beam * sum(lengths)
-    looks = decoding.beam * sum(length * length for length in lengths)
-    flops = per_src * sum(lengths) + per_tgt * said + per_look * looks
+    flops = flops_of_search(models["fp32"], sources, decoding.beam)
     share, of_what = turns.of_peak(flops, "fp32", "fp32")
     for name in models:
         what = f"{len(sources)} sentences, the {case.name} model, beam {decoding.beam}, {together} "
@@ -67,8 +59,3 @@ def _compare(
             what,
             ratio,
         )
-
-
-def _fresh(case: Case) -> Seq2Seq:
-    torch.manual_seed(1)
-    return build(without_dropout(case.experiment.model), case.subword.num_pieces).eval()

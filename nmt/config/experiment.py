@@ -128,7 +128,7 @@ class TrainingConfig(Settings):
     ema_decay: Fraction = 0.999
     """Decay, an update, of the moving average of the weights, which translates; 0: no average."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
-    """Numbers of forward and backward; auto: bf16 where it is quicker. All else is always fp32."""
+    """Of forward and backward, all else fp32; auto: bf16 if quicker; fp16: for GPUs without it."""
     log_every: PositiveInt = 50
     """Updates between two log lines."""
     validate_every: PositiveInt = 500

@@ -19,7 +19,7 @@ def settled(experiment: Experiment, world: World) -> Experiment:
 
 
 def with_precision(experiment: Experiment, precision: str) -> Experiment:
-    """The experiment in fp32 or bf16."""
+    """The experiment in other numbers."""
     training = experiment.training.model_copy(update={"precision": precision})
     return experiment.model_copy(update={"training": training})
 

@@ -60,12 +60,14 @@ def closing(why: Why, progress: Progress, settings: TrainingConfig) -> str:
 
 def tell_precision(settings: TrainingConfig, world: World, records: AnyRecords) -> None:
     """Say so where cheaper numbers cost time: on a CPU without quick instructions for them."""
-    if settings.precision == "fp16" and world.device.type == "cpu" and world.is_first:
+    if world.device.type != "cpu" or not world.is_first:
+        return
+    if settings.precision == "fp16":
         records.say(
             "fp16 is for GPUs, on a CPU the LSTM layers stay fp32: training.precision=auto would "
             "be quicker"
         )
-    if settings.precision == "bf16" and world.device.type == "cpu" and world.is_first:
+    if settings.precision == "bf16":
         gain = bf16_gain()
         if gain < 0.9:
             records.say(

@@ -26,8 +26,8 @@ from nmt.errors import ConfigError
         ),
         (
             "training.precision",
-            "training.precision: Numbers of forward and backward; auto: bf16 where it is quicker. "
-            'All else is always fp32.  [fp32 | bf16 | fp16 | auto; default "fp32"]',
+            "training.precision: Of forward and backward, all else fp32; auto: bf16 if quicker; "
+            'fp16: for GPUs without it.  [fp32 | bf16 | fp16 | auto; default "fp32"]',
         ),
         (
             "name",

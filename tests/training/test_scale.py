@@ -25,6 +25,7 @@ def test_a_scale_is_halved_by_an_overflow_and_doubled_by_many_updates_without() 
 
 
 def test_an_update_that_overflows_is_made_again_and_no_pair_is_skipped(gloo: Path) -> None:
+    """P2 and P3: at one of two workers, whose scales stay equal."""
     run = gloo / "half"
     lowered = [record for record in records_of(run) if record["kind"] == "scale"]
     assert lowered == [
@@ -43,6 +44,7 @@ def test_fp16_learns_what_fp32_learns(gloo: Path) -> None:
 
 
 def test_an_overflow_is_told(gloo: Path) -> None:
+    """P11."""
     log = (gloo / "half" / "train.log").read_text(encoding="utf-8")
     assert (
         "update 1: a gradient overflowed fp16; the update is made again with a loss scale of "
