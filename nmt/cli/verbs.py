@@ -40,6 +40,12 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except (NmtError, click.UsageError) as error:
             _refuse(error, f"{ctx.command_path} {ctx.invoked_subcommand or ''}".rstrip())
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("nmt"):
+                raise
+            # A script of tools/ that the system's Python runs, most likely.
+            rule = "type `. .venv/bin/activate` before, which `make demo` has made"
+            _refuse(ConfigError.saying(f"{sys.executable} has no package {error.name}: {rule}"))
         except (KeyboardInterrupt, click.Abort):
             click.echo("nmt: stopped", err=True)
             ctx.exit(130)

@@ -166,3 +166,17 @@ def test_the_script_of_a_checkout_gives_the_same_bytes(
         runpy.run_path(script, run_name="__main__")
     assert not ended.value.code
     assert Path("out.de").read_text(encoding="utf-8").split("\n") == [*translated(nmt, TEXT), ""]
+
+
+def test_a_python_without_the_packages_is_told_what_to_do(
+    here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9."""
+    monkeypatch.delitem(sys.modules, "nmt.console")
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    answer = nmt("translate runs/tiny")
+    assert (answer.status, answer.err) == (
+        2,
+        f"nmt: {sys.executable} has no package tqdm: type `. .venv/bin/activate` before, "
+        "which `make demo` has made\n",
+    )
