@@ -59,6 +59,11 @@ class Case:
     lengths: str
     """Whether they are real or synthetic."""
 
+    @property
+    def precision(self) -> str:
+        """The numbers that it is trained in on this machine."""
+        return self.experiment.training.precision
+
     @cached_property
     def schedule(self) -> Schedule:
         """Its updates."""

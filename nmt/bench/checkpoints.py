@@ -56,7 +56,7 @@ def _alone(bench: Bench) -> Iterator[Figure]:
 
 def _beside(bench: Bench) -> Iterator[Figure]:
     """Training with a checkpoint and with a validation task, against training alone."""
-    updates = Updates(bench.small, "bf16", 4)
+    updates = Updates(bench.small, bench.small.precision, 4)
     run_dir, tokenizer = bench.scratch / "beside", bench.small.subword.to_json()
     writer = Writer(run_dir, updates.experiment, tokenizer)
     folder = save(run_dir, updates.experiment, tokenizer, updates.learner.state(1, {}))

@@ -23,14 +23,14 @@ UPDATES = 12
 def measure(bench: Bench) -> Iterator[Figure]:
     """Of the small and the wide case, beside the plain version."""
     for case in (bench.small, bench.wide):
-        peaks = {how: _peak_of(bench, case, how) for how in ("bf16", "plain")}
+        peaks = {how: _peak_of(bench, case, how) for how in (case.precision, "plain")}
         yield Figure(
-            f"memory/{case.name}/bf16",
-            peaks["bf16"],
+            f"memory/{case.name}/{case.precision}",
+            peaks[case.precision],
             "MiB",
             f"resident at the peak of {UPDATES} updates by one worker, torch itself counted",
             is_better_high=False,
-            ratio=peaks["bf16"] / peaks["plain"],
+            ratio=peaks[case.precision] / peaks["plain"],
             ratio_to="the plain version",
         )
 
@@ -49,7 +49,7 @@ def train(job: Path, how: str, out: Path) -> None:
     settle()
     torch.set_num_threads(1)
     case = Case.from_json(job.read_text(encoding="utf-8"))
-    updates = Updates(case, "bf16" if how == "bf16" else "fp32", 1)
+    updates = Updates(case, "fp32" if how == "plain" else how, 1)
     if how == "plain":
         smoothing = case.experiment.training.label_smoothing
         learner = PlainLearner(updates.learner.model, smoothing)

@@ -20,9 +20,9 @@ from nmt.batching.batch import Batch
 from nmt.bench.bench import Bench, Updates, rate
 from nmt.bench.cases import Case
 from nmt.bench.figures import Figure
-from nmt.bench.timing import take_turns
 from nmt.corpus.subword import PAD
 from nmt.model.seq2seq import build, num_parameters
+from nmt.training.work import flops_over
 
 EMBEDDING = 256
 WIDTH = 512
@@ -79,11 +79,11 @@ class InputFeedingRNN(nn.Module):
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    """Both on the same updates, by one worker each."""
+    """A peer's model and ours, of as many parameters, on the same updates, by one worker each."""
     torch.manual_seed(1)
     case = bench.wide
     theirs = InputFeedingRNN(case.subword.num_pieces)
-    ours = Updates(_as_large(case, num_parameters(theirs)), "bf16", 1)
+    ours = Updates(_as_large(case, num_parameters(theirs)), case.precision, 1)
     optimizer = torch.optim.Adam(theirs.parameters())
 
     def peer() -> None:
@@ -93,21 +93,42 @@ def measure(bench: Bench) -> Iterator[Figure]:
         optimizer.step()
         optimizer.zero_grad()
 
-    timings = take_turns({"ours": ours, "peer": peer}, bench.seconds)
-    gain = timings["peer"].cpu_s / timings["ours"].cpu_s
-    for name, model, what in (
-        ("ours", ours.learner.model, "our residual model, bf16"),
-        ("input feeding", theirs, "our statement of OpenNMT-py's RNN, fp32"),
+    turns = bench.take_turns({"ours": ours, "input feeding": peer})
+    gain = turns["input feeding"].cpu_s / turns["ours"].cpu_s
+    work = sum(flops_over(batch, *flops_per_token(theirs)) for batch in ours.batches)
+    for name, model, what, ratio in (
+        (
+            "ours",
+            ours.learner.model,
+            f"our residual model, {case.precision}",
+            (gain, "the peer's speed"),
+        ),
+        (
+            "input feeding",
+            theirs,
+            "our statement of OpenNMT-py's RNN, fp32",
+            turns.of_peak(work, "input feeding", "fp32"),
+        ),
     ):
-        timing = timings["ours" if name == "ours" else "peer"]
         yield rate(
             f"peer/{name}",
             ours.num_tgt_tokens,
-            timing,
+            turns[name],
             "tgt tokens/s",
             f"{what}, {num_parameters(model) / 1e6:.1f} M parameters, one thread",
-            (gain, "the peer's speed") if name == "ours" else None,
+            ratio,
         )
+
+
+def flops_per_token(model: InputFeedingRNN) -> tuple[float, float, float]:
+    """As `nmt.training.work` counts those of our models."""
+    of_source = (model.encoder, model.to_score)
+    of_target = (model.cells, model.to_out, model.generator)
+    per_src, per_tgt = (
+        sum(weight.numel() for part in parts for weight in part.parameters() if weight.dim() == 2)
+        for parts in (of_source, of_target)
+    )
+    return 2.0 * per_src, 2.0 * per_tgt, 2.0 * 2 * WIDTH
 
 
 def loss_of(model: InputFeedingRNN, batch: Batch) -> Tensor:

@@ -76,12 +76,13 @@ def _of_case(
             "tgt tokens/s",
             "fp32, random batches of 64, packed, whole logits",
         )
-        yield _ratio(
-            f"train/{case.name}/bf16 to plain",
-            pace["bf16"] / pace["plain"],
-            "tokens for a processor second",
-            turns["plain"].spread,
-        )
+        for precision in updates:
+            yield _ratio(
+                f"train/{case.name}/{precision} to plain",
+                pace[precision] / pace["plain"],
+                "tokens for a processor second",
+                turns["plain"].spread,
+            )
 
 
 def _ratio(name: str, value: float, counts: str, spread: float) -> Figure:

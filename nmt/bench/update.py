@@ -20,17 +20,18 @@ MEANING = {
     "decoder": "all decoder layers, attention counted",
     "output": "output layer and cross entropy, in chunks",
     "optimizer": "clipping, AdamW, moving average",
-    "whole": "the update as training makes it",
+    "whole": "the update as training makes it here",
 }
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    """The parts of an update of one micro-batch, in bf16."""
+    """The parts of an update of one micro-batch, in the numbers that training takes here."""
     for case in (bench.small, bench.wide):
-        yield from _of_case(bench, case, "bf16")
+        yield from _of_case(bench, case)
 
 
-def _of_case(bench: Bench, case: Case, precision: str) -> Iterator[Figure]:
+def _of_case(bench: Bench, case: Case) -> Iterator[Figure]:
+    precision = case.precision
     updates = Updates(case, precision, 1)
     turns = bench.take_turns(works_of(updates, precision))
     whole = turns["whole"].cpu_s

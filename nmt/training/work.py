@@ -14,10 +14,14 @@ _OF_SOURCE = ("to_key", "to_value", "from_memory")
 
 def flops_of(model: Seq2Seq, batch: Batch) -> float:
     """Floating-point operations of forward and backward over the real tokens of a batch."""
+    return flops_over(batch, *flops_per_token(model))
+
+
+def flops_over(batch: Batch, per_src: float, per_tgt: float, per_look: float) -> float:
+    """The same of a model whose forward pass has these, as `flops_per_token` counts them."""
     tgt_lengths = (batch.real // batch.tgt_in.size(1)).bincount(minlength=len(batch.src))
     num_src, num_tgt = int(batch.src_lengths.sum()), len(batch.tgt_out)
     num_looks = int((batch.src_lengths * tgt_lengths).sum())
-    per_src, per_tgt, per_look = flops_per_token(model)
     return 3 * (per_src * num_src + per_tgt * num_tgt + per_look * num_looks)
 
 

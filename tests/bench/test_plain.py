@@ -3,6 +3,7 @@
 import torch
 
 from nmt.batching.batch import Batch
+from nmt.bench import peer
 from nmt.bench.bench import Updates, without_dropout
 from nmt.bench.cases import Case
 from nmt.bench.plain import PAIRS, PlainLearner, random_batches
@@ -75,3 +76,11 @@ def test_work_is_counted_as_written_on_paper(tiny_case: Case) -> None:
     num_src, num_tgt = int(batch.src_lengths.sum()), len(batch.tgt_out)
     least = 3 * (2 * (encoder + keys_values) * num_src + 2 * decoder * num_tgt)
     assert least < flops_of(model, batch) < 1.5 * least
+
+
+def test_work_of_the_peer_is_counted_as_written_on_paper() -> None:
+    """Embeddings 256, width 512, 2 + 2 layers, 300 pieces."""
+    encoder = 2 * 4 * 256 * (256 + 256) + 2 * 4 * 256 * (512 + 256)
+    decoder = 4 * 512 * (256 + 512 + 512) + 4 * 512 * (512 + 512) + 2 * 512 * 512 + 300 * 512
+    expected = (2 * (encoder + 512 * 512), 2 * decoder, 2 * 2 * 512)
+    assert peer.flops_per_token(peer.InputFeedingRNN(300)) == expected

@@ -21,7 +21,7 @@ EXPECTED = {
     "update": [f"update/tiny/{part}" for part in ("embedding", "encoder", "decoder", "attention",
                                                   "output", "optimizer", "whole", "rest")],
     "train": ["train/tiny/fp32", "train/tiny/bf16", "train/tiny/bf16 to fp32", "train/tiny/plain",
-              "train/tiny/bf16 to plain"],
+              "train/tiny/fp32 to plain", "train/tiny/bf16 to plain"],
     "peer": ["peer/ours", "peer/input feeding"],
     "decode": ["decode/greedy/sentences", "decode/beam 5/tokens"],
     "precision": ["precision/tiny/1/fp32", "precision/tiny/64/bf16", "precision/tiny/64/int8"],
