@@ -10,14 +10,15 @@ from types import FrameType
 from typing import Any
 
 import ray
-from ray.train.torch import TorchTrainer
 
 from nmt.checkpoint.bundle import read_info
 from nmt.checkpoint.run import newest_good
 from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.errors import TrainingError
-from nmt.jobs.mailbox import POLL_S, reason_of
+from nmt.jobs.losses import reason_of
+from nmt.jobs.mailbox import POLL_S
+from nmt.jobs.trainer import Trainer
 from nmt.training.manifest import SUBMITTED
 from nmt.training.telling import Why
 
@@ -36,9 +37,9 @@ class Ended:
 
 
 class Fit(threading.Thread):
-    """`TorchTrainer.fit` beside the main thread, which stays free to print, and to hear Ctrl-C."""
+    """`Trainer.fit` beside the main thread, which stays free to print, and to hear Ctrl-C."""
 
-    def __init__(self, trainer: TorchTrainer) -> None:
+    def __init__(self, trainer: Trainer) -> None:
         super().__init__(name="fit", daemon=True)
         self._trainer = trainer
         self._error: BaseException | None = None

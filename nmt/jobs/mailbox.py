@@ -1,15 +1,14 @@
 """Between the workers of a run and the command that started it: lines, progress, losses, a stop.
 
 The mailbox is an actor on the host of the command, which is that of Ray's controller too: it
-outlives the workers, and knows what they had done when they were lost.
+outlives the workers, and knows what they had done when they were lost. Nothing of Ray Train is
+imported here: the actor would import all of it before the first worker is asked for.
 """
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.train import UserCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 POLL_S = 0.3
@@ -98,26 +97,3 @@ class Post:
             self._asked = time.monotonic()
             self._answer = self._mailbox.put.remote(("update", update))
         return False
-
-
-class Losses(UserCallback):  # type: ignore[misc]
-    """Tells the mailbox of each worker that died or raised; runs at Ray's controller."""
-
-    def __init__(self, mailbox: Any) -> None:
-        self._mailbox = mailbox
-
-    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Any]) -> None:
-        """Called by Ray."""
-        self._mailbox.put.remote(("lost", reason_of(worker_exceptions)))
-
-
-def reason_of(failures: Mapping[int, BaseException]) -> str:
-    """Why workers failed, in a line; one that died comes before what it did to others."""
-    texts = {rank: str(error) for rank, error in failures.items()}
-    for sign, what in (("node has died", "died with the host"), ("died", "died")):
-        dead = [str(rank) for rank, text in sorted(texts.items()) if sign in text]
-        if dead:
-            return f"worker{'s' * (len(dead) > 1)} {', '.join(dead)} {what}"
-    rank, text = next(iter(sorted(texts.items())))
-    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no word")
-    return f"worker {rank}: {last[:200]}"

@@ -2,8 +2,8 @@
 
 Ray's own waits are for large clusters: after the power loss of a host, 94 s pass until training
 goes on; with the settings of `nmt.jobs.session` 29 s, with `LostHosts` 12 s (three hosts in network
-namespaces of one machine). Only this file knows internals of Ray; where they are not as they were,
-runs go on all the same, only later.
+namespaces of one machine). Only this file and `nmt.jobs.trainer` know internals of Ray; where they
+are not as they were, runs go on all the same, only later.
 """
 
 import logging
@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
-from ray.train.torch import TorchTrainer
 
 try:
     from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
@@ -84,13 +83,3 @@ def _answers(node: dict[str, Any]) -> bool:
     except OSError:
         return False
     return True
-
-
-class Trainer(TorchTrainer):  # type: ignore[misc]
-    """A TorchTrainer for a cluster that ends with this command."""
-
-    def _create_default_callbacks(self) -> list[Any]:
-        # This one outlives the controller, to clean up behind it; without a dashboard it only
-        # complains, once a second. Where Ray calls it otherwise, its complaints are back.
-        made = super()._create_default_callbacks()
-        return [each for each in made if type(each).__name__ != "PlacementGroupCleanerCallback"]

@@ -24,6 +24,8 @@ from nmt.console import Console, quiet
 from nmt.errors import NmtError
 from nmt.jobs.head import HeadWatch
 
+WATCHER_VARIABLE = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+"""Of an actor that asks every second which hosts are about to be taken away."""
 SHUTDOWN_VARIABLE = "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S"
 SHUTDOWN_S = 3
 """Seconds that lost workers are given to close their connections; all others wait for Ray's own 30.
@@ -47,6 +49,8 @@ def connect(num_cpus: int, chatter: Path) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS", "")
     # A job of a cluster has its code there; a driver outside of it sends its own along.
     is_outside = bool(address) and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
+    # Nobody drains a cluster that nobody else knows of.
+    os.environ[WATCHER_VARIABLE] = str(int(bool(address)))
     environment: dict[str, Any] = {}
     if SHUTDOWN_VARIABLE not in os.environ:
         environment["env_vars"] = {SHUTDOWN_VARIABLE: str(SHUTDOWN_S)}

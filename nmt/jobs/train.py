@@ -7,7 +7,6 @@ run's folder: one that is whole there counts, whether or not Ray's controller ha
 worker died.
 """
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchConfig, get_device
 
 from nmt.checkpoint.bundle import read_info
 from nmt.checkpoint.remote import Remote, copy_of
@@ -27,10 +26,12 @@ from nmt.corpus.prepared import check_prepared, read_dev, sized
 from nmt.errors import NmtError, TrainingError
 from nmt.jobs.alone import alone
 from nmt.jobs.listening import Ended, Fit, Interrupt, listen
-from nmt.jobs.mailbox import Losses, Post, open_mailbox
+from nmt.jobs.losses import Losses
+from nmt.jobs.mailbox import Post, open_mailbox
 from nmt.jobs.notices import Notices
-from nmt.jobs.recovery import Trainer, callbacks
+from nmt.jobs.recovery import callbacks
 from nmt.jobs.session import connect
+from nmt.jobs.trainer import Trainer
 from nmt.jobs.validate import ScoreTasks
 from nmt.jobs.watchdog import Watchdog
 from nmt.storage import Store, below, is_address
@@ -118,16 +119,14 @@ def finished(experiment: Experiment, run_dir: Path, remote: Remote | None = None
 
 def _trainer(
     experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: Any, has_scores: bool
-) -> TorchTrainer:
+) -> Trainer:
     scores = {"num_cpus": cluster.validation_cpus, "behind": cluster.validations_behind}
     resources = {"CPU": float(cluster.cpus_per_worker)}
     if cluster.gpus_per_worker:
         resources["GPU"] = float(cluster.gpus_per_worker)
     env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **ENVIRONMENT, **cluster.env}
-    # A cluster of others may outlive this command; one that was started here does not.
-    kind = TorchTrainer if os.environ.get("RAY_ADDRESS") else Trainer
     workers = cluster.workers
-    return kind(
+    return Trainer(
         _worker,
         train_loop_config={
             "experiment": experiment.model_dump_json(),

@@ -1,7 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 
 from nmt.jobs import mailbox
-from nmt.jobs.mailbox import Mailbox, reason_of
+from nmt.jobs.mailbox import Mailbox
 
 
 def test_letters_are_taken_once() -> None:
@@ -50,29 +53,8 @@ def test_a_notice_explains_a_loss_only_once_its_time_has_come(
     assert box.enter()[0] == "the workers were replaced"
 
 
-@pytest.mark.parametrize(
-    ("failures", "expected"),
-    [
-        (
-            {1: RuntimeError("x\n  Connection closed by peer \n")},
-            "worker 1: Connection closed by peer",
-        ),
-        (
-            {
-                0: RuntimeError("reset"),
-                1: RuntimeError("The actor died.\nEnd of file"),
-            },
-            "worker 1 died",
-        ),
-        (
-            {
-                1: RuntimeError("The actor died because its node has died."),
-                2: RuntimeError("its node has died"),
-            },
-            "workers 1, 2 died with the host",
-        ),
-        ({3: RuntimeError("")}, "worker 3: no word"),
-    ],
-)
-def test_why_workers_failed_is_a_line(failures: dict[int, BaseException], expected: str) -> None:
-    assert reason_of(failures) == expected
+def test_the_mailbox_needs_nothing_of_ray_train() -> None:
+    """What its actor imports is imported before the first worker is asked for."""
+    ask = "import sys, nmt.jobs.mailbox; print('ray.train' in sys.modules, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

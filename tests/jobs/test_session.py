@@ -1,5 +1,6 @@
 """What a person is told where Ray does not come up."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import ray
 
 from nmt.errors import NmtError
-from nmt.jobs.session import connect
+from nmt.jobs.session import WATCHER_VARIABLE, connect
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,21 @@ def test_a_ray_that_does_not_come_up_is_one_line(
     with pytest.raises(NmtError) as raised, connect(1, chatter):
         pass
     assert str(raised.value) == said.format(chatter=chatter)
+
+
+@pytest.mark.parametrize(("address", "watches"), [("", "0"), ("10.0.0.1:6379", "1")])
+def test_notices_are_watched_for_where_others_can_give_them(
+    address: str, watches: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def init(**_: Any) -> None:
+        seen.append(os.environ[WATCHER_VARIABLE])
+        raise ConnectionError("nobody answers.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setenv(WATCHER_VARIABLE, "")
+    with pytest.raises(NmtError), connect(1, tmp_path / "ray.log"):
+        pass
+    assert seen == [watches]
