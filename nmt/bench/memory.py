@@ -16,7 +16,7 @@ from nmt.bench.plain import PlainLearner, random_batches
 from nmt.errors import NmtError
 from nmt.training.process import settle
 
-UPDATES = 12
+UPDATES = 8
 """Enough for most lengths of batches to have come up."""
 
 

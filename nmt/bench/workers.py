@@ -44,7 +44,7 @@ WAYS: Mapping[str, tuple[int, bool]] = {
 PROCESSES = 4
 ROUNDS = 3
 LOG_EVERY = 8
-UPDATES = 5 * LOG_EVERY
+UPDATES = 4 * LOG_EVERY
 """Updates of each way in one round, of which the first ones are not timed."""
 TIMEOUT_S = 600
 PROBE_S = 10.0
