@@ -1,6 +1,8 @@
 """What a person types and is told; at the end, a real cluster on this machine."""
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -144,10 +146,17 @@ def test_stopping_asks_which_of_two_jobs_is_meant(client: Any, call: Call) -> No
     assert (status, err) == (2, expected)
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def free_ports(number: int) -> list[int]:
+    """Ports that nobody has, and that no connection is given by chance before the head has them.
+
+    The system hands out those from 32,768 on, Ray to its workers those from 10,002 to 19,999.
+    """
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_768), 20 * number):
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+    return found[:number]
 
 
 @pytest.fixture
@@ -161,22 +170,22 @@ def head(tmp_path: Path) -> Iterator[SimpleNamespace]:
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "HOME": str(tmp_path),
         "PATH": f"{tools}:{os.environ['PATH']}", "no_proxy": "127.0.0.1,localhost",
     }  # fmt: skip
-    ports = {name: free_port() for name in ("", "dashboard-", "ray-client-server-")}
-    agent = free_port()
+    names = ("", "dashboard-", "ray-client-server-", "dashboard-agent-listen-")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     # Ray's sockets lie in this folder, and the path of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(
         prefix="nmt", dir="/tmp", ignore_cleanup_errors=True
     ) as folder:
         process = subprocess.Popen(
             [str(tools / "ray"), "start", "--head", "--block", "--num-cpus=2",
-             f"--temp-dir={folder}", f"--dashboard-agent-listen-port={agent}",
-             "--disable-usage-stats", *(f"--{name}port={port}" for name, port in ports.items())],
+             f"--temp-dir={folder}", "--disable-usage-stats",
+             *(f"--{name}port={port}" for name, port in ports.items())],
             env=env, stdout=(tmp_path / "head.log").open("w"), stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
         try:
             address = f"http://127.0.0.1:{ports['dashboard-']}"
-            wait_for(agent, process)
+            wait_for(ports["dashboard-agent-listen-"], process)
             yield SimpleNamespace(address=address, env=env)
         finally:
             # One session: workers have process groups of their own.
@@ -189,7 +198,7 @@ def head(tmp_path: Path) -> Iterator[SimpleNamespace]:
             process.wait()
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes], timeout_s: float = 180) -> None:
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         assert process.poll() is None, "the head ended"
