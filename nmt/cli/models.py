@@ -128,6 +128,5 @@ def check_inputs(files: Iterable[str]) -> None:
 def pace(num_lines: int, started: float) -> str:
     """How quickly so many lines were translated since `started`, by time.monotonic."""
     seconds = max(time.monotonic() - started, 1e-9)
-    lines = "line" if num_lines == 1 else "lines"
-    each = f"{num_lines / seconds:,.1f} lines/s"
-    return f"{num_lines:,} {lines} translated in {seconds:.1f} s, {each}"
+    what = f"{num_lines:,} line{'s' * (num_lines != 1)} translated"
+    return f"{what} in {seconds:.1f} s, {num_lines / seconds:,.1f} lines/s"

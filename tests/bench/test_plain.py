@@ -79,7 +79,7 @@ def test_work_is_counted_as_written_on_paper(tiny_case: Case) -> None:
 
 
 def test_work_of_the_peer_is_counted_as_written_on_paper() -> None:
-    """Embeddings 256, width 512, 2 + 2 layers, 300 pieces."""
+    """P11: embeddings 256, width 512, 2 + 2 layers, 300 pieces."""
     encoder = 2 * 4 * 256 * (256 + 256) + 2 * 4 * 256 * (512 + 256)
     decoder = 4 * 512 * (256 + 512 + 512) + 4 * 512 * (512 + 512) + 2 * 512 * 512 + 300 * 512
     expected = (2 * (encoder + 512 * 512), 2 * decoder, 2 * 2 * 512)

@@ -52,6 +52,7 @@ def test_a_ray_that_does_not_come_up_is_one_line(
 def test_notices_are_watched_for_where_others_can_give_them(
     address: str, watches: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """P4: a host that will be taken away is known before it is gone."""
     seen: list[str] = []
 
     def init(**_: Any) -> None:
