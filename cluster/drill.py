@@ -33,7 +33,7 @@ from hosts import Hosts, lacking
 from results import Ending, broken_limits, compare, laid_over, table, told
 from stage import MAX_LOST_UPDATES, ROOT, Outcome, Stage
 
-from nmt.cli import verbs
+from nmt.cli import options
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, load_experiment
 from nmt.errors import NmtError
@@ -165,7 +165,7 @@ def load(experiment: str, overrides: Sequence[str], folder: Path) -> Experiment:
 
 
 def _number(name: str, default: int, meaning: str, least: int = 1) -> Callable[..., Any]:
-    read = verbs.number(int, least - 1, f"a whole number, {least} or more")
+    read = options.number(int, least - 1, f"a whole number, {least} or more")
     return click.option(
         name, default=str(default), show_default=True, callback=read, metavar="NUMBER", help=meaning
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from stage import MAX_LOST_UPDATES, WORKERS, Moment, Outcome, Stage, records
 
-from nmt.checkpoint.bundle import verify
-from nmt.checkpoint.run import bundles
-from nmt.errors import BundleError
+from nmt.checkpoint.format import verify
+from nmt.checkpoint.run_directory import bundles
+from nmt.errors import CheckpointError
 
 Mend = Callable[[], None]
 
@@ -51,7 +51,7 @@ def damage_checkpoint(stage: Stage, draw: random.Random) -> Mend:
 def _whole(run_dir: Path) -> list[Path]:
     found = []
     for folder in bundles(run_dir):
-        with contextlib.suppress(BundleError):
+        with contextlib.suppress(CheckpointError):
             verify(folder)
             found.append(folder)
     return found

@@ -25,7 +25,7 @@ from nmt.config.experiment import Experiment
 from nmt.config.files import dump, parse
 from nmt.errors import ConfigError, NmtError
 from nmt.storage import below, is_address, shown
-from nmt.training.manifest import REVISION, SUBMITTED, code_sha256, revision
+from nmt.training.run_manifest import REVISION, SUBMITTED, code_sha256, revision
 
 ROOT = Path(__file__).resolve().parents[1]
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -133,8 +133,8 @@ def check(job: Job, experiment: Experiment, cluster: Cluster, say: Say) -> None:
             is_begun = (run / "checkpoints").is_dir()
             # These import torch, which takes seconds: not where they have nothing to say.
             if is_begun or cluster.workers.max > experiment.batching.micro_batches:
-                from nmt.training.plan import check_workers
-                from nmt.training.resuming import check_run
+                from nmt.training.data import check_workers
+                from nmt.training.resume import check_run
 
                 check_workers(experiment, cluster.workers.max)
                 check_run(experiment, run)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from stage import MAX_LOST_UPDATES, Outcome, records
 
-from nmt.checkpoint.loading import load_training_state
+from nmt.checkpoint.load import load_training_state
 from nmt.training.audit import Stretch, audit
 
 NEAR = 1e-5

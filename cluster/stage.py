@@ -2,7 +2,7 @@
 
 h0 is the head: it has no room for workers, and the command that trains runs there. The others have
 room for one worker each. What a loss has cost is what the run itself says: its `restart` records in
-metrics.jsonl, and pulse.json, its last update.
+metrics.jsonl, and run_log.json, its last update.
 """
 
 import json
@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 from hosts import Hosts, address_of
 
-from nmt.checkpoint.bundle import read_info
-from nmt.checkpoint.run import newest_good
+from nmt.checkpoint.format import read_info
+from nmt.checkpoint.run_directory import newest_good
 from nmt.errors import NmtError
-from nmt.training import pulse
+from nmt.training import run_log
 
 ROOT = Path(__file__).resolve().parents[1]
 START = ROOT / "cluster/start.sh"
@@ -154,7 +154,7 @@ class Stage:
     @property
     def updates(self) -> int:
         """Updates that the run has done."""
-        beat = pulse.read(self.run_dir)
+        beat = run_log.read(self.run_dir)
         return beat.update if beat is not None else 0
 
     def restarts(self) -> list[Record]:

@@ -26,7 +26,7 @@ from dashboard import ANSWER_S, address_of, connect, speaking_to
 from jobs import ENDED, Job, absolute, check, find, plan, sent_before, state, stop_s, submit
 
 from nmt.cli import main as cli
-from nmt.cli import verbs
+from nmt.cli import options
 from nmt.config.files import load_cluster, load_experiment, split_overrides
 from nmt.errors import ConfigError, NmtError
 from nmt.storage import is_address
@@ -34,7 +34,7 @@ from nmt.storage import is_address
 VERBS = ("train", "prepare", "evaluate", "translate")
 
 
-class Verbs(verbs.Verbs):
+class Verbs(options.Verbs):
     """The verbs; `train` may be left out where a file stands in its place."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -78,7 +78,7 @@ def _tell(client: Any, address: str, job: Job, job_id: str, follow: bool) -> Non
     at = "" if os.environ.get("RAY_ADDRESS") == address else f" --address {address}"
     _say(f"dashboard {address}; to type next:")
     for words in (f"logs {job_id} --follow", f"status {job.name}", f"stop {job_id}"):
-        _say(f"  {verbs.program()} {words}{at}")
+        _say(f"  {options.program()} {words}{at}")
     if job.verb == "train" and not is_address(job.target):
         _say(f"  tensorboard --logdir {job.target}/tensorboard")
     if follow:

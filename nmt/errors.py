@@ -29,7 +29,7 @@ class DataError(NmtError):
     """A corpus, a shard or a text file that is not what it should be."""
 
 
-class BundleError(NmtError):
+class CheckpointError(NmtError):
     """A checkpoint that is missing, damaged or of another model."""
 
 

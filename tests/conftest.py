@@ -127,9 +127,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nmt.config.files import load_experiment
     from nmt.corpus.prepare import prepare
     from nmt.corpus.prepared import check_prepared, read_dev
+    from nmt.training.data import TrainingData
+    from nmt.training.distributed import World
     from nmt.training.loop import train
-    from nmt.training.plan import Corpus
-    from nmt.training.world import World
 
     root = tmp_path_factory.mktemp("tiny")
     (root / "raw").mkdir()
@@ -144,7 +144,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         experiment = load_experiment("tiny.yaml")
         prepare(experiment)
         shards, subword = check_prepared(experiment)
-        corpus = Corpus(shards, subword, read_dev("prepared/tiny"))
+        corpus = TrainingData(shards, subword, read_dev("prepared/tiny"))
         train(experiment, corpus, World(), root / "runs/tiny")
     return root
 

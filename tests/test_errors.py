@@ -1,9 +1,9 @@
 import pytest
 
-from nmt.errors import BundleError, ConfigError, DataError, NmtError, TrainingError
+from nmt.errors import CheckpointError, ConfigError, DataError, NmtError, TrainingError
 
 
-@pytest.mark.parametrize("kind", [BundleError, ConfigError, DataError, TrainingError])
+@pytest.mark.parametrize("kind", [CheckpointError, ConfigError, DataError, TrainingError])
 def test_every_kind_is_for_people(kind: type[Exception]) -> None:
     """P9."""
     assert issubclass(kind, NmtError)

@@ -11,8 +11,8 @@ from nmt.batching.batch import make_batch
 from nmt.config.experiment import Experiment
 from nmt.decoding.beam_search import search
 from nmt.model.lstm import LSTM
+from nmt.training.distributed import World
 from nmt.training.learner import Learner
-from nmt.training.world import World
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from nmt.batching.batch import Batch, make_batch
 from nmt.batching.schedule import Rows, Schedule, Update
-from nmt.corpus.sampling import Pair, Sampler
 from nmt.corpus.shards import Shards
+from nmt.corpus.subword_sampling import Pair, Sampler
 
 SamplerAt = Callable[[int], Sampler | None]
 """What cuts the pairs of an update, by its number from 0; None: they are as they were prepared."""

@@ -17,11 +17,11 @@ from nmt.bench.figures import Figure
 from nmt.bench.machine import Product
 from nmt.bench.timing import Timing, Work, take_turns
 from nmt.config.experiment import ModelConfig
+from nmt.training.distributed import World
 from nmt.training.learner import Learner
 from nmt.training.memory import seed_of
-from nmt.training.numbers import with_precision
+from nmt.training.precision import with_precision
 from nmt.training.work import flops_of
-from nmt.training.world import World
 
 Ratio = tuple[float, str]
 """A share or a multiple, and of what."""

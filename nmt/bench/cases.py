@@ -21,8 +21,8 @@ from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, Manifest
 from nmt.corpus.prepared import check_prepared, is_prepared
 from nmt.corpus.shards import Shards, ShardWriter
 from nmt.corpus.subword import NUM_RESERVED, Subword
-from nmt.training.numbers import settled
-from nmt.training.world import World
+from nmt.training.distributed import World
+from nmt.training.precision import resolve_precision
 
 NUM_PAIRS = 30_000
 """Pairs of a random corpus."""
@@ -131,7 +131,7 @@ def gnmt(scratch: Path) -> Case:
 def _case(
     name: str, changes: list[str], lengths: Lengths, scratch: Path, as_name: str = ""
 ) -> Case:
-    experiment = settled(load_experiment(f"configs/{name}.yaml", changes), World())
+    experiment = resolve_precision(load_experiment(f"configs/{name}.yaml", changes), World())
     if is_prepared(experiment):
         shards, subword = check_prepared(experiment)
         return Case(as_name or name, experiment, shards, subword, "real")

@@ -13,10 +13,10 @@ from pathlib import Path
 from nmt.bench.bench import Bench, Updates, time
 from nmt.bench.figures import Figure
 from nmt.bench.timing import take_turns
-from nmt.checkpoint.background import Writer
-from nmt.checkpoint.loading import load_training_state
-from nmt.checkpoint.run import bundles
-from nmt.checkpoint.writing import save
+from nmt.checkpoint.async_writer import Writer
+from nmt.checkpoint.load import load_training_state
+from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.write import save_checkpoint
 
 EVERY = 20
 """Updates between two checkpoints."""
@@ -35,13 +35,13 @@ def _alone(bench: Bench) -> Iterator[Figure]:
     state = updates.learner.state(1, {})
     run_dir = bench.scratch / "checkpoints"
     tokenizer = bench.wide.subword.to_json()
-    save(run_dir, updates.experiment, tokenizer, state)
+    save_checkpoint(run_dir, updates.experiment, tokenizer, state)
     folder = bundles(run_dir)[0]
     num_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     data = bytes(num_bytes)
     timings = take_turns(
         {
-            "save": lambda: save(run_dir, updates.experiment, tokenizer, state),
+            "save": lambda: save_checkpoint(run_dir, updates.experiment, tokenizer, state),
             "load": lambda: load_training_state(folder),
             "plain": lambda: _write(bench.scratch / "plain", data),
         },
@@ -59,7 +59,7 @@ def _beside(bench: Bench) -> Iterator[Figure]:
     updates = Updates(bench.small, bench.small.precision, 4)
     run_dir, tokenizer = bench.scratch / "beside", bench.small.subword.to_json()
     writer = Writer(run_dir, updates.experiment, tokenizer)
-    folder = save(run_dir, updates.experiment, tokenizer, updates.learner.state(1, {}))
+    folder = save_checkpoint(run_dir, updates.experiment, tokenizer, updates.learner.state(1, {}))
     lines = run_dir / "lines"
     lines.write_text("A man in a red shirt stands beside a small house.\n" * 1000)
     command = [sys.executable, "-m", "nmt", "translate", str(folder), "--beam", "1", "--threads"]

@@ -18,7 +18,7 @@ from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import EOS
 from nmt.decoding import beam_search
 from nmt.decoding.beam_search import search
-from nmt.decoding.stepping import padded_length
+from nmt.decoding.interface import padded_length
 from nmt.decoding.translator import plan_batches
 from nmt.model.seq2seq import Seq2Seq, build
 from nmt.training.work import flops_per_token

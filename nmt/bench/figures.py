@@ -39,7 +39,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchReport:
     """All figures of one run on one machine."""
 
     machine: Mapping[str, Any]
@@ -61,7 +61,7 @@ class Report:
             ) from None
 
     @classmethod
-    def load(cls, path: Path) -> "Report":
+    def load(cls, path: Path) -> "BenchReport":
         """Read what `save` wrote; DataError if it is anything else."""
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
@@ -103,7 +103,7 @@ def shown(value: float) -> str:
     return f"{value:.3g}"
 
 
-def compare(before: Report, after: Report) -> list[str]:
+def compare(before: BenchReport, after: BenchReport) -> list[str]:
     """What moved by more than noise, a line each, the worst first; then how many stayed."""
     lines = []
     for key in before.machine.keys() | after.machine.keys():

@@ -22,7 +22,7 @@ from nmt.bench.decoding import (
 from nmt.bench.figures import Figure
 from nmt.bench.machine import DTYPES, Product
 from nmt.bench.timing import Timing, Work, take_turns
-from nmt.model.precision import Precision, cheapen
+from nmt.model.quantise import Precision, quantise_model
 
 TRAINED = {**DTYPES, "fp16": torch.float16}
 SEARCHED: tuple[Precision, ...] = ("fp32", "bf16")
@@ -125,7 +125,7 @@ def _searching(
     for precision in SEARCHED:
         model = fresh_model(case)
         flops = {beam: flops_of_search(model, sources, beam) for beam in BEAMS}
-        model = cheapen(model, precision).to(device)
+        model = quantise_model(model, precision).to(device)
         for beam in BEAMS:
             work = Search(model, sources, cut_at_sources(case, beam), sentences, device)
             product = products[precision]

@@ -14,7 +14,7 @@ from nmt.bench.cases import Case
 from nmt.bench.figures import Figure
 from nmt.bench.plain import PlainLearner, random_batches
 from nmt.errors import NmtError
-from nmt.training.process import settle
+from nmt.training.malloc import configure_malloc
 
 UPDATES = 8
 """Their peak is within 3 % of that of 12."""
@@ -46,7 +46,7 @@ def _peak_of(bench: Bench, case: Case, how: str) -> float:
 
 def train(job: Path, how: str, out: Path) -> None:
     """Train in this process, and write down how much memory it took."""
-    settle()
+    configure_malloc()
     torch.set_num_threads(1)
     case = Case.from_json(job.read_text(encoding="utf-8"))
     updates = Updates(case, "fp32" if how == "plain" else how, 1)

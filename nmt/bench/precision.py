@@ -17,7 +17,7 @@ from nmt.bench.decoding import (
     sources_of,
 )
 from nmt.bench.figures import Figure
-from nmt.model.precision import PRECISIONS, Precision, cheapen
+from nmt.model.quantise import PRECISIONS, Precision, quantise_model
 from nmt.model.seq2seq import Seq2Seq
 
 SENTENCES = {1: 4, 64: 128}
@@ -28,7 +28,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     """Sentences a second in each precision, of a narrow and of a wide model."""
     for case in (bench.small, bench.wide):
         sources = sources_of(case, max(SENTENCES.values()))
-        models = {name: cheapen(fresh_model(case), name) for name in PRECISIONS}
+        models = {name: quantise_model(fresh_model(case), name) for name in PRECISIONS}
         for together, num_sentences in SENTENCES.items():
             yield from _compare(bench, case, models, sources[:num_sentences], together)
 

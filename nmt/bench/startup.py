@@ -18,17 +18,17 @@ import torch
 from nmt.bench.bench import Bench
 from nmt.bench.figures import Figure
 from nmt.bench.timing import middle_half
-from nmt.checkpoint.run import bundles
-from nmt.checkpoint.writing import save
+from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.write import save_checkpoint
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, load_experiment
 from nmt.corpus.builtin import generate
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import check_prepared
 from nmt.errors import NmtError
+from nmt.training.distributed import World
 from nmt.training.learner import Learner
-from nmt.training.numbers import settled
-from nmt.training.world import World
+from nmt.training.precision import resolve_precision
 
 REPEATS = 3
 REPEATS_OF_RAY = 2
@@ -78,7 +78,7 @@ def _seconds_of(command: Sequence[str]) -> float:
 
 def _ray_alone() -> float:
     began = time.time()
-    return float(_run([sys.executable, "-m", "nmt.jobs.idle"]).split()[-1]) - began
+    return float(_run([sys.executable, "-m", "nmt.jobs.noop_run"]).split()[-1]) - began
 
 
 def _run(command: Sequence[str]) -> str:
@@ -127,9 +127,9 @@ def _experiment(folder: Path) -> Experiment:
 def _model(experiment: Experiment, folder: Path) -> Path:
     """A bundle with fresh weights; it speaks nonsense, up to the longest length allowed."""
     _, subword = check_prepared(experiment)
-    experiment = settled(experiment, World())
+    experiment = resolve_precision(experiment, World())
     learner = Learner(experiment, subword.num_pieces, World())
-    save(folder / "model", experiment, subword.to_json(), learner.state(1, {}))
+    save_checkpoint(folder / "model", experiment, subword.to_json(), learner.state(1, {}))
     return bundles(folder / "model")[0]
 
 

@@ -23,9 +23,9 @@ from nmt.bench import (
     workers,
 )
 from nmt.bench.bench import Bench
-from nmt.bench.figures import Figure, Report
+from nmt.bench.figures import BenchReport, Figure
 from nmt.errors import ConfigError
-from nmt.training.process import settle
+from nmt.training.malloc import configure_malloc
 
 Part = Callable[[Bench], Iterator[Figure]]
 
@@ -61,7 +61,7 @@ def run(
     seconds: float,
     show: Callable[[str], object],
     take: Callable[[Figure], object],
-) -> Report:
+) -> BenchReport:
     """Measure parts, all if none is named, each worker on one thread.
 
     Args:
@@ -71,7 +71,7 @@ def run(
     """
     check_names(names)
     cases.check()
-    settle()
+    configure_malloc()
     torch.set_num_threads(1)
     figures: list[Figure] = []
 
@@ -91,4 +91,4 @@ def run(
             show(f"{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}")
             for figure in PARTS[name](bench):
                 add(figure)
-    return Report(facts, figures)
+    return BenchReport(facts, figures)

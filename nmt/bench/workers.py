@@ -25,14 +25,13 @@ from nmt.bench.figures import Figure
 from nmt.bench.timing import middle_half
 from nmt.config.experiment import Experiment
 from nmt.errors import NmtError
-from nmt.planning.links import ON_CPUS
 from nmt.planning.probe import probe
-from nmt.planning.scaling import Hosts, positions_of, rows_of
+from nmt.planning.scaling import ON_CPUS, Hosts, positions_of, rows_of
 from nmt.planning.size import count_parameters
+from nmt.training.data import TrainingData
+from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.plan import Corpus
-from nmt.training.process import settle
-from nmt.training.world import World
+from nmt.training.malloc import configure_malloc
 
 WAYS: Mapping[str, tuple[int, bool]] = {
     "one": (1, True),
@@ -175,10 +174,10 @@ def _read(file: Path) -> Paces:
 def work(rank: int, folder: Path) -> None:
     """All rounds of one of the processes."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    settle()
+    configure_malloc()
     torch.set_num_threads(1)
     case = Case.from_json((folder / "job.json").read_text(encoding="utf-8"))
-    corpus = Corpus(case.shards, case.subword, ([], []))
+    corpus = TrainingData(case.shards, case.subword, ([], []))
     lobby = dist.FileStore(str(folder / "lobby"), PROCESSES)  # type: ignore[attr-defined]
     found: dict[str, list[dict[str, float]]] = {how: [] for how in WAYS}
     for number in range(ROUNDS):
@@ -203,10 +202,12 @@ def _meet(store: Path, rank: int, size: int) -> World:
     limit = timedelta(seconds=TIMEOUT_S)
     method = f"file://{store}"
     dist.init_process_group("gloo", init_method=method, rank=rank, world_size=size, timeout=limit)
-    return World.of_process_group(torch.device("cpu"), TIMEOUT_S)
+    return World.from_process_group(torch.device("cpu"), TIMEOUT_S)
 
 
-def _round(experiment: Experiment, corpus: Corpus, world: World, run_dir: Path) -> Pace | None:
+def _round(
+    experiment: Experiment, corpus: TrainingData, world: World, run_dir: Path
+) -> Pace | None:
     """Train for some updates as a run does, and stop; None: not the first worker."""
     never = 10**6
     often = {"updates": never, "log_every": LOG_EVERY, "validate_every": never}
@@ -215,7 +216,7 @@ def _round(experiment: Experiment, corpus: Corpus, world: World, run_dir: Path) 
     experiment = experiment.model_copy(update={"training": training})
     watch = _Watch()
     train(experiment, corpus, world, run_dir, at_update=watch)
-    if not world.is_first:
+    if not world.is_main:
         return None
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [record for record in map(json.loads, lines) if record["kind"] == "train"]

@@ -1,7 +1,7 @@
 """Weights in fewer bytes: bf16, or int8 with a scale for each row, for bundles that only translate.
 
 Large matrices alone are packed, embeddings too; the dtype of a stored tensor says what it is. A
-model made of what `unpack` gives has the products that `nmt.model.precision` makes of the weights
+model made of what `unpack` gives has the products that `nmt.model.quantise` makes of the weights
 as they were: only embedded tokens are rounded besides.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from nmt.model.precision import MIN_WEIGHTS, Precision, quantise, restore
+from nmt.model.quantise import MIN_WEIGHTS, Precision, quantise_rows, restore
 
 _SCALE = ".int8_scale"
 """Ends the name under which the scales of a matrix are stored."""
@@ -28,7 +28,7 @@ def pack(weights: Mapping[str, Tensor], precision: Precision) -> dict[str, Tenso
     }
     if precision == "bf16":
         return packed | _each_once(large, lambda weight: (weight.bfloat16(),), [""])
-    return packed | _each_once(large, quantise, ["", _SCALE])
+    return packed | _each_once(large, quantise_rows, ["", _SCALE])
 
 
 def unpack(stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Precision]:

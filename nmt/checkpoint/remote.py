@@ -14,18 +14,18 @@ import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from nmt.checkpoint.bundle import (
+from nmt.checkpoint.format import (
     INFO,
     SCORE,
-    BundleInfo,
+    CheckpointInfo,
     bundles_in,
     describe,
     name_of,
     parse_info,
     verify,
 )
-from nmt.checkpoint.run import best_of, set_aside
-from nmt.errors import BundleError
+from nmt.checkpoint.run_directory import best_of, set_aside
+from nmt.errors import CheckpointError
 from nmt.storage import Object, Store, shown
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _NOT_MIRRORED = ("checkpoints", "ray", "ray.log")
 """What has its own way up, and what Ray says."""
 _PULSE = "pulse.json"
-"""The last update made, of a run that has not ended by itself (`nmt.training.pulse`)."""
+"""The last update made, of a run that has not ended by itself (`nmt.training.run_log`)."""
 
 
 class Remote:
@@ -53,7 +53,7 @@ class Remote:
         names = {name.split("/")[1] for name in found if name.endswith(f"/{INFO}")}
         return sorted((name for name in names if _is_name(name)), key=_number)
 
-    def info(self, name: str) -> BundleInfo:
+    def info(self, name: str) -> CheckpointInfo:
         """What a checkpoint's bundle.json says.
 
         Raises:
@@ -67,7 +67,7 @@ class Remote:
         for name in self.names():
             try:
                 infos[name] = self.info(name)
-            except BundleError as error:
+            except CheckpointError as error:
                 log.warning("passing over a checkpoint: %s", error)
         return best_of(infos)
 
@@ -80,7 +80,7 @@ class Remote:
         for name in reversed(self.names()):
             try:
                 return self.pull(name)
-            except BundleError as error:
+            except CheckpointError as error:
                 if warn is None:
                     log.warning("passing over a checkpoint: %s", error)
                 else:
@@ -117,7 +117,7 @@ class Remote:
                 shutil.rmtree(set_aside(folder), ignore_errors=True)
 
     def prune(self, keep_last: int, good: str, awaited: Collection[int] = ()) -> None:
-        """As `nmt.checkpoint.run.keep`, there; what is left of interrupted uploads goes too."""
+        """As `run_directory.keep`, in the store; interrupted uploads are removed too."""
         found = {name.split("/")[1] for name in self.store.objects("checkpoints")}
         names = self.names()
         spared = {*names[-keep_last:], good, *map(name_of, awaited)}
@@ -165,24 +165,26 @@ class Remote:
     def _beside(self) -> dict[str, Object]:
         return {name: found for name, found in self.store.objects().items() if _is_mirrored(name)}
 
-    def _read(self, name: str) -> tuple[BundleInfo, bytes, bytes | None]:
+    def _read(self, name: str) -> tuple[CheckpointInfo, bytes, bytes | None]:
         text = self.store.read(f"checkpoints/{name}/{INFO}")
         score = self.store.read(f"checkpoints/{name}/{SCORE}")
         file = self.store.url(f"checkpoints/{name}/{INFO}")
         if text is None:
-            raise BundleError(f"{file} is missing: this is no whole checkpoint; {self._mend(name)}")
+            raise CheckpointError(
+                f"{file} is missing: this is no whole checkpoint; {self._mend(name)}"
+            )
         return parse_info(text, score, file, self._mend(name)), text, score
 
-    def _download(self, name: str, info: BundleInfo, text: bytes, folder: Path) -> None:
+    def _download(self, name: str, info: CheckpointInfo, text: bytes, folder: Path) -> None:
         temp = folder.with_name(f".{name}.{secrets.token_hex(4)}.reading")
         try:
             for file, expected in info.files.items():
                 (temp / file).parent.mkdir(parents=True, exist_ok=True)
                 shown = self.store.url(f"checkpoints/{name}/{file}")
                 if not self.store.download(f"checkpoints/{name}/{file}", temp / file):
-                    raise BundleError(f"{shown} is missing; {self._mend(name)}")
+                    raise CheckpointError(f"{shown} is missing; {self._mend(name)}")
                 if describe(temp / file) != expected:
-                    raise BundleError(
+                    raise CheckpointError(
                         f"{shown} is damaged: its SHA-256 is not that of what was written; "
                         f"{self._mend(name)}"
                     )
@@ -196,7 +198,7 @@ class Remote:
                 if not _is_whole(folder, text):
                     raise
         except OSError as error:
-            raise BundleError(f"{folder} was not written: {error}") from None
+            raise CheckpointError(f"{folder} was not written: {error}") from None
         finally:
             shutil.rmtree(temp, ignore_errors=True)
 
@@ -230,7 +232,9 @@ def fetch(address: str, scratch: Path, prefer_best: bool = True) -> Path:
         return remote.pull(name)
     names = remote.names()
     if not names:
-        raise BundleError(f"{shown(run)} has no checkpoint; name a run or one of its checkpoints")
+        raise CheckpointError(
+            f"{shown(run)} has no checkpoint; name a run or one of its checkpoints"
+        )
     best = remote.best() if prefer_best else None
     return remote.pull(best or names[-1])
 
@@ -246,7 +250,7 @@ def _is_whole(folder: Path, text: bytes) -> bool:
         if (folder / INFO).read_bytes() != text:
             return False
         verify(folder)
-    except (OSError, BundleError):
+    except (OSError, CheckpointError):
         return False
     return True
 

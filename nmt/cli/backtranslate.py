@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from nmt.cli.models import about, check_inputs, load_bundle, pace
+from nmt.cli.options import again
 from nmt.cli.settings import cluster_option
-from nmt.cli.verbs import again
 from nmt.errors import ConfigError
 
 
@@ -55,8 +55,8 @@ def backtranslate(
     path = Path(os.path.abspath(out))
     if not path.parent.is_dir():
         raise ConfigError("OUT", out, f"there is no folder {path.parent}: make it first")
-    from nmt.jobs.prepare import run_on_ray
-    from nmt.jobs.session import connect
+    from nmt.jobs.ray_session import connect
+    from nmt.jobs.tasks import run_on_ray
 
     started = time.monotonic()
     with Console() as console:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from nmt.cli.verbs import number
+from nmt.cli.options import number
 from nmt.errors import ConfigError
 
 SECONDS = 5.0
@@ -30,11 +30,11 @@ def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
     gpu, startup; all of them if none is named. The peaks of the machine are measured first, in the
     same process. Or `compare` two reports.
     """
-    from nmt.bench.figures import Report, compare, line_of
+    from nmt.bench.figures import BenchReport, compare, line_of
 
     if parts[:1] == ("compare",):
         before, after = _two(parts[1:])
-        for line in compare(Report.load(before), Report.load(after)):
+        for line in compare(BenchReport.load(before), BenchReport.load(after)):
             click.echo(line)
         return
     from nmt.bench import suite

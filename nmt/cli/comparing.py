@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from nmt.cli.models import check_inputs
-from nmt.cli.verbs import number
+from nmt.cli.options import number
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nmt.evaluation.comparison import Comparison, Gate
-    from nmt.evaluation.scores import Report
+    from nmt.evaluation.scores import ScoreReport
 
 Labels = dict[str, Sequence[str]]
 """For each kind of slice, the name of the slice of each segment."""
@@ -60,14 +60,14 @@ class Asked:
     num_changed: int
     has_json: bool
 
-    def show(self, report: "Report") -> None:
+    def show(self, report: "ScoreReport") -> None:
         """Print the scores of one system on one test set."""
         if self.has_json:
             click.echo(json.dumps(json.loads(report.json()), ensure_ascii=False))
         else:
             click.echo(report.text(width=2))
 
-    def show_slices(self, reports: Sequence["Report"]) -> None:
+    def show_slices(self, reports: Sequence["ScoreReport"]) -> None:
         """Print the slices of all systems on one test set beside each other."""
         from nmt.evaluation import slices
 

@@ -7,10 +7,10 @@ import click
 
 from nmt.cli.evaluate import find_test_sets, score_and_keep, translate_set
 from nmt.cli.models import load_bundle, make_translator
+from nmt.cli.options import program, shown
 from nmt.cli.settings import chatter_of, load_settings, overrides_argument
 from nmt.cli.systems import System
 from nmt.cli.train import prepare_corpus, train_model
-from nmt.cli.verbs import program, shown
 
 
 @click.command()
@@ -26,7 +26,7 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
     from nmt.corpus.builtin import generate
     from nmt.evaluation import results
     from nmt.evaluation.metrics import DEFAULT_METRICS
-    from nmt.jobs.session import connect
+    from nmt.jobs.ray_session import connect
 
     started = time.monotonic()
     config, cluster = load_settings(experiment, "configs/clusters/local.yaml", overrides)

@@ -10,15 +10,15 @@ import click
 
 from nmt.cli.comparing import Asked, Labels, comparison_options, label, read_options
 from nmt.cli.models import about, check_inputs, make_translator, pace
+from nmt.cli.options import search_options
 from nmt.cli.systems import System, load_systems
-from nmt.cli.verbs import search_options
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nmt.checkpoint.loading import Bundle
+    from nmt.checkpoint.load import Checkpoint
     from nmt.console import Console
     from nmt.decoding.translator import Translator
-    from nmt.evaluation.scores import Report
+    from nmt.evaluation.scores import ScoreReport
     from nmt.evaluation.test_sets import TestSet
 
 TOGETHER = "together"
@@ -43,7 +43,7 @@ class Scored:
     """What one system made of one test set."""
 
     hyps: list[str]
-    report: "Report"
+    report: "ScoreReport"
 
 
 @click.command()
@@ -112,7 +112,7 @@ def evaluate(
 
 
 def find_test_sets(
-    bundle: "Bundle", src: Sequence[str], ref: Sequence[str], names: Sequence[str]
+    bundle: "Checkpoint", src: Sequence[str], ref: Sequence[str], names: Sequence[str]
 ) -> list["TestSet"]:
     """All of them, so that what is wrong with the last is known before the first is translated."""
     from nmt.evaluation import test_sets
@@ -196,7 +196,7 @@ def translate_set(translator: "Translator", test_set: "TestSet", console: "Conso
 
 def score_and_keep(
     system: System, test_set: "TestSet", hyps: list[str], metrics: Sequence[str], labels: Labels
-) -> "Report":
+) -> "ScoreReport":
     """Score a translated test set, and keep both."""
     from nmt.evaluation import results, scores
 
@@ -227,7 +227,7 @@ def compare_and_keep(
     return asked.show_comparison(comparison)
 
 
-def robustness_of(test_set: str, reports: Mapping[str, "Report"]) -> str:
+def robustness_of(test_set: str, reports: Mapping[str, "ScoreReport"]) -> str:
     """How far the scores of a set fall when its text is not clean, for people."""
     from nmt.evaluation.slices import columns
 

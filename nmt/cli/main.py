@@ -12,6 +12,7 @@ from nmt.cli.bench import bench
 from nmt.cli.compare import compare
 from nmt.cli.demo import demo
 from nmt.cli.evaluate import evaluate
+from nmt.cli.options import Verbs
 from nmt.cli.plan import plan
 from nmt.cli.report import report
 from nmt.cli.score import score
@@ -19,7 +20,6 @@ from nmt.cli.settings import config
 from nmt.cli.train import average, export, prepare, train
 from nmt.cli.translate import translate
 from nmt.cli.tune import tune
-from nmt.cli.verbs import Verbs
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

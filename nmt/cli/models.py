@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from nmt.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from nmt.checkpoint.loading import Bundle
+    from nmt.checkpoint.load import Checkpoint
     from nmt.decoding.translator import Translator
-    from nmt.model.precision import Precision
+    from nmt.model.quantise import Precision
 
 
-def load_bundle(run: str | Path) -> "Bundle":
+def load_bundle(run: str | Path) -> "Checkpoint":
     """The model of a run or of a checkpoint: a folder, or the address of an object store."""
-    from nmt.checkpoint.loading import load
+    from nmt.checkpoint.load import load_checkpoint
 
-    return load(bundle_folder(str(run)))
+    return load_checkpoint(bundle_folder(str(run)))
 
 
 def bundle_folder(run: str) -> Path:
@@ -47,7 +47,7 @@ def run_folder(run: str) -> Path:
     return copy_of(run, Path(Cluster().scratch))
 
 
-def about(bundle: "Bundle") -> str:
+def about(bundle: "Checkpoint") -> str:
     """Which weights these are, and how good they were on the dev set, in one line."""
     info = bundle.info
     mean = f"the mean of {len(info.averaged)} checkpoints, " if info.averaged else ""
@@ -59,11 +59,11 @@ def about(bundle: "Bundle") -> str:
 
 
 def make_translator(
-    bundle: "Bundle",
+    bundle: "Checkpoint",
     device: str | None = None,
     threads: int | None = None,
     precision: "Precision | None" = None,
-    others: Sequence["Bundle"] = (),
+    others: Sequence["Checkpoint"] = (),
     **how: Any,
 ) -> "Translator":
     """A translator with the options of a command line; `others` make it an ensemble.
@@ -75,8 +75,8 @@ def make_translator(
 
     from nmt.decoding.ensemble import Ensemble
     from nmt.decoding.translator import Translator
-    from nmt.model.precision import cheapen
-    from nmt.training.process import settle
+    from nmt.model.quantise import quantise_model
+    from nmt.training.malloc import configure_malloc
 
     if device not in (None, "cpu", "cuda"):
         raise ConfigError("--device", device, "it must be cpu or cuda")
@@ -87,7 +87,7 @@ def make_translator(
     if "int8" in precisions and place.type != "cpu":
         rule = "its products are for CPUs: say --precision bf16, or --device cpu"
         raise ConfigError("--precision", "int8", rule)
-    settle()
+    configure_malloc()
     if threads:
         torch.set_num_threads(threads)
     keys = {"batch": "batch_sentences"}
@@ -99,12 +99,12 @@ def make_translator(
         raise ConfigError("--beam", update["beam"], rule)
     experiment = bundle.experiment.model_copy(update={"decoding": decoding})
     pairs = zip((bundle, *others), precisions, strict=True)
-    models = [cheapen(each.model(), numbers) for each, numbers in pairs]
+    models = [quantise_model(each.model(), numbers) for each, numbers in pairs]
     model = Ensemble(models) if others else models[0]
     return Translator(model, bundle.subword, experiment, device=place)
 
 
-def load_others(bundle: "Bundle", runs: Iterable[str]) -> list["Bundle"]:
+def load_others(bundle: "Checkpoint", runs: Iterable[str]) -> list["Checkpoint"]:
     """What a bundle is to be an ensemble with.
 
     Raises:

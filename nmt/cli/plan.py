@@ -2,8 +2,8 @@
 
 import click
 
+from nmt.cli.options import number
 from nmt.cli.settings import experiment_argument, load_settings, overrides_argument
-from nmt.cli.verbs import number
 
 _positive = number(float, 0, "a number above 0")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from nmt.cli.models import run_folder
-from nmt.cli.verbs import number
+from nmt.cli.options import number
 from nmt.errors import ConfigError
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmt.cli.models import about, check_inputs, load_bundle, make_translator
+from nmt.cli.options import compute_options, number, one_of
 from nmt.cli.translate import check_output
-from nmt.cli.verbs import compute_options, number, one_of
 
 if TYPE_CHECKING:
-    from nmt.decoding.scoring import Score, Totals
+    from nmt.decoding.scoring import LineScore, ScoreTotals
 
 
 @click.command()
@@ -40,7 +40,7 @@ def score(
     """
     from nmt.console import Console
     from nmt.corpus.text import open_output
-    from nmt.decoding.scoring import Totals, read_pairs, score_pairs
+    from nmt.decoding.scoring import ScoreTotals, read_pairs, score_pairs
 
     check_inputs([src, tgt])
     for given in (src, tgt):
@@ -49,7 +49,7 @@ def score(
     translator = make_translator(bundle, **how)
     # The files are read twice: what is wrong at their ends shows before anything is scored.
     total = sum(1 for _ in read_pairs(Path(src), Path(tgt)))
-    totals, started = Totals(), time.monotonic()
+    totals, started = ScoreTotals(), time.monotonic()
     with Console() as console, open_output(output) as file:
         console.say(about(bundle))
 
@@ -69,7 +69,7 @@ def score(
             console.say(line)
 
 
-def _line(src: str, tgt: str, found: "Score", form: str, alpha: float) -> str:
+def _line(src: str, tgt: str, found: "LineScore", form: str, alpha: float) -> str:
     value = found.penalised(alpha)
     if form != "jsonl":
         return f"{value:.6f}" if form == "scores" else f"{value:.6f}\t{tgt}"
@@ -85,7 +85,7 @@ def _line(src: str, tgt: str, found: "Score", form: str, alpha: float) -> str:
     return json.dumps(tree, ensure_ascii=False)
 
 
-def _summary(totals: "Totals") -> list[str]:
+def _summary(totals: "ScoreTotals") -> list[str]:
     """The perplexity of the corpus, and what has no part in it."""
     lines = []
     if totals.num_tokens:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nmt.cli.verbs import Verbs
+from nmt.cli.options import Verbs
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def load_settings(
 
 def check_folder(key: str, folder: Path) -> None:
     """Raise ConfigError where a folder that a setting names cannot be written to."""
-    from nmt.corpus.files import is_writable
+    from nmt.corpus.io import is_writable
 
     if not is_writable(folder):
         raise ConfigError(key, folder, "it cannot be written to: name another folder")

@@ -9,7 +9,7 @@ from nmt.cli.models import load_bundle, load_others
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nmt.checkpoint.loading import Bundle
+    from nmt.checkpoint.load import Checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,10 +17,10 @@ class System:
     """One model that is evaluated, or several as one."""
 
     name: str
-    bundle: "Bundle"
+    bundle: "Checkpoint"
     folder: Path
     """For its translations and scores."""
-    others: "Sequence[Bundle]" = ()
+    others: "Sequence[Checkpoint]" = ()
     """What it is an ensemble with."""
 
     @property
@@ -69,7 +69,7 @@ def load_systems(
     return systems
 
 
-def _names_of(models: Sequence[Sequence["Bundle"]]) -> list[str]:
+def _names_of(models: Sequence[Sequence["Checkpoint"]]) -> list[str]:
     """A name for each system, as short as tells them apart."""
     names: list[str] = []
     for name_of in (

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nmt.cli.models import about, bundle_folder
+from nmt.cli.options import again, precision_option, program, shown
 from nmt.cli.settings import (
     chatter_of,
     check_folder,
@@ -14,13 +15,12 @@ from nmt.cli.settings import (
     load_settings,
     overrides_argument,
 )
-from nmt.cli.verbs import again, precision_option, program, shown
 
 if TYPE_CHECKING:
     from nmt.config.cluster import Cluster
     from nmt.config.experiment import Experiment
     from nmt.console import Console
-    from nmt.model.precision import Precision
+    from nmt.model.quantise import Precision
 
 
 @click.command()
@@ -90,8 +90,8 @@ def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Conso
     else:
         check_raw(experiment)
         check_folder("corpus.prepared", folder_of(experiment))
-        from nmt.jobs.prepare import prepare_on_ray
-        from nmt.jobs.session import connect
+        from nmt.jobs.ray_session import connect
+        from nmt.jobs.tasks import prepare_on_ray
 
         try:
             with connect(cluster.workers.max, chatter_of(experiment)):

@@ -44,7 +44,7 @@ class Cleaned(NamedTuple):
 
 
 @dataclass
-class Tally:
+class CleaningTally:
     """What became of the pairs that were read."""
 
     read: int = 0
@@ -61,19 +61,19 @@ class Tally:
         """Pairs dropped for any reason."""
         return sum(self.dropped.values())
 
-    def __add__(self, other: "Tally") -> "Tally":
+    def __add__(self, other: "CleaningTally") -> "CleaningTally":
         """Both together."""
-        return Tally(
+        return CleaningTally(
             self.read + other.read,
             self.kept + other.kept,
             {reason: self.dropped[reason] + other.dropped[reason] for reason in REASONS},
             {mend: self.mended[mend] + other.mended[mend] for mend in MENDS},
         )
 
-    def without_duplicates(self, count: int) -> "Tally":
+    def without_duplicates(self, count: int) -> "CleaningTally":
         """After `count` kept pairs turned out to have stood in an earlier part of the corpus."""
         dropped = {**self.dropped, "duplicates": self.dropped["duplicates"] + count}
-        return Tally(self.read, self.kept - count, dropped, self.mended)
+        return CleaningTally(self.read, self.kept - count, dropped, self.mended)
 
 
 def fingerprint(cleaning: CleaningConfig) -> str:
@@ -104,7 +104,7 @@ def clean(
     pairs: Iterable[tuple[bytes, bytes]],
     cleaning: CleaningConfig,
     cases: tuple[Case, Case] = ("as_is", "as_is"),
-) -> tuple[list[Cleaned], Tally, list[bytes]]:
+) -> tuple[list[Cleaned], CleaningTally, list[bytes]]:
     """Clean a chunk of raw pairs that fits in memory.
 
     Args:
@@ -145,7 +145,7 @@ def clean(
             mended[name] += 1
         kept.append(Cleaned(line, src, tgt))
         digests.append(digest)
-    return kept, Tally(num_read, len(kept), dropped, mended), digests
+    return kept, CleaningTally(num_read, len(kept), dropped, mended), digests
 
 
 def mend(src: str, tgt: str, cleaning: CleaningConfig) -> tuple[str, str, Sequence[str]]:

@@ -34,17 +34,7 @@ from nmt.config.corpus import CleaningConfig, ParallelText
 from nmt.config.experiment import Experiment
 from nmt.config.preset import resolve
 from nmt.corpus import clean
-from nmt.corpus.chunks import (
-    Chunk,
-    Sample,
-    clean_chunk,
-    cut_raw,
-    encode_chunk,
-    find_copies,
-    hold_out,
-    learn_subwords,
-)
-from nmt.corpus.files import read_blocks, replacing
+from nmt.corpus.io import read_blocks, replacing
 from nmt.corpus.manifest import (
     FORMAT,
     MANIFEST,
@@ -54,11 +44,20 @@ from nmt.corpus.manifest import (
     ShardInfo,
     file_info,
 )
+from nmt.corpus.prepare_tasks import (
+    Chunk,
+    Sample,
+    clean_chunk,
+    cut_raw,
+    encode_chunk,
+    find_copies,
+    hold_out,
+    learn_subwords,
+)
 from nmt.corpus.prepared import check_settings, folder_of, own_pairs, settings_of, sized
 from nmt.corpus.shards import Shards
-from nmt.corpus.text import counts_differ, read_pairs
-from nmt.corpus.work import (
-    Progress,
+from nmt.corpus.task_cache import (
+    ProgressCallback,
     RunTasks,
     Stages,
     Task,
@@ -67,6 +66,7 @@ from nmt.corpus.work import (
     open_work,
     run_here,
 )
+from nmt.corpus.text import counts_differ, read_pairs
 from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ PART_PAIRS = 1_000_000
 
 
 def prepare(
-    experiment: Experiment, run_tasks: RunTasks = run_here, progress: Progress = no_progress
+    experiment: Experiment, run_tasks: RunTasks = run_here, progress: ProgressCallback = no_progress
 ) -> Manifest:
     """Make the prepared folder; go on where an interrupted prepare stopped; do nothing if complete.
 
@@ -137,14 +137,15 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
         {f"{part:05}": (find_copies, (work, chunks, part, num_parts)) for part in range(num_parts)},
     )
     by_chunk = {
-        chunk.key: clean.Tally(**tallies[chunk.key]).without_duplicates(
+        chunk.key: clean.CleaningTally(**tallies[chunk.key]).without_duplicates(
             sum(counts.get(chunk.key, 0) for counts in copies.values())
         )
         for chunk in chunks
     }
     by_corpus = {
         text.name: sum(
-            (by_chunk[chunk.key] for chunk in chunks if chunk.corpus == text.name), clean.Tally()
+            (by_chunk[chunk.key] for chunk in chunks if chunk.corpus == text.name),
+            clean.CleaningTally(),
         )
         for text in corpus.train
     }
@@ -239,8 +240,8 @@ def _chunks(experiment: Experiment, raw: dict[str, list[FileInfo]]) -> list[Chun
     return chunks
 
 
-def _check_dropped(by_corpus: dict[str, clean.Tally], max_dropped: float) -> None:
-    tally = sum(by_corpus.values(), clean.Tally())
+def _check_dropped(by_corpus: dict[str, clean.CleaningTally], max_dropped: float) -> None:
+    tally = sum(by_corpus.values(), clean.CleaningTally())
     reasons = ", ".join(f"{count:,} {why}" for why, count in tally.dropped.items() if count)
     if not tally.kept:
         raise DataError(
@@ -259,7 +260,7 @@ def _merge(
     experiment: Experiment,
     raw: dict[str, list[FileInfo]],
     held_out: list[FileInfo],
-    by_corpus: dict[str, clean.Tally],
+    by_corpus: dict[str, clean.CleaningTally],
     learnt: Tree,
     encoded: list[Tree],
 ) -> Manifest:

@@ -13,12 +13,12 @@ from typing import Any
 from nmt.config.experiment import Experiment
 from nmt.config.preset import explain_choice, resolve
 from nmt.corpus import clean
-from nmt.corpus.chunks import TOKENIZER
 from nmt.corpus.manifest import MANIFEST, Manifest, read_manifest
+from nmt.corpus.prepare_tasks import TOKENIZER
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
+from nmt.corpus.task_cache import WORK
 from nmt.corpus.text import read_lines
-from nmt.corpus.work import WORK
 from nmt.errors import DataError
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nmt.corpus.files import replacing
+from nmt.corpus.io import replacing
 from nmt.corpus.manifest import Manifest, ShardInfo, file_info, read_manifest
 from nmt.errors import DataError
 

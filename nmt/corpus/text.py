@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from nmt.config.corpus import Case, CleaningConfig, ParallelText
-from nmt.corpus.files import Source, name_of, packing, read_blocks, replacing, split_lines
+from nmt.corpus.io import Source, name_of, packing, read_blocks, replacing, split_lines
 from nmt.errors import DataError
 
 MIN_INVALID = 10

@@ -27,10 +27,16 @@ from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import BOS, EOS, PAD
 from nmt.decoding import sampling
 from nmt.decoding.constraints import Control, allocate, rule_out
-from nmt.decoding.continuations import best_continuations, diverse_continuations
-from nmt.decoding.hypothesis import History, Hypothesis
-from nmt.decoding.penalties import coverage_penalty, length_penalty, max_length
-from nmt.decoding.stepping import (
+from nmt.decoding.hypotheses import (
+    History,
+    Hypothesis,
+    best_continuations,
+    coverage_penalty,
+    diverse_continuations,
+    length_penalty,
+    max_length,
+)
+from nmt.decoding.interface import (
     COMPACT_SHARE,
     SENTENCES,
     MemoryT,

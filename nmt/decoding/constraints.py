@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nmt.corpus.subword import EOS, PAD
-from nmt.decoding.spelling import Spelling
+from nmt.decoding.token_text import Spelling
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ class Parts(Generic[PartT]):
 
 
 class Ensemble(nn.Module):
-    """Models of one vocabulary that can be searched as one; `nmt.decoding.stepping.StepModel`.
+    """Models of one vocabulary that can be searched as one; `nmt.decoding.interface.StepModel`.
 
     Their attention is averaged too.
     """

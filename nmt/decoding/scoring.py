@@ -17,8 +17,8 @@ import torch
 
 from nmt.corpus.subword import BOS, EOS, PAD
 from nmt.corpus.text import normalise, read_lines
-from nmt.decoding.penalties import length_penalty
-from nmt.decoding.stepping import (
+from nmt.decoding.hypotheses import length_penalty
+from nmt.decoding.interface import (
     COMPACT_SHARE,
     SENTENCES,
     MemoryT,
@@ -32,7 +32,7 @@ from nmt.errors import DataError
 
 
 @dataclass(frozen=True)
-class Score:
+class LineScore:
     """What a model thinks of one translation; natural logarithms."""
 
     pieces: list[str]
@@ -53,7 +53,7 @@ class Score:
 
 
 @dataclass
-class Totals:
+class ScoreTotals:
     """Sums over a corpus. Pairs with a blank source are counted, but have no part in the rest."""
 
     num_pairs: int = 0
@@ -68,7 +68,7 @@ class Totals:
     log_prob: float = 0.0
     """Of all of them."""
 
-    def add(self, tgt: str, score: Score) -> None:
+    def add(self, tgt: str, score: LineScore) -> None:
         """Count one pair."""
         self.num_pairs += 1
         if score.token_log_probs:
@@ -102,7 +102,7 @@ def score_pairs(
     translator: Translator,
     pairs: Iterable[tuple[str, str]],
     progress: Callable[[int], object] = lambda num_pairs: None,
-) -> Iterator[Score]:
+) -> Iterator[LineScore]:
     """Score translations, one each of a source, in order.
 
     Args:
@@ -116,7 +116,7 @@ def score_pairs(
     for window in windows(pairs, WINDOW_BATCHES * max_sentences, _num_chars):
         sources, targets = (_encode(translator, side) for side in zip(*window, strict=True))
         spoken = [n for n, source in enumerate(sources) if len(source) > 1]
-        scores = [Score([], [], len(target) == 1) for target in targets]
+        scores = [LineScore([], [], len(target) == 1) for target in targets]
         num_done += len(window) - len(spoken)
         # Batches are of one source width; inside, of targets that are about as long.
         spoken.sort(key=lambda n: -len(targets[n]))
@@ -130,7 +130,7 @@ def score_pairs(
                 translator.device,
             )
             for n, of_tokens in zip(batch, found, strict=True):
-                scores[n] = Score(translator.subword.pieces(targets[n]), of_tokens, True)
+                scores[n] = LineScore(translator.subword.pieces(targets[n]), of_tokens, True)
             num_done += len(batch)
             progress(num_done)
         yield from scores

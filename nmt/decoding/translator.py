@@ -21,12 +21,12 @@ from nmt.corpus.subword import Subword
 from nmt.corpus.text import normalise
 from nmt.decoding.alignments import links
 from nmt.decoding.beam_search import search
-from nmt.decoding.chrf import pairwise_chrf
 from nmt.decoding.ensemble import Ensemble
-from nmt.decoding.hypothesis import Hypothesis
-from nmt.decoding.parts import Part, PartMaker
+from nmt.decoding.hypotheses import Hypothesis
+from nmt.decoding.interface import SENTENCES, padded_length
+from nmt.decoding.mbr import pairwise_chrf
+from nmt.decoding.preprocess import Part, PartMaker
 from nmt.decoding.requests import Request
-from nmt.decoding.stepping import SENTENCES, padded_length
 from nmt.decoding.translation import Candidate, Translation, join, nothing
 from nmt.errors import ConfigError
 from nmt.model.seq2seq import Seq2Seq

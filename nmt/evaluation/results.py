@@ -9,11 +9,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from nmt.corpus.files import is_writable
+from nmt.corpus.io import is_writable
 from nmt.corpus.text import open_output
 from nmt.errors import DataError
 from nmt.evaluation.comparison import Comparison
-from nmt.evaluation.scores import Report
+from nmt.evaluation.scores import ScoreReport
 from nmt.evaluation.test_sets import TestSet
 
 
@@ -43,7 +43,7 @@ def write(
     folder: Path,
     test_set: TestSet,
     hyps: Sequence[str],
-    report: Report,
+    report: ScoreReport,
     src_lang: str,
     tgt_lang: str,
 ) -> list[Path]:

@@ -85,7 +85,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Report:
+class ScoreReport:
     """All scores of one system on one test set."""
 
     test_set: str
@@ -134,7 +134,7 @@ def score(
     metrics: Sequence[str] = DEFAULT_METRICS,
     num_resamples: int = NUM_RESAMPLES,
     labels: Mapping[str, Sequence[str]] | None = None,
-) -> Report:
+) -> ScoreReport:
     """Score detokenised translations against untouched references.
 
     Args:
@@ -167,7 +167,7 @@ def score(
     )
     warnings = tuple(_warn(hyps, references, tgt_language, metrics))
     parts = slices.cut(hyps, references, tgt_language, labels or {})
-    return Report(test_set, system, checkpoint, len(hyps), scores, warnings, parts)
+    return ScoreReport(test_set, system, checkpoint, len(hyps), scores, warnings, parts)
 
 
 def bleu(hyps: Sequence[str], refs: Sequence[str], tgt_language: str) -> Bleu:

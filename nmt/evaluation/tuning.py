@@ -9,7 +9,7 @@ from nmt.evaluation.scores import Bleu, bleu
 
 
 @dataclass(frozen=True)
-class Trial:
+class DecodingTrial:
     """One setting of the search, and what it reached."""
 
     beam: int
@@ -25,7 +25,7 @@ def tune(
     refs: Sequence[str],
     tgt_language: str,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Trial]:
+) -> list[DecodingTrial]:
     """Try each beam with each length penalty; the best first, of equal ones the smaller beam.
 
     Args:
@@ -38,11 +38,11 @@ def tune(
         progress(done, len(grid))
         changes = {"beam": beam, "length_penalty": penalty}
         hyps = translate(DecodingConfig.model_validate(decoding.model_dump() | changes))
-        trials.append(Trial(beam, penalty, bleu(hyps, refs, tgt_language)))
+        trials.append(DecodingTrial(beam, penalty, bleu(hyps, refs, tgt_language)))
     return sorted(trials, key=lambda trial: (-trial.bleu.score, trial.beam, trial.length_penalty))
 
 
-def table(trials: Sequence[Trial], decoding: DecodingConfig) -> str:
+def table(trials: Sequence[DecodingTrial], decoding: DecodingConfig) -> str:
     """Lines for people, the settings that were those of the model marked."""
     lines = [f"{'beam':>4}  {'length_penalty':>14}  {'dev BLEU':>8}"]
     for trial in trials:

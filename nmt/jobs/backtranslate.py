@@ -19,16 +19,16 @@ from pathlib import Path
 
 import torch
 
-from nmt.checkpoint.bundle import TOKENIZER
-from nmt.checkpoint.loading import Bundle, load
+from nmt.checkpoint.format import TOKENIZER
+from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.config.corpus import CorpusConfig
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.clean import why_dropped
-from nmt.corpus.files import replacing
+from nmt.corpus.io import replacing
 from nmt.corpus.manifest import file_info
 from nmt.corpus.monolingual import KEPT, held_out_lines, pick, told
+from nmt.corpus.task_cache import ProgressCallback, RunTasks, no_progress, run_here
 from nmt.corpus.text import open_output, read_lines
-from nmt.corpus.work import Progress, RunTasks, no_progress, run_here
 from nmt.decoding.ensemble import Ensemble
 from nmt.decoding.translator import Translator
 from nmt.errors import DataError
@@ -37,7 +37,7 @@ CHUNK_LINES = 2000
 STATE = "state.json"
 
 
-def check_models(bundles: Sequence[Bundle]) -> None:
+def check_models(bundles: Sequence[Checkpoint]) -> None:
     """Raise DataError where models cannot be searched as one."""
     for other in bundles[1:]:
         if other.info.files[TOKENIZER] != bundles[0].info.files[TOKENIZER]:
@@ -48,13 +48,13 @@ def check_models(bundles: Sequence[Bundle]) -> None:
 
 
 def backtranslate(
-    bundles: Sequence[Bundle],
+    bundles: Sequence[Checkpoint],
     decoding: DecodingConfig,
     mono: Path,
     corpus: CorpusConfig,
     out: Path,
     run_tasks: RunTasks = run_here,
-    progress: Progress = no_progress,
+    progress: ProgressCallback = no_progress,
 ) -> tuple[Counter[str], Counter[str]]:
     """Write OUT.<language> for the language of the text and for that of its translations.
 
@@ -105,7 +105,7 @@ def translate_chunk(runs: tuple[str, ...], decoding: str, chunk: Path) -> None:
 # Once in each process: tasks of one job follow each other there.
 @lru_cache(maxsize=1)
 def _translator(runs: tuple[str, ...], decoding: str) -> Translator:
-    bundles = [load(Path(run)) for run in runs]
+    bundles = [load_checkpoint(Path(run)) for run in runs]
     models = [bundle.model() for bundle in bundles]
     update = {"decoding": DecodingConfig.model_validate_json(decoding)}
     return Translator(
@@ -152,7 +152,7 @@ def _cut(
 
 
 def _state(
-    bundles: Sequence[Bundle], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig
+    bundles: Sequence[Checkpoint], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig
 ) -> str:
     """Names all that the result depends on."""
     parts = [

@@ -16,33 +16,29 @@ import ray.train
 import torch
 from ray.train.torch import TorchConfig, get_device
 
-from nmt.checkpoint.bundle import read_info
+from nmt.checkpoint.format import read_info
 from nmt.checkpoint.remote import Remote, copy_of
-from nmt.checkpoint.run import best, newest_good
+from nmt.checkpoint.run_directory import best, newest_good
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.corpus.prepared import check_prepared, read_dev, sized
 from nmt.errors import NmtError, TrainingError
-from nmt.jobs.alone import alone
-from nmt.jobs.listening import Ended, Fit, Interrupt, listen
-from nmt.jobs.losses import Losses
+from nmt.jobs.driver import Interrupt, RunResult, TrainerThread, WorkerLossCallback, listen
 from nmt.jobs.mailbox import Post, open_mailbox
-from nmt.jobs.notices import Notices
-from nmt.jobs.recovery import callbacks
-from nmt.jobs.session import connect
-from nmt.jobs.trainer import Trainer
-from nmt.jobs.validate import ScoreTasks
+from nmt.jobs.ray_internals import Notices, Trainer, callbacks
+from nmt.jobs.ray_session import connect, lock_run_directory
+from nmt.jobs.validation_tasks import ValidationTasks
 from nmt.jobs.watchdog import Watchdog
 from nmt.storage import Store, below, is_address
-from nmt.training.care import Care
+from nmt.training.data import TrainingData, check_workers
+from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.manifest import Origin
-from nmt.training.plan import Corpus, check_workers
-from nmt.training.process import ENVIRONMENT
-from nmt.training.pulse import Beat
-from nmt.training.resuming import check_run
-from nmt.training.world import World
+from nmt.training.malloc import MALLOC_ENVIRONMENT
+from nmt.training.resume import check_run
+from nmt.training.run_log import LastUpdate
+from nmt.training.run_manifest import Origin
+from nmt.training.stop_control import RunHooks
 
 RESIZE_S = 5.0
 """Seconds between two looks at whether there is room for more workers."""
@@ -60,7 +56,7 @@ def address_of(experiment: Experiment, cluster: Cluster) -> str:
     return below(cluster.storage, experiment.name) if is_address(cluster.storage) else ""
 
 
-def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> Ended:
+def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> RunResult:
     """Train to the end, to early stopping, or to the first Ctrl-C.
 
     Raises:
@@ -87,13 +83,13 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     chatter = run_dir / "ray.log"
     console.say(f"run {experiment.name} in {place}; what Ray and torch say goes to {chatter}")
     num_cpus = cluster.workers.max * cluster.cpus_per_worker
-    with alone(run_dir), connect(num_cpus, chatter):
+    with lock_run_directory(run_dir), connect(num_cpus, chatter):
         check_resources(cluster, cluster.workers.min)
         problem = _why_shared(experiment, cluster)
         if problem and cluster.validation == "task":
             console.say(f"the workers share each validation: {problem}")
         mailbox = open_mailbox()
-        fit = Fit(_trainer(experiment, cluster, run_dir, mailbox, has_scores=not problem))
+        fit = TrainerThread(_trainer(experiment, cluster, run_dir, mailbox, has_scores=not problem))
         fit.start()
         with Interrupt() as interrupt:
             ended = listen(mailbox, fit, interrupt, experiment, run_dir, console)
@@ -105,7 +101,9 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     return ended
 
 
-def finished(experiment: Experiment, run_dir: Path, remote: Remote | None = None) -> Ended | None:
+def finished(
+    experiment: Experiment, run_dir: Path, remote: Remote | None = None
+) -> RunResult | None:
     """How a run ended that has had all its updates; None: it has not, or was not begun."""
     newest = newest_good(run_dir)
     if newest is None or read_info(newest).update < experiment.training.updates:
@@ -114,7 +112,7 @@ def finished(experiment: Experiment, run_dir: Path, remote: Remote | None = None
         judged = remote.info(remote.best() or newest.name)
     else:
         judged = read_info(best(run_dir) or newest)
-    return Ended("finished", read_info(newest).update, judged.bleu, judged.update)
+    return RunResult("finished", read_info(newest).update, judged.bleu, judged.update)
 
 
 def _trainer(
@@ -124,7 +122,7 @@ def _trainer(
     resources = {"CPU": float(cluster.cpus_per_worker)}
     if cluster.gpus_per_worker:
         resources["GPU"] = float(cluster.gpus_per_worker)
-    env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **ENVIRONMENT, **cluster.env}
+    env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **MALLOC_ENVIRONMENT, **cluster.env}
     workers = cluster.workers
     return Trainer(
         _worker,
@@ -157,7 +155,7 @@ def _trainer(
             failure_config=ray.train.FailureConfig(
                 max_failures=cluster.max_failures, max_preemption_failures=-1
             ),
-            callbacks=[Losses(mailbox), *callbacks()],
+            callbacks=[WorkerLossCallback(mailbox), *callbacks()],
             worker_runtime_env={"env_vars": env},
         ),
     )
@@ -170,14 +168,14 @@ def _worker(config: dict[str, Any]) -> None:
     experiment = Experiment.model_validate_json(config["experiment"])
     timeout_s = config["hang_timeout_s"]
     wire = torch.bfloat16 if config["gradients"] == "bf16" else torch.float32
-    world = World.of_process_group(get_device(), _patience_s(timeout_s), wire)
+    world = World.from_process_group(get_device(), _patience_s(timeout_s), wire)
     post, run_dir = Post(mailbox), Path(config["run_dir"])
     watchdog = Watchdog(timeout_s, run_dir / "hangs", world.rank, post.lost)
-    why_lost, last = ray.get(mailbox.enter.remote()) if world.is_first else ("", None)
-    care = Care(
+    why_lost, last = ray.get(mailbox.enter.remote()) if world.is_main else ("", None)
+    care = RunHooks(
         max_lost_updates=config["max_lost_updates"],
         why=why_lost,
-        last=Beat(last[0], last[1], world.size) if last is not None else None,
+        last=LastUpdate(last[0], last[1], world.size) if last is not None else None,
         begin=watchdog.begin,
         pause=watchdog.pause,
         deadline=Notices(post).deadline,
@@ -187,7 +185,7 @@ def _worker(config: dict[str, Any]) -> None:
         origin, address, scorer = Origin(**config["origin"]), config["address"], None
         remote = Remote(Store(address), run_dir) if address else None
         if config["scores"]:
-            scorer = ScoreTasks(experiment, corpus.dev, run_dir, address, **config["scores"])
+            scorer = ValidationTasks(experiment, corpus.dev, run_dir, address, **config["scores"])
         why, progress = train(
             experiment, corpus, world, run_dir, post.say, post.at_update, origin, care, remote,
             scorer,
@@ -198,8 +196,8 @@ def _worker(config: dict[str, Any]) -> None:
         return
     finally:
         watchdog.close()
-    if world.is_first:
-        ended = Ended(why, progress.update, progress.best_bleu, progress.best_update)
+    if world.is_main:
+        ended = RunResult(why, progress.update, progress.best_bleu, progress.best_update)
         ray.get(mailbox.put.remote(("ended", ended)))
 
 
@@ -208,13 +206,13 @@ def _patience_s(hang_timeout_s: float) -> float:
     return hang_timeout_s + 60
 
 
-def open_corpus(experiment: Experiment, prepared: Path) -> Corpus:
+def open_corpus(experiment: Experiment, prepared: Path) -> TrainingData:
     """The prepared corpus of an experiment, which is in that folder."""
     experiment = experiment.model_copy(
         update={"corpus": experiment.corpus.model_copy(update={"prepared": str(prepared)})}
     )
     shards, subword = check_prepared(experiment)
-    return Corpus(shards, subword, read_dev(prepared))
+    return TrainingData(shards, subword, read_dev(prepared))
 
 
 def _why_shared(experiment: Experiment, cluster: Cluster) -> str:

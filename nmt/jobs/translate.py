@@ -16,13 +16,13 @@ import ray
 import torch
 
 from nmt.config.cluster import Cluster
-from nmt.decoding.formats import ALIGNED, Tally, formatted
+from nmt.decoding.output_formats import ALIGNED, OutputCounts, formatted
 from nmt.decoding.requests import Request
+from nmt.decoding.resumable_output import Unfinished
 from nmt.decoding.translator import WINDOW_BATCHES, Translator, num_chars_of, windows
-from nmt.decoding.unfinished import Unfinished
 from nmt.errors import NmtError
 from nmt.jobs.tasks import attempt, result_of
-from nmt.training.process import ENVIRONMENT
+from nmt.training.malloc import MALLOC_ENVIRONMENT
 
 CHUNKS_AHEAD = 4
 """Chunks under way, or done before one that comes earlier, for each worker."""
@@ -90,9 +90,9 @@ def chunks_of(translator: Translator, requests: Iterable[Request]) -> Iterator[l
 def render(
     form: str, num_best: int, translator: Translator, requests: Sequence[Request], first: int
 ) -> Output:
-    """The output for lines of a file in a format of `nmt.decoding.formats`, and its tally."""
+    """The output for lines of a file in a format of `output_formats`, and its counts."""
     found = translator.translate(requests, num_best=num_best, with_attention=form in ALIGNED)
-    texts, tally = [], Tally()
+    texts, tally = [], OutputCounts()
     for number, (request, translation) in enumerate(zip(requests, found, strict=True), first):
         texts.append(formatted(form, request, translation, number))
         tally.add(translation)
@@ -105,7 +105,7 @@ class _Pool:
     def __init__(
         self, translator: Translator, render: Render[Any], cluster: Cluster, num_workers: int
     ) -> None:
-        env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **ENVIRONMENT, **cluster.env}
+        env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **MALLOC_ENVIRONMENT, **cluster.env}
         options = {
             "num_cpus": cluster.cpus_per_worker,
             "num_gpus": cluster.gpus_per_worker,

@@ -1,4 +1,9 @@
-"""Trials of a search as a Ray Tune run: several at once, the worse ones stopped early.
+"""What the trials of a search have reached, from what their runs wrote down, as a table.
+
+A trial is a run of its own, in a folder named after what is tried: the same settings are trained
+once, whatever the search that they are in.
+
+Trials of a search as a Ray Tune run: several at once, the worse ones stopped early.
 
 A trial is a training run of one worker in a process of its own, with what the cluster file gives to
 a worker; as many run at once as it has workers. That is the same model as any number of workers
@@ -12,11 +17,114 @@ interrupted is given again. Its trials then tell what their runs had written dow
 their newest checkpoints.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+
+from nmt.config.cluster import Cluster
+from nmt.config.experiment import Experiment
+from nmt.config.search_space import Trial
+from nmt.console import Console
+from nmt.errors import NmtError
+from nmt.jobs.ray_session import connect
+from nmt.jobs.train import check_resources, open_corpus
+from nmt.training.distributed import World
+from nmt.training.loop import train
+from nmt.training.malloc import configure_malloc
+from nmt.training.metrics import read_records
+from nmt.training.run_manifest import Origin
+
+Metric = Literal["bleu", "loss"]
+NAMES: dict[Metric, str] = {"bleu": "dev BLEU", "loss": "dev loss"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trial and what its run wrote down."""
+
+    trial: Trial
+    run_dir: Path
+    validations: list[dict[str, Any]]
+    failed: str = ""
+    """Why it came to no end; empty: it did, or was stopped."""
+
+    def best(self, metric: Metric) -> dict[str, Any] | None:
+        """Its best validation; None: it had none."""
+        if metric == "bleu":
+            return max(self.validations, key=lambda each: each["bleu"], default=None)
+        return min(self.validations, key=lambda each: each["nll"], default=None)
+
+    @property
+    def end(self) -> str:
+        """How it ended, for people."""
+        if self.failed:
+            return f"failed: {self.failed}"
+        updates = self.trial.experiment.training.updates
+        done = self.validations[-1]["update"] if self.validations else 0
+        return "finished" if done == updates else f"stopped after {done:,} of {updates:,} updates"
+
+
+def run_name(experiment: Experiment) -> str:
+    """The name of a trial's run: 12 hexadecimal digits of all that is tried in it."""
+    tree = experiment.model_dump(mode="json", exclude={"name"})
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def validations_of(run_dir: Path) -> list[dict[str, Any]]:
+    """What a run wrote down of its validations, in order."""
+    return [each for each in read_records(run_dir) if each["kind"] == "validation"]
+
+
+def ranked(outcomes: Sequence[Outcome], metric: Metric) -> list[Outcome]:
+    """The best first; those without a validation last, in the order of their numbers."""
+
+    def key(outcome: Outcome) -> tuple[float, int]:
+        best = outcome.best(metric)
+        if best is None:
+            return float("inf"), outcome.trial.number
+        return -best["bleu"] if metric == "bleu" else best["nll"], outcome.trial.number
+
+    return sorted(outcomes, key=key)
+
+
+def table(outcomes: Sequence[Outcome], metric: Metric) -> str:
+    """Lines for people, in the order given; settings in columns, the run's folder last."""
+    head = [f"best {NAMES[metric]}", NAMES["loss" if metric == "bleu" else "bleu"], "at update"]
+    keys = list(outcomes[0].trial.settings)
+    rows = [["trial", *head, "minutes", *keys, "end", "run"]]
+    for outcome in outcomes:
+        best, settings = outcome.best(metric), outcome.trial.settings
+        facts = ["-"] * 4
+        if best is not None:
+            bleu, loss = f"{best['bleu']:.2f}", f"{best['nll']:.3f}"
+            minutes = f"{outcome.validations[-1]['train_s'] / 60:.1f}"
+            first, second = (bleu, loss) if metric == "bleu" else (loss, bleu)
+            facts = [first, second, f"{best['update']:,}", minutes]
+        values = [_shown(settings[key]) for key in keys]
+        number, end = str(outcome.trial.number), outcome.end
+        rows.append([number, *facts, *values, end, outcome.run_dir.name])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    num_right = 5 + len(keys)
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if place < num_right else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
 
 # Ctrl-C ends the command, which can be given again, rather than this search in good order.
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
@@ -26,22 +134,6 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 # The new one prints a box of its own even where it is asked to be silent.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
-import torch
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler
-
-from nmt.config.cluster import Cluster
-from nmt.config.experiment import Experiment
-from nmt.config.search import Trial
-from nmt.console import Console
-from nmt.errors import NmtError
-from nmt.jobs.session import connect
-from nmt.jobs.train import check_resources, open_corpus
-from nmt.training.loop import train
-from nmt.training.manifest import Origin
-from nmt.training.process import settle
-from nmt.training.trials import NAMES, Metric, Outcome, ranked, run_name, validations_of
-from nmt.training.world import World
 
 HALVING = 2
 """Of the trials that have come so far, one in so many goes on."""
@@ -134,7 +226,7 @@ def _trial(config: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> None
     """What runs in the process of a trial; Ray ends it from within a report."""
     job = jobs[config["job"]]
     os.environ.update(job["env"])
-    settle()
+    configure_malloc()
     torch.set_num_threads(job["cpus"])
     experiment = Experiment.model_validate_json(job["experiment"])
     world = World(device=torch.device("cuda" if job["gpus"] else "cpu"))

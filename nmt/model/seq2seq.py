@@ -18,9 +18,9 @@ from nmt.model.decoder import DecoderBlock, DecoderState, GnmtDecoder, Memory, m
 from nmt.model.encoder import EncoderBlock, GnmtEncoder, make_encoder
 from nmt.model.layers import drop, drop_words
 from nmt.model.lstm import LSTM
-from nmt.model.products import be_strict
+from nmt.model.mkl import set_strict_mode
 
-be_strict()
+set_strict_mode()
 
 
 class Seq2Seq(nn.Module):

@@ -10,13 +10,12 @@ from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepared import check_prepared
 from nmt.planning import size
-from nmt.planning.links import ON_CPUS, ON_GPUS, Links
 from nmt.planning.probe import UPDATES, Probe, probe
-from nmt.planning.scaling import Hosts, Row, positions_of, rows_of
-from nmt.training.numbers import settled
-from nmt.training.plan import Corpus, check_workers
-from nmt.training.plan import plan as plan_updates
-from nmt.training.world import World
+from nmt.planning.scaling import ON_CPUS, ON_GPUS, Hosts, Links, ScalingRow, positions_of, rows_of
+from nmt.training.data import TrainingData, check_workers
+from nmt.training.data import make_schedule as plan_updates
+from nmt.training.distributed import World
+from nmt.training.precision import resolve_precision
 
 GPUS_PER_NODE = 8
 """Where nobody says how many."""
@@ -44,7 +43,7 @@ class Plan:
     parameters: int
     num_pairs: int
     updates_per_epoch: int
-    memory: size.Memory
+    memory: size.MemoryEstimate
     largest: float
     """Positions of the largest micro-batch that was looked at, padding counted."""
     corpus_bytes: int
@@ -52,7 +51,7 @@ class Plan:
     links: Links
     gradient_bytes: int
     """That each worker has to send of an update."""
-    rows: list[Row]
+    rows: list[ScalingRow]
 
 
 def make_plan(
@@ -64,14 +63,14 @@ def make_plan(
         DataError: the corpus is not prepared.
         TrainingError: not even the workers of one node could share an update.
     """
-    experiment = settled(experiment, World())
+    experiment = resolve_precision(experiment, World())
     has_gpus = bool(cluster.gpus_per_worker)
     most = cluster.workers.max
     usual = min(GPUS_PER_NODE, most) if has_gpus else most
     per_node = wishes.workers_per_node or usual
     check_workers(experiment, per_node)
     shards, subword = check_prepared(experiment)
-    _, schedule = plan_updates(experiment, Corpus(shards, subword, ([], [])))
+    _, schedule = plan_updates(experiment, TrainingData(shards, subword, ([], [])))
     torch.set_num_threads(cluster.cpus_per_worker)
     parameters = size.count_parameters(experiment, subword.num_pieces)
     measured = probe(experiment, shards, schedule, subword.num_pieces, probe_s)

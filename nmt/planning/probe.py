@@ -17,9 +17,9 @@ from nmt.batching.batch import Batch, make_batch
 from nmt.batching.schedule import Rows, Schedule
 from nmt.config.experiment import Experiment
 from nmt.corpus.shards import Shards
+from nmt.training.distributed import World
 from nmt.training.learner import Learner
 from nmt.training.work import flops_of
-from nmt.training.world import World
 
 UPDATES = 20
 FIRST_PAIRS = 4

@@ -1,4 +1,10 @@
-"""The time of an update on 1 to 64 nodes: the schedule, the probe and the links put together.
+"""The time of an all-reduce, from what the links carry.
+
+A ring of n members sends 2 (n - 1) / n of the bytes over each link, in 2 (n - 1) steps (Patarasuk &
+Yuan 2009). Workers of one node are a ring of their own over the node's inside; one ring joins the
+nodes, each over its own link.
+
+The time of an update on 1 to 64 nodes: the schedule, the probe and the links put together.
 
 For each of some updates from all over an epoch, each worker has its micro-batches, as the schedule
 deals them, each a little quicker or slower than its size says; all wait for the slowest. Then
@@ -15,8 +21,38 @@ import numpy.typing as npt
 from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment
 from nmt.corpus.shards import Shards
-from nmt.planning.links import Links
 from nmt.planning.probe import Probe
+
+
+@dataclass(frozen=True)
+class Links:
+    """What joins the workers."""
+
+    between_gbit: float
+    """Gbit/s between two nodes, each way."""
+    inside_gbit: float
+    """Gbit/s between two workers of a node, each way."""
+    latency_us: float
+    """Microseconds that one step of a ring takes besides."""
+
+    def all_reduce_s(self, num_bytes: float, nodes: int, workers_per_node: int) -> float:
+        """Seconds of a sum of that many bytes over all workers."""
+        return self._ring_s(num_bytes, workers_per_node, self.inside_gbit) + self._ring_s(
+            num_bytes, nodes, self.between_gbit
+        )
+
+    def _ring_s(self, num_bytes: float, members: int, gbit: float) -> float:
+        if members == 1:
+            return 0.0
+        sent = 2 * (members - 1) / members * num_bytes * 8 / (gbit * 1e9)
+        return sent + 2 * (members - 1) * self.latency_us * 1e-6
+
+
+ON_CPUS = Links(between_gbit=10, inside_gbit=10, latency_us=100)
+"""gloo over TCP; inside a machine it makes 1 to 2 GB/s, on one core with the rest of the work."""
+ON_GPUS = Links(between_gbit=400, inside_gbit=2400, latency_us=10)
+"""NCCL over InfiniBand NDR and NVLink."""
+
 
 NODES = (1, 2, 4, 8, 16, 32, 64)
 SAMPLE = 400
@@ -48,7 +84,7 @@ class Hosts:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScalingRow:
     """An update on so many nodes, in seconds."""
 
     nodes: int
@@ -111,14 +147,16 @@ def rows_of(
     links: Links,
     hosts: Hosts,
     nodes: Sequence[int] = NODES,
-) -> Iterator[Row]:
+) -> Iterator[ScalingRow]:
     """One for each number of nodes whose workers all have a share of an update.
 
     Args:
         gradient_bytes: that are sent of each update.
     """
     positions, tgt_tokens = sizes
-    alone = Row(1, 1, _micro_batches_s(positions, 1, probe)[0], 0, 0, probe.step_s, tgt_tokens, 1)
+    alone = ScalingRow(
+        1, 1, _micro_batches_s(positions, 1, probe)[0], 0, 0, probe.step_s, tgt_tokens, 1
+    )
     for num_nodes in nodes:
         workers = num_nodes * hosts.workers_per_node
         if workers > experiment.batching.micro_batches:
@@ -127,7 +165,7 @@ def rows_of(
         sent_s = links.all_reduce_s(gradient_bytes, num_nodes, hosts.workers_per_node)
         last_s = probe.micro_batch_s(float(positions.mean()))
         hidden_s = OVERLAP * BACKWARD * last_s if hosts.has_gpus else 0.0
-        row = Row(
+        row = ScalingRow(
             num_nodes,
             workers,
             mean_s * hosts.crowding,
@@ -138,7 +176,7 @@ def rows_of(
             0.0,
         )
         efficiency = alone.update_s / workers / row.update_s
-        yield Row(**{**vars(row), "efficiency": efficiency})
+        yield ScalingRow(**{**vars(row), "efficiency": efficiency})
 
 
 def _micro_batches_s(positions: Positions, workers: int, probe: Probe) -> tuple[float, float]:

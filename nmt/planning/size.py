@@ -17,7 +17,7 @@ TORCH_BYTES = 400 << 20
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryEstimate:
     """Bytes at the peak of one worker."""
 
     kept: int
@@ -41,12 +41,12 @@ def count_parameters(experiment: Experiment, num_pieces: int) -> int:
 
 def memory_of(
     experiment: Experiment, parameters: int, num_pieces: int, activations: float, device: str
-) -> Memory:
+) -> MemoryEstimate:
     """At the peak of a worker whose largest micro-batch keeps `activations` bytes for backward."""
     has_average = bool(experiment.training.ema_decay)
     half = 2 if experiment.training.precision in ("bf16", "fp16") else FP32
     chunk = num_pieces * tokens_of_chunk(device, num_pieces, experiment.model.width)
-    return Memory(
+    return MemoryEstimate(
         kept=FP32 * parameters * (4 + has_average),
         activations=round(activations),
         loss=chunk * (2 * half + FP32) + FP32 * num_pieces * experiment.model.width,

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nmt.checkpoint.loading import Bundle, load
+from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.corpus.manifest import CorpusInfo, read_manifest
-from nmt.errors import BundleError, DataError, NmtError
+from nmt.errors import CheckpointError, DataError, NmtError
 from nmt.evaluation.test_sets import file_name
 from nmt.model.seq2seq import num_parameters
 
@@ -38,7 +38,7 @@ class Run:
     """Of each test set, what `nmt evaluate` found."""
     comparisons: list[Tree]
     """Of each test set, the differences to a baseline."""
-    bundle: Bundle | None
+    bundle: Checkpoint | None
     """The checkpoint that was best on the dev set."""
     corpora: list[CorpusInfo]
     notes: list[str]
@@ -104,8 +104,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _read(folder: Path, name: str) -> Run:
     bundle, corpora, notes = None, [], []
     try:
-        bundle = load(folder)
-    except (BundleError, OSError) as error:
+        bundle = load_checkpoint(folder)
+    except (CheckpointError, OSError) as error:
         notes.append(f"its model cannot be loaded: {error}")
     else:
         try:

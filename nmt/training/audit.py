@@ -16,16 +16,16 @@ import numpy as np
 
 from nmt.batching.loader import SamplerAt
 from nmt.batching.schedule import Rows, Schedule
-from nmt.checkpoint.bundle import read_info
-from nmt.checkpoint.loading import load_training_state
-from nmt.checkpoint.run import bundles, newest_good
+from nmt.checkpoint.format import read_info
+from nmt.checkpoint.load import load_training_state
+from nmt.checkpoint.run_directory import bundles, newest_good
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepared import check_prepared
-from nmt.errors import BundleError, DataError
-from nmt.training import ledger, manifest
+from nmt.errors import CheckpointError, DataError
+from nmt.training import ledger, run_manifest
+from nmt.training.data import TrainingData, make_schedule
 from nmt.training.ledger import Entry
-from nmt.training.manifest import RunManifest, Start
-from nmt.training.plan import Corpus, plan
+from nmt.training.run_manifest import RunManifest, Start
 
 MAX_FINDINGS = 20
 """More are counted, not told."""
@@ -94,7 +94,7 @@ def audit(run_dir: Path, prepared: Path | None = None) -> Audit:
     """
     if not run_dir.is_dir():
         raise DataError(f"{run_dir}: there is no such folder; name the folder of a run")
-    about = manifest.read(run_dir)
+    about = run_manifest.read(run_dir)
     if not (run_dir / ledger.NAME).is_file():
         raise DataError(
             f"{run_dir}: no {ledger.NAME} here, so nobody knows what was trained on; runs write it "
@@ -102,7 +102,9 @@ def audit(run_dir: Path, prepared: Path | None = None) -> Audit:
         )
     newest = newest_good(run_dir)
     if newest is None:
-        raise BundleError(f"{run_dir} has no good checkpoint, so no update of it has survived yet")
+        raise CheckpointError(
+            f"{run_dir} has no good checkpoint, so no update of it has survived yet"
+        )
     found = Audit(
         str(run_dir), read_info(newest).update, pairs=about.pairs,
         updates_per_epoch=about.updates_per_epoch, starts=about.starts,
@@ -161,7 +163,7 @@ class _Chained:
 
 
 @dataclass(frozen=True)
-class _Corpus:
+class _AuditedCorpus:
     """The prepared corpus, where it is here."""
 
     schedule: Schedule
@@ -170,7 +172,7 @@ class _Corpus:
     """Target tokens of each row as it was prepared, EOS counted."""
 
 
-def _open_corpus(about: RunManifest, prepared: Path | None, found: Audit) -> _Corpus | None:
+def _open_corpus(about: RunManifest, prepared: Path | None, found: Audit) -> _AuditedCorpus | None:
     folder = prepared or Path(about.prepared)
     if prepared is None and not folder.is_dir():
         return None
@@ -178,7 +180,7 @@ def _open_corpus(about: RunManifest, prepared: Path | None, found: Audit) -> _Co
     corpus = experiment.corpus.model_copy(update={"prepared": str(folder)})
     experiment = experiment.model_copy(update={"corpus": corpus})
     shards, subword = check_prepared(experiment)
-    if manifest.corpus_sha256(shards) != about.corpus_sha256:
+    if run_manifest.corpus_sha256(shards) != about.corpus_sha256:
         if prepared is None:
             return None
         raise DataError(
@@ -186,12 +188,12 @@ def _open_corpus(about: RunManifest, prepared: Path | None, found: Audit) -> _Co
             f"{about.prepared} was"
         )
     found.is_corpus_here = True
-    sampler_at, schedule = plan(experiment, Corpus(shards, subword, ([], [])))
-    return _Corpus(schedule, sampler_at, shards.tgt_lengths.astype(np.int64) + 1)
+    sampler_at, schedule = make_schedule(experiment, TrainingData(shards, subword, ([], [])))
+    return _AuditedCorpus(schedule, sampler_at, shards.tgt_lengths.astype(np.int64) + 1)
 
 
 def _compare_epochs(
-    entries: _Chained, about: RunManifest, corpus: _Corpus | None, found: Audit
+    entries: _Chained, about: RunManifest, corpus: _AuditedCorpus | None, found: Audit
 ) -> None:
     """Read all updates, and look at the pairs of one epoch after the other."""
     size = about.updates_per_epoch
@@ -241,7 +243,7 @@ def _compare_pairs(epoch: str, used: Rows, owners: Rows, found: Audit) -> None:
         found.find(f"{epoch}: pair {row:,} was used more than once, in updates {where}")
 
 
-def _compare_update(entry: Entry, rows: Rows, corpus: _Corpus, found: Audit) -> None:
+def _compare_update(entry: Entry, rows: Rows, corpus: _AuditedCorpus, found: Audit) -> None:
     planned = corpus.schedule.update(entry.update - 1)
     if not np.array_equal(np.sort(np.concatenate(planned.micro_batches)), rows):
         found.find(f"update {entry.update:,}: its pairs are not those of the schedule")
@@ -258,7 +260,7 @@ def _compare_checkpoints(run_dir: Path, chains: dict[int, str], found: Audit) ->
     for folder in bundles(run_dir):
         try:
             state = load_training_state(folder)
-        except BundleError:
+        except CheckpointError:
             continue  # Damaged: nothing goes on from it.
         if "ledger" not in state.counters or state.update > found.updates:
             continue

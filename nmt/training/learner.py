@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from nmt.batching.batch import Batch, make_batch
-from nmt.checkpoint.bundle import TrainingState
-from nmt.checkpoint.loading import load_weights
+from nmt.checkpoint.format import TrainingState
+from nmt.checkpoint.load import load_weights
 from nmt.config.experiment import Experiment
 from nmt.model.seq2seq import Seq2Seq, build, num_parameters
-from nmt.training.gradients import GradientSum
+from nmt.training.distributed import GradientAllReduce, World
 from nmt.training.loss import LossSums, cross_entropy, r_drop
 from nmt.training.optimizer import (
     learning_rate,
@@ -21,7 +21,6 @@ from nmt.training.optimizer import (
     optimizer_tensors,
     update_average,
 )
-from nmt.training.world import World
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -45,7 +44,7 @@ class Learner:
             self._average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self._optimizer = make_optimizer(self.model, self.settings)
         self._dtype = _DTYPES[self.settings.precision]
-        self._gradients = GradientSum(self.model, world)
+        self._gradients = GradientAllReduce(self.model, world)
 
     def connect(self) -> None:
         """Work with the other workers from now on; all must ask.
@@ -54,7 +53,7 @@ class Learner:
         """
         for model in (self.model, self._average):
             for parameter in model.parameters() if model is not None else ():
-                self._world.copy_first(parameter.data)
+                self._world.broadcast(parameter.data)
         self._gradients.connect(lambda: self._add(make_batch([]), 1, True))
 
     def begin(self, number: int, halvings: int, scale: float = 1.0) -> None:

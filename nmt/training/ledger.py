@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from nmt.batching.loader import MicroBatch
 from nmt.batching.schedule import Rows
-from nmt.training.world import World
+from nmt.training.distributed import World
 
 NAME = "ledger.jsonl"
 
@@ -69,7 +69,7 @@ class Ledger:
         self._tgt_tokens = 0
         self._notes: list[Packed] = []
         self._lines: list[bytes] = []
-        if world.is_first:
+        if world.is_main:
             _cut(self._path, update)
 
     def note(self, micro_batch: MicroBatch) -> None:
@@ -100,7 +100,7 @@ class Ledger:
                 done, len(rows), tokens, skipped, pack(rows), self._world.size, self._chain
             )
             self._lines.append(json.dumps(asdict(entry)).encode() + b"\n")
-        if self._world.is_first:
+        if self._world.is_main:
             self._append(b"".join(self._lines))
         self._lines = []
         return self._chain

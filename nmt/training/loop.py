@@ -19,20 +19,20 @@ from nmt.batching.loader import Loader, MicroBatch, SamplerAt
 from nmt.batching.schedule import Schedule, Update
 from nmt.checkpoint.remote import Remote
 from nmt.config.experiment import Experiment
-from nmt.training import manifest
-from nmt.training.care import Care, Lookout, check_written
-from nmt.training.judging import Judge
-from nmt.training.late import Scorer
+from nmt.training import run_manifest
+from nmt.training.data import TrainingData, check_workers, make_schedule
+from nmt.training.distributed import World
+from nmt.training.early_stopping import EarlyStopping
 from nmt.training.learner import Learner
 from nmt.training.ledger import Ledger
 from nmt.training.memory import Gradient, add_gradient, rehearse
 from nmt.training.metrics import Meter, describe
-from nmt.training.numbers import settled
 from nmt.training.optimizer import learning_rate
-from nmt.training.plan import Corpus, check_workers, plan
-from nmt.training.progress import Clock, Progress
-from nmt.training.records import AnyRecords, NoRecords, Records
-from nmt.training.resuming import resume
+from nmt.training.precision import resolve_precision
+from nmt.training.resume import resume
+from nmt.training.run_log import AnyRecords, NoRecords, RunLogger
+from nmt.training.state import TrainingClock, TrainState
+from nmt.training.stop_control import RunHooks, StopControl, check_written
 from nmt.training.telling import (
     Why,
     closing,
@@ -43,22 +43,21 @@ from nmt.training.telling import (
     tell_skipped,
     tell_splits,
 )
-from nmt.training.validation import Validation
-from nmt.training.world import World
+from nmt.training.validation import CheckpointScorer, Validation
 
 
 def train(
     experiment: Experiment,
-    corpus: Corpus,
+    corpus: TrainingData,
     world: World,
     run_dir: Path,
     say: Callable[[str], None] = lambda line: None,
     at_update: Callable[[int], bool] = lambda update: False,
-    origin: manifest.Origin | None = None,
-    care: Care = Care(),  # noqa: B008 it is frozen
+    origin: run_manifest.Origin | None = None,
+    care: RunHooks = RunHooks(),  # noqa: B008 it is frozen
     remote: Remote | None = None,
-    scorer: Scorer | None = None,
-) -> tuple[Why, Progress]:
+    scorer: CheckpointScorer | None = None,
+) -> tuple[Why, TrainState]:
     """Train, from the newest good checkpoint of the run if there is one.
 
     Args:
@@ -76,20 +75,20 @@ def train(
             fit into memory, or the gradient stays not finite.
     """
     check_workers(experiment, world.size)
-    experiment = settled(experiment, world)
-    sampler_at, schedule = plan(experiment, corpus)
+    experiment = resolve_precision(experiment, world)
+    sampler_at, schedule = make_schedule(experiment, corpus)
     learner = Learner(experiment, corpus.subword.num_pieces, world)
     progress, damaged = resume(learner, corpus, world, run_dir, remote)
     num_fitting = rehearse(learner, experiment, schedule, progress.update)
     learner.connect()
     ledger = Ledger(run_dir, progress.update, progress.ledger, world)
     records: AnyRecords = NoRecords()
-    if world.is_first:
+    if world.is_main:
         begun = progress.update
-        records = Records(experiment, corpus, run_dir, begun, world.size, say, remote, scorer)
-        manifest.add_start(
+        records = RunLogger(experiment, corpus, run_dir, begun, world.size, say, remote, scorer)
+        run_manifest.add_start(
             run_dir, experiment, corpus.shards, schedule, world, begun,
-            origin or manifest.Origin.here(),
+            origin or run_manifest.Origin.here(),
         )  # fmt: skip
         for complaint in damaged:
             records.say(f"passing over a checkpoint: {complaint}")
@@ -113,23 +112,25 @@ class _Run:
     """One worker's part of a run; its methods are the steps of an update, in their order."""
 
     experiment: Experiment
-    corpus: Corpus
+    corpus: TrainingData
     sampler_at: SamplerAt
     schedule: Schedule
     world: World
-    care: Care
+    care: RunHooks
     at_update: Callable[[int], bool]
-    scorer: Scorer | None
+    scorer: CheckpointScorer | None
     learner: Learner
-    progress: Progress
+    progress: TrainState
     ledger: Ledger
     records: AnyRecords
 
     def __post_init__(self) -> None:
-        self.clock = Clock(self.progress)
+        self.clock = TrainingClock(self.progress)
         self.meter = Meter(self.progress.since_log)
-        self.judge = Judge(self.experiment, self.progress, self.clock, self.world, self.records)
-        self.lookout = Lookout(self.world, self.care, self.at_update, self.records)
+        self.judge = EarlyStopping(
+            self.experiment, self.progress, self.clock, self.world, self.records
+        )
+        self.lookout = StopControl(self.world, self.care, self.at_update, self.records)
 
     def loop(self) -> Why:
         """Make the updates that are left, and after each what is due then."""

@@ -19,9 +19,9 @@ from nmt.batching.schedule import Schedule, Update
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import EOS
 from nmt.errors import TrainingError
+from nmt.training.distributed import World
 from nmt.training.learner import Learner
 from nmt.training.loss import LossSums
-from nmt.training.world import World
 
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 """What torch, CUDA, cuDNN and cuBLAS say in errors that are not torch.OutOfMemoryError."""

@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from nmt.batching.batch import Batch
+from nmt.training.distributed import World
 from nmt.training.loss import LossSums
-from nmt.training.world import World
 
 
 @dataclass(frozen=True)
-class Totals:
+class MeterTotals:
     """Sums over all workers since the last log line.
 
     An update that was skipped counts for speed and padding, not for what was learnt.
@@ -69,11 +69,11 @@ class Totals:
 class Meter:
     """Counts at one worker since the last log line."""
 
-    def __init__(self, before: Totals | None = None) -> None:
+    def __init__(self, before: MeterTotals | None = None) -> None:
         """Go on from what all workers had counted when the run was stopped."""
         self.wait_s = 0.0
         """Seconds that the loop waited for batches."""
-        self._before = before or Totals()
+        self._before = before or MeterTotals()
         self._started = time.perf_counter()
         self._src_tokens = 0
         self._tgt_tokens = 0
@@ -108,10 +108,10 @@ class Meter:
         yield
         self._started += time.perf_counter() - before
 
-    def totals(self, world: World) -> Totals:
+    def totals(self, world: World) -> MeterTotals:
         """Of all workers, who all must ask; counting goes on."""
         elapsed_s = time.perf_counter() - self._started
-        before = self._before if world.is_first else Totals()
+        before = self._before if world.is_main else MeterTotals()
         sums = world.sum(
             [
                 _sum(before.smoothed, [loss.smoothed for loss in self._losses]),
@@ -125,7 +125,7 @@ class Meter:
             ]
         )
         smoothed, nll, tokens, src_tokens, tgt_tokens, padded, wait_s, elapsed_s = sums
-        return Totals(
+        return MeterTotals(
             smoothed=smoothed,
             nll=nll,
             tokens=tokens,

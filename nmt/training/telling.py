@@ -8,12 +8,12 @@ import torch
 from nmt.batching.schedule import Schedule, Update
 from nmt.config.experiment import Experiment, TrainingConfig
 from nmt.errors import TrainingError
-from nmt.model.precision import bf16_gain
+from nmt.model.quantise import bf16_gain
+from nmt.training.distributed import World
 from nmt.training.learner import Learner
 from nmt.training.memory import Split
-from nmt.training.progress import Progress
-from nmt.training.records import AnyRecords
-from nmt.training.world import World
+from nmt.training.run_log import AnyRecords
+from nmt.training.state import TrainState
 
 Why = Literal["finished", "stopped early", "interrupted"]
 """How a run ended."""
@@ -23,7 +23,7 @@ def opening(
     experiment: Experiment,
     schedule: Schedule,
     learner: Learner,
-    progress: Progress,
+    progress: TrainState,
     world: World,
 ) -> str:
     """The first line of a start: what is trained, by whom, on what, for how long."""
@@ -39,7 +39,7 @@ def opening(
     )
 
 
-def closing(why: Why, progress: Progress, settings: TrainingConfig) -> str:
+def closing(why: Why, progress: TrainState, settings: TrainingConfig) -> str:
     """The last line of a run that ended by itself: how, how far it came, and its best."""
     best = ""
     if progress.best_bleu is not None:
@@ -60,7 +60,7 @@ def closing(why: Why, progress: Progress, settings: TrainingConfig) -> str:
 
 def tell_precision(settings: TrainingConfig, world: World, records: AnyRecords) -> None:
     """Say so where cheaper numbers cost time: on a CPU without quick instructions for them."""
-    if world.device.type != "cpu" or not world.is_first:
+    if world.device.type != "cpu" or not world.is_main:
         return
     if settings.precision == "fp16":
         records.say(
@@ -103,7 +103,7 @@ def tell_scale(scale: float, update: Update, records: AnyRecords) -> None:
 def tell_skipped(
     norm: float,
     update: Update,
-    progress: Progress,
+    progress: TrainState,
     experiment: Experiment,
     records: AnyRecords,
 ) -> None:
@@ -130,7 +130,7 @@ def tell_skipped(
 
 
 def tell_splits(
-    splits: list[Split], update: Update, progress: Progress, records: AnyRecords
+    splits: list[Split], update: Update, progress: TrainState, records: AnyRecords
 ) -> None:
     """Count what was split because memory ran out, and say where."""
     progress.num_split += len(splits)

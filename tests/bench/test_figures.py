@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from nmt.bench.figures import Figure, Report, compare, line_of
+from nmt.bench.figures import BenchReport, Figure, compare, line_of
 from nmt.errors import DataError
 
 MACHINE = {"processor": "a CPU", "cores": 2, "threads": 1, "torch": "2.13", "load": 0.1}
@@ -12,7 +12,7 @@ TIME = Figure("update/x/whole", 50.0, "ms", "the update", is_better_high=False, 
 
 
 def moved(before: Figure, after: Figure) -> list[str]:
-    return compare(Report(MACHINE, [before]), Report(MACHINE, [after]))
+    return compare(BenchReport(MACHINE, [before]), BenchReport(MACHINE, [after]))
 
 
 def test_a_slowdown_is_found() -> None:
@@ -40,8 +40,8 @@ def test_what_the_repeats_differ_by_is_noise() -> None:
 
 def test_figures_that_come_and_go_are_told_and_so_is_another_machine() -> None:
     """P11."""
-    before = Report(MACHINE, [PACE])
-    after = Report(MACHINE | {"cores": 4, "load": 3.0}, [TIME])
+    before = BenchReport(MACHINE, [PACE])
+    after = BenchReport(MACHINE | {"cores": 4, "load": 3.0}, [TIME])
     assert compare(before, after) == [
         "not the same cores: 2, then 4; what follows may come from that",
         "update/x/whole: new, 50 ms",
@@ -54,7 +54,7 @@ def test_the_worst_comes_first() -> None:
     figures = [replace(PACE, name=name) for name in "abc"]
     slower = [replace(PACE, name=name, value=value) for name, value in
               (("a", 900.0), ("b", 500.0), ("c", 2000.0))]  # fmt: skip
-    lines = compare(Report(MACHINE, figures), Report(MACHINE, slower))
+    lines = compare(BenchReport(MACHINE, figures), BenchReport(MACHINE, slower))
     assert [line[0] for line in lines[:3]] == ["b", "a", "c"]
 
 
@@ -84,5 +84,5 @@ def test_what_is_no_report_is_refused(text: str | None, message: str, tmp_path: 
     if text is not None:
         path.write_text(text)
     with pytest.raises(DataError) as error:
-        Report.load(path)
+        BenchReport.load(path)
     assert str(error.value) == f"{path}: {message.format(path=path)}"

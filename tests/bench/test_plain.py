@@ -8,9 +8,9 @@ from nmt.bench.bench import Updates, without_dropout
 from nmt.bench.cases import Case
 from nmt.bench.plain import PAIRS, PlainLearner, random_batches
 from nmt.model.seq2seq import build
+from nmt.training.distributed import World
 from nmt.training.learner import Learner
 from nmt.training.work import flops_of, flops_per_token
-from nmt.training.world import World
 
 
 def gradients_of(case: Case, precision: str, batch: Batch) -> tuple[float, list[torch.Tensor]]:

@@ -8,7 +8,7 @@ import torch
 from nmt.bench import cases, gpu, suite
 from nmt.bench.bench import Bench
 from nmt.bench.cases import MULTI30K, WMT16, Case, Lengths
-from nmt.bench.figures import Figure, Report, line_of
+from nmt.bench.figures import BenchReport, Figure, line_of
 from nmt.bench.workers import Pace, figures_of
 from nmt.corpus.shards import Shards
 from nmt.errors import ConfigError
@@ -125,7 +125,7 @@ def test_the_peaks_come_first_and_the_parts_asked_for_after(
     assert {"processor", "cores", "threads", "torch", "load"} <= report.machine.keys()
     assert shown[1].startswith("batching: ")
     report.save(tmp_path / "report.json")
-    assert Report.load(tmp_path / "report.json") == report
+    assert BenchReport.load(tmp_path / "report.json") == report
     assert json.loads((tmp_path / "report.json").read_text())["format"] == 1
 
 

@@ -15,10 +15,10 @@ from toy_bundles import (
     state,
 )
 
-from nmt.checkpoint import writing
+from nmt.checkpoint import write
 from nmt.checkpoint.average import average
-from nmt.checkpoint.bundle import verify
-from nmt.checkpoint.loading import load, load_training_state
+from nmt.checkpoint.format import verify
+from nmt.checkpoint.load import load_checkpoint, load_training_state
 from nmt.config.corpus import SubwordConfig
 from nmt.corpus.subword import Subword
 
@@ -26,7 +26,7 @@ from nmt.corpus.subword import Subword
 def test_an_average_is_the_mean_of_the_weights(tmp_path: Path) -> None:
     folders = [save(tmp_path / "run", update) for update in (1, 2, 3)]
     found = average(folders, tmp_path / "mean")
-    weights = [load(folder).weights for folder in folders]
+    weights = [load_checkpoint(folder).weights for folder in folders]
     for name, tensor in found.weights.items():
         mean = sum(one[name].double() for one in weights) / 3
         assert torch.equal(tensor, mean.float())
@@ -37,7 +37,7 @@ def test_an_average_is_the_mean_of_the_weights(tmp_path: Path) -> None:
 
 
 def test_an_average_of_one_is_itself(tmp_path: Path) -> None:
-    bundle = load(save(tmp_path / "run"))
+    bundle = load_checkpoint(save(tmp_path / "run"))
     found = average([bundle.path], tmp_path / "mean")
     assert_same(found.weights, bundle.weights)
 
@@ -55,7 +55,7 @@ def test_models_that_differ_have_no_average(tmp_path: Path) -> None:
     """P9."""
     one = save(tmp_path / "a")
     wide = EXPERIMENT.model_copy(update={"model": MODEL.model_copy(update={"dropout": 0.5})})
-    two = writing.save(tmp_path / "b", wide, SUBWORD.to_json(), state())
+    two = write.save_checkpoint(tmp_path / "b", wide, SUBWORD.to_json(), state())
     assert message_of(lambda: average([one, two], tmp_path / "mean")) == (
         f"cannot average {one} and {two}: model.dropout is 0.2 and 0.5; "
         "only weights of one model have a mean"
@@ -67,7 +67,7 @@ def test_tokenizers_that_differ_have_no_average(tmp_path: Path) -> None:
     """P9."""
     one = save(tmp_path / "a")
     other = Subword.train(["etwas anderes"] * 4, SubwordConfig(vocab_size=300))
-    two = writing.save(tmp_path / "b", EXPERIMENT, other.to_json(), state())
+    two = write.save_checkpoint(tmp_path / "b", EXPERIMENT, other.to_json(), state())
     assert message_of(lambda: average([one, two], tmp_path / "mean")) == (
         f"cannot average {one} and {two}: their tokenizers differ; "
         "only embeddings of the same pieces have a mean"

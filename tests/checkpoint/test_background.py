@@ -12,10 +12,10 @@ import pytest
 import torch
 from toy_bundles import EXPERIMENT, FILES, SUBWORD, files_below, save, state
 
-from nmt.checkpoint import background, writing
-from nmt.checkpoint.background import Writer
-from nmt.checkpoint.loading import load_training_state
-from nmt.checkpoint.run import bundles, newest_good
+from nmt.checkpoint import async_writer, write
+from nmt.checkpoint.async_writer import Writer
+from nmt.checkpoint.load import load_training_state
+from nmt.checkpoint.run_directory import bundles, newest_good
 
 
 def writer_of(run: Path) -> Writer:
@@ -27,8 +27,8 @@ class Gate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened, self.reached = threading.Event(), threading.Event()
-        self._save_file = writing.save_file
-        monkeypatch.setattr(writing, "save_file", self)
+        self._save_file = write.save_file
+        monkeypatch.setattr(write, "save_file", self)
 
     def __call__(self, *arguments: Any, **named: Any) -> None:
         self.reached.set()
@@ -88,7 +88,7 @@ def test_a_tied_tensor_is_copied_once() -> None:
     mine = state()
     mine.weights["a"] = mine.weights["b"] = tied
     mine.optimizer["empty"] = torch.zeros(0)
-    copy, _ = background._copy(mine)
+    copy, _ = async_writer._copy(mine)
     assert copy.weights["a"] is copy.weights["b"]
     assert copy.weights["a"].data_ptr() != tied.data_ptr()
     assert copy.optimizer["empty"].shape == (0,)
@@ -104,7 +104,7 @@ def test_a_full_disk_is_told_once_and_the_next_write_may_go_well(
         def fill_up(*arguments: Any, **named: Any) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        patch.setattr(writing, "save_file", fill_up)
+        patch.setattr(write, "save_file", fill_up)
         writer.write(state(1))
         writer.wait()
     writer.write(state(2))
@@ -120,7 +120,7 @@ def test_a_full_disk_is_told_once_and_the_next_write_may_go_well(
 def test_a_mistake_of_ours_keeps_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "save_file", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(write, "save_file", lambda *_, **__: 1 / 0)
     writer = writer_of(tmp_path)
     writer.write(state(1))
     writer.wait()
@@ -133,15 +133,15 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from toy_bundles import EXPERIMENT, SUBWORD, save, state
-from nmt.checkpoint import writing
-from nmt.checkpoint.background import Writer
-run, save_file = Path(sys.argv[1]), writing.save_file
+from nmt.checkpoint import write
+from nmt.checkpoint.async_writer import Writer
+run, save_file = Path(sys.argv[1]), write.save_file
 save(run, 400)
 def crash(tensors, file, metadata):
     save_file(tensors, file, metadata)
     if file.name == "optimizer.safetensors":
         os._exit(9)
-writing.save_file = crash
+write.save_file = crash
 writer = Writer(run, EXPERIMENT, SUBWORD.to_json())
 writer.write(state(500))
 writer.wait()

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from toy_bundles import FILES, flip, message_of, save, truncate
 
-from nmt.checkpoint.bundle import own_digest, read_info, verify, version
-from nmt.checkpoint.loading import load, load_training_state
-from nmt.errors import BundleError
+from nmt.checkpoint.format import own_digest, read_info, verify, version
+from nmt.checkpoint.load import load_checkpoint, load_training_state
+from nmt.errors import CheckpointError
 
 
 @pytest.mark.parametrize("name", FILES[1:])
@@ -35,7 +35,7 @@ def test_a_damaged_file_is_refused_by_name(
         f"use another checkpoint, such as {tmp_path}/checkpoints/update-00000400"
     )
     assert message_of(lambda: verify(folder)) == expected
-    used_by = load_training_state if name.startswith("training") else load
+    used_by = load_training_state if name.startswith("training") else load_checkpoint
     assert message_of(lambda: used_by(folder)) == expected
 
 
@@ -58,7 +58,7 @@ def test_a_damaged_bundle_json(text: str | None, what: str, tmp_path: Path) -> N
     (folder / "bundle.json").unlink()
     if text is not None:
         (folder / "bundle.json").write_bytes(text.encode(errors="surrogateescape"))
-    assert message_of(lambda: load(folder)) == (
+    assert message_of(lambda: load_checkpoint(folder)) == (
         f"{folder}/bundle.json {what}; restore it from a copy, or train again"
     )
 
@@ -66,7 +66,7 @@ def test_a_damaged_bundle_json(text: str | None, what: str, tmp_path: Path) -> N
 def complaint_about(folder: Path) -> str:
     try:
         verify(folder)
-    except BundleError as error:
+    except CheckpointError as error:
         return str(error)
     return ""
 
@@ -112,7 +112,7 @@ def test_a_bundle_json_of_a_stranger(change: dict[str, Any], what: str, tmp_path
     tree = json.loads(file.read_text()) | change
     del tree["sha256"]
     file.write_text(json.dumps(tree | {"sha256": own_digest(tree)}))
-    assert message_of(lambda: load(file.parent)) == f"{file} is none of ours: {what}"
+    assert message_of(lambda: load_checkpoint(file.parent)) == f"{file} is none of ours: {what}"
 
 
 def test_a_bundle_of_another_format(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_bundle_of_another_format(tmp_path: Path) -> None:
     tree = json.loads((folder / "bundle.json").read_text())
     tree |= {"format": 2, "nmt_version": "9.0"}
     (folder / "bundle.json").write_text(json.dumps(tree))
-    assert message_of(lambda: load(folder)) == (
+    assert message_of(lambda: load_checkpoint(folder)) == (
         f"{folder}/bundle.json has format 2, but nmt {version()} reads format 1; "
         "use nmt 9.0, which wrote it"
     )

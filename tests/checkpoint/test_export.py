@@ -12,9 +12,9 @@ from toy_bundles import (
 
 from nmt.checkpoint.average import average
 from nmt.checkpoint.export import export
-from nmt.checkpoint.loading import load, load_training_state
+from nmt.checkpoint.load import load_checkpoint, load_training_state
 from nmt.checkpoint.packing import pack, unpack
-from nmt.model.precision import Precision, quantise
+from nmt.model.quantise import Precision, quantise_rows
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def tiny_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_exported_is_what_translates(tmp_path: Path) -> None:
     """P5."""
-    bundle = load(save(tmp_path / "run", bleu=31.5))
+    bundle = load_checkpoint(save(tmp_path / "run", bleu=31.5))
     small = export(tmp_path / "run", tmp_path / "small")
     assert files_below(small.path) == FILES[:4]
     assert_same(small.weights, bundle.weights)
@@ -49,7 +49,7 @@ def test_nothing_goes_on_from_what_only_translates(precision: Precision, tmp_pat
 @pytest.mark.usefixtures("tiny_matrices")
 def test_weights_come_back_as_they_were_rounded(precision: Precision, tmp_path: Path) -> None:
     """P5."""
-    bundle = load(save(tmp_path / "run"))
+    bundle = load_checkpoint(save(tmp_path / "run"))
     small = export(bundle.path, tmp_path / "small", precision)
     assert (small.precision, small.info.bleu) == (precision, None)
     for name, weight in bundle.weights.items():
@@ -60,7 +60,7 @@ def test_weights_come_back_as_they_were_rounded(precision: Precision, tmp_path: 
         elif precision == "bf16":
             assert torch.equal(found, weight.bfloat16().float())
         else:
-            assert torch.equal(quantise(found)[0], quantise(weight)[0])
+            assert torch.equal(quantise_rows(found)[0], quantise_rows(weight)[0])
     assert small.weights["output_layer.weight"] is small.weights["src_embedding.weight"]
     again = export(small.path, tmp_path / "again")
     assert again.precision == precision

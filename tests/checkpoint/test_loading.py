@@ -23,9 +23,9 @@ from toy_bundles import (
     state,
 )
 
-from nmt.checkpoint import loading, writing
-from nmt.checkpoint.bundle import TrainingState, verify
-from nmt.checkpoint.loading import load, load_training_state, load_weights
+from nmt.checkpoint import load, write
+from nmt.checkpoint.format import TrainingState, verify
+from nmt.checkpoint.load import load_checkpoint, load_training_state, load_weights
 from nmt.model import seq2seq
 
 
@@ -47,7 +47,7 @@ def test_training_state_comes_back_bit_for_bit(has_average: bool, tmp_path: Path
 def test_values_that_are_no_numbers_come_back(tmp_path: Path) -> None:
     odd = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45])
     written = TrainingState(1, {"a": odd}, None, {"empty": torch.zeros(0, 3)}, {})
-    folder = writing.save(tmp_path, EXPERIMENT, SUBWORD.to_json(), written)
+    folder = write.save_checkpoint(tmp_path, EXPERIMENT, SUBWORD.to_json(), written)
     found = load_training_state(folder)
     assert found.weights["a"].view(torch.int32).tolist() == odd.view(torch.int32).tolist()
     assert found.optimizer["empty"].shape == (0, 3)
@@ -57,7 +57,7 @@ def test_the_average_translates_and_stays_tied(tmp_path: Path) -> None:
     """P5."""
     average = state().average
     assert average is not None
-    model = load(save(tmp_path)).model()
+    model = load_checkpoint(save(tmp_path)).model()
     assert_same(dict(model.named_parameters()), average)
     assert model.tgt_embedding.weight is model.src_embedding.weight
     assert not model.training
@@ -65,14 +65,14 @@ def test_the_average_translates_and_stays_tied(tmp_path: Path) -> None:
 
 def test_without_an_average_the_weights_translate_and_are_stored_once(tmp_path: Path) -> None:
     folder = save(tmp_path, has_average=False)
-    assert_same(load(folder).model().state_dict(), state().weights)
+    assert_same(load_checkpoint(folder).model().state_dict(), state().weights)
     assert "training/weights.safetensors" not in files_below(folder)
 
 
 def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     tied = torch.randn(1000, 100)
     written = TrainingState(1, {"a": tied, "b": tied, "c": tied.clone()}, None, {}, {})
-    folder = writing.save(tmp_path, EXPERIMENT, SUBWORD.to_json(), written)
+    folder = write.save_checkpoint(tmp_path, EXPERIMENT, SUBWORD.to_json(), written)
     assert (folder / "weights.safetensors").stat().st_size < 2.1 * tied.nbytes
     found = load_training_state(folder).weights
     assert_same(found, written.weights)
@@ -82,13 +82,13 @@ def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
 def test_an_averaged_tied_weight_stands_under_all_its_names(tmp_path: Path) -> None:
     tied = torch.zeros(2)
     written = TrainingState(1, {"a": tied, "b": tied}, {"a": torch.ones(2)}, {}, {})
-    folder = writing.save(tmp_path, EXPERIMENT, SUBWORD.to_json(), written)
-    assert load(folder).weights["b"].tolist() == [1, 1]
+    folder = write.save_checkpoint(tmp_path, EXPERIMENT, SUBWORD.to_json(), written)
+    assert load_checkpoint(folder).weights["b"].tolist() == [1, 1]
 
 
 def test_config_tokenizer_and_score_come_back(tmp_path: Path) -> None:
     """P5, P11."""
-    bundle = load(save(tmp_path, bleu=30.5))
+    bundle = load_checkpoint(save(tmp_path, bleu=30.5))
     assert bundle.experiment == EXPERIMENT
     assert bundle.subword.fingerprint == SUBWORD.fingerprint
     info = bundle.info
@@ -99,12 +99,12 @@ def test_a_config_that_this_version_does_not_know(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P9."""
-    monkeypatch.setattr(writing, "version", lambda: "9.0")
-    text = writing.config.dump(EXPERIMENT)
-    monkeypatch.setattr(writing.config, "dump", lambda experiment: text + "nam: toy\n")
+    monkeypatch.setattr(write, "version", lambda: "9.0")
+    text = write.config.dump(EXPERIMENT)
+    monkeypatch.setattr(write.config, "dump", lambda experiment: text + "nam: toy\n")
     folder = save(tmp_path)
-    monkeypatch.setattr(loading, "version", lambda: "0.1")
-    assert message_of(lambda: load(folder)) == (
+    monkeypatch.setattr(load, "version", lambda: "0.1")
+    assert message_of(lambda: load_checkpoint(folder)) == (
         f"{folder}/config.yaml: nam is not a setting; did you mean name?; "
         "nmt 9.0 wrote it, this is nmt 0.1: use the one that wrote it"
     )
@@ -113,8 +113,8 @@ def test_a_config_that_this_version_does_not_know(
 def test_weights_of_another_shape(tmp_path: Path) -> None:
     """P9."""
     other = EXPERIMENT.model_copy(update={"model": MODEL.model_copy(update={"ffn_width": 8})})
-    folder = writing.save(tmp_path, other, SUBWORD.to_json(), state())
-    message = message_of(lambda: load(folder).model())
+    folder = write.save_checkpoint(tmp_path, other, SUBWORD.to_json(), state())
+    message = message_of(lambda: load_checkpoint(folder).model())
     assert message.startswith(f"{folder}/weights.safetensors: ")
     assert message.endswith(
         " is [4, 4], but the model's is [8, 4]; "
@@ -156,7 +156,7 @@ def logits(model: seq2seq.Seq2Seq) -> list[float]:
 def test_a_bundle_of_format_1_loads_and_translates_as_it_did() -> None:
     """P5."""
     verify(GOLDEN / "checkpoints/update-00000003")
-    bundle = load(GOLDEN)
+    bundle = load_checkpoint(GOLDEN)
     assert bundle.subword.decode(bundle.subword.encode("der Hund sieht Öl")) == "der Hund sieht Öl"
     assert (bundle.info.update, bundle.info.bleu) == (3, 12.5)
     assert bundle.experiment.model.width == 4
@@ -176,7 +176,7 @@ def test_a_damaged_copy_of_the_bundle_of_format_1_is_refused(tmp_path: Path) -> 
     shutil.copytree(GOLDEN, tmp_path / "run")
     file = tmp_path / "run/checkpoints/update-00000003/weights.safetensors"
     flip(file)
-    assert message_of(lambda: load(tmp_path / "run")) == (
+    assert message_of(lambda: load_checkpoint(tmp_path / "run")) == (
         f"{file} is damaged: its SHA-256 is not that of what was written; "
         "restore it from a copy, or train again"
     )
@@ -184,5 +184,5 @@ def test_a_damaged_copy_of_the_bundle_of_format_1_is_refused(tmp_path: Path) -> 
 
 if __name__ == "__main__":
     shutil.rmtree(GOLDEN, ignore_errors=True)
-    writing.version = lambda: "0.1.0"
-    print(save(GOLDEN, 3, 12.5), logits(load(GOLDEN).model()))
+    write.version = lambda: "0.1.0"
+    print(save(GOLDEN, 3, 12.5), logits(load_checkpoint(GOLDEN).model()))

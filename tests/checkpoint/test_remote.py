@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from toy_bundles import EXPERIMENT, FILES, SUBWORD, files_below, message_of, save, state
 
-from nmt.checkpoint.background import Writer
-from nmt.checkpoint.bundle import score_text
-from nmt.checkpoint.loading import load_training_state
+from nmt.checkpoint.async_writer import Writer
+from nmt.checkpoint.format import score_text
+from nmt.checkpoint.load import load_training_state
 from nmt.checkpoint.remote import Remote, copy_of, fetch
-from nmt.checkpoint.run import bundles
+from nmt.checkpoint.run_directory import bundles
 from nmt.errors import StorageError
 from nmt.storage import Store
 
@@ -309,7 +309,7 @@ def test_a_store_that_fails_is_told(
         raise StorageError("s3://bucket/toy: the store does not answer")
 
     monkeypatch.setattr(Store, "upload", fail)
-    monkeypatch.setattr("nmt.checkpoint.background.PATIENCE_S", (0.0,))
+    monkeypatch.setattr("nmt.checkpoint.async_writer.PATIENCE_S", (0.0,))
     writer = Writer(tmp_path / "here", EXPERIMENT, SUBWORD.to_json(), remote)
     writer.write(state(1))
     writer.wait()

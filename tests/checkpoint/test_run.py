@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from toy_bundles import flip, message_of, save, truncate
 
-from nmt.checkpoint.bundle import read_info, verify
-from nmt.checkpoint.loading import load, load_training_state
-from nmt.checkpoint.run import best, keep, newest_good
-from nmt.checkpoint.writing import write_score
+from nmt.checkpoint.format import read_info, verify
+from nmt.checkpoint.load import load_checkpoint, load_training_state
+from nmt.checkpoint.run_directory import best, keep, newest_good
+from nmt.checkpoint.write import write_score
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_folder_without_a_bundle(make: Callable[[Path], None], what: str, tmp_
     """P9."""
     folder = tmp_path / "run"
     make(folder)
-    assert message_of(lambda: load(folder)) == f"{folder}{what}"
+    assert message_of(lambda: load_checkpoint(folder)) == f"{folder}{what}"
 
 
 def test_resuming_takes_the_newest_good_checkpoint(
@@ -71,7 +71,7 @@ def test_a_run_is_loaded_from_its_best_checkpoint_and_resumed_from_its_newest(
 ) -> None:
     for update, bleu in [(1, 20.0), (2, 10.0)]:
         save(tmp_path, update, bleu)
-    assert load(tmp_path).info.update == 1
+    assert load_checkpoint(tmp_path).info.update == 1
     assert load_training_state(tmp_path).update == 2
 
 
@@ -79,7 +79,7 @@ def test_a_run_without_scores_is_loaded_from_its_newest_good_checkpoint(tmp_path
     for update in (1, 2, 3):
         save(tmp_path, update)
     truncate(tmp_path / "checkpoints/update-00000003/config.yaml")
-    assert load(tmp_path).info.update == 2
+    assert load_checkpoint(tmp_path).info.update == 2
 
 
 def test_keeping_spares_the_newest_and_the_best(tmp_path: Path) -> None:

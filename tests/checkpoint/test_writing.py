@@ -11,9 +11,9 @@ import pytest
 from safetensors import SafetensorError
 from toy_bundles import FILES, files_below, message_of, save
 
-from nmt.checkpoint import writing
-from nmt.checkpoint.bundle import read_info, verify
-from nmt.checkpoint.run import keep, newest_good
+from nmt.checkpoint import write
+from nmt.checkpoint.format import read_info, verify
+from nmt.checkpoint.run_directory import keep, newest_good
 
 
 def test_a_bundle_has_its_files_under_the_number_of_its_update(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_every_file_is_on_the_disk_before_the_name_is(
     """P5."""
     events: list[str] = []
     handles: list[int] = []
-    rename, sync = Path.rename, writing._sync
+    rename, sync = Path.rename, write._sync
 
     def spy_sync(path: Path) -> None:
         events.append(path.name)
@@ -63,7 +63,7 @@ def test_every_file_is_on_the_disk_before_the_name_is(
         return rename(path, target)
 
     monkeypatch.setattr(os, "fsync", handles.append)
-    monkeypatch.setattr(writing, "_sync", spy_sync)
+    monkeypatch.setattr(write, "_sync", spy_sync)
     monkeypatch.setattr(Path, "rename", spy_rename)
     save(tmp_path / "run")
     before, after = events[: events.index("rename")], events[events.index("rename") + 1 :]
@@ -88,7 +88,7 @@ def test_a_disk_that_fills_up_halfway_leaves_nothing(
 ) -> None:
     """P5, P9."""
     before = save(tmp_path, 400)
-    write_tensors = writing.save_file
+    write_tensors = write.save_file
 
     def fill_up(tensors: Any, file: Path, metadata: Any) -> None:
         write_tensors(tensors, file, metadata)
@@ -96,7 +96,7 @@ def test_a_disk_that_fills_up_halfway_leaves_nothing(
             file.write_bytes(b"half")
             raise error
 
-    monkeypatch.setattr(writing, "save_file", fill_up)
+    monkeypatch.setattr(write, "save_file", fill_up)
     message = message_of(lambda: save(tmp_path))
     assert message == (
         f"{tmp_path}/checkpoints/update-00000500 was not written: the disk filled up before its "
@@ -135,14 +135,14 @@ def test_a_write_that_is_interrupted_leaves_nothing(
     def interrupt(tensors: Any, file: Path, metadata: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writing, "save_file", interrupt)
+    monkeypatch.setattr(write, "save_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path)
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.parametrize("ending", ["writing", "deleting"])
-@pytest.mark.parametrize("verb", ["save", "keep"])
+@pytest.mark.parametrize("verb", ["save_checkpoint", "keep"])
 def test_leftovers_of_a_killed_writer_are_no_checkpoints_and_go(
     verb: str, ending: str, tmp_path: Path
 ) -> None:
@@ -152,7 +152,7 @@ def test_leftovers_of_a_killed_writer_are_no_checkpoints_and_go(
     mine = folder.with_name(".mine.writing")
     mine.mkdir()
     assert newest_good(tmp_path) == folder
-    if verb == "save":
+    if verb == "save_checkpoint":
         save(tmp_path)
     else:
         keep(tmp_path, 1)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.checkpoint import writing
-from nmt.checkpoint.bundle import TrainingState
+from nmt.checkpoint import write
+from nmt.checkpoint.format import TrainingState
 from nmt.config.corpus import CorpusConfig, ParallelText, SubwordConfig
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.corpus.subword import Subword
-from nmt.errors import BundleError
+from nmt.errors import CheckpointError
 from nmt.model import seq2seq
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-of-format-1"
@@ -56,7 +56,7 @@ def state(update: int = 500, has_average: bool = True) -> TrainingState:
 
 def save(run: Path, update: int = 500, bleu: float | None = None, **options: Any) -> Path:
     signature = "" if bleu is None else "nrefs:1|tok:13a"
-    return writing.save(
+    return write.save_checkpoint(
         run, EXPERIMENT, SUBWORD.to_json(), state(update, **options), bleu, signature
     )
 
@@ -73,7 +73,7 @@ def files_below(folder: Path) -> list[str]:
 
 
 def message_of(act: Callable[[], object]) -> str:
-    with pytest.raises(BundleError) as error:
+    with pytest.raises(CheckpointError) as error:
         act()
     return str(error.value)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from tiny_calls import TEXT, Nmt
 
-from nmt.checkpoint.loading import load
-from nmt.checkpoint.run import bundles
+from nmt.checkpoint.load import load_checkpoint
+from nmt.checkpoint.run_directory import bundles
 
 
 def test_an_average_translates_and_says_what_it_is(here: Path, nmt: Nmt) -> None:
@@ -21,7 +21,7 @@ def test_an_average_translates_and_says_what_it_is(here: Path, nmt: Nmt) -> None
 def test_a_bundle_that_only_translates_gives_the_same_bytes(here: Path, nmt: Nmt) -> None:
     """P5."""
     answer = nmt("export runs/tiny -o small")
-    info = load(Path("small")).info
+    info = load_checkpoint(Path("small")).info
     assert answer.err == (f"small: update 60, dev BLEU {info.bleu:.2f}, {info.bleu_signature}\n")
     names = ["bundle.json", "config.yaml", "tokenizer.json", "weights.safetensors"]
     assert sorted(path.name for path in Path("small").iterdir()) == names

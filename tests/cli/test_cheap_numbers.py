@@ -23,7 +23,7 @@ def test_a_bundle_in_cheap_numbers_translates_in_them_and_says_so(
     assert weights_of("small").stat().st_size < 0.6 * weights_of(f"{BEST}").stat().st_size
     built = []
     monkeypatch.setattr(
-        "nmt.model.precision.cheapen", lambda model, numbers: built.append(numbers) or model
+        "nmt.model.quantise.quantise_model", lambda model, numbers: built.append(numbers) or model
     )
     answer = nmt("translate small", TEXT.encode())
     assert answer.err.startswith(line)
@@ -39,7 +39,7 @@ def test_a_bundle_in_cheap_numbers_translates_in_them_and_says_so(
 def test_cheap_numbers_translate_a_model_that_was_trained(
     precision: str, here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nmt.model.precision.MIN_WEIGHTS", 1)
+    monkeypatch.setattr("nmt.model.quantise.MIN_WEIGHTS", 1)
     text = Path("raw/train.en").read_text(encoding="utf-8")
     ours, cheap = translated(nmt, text), translated(nmt, text, f"--precision {precision}")
     assert sum(one == other for one, other in zip(ours, cheap, strict=True)) > 90
@@ -50,7 +50,7 @@ def test_the_batch_changes_no_byte_in_int8_either(
     batch: int, here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P7."""
-    monkeypatch.setattr("nmt.model.precision.MIN_WEIGHTS", 1)
+    monkeypatch.setattr("nmt.model.quantise.MIN_WEIGHTS", 1)
     text = Path("raw/train.en").read_text(encoding="utf-8")
     options = "--precision int8"
     assert translated(nmt, text, f"{options} --batch {batch}") == translated(nmt, text, options)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny_calls import TEXT, Nmt, sacrebleu_command, translated
 
-from nmt.checkpoint.run import bundles
+from nmt.checkpoint.run_directory import bundles
 
 BOTH = "evaluate runs/tiny --baseline runs/tiny/checkpoints/update-00000030 --test news -o both"
 

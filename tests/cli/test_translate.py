@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from tiny_calls import Nmt, translated
 
-from nmt.checkpoint.loading import load, load_training_state
-from nmt.checkpoint.writing import save
-from nmt.decoding.formats import FORMATS
-from nmt.decoding.unfinished import folder_of
+from nmt.checkpoint.load import load_checkpoint, load_training_state
+from nmt.checkpoint.write import save_checkpoint
+from nmt.decoding.output_formats import FORMATS
+from nmt.decoding.resumable_output import folder_of
 
 LINES = ["1 a dog runs.", "", "2 two cats sleep.", "3 my dog sees a cat."]
 TEXT = "".join(f"{line}\n" for line in LINES)
@@ -132,9 +132,11 @@ def test_an_ensemble_of_a_model_with_itself_is_the_model(here: Path, nmt: Nmt) -
 @pytest.mark.parametrize("verb", ["translate", "evaluate"])
 def test_an_ensemble_of_two_vocabularies_is_refused(verb: str, here: Path, nmt: Nmt) -> None:
     """P9."""
-    bundle = load(Path("runs/tiny"))
+    bundle = load_checkpoint(Path("runs/tiny"))
     tokenizer = json.dumps(json.loads(bundle.subword.to_json()), indent=1)
-    save(Path("runs/other"), bundle.experiment, tokenizer, load_training_state(bundle.path))
+    save_checkpoint(
+        Path("runs/other"), bundle.experiment, tokenizer, load_training_state(bundle.path)
+    )
     answer = nmt(f"{verb} runs/tiny --ensemble runs/other", TEXT.encode())
     assert (answer.status, answer.out) == (2, "")
     assert answer.err == (

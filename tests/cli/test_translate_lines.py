@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from tiny_calls import TEXT, Nmt, translated
 
-from nmt.checkpoint.loading import load
+from nmt.checkpoint.load import load_checkpoint
 from nmt.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +97,7 @@ def test_the_file_that_a_link_leads_to_is_written(here: Path, nmt: Nmt) -> None:
 def test_the_checkpoint_and_its_dev_bleu_are_told_in_a_line(here: Path, nmt: Nmt) -> None:
     """P11."""
     [line] = nmt("translate runs/tiny -o out.de", TEXT.encode()).err.splitlines()[:1]
-    info = load(Path("runs/tiny")).info
+    info = load_checkpoint(Path("runs/tiny")).info
     assert line == (
         f"runs/tiny/checkpoints/update-00000060: update 60, dev BLEU {info.bleu:.2f}, "
         f"{info.bleu_signature}"
@@ -108,7 +108,7 @@ def test_a_stream_that_goes_bad_ends_after_whole_lines(
     here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P9."""
-    monkeypatch.setattr("nmt.corpus.files.READ_BYTES", 64)
+    monkeypatch.setattr("nmt.corpus.io.READ_BYTES", 64)
     lines = TEXT.encode() * 20
     answer = nmt("translate runs/tiny --batch 1", lines + b"a caf\xe9\n")
     assert answer.status == 2

@@ -22,9 +22,9 @@ from stage import ROOT, Outcome, Stage
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepared import check_prepared, read_dev
 from nmt.training.audit import Stretch
+from nmt.training.data import TrainingData
+from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.plan import Corpus
-from nmt.training.world import World
 
 
 def test_thirty_faults_are_of_all_kinds_and_drawn_from_the_seed() -> None:
@@ -180,7 +180,7 @@ def test_a_worker_and_a_host_are_lost_and_the_host_comes_back() -> None:
 def undisturbed(experiment: Experiment, run_dir: Path, updates: int) -> Path:
     """One worker makes so many updates, in this process."""
     shards, subword = check_prepared(experiment)
-    corpus = Corpus(shards, subword, read_dev(experiment.prepared))
+    corpus = TrainingData(shards, subword, read_dev(experiment.prepared))
     settings = experiment.training.model_copy(update={"updates": drill.ENDLESS})
     calm = experiment.model_copy(update={"training": settings})
     train(calm, corpus, World(), run_dir, at_update=lambda done: done == updates)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nmt.config.experiment import Experiment
-from nmt.config.search import Range, draw_trials, read_space
+from nmt.config.search_space import Range, draw_trials, read_space
 from nmt.errors import ConfigError
 
 KINDS = "choice(a, b, ...), uniform(low, high), loguniform(low, high) or integers(low, high)"

@@ -11,7 +11,7 @@ from nmt.config.corpus import CleaningConfig
 from nmt.corpus.clean import (
     MENDS,
     REASONS,
-    Tally,
+    CleaningTally,
     clean,
     fingerprint,
     in_part,
@@ -97,7 +97,7 @@ def test_mended_pairs_are_kept_and_counted_besides() -> None:
     ]
     kept, tally, _ = clean(pairs, ALL)
     assert [(pair.src, pair.tgt) for pair in kept] == [("a b", "c"), ("é", "dé"), ("plain", "text")]
-    assert tally == Tally(3, 3, mended={"control_characters": 2, "nfc": 1})
+    assert tally == CleaningTally(3, 3, mended={"control_characters": 2, "nfc": 1})
     assert tuple(tally.mended) == MENDS
 
 
@@ -111,12 +111,12 @@ def test_read_is_kept_and_dropped(pairs: list[tuple[bytes, bytes]]) -> None:
 
 def test_a_tally_that_breaks_the_law_cannot_be() -> None:
     with pytest.raises(AssertionError):
-        Tally(read=2, kept=1)
+        CleaningTally(read=2, kept=1)
 
 
 def test_tallies_add_up() -> None:
-    one = Tally(3, 2, dict.fromkeys(REASONS, 0) | {"empty": 1})
-    two = Tally(5, 5).without_duplicates(2)
+    one = CleaningTally(3, 2, dict.fromkeys(REASONS, 0) | {"empty": 1})
+    two = CleaningTally(5, 5).without_duplicates(2)
     both = one + two
     assert (both.read, both.kept, both.num_dropped) == (8, 5, 3)
     assert (both.dropped["empty"], both.dropped["duplicates"]) == (1, 2)

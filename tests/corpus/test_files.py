@@ -15,8 +15,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nmt.corpus import files
-from nmt.corpus.files import (
+from nmt.corpus import io as corpus_io
+from nmt.corpus.io import (
     packing,
     read_blocks,
     read_packed,
@@ -92,7 +92,7 @@ def test_an_empty_file_has_no_lines_and_an_empty_line_is_one() -> None:
 
 
 def test_blocks_know_the_number_of_their_first_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "READ_BYTES", 5)
+    monkeypatch.setattr(corpus_io, "READ_BYTES", 5)
     blocks = list(read_blocks(io.BytesIO(b"a\nb\ncc\ndddddd\ne\n")))
     assert blocks == [(1, b"a\nb\n"), (3, b"cc\n"), (4, b"dddddd\n"), (5, b"e\n")]
 
@@ -164,7 +164,7 @@ def test_carriage_returns_alone_are_no_line_ends(tmp_path: Path) -> None:
 
 
 def test_a_line_without_end_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(corpus_io, "MAX_LINE_BYTES", 1 << 20)
     assert error_of(tmp_path / "a.en", b"one\n" + b"x" * (1 << 21)) == (
         "raw/a.en, line 2: no line feed in 1 MiB; one segment a line was expected: "
         "this is not a text file, or its line ends are missing"

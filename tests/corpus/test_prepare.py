@@ -13,7 +13,7 @@ from nmt.corpus import prepare as prepare_module
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import check_prepared, read_dev, summary
 from nmt.corpus.subword import Subword
-from nmt.corpus.work import run_here
+from nmt.corpus.task_cache import run_here
 
 
 def test_every_pair_kept_comes_back_with_its_origin(make_corpus: Make) -> None:
@@ -124,7 +124,7 @@ def test_the_vocabulary_is_learnt_from_an_even_sample(
 ) -> None:
     seen: list[str] = []
     monkeypatch.setattr(
-        "nmt.corpus.chunks.Subword.train",
+        "nmt.corpus.prepare_tasks.Subword.train",
         lambda lines, config, train=Subword.train: (
             seen.extend(lines),
             train(lines, config),

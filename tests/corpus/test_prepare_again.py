@@ -13,7 +13,7 @@ from toy_corpora import CLEAN, DIRTY, Make, error_of, text_of, write
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import check_prepared
-from nmt.corpus.work import run_here
+from nmt.corpus.task_cache import run_here
 
 
 class PowerCutError(Exception):

@@ -7,7 +7,7 @@ from toy_corpora import CLEAN, Make, error_of, write
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepare import check_raw, prepare
-from nmt.corpus.work import run_here
+from nmt.corpus.task_cache import run_here
 
 
 def test_a_missing_raw_file_is_named_before_anything_is_done(make_corpus: Make) -> None:

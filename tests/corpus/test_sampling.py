@@ -11,11 +11,11 @@ import pytest
 
 from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment
-from nmt.corpus import sampling
+from nmt.corpus import subword_sampling
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import check_prepared
-from nmt.corpus.sampling import Pair, Sampler, draw_cut, merge
 from nmt.corpus.subword import NUM_RESERVED, Merges, Subword
+from nmt.corpus.subword_sampling import Pair, Sampler, draw_cut, merge
 from nmt.errors import DataError
 
 LINES = [
@@ -78,7 +78,7 @@ def test_forgotten_words_are_cut_again_alike(monkeypatch: pytest.MonkeyPatch) ->
     """P2, P8."""
     pairs = pairs_of(LINES[:4])
     expected = Sampler(SUBWORD, 0.2, seed=1).cut(pairs, range(4), 0, ANY)
-    monkeypatch.setattr(sampling, "MAX_WORDS", 2)
+    monkeypatch.setattr(subword_sampling, "MAX_WORDS", 2)
     sampler = Sampler(SUBWORD, 0.2, seed=1)
     assert listed(sampler.cut(pairs, range(4), 0, ANY)) == listed(expected)
     assert len(sampler._cuts) <= 2

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt.config.corpus import Case, CleaningConfig, ParallelText
-from nmt.corpus.files import read_blocks, split_lines
+from nmt.corpus.io import read_blocks, split_lines
 from nmt.corpus.text import (
     EncodingCheck,
     in_case,

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import BOS, EOS
-from nmt.decoding import penalties
 from nmt.decoding.beam_search import search
 from nmt.decoding.constraints import Control
 from nmt.decoding.ensemble import Ensemble
+from nmt.decoding.hypotheses import max_length
 
 Target = tuple[int, ...]
 seeds = st.integers(0, 10**6)
@@ -73,7 +73,7 @@ def check_against_all(
 ) -> None:
     """A beam that holds everything finds the best of all targets that are allowed."""
     source = [3, 4]
-    limit = penalties.max_length(len(source), config)
+    limit = max_length(len(source), config)
     allowed = [target for target in every_target(limit) if is_allowed(target)]
     scores = {target: score_of(models, source, target, config) for target in allowed}
     ranked = sorted(allowed, key=scores.__getitem__, reverse=True)[:num_best]

@@ -1,7 +1,7 @@
 import torch
 
 from nmt.decoding import alignments
-from nmt.decoding.spelling import Spelling
+from nmt.decoding.token_text import Spelling
 from nmt.decoding.translation import Candidate, Translation, join, nothing
 
 

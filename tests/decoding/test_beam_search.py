@@ -11,11 +11,10 @@ from torch import Tensor
 from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS, EOS, PAD
-from nmt.decoding import beam_search, penalties
+from nmt.decoding import beam_search
 from nmt.decoding.beam_search import search
-from nmt.decoding.continuations import best_continuations
-from nmt.decoding.hypothesis import Hypothesis
-from nmt.decoding.stepping import padded_length
+from nmt.decoding.hypotheses import Hypothesis, best_continuations, max_length
+from nmt.decoding.interface import padded_length
 from nmt.model import seq2seq
 
 
@@ -23,7 +22,7 @@ def textbook(
     model: TinyModel, source: list[int], config: DecodingConfig
 ) -> list[tuple[tuple[int, ...], float]]:
     """Beam search of one sentence, without batch, bound or blocks."""
-    limit = penalties.max_length(len(source), config)
+    limit = max_length(len(source), config)
     live: list[tuple[tuple[int, ...], Tensor]] = [((), torch.tensor(0.0))]
     over: list[tuple[tuple[int, ...], float]] = []
     for length in range(1, limit + 1):

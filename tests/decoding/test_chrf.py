@@ -3,7 +3,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics.chrf import CHRF
 
-from nmt.decoding.chrf import pairwise_chrf
+from nmt.decoding.mbr import pairwise_chrf
 
 texts = st.text(alphabet="ab c\u00e4\u3000", max_size=12)
 

@@ -8,15 +8,15 @@ from tiny_models import TinyModel, log_probs_after
 
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import EOS
-from nmt.decoding import penalties
 from nmt.decoding.beam_search import search
+from nmt.decoding.hypotheses import max_length
 
 
 def textbook_groups(
     model: TinyModel, source: list[int], config: DecodingConfig, num_best: int
 ) -> list[tuple[Target, float]]:
     """Diverse beam search of one sentence, group by group, as the paper has it."""
-    limit = penalties.max_length(len(source), config)
+    limit = max_length(len(source), config)
     size = config.beam // config.diverse_groups
     live: list[list[tuple[Target, float]]] = [[((), 0.0)] for _ in range(config.diverse_groups)]
     over: list[list[tuple[Target, float]]] = [[] for _ in live]

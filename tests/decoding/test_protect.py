@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt.config.decoding import Protected
-from nmt.decoding.protect import mask
+from nmt.decoding.placeholders import mask
 
 EVERY: tuple[Protected, ...] = ("urls", "tags", "numbers", "placeholders")
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.checkpoint.loading import load
+from nmt.checkpoint.load import load_checkpoint
 from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.corpus.subword import BOS, EOS, Subword
 from nmt.decoding import translator
 from nmt.decoding.beam_search import search
-from nmt.decoding.scoring import Score, Totals, log_probs, read_pairs, score_pairs
-from nmt.decoding.stepping import pad_sources
+from nmt.decoding.interface import pad_sources
+from nmt.decoding.scoring import LineScore, ScoreTotals, log_probs, read_pairs, score_pairs
 from nmt.decoding.translator import Translator
 from nmt.errors import DataError
 from nmt.model import seq2seq
@@ -53,7 +53,7 @@ def test_what_the_search_found_is_as_likely_as_it_said(preset: str) -> None:
 
 
 def test_a_translated_line_has_the_score_of_its_translation(tiny: Path) -> None:
-    bundle = load(tiny / "runs/tiny")
+    bundle = load_checkpoint(tiny / "runs/tiny")
     ours = Translator(bundle.model(), bundle.subword, bundle.experiment)
     lines = (tiny / "raw/train.en").read_text(encoding="utf-8").splitlines()
     found = [translation.best for translation in ours.translate(lines)]
@@ -93,8 +93,8 @@ def test_blank_lines_never_reach_the_model_as_sources() -> None:
     """P6."""
     pairs = [("", ""), (" ", "ja"), ("ja", "\t"), ("​", " "), ("ja", "ja")]
     scores = list(score_pairs(real(), pairs))
-    assert scores[0] == scores[3] == Score([], [], is_possible=True)
-    assert scores[1] == Score([], [], is_possible=False)
+    assert scores[0] == scores[3] == LineScore([], [], is_possible=True)
+    assert scores[1] == LineScore([], [], is_possible=False)
     assert (scores[0].log_prob, scores[1].log_prob) == (0.0, -math.inf)
     assert scores[2].pieces == ["</s>"]
     assert scores[4].pieces[-1] == "</s>"
@@ -104,11 +104,11 @@ def test_blank_lines_never_reach_the_model_as_sources() -> None:
 
 def test_totals_leave_blank_sources_out() -> None:
     """P6: all pairs are counted."""
-    totals = Totals()
-    totals.add("zwei alte", Score(["zwei", "alte", "</s>"], [-1.0, -2.0, -0.5], True))
-    totals.add("", Score([], [], True))
-    totals.add("ja", Score([], [], False))
-    assert totals == Totals(
+    totals = ScoreTotals()
+    totals.add("zwei alte", LineScore(["zwei", "alte", "</s>"], [-1.0, -2.0, -0.5], True))
+    totals.add("", LineScore([], [], True))
+    totals.add("ja", LineScore([], [], False))
+    assert totals == ScoreTotals(
         num_pairs=3, num_blank=2, num_impossible=1, num_tokens=3, num_words=2, log_prob=-3.5
     )
 

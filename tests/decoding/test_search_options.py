@@ -16,7 +16,7 @@ from nmt.corpus.subword import EOS
 from nmt.decoding.beam_search import search
 from nmt.decoding.constraints import Control
 from nmt.decoding.ensemble import Ensemble
-from nmt.decoding.spelling import Spelling
+from nmt.decoding.token_text import Spelling
 from nmt.model import seq2seq
 
 WRITES = [b"", b"", b"", b" a", b"b", b" ab"]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.decoding.split import split
+from nmt.decoding.preprocess import split
 
 
 def words(text: str) -> int:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.decoding.tags import put_back, take_out
+from nmt.decoding.placeholders import put_back, take_out
 
 
 @pytest.mark.parametrize(

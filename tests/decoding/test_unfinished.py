@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nmt.decoding import unfinished
-from nmt.decoding.unfinished import open_unfinished
+from nmt.decoding import resumable_output
+from nmt.decoding.resumable_output import open_unfinished
 from nmt.errors import ConfigError, DataError
 
 BEGUN = {"the input": "in.en", "--beam": "5"}
@@ -20,7 +20,7 @@ def interrupted(output: Path, num_chunks: int) -> Path:
         for text, num_lines in CHUNKS[:num_chunks]:
             ours.add(text, num_lines, {"num_cut": num_lines})
         raise KeyboardInterrupt
-    return unfinished.folder_of(output)
+    return resumable_output.folder_of(output)
 
 
 def go_on(output: Path) -> tuple[int, int]:
@@ -30,7 +30,7 @@ def go_on(output: Path) -> tuple[int, int]:
         for text, num_lines in CHUNKS[ours.num_chunks :]:
             ours.add(text, num_lines, {"num_cut": num_lines})
         assert ours.counts == {"num_cut": 5}
-    assert not unfinished.folder_of(output).exists()
+    assert not resumable_output.folder_of(output).exists()
     data = output.read_bytes()
     text = gzip.decompress(data) if output.suffix == ".gz" else data
     assert text.decode() == "".join(text for text, _ in CHUNKS)

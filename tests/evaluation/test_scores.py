@@ -33,7 +33,7 @@ OTHER_REFS = ["Ein Hund läuft übers Gras.", *REFS[1:]]
 V = f"version:{sacrebleu.__version__}"
 
 
-def report(**options: object) -> scores.Report:
+def report(**options: object) -> scores.ScoreReport:
     return scores.score(HYPS, [REFS], "de", test_set="toy", system="s", **options)
 
 

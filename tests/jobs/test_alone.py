@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from nmt.errors import TrainingError
-from nmt.jobs.alone import LOCK, alone
+from nmt.jobs.ray_session import LOCK, lock_run_directory
 
 HOLDER = """
 import sys
 from pathlib import Path
-from nmt.jobs.alone import alone
+from nmt.jobs.ray_session import alone
 with alone(Path(sys.argv[1])):
     print("mine", flush=True)
     sys.stdin.read()
@@ -27,20 +27,20 @@ def test_a_run_is_trained_by_one_command_and_free_once_that_is_killed(tmp_path: 
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"mine\n"
-        with pytest.raises(TrainingError) as error, alone(run_dir):
+        with pytest.raises(TrainingError) as error, lock_run_directory(run_dir):
             pass
         holder.kill()
     assert str(error.value) == (
         f"{run_dir}: another command trains there (process {holder.pid} on "
         f"{socket.gethostname()}); wait for it, or give the experiment another name"
     )
-    with alone(run_dir):
+    with lock_run_directory(run_dir):
         assert (run_dir / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
 def test_a_storage_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("no folder")
-    with pytest.raises(TrainingError) as error, alone(tmp_path / "runs/a"):
+    with pytest.raises(TrainingError) as error, lock_run_directory(tmp_path / "runs/a"):
         pass
     assert str(error.value) == (
         f"{tmp_path / 'runs/a'}: cannot be written: Not a directory; set `storage` in the cluster "

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from nmt.checkpoint.loading import load
-from nmt.corpus.work import run_here
+from nmt.checkpoint.load import load_checkpoint
+from nmt.corpus.task_cache import run_here
 from nmt.jobs import backtranslate as room
 from nmt.jobs.backtranslate import backtranslate
 
@@ -31,7 +31,7 @@ def mono(here: Path) -> Path:
 
 
 def make(mono: Path, out: Path, **options: Any) -> tuple[Counter[str], Counter[str]]:
-    bundle = load(Path("runs/tiny"))
+    bundle = load_checkpoint(Path("runs/tiny"))
     experiment = bundle.experiment
     models = [bundle] * options.pop("num_models", 1)
     return backtranslate(models, experiment.decoding, mono, experiment.corpus, out, **options)
@@ -106,8 +106,8 @@ def test_a_model_with_itself_makes_the_pairs_of_one(mono: Path) -> None:
 def test_the_verb_tells_what_became_of_the_lines(
     mono: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nmt.jobs.session.connect", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr("nmt.jobs.prepare.run_on_ray", run_here)
+    monkeypatch.setattr("nmt.jobs.ray_session.connect", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr("nmt.jobs.tasks.run_on_ray", run_here)
     answer = nmt("backtranslate runs/tiny mono.en bt decoding.beam=1")
     assert answer.status == 0, answer.err
     assert (
@@ -125,7 +125,7 @@ def test_tasks_on_ray_make_the_pairs_of_one_process(
     """P7."""
     import ray
 
-    from nmt.jobs.prepare import run_on_ray
+    from nmt.jobs.tasks import run_on_ray
 
     make(mono, Path("here"))
     monkeypatch.setattr(room, "CHUNK_LINES", 2)

@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from test_train import make_experiment
 
-from nmt.checkpoint.loading import load_training_state
+from nmt.checkpoint.load import load_training_state
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import check_prepared, read_dev
-from nmt.training import ledger, pulse
+from nmt.training import ledger, run_log
+from nmt.training.data import TrainingData
+from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.plan import Corpus
-from nmt.training.world import World
 
 NOTICE_S = 8
 RAY = Path(sys.executable).with_name("ray")
@@ -155,7 +155,7 @@ def records_of(run_dir: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def _updates(run_dir: Path) -> int:
-    beat = pulse.read(run_dir)
+    beat = run_log.read(run_dir)
     return beat.update if beat is not None else 0
 
 
@@ -169,7 +169,7 @@ def _wait_for(condition: Callable[[], Any], process: "subprocess.Popen[str]") ->
 
 def undisturbed(experiment: Experiment, run_dir: Path, updates: int) -> Path:
     shards, subword = check_prepared(experiment)
-    corpus = Corpus(shards, subword, read_dev(experiment.prepared))
+    corpus = TrainingData(shards, subword, read_dev(experiment.prepared))
     # The same without validations, which change nothing but the time.
     seldom = experiment.training.model_copy(update={"validate_every": 5000})
     calm = experiment.model_copy(update={"training": seldom})

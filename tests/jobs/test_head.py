@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from nmt.console import Console
-from nmt.jobs import head
-from nmt.jobs.head import HeadWatch
+from nmt.jobs import ray_session
+from nmt.jobs.ray_session import HeadMonitor
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "EVERY_S", 0.02)
-    monkeypatch.setattr(head, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(ray_session, "EVERY_S", 0.02)
+    monkeypatch.setattr(ray_session, "PATIENCE_S", 0.2)
 
 
 def wait_for(ends: list[int], seconds: float) -> list[int]:
@@ -29,7 +29,7 @@ def test_a_head_that_is_gone_is_one_line(capfd: pytest.CaptureFixture[str]) -> N
     ends: list[int] = []
     server = socket.create_server(("127.0.0.1", 0))
     address = "{}:{}".format(*server.getsockname())
-    with Console() as console, HeadWatch(address, Path("ray.log"), console, ends.append):
+    with Console() as console, HeadMonitor(address, Path("ray.log"), console, ends.append):
         assert wait_for(ends, 0.5) == []
         server.close()
         assert wait_for(ends, 30) == [2]
@@ -43,7 +43,7 @@ def test_who_leaves_watches_no_more(capfd: pytest.CaptureFixture[str]) -> None:
     ends: list[int] = []
     with (
         Console() as console,
-        HeadWatch("127.0.0.1:1", Path("ray.log"), console, ends.append),
+        HeadMonitor("127.0.0.1:1", Path("ray.log"), console, ends.append),
     ):
         pass
     assert wait_for(ends, 0.5) == []

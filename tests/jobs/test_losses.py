@@ -1,6 +1,6 @@
 import pytest
 
-from nmt.jobs.losses import reason_of
+from nmt.jobs.driver import reason_of
 
 
 @pytest.mark.parametrize(

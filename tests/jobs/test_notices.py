@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 from ray.train import PreemptionInfo
 
-from nmt.jobs import notices
-from nmt.jobs.notices import Notices
+from nmt.jobs import ray_internals
+from nmt.jobs.ray_internals import Notices
 
 
 class Notes:
@@ -23,8 +23,8 @@ def test_a_notice_of_preemption_is_told_once(
 ) -> None:
     now = [50.0]
     answers: list[Any] = [None, *[PreemptionInfo(deadline_ms, {"a": [1, 3]})] * 2]
-    monkeypatch.setattr(notices.time, "time", lambda: now[0])
-    monkeypatch.setattr(notices.ray.train, "get_preemption_info", lambda: answers.pop(0))
+    monkeypatch.setattr(ray_internals.time, "time", lambda: now[0])
+    monkeypatch.setattr(ray_internals.ray.train, "get_preemption_info", lambda: answers.pop(0))
     notes = Notes()
     asked = Notices(notes)  # type: ignore[arg-type]
     assert asked.deadline() is None

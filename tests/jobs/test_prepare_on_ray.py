@@ -12,7 +12,7 @@ import ray
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepare import prepare
 from nmt.errors import DataError
-from nmt.jobs.prepare import prepare_on_ray, run_on_ray
+from nmt.jobs.tasks import prepare_on_ray, run_on_ray
 
 pytestmark = pytest.mark.ray
 
@@ -82,5 +82,5 @@ def test_a_mistake_of_ours_keeps_its_traceback(num_workers: int) -> None:
 
 
 def test_preparing_does_not_need_torch() -> None:
-    code = "import sys, nmt.jobs.prepare; sys.exit('torch' in sys.modules)"
+    code = "import sys, nmt.jobs.tasks; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

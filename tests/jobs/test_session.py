@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from nmt.errors import NmtError
-from nmt.jobs.session import WATCHER_VARIABLE, connect
+from nmt.jobs.ray_session import WATCHER_VARIABLE, connect
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 import ray
 import torch
 
-from nmt.checkpoint.loading import load_training_state
+from nmt.checkpoint.load import load_training_state
 from nmt.config.cluster import Cluster
 from nmt.config.corpus import CleaningConfig, CorpusConfig, ParallelText, SubwordConfig
 from nmt.config.experiment import BatchingConfig, Experiment, ModelConfig, TrainingConfig
@@ -24,7 +24,7 @@ from nmt.corpus.prepare import prepare
 from nmt.errors import TrainingError
 from nmt.jobs import train as jobs_train
 from nmt.jobs.train import finished, run_dir_of, train_on_ray
-from nmt.training import ledger, pulse
+from nmt.training import ledger, run_log
 
 HANG_S = 20
 HANGS = """
@@ -110,7 +110,7 @@ def test_a_run_whose_workers_die_and_hang_ends_as_if_they_had_not(
 ) -> None:
     """P4, with two workers, bit for bit: one is killed; later one lives, but does nothing."""
     longer = _with(experiment, updates=400, log_every=100, validate_every=200, checkpoint_every=400)
-    # The calm run shows that training does not need what nmt.jobs.recovery builds on.
+    # The calm run shows that training does not need what nmt.jobs.ray_internals builds on.
     monkeypatch.setattr(jobs_train, "callbacks", list)
     calm = _train(longer, tmp_path / "calm", workers=2, max_lost_updates=39)
     (tmp_path / "sitecustomize.py").write_text(HANGS.format(file=tmp_path / "hang"))
@@ -234,7 +234,7 @@ def _with(experiment: Experiment, **training: object) -> Experiment:
 
 
 def _updates(run_dir: Path) -> int:
-    beat = pulse.read(run_dir)
+    beat = run_log.read(run_dir)
     return beat.update if beat is not None else 0
 
 

@@ -2,7 +2,7 @@ import pytest
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from nmt.jobs.trainer import Trainer
+from nmt.jobs.ray_internals import Trainer
 
 CLEANER, DATASETS = "PlacementGroupCleanerCallback", "DatasetsCallback"
 
@@ -21,7 +21,7 @@ def of_controller(kind: type[TorchTrainer]) -> list[str]:
 def test_what_needs_a_process_of_its_own_for_nothing_is_left_out(
     address: str, needless: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where this fails, runs start all the same, but later: look at nmt/jobs/trainer.py."""
+    """Where this fails, runs start all the same, but later: look at nmt/jobs/ray_internals.py."""
     monkeypatch.setenv("RAY_ADDRESS", address)
     theirs = of_controller(TorchTrainer)
     assert needless <= set(theirs)

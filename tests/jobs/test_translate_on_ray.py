@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import ray
 
-from nmt.checkpoint.loading import load
+from nmt.checkpoint.load import load_checkpoint
 from nmt.config.cluster import Cluster
+from nmt.decoding.resumable_output import folder_of, open_unfinished
 from nmt.decoding.translator import Translator
-from nmt.decoding.unfinished import folder_of, open_unfinished
 from nmt.errors import DataError, NmtError
 from nmt.jobs.translate import Output, Render, translate_on_ray
 
@@ -27,7 +27,7 @@ def session() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def translator(tiny: Path) -> Translator:
-    bundle = load(tiny / "runs/tiny")
+    bundle = load_checkpoint(tiny / "runs/tiny")
     return Translator(bundle.model(), bundle.subword, bundle.experiment)
 
 

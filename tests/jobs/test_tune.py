@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nmt.config.files import load_experiment
-from nmt.training.trials import validations_of
+from nmt.jobs.tune import validations_of
 
 COMMAND = (
     "tune tiny.yaml training.updates=20 training.warmup_updates=2 training.validate_every=10 "

@@ -22,7 +22,7 @@ from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import read_dev
 from nmt.jobs import train
 from nmt.jobs.train import address_of, finished, run_dir_of, train_on_ray
-from nmt.jobs.validate import ScoreTasks
+from nmt.jobs.validation_tasks import ValidationTasks
 from nmt.storage import Store
 from nmt.training.validation import Validation
 
@@ -95,7 +95,7 @@ def test_a_lost_validation_task_is_run_again(
     run_dir = run_dir_of(experiment, cluster)
     folder = trained.pull("update-00000030")
     dev = read_dev(Path(experiment.prepared))
-    tasks = ScoreTasks(experiment, dev, run_dir, address_of(experiment, cluster), 1, 1)
+    tasks = ValidationTasks(experiment, dev, run_dir, address_of(experiment, cluster), 1, 1)
     killed: list[int] = []
 
     def kill() -> None:
@@ -126,7 +126,7 @@ def test_a_task_that_cannot_read_its_checkpoint_says_why(
     experiment: Experiment, cluster: Cluster, trained: Remote, tmp_path: Path
 ) -> None:
     """P9."""
-    tasks = ScoreTasks(experiment, (["one"], [WORDS["one"]]), tmp_path, "", 1, 1)
+    tasks = ValidationTasks(experiment, (["one"], [WORDS["one"]]), tmp_path, "", 1, 1)
     tasks.ask(7, tmp_path / "checkpoints/update-00000007")
     tasks.wait()
     assert tasks.arrived() == [

@@ -2,15 +2,15 @@ import pytest
 import torch
 
 from nmt.config.experiment import ModelConfig
-from nmt.model import precision, seq2seq
+from nmt.model import quantise, seq2seq
 from nmt.model.lstm import LSTM
-from nmt.model.precision import (
+from nmt.model.quantise import (
     Bf16Linear,
-    CheapLSTM,
     Int8Linear,
     Precision,
-    cheapen,
-    quantise,
+    QuantisedLSTM,
+    quantise_model,
+    quantise_rows,
     restore,
 )
 
@@ -21,15 +21,15 @@ def draw(*shape: int, seed: int = 1) -> torch.Tensor:
 
 def test_a_matrix_in_int8_is_off_by_half_a_step_at_most() -> None:
     weight = draw(6, 40) * torch.tensor([1e-6, 0.1, 1, 10, 1e6, 0])[:, None]
-    whole, scale = quantise(weight)
+    whole, scale = quantise_rows(weight)
     assert whole.dtype == torch.int8
     assert ((restore(whole, scale) - weight).abs() <= scale[:, None] * 0.5001).all()
     assert whole[:5].abs().amax(dim=1).tolist() == [127] * 5
 
 
 def test_what_was_rounded_once_is_not_rounded_again() -> None:
-    whole, scale = quantise(draw(50, 40))
-    again, same = quantise(restore(whole, scale))
+    whole, scale = quantise_rows(draw(50, 40))
+    again, same = quantise_rows(restore(whole, scale))
     assert torch.equal(again, whole)
     torch.testing.assert_close(same, scale, rtol=1e-6, atol=0)
 
@@ -57,7 +57,7 @@ def test_a_row_in_int8_gets_the_same_in_any_company(monkeypatch: pytest.MonkeyPa
     """P7."""
     linear, x = Int8Linear(draw(600, 128), draw(600, seed=3)), draw(320, 128, seed=2)
     together = linear(x)
-    monkeypatch.setattr(precision, "BLOCK", 1)
+    monkeypatch.setattr(quantise, "BLOCK", 1)
     assert torch.equal(linear(x), together)
     for rows in ([0], [5, 3], list(range(40, 61)), list(range(319, -1, -1))):
         assert torch.equal(linear(x[rows]), together[rows])
@@ -74,10 +74,10 @@ def model(preset: str) -> seq2seq.Seq2Seq:
 def test_a_cheap_model_says_nearly_what_the_model_says(
     preset: str, numbers: Precision, error: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "MIN_WEIGHTS", 1)
+    monkeypatch.setattr(quantise, "MIN_WEIGHTS", 1)
     src, lengths = torch.tensor([[5, 9, 30, 2], [7, 8, 2, 0]]), torch.tensor([4, 3])
     said = []
-    for ours in (model(preset).eval(), cheapen(model(preset), numbers)):
+    for ours in (model(preset).eval(), quantise_model(model(preset), numbers)):
         with torch.inference_mode():
             memory = ours.encode(src, lengths)
             state, logits = ours.start(memory, 2), torch.empty(0)
@@ -92,10 +92,10 @@ def test_a_cheap_model_says_nearly_what_the_model_says(
 def test_all_layers_and_the_large_matrices_are_made_cheaper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precision, "MIN_WEIGHTS", 64 * 256)
-    ours = cheapen(model("residual"), "int8")
+    monkeypatch.setattr(quantise, "MIN_WEIGHTS", 64 * 256)
+    ours = quantise_model(model("residual"), "int8")
     kinds = {type(module) for module in ours.modules()}
-    assert {CheapLSTM, Int8Linear} <= kinds
+    assert {QuantisedLSTM, Int8Linear} <= kinds
     assert LSTM not in kinds
     assert isinstance(ours.output_layer, Int8Linear)
     assert type(ours.encoder.blocks[0].ffn.expand) is Int8Linear
@@ -105,9 +105,9 @@ def test_all_layers_and_the_large_matrices_are_made_cheaper(
 
 def test_fp32_stays_what_it_was() -> None:
     ours = model("residual")
-    assert cheapen(ours, "fp32") is ours
-    assert CheapLSTM not in {type(module) for module in ours.modules()}
+    assert quantise_model(ours, "fp32") is ours
+    assert QuantisedLSTM not in {type(module) for module in ours.modules()}
 
 
 def test_what_bf16_brings_is_measured() -> None:
-    assert 0.05 < precision.bf16_gain(64, times=2) < 50
+    assert 0.05 < quantise.bf16_gain(64, times=2) < 50

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from nmt.decoding.stepping import SENTENCES
-from nmt.model import products, seq2seq  # noqa: F401 importing it makes products strict
+from nmt.decoding.interface import SENTENCES
+from nmt.model import mkl, seq2seq  # noqa: F401 importing it makes products strict
 
 
 def draw(*shape: int) -> Tensor:
@@ -46,9 +46,9 @@ def test_products_are_strict_on_intel_alone(
     file = tmp_path / "cpuinfo"
     if vendor:
         file.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: 6\n")
-    monkeypatch.setattr(products, "Path", lambda _: file)
+    monkeypatch.setattr(mkl, "Path", lambda _: file)
     monkeypatch.delenv("MKL_CBWR", raising=False)
     if set_before:
         monkeypatch.setenv("MKL_CBWR", set_before)
-    products.be_strict()
+    mkl.set_strict_mode()
     assert os.environ.get("MKL_CBWR") == found

@@ -1,6 +1,6 @@
 import pytest
 
-from nmt.planning.links import Links
+from nmt.planning.scaling import Links
 
 LINKS = Links(between_gbit=8, inside_gbit=80, latency_us=0)
 """1 and 10 bytes a nanosecond."""

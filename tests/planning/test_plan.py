@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nmt.batching.schedule import Schedule
-from nmt.checkpoint.run import bundles
+from nmt.checkpoint.run_directory import bundles
 from nmt.config.cluster import Cluster
 from nmt.config.files import load_experiment
 from nmt.corpus.prepared import check_prepared

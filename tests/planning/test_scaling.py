@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from nmt.config.experiment import Experiment
-from nmt.planning.links import Links
 from nmt.planning.probe import Probe, line_through, spread_about
-from nmt.planning.scaling import Hosts, Row, rows_of
+from nmt.planning.scaling import Hosts, Links, ScalingRow, rows_of
 
 INSTANT = Links(1e12, 1e12, 0)
 PROBE = Probe(fixed_s=0.01, position_s=0.001, spread_s=0.0, step_s=0.0, saved_bytes=0,
@@ -24,7 +23,7 @@ def experiment_of(micro_batches: int) -> Experiment:
 
 
 def rows(probe: Probe = PROBE, links: Links = INSTANT, hosts: Hosts = ALONE,
-         sizes: tuple[np.ndarray, float] = SIZES) -> list[Row]:  # fmt: skip
+         sizes: tuple[np.ndarray, float] = SIZES) -> list[ScalingRow]:  # fmt: skip
     return list(rows_of(experiment_of(4), 4_000_000, sizes, probe, links, hosts))
 
 

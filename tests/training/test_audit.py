@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from toy_runs import Run, go
 
-from nmt.checkpoint.run import bundles
+from nmt.checkpoint.run_directory import bundles
 from nmt.errors import NmtError
 from nmt.training import ledger
 from nmt.training.audit import Stretch, audit

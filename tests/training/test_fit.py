@@ -1,8 +1,8 @@
-from nmt.training.fit import Fit
+from nmt.training.state import OverfittingMonitor
 
 
 def test_a_gap_that_opens_is_told_once() -> None:
-    fit = Fit()
+    fit = OverfittingMonitor()
     told = []
     for update, train, dev in [(1, 3.0, 3.0), (2, 2.0, 2.0), (3, 1.5, 2.01), (4, 1.0, 2.1)]:
         fit.note(train)
@@ -17,7 +17,7 @@ def test_a_gap_that_opens_is_told_once() -> None:
 
 
 def test_a_gap_that_closed_may_open_again() -> None:
-    fit = Fit()
+    fit = OverfittingMonitor()
     found = []
     for update, dev in enumerate([2.0, 2.1, 1.9, 2.0]):
         fit.note(1.0 - update / 10)
@@ -26,7 +26,7 @@ def test_a_gap_that_closed_may_open_again() -> None:
 
 
 def test_a_dev_loss_that_rises_with_the_training_loss_is_not_over_fitting() -> None:
-    fit = Fit()
+    fit = OverfittingMonitor()
     fit.note(2.0)
     fit.judge(1, 2.0, fit.train_nll)
     fit.note(2.5)
@@ -34,7 +34,7 @@ def test_a_dev_loss_that_rises_with_the_training_loss_is_not_over_fitting() -> N
 
 
 def test_both_losses_stand_side_by_side() -> None:
-    fit = Fit()
+    fit = OverfittingMonitor()
     assert fit.describe(1.5) == "dev loss 1.500 nats/token"
     fit.note(1.25)
     fit.note(None)

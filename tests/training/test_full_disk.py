@@ -6,7 +6,7 @@ import pytest
 from toy_ends import assert_near, end_of, records_of
 from toy_runs import Run, go
 
-from nmt.checkpoint.run import bundles
+from nmt.checkpoint.run_directory import bundles
 from nmt.errors import TrainingError
 
 

@@ -6,7 +6,7 @@ import pytest
 from toy_ends import assert_same, records_of
 from toy_runs import Run, go
 
-from nmt.checkpoint.run import best
+from nmt.checkpoint.run_directory import best
 
 PLATEAU = [
     "training.schedule=plateau",

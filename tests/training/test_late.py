@@ -7,8 +7,8 @@ import pytest
 from toy_ends import assert_near, assert_same, counters_of, records_of
 from toy_runs import Run, go
 
-from nmt.checkpoint.bundle import read_info
-from nmt.checkpoint.run import best, bundles
+from nmt.checkpoint.format import read_info
+from nmt.checkpoint.run_directory import best, bundles
 
 EVERY = ["training.validate_every=5"]
 STILL = ["training.learning_rate=1e-12", "training.patience=1", "training.validate_every=2"]

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from nmt.batching.batch import make_batch
-from nmt.checkpoint.bundle import TrainingState
+from nmt.checkpoint.format import TrainingState
 from nmt.config.experiment import Experiment
-from nmt.errors import BundleError
+from nmt.errors import CheckpointError
+from nmt.training.distributed import World
 from nmt.training.learner import Learner
-from nmt.training.world import World
 
 VOCAB = 12
 BATCHES = [
@@ -181,7 +181,7 @@ def test_weights_of_another_model_are_refused(toy: Experiment) -> None:
     state = learner.state(1, {})
     del state.weights["encoder.norm.bias"]
     with pytest.raises(
-        BundleError, match=r"somewhere has no encoder\.norm\.bias, but the model does"
+        CheckpointError, match=r"somewhere has no encoder\.norm\.bias, but the model does"
     ):
         make(toy).load(state, Path("somewhere"))
 

@@ -12,8 +12,8 @@ from toy_runs import corpus_of
 from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment
 from nmt.training import ledger
+from nmt.training.distributed import World
 from nmt.training.ledger import Ledger, pack, read, unpack
-from nmt.training.world import World
 
 
 def rows_of(run: Path) -> dict[int, list[int]]:

@@ -9,13 +9,13 @@ import torch
 from toy_ends import assert_same, end_of, records_of
 from toy_runs import Run, corpus_of, go
 
-from nmt.checkpoint.background import Writer
-from nmt.checkpoint.loading import load
-from nmt.checkpoint.run import bundles
+from nmt.checkpoint.async_writer import Writer
+from nmt.checkpoint.load import load_checkpoint
+from nmt.checkpoint.run_directory import bundles
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
+from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.world import World
 
 
 def test_the_first_line_says_what_is_trained_on_what(toy: Experiment, tmp_path: Path) -> None:
@@ -84,6 +84,8 @@ def test_checkpoints_in_the_background_are_those_written_in_the_foreground(
     go(toy_file, Run("foreground"))
     run = toy_file.parent / "foreground"
     assert_same(one, run)
-    ours, theirs = ([load(folder).weights for folder in bundles(of)] for of in (one, run))
+    ours, theirs = (
+        [load_checkpoint(folder).weights for folder in bundles(of)] for of in (one, run)
+    )
     for mine, other in zip(ours, theirs, strict=True):
         assert all(torch.equal(tensor, other[name]) for name, tensor in mine.items())

@@ -8,12 +8,12 @@ import pytest
 from toy_ends import assert_same, records_of
 from toy_runs import LostError, Run, corpus_of, go
 
-from nmt.checkpoint.run import bundles
+from nmt.checkpoint.run_directory import bundles
 from nmt.config.files import load_experiment
-from nmt.training.care import Care
+from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.pulse import Beat, read
-from nmt.training.world import World
+from nmt.training.run_log import LastUpdate, read
+from nmt.training.stop_control import RunHooks
 
 
 def test_what_a_loss_has_cost_is_recorded(toy_file: Path, one: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_loss_is_recorded_though_the_lost_host_had_the_file(toy_file: Path) ->
         go(toy_file, Run(run.name, lost_after=12))
     (run / "pulse.json").unlink()
     experiment = load_experiment(toy_file)
-    care = Care(why="worker 0 died with the host", last=Beat(12, time.time() - 5, 1))
+    care = RunHooks(why="worker 0 died with the host", last=LastUpdate(12, time.time() - 5, 1))
     train(experiment, corpus_of(experiment), World(), run, care=care)
     (record,) = [record for record in records_of(run) if record["kind"] == "restart"]
     assert (record["why"], record["updates_lost"]) == ("worker 0 died with the host", 2)

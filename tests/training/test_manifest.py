@@ -9,8 +9,8 @@ import torch
 
 import nmt
 from nmt.errors import DataError
-from nmt.training import manifest
-from nmt.training.manifest import Origin
+from nmt.training import run_manifest
+from nmt.training.run_manifest import Origin
 
 
 def tree_of(run: Path) -> Any:
@@ -30,12 +30,12 @@ def test_a_manifest_says_what_was_trained_with_what(one: Path, toy_file: Path) -
     assert (start["reason"], start["update"], start["workers"]) == ("begun", 0, 1)
     assert start["devices"] == "cpu"
     assert start["packages"]["torch"] == torch.__version__
-    assert start["origin"]["code_sha256"] == manifest.code_sha256()
+    assert start["origin"]["code_sha256"] == run_manifest.code_sha256()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", start["time"])
 
 
 def test_each_start_is_kept(gloo: Path) -> None:
-    starts = manifest.read(gloo / "two-stopped").starts
+    starts = run_manifest.read(gloo / "two-stopped").starts
     assert [(start.reason, start.update) for start in starts] == [("begun", 0), ("continued", 7)]
 
 
@@ -45,14 +45,14 @@ def test_workers_that_are_replaced_are_not_a_new_command(
     from toy_runs import corpus_of
 
     from nmt.batching.schedule import Schedule
-    from nmt.training.world import World
+    from nmt.training.distributed import World
 
     shards = corpus_of(toy).shards
     schedule = Schedule(shards.src_lengths, shards.tgt_lengths, toy.batching, toy.seed)
     for update, launched in ((0, "1.0"), (7, "1.0"), (9, "2.0")):
         origin = Origin(launched, "host", "", "")
-        manifest.add_start(tmp_path, toy, shards, schedule, World(), update, origin)
-    starts = manifest.read(tmp_path).starts
+        run_manifest.add_start(tmp_path, toy, shards, schedule, World(), update, origin)
+    starts = run_manifest.read(tmp_path).starts
     assert [start.reason for start in starts] == ["begun", "restarted", "continued"]
 
 
@@ -75,12 +75,12 @@ def test_a_damaged_manifest_does_not_stop_a_run(toy_file: Path, stopped: Path) -
     shutil.copytree(stopped, run)
     (run / "manifest.json").write_text("{")
     with pytest.raises(DataError) as error:
-        manifest.read(run)
+        run_manifest.read(run)
     assert str(error.value) == (
         f"{run}/manifest.json: damaged, not the manifest of a run; the next start sets it aside"
     )
     go(toy_file, Run(run.name))
-    assert [start.update for start in manifest.read(run).starts] == [7]
+    assert [start.update for start in run_manifest.read(run).starts] == [7]
     assert (run / "manifest.json.damaged").read_text() == "{"
 
 
@@ -99,17 +99,17 @@ def test_a_full_disk_does_not_stop_a_run(
     run = toy_file.parent / "full-disk"
     shutil.copytree(stopped, run)
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "asdict", lambda _: full(run))
+        patch.setattr(run_manifest, "asdict", lambda _: full(run))
         why, _ = go(toy_file, Run(run.name, overrides=["training.updates=8"]))
     assert why == "finished"
-    assert [start.update for start in manifest.read(run).starts] == [0]
+    assert [start.update for start in run_manifest.read(run).starts] == [0]
 
 
 def test_a_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
     """P9."""
     (tmp_path / "manifest.json").write_text('{"format": 9}')
     with pytest.raises(DataError) as error:
-        manifest.read(tmp_path)
+        run_manifest.read(tmp_path)
     assert str(error.value) == f"{tmp_path}/manifest.json: format 9, but this nmt reads format 1"
 
 
@@ -123,7 +123,7 @@ def test_the_digest_of_the_code_follows_names_and_contents(
         for old in (tmp_path / "nmt").iterdir():
             old.unlink()
         (tmp_path / "nmt" / name).write_text(text)
-        seen.add(manifest.code_sha256())
+        seen.add(run_manifest.code_sha256())
     assert len(seen) == 3
 
 
@@ -132,13 +132,13 @@ def test_the_revision_is_gits_or_what_a_job_was_told(
 ) -> None:
     monkeypatch.setattr(nmt, "__file__", str(tmp_path / "nmt/__init__.py"))
     (tmp_path / "nmt").mkdir()
-    assert manifest.revision() == ""
+    assert run_manifest.revision() == ""
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
     for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
         subprocess.run([*git, *words], check=True)
-    head = manifest.revision()
+    head = run_manifest.revision()
     assert re.fullmatch(r"[0-9a-f]{40}", head)
     (tmp_path / "nmt/new.py").write_text("")
-    assert manifest.revision() == f"{head}+changes"
+    assert run_manifest.revision() == f"{head}+changes"
     (tmp_path / "REVISION").write_text("abc\n")
-    assert manifest.revision() == "abc"
+    assert run_manifest.revision() == "abc"

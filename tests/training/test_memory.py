@@ -11,11 +11,11 @@ from toy_runs import corpus_of
 from nmt.batching.batch import Batch
 from nmt.config.experiment import Experiment, StageConfig
 from nmt.errors import TrainingError
+from nmt.training.data import make_schedule
+from nmt.training.distributed import World
 from nmt.training.learner import Learner
 from nmt.training.loop import train
 from nmt.training.memory import rehearse
-from nmt.training.plan import plan
-from nmt.training.world import World
 
 
 def test_an_update_that_did_not_fit_is_made_again_in_halves(gloo: Path) -> None:
@@ -79,7 +79,7 @@ def test_what_fits_of_the_largest_micro_batch(
     toy: Experiment, only_fits: list[int], fits: int, found: int
 ) -> None:
     corpus = corpus_of(toy)
-    schedule = plan(toy, corpus)[1]
+    schedule = make_schedule(toy, corpus)[1]
     learner = Learner(toy, corpus.subword.num_pieces, World())
     assert schedule.largest[0] == 3
     only_fits[0] = fits
@@ -89,7 +89,7 @@ def test_what_fits_of_the_largest_micro_batch(
 def test_a_stage_to_come_is_tried_too(toy: Experiment, only_fits: list[int]) -> None:
     staged = toy.model_copy(update={"stages": [StageConfig(from_update=9, rdrop=1.0)]})
     corpus = corpus_of(toy)
-    schedule = plan(staged, corpus)[1]
+    schedule = make_schedule(staged, corpus)[1]
     learner = Learner(staged, corpus.subword.num_pieces, World())
     only_fits[0] = 3
     assert rehearse(learner, staged, schedule, 0) == 1
@@ -101,7 +101,7 @@ def test_a_rehearsal_leaves_no_trace(toy: Experiment) -> None:
     corpus = corpus_of(toy)
     learner = Learner(toy, corpus.subword.num_pieces, World())
     before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
-    rehearse(learner, toy, plan(toy, corpus)[1], 0)
+    rehearse(learner, toy, make_schedule(toy, corpus)[1], 0)
     after = learner.model.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert all(parameter.grad is None for parameter in learner.model.parameters())

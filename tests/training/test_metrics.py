@@ -11,9 +11,9 @@ import torch
 
 from nmt.batching.batch import Batch, make_batch
 from nmt.training import metrics
+from nmt.training.distributed import World
 from nmt.training.loss import LossSums
-from nmt.training.metrics import Journal, Meter, Totals, describe, perplexity
-from nmt.training.world import World
+from nmt.training.metrics import Journal, Meter, MeterTotals, describe, perplexity
 
 BATCH = make_batch([([5, 6, 7], [8]), ([9], [10, 11])])  # 6 src and 5 tgt tokens in 14 positions
 
@@ -105,11 +105,11 @@ def test_counting_goes_on_after_a_stop_bit_for_bit(clock: SimpleNamespace) -> No
     clock.now += 1.0
     kept = json.loads(json.dumps(before.totals(World()).__dict__))
     clock.now += 1000.0
-    after = Meter(Totals(**kept))
+    after = Meter(MeterTotals(**kept))
     for loss in losses[2:]:
         count(after, BATCH, loss, grad_norm=float(loss.nll))
     clock.now += 3.0
-    expected = Totals(**{**whole.totals(World()).__dict__, "elapsed_s": 4.0})
+    expected = MeterTotals(**{**whole.totals(World()).__dict__, "elapsed_s": 4.0})
     assert after.totals(World()) == expected
 
 

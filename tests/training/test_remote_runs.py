@@ -10,11 +10,11 @@ import pytest
 from toy_ends import assert_same, rows_of
 from toy_runs import LostError, Run, go
 
-from nmt.checkpoint.background import Writer
+from nmt.checkpoint.async_writer import Writer
 from nmt.checkpoint.remote import Remote
 from nmt.config.experiment import Experiment
 from nmt.storage import Store
-from nmt.training.resuming import check_run
+from nmt.training.resume import check_run
 
 
 def address_of(folder: str, s3: str) -> str:

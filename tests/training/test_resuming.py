@@ -8,16 +8,16 @@ from toy_ends import assert_near, assert_same, end_of, rows_of
 from toy_runs import INGREDIENTS, Run, corpus_of, go
 
 from nmt.batching.schedule import Schedule
-from nmt.checkpoint.run import bundles
+from nmt.checkpoint.run_directory import bundles
 from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.corpus.subword import Subword
 from nmt.errors import TrainingError
+from nmt.training.data import TrainingData
+from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.plan import Corpus
-from nmt.training.resuming import check_run
-from nmt.training.world import World
+from nmt.training.resume import check_run
 
 
 def test_with_all_ingredients_a_run_that_was_stopped_is_one_that_was_not(
@@ -153,7 +153,7 @@ def test_a_run_does_not_go_on_with_another_vocabulary(toy_file: Path, one: Path)
     run = toy_file.parent / "other-words"
     shutil.copytree(one, run)
     corpus = corpus_of(load_experiment(toy_file))
-    other = Corpus(corpus.shards, Subword.train(["other words"], SubwordConfig()), corpus.dev)
+    other = TrainingData(corpus.shards, Subword.train(["other words"], SubwordConfig()), corpus.dev)
     with pytest.raises(TrainingError) as error:
         train(load_experiment(toy_file), other, World(), run)
     assert str(error.value) == (

@@ -7,7 +7,7 @@ import torch
 from toy_ends import assert_same, counters_of, end_of, records_of, rows_of, tensors_of
 from toy_runs import Run, go
 
-from nmt.training.scale import FIRST, GOOD_UPDATES, LossScale
+from nmt.training.state import FIRST, GOOD_UPDATES, LossScale
 
 FP16 = "training.precision=fp16"
 

@@ -10,10 +10,10 @@ from toy_runs import corpus_of
 
 from nmt.config.experiment import Experiment
 from nmt.errors import TrainingError
+from nmt.training.data import check_workers
+from nmt.training.distributed import World
 from nmt.training.loop import train
 from nmt.training.memory import seed_of
-from nmt.training.plan import check_workers
-from nmt.training.world import World
 
 
 @pytest.mark.parametrize("folder", ["two", "three"])

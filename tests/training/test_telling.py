@@ -8,8 +8,8 @@ import torch
 
 from nmt.config.experiment import TrainingConfig
 from nmt.training import telling
+from nmt.training.distributed import World
 from nmt.training.telling import tell_precision
-from nmt.training.world import World
 
 SLOW = (
     "matrix products in bf16 are 0.53 times as fast as in fp32 on this CPU: "

@@ -2,8 +2,8 @@ import json
 from pathlib import Path
 
 from nmt.config.experiment import Experiment
-from nmt.config.search import Trial
-from nmt.training.trials import Outcome, ranked, run_name, table, validations_of
+from nmt.config.search_space import Trial
+from nmt.jobs.tune import Outcome, ranked, run_name, table, validations_of
 
 TEXT = {"name": "a", "src": "a.en", "tgt": "a.de"}
 

@@ -9,8 +9,8 @@ from nmt.batching.batch import make_batch
 from nmt.config.experiment import Experiment
 from nmt.evaluation.scores import bleu
 from nmt.model import seq2seq
+from nmt.training.distributed import World
 from nmt.training.validation import Validation
-from nmt.training.world import World
 
 
 @pytest.fixture(scope="module")

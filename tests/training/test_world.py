@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from nmt.training.world import World
+from nmt.training.distributed import World
 
 
 def test_one_worker_agrees_with_itself() -> None:
     world = World()
-    assert world.is_first
+    assert world.is_main
     assert world.sum([1.0, 2.0]) == [1.0, 2.0]
     assert world.gather("mine") == ["mine"]
 
@@ -21,7 +21,7 @@ def views(gloo: Path) -> list[dict[str, Any]]:
 
 
 def test_one_worker_is_the_first(views: list[dict[str, Any]]) -> None:
-    assert [view["is_first"] for view in views] == [True, False, False]
+    assert [view["is_main"] for view in views] == [True, False, False]
 
 
 def test_all_workers_have_the_same_sums(views: list[dict[str, Any]]) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt.checkpoint.bundle import TrainingState
-from nmt.checkpoint.loading import load_training_state
+from nmt.checkpoint.format import TrainingState
+from nmt.checkpoint.load import load_training_state
 
 OF_THE_CLOCK = {"time", "train_s", "eta_s", "src_tokens_per_s", "tgt_tokens_per_s"} | {
     "data_wait_percent"

@@ -20,10 +20,10 @@ from torch import Tensor, multiprocessing
 from nmt.batching.batch import Batch
 from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Update
-from nmt.checkpoint import writing
-from nmt.checkpoint.background import Writer
-from nmt.checkpoint.bundle import TrainingState
-from nmt.checkpoint.loading import load
+from nmt.checkpoint import write
+from nmt.checkpoint.async_writer import Writer
+from nmt.checkpoint.format import TrainingState
+from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.remote import Remote
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
@@ -32,16 +32,16 @@ from nmt.corpus.prepared import check_prepared, read_dev
 from nmt.errors import NmtError
 from nmt.model import seq2seq
 from nmt.storage import Store
-from nmt.training import gradients, loop, records
-from nmt.training.care import Care
+from nmt.training import distributed, loop, run_log
+from nmt.training.data import TrainingData
+from nmt.training.distributed import World
 from nmt.training.learner import Learner
 from nmt.training.loop import train
 from nmt.training.loss import LossSums
-from nmt.training.plan import Corpus
-from nmt.training.progress import Progress
+from nmt.training.state import TrainState
+from nmt.training.stop_control import RunHooks
 from nmt.training.telling import Why
 from nmt.training.validation import Validation, validate
-from nmt.training.world import World
 
 NOUNS = [("dog", "Hund"), ("cat", "Kater"), ("bird", "Vogel"), ("man", "Mann"), ("fish", "Fisch")]
 ADJECTIVES = [("red", "rote"), ("small", "kleine"), ("old", "alte")]
@@ -108,9 +108,9 @@ def write_toy(folder: Path) -> Path:
     return file
 
 
-def corpus_of(experiment: Experiment) -> Corpus:
+def corpus_of(experiment: Experiment) -> TrainingData:
     shards, subword = check_prepared(experiment)
-    return Corpus(shards, subword, read_dev(experiment.prepared))
+    return TrainingData(shards, subword, read_dev(experiment.prepared))
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Desk:
     for, the newest first; "lost" says that all were lost.
     """
 
-    def __init__(self, how: str, experiment: Experiment, corpus: Corpus) -> None:
+    def __init__(self, how: str, experiment: Experiment, corpus: TrainingData) -> None:
         self.behind = 2
         self._how = how
         self._experiment = experiment
@@ -178,7 +178,7 @@ class Desk:
         # Not in the thread that asks: to build a model draws random numbers, and so does training.
         if self._how == "lost":
             return "WorkerCrashedError"
-        bundle = load(folder)
+        bundle = load_checkpoint(folder)
         return validate(bundle.model(), bundle.subword, self._experiment, self._dev, World())
 
 
@@ -195,7 +195,7 @@ def run_out(gradient: Tensor) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]:
+def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, TrainState]:
     """Train; each worker leaves the pairs and seeds that it trained with in seen-<rank>.json."""
     world = world or World()
     experiment = load_experiment(file, run.overrides)
@@ -217,7 +217,7 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
             weight = self.model.output_weight
             is_broken = self.number in run.broken
             is_poisoned = is_broken or self.number in run.poisoned or self.scale > run.bears
-            if is_poisoned and world.is_first:
+            if is_poisoned and world.is_main:
                 if weight.grad is None:
                     weight.grad = torch.zeros_like(weight)
                 weight.grad.fill_(torch.inf)
@@ -230,7 +230,7 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
                 finally:
                     hook.remove()
             loss = super().backward(batch, num_tgt_tokens, is_my_last)
-            if is_broken and world.is_first:
+            if is_broken and world.is_main:
                 return loss._replace(smoothed=loss.smoothed * torch.nan)
             return loss
 
@@ -242,7 +242,7 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
         def write(self, state: TrainingState, *what: Any, **named: Any) -> None:
             if state.update not in run.full:
                 return super().write(state, *what, **named)
-            with mock.patch.object(writing, "save_file", fill_up):
+            with mock.patch.object(write, "save_file", fill_up):
                 super().write(state, *what, **named)
                 return self.wait()
 
@@ -252,8 +252,8 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
         return done == run.stop_after
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(gradients, "BUCKET_MIB", 0.002))
-        stack.enter_context(mock.patch.object(records, "Writer", Disk))
+        stack.enter_context(mock.patch.object(distributed, "BUCKET_MIB", 0.002))
+        stack.enter_context(mock.patch.object(run_log, "Writer", Disk))
         stack.enter_context(mock.patch.object(loop, "Loader", RecordingLoader))
         stack.enter_context(mock.patch.object(loop, "Learner", PoisonedLearner))
         corpus = corpus_of(experiment)
@@ -263,7 +263,7 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, Progress]
             world,
             run_dir,
             at_update=at_update,
-            care=Care(run.max_lost_updates, "a worker died"),
+            care=RunHooks(run.max_lost_updates, "a worker died"),
             remote=Remote(Store(run.address), run_dir) if run.address else None,
             scorer=Desk(run.desk, experiment, corpus) if run.desk else None,
         )
@@ -312,12 +312,12 @@ def _meet(store: Path, rank: int, size: int, wire: torch.dtype = torch.float32) 
         world_size=size,
         timeout=timedelta(seconds=TIMEOUT_S),
     )
-    return World.of_process_group(torch.device("cpu"), TIMEOUT_S, wire)
+    return World.from_process_group(torch.device("cpu"), TIMEOUT_S, wire)
 
 
 def _views(file: Path, world: World) -> dict[str, Any]:
     return {
-        "is_first": world.is_first,
+        "is_main": world.is_main,
         "sum": world.sum([1.0, float(world.rank)]),
         "gather": world.gather(["ä" * world.rank, None, {"rank": world.rank}]),
         "validation": asdict(validate_untrained(file, world)),
