@@ -14,8 +14,8 @@ from nmt.jobs.ray_session import LOCK, lock_run_directory
 HOLDER = """
 import sys
 from pathlib import Path
-from nmt.jobs.ray_session import alone
-with alone(Path(sys.argv[1])):
+from nmt.jobs.ray_session import lock_run_directory
+with lock_run_directory(Path(sys.argv[1])):
     print("mine", flush=True)
     sys.stdin.read()
 """
