@@ -41,19 +41,22 @@ class World:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     group: Any = None
     """The gloo group for agreement."""
-    wire: torch.dtype = torch.float32
+    gradient_dtype: torch.dtype = torch.float32
     """Numbers in which gradients are sent; float32, or bfloat16 for half the bytes."""
 
     @classmethod
     def from_process_group(
-        cls, device: torch.device, timeout_s: float = 1800, wire: torch.dtype = torch.float32
+        cls,
+        device: torch.device,
+        timeout_s: float = 1800,
+        gradient_dtype: torch.dtype = torch.float32,
     ) -> "World":
         """The world of this process's default process group, which must have been started."""
         rank, size = dist.get_rank(), dist.get_world_size()
         group = None
         if size > 1:
             group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
-        return cls(rank, size, device, group, wire)
+        return cls(rank, size, device, group, gradient_dtype)
 
     @property
     def is_main(self) -> bool:
@@ -65,7 +68,7 @@ class World:
         if self.size > 1:
             dist.broadcast(tensor, src=0)
 
-    def sum(self, values: list[float]) -> list[float]:
+    def all_reduce(self, values: list[float]) -> list[float]:
         """The sums of numbers over all workers; all workers must ask."""
         if self.size == 1:
             return values
@@ -74,13 +77,15 @@ class World:
         totals: list[float] = tensor.tolist()
         return totals
 
-    def gather(self, mine: T) -> list[T]:
+    def all_gather(self, mine: T) -> list[T]:
         """What every worker has, by rank, of what JSON keeps as it is; all workers must ask."""
         if self.size == 1:
             return [mine]
         # Not all_gather_object, which pickles (P10).
         text = json.dumps(mine).encode()
-        sizes = self.sum([float(len(text) * (rank == self.rank)) for rank in range(self.size)])
+        sizes = self.all_reduce(
+            [float(len(text) * (rank == self.rank)) for rank in range(self.size)]
+        )
         padded = text.ljust(int(max(sizes)))
         everyone = [torch.empty(len(padded), dtype=torch.uint8) for _ in range(self.size)]
         sent = torch.frombuffer(bytearray(padded), dtype=torch.uint8)
@@ -98,7 +103,7 @@ _NAMES = ("forward_sync_buffers", "broadcast_buffers")
 class _Buckets:
     """What is sent of an update, and what there is to send."""
 
-    wire: torch.dtype
+    gradient_dtype: torch.dtype
     """Numbers in which they are sent."""
     sizes: dict[int, int] = field(default_factory=dict)
     """Values in each bucket, by its place in the order of sending."""
@@ -115,7 +120,7 @@ class GradientAllReduce:
         """What forward goes through."""
         self._model = model
         self._world = world
-        self._buckets = _Buckets(world.wire)
+        self._buckets = _Buckets(world.gradient_dtype)
         self._pass: Callable[[], object] = lambda: None
 
     def connect(self, pass_without_pairs: Callable[[], object]) -> None:
@@ -138,7 +143,7 @@ class GradientAllReduce:
             gradient_as_bucket_view=True,
             **buffers,
         )
-        self._buckets = _Buckets(self._world.wire)
+        self._buckets = _Buckets(self._world.gradient_dtype)
         # Not with ourselves as its state: that would be a circle which nobody can take apart.
         wrapped.register_comm_hook(self._buckets, _send)
         self.model = wrapped
@@ -169,7 +174,7 @@ class GradientAllReduce:
             self._send_nan()
         elif math.isfinite(self._of_last_bucket()):
             return 0
-        num_failed = sum(self._world.gather(has_failed))
+        num_failed = sum(self._world.all_gather(has_failed))
         if num_failed:
             self.model = self._model
             gc.collect()  # with the old DDP go its hooks on the parameters
@@ -192,7 +197,9 @@ class GradientAllReduce:
         assert buckets.num_sent < len(buckets.sizes)  # the last one is whole when backward is over
         for place in range(buckets.num_sent, len(buckets.sizes)):
             size = (buckets.sizes[place],)
-            owed = torch.full(size, math.nan, dtype=buckets.wire, device=self._world.device)
+            owed = torch.full(
+                size, math.nan, dtype=buckets.gradient_dtype, device=self._world.device
+            )
             dist.all_reduce(owed)
 
 
@@ -206,7 +213,7 @@ def _send(
     if bucket.is_last():
         buckets.witness = bucket.parameters()[-1]
     # The same tensor where it is sent as it is, and to copy a tensor to itself does nothing.
-    sent = bucket.buffer().to(buckets.wire)
+    sent = bucket.buffer().to(buckets.gradient_dtype)
     work = dist.all_reduce(sent, async_op=True)
     assert work is not None
     summed: torch.futures.Future[Tensor] = work.get_future().then(

@@ -64,7 +64,7 @@ class EarlyStopping:
         """
         while self.is_due(needed) and not self.is_out_of_patience:
             update, train_nll = self._progress.awaited.pop(0)
-            found = self._world.gather(self._records.late_score(update))[0]
+            found = self._world.all_gather(self._records.late_score(update))[0]
             if found is not None:
                 bleu, signature, nll = found
                 warning = self._judge(update, DevScore(bleu, signature, nll, train_nll), known_at)

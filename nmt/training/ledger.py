@@ -89,7 +89,7 @@ class Ledger:
         Raises:
             OSError: at the first worker: the disk is full; the next call writes them too.
         """
-        notes, self._notes = self._world.gather(self._notes), []
+        notes, self._notes = self._world.all_gather(self._notes), []
         for of_update in zip(*notes, strict=True):
             updates, tgt_tokens, is_skipped, packed = zip(*of_update, strict=True)
             assert len(set(updates)) == 1

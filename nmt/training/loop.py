@@ -188,7 +188,7 @@ class _Run:
         if self.sampler_at(update.number) is not None:
             # Cut anew, pairs have other tokens than were planned: ask all how many.
             mine = sum(len(m.batch.tgt_out) for m in micro_batches)
-            num_tgt_tokens = int(self.world.sum([mine])[0])
+            num_tgt_tokens = int(self.world.all_reduce([mine])[0])
         while True:
             scale = progress.scale.value if self.is_scaled else 1.0
             learner.begin(update.number, progress.halvings, scale)
@@ -221,7 +221,7 @@ class _Run:
         if not self.is_scaled or self.progress.scale.value <= 1:
             return False
         mine = sum(float(loss.smoothed.detach()) for _, loss in gradient.parts)
-        if not math.isfinite(self.world.sum([mine])[0]):
+        if not math.isfinite(self.world.all_reduce([mine])[0]):
             return False
         self.progress.scale.lower()
         tell_scale(self.progress.scale.value, update, self.records)

@@ -72,7 +72,7 @@ def add_gradient(
         learner.forget()
         del done
         mine = None if failed is None else _halve(parts, micro_batches, failed, world.rank)
-        found = [Split(*theirs) for theirs in world.gather(mine) if theirs is not None]
+        found = [Split(*theirs) for theirs in world.all_gather(mine) if theirs is not None]
         splits += found
         for split in found:
             if split.num_pairs < 2:

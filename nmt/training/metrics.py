@@ -112,7 +112,7 @@ class Meter:
         """Of all workers, who all must ask; counting goes on."""
         elapsed_s = time.perf_counter() - self._started
         before = self._before if world.is_main else MeterTotals()
-        sums = world.sum(
+        sums = world.all_reduce(
             [
                 _sum(before.smoothed, [loss.smoothed for loss in self._losses]),
                 _sum(before.nll, [loss.nll for loss in self._losses]),

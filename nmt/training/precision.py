@@ -14,7 +14,7 @@ def resolve_precision(experiment: Experiment, world: World) -> Experiment:
     """The experiment with its precision decided by the first worker; all workers must ask."""
     if experiment.training.precision != "auto":
         return experiment
-    is_worth_it = world.gather(_is_worth_it(world.device))[0]
+    is_worth_it = world.all_gather(_is_worth_it(world.device))[0]
     return with_precision(experiment, "bf16" if is_worth_it else "fp32")
 
 

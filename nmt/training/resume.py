@@ -68,7 +68,7 @@ def _newest_of_all(
             told = (str(newest or ""), damaged, "")
         except TrainingError as error:
             told = ("", [], str(error))
-    found, damaged, problem = world.gather(told)[0]
+    found, damaged, problem = world.all_gather(told)[0]
     if problem:
         raise TrainingError(problem)
     return Path(found) if found else None, damaged
@@ -76,13 +76,13 @@ def _newest_of_all(
 
 def _newest_in_store(world: World, remote: Remote) -> tuple[Path | None, list[str]]:
     damaged: list[str] = []
-    for name in reversed(world.gather(remote.names() if world.is_main else [])[0]):
+    for name in reversed(world.all_gather(remote.names() if world.is_main else [])[0]):
         folder, problem = None, ""
         try:
             folder = remote.pull(name)
         except CheckpointError as error:
             problem = str(error)
-        problems = [each for each in world.gather(problem) if each]
+        problems = [each for each in world.all_gather(problem) if each]
         if not problems:
             return folder, damaged
         damaged.append(problems[0])

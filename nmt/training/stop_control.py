@@ -83,7 +83,7 @@ class StopControl:
             look = self._care.deadline is not None and time.time() - self._looked > LOOK_S
             late = self._is_late()
             unwritten = self._records.has_failed
-        asked = self._world.sum([float(flag) for flag in (stop, look, late, unwritten)])
+        asked = self._world.all_reduce([float(flag) for flag in (stop, look, late, unwritten)])
         stop, look, late, unwritten = (number > 0 for number in asked)
         self._is_saved_late |= late
         hurry = (look and self._look(done)) or late
@@ -122,7 +122,7 @@ def check_written(records: AnyRecords, world: World, is_end: bool, update: int) 
     Raises:
         TrainingError: it was the last one of the run, or one too many in a row.
     """
-    problem, failures = world.gather(records.problem())[0]
+    problem, failures = world.all_gather(records.problem())[0]
     if not problem:
         return
     if is_end or failures >= MAX_UNWRITTEN:

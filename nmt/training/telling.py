@@ -29,7 +29,7 @@ def opening(
     """The first line of a start: what is trained, by whom, on what, for how long."""
     left_out = f", {schedule.num_left_out:,} longer ones left out" if schedule.num_left_out else ""
     start = f"going on after update {progress.update:,}" if progress.update else "from the start"
-    is_rough = world.size > 1 and world.wire != torch.float32
+    is_rough = world.size > 1 and world.gradient_dtype != torch.float32
     wire = " with gradients sent in bf16" if is_rough else ""
     return (
         f"{learner.num_parameters:,} parameters, {experiment.training.precision}, "

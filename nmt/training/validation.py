@@ -71,9 +71,9 @@ def validate(
     )
     my_hyps = [translation.text for translation in translator.translate(srcs[n] for n in mine)]
     hyps = [""] * len(srcs)
-    for rank, theirs in enumerate(world.gather(my_hyps)):
+    for rank, theirs in enumerate(world.all_gather(my_hyps)):
         hyps[rank :: world.size] = theirs
-    nll, num_tokens = world.sum(
+    nll, num_tokens = world.all_reduce(
         list(_nll(model, subword, experiment, [(srcs[n], refs[n]) for n in mine], world.device))
     )
     scored = bleu(hyps, refs, experiment.corpus.tgt)

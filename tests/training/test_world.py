@@ -10,8 +10,8 @@ from nmt.training.distributed import World
 def test_one_worker_agrees_with_itself() -> None:
     world = World()
     assert world.is_main
-    assert world.sum([1.0, 2.0]) == [1.0, 2.0]
-    assert world.gather("mine") == ["mine"]
+    assert world.all_reduce([1.0, 2.0]) == [1.0, 2.0]
+    assert world.all_gather("mine") == ["mine"]
 
 
 @pytest.fixture

@@ -318,8 +318,8 @@ def _meet(store: Path, rank: int, size: int, wire: torch.dtype = torch.float32) 
 def _views(file: Path, world: World) -> dict[str, Any]:
     return {
         "is_main": world.is_main,
-        "sum": world.sum([1.0, float(world.rank)]),
-        "gather": world.gather(["ä" * world.rank, None, {"rank": world.rank}]),
+        "sum": world.all_reduce([1.0, float(world.rank)]),
+        "gather": world.all_gather(["ä" * world.rank, None, {"rank": world.rank}]),
         "validation": asdict(validate_untrained(file, world)),
     }
 
