@@ -38,7 +38,7 @@ def address_of(asked: str, key: str = "cluster.address") -> str:
     """
     address = asked or os.environ.get("RAY_ADDRESS", "")
     if not address:
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             f"no cluster is named: set {key}, or RAY_ADDRESS, to the address of its dashboard, "
             f"{EXAMPLE}"
         )

@@ -82,12 +82,12 @@ def plan(verb: str, experiment: Experiment, cluster: Cluster, options: list[str]
         command = (*nmt, *files, *options)
         return Job(verb, name, target, command, env, options=tuple(options))
     if verb == "translate" and "-" in (_value(options, "--input"), _value(options, "--output")):
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             "a job has no standard input and output: name two files that every host sees, "
             "-i FILE and -o FILE"
         )
     if is_address(run) and "--output" not in options:
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             "a job that scores a run in an object store writes to a folder that every host sees: "
             "name it, -o FOLDER"
         )

@@ -59,7 +59,7 @@ def _submit(
     ours, theirs = split_overrides(overrides)
     what, where = absolute(load_experiment(experiment, ours), load_cluster(cluster, theirs))
     if verb in ("evaluate", "translate") and any(not each.startswith("name=") for each in ours):
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             f"{' '.join(ours)}: only name= and cluster.* reach `nmt {verb}`, as a model goes with "
             f"the settings it was trained with; `submit.py {verb} --help` shows its options"
         )

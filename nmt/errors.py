@@ -1,41 +1,40 @@
-"""What a user, a file or a machine can get wrong.
+"""Errors that a user can correct.
 
-Every message is one line that a person can act on: the place, what was found, what was expected,
-the next move. The command line prints it and exits with status 2; anything that is not an
-`NmtError` is a bug of ours and keeps its traceback.
+The message is one line: what is wrong, where, what was expected, what to do. The command line
+prints it and exits with status 2. Any other exception is a bug and keeps its traceback.
 """
 
 
 class NmtError(Exception):
-    """Something that the person at the keyboard can mend; the message says how."""
+    """User-correctable error."""
 
 
 class ConfigError(NmtError):
-    """A setting that cannot be: unknown, of the wrong type, or against a rule."""
+    """Invalid setting or command-line option."""
 
     def __init__(self, key: str, value: object, rule: str) -> None:
-        """Say "<key> is <value>, but <rule>"."""
+        """Format the message as "<key> is <value>, but <rule>"."""
         super().__init__(f"{key} is {value}, but {rule}")
 
     @classmethod
-    def saying(cls, message: str) -> "ConfigError":
-        """An error about a setting whose message does not fit "<key> is <value>, but <rule>"."""
+    def from_message(cls, message: str) -> "ConfigError":
+        """Create an error with a message of another form."""
         error = cls.__new__(cls)
         Exception.__init__(error, message)
         return error
 
 
 class DataError(NmtError):
-    """A corpus, a shard or a text file that is not what it should be."""
+    """Invalid corpus, shard or text file."""
 
 
 class CheckpointError(NmtError):
-    """A checkpoint that is missing, damaged or of another model."""
+    """Missing, corrupt or incompatible checkpoint."""
 
 
 class TrainingError(NmtError):
-    """A run that cannot start or go on."""
+    """Training run that cannot start or resume."""
 
 
 class StorageError(NmtError):
-    """An object store that does not answer, or refuses."""
+    """Object store that is unreachable or refuses a request."""

@@ -1,20 +1,28 @@
 import pytest
 
-from nmt.errors import CheckpointError, ConfigError, DataError, NmtError, TrainingError
+from nmt.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NmtError,
+    StorageError,
+    TrainingError,
+)
 
 
-@pytest.mark.parametrize("kind", [CheckpointError, ConfigError, DataError, TrainingError])
-def test_every_kind_is_for_people(kind: type[Exception]) -> None:
-    """P9."""
+@pytest.mark.parametrize(
+    "kind", [CheckpointError, ConfigError, DataError, StorageError, TrainingError]
+)
+def test_every_error_is_an_nmt_error(kind: type[Exception]) -> None:
     assert issubclass(kind, NmtError)
 
 
-def test_a_wrong_setting_is_told_with_its_key_its_value_and_the_rule() -> None:
+def test_config_error_names_key_value_and_rule() -> None:
     error = ConfigError("model.width", 7, "it must be even")
     assert str(error) == "model.width is 7, but it must be even"
 
 
-def test_a_config_error_can_say_something_else() -> None:
-    error = ConfigError.saying("'x' is not an override: write section.key=value")
+def test_config_error_from_message() -> None:
+    error = ConfigError.from_message("'x' is not an override: write section.key=value")
     assert isinstance(error, ConfigError)
     assert str(error) == "'x' is not an override: write section.key=value"

@@ -51,9 +51,11 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in PARTS:
             known = ", ".join(PARTS)
-            raise ConfigError.saying(f"{name!r} is not a part of the benchmark; known: {known}")
+            raise ConfigError.from_message(
+                f"{name!r} is not a part of the benchmark; known: {known}"
+            )
     if "gpu" in names and not torch.cuda.is_available():
-        raise ConfigError.saying("torch finds no GPU here: leave out the part gpu")
+        raise ConfigError.from_message("torch finds no GPU here: leave out the part gpu")
 
 
 def run(

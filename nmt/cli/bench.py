@@ -55,7 +55,7 @@ def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
 
 def _two(files: Sequence[str]) -> tuple[Path, Path]:
     if len(files) != 2:
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             f"compare needs two reports, and was given {len(files)}: "
             "nmt bench compare BEFORE.json AFTER.json"
         )

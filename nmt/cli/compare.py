@@ -36,7 +36,9 @@ def compare(
     check_inputs([*hyps, *ref, *(name for name in (src, baseline, labels) if name)])
     names = list(hyps) if baseline is None or baseline in hyps else [baseline, *hyps]
     if len(set(names)) < len(names):
-        raise ConfigError.saying(f"{max(names, key=names.count)} is given twice; once is enough")
+        raise ConfigError.from_message(
+            f"{max(names, key=names.count)} is given twice; once is enough"
+        )
     if baseline is not None and len(names) == 1:
         raise ConfigError("--baseline", baseline, "it is all there is: name another translation")
     references = [read(ref[0])]

@@ -107,7 +107,9 @@ def read_options(
     if min_gain is not None or max_p is not None:
         option = "--max-p" if min_gain is None else "--min-gain"
         if baseline is None:
-            raise ConfigError.saying(f"{option} is given, but nothing to compare with: --baseline")
+            raise ConfigError.from_message(
+                f"{option} is given, but nothing to compare with: --baseline"
+            )
         if max_p is not None and paired == "none":
             raise ConfigError("--max-p", max_p, "--paired none makes no test: choose bs or ar")
         gate = Gate(min_gain, max_p)

@@ -131,7 +131,7 @@ def find_test_sets(
     found += [test_sets.find(name, prepared, corpus.src, corpus.tgt) for name in names]
     for number, test_set in enumerate(found):
         if test_set.file_name in [other.file_name for other in found[:number]]:
-            raise ConfigError.saying(
+            raise ConfigError.from_message(
                 f"two test sets are called {test_set.file_name}, and the files of one would "
                 "replace those of the other: score them one by one, each with its own --output"
             )
@@ -145,7 +145,7 @@ def arrange(
     from nmt.evaluation import robustness, test_sets
 
     if is_together and len(plain) == 1:
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             f"--together is given, but {plain[0].name} is the one test set: name another with it"
         )
     variants = [new for each in plain for new in robustness.variants(each)] if is_robust else []

@@ -26,7 +26,9 @@ class Verbs(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args[0] not in self.commands and not args[0].startswith("-"):
-            raise ConfigError.saying(f"{args[0]!r} is not a verb{_nearest(args[0], self.commands)}")
+            raise ConfigError.from_message(
+                f"{args[0]!r} is not a verb{_nearest(args[0], self.commands)}"
+            )
         return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
@@ -45,7 +47,9 @@ class Verbs(click.Group):
                 raise
             # A script of tools/ that the system's Python runs, most likely.
             rule = "type `. .venv/bin/activate` before, which `make demo` has made"
-            _refuse(ConfigError.saying(f"{sys.executable} has no package {error.name}: {rule}"))
+            _refuse(
+                ConfigError.from_message(f"{sys.executable} has no package {error.name}: {rule}")
+            )
         except (KeyboardInterrupt, click.Abort):
             click.echo("nmt: stopped", err=True)
             ctx.exit(130)

@@ -27,7 +27,7 @@ def load_settings(
 
     for text in overrides:
         if "=" not in text and text.endswith((".yaml", ".yml")):
-            raise ConfigError.saying(f"{text} is one file too many: write --cluster {text}")
+            raise ConfigError.from_message(f"{text} is one file too many: write --cluster {text}")
     ours, theirs = split_overrides(overrides)
     return load_experiment(experiment, ours), load_cluster(cluster, theirs)
 

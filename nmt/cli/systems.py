@@ -60,7 +60,7 @@ def load_systems(
         if output:
             folder = Path(output) / name.replace("/", "_") if len(models) > 1 else Path(output)
         if folder in [other.folder for other in systems]:
-            raise ConfigError.saying(
+            raise ConfigError.from_message(
                 f"{folder} is the place for the results of two of these systems, and one would "
                 "replace the other: name a folder with --output"
             )
@@ -88,7 +88,7 @@ def _check_languages(systems: Sequence[System]) -> None:
     first, *others = (system.bundle.experiment.corpus for system in systems)
     for other, system in zip(others, systems[1:], strict=True):
         if (other.src, other.tgt) != (first.src, first.tgt):
-            raise ConfigError.saying(
+            raise ConfigError.from_message(
                 f"{system.name} translates {other.src}-{other.tgt}, but {systems[0].name} "
                 f"{first.src}-{first.tgt}; only systems of one language pair can be compared"
             )

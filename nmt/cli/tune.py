@@ -154,17 +154,17 @@ def tune(run: str, overrides: tuple[str, ...], **options: Any) -> None:
             rule = "is of the search for translations: leave it out with --search"
             if not is_search:
                 rule = "is of a search that trains: give --search too, with an experiment file"
-            raise ConfigError.saying(f"--{name.replace('_', '-')} {rule}")
+            raise ConfigError.from_message(f"--{name.replace('_', '-')} {rule}")
     if is_search:
         search_training(run, overrides, **{name: options[name] for name in OF_TRAINING})
         return
     if run.endswith((".yaml", ".yml")):
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             f"{run} is an experiment: say what to search for, such as "
             "--search 'training.learning_rate=loguniform(1e-3, 1e-2)', or name a run instead"
         )
     if overrides:
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             f"{overrides[0]!r} cannot be set here: only with --search models are trained"
         )
     tune_decoding(run, **{name: options[name] for name in options if name not in OF_TRAINING})

@@ -41,7 +41,7 @@ class ParallelText(Settings):
 
     def check(self) -> None:
         if bool(self.tsv) == bool(self.src or self.tgt) or bool(self.src) != bool(self.tgt):
-            raise ConfigError.saying(
+            raise ConfigError.from_message(
                 f"corpus {self.name!r} needs either both src and tgt or tsv alone: "
                 f"src is {self.src!r}, tgt is {self.tgt!r}, tsv is {self.tsv!r}"
             )

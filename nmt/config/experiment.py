@@ -267,6 +267,6 @@ class Experiment(Settings):
 
 def _check_some_weight(where: str, weights: dict[str, float]) -> None:
     if not any(weights.values()):
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             f"{where}: every corpus has weight 0 ({', '.join(weights)}); give one a weight above 0"
         )

@@ -29,7 +29,7 @@ def explain(key: str) -> str:
         part, section = parts[depth], section_in(kind)
         if section is None or part not in section.model_fields:
             nearest = hint_of(part, list(section.model_fields) if section else [], parts[:depth])
-            raise ConfigError.saying(f"{key!r} is not a setting{nearest}")
+            raise ConfigError.from_message(f"{key!r} is not a setting{nearest}")
         field = section.model_fields[part]
         kind = field.annotation
     assert field is not None

@@ -90,15 +90,15 @@ def read_tree(path: str | Path) -> dict[str, Any]:
     try:
         return _read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             f"{path}: there is no such file; configs/ holds the ones that come with nmt"
         ) from None
     except IsADirectoryError:
-        raise ConfigError.saying(f"{path} is a folder; name a YAML file in it") from None
+        raise ConfigError.from_message(f"{path} is a folder; name a YAML file in it") from None
     except OSError as error:
-        raise ConfigError.saying(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError.from_message(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8 text"
         ) from None
 
@@ -122,9 +122,9 @@ def _read_yaml(text: str, where: str) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError.saying(f"{where}{line}: not valid YAML: {problem}") from None
+        raise ConfigError.from_message(f"{where}{line}: not valid YAML: {problem}") from None
     if not isinstance(tree, dict):
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             f"{where}: settings were expected, `key: value` line by line, but it is {shown(tree)}"
         )
     return tree
@@ -141,7 +141,7 @@ def _refuse_doubles(node: yaml.Node | None, where: str) -> None:
             name = str(key.value)
             if name in seen:
                 line = key.start_mark.line + 1
-                raise ConfigError.saying(
+                raise ConfigError.from_message(
                     f"{where}, line {line}: {name} stands twice in its section; keep one of them"
                 )
             seen.add(name)
@@ -152,18 +152,20 @@ def _set(tree: Any, override: str) -> None:
     """Put the value of one `a.b.c=value` into the tree; list items go by number."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError.saying(f"{override!r} is not an override: write section.key=value")
+        raise ConfigError.from_message(f"{override!r} is not an override: write section.key=value")
     try:
         value = yaml.safe_load(text) if text else ""
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise ConfigError.saying(f"{override!r}: the value is not valid YAML; quote it") from None
+        raise ConfigError.from_message(
+            f"{override!r}: the value is not valid YAML; quote it"
+        ) from None
     *path, last = key.split(".")
     node = tree
     for part in path:
         if isinstance(node, list):
             node = node[_index(node, part, override)]
             if not isinstance(node, dict | list):
-                raise ConfigError.saying(f"{override!r}: item {part} has no settings in it")
+                raise ConfigError.from_message(f"{override!r}: item {part} has no settings in it")
             continue
         if not isinstance(node.get(part), dict | list):
             node[part] = {}
@@ -176,7 +178,7 @@ def _set(tree: Any, override: str) -> None:
 
 def _index(items: list[Any], part: str, override: str) -> int:
     if not part.isdecimal() or int(part) >= len(items):
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             f"{override!r}: {part!r} is not an item of a list of {len(items)}; items count from 0"
         )
     return int(part)
@@ -188,7 +190,7 @@ def _build(kind: type[S], tree: Any, where: str, overrides: Sequence[str] = ()) 
     except ConfigError as error:
         if overrides and where != "command line":
             where += " and command line"
-        raise ConfigError.saying(f"{where}: {error}") from None
+        raise ConfigError.from_message(f"{where}: {error}") from None
     except ValidationError as error:
         # A misspelt key comes before the key that is thereby missing.
         unknown = ("extra_forbidden", "invalid_key")
@@ -204,13 +206,13 @@ def _build(kind: type[S], tree: Any, where: str, overrides: Sequence[str] = ()) 
     match first["type"]:
         case "extra_forbidden" | "invalid_key":
             nearest = hint_of(last, keys_in(kind, first["loc"][:-1]), path)
-            raise ConfigError.saying(f"{where}: {key} is not a setting{nearest}")
+            raise ConfigError.from_message(f"{where}: {key} is not a setting{nearest}")
         case "missing":
             plain = ".".join(part for part in key.split(".") if not part.isdecimal())
             hint = f"`nmt config explain {plain}` tells what it is"
-            raise ConfigError.saying(f"{where}: {key} is missing; {hint}")
+            raise ConfigError.from_message(f"{where}: {key} is missing; {hint}")
     rule = rule_of(first["type"], first.get("ctx", {}), first["msg"])
-    raise ConfigError.saying(f"{where}: {key} is {shown(first['input'])}, but {rule}")
+    raise ConfigError.from_message(f"{where}: {key} is {shown(first['input'])}, but {rule}")
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

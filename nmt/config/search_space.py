@@ -99,12 +99,14 @@ def read_space(texts: Sequence[str]) -> Space:
         elif text.endswith((".yaml", ".yml")):
             pairs = list(read_tree(Path(text)).items())
         else:
-            raise ConfigError.saying(
+            raise ConfigError.from_message(
                 f"--search is {text!r}, but it must be KEY={KINDS}, or a YAML file of such lines"
             )
         for each, value in pairs:
             if each in space:
-                raise ConfigError.saying(f"--search: {each} is searched twice; keep one of them")
+                raise ConfigError.from_message(
+                    f"--search: {each} is searched twice; keep one of them"
+                )
             space[each] = _read_range(each, value)
     return space
 
@@ -118,10 +120,12 @@ def draw_trials(experiment: Experiment, space: Space, most: int, seed: int) -> l
     """
     for key, of_key in space.items():
         if key in _NOT_SEARCHED:
-            raise ConfigError.saying(f"--search: {key} cannot be searched: {_NOT_SEARCHED[key]}")
+            raise ConfigError.from_message(
+                f"--search: {key} cannot be searched: {_NOT_SEARCHED[key]}"
+            )
         if key.startswith("cluster."):
             rule = "cannot be searched: where it trains changes nothing of what is learnt"
-            raise ConfigError.saying(f"--search: {key} {rule}")
+            raise ConfigError.from_message(f"--search: {key} {rule}")
         for value in of_key.values:
             override(experiment, overrides_of({key: value}))
     trials = []
@@ -130,7 +134,7 @@ def draw_trials(experiment: Experiment, space: Space, most: int, seed: int) -> l
             trials.append(Trial(number, settings, override(experiment, overrides_of(settings))))
         except ConfigError as error:
             words = " ".join(overrides_of(settings))
-            raise ConfigError.saying(
+            raise ConfigError.from_message(
                 f"--search: trial {number} ({words}) cannot be: {error}"
             ) from None
     return trials

@@ -150,7 +150,7 @@ def _check_begun(folder: Path, begun_with: Mapping[str, str]) -> None:
         return
     for name, value in begun_with.items():
         if before.get(name) != value:
-            raise ConfigError.saying(
+            raise ConfigError.from_message(
                 f"{folder} was begun with {name} {before.get(name)}, but now it is {value}: give "
                 "that again to go on, or remove the folder to begin anew"
             )

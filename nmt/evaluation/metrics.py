@@ -19,12 +19,12 @@ EXTRAS = {"bleu-lc": "lower-cased", "bleu-lc-intl": "lower-cased, international 
 def check_metrics(metrics: Sequence[str], tgt_language: str) -> None:
     """Raise ConfigError before translating for metrics that could not be computed after it."""
     if not metrics:
-        raise ConfigError.saying(f"no metrics are given; known here: {', '.join(METRICS)}")
+        raise ConfigError.from_message(f"no metrics are given; known here: {', '.join(METRICS)}")
     for name in metrics:
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(METRICS)}"
-            raise ConfigError.saying(f"{name!r} is not a metric; {hint}")
+            raise ConfigError.from_message(f"{name!r} is not a metric; {hint}")
         make_metric(name, tgt_language)
 
 
@@ -45,7 +45,7 @@ def make_metric(name: str, tgt_language: str) -> Any:
         # force: sacreBLEU would log its warning about tokenised text; ours stands in the report.
         return BLEU(lowercase=name != "bleu", force=True, tokenize=tokenize, trg_lang=lang)
     except (RuntimeError, AssertionError):
-        raise ConfigError.saying(
+        raise ConfigError.from_message(
             f"BLEU for corpus.tgt {tgt_language} cuts words with MeCab, which is not installed "
             f"here; run: pip install 'sacrebleu[{lang}]'"
         ) from None
