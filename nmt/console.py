@@ -1,7 +1,7 @@
-"""What a person sees while something runs: lines, and a progress bar where there is a terminal.
+"""Terminal output: result lines, log lines with a time stamp, and one progress bar.
 
-It writes to a copy of standard error, so it still reaches the person while standard output and
-error of the process, and with them all that Ray and torch say, are sent to a file (`quiet`).
+A console writes to a duplicate of standard error, so that its lines still reach the terminal while
+`redirect_output` sends standard output and error, with all output of Ray and torch, to a file.
 """
 
 import contextlib
@@ -17,21 +17,21 @@ from tqdm import tqdm
 
 from nmt.errors import NmtError
 
-LOG_EVERY_S = 10.0
-"""Seconds between two lines about the same progress where there is no terminal."""
+PROGRESS_INTERVAL_S = 10.0
+"""Seconds between two progress lines where standard error is not a terminal."""
 
 
 class Console:
-    """Lines and one progress bar at a time; not for several threads at once."""
+    """Lines and at most one progress bar at a time; not thread-safe."""
 
     def __init__(self) -> None:
         self._stream = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1)
         self.is_terminal = self._stream.isatty()
-        """Whether a progress bar can be shown."""
+        """True if a progress bar can be shown."""
         self._bar: tqdm[Any] | None = None
-        self._what = ""
-        self._logged = time.monotonic()
-        self._began, self._begun_with = self._logged, 0
+        self._label = ""
+        self._start_s = self._logged_s = time.monotonic()
+        self._start_count = 0
 
     def __enter__(self) -> Self:
         return self
@@ -40,26 +40,36 @@ class Console:
         self.clear()
         self._stream.close()
 
-    def say(self, line: str) -> None:
-        """Print a line, above the bar if there is one."""
+    def print(self, line: str) -> None:
+        """Print a line as it is, above the progress bar if there is one."""
         if self._bar is None:
             print(line, file=self._stream)
         else:
             self._bar.write(line, file=self._stream)
 
-    def progress(self, what: str, done: int, total: int, unit: str = "tasks") -> None:
-        """Show that `done` of `total` is done; the bar goes when it is full or another begins.
+    def log(self, line: str) -> None:
+        """Print a line after the local time, as `17:34:05 update 600 | ...`."""
+        self.print(f"{time.strftime('%H:%M:%S')} {line}")
 
-        A total of 0: nobody knows; the bar goes when it is cleared.
+    def progress(self, label: str, done: int, total: int, unit: str = "tasks") -> None:
+        """Show progress: a bar in a terminal, else a log line every PROGRESS_INTERVAL_S.
+
+        The bar is removed when it is full, when another label follows, or by `clear`.
+
+        Args:
+            label: the activity; a new label starts a new bar.
+            done: units done so far.
+            total: units in all; 0 if unknown.
+            unit: plural noun.
         """
         if not self.is_terminal:
-            self._log(what, done, total, unit)
+            self._log_progress(label, done, total, unit)
             return
-        if self._bar is None or what != self._what:
+        if self._bar is None or label != self._label:
             self.clear()
-            self._what = what
+            self._label = label
             self._bar = tqdm(
-                total=total or None, initial=done, desc=what, unit=f" {unit}", file=self._stream,
+                total=total or None, initial=done, desc=label, unit=f" {unit}", file=self._stream,
                 dynamic_ncols=True, leave=False, unit_scale=unit in ("lines", "tokens"),
             )  # fmt: skip
         self._bar.update(done - self._bar.n)
@@ -67,51 +77,52 @@ class Console:
             self.clear()
 
     def clear(self) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         if self._bar is not None:
             self._bar.close()
         self._bar = None
 
-    def _log(self, what: str, done: int, total: int, unit: str) -> None:
+    def _log_progress(self, label: str, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
-        if what != self._what:
-            self._what, self._logged = what, now
-            self._began, self._begun_with = now, done
-        elif now - self._logged >= LOG_EVERY_S and (done < total or not total):
-            self._logged = now
-            speed = (done - self._begun_with) / (now - self._began)
-            left = (
-                timedelta(seconds=round((total - done) / speed)) if speed > 0 else "not known yet"
-            )
-            known = f" of {total:,}" if total else ""
-            self.say(f"{what}: {done:,}{known} {unit}{f', ETA {left}' if total else ''}")
+        if label != self._label:
+            # No line yet: an activity shorter than the interval leaves none.
+            self._label, self._logged_s = label, now
+            self._start_s, self._start_count = now, done
+        elif now - self._logged_s >= PROGRESS_INTERVAL_S and (done < total or not total):
+            self._logged_s = now
+            if not total:
+                self.log(f"{label}: {done:,} {unit}")
+                return
+            # Work resumed from an earlier command does not count for the speed.
+            speed = (done - self._start_count) / (now - self._start_s)
+            eta = timedelta(seconds=round((total - done) / speed)) if speed > 0 else "unknown"
+            self.log(f"{label}: {done:,}/{total:,} {unit} | ETA {eta}")
 
 
 @contextlib.contextmanager
-def quiet(chatter: Path) -> Iterator[None]:
-    """Send standard output and error, of this process and all it starts, to the end of a file.
+def redirect_output(file: Path) -> Iterator[None]:
+    """Append standard output and error, of this process and its children, to a file.
 
     Raises:
         NmtError: the file cannot be written.
     """
     try:
-        chatter.parent.mkdir(parents=True, exist_ok=True)
-        file = chatter.open("ab")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = file.open("ab")
     except OSError as error:
-        raise NmtError(
-            f"{chatter}: cannot be written: {error.strerror}; set another folder"
-        ) from None
+        raise NmtError(f"{file}: cannot be written: {error.strerror}; set another folder") from None
     sys.stdout.flush()
     sys.stderr.flush()
+    # Descriptors, not sys.stdout: Ray's C++ code and child processes write to 1 and 2 directly.
     saved = os.dup(1), os.dup(2)
-    with file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    with stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
         try:
             yield
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            for number, copy in enumerate(saved, start=1):
-                os.dup2(copy, number)
-                os.close(copy)
+            for number, duplicate in enumerate(saved, start=1):
+                os.dup2(duplicate, number)
+                os.close(duplicate)

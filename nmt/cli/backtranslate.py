@@ -61,7 +61,7 @@ def backtranslate(
     started = time.monotonic()
     with Console() as console:
         for bundle in bundles:
-            console.say(about(bundle))
+            console.print(about(bundle))
         try:
             with connect(where.workers.max, path.with_name(f"{path.name}.log")):
                 lines, pairs = make(
@@ -69,12 +69,14 @@ def backtranslate(
                     run_on_ray, console.progress,
                 )  # fmt: skip
         except KeyboardInterrupt:
-            console.say(f"to go on with what is left to translate: {again()}")
+            console.print(f"to go on with what is left to translate: {again()}")
             raise
         console.clear()
-        console.say(f"{mono}: {told(lines)}")
-        console.say(f"pairs: {told(pairs)}; {pace(pairs.total(), started)}")
+        console.print(f"{mono}: {told(lines)}")
+        console.print(f"pairs: {told(pairs)}; {pace(pairs.total(), started)}")
         entry = f"src: {out}.{corpus.src}, tgt: {out}.{corpus.tgt}"
         mark = ", tag: 1" if language == corpus.tgt else ""
-        console.say(f"wrote {out}.{language} and {out}.{other}; to train on them, in corpus.train:")
-        console.say(f"  - {{name: {path.name}, {entry}{mark}}}")
+        console.print(
+            f"wrote {out}.{language} and {out}.{other}; to train on them, in corpus.train:"
+        )
+        console.print(f"  - {{name: {path.name}, {entry}{mark}}}")

@@ -32,15 +32,19 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
     config, cluster = load_settings(experiment, "configs/clusters/local.yaml", overrides)
     root = Path(config.corpus.root)
     with Console() as console:
-        console.say(f"1/4 writing the built-in English-German corpus to {root}/")
+        console.print(f"1/4 writing the built-in English-German corpus to {root}/")
         generate.write(root)
         with connect(cluster.workers.max * cluster.cpus_per_worker, chatter_of(config)):
-            console.say(f"2/4 preparing it: cleaning, subwords, Arrow shards in {config.prepared}/")
+            console.print(
+                f"2/4 preparing it: cleaning, subwords, Arrow shards in {config.prepared}/"
+            )
             prepare_corpus(config, cluster, console)
-            console.say(f"3/4 training an LSTM translation model with {cluster.workers} workers")
+            console.print(f"3/4 training an LSTM translation model with {cluster.workers} workers")
             trained = train_model(config, cluster, console)
             run = shown(trained)
-        console.say("4/4 translating test sentences that have combinations never seen in training")
+        console.print(
+            "4/4 translating test sentences that have combinations never seen in training"
+        )
         bundle = load_bundle(trained)
         translator, folder = make_translator(bundle), results.folder_of(bundle.path)
         for test_set in find_test_sets(bundle, (), (), ()):
@@ -51,9 +55,9 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
             for n in range(0, len(hyps), max(1, len(hyps) // 4)):
                 click.echo(f"\n  source       {test_set.src[n]}\n  translation  {hyps[n]}")
                 click.echo(f"  reference    {test_set.references[0][n]}")
-        console.say(f"\nall translations and scores: {folder}/")
+        console.print(f"\nall translations and scores: {folder}/")
         minutes, nmt = (time.monotonic() - started) / 60, program()
-        console.say(f"done in {minutes:.1f} minutes. What to type next:")
+        console.print(f"done in {minutes:.1f} minutes. What to type next:")
         for command in (
             f"echo 'My sister calls the doctor.' | {nmt} translate {run}",
             f"{nmt} evaluate {run} --src FILE --ref FILE",
@@ -62,4 +66,4 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
             f"{nmt} config explain training",
             f"{nmt} prepare configs/multi30k_en_de.yaml corpus.root=FOLDER",
         ):
-            console.say(f"  {command}")
+            console.print(f"  {command}")

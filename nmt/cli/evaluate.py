@@ -106,7 +106,7 @@ def evaluate(
                 hyps = [of_system[test_set.name].hyps for of_system in scored]
                 is_open &= compare_and_keep(systems, hyps, test_set, asked)
         for system in systems:
-            console.say(f"translations and scores: {system.folder}/")
+            console.print(f"translations and scores: {system.folder}/")
     if not is_open:
         raise click.exceptions.Exit(1)
 
@@ -163,7 +163,7 @@ def evaluate_system(
     """Translate and score all test sets with one system; print, keep and return the results."""
     translator = make_translator(system.bundle, others=system.others, **how)
     for bundle in (system.bundle, *system.others):
-        console.say(about(bundle))
+        console.print(about(bundle))
     scored: dict[str, Scored] = {}
 
     def add(test_set: "TestSet", hyps: list[str]) -> None:
@@ -190,7 +190,7 @@ def translate_set(translator: "Translator", test_set: "TestSet", console: "Conso
     started = time.monotonic()
     hyps = [found.text for found in translator.translate(test_set.src, progress=show)]
     console.clear()
-    console.say(f"{test_set.name}: {pace(len(hyps), started)}")
+    console.print(f"{test_set.name}: {pace(len(hyps), started)}")
     return hyps
 
 

@@ -37,4 +37,4 @@ def report(runs: tuple[str, ...], output: str, examples: int) -> None:
         page = render(found, [choose(run, examples) for run in found])
         with open_output(output) as file:
             file.write(page)
-        console.say(f"{output}: {len(page) / 1024:,.0f} KiB, open it in a browser")
+        console.print(f"{output}: {len(page) / 1024:,.0f} KiB, open it in a browser")

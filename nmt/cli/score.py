@@ -51,7 +51,7 @@ def score(
     total = sum(1 for _ in read_pairs(Path(src), Path(tgt)))
     totals, started = ScoreTotals(), time.monotonic()
     with Console() as console, open_output(output) as file:
-        console.say(about(bundle))
+        console.print(about(bundle))
 
         def show(num_done: int) -> None:
             if output != "-":
@@ -64,9 +64,9 @@ def score(
             file.write(_line(src_line, tgt_line, found, form, length_penalty) + "\n")
         console.clear()
         seconds = max(time.monotonic() - started, 1e-9)
-        console.say(f"{total:,} pairs scored in {seconds:.1f} s, {total / seconds:,.1f} pairs/s")
+        console.print(f"{total:,} pairs scored in {seconds:.1f} s, {total / seconds:,.1f} pairs/s")
         for line in _summary(totals):
-            console.say(line)
+            console.print(line)
 
 
 def _line(src: str, tgt: str, found: "LineScore", form: str, alpha: float) -> str:

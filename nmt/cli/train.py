@@ -47,7 +47,7 @@ def train(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> N
     settings = load_settings(experiment, cluster, overrides)
     with Console() as console:
         run = shown(train_model(*settings, console))
-        console.say(f"to score it on its test sets: {program()} evaluate {run}")
+        console.print(f"to score it on its test sets: {program()} evaluate {run}")
 
 
 @click.command()
@@ -86,7 +86,7 @@ def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Conso
 
     if is_prepared(experiment):
         manifest = prepare(experiment)
-        console.say(f"{folder_of(experiment)} is prepared already")
+        console.print(f"{folder_of(experiment)} is prepared already")
     else:
         check_raw(experiment)
         check_folder("corpus.prepared", folder_of(experiment))
@@ -97,12 +97,12 @@ def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Conso
             with connect(cluster.workers.max, chatter_of(experiment)):
                 manifest = prepare_on_ray(experiment, console.progress)
         except KeyboardInterrupt:
-            console.say(f"to go on with what is left to prepare: {again()}")
+            console.print(f"to go on with what is left to prepare: {again()}")
             raise
         console.clear()
     for line in summary(manifest):
-        console.say(line)
-    sized(experiment, console.say)
+        console.print(line)
+    sized(experiment, console.print)
 
 
 def train_model(experiment: "Experiment", cluster: "Cluster", console: "Console") -> str | Path:
@@ -113,6 +113,6 @@ def train_model(experiment: "Experiment", cluster: "Cluster", console: "Console"
     check_folder("cluster.scratch" if address else "cluster.storage", folder)
     ended = train_on_ray(experiment, cluster, console)
     if ended.why == "interrupted":
-        console.say(f"to go on after update {ended.update:,}: {again()}")
+        console.print(f"to go on after update {ended.update:,}: {again()}")
         raise KeyboardInterrupt
     return address or folder

@@ -81,7 +81,7 @@ def translate_big(
     with open_unfinished(output, begun) as unfinished:
         before, started = unfinished.num_lines, time.monotonic()
         if unfinished.num_chunks:
-            console.say(f"{before:,} of {total:,} lines were translated before: going on")
+            console.print(f"{before:,} of {total:,} lines were translated before: going on")
         show(before)
         try:
             if before < total:
@@ -93,12 +93,12 @@ def translate_big(
                         partial(render, form, num_best), unfinished, cluster, show,
                     )  # fmt: skip
         except KeyboardInterrupt:
-            console.say(f"to go on after line {unfinished.num_lines:,} of {total:,}: {again()}")
+            console.print(f"to go on after line {unfinished.num_lines:,} of {total:,}: {again()}")
             raise
         console.clear()
-        console.say(pace(unfinished.num_lines - before, started))
+        console.print(pace(unfinished.num_lines - before, started))
         if told := OutputCounts(**unfinished.counts).text():
-            console.say(told)
+            console.print(told)
 
 
 def begun_with(bundles: Iterable["Checkpoint"], files: Iterable[str]) -> dict[str, str]:
@@ -195,7 +195,7 @@ def translate(
         begun = begun_with([bundle, *others], [source, *([terms] if terms else [])])
         with Console() as console:
             for each in (bundle, *others):
-                console.say(about(each))
+                console.print(about(each))
             translate_big(
                 translator, requests, total, form, num_best, Path(output), begun, where, console
             )
@@ -208,9 +208,9 @@ def translate(
             translator.check(num_best, first)
             lines = chain(first, lines)
         for each in (bundle, *others):
-            console.say(about(each))
+            console.print(about(each))
         if is_typed:
-            console.say("type a line to have it translated; Ctrl-D ends")
+            console.print("type a line to have it translated; Ctrl-D ends")
         write_translations(
             translator, lines, form, num_best, file, total, is_typed, output == "-", console
         )
@@ -249,9 +249,9 @@ def write_translations(
             file.flush()
     if has_bar:
         console.clear()
-        console.say(pace(num_lines, started))
+        console.print(pace(num_lines, started))
     if told := tally.text():
-        console.say(told)
+        console.print(told)
 
 
 def read_requests(

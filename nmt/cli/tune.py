@@ -63,15 +63,15 @@ def search_training(
             with lock_run_directory(folder), connect(num_cpus, folder / "ray.log"):
                 for each in corpora.values():
                     if not is_prepared(each):
-                        console.say(f"preparing the corpus of some trials in {each.prepared}")
+                        console.print(f"preparing the corpus of some trials in {each.prepared}")
                         prepare_corpus(each, theirs, console)
                 outcomes = tune_on_ray(drawn, folder, theirs, console, metric, least)
         except KeyboardInterrupt:
-            console.say(f"to go on with this search: {again()}")
+            console.print(f"to go on with this search: {again()}")
             raise
         click.echo(table(outcomes, metric))
         for line in _advice(outcomes[0], metric, folder, ours.name):
-            console.say(line)
+            console.print(line)
 
 
 def _placed(trial: "Trial", base: "Experiment") -> "Trial":
@@ -193,7 +193,7 @@ def tune_decoding(run: str, beams: str, penalties: str, **how: Any) -> None:
         return [found.text for found in translator.translate(srcs)]
 
     with Console() as console:
-        console.say(about(bundle))
+        console.print(about(bundle))
         trials = tuning.tune(
             translate, decoding, widths, alphas, refs, corpus.tgt,
             lambda done, total: console.progress("tuning", done, total, "searches"),
@@ -201,7 +201,7 @@ def tune_decoding(run: str, beams: str, penalties: str, **how: Any) -> None:
         console.clear()
         click.echo(tuning.table(trials, decoding))
         best = trials[0]
-        console.say(
+        console.print(
             f"{len(refs):,} lines of {corpus.dev.name}, BLEU|{best.bleu.signature}; to use the "
             f"best: {program()} translate {run} --beam {best.beam} "
             f"--length-penalty {best.length_penalty:g}"

@@ -120,18 +120,18 @@ def listen(
         if interrupt.is_asked and is_training and not is_told:
             is_told = True
             ray.get(mailbox.ask_to_stop.remote())
-            console.say(
+            console.log(
                 "stopping after this update, with a checkpoint; "
                 "Ctrl-C again stops at once, without one"
             )
         for kind, content in ray.get(mailbox.take.remote()):
             match kind:
                 case "line":
-                    console.say(content)
+                    console.log(content)
                 case "update":
                     if submitted:
                         seconds = time.time() - float(submitted)
-                        console.say(f"first update {seconds:.0f} s after the job was submitted")
+                        console.log(f"first update {seconds:.0f} s after the job was submitted")
                         submitted = ""
                     is_training = True
                     if console.is_terminal:
@@ -139,7 +139,7 @@ def listen(
                         console.progress("training", content, total, "updates")
                 case "lost":
                     is_training = False
-                    console.say(f"workers are lost: {content}")
+                    console.log(f"workers are lost: {content}")
                 case "error":
                     console.clear()
                     raise TrainingError(content)
@@ -149,7 +149,7 @@ def listen(
             console.clear()
             return ended
         if interrupt.is_asked and not is_training:
-            console.say("stopped before these workers had made an update: there is nothing to save")
+            console.log("stopped before these workers had made an update: there is nothing to save")
             newest = newest_good(run_dir)
             return RunResult("interrupted", read_info(newest).update if newest else 0, None, 0)
         fit.join(timeout=POLL_S)

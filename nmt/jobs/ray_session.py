@@ -21,7 +21,7 @@ from typing import Any, Self
 import ray
 
 import nmt
-from nmt.console import Console, quiet
+from nmt.console import Console, redirect_output
 from nmt.corpus.io import is_ours
 from nmt.errors import NmtError, TrainingError
 
@@ -57,7 +57,7 @@ class HeadMonitor:
                 answered = time.monotonic()
             elif time.monotonic() - answered > PATIENCE_S:
                 below = "\n" if self._console.is_terminal else ""  # a bar of somebody else's
-                self._console.say(
+                self._console.print(
                     f"{below}nmt: the head of Ray at {self._address} is gone, and this command "
                     f"with it; the same command goes on where it was; more in {self._chatter}"
                 )
@@ -150,7 +150,7 @@ def connect(num_cpus: int, chatter: Path) -> Iterator[None]:
         environment["env_vars"] = {SHUTDOWN_VARIABLE: str(SHUTDOWN_S)}
     if is_outside:
         environment["py_modules"] = [str(Path(nmt.__file__).parent)]
-    with Console() as console, quiet(chatter):
+    with Console() as console, redirect_output(chatter):
         try:
             if address:
                 ray.init(address=address, runtime_env=environment)

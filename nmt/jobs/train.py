@@ -63,7 +63,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         NmtError: the corpus is not prepared, the run does not fit the settings or the cluster, or
             it failed for good.
     """
-    experiment = sized(experiment, console.say)
+    experiment = sized(experiment, console.log)
     run_dir, address = run_dir_of(experiment, cluster), address_of(experiment, cluster)
     remote = Remote(Store(address), run_dir) if address else None
     if remote:
@@ -74,20 +74,20 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     check_prepared(experiment)
     place = remote.store.url() if remote else run_dir
     if (ended := finished(experiment, run_dir, remote)) is not None:
-        console.say(
+        console.print(
             f"the run in {place} is finished: {ended.update:,} of "
             f"{experiment.training.updates:,} updates; set training.updates higher to train on, "
             "or give the experiment another name"
         )
         return ended
     chatter = run_dir / "ray.log"
-    console.say(f"run {experiment.name} in {place}; what Ray and torch say goes to {chatter}")
+    console.log(f"run {experiment.name} in {place}; what Ray and torch say goes to {chatter}")
     num_cpus = cluster.workers.max * cluster.cpus_per_worker
     with lock_run_directory(run_dir), connect(num_cpus, chatter):
         check_resources(cluster, cluster.workers.min)
         problem = _why_shared(experiment, cluster)
         if problem and cluster.validation == "task":
-            console.say(f"the workers share each validation: {problem}")
+            console.log(f"the workers share each validation: {problem}")
         mailbox = open_mailbox()
         fit = TrainerThread(_trainer(experiment, cluster, run_dir, mailbox, has_scores=not problem))
         fit.start()

@@ -160,7 +160,7 @@ def tune_on_ray(
         NmtError: the cluster cannot hold a trial.
     """
     chatter = folder / "ray.log"
-    console.say(f"{len(trials)} trials in {folder}; what Ray and torch say goes to {chatter}")
+    console.log(f"{len(trials)} trials in {folder}; what Ray and torch say goes to {chatter}")
     at_once = min(len(trials), cluster.workers.max)
     runs = [folder / run_name(trial.experiment) for trial in trials]
     jobs = [
@@ -177,7 +177,7 @@ def tune_on_ray(
     ]
     with connect(at_once * cluster.cpus_per_worker, chatter):
         check_resources(cluster, num_workers=1)
-        teller = _Teller(trials, console.say)
+        teller = _Teller(trials, console.log)
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(_trial, jobs=jobs),
