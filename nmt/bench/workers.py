@@ -215,7 +215,7 @@ def _round(
     experiment = with_micro_batches(experiment, world.size)
     experiment = experiment.model_copy(update={"training": training})
     watch = _Watch()
-    train(experiment, corpus, world, run_dir, at_update=watch)
+    train(experiment, corpus, world, run_dir, should_stop=watch)
     if not world.is_main:
         return None
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

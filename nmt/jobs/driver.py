@@ -24,7 +24,7 @@ from nmt.errors import TrainingError
 from nmt.jobs.mailbox import POLL_S
 from nmt.jobs.ray_internals import Trainer
 from nmt.training.run_manifest import SUBMITTED
-from nmt.training.telling import Why
+from nmt.training.state import EndReason
 
 
 class WorkerLossCallback(UserCallback):  # type: ignore[misc]
@@ -54,7 +54,7 @@ def reason_of(failures: Mapping[int, BaseException]) -> str:
 class RunResult:
     """How a run ended."""
 
-    why: Why
+    why: EndReason
     update: int
     """Updates done."""
     best_bleu: float | None

@@ -172,12 +172,12 @@ def _worker(config: dict[str, Any]) -> None:
     post, run_dir = Post(mailbox), Path(config["run_dir"])
     watchdog = Watchdog(timeout_s, run_dir / "hangs", world.rank, post.lost)
     why_lost, last = ray.get(mailbox.enter.remote()) if world.is_main else ("", None)
-    care = RunHooks(
+    hooks = RunHooks(
         max_lost_updates=config["max_lost_updates"],
-        why=why_lost,
-        last=LastUpdate(last[0], last[1], world.size) if last is not None else None,
-        begin=watchdog.begin,
-        pause=watchdog.pause,
+        loss_reason=why_lost,
+        last_update=LastUpdate(last[0], last[1], world.size) if last is not None else None,
+        on_update=watchdog.begin,
+        on_pause=watchdog.pause,
         deadline=Notices(post).deadline,
     )
     try:
@@ -187,7 +187,7 @@ def _worker(config: dict[str, Any]) -> None:
         if config["scores"]:
             scorer = ValidationTasks(experiment, corpus.dev, run_dir, address, **config["scores"])
         why, progress = train(
-            experiment, corpus, world, run_dir, post.say, post.at_update, origin, care, remote,
+            experiment, corpus, world, run_dir, post.say, post.at_update, origin, hooks, remote,
             scorer,
         )  # fmt: skip
     except NmtError as error:

@@ -39,7 +39,7 @@ from nmt.jobs.train import check_resources, open_corpus
 from nmt.training.distributed import World
 from nmt.training.loop import train
 from nmt.training.malloc import configure_malloc
-from nmt.training.metrics import read_records
+from nmt.training.run_log import read_records
 from nmt.training.run_manifest import Origin
 
 Metric = Literal["bleu", "loss"]
@@ -59,8 +59,8 @@ class Outcome:
     def best(self, metric: Metric) -> dict[str, Any] | None:
         """Its best validation; None: it had none."""
         if metric == "bleu":
-            return max(self.validations, key=lambda each: each["bleu"], default=None)
-        return min(self.validations, key=lambda each: each["nll"], default=None)
+            return max(self.validations, key=lambda each: each["dev_bleu"], default=None)
+        return min(self.validations, key=lambda each: each["dev_loss"], default=None)
 
     @property
     def end(self) -> str:
@@ -90,7 +90,7 @@ def ranked(outcomes: Sequence[Outcome], metric: Metric) -> list[Outcome]:
         best = outcome.best(metric)
         if best is None:
             return float("inf"), outcome.trial.number
-        return -best["bleu"] if metric == "bleu" else best["nll"], outcome.trial.number
+        return -best["dev_bleu"] if metric == "bleu" else best["dev_loss"], outcome.trial.number
 
     return sorted(outcomes, key=key)
 
@@ -104,7 +104,7 @@ def table(outcomes: Sequence[Outcome], metric: Metric) -> str:
         best, settings = outcome.best(metric), outcome.trial.settings
         facts = ["-"] * 4
         if best is not None:
-            bleu, loss = f"{best['bleu']:.2f}", f"{best['nll']:.3f}"
+            bleu, loss = f"{best['dev_bleu']:.2f}", f"{best['dev_loss']:.3f}"
             minutes = f"{outcome.validations[-1]['train_s'] / 60:.1f}"
             first, second = (bleu, loss) if metric == "bleu" else (loss, bleu)
             facts = [first, second, f"{best['update']:,}", minutes]
@@ -239,7 +239,7 @@ def _trial(config: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> None
             corpus,
             world,
             report.run_dir,
-            at_update=report.at_update,
+            should_stop=report.at_update,
             origin=Origin(**job["origin"]),
         )
         report.tell()
@@ -265,7 +265,11 @@ class _Report:
         for record in validations_of(self.run_dir):
             if record["update"] > self._told:
                 self._told = record["update"]
-                values = {"update": self._told, "bleu": record["bleu"], "loss": record["nll"]}
+                values = {
+                    "update": self._told,
+                    "bleu": record["dev_bleu"],
+                    "loss": record["dev_loss"],
+                }
                 tune.report({**values, "failed": ""})
 
 

@@ -21,11 +21,11 @@ from nmt.report.examples import Example
 from nmt.report.runs import Run, Tree
 
 CURVES = (
-    ("Training loss", "nats/token", "train", "nll"),
-    ("Dev loss", "nats/token", "validation", "nll"),
-    ("Dev BLEU", "", "validation", "bleu"),
-    ("Learning rate", "", "train", "learning_rate"),
-    ("Gradient norm", "", "train", "grad_norm"),
+    ("Training loss", "nats/token", "train", "loss"),
+    ("Dev loss", "nats/token", "validation", "dev_loss"),
+    ("Dev BLEU", "", "validation", "dev_bleu"),
+    ("Learning rate", "", "train", "lr"),
+    ("Gradient norm", "", "train", "gnorm"),
     ("Speed", "target tokens/s", "train", "tgt_tokens_per_s"),
 )
 """Title, unit, kind of record and its key."""

@@ -15,6 +15,7 @@ from nmt.corpus.manifest import CorpusInfo, read_manifest
 from nmt.errors import CheckpointError, DataError, NmtError
 from nmt.evaluation.test_sets import file_name
 from nmt.model.seq2seq import num_parameters
+from nmt.training.run_log import with_current_names
 
 Tree = dict[str, Any]
 """An object as JSON has it."""
@@ -67,7 +68,7 @@ class Run:
     @property
     def best(self) -> Tree | None:
         """The validation with the best dev BLEU."""
-        return max(self.of_kind("validation"), key=lambda each: each["bleu"], default=None)
+        return max(self.of_kind("validation"), key=lambda each: each["dev_bleu"], default=None)
 
     def text_of(self, test_set: str, ending: str) -> list[str] | None:
         """Lines that `nmt evaluate` kept of a test set, in its folder; None: not there."""
@@ -133,7 +134,7 @@ def _records(path: Path) -> list[Tree]:
             raise DataError(
                 f"{path}, line {number}: damaged: it is no record of a run; remove the line"
             )
-        records.append(record)
+        records.append(with_current_names(record))
     return records
 
 

@@ -31,10 +31,9 @@ from nmt.training.optimizer import learning_rate
 from nmt.training.precision import resolve_precision
 from nmt.training.resume import resume
 from nmt.training.run_log import AnyRecords, NoRecords, RunLogger
-from nmt.training.state import TrainingClock, TrainState
+from nmt.training.state import EndReason, TrainingClock, TrainState
 from nmt.training.stop_control import RunHooks, StopControl, check_written
 from nmt.training.telling import (
-    Why,
     closing,
     opening,
     tell_precision,
@@ -51,21 +50,21 @@ def train(
     corpus: TrainingData,
     world: World,
     run_dir: Path,
-    say: Callable[[str], None] = lambda line: None,
-    at_update: Callable[[int], bool] = lambda update: False,
+    log: Callable[[str], None] = lambda line: None,
+    should_stop: Callable[[int], bool] = lambda update: False,
     origin: run_manifest.Origin | None = None,
-    care: RunHooks = RunHooks(),  # noqa: B008 it is frozen
+    hooks: RunHooks = RunHooks(),  # noqa: B008 it is frozen
     remote: Remote | None = None,
     scorer: CheckpointScorer | None = None,
-) -> tuple[Why, TrainState]:
+) -> tuple[EndReason, TrainState]:
     """Train, from the newest good checkpoint of the run if there is one.
 
     Args:
         run_dir: of this run alone, seen by all workers; the first worker writes.
-        say: takes log lines; only the first worker's is used.
-        at_update: told the updates done, at the first worker; True: make a checkpoint and stop.
+        log: takes log lines; only the first worker's is used.
+        should_stop: told the updates done, at the first worker; True: make a checkpoint and stop.
         origin: of the command that started the workers; None: they started by themselves.
-        care: what is known of losses, before and to come.
+        hooks: what is known of losses, before and to come.
         remote: the run in an object store, of which run_dir is the copy here; None: it is the run.
         scorer: scores checkpoints elsewhere; None: the workers share each validation.
 
@@ -85,7 +84,7 @@ def train(
     records: AnyRecords = NoRecords()
     if world.is_main:
         begun = progress.update
-        records = RunLogger(experiment, corpus, run_dir, begun, world.size, say, remote, scorer)
+        records = RunLogger(experiment, corpus, run_dir, begun, world.size, log, remote, scorer)
         run_manifest.add_start(
             run_dir, experiment, corpus.shards, schedule, world, begun,
             origin or run_manifest.Origin.here(),
@@ -96,10 +95,10 @@ def train(
         tell_precision(experiment.training, world, records)
         tell_rehearsal(num_fitting, schedule, records)
         records.ask_again(progress)
-        records.after_loss(care.why, care.last, damaged)
+        records.after_loss(hooks.loss_reason, hooks.last_update, damaged)
     run = _Run(
-        experiment, corpus, sampler_at, schedule, world, care, at_update, scorer, learner, progress,
-        ledger, records,
+        experiment, corpus, sampler_at, schedule, world, hooks, should_stop, scorer, learner,
+        progress, ledger, records,
     )  # fmt: skip
     with records:
         why = run.loop()
@@ -116,8 +115,8 @@ class _Run:
     sampler_at: SamplerAt
     schedule: Schedule
     world: World
-    care: RunHooks
-    at_update: Callable[[int], bool]
+    hooks: RunHooks
+    should_stop: Callable[[int], bool]
     scorer: CheckpointScorer | None
     learner: Learner
     progress: TrainState
@@ -130,12 +129,12 @@ class _Run:
         self.judge = EarlyStopping(
             self.experiment, self.progress, self.clock, self.world, self.records
         )
-        self.lookout = StopControl(self.world, self.care, self.at_update, self.records)
+        self.lookout = StopControl(self.world, self.hooks, self.should_stop, self.records)
 
-    def loop(self) -> Why:
+    def loop(self) -> EndReason:
         """Make the updates that are left, and after each what is due then."""
         settings, progress, judge = self.experiment.training, self.progress, self.judge
-        why: Why = "stopped early" if judge.is_out_of_patience else "finished"
+        why: EndReason = "stopped early" if judge.is_out_of_patience else "finished"
         last = progress.update if judge.is_out_of_patience else settings.updates
         with contextlib.closing(self.open_loader(range(progress.update, last))) as loader:
             for update, micro_batches, wait_s in _timed(loader):
@@ -163,7 +162,7 @@ class _Run:
                     break
             if why == "finished":
                 # Known at no update: who goes on from the last checkpoint judges these in time.
-                self.care.pause("validation")
+                self.hooks.on_pause("validation")
                 judge.judge_late(last, known_at=last + 1)
         return why
 
@@ -183,7 +182,7 @@ class _Run:
         """Add up the gradient of an update over all workers, and make the step."""
         learner, progress, meter = self.learner, self.progress, self.meter
         meter.wait_s += wait_s
-        self.care.begin(update)
+        self.hooks.on_update(update)
         num_tgt_tokens = update.num_tgt_tokens
         if self.sampler_at(update.number) is not None:
             # Cut anew, pairs have other tokens than were planned: ask all how many.
@@ -253,7 +252,7 @@ class _Run:
         self.records.collect()
         if not is_due and not self.judge.is_due(done - behind):
             return None
-        self.care.pause("validation")
+        self.hooks.on_pause("validation")
         with self.meter.paused():
             self.judge.judge_late(done - behind, known_at=done)
             if is_due and self.scorer is None:
@@ -270,7 +269,7 @@ class _Run:
             found: the score of its weights, if they have one.
             is_urgent: go on only when it is on the disk.
         """
-        self.care.pause("checkpoint")
+        self.hooks.on_pause("checkpoint")
         self.progress.train_s = self.clock.train_s()
         self.progress.since_log = self.meter.totals(self.world)
         with self.meter.paused():

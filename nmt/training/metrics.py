@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from nmt.batching.batch import Batch
 from nmt.training.distributed import World
@@ -166,12 +165,15 @@ class Journal:
         self._run_dir = run_dir
         self._say = say
         metrics = run_dir / "metrics.jsonl"
-        kept = [line for line in _whole_lines(metrics) if _is_kept(json.loads(line), update)]
+        kept = [line for line in complete_lines(metrics) if _is_kept(json.loads(line), update)]
         scratch = metrics.with_suffix(".tmp")
         scratch.write_text("".join(kept), encoding="utf-8")
         scratch.replace(metrics)
         self._metrics = _Lines(metrics)
         self._log = _Lines(run_dir / "train.log")
+        # Imported here: readers of metrics.jsonl need neither TensorBoard nor the second it takes.
+        from torch.utils.tensorboard import SummaryWriter
+
         self._events: SummaryWriter | None
         self._events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=update + 1)
 
@@ -260,12 +262,7 @@ def _is_kept(record: Mapping[str, Any], update: int) -> bool:
     return record["kind"] in ("restart", "notice") or known_at <= update
 
 
-def read_records(run_dir: Path) -> list[dict[str, Any]]:
-    """The records that a run has written down so far, oldest first."""
-    return [json.loads(line) for line in _whole_lines(run_dir / "metrics.jsonl")]
-
-
-def _whole_lines(path: Path) -> list[str]:
+def complete_lines(path: Path) -> list[str]:
     """Whole lines only: the last one of a run that was killed may be torn."""
     if not path.exists():
         return []

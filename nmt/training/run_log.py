@@ -23,7 +23,7 @@ from nmt.checkpoint.remote import Remote
 from nmt.config.experiment import Experiment
 from nmt.training.data import TrainingData
 from nmt.training.learner import Learner
-from nmt.training.metrics import Journal
+from nmt.training.metrics import Journal, complete_lines
 from nmt.training.state import TrainState
 from nmt.training.validation import AsyncValidator, CheckpointScorer, Validation
 
@@ -120,6 +120,40 @@ def read(run_dir: Path) -> LastUpdate | None:
         return LastUpdate(**json.loads((run_dir / NAME).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+_TRAIN_NAMES = {
+    "loss": "smoothed_loss", "nll": "loss", "perplexity": "ppl", "grad_norm": "gnorm",
+    "learning_rate": "lr", "epoch": "ep",
+}  # fmt: skip
+_VALIDATION_NAMES = {
+    "bleu": "dev_bleu", "nll": "dev_loss", "perplexity": "dev_ppl", "train_nll": "loss",
+    "best_bleu": "best_dev_bleu",
+}  # fmt: skip
+_OLD_NAMES = {
+    "train": ("nll", _TRAIN_NAMES),
+    "validation": ("bleu", _VALIDATION_NAMES),
+    "skipped": ("grad_norm", {"grad_norm": "gnorm"}),
+}
+"""By kind of record: a key that only records of earlier versions have, and new keys by old."""
+
+
+def with_current_names(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record of metrics.jsonl with the keys of this version, whichever wrote it."""
+    marker, names = _OLD_NAMES.get(record.get("kind", ""), ("", {}))
+    if marker not in record:
+        return dict(record)
+    return {names.get(key, key): value for key, value in record.items()}
+
+
+def read_records(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the records of a run's metrics.jsonl, oldest first, with the keys of this version.
+
+    A last line that is incomplete, as a killed run leaves it, is not among them.
+    """
+    return [
+        with_current_names(json.loads(line)) for line in complete_lines(run_dir / "metrics.jsonl")
+    ]
 
 
 class RunLogger:

@@ -16,8 +16,12 @@ How far a run is, and how long it has taken.
 
 import time
 from dataclasses import dataclass, field
+from typing import Literal
 
 from nmt.training.metrics import MeterTotals
+
+EndReason = Literal["finished", "stopped early", "interrupted"]
+"""Reason why a call of `train` ended."""
 
 OPEN = 0.02
 """Rise of the dev loss over its lowest, as a share of it, that is no longer noise."""

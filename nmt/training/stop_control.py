@@ -28,13 +28,15 @@ class RunHooks:
 
     max_lost_updates: int = 0
     """Most updates that a loss may cost; 0: training.checkpoint_every alone counts."""
-    why: str = ""
+    loss_reason: str = ""
     """Why workers before these were lost, as far as it is known; the first worker is told."""
-    last: LastUpdate | None = None
+    last_update: LastUpdate | None = None
     """The last update that they were heard of."""
-    begin: Callable[[Update], None] = lambda update: None
+    min_split: int = 1
+    """Least number of parts that each micro-batch is cut into; see `nmt.training.memory`."""
+    on_update: Callable[[Update], None] = lambda update: None
     """Told each update before it is made, at each worker."""
-    pause: Callable[[str], None] = lambda what: None
+    on_pause: Callable[[str], None] = lambda what: None
     """Told what is done between two updates that may take long, at each worker."""
     deadline: Callable[[], float | None] | None = None
     """When hosts of this run will be taken away, in seconds since 1970; None: nobody said so. All
@@ -58,16 +60,16 @@ class StopControl:
     def __init__(
         self,
         world: World,
-        care: RunHooks,
-        at_update: Callable[[int], bool],
+        hooks: RunHooks,
+        should_stop: Callable[[int], bool],
         records: AnyRecords,
     ) -> None:
-        """Args: at_update: told the updates done, at the first worker; True: stop."""
+        """Args: should_stop: told the updates done, at the first worker; True: stop."""
         self._world = world
-        self._care = care
-        self._at_update = at_update
+        self._hooks = hooks
+        self._at_update = should_stop
         # Half of it: a checkpoint is on the disk before the next one begins, but no sooner.
-        self._every = (care.max_lost_updates + 1) // 2
+        self._every = (hooks.max_lost_updates + 1) // 2
         self._records = records
         self._looked = 0.0
         self._deadline: float | None = None
@@ -80,7 +82,7 @@ class StopControl:
         stop = look = late = unwritten = False
         if self._world.is_main:
             stop = self._at_update(done)
-            look = self._care.deadline is not None and time.time() - self._looked > LOOK_S
+            look = self._hooks.deadline is not None and time.time() - self._looked > LOOK_S
             late = self._is_late()
             unwritten = self._records.has_failed
         asked = self._world.all_reduce([float(flag) for flag in (stop, look, late, unwritten)])
@@ -96,9 +98,9 @@ class StopControl:
         return time.time() > self._deadline - max(MARGIN_S, 2 * self.save_s)
 
     def _look(self, done: int) -> bool:
-        assert self._care.deadline is not None
+        assert self._hooks.deadline is not None
         self._looked = time.time()
-        deadline = self._care.deadline()
+        deadline = self._hooks.deadline()
         if deadline is None or deadline == self._deadline:
             return False
         self._deadline, self._is_saved_late = deadline, False

@@ -1,7 +1,6 @@
 """What a run says of itself: how it begins and ends, and what went wrong in an update."""
 
 import math
-from typing import Literal
 
 import torch
 
@@ -13,10 +12,7 @@ from nmt.training.distributed import World
 from nmt.training.learner import Learner
 from nmt.training.memory import Split
 from nmt.training.run_log import AnyRecords
-from nmt.training.state import TrainState
-
-Why = Literal["finished", "stopped early", "interrupted"]
-"""How a run ended."""
+from nmt.training.state import EndReason, TrainState
 
 
 def opening(
@@ -39,7 +35,7 @@ def opening(
     )
 
 
-def closing(why: Why, progress: TrainState, settings: TrainingConfig) -> str:
+def closing(why: EndReason, progress: TrainState, settings: TrainingConfig) -> str:
     """The last line of a run that ended by itself: how, how far it came, and its best."""
     best = ""
     if progress.best_bleu is not None:

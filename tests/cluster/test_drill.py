@@ -183,7 +183,7 @@ def undisturbed(experiment: Experiment, run_dir: Path, updates: int) -> Path:
     corpus = TrainingData(shards, subword, read_dev(experiment.prepared))
     settings = experiment.training.model_copy(update={"updates": drill.ENDLESS})
     calm = experiment.model_copy(update={"training": settings})
-    train(calm, corpus, World(), run_dir, at_update=lambda done: done == updates)
+    train(calm, corpus, World(), run_dir, should_stop=lambda done: done == updates)
     return run_dir
 
 

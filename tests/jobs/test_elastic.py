@@ -173,5 +173,5 @@ def undisturbed(experiment: Experiment, run_dir: Path, updates: int) -> Path:
     # The same without validations, which change nothing but the time.
     seldom = experiment.training.model_copy(update={"validate_every": 5000})
     calm = experiment.model_copy(update={"training": seldom})
-    train(calm, corpus, World(), run_dir, at_update=lambda done: done == updates)
+    train(calm, corpus, World(), run_dir, should_stop=lambda done: done == updates)
     return run_dir

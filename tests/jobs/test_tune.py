@@ -36,7 +36,9 @@ def test_the_best_of_three_trials_comes_first_and_is_there_to_go_on_with(
     assert best.training.learning_rate == 0.02
     assert (Path(best.prepared) / "manifest.json").exists()
     run = Path("runs/tiny.tune", rows[0][-1])
-    assert max(each["bleu"] for each in validations_of(run)) == pytest.approx(bleus[0], abs=0.005)
+    assert max(each["dev_bleu"] for each in validations_of(run)) == pytest.approx(
+        bleus[0], abs=0.005
+    )
     assert nmt(f"evaluate {run} --metrics bleu").status == 0
     written = {path: os.stat(path).st_mtime_ns for path in run.rglob("*.safetensors")}
     again = nmt(COMMAND)

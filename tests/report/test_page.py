@@ -100,7 +100,7 @@ def test_comparisons_slices_restarts_and_skipped_updates_are_told(make_run: Make
         "Paired bootstrap, 1,000 trials; 5 of 1,000 translations differ",
         "0.0123",
         "by length: tokens of the reference",
-        "grad norm: inf; pairs: 300 of them",
+        "gnorm: inf; pairs: 300 of them",
         "updates lost: 50",
     ):
         assert wanted in text

@@ -17,7 +17,7 @@ def test_a_run_without_a_model_is_read_and_says_what_is_missing(make_run: MakeRu
     assert len(run.notes) == 1
     assert run.notes[0].startswith("its model cannot be loaded: ")
     assert run.best is not None
-    assert run.best["bleu"] == 39.0
+    assert run.best["dev_bleu"] == 39.0
 
 
 def test_a_torn_last_line_is_one_that_is_being_written(make_run: MakeRun) -> None:

@@ -48,8 +48,9 @@ def test_a_loss_is_recorded_though_the_lost_host_had_the_file(toy_file: Path) ->
         go(toy_file, Run(run.name, lost_after=12))
     (run / "pulse.json").unlink()
     experiment = load_experiment(toy_file)
-    care = RunHooks(why="worker 0 died with the host", last=LastUpdate(12, time.time() - 5, 1))
-    train(experiment, corpus_of(experiment), World(), run, care=care)
+    last = LastUpdate(12, time.time() - 5, 1)
+    hooks = RunHooks(loss_reason="worker 0 died with the host", last_update=last)
+    train(experiment, corpus_of(experiment), World(), run, hooks=hooks)
     (record,) = [record for record in records_of(run) if record["kind"] == "restart"]
     assert (record["why"], record["updates_lost"]) == ("worker 0 died with the host", 2)
     assert record["s_lost"] >= 5

@@ -19,7 +19,7 @@ def outcome(number: int, dropout: float, *scores: tuple[int, float, float], **ho
     )
     trial = Trial(number, {"model.dropout": dropout}, experiment)
     validations = [
-        {"update": update, "bleu": bleu, "nll": nll, "train_s": 1.5 * update}
+        {"update": update, "dev_bleu": bleu, "dev_loss": nll, "train_s": 1.5 * update}
         for update, bleu, nll in scores
     ]
     return Outcome(trial, Path(f"runs/tiny.tune/run-{number}"), validations, **how)

@@ -38,9 +38,8 @@ from nmt.training.distributed import World
 from nmt.training.learner import Learner
 from nmt.training.loop import train
 from nmt.training.loss import LossSums
-from nmt.training.state import TrainState
+from nmt.training.state import EndReason, TrainState
 from nmt.training.stop_control import RunHooks
-from nmt.training.telling import Why
 from nmt.training.validation import Validation, validate
 
 NOUNS = [("dog", "Hund"), ("cat", "Kater"), ("bird", "Vogel"), ("man", "Mann"), ("fish", "Fisch")]
@@ -195,7 +194,7 @@ def run_out(gradient: Tensor) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, TrainState]:
+def go(file: Path, run: Run, world: World | None = None) -> tuple[EndReason, TrainState]:
     """Train; each worker leaves the pairs and seeds that it trained with in seen-<rank>.json."""
     world = world or World()
     experiment = load_experiment(file, run.overrides)
@@ -246,7 +245,7 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, TrainStat
                 super().write(state, *what, **named)
                 return self.wait()
 
-    def at_update(done: int) -> bool:
+    def should_stop(done: int) -> bool:
         if done == run.lost_after:
             raise LostError
         return done == run.stop_after
@@ -262,8 +261,8 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[Why, TrainStat
             corpus,
             world,
             run_dir,
-            at_update=at_update,
-            care=RunHooks(run.max_lost_updates, "a worker died"),
+            should_stop=should_stop,
+            hooks=RunHooks(run.max_lost_updates, "a worker died"),
             remote=Remote(Store(run.address), run_dir) if run.address else None,
             scorer=Desk(run.desk, experiment, corpus) if run.desk else None,
         )
