@@ -22,7 +22,7 @@ from dashboard import Say
 
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.config.files import dump, parse
+from nmt.config.files import dump, parse_stored
 from nmt.errors import ConfigError, NmtError
 from nmt.storage import below, is_address, shown
 from nmt.training.run_manifest import REVISION, SUBMITTED, code_sha256, revision
@@ -198,8 +198,8 @@ def sent_before(job: Any, say: Say) -> tuple[Job, Experiment, Cluster]:
     """
     kept, where = metadata(job), f"the settings of {job.submission_id}"
     try:
-        experiment = parse(Experiment, kept["nmt_experiment"], where)
-        cluster = parse(Cluster, kept["nmt_cluster"], where)
+        experiment = parse_stored(Experiment, kept["nmt_experiment"], where)
+        cluster = parse_stored(Cluster, kept["nmt_cluster"], where)
         options = json.loads(kept["nmt_options"])
     except KeyError:
         raise NmtError(

@@ -62,7 +62,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     folder = find(folder, prefer_best=True)
     info = read_info(folder)
     try:
-        experiment = config.parse(Experiment, read_text(folder, info, CONFIG), CONFIG)
+        experiment = config.parse_stored(Experiment, read_text(folder, info, CONFIG), CONFIG)
         subword = Subword.from_json(read_text(folder, info, TOKENIZER))
     except (ConfigError, DataError) as error:
         versions = f"nmt {info.nmt_version} wrote it, this is nmt {version()}"

@@ -11,6 +11,7 @@ from nmt.config.settings import (
     PositiveInt,
     Settings,
     Share,
+    added_setting,
     check_folder,
 )
 from nmt.errors import ConfigError
@@ -32,11 +33,11 @@ class ParallelText(Settings):
 
     weight: NaturalFloat = 1.0
     """How often a pair is in an epoch; 0.5: half are, drawn anew each epoch; 0: none."""
-    tag: Annotated[int, Field(ge=0, le=8, strict=True)] = 0
+    tag: Annotated[int, Field(ge=0, le=8, strict=True)] = added_setting(0, before=0)
     """1 to 8: each source begins with that one of 8 pieces that no text has; 0: with none."""
-    src_case: Case = "as_is"
+    src_case: Case = added_setting("as_is", before="as_is")
     """Of a corpus to train on: its source as it is, in upper case, or in title case."""
-    tgt_case: Case = "as_is"
+    tgt_case: Case = added_setting("as_is", before="as_is")
     """The same of its target."""
 
     def check(self) -> None:

@@ -8,8 +8,8 @@ from pydantic.fields import FieldInfo
 
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.config.messages import hint_of, section_in
-from nmt.config.settings import Settings
+from nmt.config.messages import hint_of
+from nmt.config.settings import Settings, has_legacy_value, legacy_value, section_in
 from nmt.errors import ConfigError
 
 
@@ -57,6 +57,8 @@ def _explain_field(key: str, field: FieldInfo) -> str:
         facts += "; required"
     elif not isinstance(field.default, Settings):
         facts += f"; default {json.dumps(field.default)}"
+    if has_legacy_value(field):
+        facts += f"; {json.dumps(legacy_value(field))} in files older than it"
     return f"{key}: {field.description}  [{facts}]"
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.messages import hint_of, keys_in, rule_of, shown
-from nmt.config.settings import Settings
+from nmt.config.settings import Settings, add_legacy_values
 from nmt.errors import ConfigError
 
 S = TypeVar("S", bound=Settings)
@@ -46,9 +46,22 @@ def dump(settings: Settings) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def parse(kind: type[S], text: str, where: str) -> S:
-    """Settings from YAML text that stands at `where`."""
-    return _build(kind, _read_yaml(text, where), where)
+def parse_stored(kind: type[S], text: str, where: str) -> S:
+    """Read settings that `dump` wrote, possibly in an earlier version; see `restore`."""
+    return restore(kind, _read_yaml(text, where), where)
+
+
+def restore(kind: type[S], tree: Any, where: str) -> S:
+    """Build stored settings; a missing key means the behaviour of the version that wrote them.
+
+    Args:
+        tree: parsed settings, such as config.yaml of a checkpoint.
+        where: name of the file, for error messages.
+
+    Raises:
+        ConfigError: a key is unknown or a value is invalid.
+    """
+    return _build(kind, add_legacy_values(kind, tree), where)
 
 
 def override(settings: S, overrides: Sequence[str], where: str = "command line") -> S:

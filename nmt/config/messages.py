@@ -3,9 +3,9 @@
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from nmt.config.settings import Settings
+from nmt.config.settings import section_in
 
 
 def rule_of(kind: str, facts: Mapping[str, Any], message: str) -> str:
@@ -60,13 +60,6 @@ def keys_in(kind: Any, path: Sequence[str | int]) -> list[str]:
             kind = section.model_fields[part].annotation
     section = section_in(kind)
     return list(section.model_fields) if section is not None else []
-
-
-def section_in(kind: Any) -> type[Settings] | None:
-    """The section that a type is, or that its items are."""
-    if get_origin(kind) is list:
-        kind = get_args(kind)[0]
-    return kind if isinstance(kind, type) and issubclass(kind, Settings) else None
 
 
 def hint_of(part: str, known: list[str], path: Sequence[str]) -> str:

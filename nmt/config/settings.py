@@ -4,9 +4,10 @@ Sections are typed, frozen and strict. Paths stay strings: what they lead to may
 machine.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 from nmt.errors import ConfigError
 
@@ -42,6 +43,82 @@ class Settings(BaseModel):
 
     def check(self) -> None:
         """Raise ConfigError where two settings contradict each other."""
+
+
+def added_setting(default: Any, *, before: Any) -> Any:
+    """Declare a setting that files of earlier versions lack; use it as pydantic's `Field`.
+
+    Args:
+        default: value where an experiment file does not set it; `...` if it is required.
+        before: behaviour of the versions without the setting, as a file would hold it. Stored
+            settings that lack the key get this value (`add_legacy_values`).
+    """
+    return Field(default, json_schema_extra={"before": before})
+
+
+def has_legacy_value(field: FieldInfo) -> bool:
+    """Return True if the field was declared with `added_setting`."""
+    return isinstance(field.json_schema_extra, dict) and "before" in field.json_schema_extra
+
+
+def legacy_value(field: FieldInfo) -> Any:
+    """Return the value that stored settings without this field stand for."""
+    assert isinstance(field.json_schema_extra, dict)
+    return field.json_schema_extra["before"]
+
+
+def section_in(kind: Any) -> type[Settings] | None:
+    """Return the section that a type is, or that its list items are; else None."""
+    if get_origin(kind) is list:
+        kind = get_args(kind)[0]
+    return kind if isinstance(kind, type) and issubclass(kind, Settings) else None
+
+
+def add_legacy_values(kind: type[Settings], tree: Any) -> Any:
+    """Complete stored settings: a missing key gets the value that its setting had before it.
+
+    Args:
+        tree: settings of `kind` as parsed from JSON or YAML; wrong types are left to validation.
+
+    Returns:
+        A new tree. Keys without a declared legacy value stay missing: they existed in format 1,
+        or their default is the behaviour of earlier versions.
+    """
+    if isinstance(tree, list):
+        return [add_legacy_values(kind, item) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    filled = dict(tree)
+    for name, field in kind.model_fields.items():
+        section = section_in(field.annotation)
+        if name in filled:
+            if section is not None:
+                filled[name] = add_legacy_values(section, filled[name])
+        elif has_legacy_value(field):
+            filled[name] = legacy_value(field)
+        elif section is not None and isinstance(field.default, Settings):
+            # The section is older than some of its settings: its default would be today's.
+            filled[name] = add_legacy_values(section, {})
+    return filled
+
+
+def drop_legacy_values(kind: type[Settings], tree: Any) -> Any:
+    """Remove keys at their legacy value: the reverse of `add_legacy_values`.
+
+    Digests of the result do not change when a version adds a setting.
+    """
+    if isinstance(tree, list):
+        return [drop_legacy_values(kind, item) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    kept = {}
+    for name, value in tree.items():
+        field = kind.model_fields.get(name)
+        if field is not None and has_legacy_value(field) and value == legacy_value(field):
+            continue
+        section = section_in(field.annotation) if field is not None else None
+        kept[name] = value if section is None else drop_legacy_values(section, value)
+    return kept
 
 
 def check_folder(key: str, value: str) -> None:

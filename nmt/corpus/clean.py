@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt.config.corpus import Case, CleaningConfig
+from nmt.config.settings import drop_legacy_values
 from nmt.corpus.text import compose, in_case, normalise, tidy
 
 REASONS = ("invalid_utf8", "empty", "no_letters", "max_chars", "max_ratio", "copies", "duplicates")
@@ -77,8 +78,10 @@ class CleaningTally:
 
 
 def fingerprint(cleaning: CleaningConfig) -> str:
-    """Names the rules: equal where the same text gives the same pairs; max_dropped is no rule."""
-    rules = {**cleaning.model_dump(mode="json", exclude={"max_dropped"}), "version": RULES_VERSION}
+    """Return the digest of the rules, equal where the same text gives the same pairs."""
+    tree = cleaning.model_dump(mode="json", exclude={"max_dropped"})
+    # Rules that are off, added after a corpus was prepared, leave its digest as it was.
+    rules = {**drop_legacy_values(type(cleaning), tree), "version": RULES_VERSION}
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nmt.config.corpus import CorpusConfig
 from nmt.config.experiment import Experiment
 from nmt.config.preset import explain_choice, resolve
+from nmt.config.settings import add_legacy_values, drop_legacy_values
 from nmt.corpus import clean
 from nmt.corpus.manifest import MANIFEST, Manifest, read_manifest
 from nmt.corpus.prepare_tasks import TOKENIZER
@@ -114,10 +116,11 @@ def settings_of(experiment: Experiment) -> dict[str, Any]:
     )
     for text in (*tree["train"], tree["dev"], *tree["tests"]):
         del text["weight"]  # decides what is trained on when, not what stands in the folder
-        if not text["tag"]:
-            del text["tag"]  # as in folders of an nmt without tags
-        if (text["src_case"], text["tgt_case"]) == ("as_is", "as_is"):
-            del text["src_case"], text["tgt_case"]
+    return _flat(drop_legacy_values(type(experiment.corpus), tree))
+
+
+def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a corpus by dotted key; those of a text stay together."""
     settings: dict[str, Any] = {}
     for key, value in tree.items():
         if key in ("cleaning", "subword"):
@@ -125,6 +128,18 @@ def settings_of(experiment: Experiment) -> dict[str, Any]:
         else:
             settings[f"corpus.{key}"] = value
     return settings
+
+
+def _complete(kind: type[CorpusConfig], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a prepared corpus with those that were added after it was prepared."""
+    tree: dict[str, Any] = {}
+    for key, value in settings.items():
+        _, *sections, name = key.split(".")
+        section = tree
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return _flat(add_legacy_values(kind, tree))
 
 
 def check_settings(
@@ -136,10 +151,18 @@ def check_settings(
         ignore: a key that may differ.
     """
     next_move = "set it back, or remove the folder and run `nmt prepare` again"
-    for key, value in settings_of(experiment).items():
-        was = manifest.settings.get(key)
-        if was != value and key != ignore:
-            place, was, now = _first_difference(key, was, value)
+    kind = type(experiment.corpus)
+    before, after = _complete(kind, manifest.settings), _complete(kind, settings_of(experiment))
+    for key in after | before:
+        was, now = before.get(key), after.get(key)
+        if was != now and key != ignore:
+            place, was, now = _first_difference(key, was, now)
+            if now is None and not place.rpartition(".")[2].isdecimal():
+                raise DataError(
+                    f"{folder}: prepared with {place} {_shown(was)}, a setting that this version "
+                    "of nmt does not have; use the version that prepared it, or remove the folder "
+                    "and run `nmt prepare` again"
+                )
             raise DataError(
                 f"{folder}: prepared with {place} {_shown(was)}, but the experiment says "
                 f"{_shown(now)}; {next_move}"

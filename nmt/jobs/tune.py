@@ -32,6 +32,7 @@ from ray.tune.schedulers import ASHAScheduler
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.search_space import Trial
+from nmt.config.settings import drop_legacy_values
 from nmt.console import Console
 from nmt.errors import NmtError
 from nmt.jobs.ray_session import connect
@@ -74,7 +75,10 @@ class Outcome:
 
 def run_name(experiment: Experiment) -> str:
     """The name of a trial's run: 12 hexadecimal digits of all that is tried in it."""
-    tree = experiment.model_dump(mode="json", exclude={"name"})
+    # Without legacy values: settings added by a later version do not rename earlier trials.
+    tree = drop_legacy_values(
+        type(experiment), experiment.model_dump(mode="json", exclude={"name"})
+    )
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
 
 

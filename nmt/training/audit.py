@@ -20,6 +20,7 @@ from nmt.checkpoint.format import read_info
 from nmt.checkpoint.load import load_training_state
 from nmt.checkpoint.run_directory import bundles, newest_good
 from nmt.config.experiment import Experiment
+from nmt.config.files import restore
 from nmt.corpus.prepared import check_prepared
 from nmt.errors import CheckpointError, DataError
 from nmt.training import ledger, run_manifest
@@ -176,7 +177,7 @@ def _open_corpus(about: RunManifest, prepared: Path | None, found: Audit) -> _Au
     folder = prepared or Path(about.prepared)
     if prepared is None and not folder.is_dir():
         return None
-    experiment = Experiment.model_validate(about.experiment)
+    experiment = restore(Experiment, about.experiment, run_manifest.NAME)
     corpus = experiment.corpus.model_copy(update={"prepared": str(folder)})
     experiment = experiment.model_copy(update={"corpus": corpus})
     shards, subword = check_prepared(experiment)
@@ -197,7 +198,7 @@ def _compare_epochs(
 ) -> None:
     """Read all updates, and look at the pairs of one epoch after the other."""
     size = about.updates_per_epoch
-    experiment = Experiment.model_validate(about.experiment)
+    experiment = restore(Experiment, about.experiment, run_manifest.NAME)
     has_one_schedule = not any(stage.has_own_epochs for stage in experiment.stages)
     # Else an epoch has some pairs more than once, others not: what an update has tells it all then.
     is_even = has_one_schedule and all(text.weight == 1 for text in experiment.corpus.train)

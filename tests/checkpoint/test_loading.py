@@ -26,6 +26,8 @@ from toy_bundles import (
 from nmt.checkpoint import load, write
 from nmt.checkpoint.format import TrainingState, verify
 from nmt.checkpoint.load import load_checkpoint, load_training_state, load_weights
+from nmt.config.experiment import Experiment, ModelConfig
+from nmt.config.settings import added_setting
 from nmt.model import seq2seq
 
 
@@ -108,6 +110,22 @@ def test_a_config_that_this_version_does_not_know(
         f"{folder}/config.yaml: nam is not a setting; did you mean name?; "
         "nmt 9.0 wrote it, this is nmt 0.1: use the one that wrote it"
     )
+
+
+def test_a_checkpoint_without_a_new_setting_means_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LaterModel(ModelConfig):
+        bias: bool = added_setting(True, before=False)
+
+    class LaterExperiment(Experiment):
+        model: LaterModel = LaterModel()
+
+    folder = save(tmp_path)
+    monkeypatch.setattr(load, "Experiment", LaterExperiment)
+    model = load_checkpoint(folder).experiment.model
+    assert isinstance(model, LaterModel)
+    assert not model.bias
 
 
 def test_weights_of_another_shape(tmp_path: Path) -> None:

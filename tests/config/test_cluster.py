@@ -6,7 +6,7 @@ import pytest
 from toy_settings import CONFIGS
 
 from nmt.config.cluster import Cluster
-from nmt.config.files import dump, load_cluster, parse
+from nmt.config.files import dump, load_cluster, parse_stored
 from nmt.errors import ConfigError
 
 
@@ -41,7 +41,7 @@ def test_workers_are_a_number_or_a_range(
     cluster = load_cluster(None, [override])
     assert (cluster.workers.min, cluster.workers.max) == expected
     assert text in dump(cluster)
-    assert parse(Cluster, dump(cluster), "dumped") == cluster
+    assert parse_stored(Cluster, dump(cluster), "dumped") == cluster
 
 
 @pytest.mark.parametrize(

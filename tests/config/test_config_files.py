@@ -7,15 +7,15 @@ from toy_settings import SECTION, TEXT, load, message_of
 
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.config.files import differences, dump, load_cluster, load_experiment, parse
+from nmt.config.files import differences, dump, load_cluster, load_experiment, parse_stored
 from nmt.errors import ConfigError
 
 
 def test_what_is_dumped_loads_to_the_same() -> None:
     experiment = load("training.betas=[0.5,0.75]", "corpus.root=ä b", "corpus.src='no'")
-    assert parse(Experiment, dump(experiment), "dumped") == experiment
+    assert parse_stored(Experiment, dump(experiment), "dumped") == experiment
     cluster = load_cluster(None, ["env={A: '1'}"])
-    assert parse(Cluster, dump(cluster), "dumped") == cluster
+    assert parse_stored(Cluster, dump(cluster), "dumped") == cluster
 
 
 def test_differences_are_those_of_single_keys() -> None:

@@ -6,7 +6,7 @@ import pytest
 from toy_settings import CONFIGS
 
 from nmt.config.experiment import Experiment
-from nmt.config.files import dump, load_experiment, parse
+from nmt.config.files import dump, load_experiment, parse_stored
 from nmt.config.preset import ROWS, explain_choice, resolve
 from nmt.errors import ConfigError
 
@@ -62,7 +62,7 @@ def test_what_was_resolved_stays_as_it_is() -> None:
     """A run keeps it in its config: read from there, it is no longer open."""
     found = resolve(experiment(), 29_000)
     assert found.preset == "auto"
-    again = parse(Experiment, dump(found), "a bundle")
+    again = parse_stored(Experiment, dump(found), "a bundle")
     assert resolve(again, 10**7) == found
 
 

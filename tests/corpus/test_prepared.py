@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from toy_corpora import CLEAN, Make, error_of, write
 
+from nmt.config.corpus import CleaningConfig, CorpusConfig
 from nmt.config.experiment import Experiment
+from nmt.config.settings import added_setting
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import check_prepared, sized
 from nmt.errors import DataError
@@ -119,3 +121,52 @@ def test_the_vocabulary_of_preset_auto_is_that_for_the_pairs_that_were_kept(
     shards, _ = check_prepared(found)
     assert shards.manifest.settings["corpus.subword.vocab_size"] == 2000
     assert prepare(auto) == shards.manifest
+
+
+# Settings of other versions.
+
+
+class LaterCleaning(CleaningConfig):
+    html: bool = added_setting(True, before=False)
+
+
+class LaterCorpus(CorpusConfig):
+    cleaning: LaterCleaning = LaterCleaning()
+
+
+class LaterExperiment(Experiment):
+    corpus: LaterCorpus
+
+
+def later(experiment: Experiment, **cleaning: bool) -> Experiment:
+    """The experiment as read by a version with one more cleaning rule."""
+    tree = experiment.model_dump()
+    tree["corpus"]["cleaning"] |= cleaning
+    return LaterExperiment.model_validate(tree)
+
+
+def test_an_old_corpus_serves_a_later_version_with_its_new_rule_off(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN[:9]})
+    prepare(experiment)
+    check_prepared(later(experiment, html=False))
+    assert error_of(later(experiment), check_prepared) == (
+        "prepared: prepared with corpus.cleaning.html false, but the experiment says true; "
+        "set it back, or remove the folder and run `nmt prepare` again"
+    )
+
+
+def test_a_later_version_prepares_the_same_with_its_new_rule_off(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN[:9]})
+    manifest = prepare(experiment)
+    other = make_corpus({"train": CLEAN[:9]}, prepared="again")
+    assert prepare(later(other, html=False)) == manifest
+
+
+def test_a_corpus_of_a_later_version_is_refused(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN[:9]})
+    prepare(later(experiment))
+    assert error_of(experiment, check_prepared) == (
+        "prepared: prepared with corpus.cleaning.html true, a setting that this version of nmt "
+        "does not have; use the version that prepared it, or remove the folder and run "
+        "`nmt prepare` again"
+    )

@@ -10,8 +10,9 @@ from toy_runs import INGREDIENTS, Run, corpus_of, go
 from nmt.batching.schedule import Schedule
 from nmt.checkpoint.run_directory import bundles
 from nmt.config.corpus import SubwordConfig
-from nmt.config.experiment import Experiment
+from nmt.config.experiment import Experiment, ModelConfig
 from nmt.config.files import load_experiment
+from nmt.config.settings import added_setting
 from nmt.corpus.subword import Subword
 from nmt.errors import TrainingError
 from nmt.training.data import TrainingData
@@ -130,6 +131,32 @@ def test_a_run_does_not_go_on_with_another_model(toy_file: Path, one: Path) -> N
     assert str(error.value) == (
         f"model.width is 12, but the run in {one} was begun with 8: give the experiment another "
         "name, or set model.width=8 to go on with it"
+    )
+
+
+def test_a_run_resumes_with_the_legacy_value_of_a_new_setting(
+    toy_file: Path, one: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+
+    class LaterModel(ModelConfig):
+        bias: bool = added_setting(True, before=False)
+
+    class LaterExperiment(Experiment):
+        model: LaterModel = LaterModel()
+
+    def later(*overrides: str) -> Experiment:
+        with monkeypatch.context() as patch:
+            patch.setattr("nmt.config.files.Experiment", LaterExperiment)
+            return load_experiment(toy_file, overrides)
+
+    monkeypatch.setattr("nmt.checkpoint.load.Experiment", LaterExperiment)
+    check_run(later("model.bias=false"), one)
+    with pytest.raises(TrainingError) as error:
+        check_run(later(), one)
+    assert str(error.value) == (
+        f"model.bias is True, but the run in {one} was begun with False: give the experiment "
+        "another name, or set model.bias=False to go on with it"
     )
 
 
