@@ -110,7 +110,7 @@ def test_of_many_events_the_newest_are_shown_and_the_others_counted(tmp_path: Pa
     lines = [f'{{"kind": "skipped", "update": {n}, "grad_norm": "inf"}}\n' for n in range(150)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     page = Page(page_of(tmp_path))
-    assert page.text.count("grad norm: inf") == 100
+    assert page.text.count("gnorm: inf") == 100
     assert f"{tmp_path.name}: 50 earlier ones are in its metrics.jsonl." in page.text
 
 
