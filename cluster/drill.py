@@ -150,7 +150,7 @@ def load(experiment: str, overrides: Sequence[str], folder: Path) -> Experiment:
     """The experiment of a drill, with a prepared corpus; of the demo one made here."""
     from nmt.corpus.builtin import generate
     from nmt.corpus.prepare import prepare
-    from nmt.corpus.prepared import check_prepared
+    from nmt.corpus.prepared import open_prepared
 
     found = load_experiment(experiment, [*SETTINGS, *overrides])
     corpus = {"prepared": os.path.abspath(found.prepared)}
@@ -160,7 +160,7 @@ def load(experiment: str, overrides: Sequence[str], folder: Path) -> Experiment:
     found = found.model_copy(update={"corpus": found.corpus.model_copy(update=corpus)})
     if found.name == "demo" and corpus["prepared"] == str(folder / "prepared"):
         prepare(found)
-    check_prepared(found)
+    open_prepared(found)
     return found
 
 

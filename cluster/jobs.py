@@ -115,7 +115,7 @@ def check(job: Job, experiment: Experiment, cluster: Cluster, say: Say) -> None:
         NmtError: the job would fail.
     """
     from nmt.corpus.prepare import check_raw
-    from nmt.corpus.prepared import check_prepared
+    from nmt.corpus.prepared import open_prepared
 
     def is_here(path: str) -> bool:
         if not Path(path).exists():
@@ -139,7 +139,7 @@ def check(job: Job, experiment: Experiment, cluster: Cluster, say: Say) -> None:
                 check_workers(experiment, cluster.workers.max)
                 check_run(experiment, run)
             if is_here(experiment.prepared):
-                check_prepared(experiment)
+                open_prepared(experiment)
         case _ if not is_address(cluster.storage):
             is_here(str(run))
 

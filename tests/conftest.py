@@ -126,7 +126,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from nmt.config.files import load_experiment
     from nmt.corpus.prepare import prepare
-    from nmt.corpus.prepared import check_prepared, read_dev
+    from nmt.corpus.prepared import open_prepared, read_dev
     from nmt.training.data import TrainingData
     from nmt.training.distributed import World
     from nmt.training.loop import train
@@ -143,7 +143,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.chdir(root):
         experiment = load_experiment("tiny.yaml")
         prepare(experiment)
-        shards, subword = check_prepared(experiment)
+        shards, subword = open_prepared(experiment)
         corpus = TrainingData(shards, subword, read_dev("prepared/tiny"))
         train(experiment, corpus, World(), root / "runs/tiny")
     return root

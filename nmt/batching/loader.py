@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from nmt.batching.batch import Batch, make_batch
 from nmt.batching.schedule import Rows, Schedule, Update
 from nmt.corpus.shards import Shards
-from nmt.corpus.subword_sampling import Pair, Sampler
+from nmt.corpus.subword_sampling import Pair, SubwordSampler
 
-SamplerAt = Callable[[int], Sampler | None]
+SamplerAt = Callable[[int], SubwordSampler | None]
 """What cuts the pairs of an update, by its number from 0; None: they are as they were prepared."""
 
 
@@ -95,12 +95,12 @@ class Loader:
         except BaseException as error:
             self._put(error)
 
-    def _batch(self, rows: Rows, epoch: int, sampler: Sampler | None) -> Batch:
+    def _batch(self, rows: Rows, epoch: int, sampler: SubwordSampler | None) -> Batch:
         pairs: Sequence[Pair] = self._shards.pairs(rows)
         if sampler is not None:
             config = self._schedule.config
             most = min(config.max_length, config.max_tokens // max(1, len(rows)))
-            pairs = sampler.cut(pairs, rows, epoch, most - 1)  # and EOS
+            pairs = sampler.segment(pairs, rows, epoch, most - 1)  # and EOS
         batch = make_batch(pairs)
         return batch.pin() if self._pin else batch
 

@@ -18,7 +18,7 @@ from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, Manifest
-from nmt.corpus.prepared import check_prepared, is_prepared
+from nmt.corpus.prepared import is_prepared, open_prepared
 from nmt.corpus.shards import Shards, ShardWriter
 from nmt.corpus.subword import NUM_RESERVED, Subword
 from nmt.training.distributed import World
@@ -133,7 +133,7 @@ def _case(
 ) -> Case:
     experiment = resolve_precision(load_experiment(f"configs/{name}.yaml", changes), World())
     if is_prepared(experiment):
-        shards, subword = check_prepared(experiment)
+        shards, subword = open_prepared(experiment)
         return Case(as_name or name, experiment, shards, subword, "real")
     vocab_size = experiment.corpus.subword.vocab_size
     folder = scratch / name

@@ -24,7 +24,7 @@ from nmt.config.experiment import Experiment
 from nmt.config.files import dump, load_experiment
 from nmt.corpus.builtin import generate
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import check_prepared
+from nmt.corpus.prepared import open_prepared
 from nmt.errors import NmtError
 from nmt.training.distributed import World
 from nmt.training.learner import Learner
@@ -126,7 +126,7 @@ def _experiment(folder: Path) -> Experiment:
 
 def _model(experiment: Experiment, folder: Path) -> Path:
     """A bundle with fresh weights; it speaks nonsense, up to the longest length allowed."""
-    _, subword = check_prepared(experiment)
+    _, subword = open_prepared(experiment)
     experiment = resolve_precision(experiment, World())
     learner = Learner(experiment, subword.num_pieces, World())
     save_checkpoint(folder / "model", experiment, subword.to_json(), learner.state(1, {}))

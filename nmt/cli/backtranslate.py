@@ -36,7 +36,7 @@ def backtranslate(
     """
     from nmt.config.files import load_cluster, load_experiment, override
     from nmt.console import Console
-    from nmt.corpus.monolingual import held_out_lines, told
+    from nmt.corpus.clean import format_tally, held_out_digests
     from nmt.jobs.backtranslate import backtranslate as make
     from nmt.jobs.backtranslate import check_models
 
@@ -51,7 +51,7 @@ def backtranslate(
     corpus = (load_experiment(experiment) if experiment else ours).corpus
     where = load_cluster(cluster)
     language, other = ours.corpus.src, ours.corpus.tgt
-    held_out_lines(corpus, language)  # what is wrong there shows before a cluster is touched
+    held_out_digests(corpus, language)  # what is wrong there shows before a cluster is touched
     path = Path(os.path.abspath(out))
     if not path.parent.is_dir():
         raise ConfigError("OUT", out, f"there is no folder {path.parent}: make it first")
@@ -72,8 +72,8 @@ def backtranslate(
             console.print(f"to go on with what is left to translate: {again()}")
             raise
         console.clear()
-        console.print(f"{mono}: {told(lines)}")
-        console.print(f"pairs: {told(pairs)}; {pace(pairs.total(), started)}")
+        console.print(f"{mono}: {format_tally(lines)}")
+        console.print(f"pairs: {format_tally(pairs)}; {pace(pairs.total(), started)}")
         entry = f"src: {out}.{corpus.src}, tgt: {out}.{corpus.tgt}"
         mark = ", tag: 1" if language == corpus.tgt else ""
         console.print(

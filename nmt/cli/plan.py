@@ -36,10 +36,10 @@ def plan(
     counted from the schedule and from what the links carry.
     """
     ours, theirs = load_settings(experiment, cluster, overrides)
-    from nmt.corpus.prepared import sized
+    from nmt.corpus.prepared import resolve_auto_preset
     from nmt.planning.plan import Wishes, lines_of, make_plan
 
-    ours = sized(ours, lambda line: click.echo(line, err=True))
+    ours = resolve_auto_preset(ours, lambda line: click.echo(line, err=True))
     wishes = Wishes(workers_per_node, link, link_inside, tflops)
     for line in lines_of(make_plan(ours, theirs, wishes)):
         click.echo(line)

@@ -61,9 +61,13 @@ def show(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> No
 
     ours, theirs = load_settings(experiment, cluster, overrides)
     if ours.preset == "auto":
-        from nmt.corpus.prepared import is_prepared, sized
+        from nmt.corpus.prepared import is_prepared, resolve_auto_preset
 
-        ours = sized(ours, lambda line: click.echo(f"# {line}")) if is_prepared(ours) else ours
+        ours = (
+            resolve_auto_preset(ours, lambda line: click.echo(f"# {line}"))
+            if is_prepared(ours)
+            else ours
+        )
     click.echo(
         f"{dump(ours)}\n# cluster\n" + "".join(f"# {x}\n" for x in dump(theirs).splitlines())
     )

@@ -82,14 +82,19 @@ def export(run: str, output: str, precision: "Precision | None") -> None:
 def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Console") -> None:
     """Prepare on Ray, unless that is done, and say what became of each corpus."""
     from nmt.corpus.prepare import check_raw, prepare
-    from nmt.corpus.prepared import folder_of, is_prepared, sized, summary
+    from nmt.corpus.prepared import (
+        format_summary,
+        is_prepared,
+        prepared_folder,
+        resolve_auto_preset,
+    )
 
     if is_prepared(experiment):
         manifest = prepare(experiment)
-        console.print(f"{folder_of(experiment)} is prepared already")
+        console.print(f"{prepared_folder(experiment)} is prepared already")
     else:
         check_raw(experiment)
-        check_folder("corpus.prepared", folder_of(experiment))
+        check_folder("corpus.prepared", prepared_folder(experiment))
         from nmt.jobs.ray_session import connect
         from nmt.jobs.tasks import prepare_on_ray
 
@@ -100,9 +105,9 @@ def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Conso
             console.print(f"to go on with what is left to prepare: {again()}")
             raise
         console.clear()
-    for line in summary(manifest):
+    for line in format_summary(manifest):
         console.print(line)
-    sized(experiment, console.print)
+    resolve_auto_preset(experiment, console.print)
 
 
 def train_model(experiment: "Experiment", cluster: "Cluster", console: "Console") -> str | Path:

@@ -258,13 +258,13 @@ def read_requests(
     source: str, json_input: bool, glossary: "Glossary", avoid: tuple[str, ...]
 ) -> Iterator["Request"]:
     """What is asked for each line of a file or of standard input."""
-    from nmt.corpus.io import name_of
+    from nmt.corpus.io import source_name
     from nmt.corpus.text import read_lines
     from nmt.decoding.requests import Request, read_json_lines
 
     stream = sys.stdin.buffer if source == "-" else Path(source)
     lines = read_lines(stream)
-    name = name_of(stream)
+    name = source_name(stream)
     if json_input:
         requests = read_json_lines(lines, name)
     else:

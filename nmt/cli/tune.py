@@ -37,14 +37,14 @@ def search_training(
     """Train a model for each trial and print the table, the best first."""
     from nmt.config.search_space import draw_trials, read_space
     from nmt.console import Console
-    from nmt.corpus.prepared import check_prepared, is_prepared, sized
+    from nmt.corpus.prepared import is_prepared, open_prepared, resolve_auto_preset
     from nmt.jobs.ray_session import connect, lock_run_directory
     from nmt.jobs.tune import table
     from nmt.storage import is_address
 
     ours, theirs = load_settings(experiment, cluster, overrides)
     space = read_space(search)
-    ours = sized(ours)
+    ours = resolve_auto_preset(ours)
     drawn = [_placed(trial, ours) for trial in draw_trials(ours, space, trials, search_seed)]
     if is_address(theirs.storage):
         rule = "trials are kept in a folder that every host sees: name one"
@@ -54,7 +54,7 @@ def search_training(
     least = least or max(1, ours.training.updates // 4)
     corpora = {trial.experiment.prepared: trial.experiment for trial in drawn}
     if ours.prepared in corpora:
-        check_prepared(ours)
+        open_prepared(ours)
     with Console() as console:
         from nmt.jobs.tune import tune_on_ray
 
@@ -76,10 +76,10 @@ def search_training(
 
 def _placed(trial: "Trial", base: "Experiment") -> "Trial":
     """The trial with the folder of its prepared corpus, which is its own if it needs other text."""
-    from nmt.corpus.prepared import settings_of
+    from nmt.corpus.prepared import corpus_settings
 
-    prepared, settings = base.prepared, settings_of(trial.experiment)
-    if settings != settings_of(base):
+    prepared, settings = base.prepared, corpus_settings(trial.experiment)
+    if settings != corpus_settings(base):
         text = json.dumps(settings, sort_keys=True)
         prepared += f".{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     corpus = trial.experiment.corpus.model_copy(update={"prepared": prepared})
@@ -89,14 +89,14 @@ def _placed(trial: "Trial", base: "Experiment") -> "Trial":
 def _advice(best: "Outcome", metric: "Metric", folder: Path, name: str) -> list[str]:
     """What to type next; the best settings as an experiment file."""
     from nmt.config.files import dump
-    from nmt.corpus.io import replacing
+    from nmt.corpus.io import atomic_write
 
     found = best.best(metric)
     if found is None:
         return ["no trial came to a validation: widen the search, or look at the reasons above"]
     file = folder / "best.yaml"
     tuned = best.trial.experiment.model_copy(update={"name": f"{name}.tuned"})
-    with replacing(file) as scratch:
+    with atomic_write(file) as scratch:
         scratch.write_text(dump(tuned), encoding="utf-8")
     return [
         f"dev BLEU {found['bleu']:.2f}, {found['signature']}; the best settings: "

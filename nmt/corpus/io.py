@@ -44,7 +44,7 @@ def read_blocks(source: Source, digest: Any = None) -> Iterator[tuple[int, bytes
     """The whole lines of a file, many at a time: the number of the first (from 1), and their bytes.
 
     Every line ends with a line feed, but perhaps the last of the file. Line ends are those of
-    `without_crlf`.
+    `normalise_line_ends`.
 
     Args:
         source: a path, unpacked by its suffix (.gz, .xz, .zst), or an open binary stream.
@@ -54,7 +54,7 @@ def read_blocks(source: Source, digest: Any = None) -> Iterator[tuple[int, bytes
         DataError: a file that is missing, damaged, packed but not named so, in UTF-16, without line
             feeds, or with NUL bytes.
     """
-    name = name_of(source)
+    name = source_name(source)
     line, rest, has_cr = 1, b"", False
     stream = _unpacked(source, digest)
     while True:
@@ -84,7 +84,7 @@ def read_blocks(source: Source, digest: Any = None) -> Iterator[tuple[int, bytes
         yield line, _checked(rest, line, name)
 
 
-def without_crlf(block: bytes) -> bytes:
+def normalise_line_ends(block: bytes) -> bytes:
     """A block of whole lines whose CRLF line ends are plain line feeds."""
     return block.replace(b"\r\n", b"\n") if b"\r\n" in block else block
 
@@ -103,7 +103,7 @@ def is_writable(folder: Path) -> bool:
     return there.is_dir() and os.access(there, os.W_OK)
 
 
-def is_ours(lock: IO[Any], folder: Path) -> bool:
+def try_lock(lock: IO[Any], folder: Path) -> bool:
     """Take the lock of a folder until its file is closed; False: another process has it.
 
     The lock goes with its process, however that ends. Where the file system has none it is given to
@@ -119,7 +119,7 @@ def is_ours(lock: IO[Any], folder: Path) -> bool:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path that becomes `path` when the block ends well, and is removed if it does not.
 
     Raises:
@@ -151,10 +151,10 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def write_packed(path: Path, parts: Iterable[bytes]) -> None:
+def write_zstd(path: Path, parts: Iterable[bytes]) -> None:
     """Write bytes to a zstd file of our own, whole or not at all."""
     with (
-        replacing(path) as temporary,
+        atomic_write(path) as temporary,
         temporary.open("wb") as file,
         zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as packed,
     ):
@@ -162,13 +162,13 @@ def write_packed(path: Path, parts: Iterable[bytes]) -> None:
             packed.write(part)
 
 
-def read_packed(path: Path) -> bytes:
-    """All bytes of a file of `write_packed`, exactly as they were."""
+def read_zstd(path: Path) -> bytes:
+    """All bytes of a file of `write_zstd`, exactly as they were."""
     with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as packed:
         return bytes(packed.read())
 
 
-def name_of(source: Source) -> str:
+def source_name(source: Source) -> str:
     """What messages call a source."""
     if isinstance(source, str | Path):
         return str(source)
@@ -217,7 +217,7 @@ def _unpack(packed: Iterator[bytes], unpacker: Callable[[], Any]) -> Iterator[by
         raise EOFError("it ends too early")
 
 
-def packing(file: BinaryIO, suffix: str) -> Any:
+def open_compressor(file: BinaryIO, suffix: str) -> Any:
     """A stream that packs into a file as its suffix says; the same bytes for the same text."""
     if suffix == ".gz":
         return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
@@ -252,7 +252,7 @@ def _checked(block: bytes, first_line: int, name: str) -> bytes:
             f"{name}, line {line}: a NUL byte, which is never text; the file is damaged or not "
             f"UTF-8: get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole"
         )
-    return without_crlf(block)
+    return normalise_line_ends(block)
 
 
 def _no_line_ends(name: str, line: int, has_cr: bool) -> str:

@@ -1,6 +1,6 @@
-"""The manifest of a prepared folder: what stands in it, and what it was made from.
+"""The manifest of a prepared corpus: its contents, and the files and settings it was made from.
 
-It is JSON and is written last: a folder that has one is complete.
+It is JSON and written last: a folder that has one is complete.
 """
 
 import hashlib
@@ -12,21 +12,31 @@ from typing import Any
 from nmt.errors import DataError
 
 FORMAT = 1
-"""Version of the folder's layout; raised when an older reader would misread it."""
+"""Version of the folder's layout; increased when an older reader would misread it."""
 MANIFEST = "manifest.json"
+
+# Names of fields in the file where they differ from those of the classes.
+_FILE_KEYS = {"normalised": "mended"}
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A file of the prepared folder, or one that it was made from."""
+    """A file of the prepared corpus, or one that it was made from."""
 
     name: str
-    """Path in the folder; of a raw file: path below corpus.root."""
+    """Path in the folder; for a raw file, path below corpus.root."""
     size: int
     """Bytes."""
     sha256: str
     lines: int = 0
     """Lines of a text file."""
+
+    @classmethod
+    def from_path(cls, path: Path, name: str, lines: int = 0) -> "FileInfo":
+        """Read a file and return its size and digest under `name`."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(name, path.stat().st_size, digest, lines)
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class CorpusInfo:
-    """What became of one raw corpus: read = kept + the sum of dropped."""
+    """Counts of one raw corpus; read = kept + dropped."""
 
     name: str
     raw: list[FileInfo]
@@ -52,17 +62,17 @@ class CorpusInfo:
     kept: int
     dropped: dict[str, int]
     """Pairs by the rule that dropped them."""
-    mended: dict[str, int]
-    """Pairs kept, by the rule that mended them."""
+    normalised: dict[str, int]
+    """Pairs kept, by the rule that changed their text."""
     src_tokens: int
     tgt_tokens: int
     leaked: int
-    """Pairs kept that also stand in the dev set or in a test set."""
+    """Pairs kept that are also in the dev set or in a test set."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared folder holds, and what it was made from."""
+    """Contents of a prepared corpus, and the files and settings it was made from."""
 
     format: int
     src: str
@@ -70,11 +80,11 @@ class Manifest:
     tgt: str
     """Target language."""
     settings: dict[str, Any]
-    """The settings that decided what stands in the folder."""
+    """The settings that decide the contents, by dotted key."""
     cleaning_fingerprint: str
     tokenizer_fingerprint: str
     num_pieces: int
-    """Size of the vocabulary; smaller than subword.vocab_size where there was too little text."""
+    """Size of the vocabulary; below subword.vocab_size where there was too little text."""
     pairs: int
     src_tokens: int
     tgt_tokens: int
@@ -87,16 +97,25 @@ class Manifest:
 
     @property
     def all_files(self) -> list[FileInfo]:
-        """Every file of the folder but the manifest itself."""
+        """Every file of the folder except the manifest itself."""
         return [*(shard.file for shard in self.shards), *self.files]
 
     def to_json(self) -> str:
-        """As text, the same for the same manifest."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        """Return the text of the file, the same for equal manifests."""
+        tree = asdict(self)
+        tree["corpora"] = [
+            {_FILE_KEYS.get(key, key): value for key, value in corpus.items()}
+            for corpus in tree["corpora"]
+        ]
+        return json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "Manifest":
-        """Read `to_json`; DataError naming `where` if it is damaged or of another version."""
+        """Read the text of `to_json`.
+
+        Raises:
+            DataError: it is damaged or of another format; the message names `where`.
+        """
         try:
             tree = json.loads(text)
             if tree["format"] != FORMAT:
@@ -104,10 +123,10 @@ class Manifest:
                     f"{where}: format {tree['format']}, but this nmt reads format {FORMAT}; "
                     f"run `nmt prepare` again into an empty folder"
                 )
-            tree["corpora"] = [
-                CorpusInfo(**{**corpus, "raw": [FileInfo(**file) for file in corpus["raw"]]})
-                for corpus in tree["corpora"]
-            ]
+            for corpus in tree["corpora"]:
+                corpus |= {name: corpus.pop(key) for name, key in _FILE_KEYS.items()}
+                corpus["raw"] = [FileInfo(**file) for file in corpus["raw"]]
+            tree["corpora"] = [CorpusInfo(**corpus) for corpus in tree["corpora"]]
             tree["shards"] = [
                 ShardInfo(**{**shard, "file": FileInfo(**shard["file"])})
                 for shard in tree["shards"]
@@ -122,7 +141,11 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a prepared folder; DataError if there is none, or it is damaged."""
+    """Read the manifest of a prepared corpus.
+
+    Raises:
+        DataError: it is missing, damaged or of another format.
+    """
     path = folder / MANIFEST
     try:
         text = path.read_text(encoding="utf-8")
@@ -134,10 +157,3 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     return Manifest.from_json(text, str(path))
-
-
-def file_info(path: Path, name: str, lines: int = 0) -> FileInfo:
-    """Size and digest of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileInfo(name, path.stat().st_size, digest, lines)

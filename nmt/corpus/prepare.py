@@ -8,8 +8,7 @@
       tests/<name>.src|.tgt            the test sets, likewise
       work/                            what an interrupted prepare goes on from; removed at the end
 
-Everything is a list of independent tasks (`chunks.py`), run by whoever is given them: `run_here`,
-or Ray.
+Everything is a list of independent tasks (`prepare_tasks.py`), run by `run_locally` or by Ray.
 
     reading       each raw file once: count lines, check UTF-8, take the digest, cut into chunks of
                   corpus.shard_pairs lines, so that a later task finds its lines by themselves
@@ -18,8 +17,8 @@ or Ray.
     subwords      one vocabulary, from an even sample of all kept pairs
     encoding      each chunk: token ids, one shard
 
-What is done is not done again (`work.py`). Chunks are cut by line numbers and merged in order, so
-that the bytes do not depend on who did which task, or when.
+Finished tasks are not repeated (`task_cache.py`). Chunks are cut by line numbers and merged in
+order, so that the bytes depend neither on the process that runs a task nor on the order of tasks.
 """
 
 import logging
@@ -34,7 +33,7 @@ from nmt.config.corpus import CleaningConfig, ParallelText
 from nmt.config.experiment import Experiment
 from nmt.config.preset import resolve
 from nmt.corpus import clean
-from nmt.corpus.io import read_blocks, replacing
+from nmt.corpus.io import atomic_write, read_blocks
 from nmt.corpus.manifest import (
     FORMAT,
     MANIFEST,
@@ -42,19 +41,24 @@ from nmt.corpus.manifest import (
     FileInfo,
     Manifest,
     ShardInfo,
-    file_info,
 )
 from nmt.corpus.prepare_tasks import (
     Chunk,
     Sample,
     clean_chunk,
-    cut_raw,
+    copy_held_out,
     encode_chunk,
-    find_copies,
-    hold_out,
-    learn_subwords,
+    find_duplicates,
+    split_raw,
+    train_subword,
 )
-from nmt.corpus.prepared import check_settings, folder_of, own_pairs, settings_of, sized
+from nmt.corpus.prepared import (
+    check_settings,
+    corpus_settings,
+    count_original_pairs,
+    prepared_folder,
+    resolve_auto_preset,
+)
 from nmt.corpus.shards import Shards
 from nmt.corpus.task_cache import (
     ProgressCallback,
@@ -64,9 +68,9 @@ from nmt.corpus.task_cache import (
     Tree,
     no_progress,
     open_work,
-    run_here,
+    run_locally,
 )
-from nmt.corpus.text import counts_differ, read_pairs
+from nmt.corpus.text import line_counts_message, read_pairs
 from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -76,7 +80,9 @@ PART_PAIRS = 1_000_000
 
 
 def prepare(
-    experiment: Experiment, run_tasks: RunTasks = run_here, progress: ProgressCallback = no_progress
+    experiment: Experiment,
+    run_tasks: RunTasks = run_locally,
+    progress: ProgressCallback = no_progress,
 ) -> Manifest:
     """Make the prepared folder; go on where an interrupted prepare stopped; do nothing if complete.
 
@@ -84,15 +90,15 @@ def prepare(
         DataError: raw text that is not what it should be, more dropped than max_dropped allows, or
             a folder that was prepared from other files or with other settings.
     """
-    folder = folder_of(experiment)
+    folder = prepared_folder(experiment)
     if (folder / MANIFEST).exists():
-        manifest = _check_complete(sized(experiment), folder)
+        manifest = _check_complete(resolve_auto_preset(experiment), folder)
         log.info("%s is prepared already: nothing to do", folder)
         return manifest
     check_raw(experiment)
     with open_work(folder, _state(experiment)) as work:
         manifest = _prepare(experiment, Stages(work, run_tasks, progress))
-        with replacing(folder / MANIFEST) as temporary:
+        with atomic_write(folder / MANIFEST) as temporary:
             temporary.write_text(manifest.to_json(), encoding="utf-8", newline="\n")
         shutil.rmtree(work, ignore_errors=True)
     return manifest
@@ -134,7 +140,10 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
     num_parts = -(-num_lines // PART_PAIRS) if is_needed else 0
     copies = stages.run(
         "duplicates",
-        {f"{part:05}": (find_copies, (work, chunks, part, num_parts)) for part in range(num_parts)},
+        {
+            f"{part:05}": (find_duplicates, (work, chunks, part, num_parts))
+            for part in range(num_parts)
+        },
     )
     by_chunk = {
         chunk.key: clean.CleaningTally(**tallies[chunk.key]).without_duplicates(
@@ -151,14 +160,15 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
     }
     _check_dropped(by_corpus, corpus.cleaning.max_dropped)
     experiment = resolve(
-        experiment, own_pairs(experiment, {name: tally.kept for name, tally in by_corpus.items()})
+        experiment,
+        count_original_pairs(experiment, {name: tally.kept for name, tally in by_corpus.items()}),
     )
     corpus = experiment.corpus
     kept = {key: tally.kept for key, tally in by_chunk.items()}
     max_pairs = max(1, corpus.subword.max_sentences // 2)
     recased = frozenset(text.name for text in corpus.train if text.is_recased)
     sample = Sample(work, chunks, kept, num_parts, max_pairs, recased)
-    learn: Task = (learn_subwords, (work.parent, sample, corpus.subword))
+    learn: Task = (train_subword, (work.parent, sample, corpus.subword))
     learnt = stages.run("subwords", {"all": learn})["all"]
     names = ["dev", *(f"tests/{text.name}" for text in corpus.tests)]
     encoded = stages.run(
@@ -201,10 +211,10 @@ def _read(
                 side == "tsv",
                 is_strict,
             )
-            tasks[f"{number:03}-{side}"] = cut_raw, arguments
-    tasks["dev"] = hold_out, (corpus.dev, root, work.parent, "dev")
+            tasks[f"{number:03}-{side}"] = split_raw, arguments
+    tasks["dev"] = copy_held_out, (corpus.dev, root, work.parent, "dev")
     for text in corpus.tests:
-        tasks[f"test-{text.name}"] = hold_out, (text, root, work.parent, f"tests/{text.name}")
+        tasks[f"test-{text.name}"] = copy_held_out, (text, root, work.parent, f"tests/{text.name}")
     results = stages.run("reading", tasks)
     raw: dict[str, list[FileInfo]] = {}
     for number, text in enumerate(corpus.train):
@@ -215,7 +225,7 @@ def _read(
         paths = [Path(root, name) for _, name in sides]
         if files[0].lines != files[-1].lines:
             counts = (files[0].lines, files[-1].lines)
-            raise DataError(counts_differ(text.name, (paths[0], paths[-1]), counts))
+            raise DataError(line_counts_message(text.name, (paths[0], paths[-1]), counts))
         if not files[0].lines:
             raise DataError(f"{paths[0]}: no lines; expected a corpus to train on")
         raw[text.name] = files
@@ -285,7 +295,7 @@ def _merge(
         format=FORMAT,
         src=experiment.corpus.src,
         tgt=experiment.corpus.tgt,
-        settings=settings_of(experiment),
+        settings=corpus_settings(experiment),
         cleaning_fingerprint=clean.fingerprint(experiment.corpus.cleaning),
         tokenizer_fingerprint=learnt["fingerprint"],
         num_pieces=learnt["num_pieces"],
@@ -306,7 +316,7 @@ def _check_complete(experiment: Experiment, folder: Path) -> Manifest:
     for info in (file for corpus in manifest.corpora for file in corpus.raw):
         path = Path(os.path.abspath(experiment.corpus.root), info.name)
         # A prepared folder serves without the raw files, but those that are there must be its own.
-        if path.is_file() and file_info(path, info.name).sha256 != info.sha256:
+        if path.is_file() and FileInfo.from_path(path, info.name).sha256 != info.sha256:
             raise DataError(
                 f"{path}: not the file that {folder} was prepared from; "
                 f"remove the folder and run `nmt prepare` again, or set corpus.prepared to another"
@@ -327,7 +337,7 @@ def _state(experiment: Experiment) -> Tree:
     return {
         "format": FORMAT,
         "cleaning": clean.fingerprint(experiment.corpus.cleaning),
-        "settings": settings_of(experiment),
+        "settings": corpus_settings(experiment),
         "preset": experiment.preset,
         "shard_pairs": experiment.corpus.shard_pairs,
         "files": [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats],

@@ -22,12 +22,12 @@ import numpy.typing as npt
 
 from nmt.config.corpus import Case, CleaningConfig, ParallelText, SubwordConfig
 from nmt.corpus import clean
-from nmt.corpus.io import read_blocks, read_packed, replacing, split_lines, write_packed
-from nmt.corpus.manifest import FileInfo, file_info
+from nmt.corpus.io import atomic_write, read_blocks, read_zstd, split_lines, write_zstd
+from nmt.corpus.manifest import FileInfo
 from nmt.corpus.shards import ShardWriter
 from nmt.corpus.subword import Subword, tag_token
 from nmt.corpus.task_cache import Tree
-from nmt.corpus.text import EncodingCheck, no_tab, normalise, read_lines, read_pairs
+from nmt.corpus.text import EncodingChecker, missing_tab_message, normalise, read_lines, read_pairs
 from nmt.errors import DataError
 
 TOKENIZER = "tokenizer.json"
@@ -85,38 +85,38 @@ class Sample:
                     yield tgt[row]
 
 
-def cut_raw(path: Path, target: str, lines_per_chunk: int, is_tsv: bool, is_strict: bool) -> Tree:
+def split_raw(path: Path, target: str, lines_per_chunk: int, is_tsv: bool, is_strict: bool) -> Tree:
     """Read a raw file once: check it, and write its lines to `target` with {} as 00000, ..."""
     digest = hashlib.sha256()
-    check = EncodingCheck(str(path), is_strict=is_strict)
+    checker = EncodingChecker(str(path), is_strict=is_strict)
     num_lines = num_waiting = 0
     waiting: list[bytes] = []
     for first_line, block in read_blocks(path, digest):
-        check.look(first_line, block)
+        checker.check(first_line, block)
         lines = split_lines(block)
         if is_tsv and not all(b"\t" in line for line in lines):
             row = next(row for row, line in enumerate(lines) if b"\t" not in line)
-            raise DataError(no_tab(path, first_line + row))
+            raise DataError(missing_tab_message(path, first_line + row))
         while num_waiting + len(lines) >= lines_per_chunk:
             cut = lines_per_chunk - num_waiting
             number = num_lines // lines_per_chunk
-            write_packed(Path(target.format(f"{number:05}")), [*waiting, _joined(lines[:cut])])
+            write_zstd(Path(target.format(f"{number:05}")), [*waiting, _joined(lines[:cut])])
             num_lines += lines_per_chunk
             lines, waiting, num_waiting = lines[cut:], [], 0
         waiting.append(_joined(lines))
         num_waiting += len(lines)
     if num_waiting:
-        write_packed(Path(target.format(f"{num_lines // lines_per_chunk:05}")), waiting)
-    check.finish()
+        write_zstd(Path(target.format(f"{num_lines // lines_per_chunk:05}")), waiting)
+    checker.finish()
     info = FileInfo("", path.stat().st_size, digest.hexdigest(), num_lines + num_waiting)
     return asdict(info)
 
 
-def hold_out(text: ParallelText, root: str, folder: Path, name: str) -> Tree:
+def copy_held_out(text: ParallelText, root: str, folder: Path, name: str) -> Tree:
     """Lay a dev or test set into the folder: plain UTF-8 lines, strictly checked, not cleaned."""
     paths = [folder / f"{name}.{side}" for side in ("src", "tgt")]
     count = 0
-    with replacing(paths[0]) as src_path, replacing(paths[1]) as tgt_path:
+    with atomic_write(paths[0]) as src_path, atomic_write(paths[1]) as tgt_path:
         with src_path.open("wb") as src_file, tgt_path.open("wb") as tgt_file:
             for src, tgt in read_pairs(text, root):
                 src_file.write(src.encode() + b"\n")
@@ -126,7 +126,7 @@ def hold_out(text: ParallelText, root: str, folder: Path, name: str) -> Tree:
             raise DataError(
                 f"{Path(root, text.tsv or text.src)}: no lines; expected a set of pairs"
             )
-    files = [file_info(path, path.relative_to(folder).as_posix(), count) for path in paths]
+    files = [FileInfo.from_path(path, path.relative_to(folder).as_posix(), count) for path in paths]
     return {"files": [asdict(file) for file in files]}
 
 
@@ -139,44 +139,39 @@ def clean_chunk(
 ) -> Tree:
     """Drop and mend pairs; returns the tally."""
     if is_tsv:
-        rows = split_lines(read_packed(work / f"raw/{chunk.key}.tsv.zst"))
+        rows = split_lines(read_zstd(work / f"raw/{chunk.key}.tsv.zst"))
         pairs: Iterable[tuple[bytes, bytes]] = (
             (row.split(b"\t", 2)[0], row.split(b"\t", 2)[1]) for row in rows
         )
     else:
         sides = [
-            split_lines(read_packed(work / f"raw/{chunk.key}.{side}.zst"))
-            for side in ("src", "tgt")
+            split_lines(read_zstd(work / f"raw/{chunk.key}.{side}.zst")) for side in ("src", "tgt")
         ]
         pairs = zip(*sides, strict=True)
     kept, tally, digests = clean.clean(pairs, cleaning, cases)
     assert tally.read == chunk.num_lines, (tally, chunk)
     stem = work / "clean" / chunk.key
-    write_packed(
-        stem.with_name(f"{chunk.key}.src.zst"), [f"{pair.src}\n".encode() for pair in kept]
-    )
-    write_packed(
-        stem.with_name(f"{chunk.key}.tgt.zst"), [f"{pair.tgt}\n".encode() for pair in kept]
-    )
+    write_zstd(stem.with_name(f"{chunk.key}.src.zst"), [f"{pair.src}\n".encode() for pair in kept])
+    write_zstd(stem.with_name(f"{chunk.key}.tgt.zst"), [f"{pair.tgt}\n".encode() for pair in kept])
     lines = np.array([pair.line for pair in kept], dtype=np.int64)
     _save(stem.with_name(f"{chunk.key}.lines.npy"), lines)
     if cleaning.duplicates:
         _save(
             stem.with_name(f"{chunk.key}.digests.npy"),
-            clean.sorted_digests(digests, lines + chunk.start),
+            clean.sort_digests(digests, lines + chunk.start),
         )
     return asdict(tally)
 
 
-def find_copies(work: Path, chunks: list[Chunk], part: int, num_parts: int) -> Tree:
+def find_duplicates(work: Path, chunks: list[Chunk], part: int, num_parts: int) -> Tree:
     """Find pairs of one share of the digests that stood in an earlier chunk; counts by chunk."""
     tables = (
-        clean.in_part(
+        clean.select_part(
             np.load(work / f"clean/{chunk.key}.digests.npy", mmap_mode="r"), part, num_parts
         )
         for chunk in chunks
     )
-    copies = clean.later_copies(tables)
+    copies = clean.find_later_duplicates(tables)
     _save(work / f"copies/{part:05}.npy", copies)
     starts = np.array([chunk.start for chunk in chunks], dtype=np.uint64)
     numbers, counts = np.unique(
@@ -188,16 +183,16 @@ def find_copies(work: Path, chunks: list[Chunk], part: int, num_parts: int) -> T
     }
 
 
-def learn_subwords(folder: Path, sample: Sample, config: SubwordConfig) -> Tree:
+def train_subword(folder: Path, sample: Sample, config: SubwordConfig) -> Tree:
     """Learn the vocabulary and write it; returns its fingerprint, size and file."""
     subword = Subword.train(sample, config)
     path = folder / TOKENIZER
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(subword.to_json(), encoding="utf-8", newline="\n")
     return {
         "fingerprint": subword.fingerprint,
         "num_pieces": subword.num_pieces,
-        "file": asdict(file_info(path, TOKENIZER)),
+        "file": asdict(FileInfo.from_path(path, TOKENIZER)),
     }
 
 
@@ -251,7 +246,7 @@ def _read_clean(
     lines: npt.NDArray[np.int64] = np.load(work / f"clean/{chunk.key}.lines.npy")
     sides = []
     for side in ("src", "tgt"):
-        text = read_packed(work / f"clean/{chunk.key}.{side}.zst").decode()
+        text = read_zstd(work / f"clean/{chunk.key}.{side}.zst").decode()
         sides.append(text.split("\n")[:-1])
         assert len(sides[-1]) == len(lines), chunk
     copies = _copies_in(work, chunk, num_parts)
@@ -277,5 +272,5 @@ def _joined(lines: list[bytes]) -> bytes:
 
 
 def _save(path: Path, array: npt.NDArray[Any]) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)

@@ -1,7 +1,7 @@
 """A prepared folder and the experiments that it serves: opening it, and telling what it holds.
 
 It serves an experiment whose settings mean the same pairs and tokens as those that it was made
-with (`settings_of`); `nmt.corpus.prepare` makes one.
+with (`corpus_settings`); `nmt.corpus.prepare` makes one.
 """
 
 import json
@@ -24,17 +24,19 @@ from nmt.corpus.text import read_lines
 from nmt.errors import DataError
 
 
-def folder_of(experiment: Experiment) -> Path:
+def prepared_folder(experiment: Experiment) -> Path:
     """The prepared folder, as an absolute path."""
     return Path(os.path.abspath(experiment.prepared))
 
 
 def is_prepared(experiment: Experiment) -> bool:
     """Whether the prepared folder is complete; its settings are checked by who opens it."""
-    return (folder_of(experiment) / MANIFEST).exists()
+    return (prepared_folder(experiment) / MANIFEST).exists()
 
 
-def sized(experiment: Experiment, say: Callable[[str], None] = lambda line: None) -> Experiment:
+def resolve_auto_preset(
+    experiment: Experiment, log: Callable[[str], None] = lambda line: None
+) -> Experiment:
     """The experiment with what `preset: auto` makes of its prepared corpus, which it explains.
 
     Raises:
@@ -42,26 +44,26 @@ def sized(experiment: Experiment, say: Callable[[str], None] = lambda line: None
     """
     if experiment.preset == "none":
         return experiment
-    corpora = read_manifest(folder_of(experiment)).corpora
-    num_pairs = own_pairs(experiment, {info.name: info.kept for info in corpora})
-    say(explain_choice(experiment, num_pairs))
+    corpora = read_manifest(prepared_folder(experiment)).corpora
+    num_pairs = count_original_pairs(experiment, {info.name: info.kept for info in corpora})
+    log(explain_choice(experiment, num_pairs))
     return resolve(experiment, num_pairs)
 
 
-def own_pairs(experiment: Experiment, kept: Mapping[str, int]) -> int:
+def count_original_pairs(experiment: Experiment, kept: Mapping[str, int]) -> int:
     """Pairs kept of all corpora that are not others in other letters."""
     recased = {text.name for text in experiment.corpus.train if text.is_recased}
     return sum(count for name, count in kept.items() if name not in recased)
 
 
-def check_prepared(experiment: Experiment) -> tuple[Shards, Subword]:
+def open_prepared(experiment: Experiment) -> tuple[Shards, Subword]:
     """Open the prepared folder of an experiment.
 
     Raises:
         DataError: it is missing, incomplete or damaged, or was prepared with settings that mean
             other pairs or tokens.
     """
-    folder = folder_of(experiment)
+    folder = prepared_folder(experiment)
     if (folder / WORK).exists() and not (folder / MANIFEST).exists():
         raise DataError(
             f"{folder}: prepared in part only; run `nmt prepare` again: it goes on where it stopped"
@@ -83,19 +85,21 @@ def read_dev(folder: str | Path) -> tuple[list[str], list[str]]:
     return list(read_lines(Path(folder, "dev.src"))), list(read_lines(Path(folder, "dev.tgt")))
 
 
-def summary(manifest: Manifest) -> list[str]:
+def format_summary(manifest: Manifest) -> list[str]:
     """What a person sees at the end, a line each."""
     lines = []
     for info in manifest.corpora:
         dropped = ", ".join(f"{count:,} {why}" for why, count in info.dropped.items() if count)
-        mended = ", ".join(f"{count:,} {how}" for how, count in info.mended.items() if count)
+        normalised = ", ".join(
+            f"{count:,} {how}" for how, count in info.normalised.items() if count
+        )
         leaked = (
             f"; {info.leaked:,} kept also stand in the dev or a test set" if info.leaked else ""
         )
         lines += [
             f"{info.name}: {info.read:,} pairs read = {info.kept:,} kept + "
             f"{info.read - info.kept:,} dropped{f' ({dropped})' if dropped else ''}; "
-            f"mended: {mended or 'none'}{leaked}",
+            f"normalised: {normalised or 'none'}{leaked}",
             f"{info.name}: {_tokens(info.src_tokens, info.kept, manifest.src)}, "
             f"{_tokens(info.tgt_tokens, info.kept, manifest.tgt)}",
         ]
@@ -108,7 +112,7 @@ def summary(manifest: Manifest) -> list[str]:
     ]
 
 
-def settings_of(experiment: Experiment) -> dict[str, Any]:
+def corpus_settings(experiment: Experiment) -> dict[str, Any]:
     """The settings that decide which pairs and tokens a folder holds, by their dotted keys."""
     tree = experiment.corpus.model_dump(
         mode="json",
@@ -152,7 +156,7 @@ def check_settings(
     """
     next_move = "set it back, or remove the folder and run `nmt prepare` again"
     kind = type(experiment.corpus)
-    before, after = _complete(kind, manifest.settings), _complete(kind, settings_of(experiment))
+    before, after = _complete(kind, manifest.settings), _complete(kind, corpus_settings(experiment))
     for key in after | before:
         was, now = before.get(key), after.get(key)
         if was != now and key != ignore:

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nmt.corpus.io import replacing
-from nmt.corpus.manifest import Manifest, ShardInfo, file_info, read_manifest
+from nmt.corpus.io import atomic_write
+from nmt.corpus.manifest import FileInfo, Manifest, ShardInfo, read_manifest
 from nmt.errors import DataError
 
 Lengths = npt.NDArray[np.int32]
@@ -84,7 +84,7 @@ class Shards:
         """Read every file and compare its digest; DataError names the first that differs."""
         for info in self.manifest.all_files:
             path = self.folder / info.name
-            if file_info(path, info.name).sha256 != info.sha256:
+            if FileInfo.from_path(path, info.name).sha256 != info.sha256:
                 raise DataError(
                     f"{path}: damaged, its SHA-256 is not what the manifest promises; "
                     f"remove the folder and run `nmt prepare` again"
@@ -192,13 +192,13 @@ class ShardWriter:
         }
         batch = pa.record_batch(list(columns.values()), names=list(columns))
         with (
-            replacing(path) as temporary,
+            atomic_write(path) as temporary,
             pa.OSFile(str(temporary), "wb") as file,
             pa.ipc.new_file(file, batch.schema) as writer,
         ):
             writer.write_batch(batch)
         return ShardInfo(
-            file=file_info(path, name),
+            file=FileInfo.from_path(path, name),
             corpus=self._corpus,
             pairs=len(self._lines),
             src_tokens=num_tokens[0],

@@ -171,7 +171,7 @@ class Subword:
         return data.decode("utf-8", errors="replace").removeprefix(" ")
 
     @property
-    def spellings(self) -> Sequence[bytes]:
+    def token_bytes(self) -> Sequence[bytes]:
         """What each token writes, a space before a word included; nothing for special ones."""
         return self._bytes
 

@@ -44,7 +44,7 @@ SAMPLE_PAIRS = 1000
 """Pairs that tell how much longer cuts are than the pairs."""
 
 
-class Sampler:
+class SubwordSampler:
     """Cuts the token ids of a vocabulary another way."""
 
     def __init__(self, subword: Subword, share: float, seed: int) -> None:
@@ -60,7 +60,7 @@ class Sampler:
         )
         self._cuts: dict[bytes, list[Cut | None]] = {}
 
-    def cut(
+    def segment(
         self, pairs: Sequence[Pair], rows: Sequence[int] | npt.NDArray[Any], epoch: int, most: int
     ) -> list[Pair]:
         """The same text in token ids as they are in an epoch, at most `most` on each side.
@@ -82,7 +82,7 @@ class Sampler:
             found[n] = pairs[n]
         return found
 
-    def planned(self, shards: Shards, max_length: int) -> tuple[Lengths, Lengths]:
+    def planned_lengths(self, shards: Shards, max_length: int) -> tuple[Lengths, Lengths]:
         """Source and target tokens of each row, without EOS, to plan with: what most cuts need.
 
         These are the tokens as they are times one factor for all; a pair within `max_length`, EOS
@@ -91,7 +91,7 @@ class Sampler:
         rows = np.unique(np.linspace(0, len(shards) - 1, SAMPLE_PAIRS).astype(np.int64))
         pairs = shards.pairs(rows)
         before = np.array([max(map(len, pair)) for pair in pairs])
-        after = np.array([max(map(len, pair)) for pair in self.cut(pairs, rows, 0, 2**31)])
+        after = np.array([max(map(len, pair)) for pair in self.segment(pairs, rows, 0, 2**31)])
         growth = after / np.maximum(1, before)
         factor = float(growth.mean() + growth.std())
         lengths = (

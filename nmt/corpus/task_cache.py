@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from nmt.corpus.io import is_ours, replacing
+from nmt.corpus.io import atomic_write, try_lock
 from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class ProgressCallback(Protocol):
     def __call__(self, stage: str, done: int, total: int, /) -> None: ...
 
 
-def run_here(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+def run_locally(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
     """Run tasks one after the other in this process."""
     for arguments in tasks:
         yield function(*arguments)
@@ -90,7 +90,7 @@ def _do(path: Path, key: str, task: Task, used: Path | None) -> tuple[str, Tree]
     function, arguments = task
     result = function(*arguments)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(result), encoding="utf-8")
     if used is not None:
         for file in used.parent.glob(used.name):
@@ -113,7 +113,7 @@ def open_work(folder: Path, state: Tree) -> Iterator[Path]:
             f"{folder}: cannot be written: {error.strerror}; set corpus.prepared to another folder"
         ) from None
     with (folder / WORK / "lock").open("w") as lock:
-        if not is_ours(lock, folder):
+        if not try_lock(lock, folder):
             raise DataError(
                 f"{folder}: another `nmt prepare` is at work on it; wait for it, or stop it"
             )
@@ -133,5 +133,5 @@ def _settle(folder: Path, state: Tree) -> None:
     for part in _FOLDERS:
         shutil.rmtree(folder / part)
         (folder / part).mkdir()
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(state), encoding="utf-8")

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TextIO
 
 from nmt.config.corpus import Case, CleaningConfig, ParallelText
-from nmt.corpus.io import Source, name_of, packing, read_blocks, replacing, split_lines
+from nmt.corpus.io import (
+    Source,
+    atomic_write,
+    open_compressor,
+    read_blocks,
+    source_name,
+    split_lines,
+)
 from nmt.errors import DataError
 
 MIN_INVALID = 10
@@ -38,11 +45,11 @@ _SPACES = re.compile("  +")
 def normalise(line: str, cleaning: CleaningConfig) -> str:
     """Mend a line, the same way for training and translating; twice is as good as once."""
     if cleaning.control_characters:
-        line = tidy(line)
-    return compose(line) if cleaning.nfc else line
+        line = remove_control_characters(line)
+    return compose_nfc(line) if cleaning.nfc else line
 
 
-def in_case(line: str, case: Case) -> str:
+def change_case(line: str, case: Case) -> str:
     """A line in other letters: all upper case, or each word with one at its start."""
     match case:
         case "as_is":
@@ -53,7 +60,7 @@ def in_case(line: str, case: Case) -> str:
             return " ".join(word[:1].title() + word[1:] for word in line.split(" "))
 
 
-def tidy(line: str) -> str:
+def remove_control_characters(line: str) -> str:
     """No control and no invisible format characters, one space between words, none at the ends."""
     # isprintable is false for every character that the patterns know, and costs a tenth of them.
     if line.isprintable() and "  " not in line and line[:1] != " " and line[-1:] != " ":
@@ -62,7 +69,7 @@ def tidy(line: str) -> str:
     return _SPACES.sub(" ", _LOOSE_JOINERS.sub("", line)).strip(" ")
 
 
-def compose(line: str) -> str:
+def compose_nfc(line: str) -> str:
     """With each character in its composed form, Unicode NFC."""
     return line if line.isascii() else unicodedata.normalize("NFC", line)
 
@@ -73,7 +80,7 @@ def read_lines(source: Source) -> Iterator[str]:
     Raises:
         DataError: as `read_blocks`, or a byte that is not UTF-8, with its line.
     """
-    name = name_of(source)
+    name = source_name(source)
     for first_line, block in read_blocks(source):
         lines = decode(block, first_line, name).split("\n")
         if not lines[-1]:
@@ -106,7 +113,7 @@ def read_pairs(text: ParallelText, root: str | Path) -> Iterator[tuple[str, str]
         for number, line in enumerate(read_lines(path), start=1):
             src, tab, tgt = line.partition("\t")
             if not tab:
-                raise DataError(no_tab(path, number))
+                raise DataError(missing_tab_message(path, number))
             yield src, tgt.partition("\t")[0]
         return
     sides = Path(root, text.src), Path(root, text.tgt)
@@ -115,14 +122,16 @@ def read_pairs(text: ParallelText, root: str | Path) -> Iterator[tuple[str, str]
     for src_line in src_lines:
         tgt_line = next(tgt_lines, None)
         if tgt_line is None:
-            raise DataError(counts_differ(text.name, sides, (count + 1 + _count(src_lines), count)))
+            raise DataError(
+                line_counts_message(text.name, sides, (count + 1 + _count(src_lines), count))
+            )
         count += 1
         yield src_line, tgt_line
     if more := _count(tgt_lines):
-        raise DataError(counts_differ(text.name, sides, (count, count + more)))
+        raise DataError(line_counts_message(text.name, sides, (count, count + more)))
 
 
-def counts_differ(corpus: str, sides: tuple[Path, Path], counts: tuple[int, int]) -> str:
+def line_counts_message(corpus: str, sides: tuple[Path, Path], counts: tuple[int, int]) -> str:
     """What to say of two sides that are not parallel."""
     return (
         f"corpus {corpus}: {sides[0]} has {counts[0]} lines, but {sides[1]} has {counts[1]}; "
@@ -130,12 +139,12 @@ def counts_differ(corpus: str, sides: tuple[Path, Path], counts: tuple[int, int]
     )
 
 
-def no_tab(path: Path, line: int) -> str:
+def missing_tab_message(path: Path, line: int) -> str:
     """What to say of a TSV row of one column."""
     return f"{path}, line {line}: no tab; expected source, tab, target: mend or delete the line"
 
 
-class EncodingCheck:
+class EncodingChecker:
     """Whether a file is UTF-8, seen block by block.
 
     A few lines that are not are damage, to be dropped and counted. But where more than nine in ten
@@ -150,7 +159,7 @@ class EncodingCheck:
         self._first = ""
         self._samples: list[bytes] = []
 
-    def look(self, first_line: int, block: bytes) -> None:
+    def check(self, first_line: int, block: bytes) -> None:
         """Check one block of whole lines."""
         if block.isascii():
             return
@@ -221,8 +230,8 @@ def open_output(target: str | Path | None) -> Iterator[TextIO]:
         with path.open("w", encoding="utf-8", newline="\n") as text:
             yield text
         return
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        packed = packing(file, Path(target).suffix)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        packed = open_compressor(file, Path(target).suffix)
         with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as text:
             yield text
 

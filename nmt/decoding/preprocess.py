@@ -71,7 +71,7 @@ class PartMaker:
         self.cleaning = config.corpus.cleaning
         self.decoding = config.decoding
         self.longest = config.decoding.max_source_length or config.batching.max_length
-        self.spelling = Spelling(subword.spellings)
+        self.spelling = Spelling(subword.token_bytes)
 
     def make(self, requests: Sequence[Request]) -> Iterator[Part]:
         """The parts of a window of lines, in order; none of a blank line.

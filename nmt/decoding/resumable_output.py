@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from nmt.corpus.io import is_ours
+from nmt.corpus.io import try_lock
 from nmt.corpus.text import open_output
 from nmt.errors import ConfigError, DataError
 
@@ -116,7 +116,7 @@ def open_unfinished(output: Path, begun_with: Mapping[str, str]) -> Iterator[Unf
             f"{folder}: cannot be written: {error.strerror}; name another output"
         ) from None
     with lock:
-        if not is_ours(lock, folder):
+        if not try_lock(lock, folder):
             raise DataError(
                 f"{folder}: another process is at work on it; wait for it, or name another output"
             )

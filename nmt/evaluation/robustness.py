@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 
-from nmt.corpus.text import in_case
+from nmt.corpus.text import change_case
 from nmt.evaluation.test_sets import TestSet
 
 VARIANTS = ("upper-case", "title-case", "typos", "no-punctuation")
@@ -28,9 +28,9 @@ def variants(test_set: TestSet, seed: int = 1) -> Iterator[TestSet]:
 
 def _changed(variant: str, line: str, seed: str) -> str:
     if variant == "upper-case":
-        return in_case(line, "upper")
+        return change_case(line, "upper")
     if variant == "title-case":
-        return in_case(line, "title")
+        return change_case(line, "title")
     if variant == "typos":
         return with_typos(line, random.Random(f"{seed}/{line}"))
     return without_punctuation(line)

@@ -23,11 +23,10 @@ from nmt.checkpoint.format import TOKENIZER
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.config.corpus import CorpusConfig
 from nmt.config.decoding import DecodingConfig
-from nmt.corpus.clean import why_dropped
-from nmt.corpus.io import replacing
-from nmt.corpus.manifest import file_info
-from nmt.corpus.monolingual import KEPT, held_out_lines, pick, told
-from nmt.corpus.task_cache import ProgressCallback, RunTasks, no_progress, run_here
+from nmt.corpus.clean import KEPT, drop_reason, format_tally, held_out_digests, select_lines
+from nmt.corpus.io import atomic_write
+from nmt.corpus.manifest import FileInfo
+from nmt.corpus.task_cache import ProgressCallback, RunTasks, no_progress, run_locally
 from nmt.corpus.text import open_output, read_lines
 from nmt.decoding.ensemble import Ensemble
 from nmt.decoding.translator import Translator
@@ -53,7 +52,7 @@ def backtranslate(
     mono: Path,
     corpus: CorpusConfig,
     out: Path,
-    run_tasks: RunTasks = run_here,
+    run_tasks: RunTasks = run_locally,
     progress: ProgressCallback = no_progress,
 ) -> tuple[Counter[str], Counter[str]]:
     """Write OUT.<language> for the language of the text and for that of its translations.
@@ -68,7 +67,7 @@ def backtranslate(
         What became of the lines, and what of the pairs made of the kept ones.
     """
     model = bundles[0].experiment.corpus
-    held_out = held_out_lines(corpus, model.src)
+    held_out = held_out_digests(corpus, model.src)
     work = out.with_name(f"{out.name}.work")
     lines_tally = _cut(mono, corpus, held_out, work, _state(bundles, decoding, mono, corpus))
     runs = tuple(str(bundle.path.resolve()) for bundle in bundles)
@@ -85,7 +84,7 @@ def backtranslate(
         src_file = stack.enter_context(open_output(out.with_name(f"{out.name}.{model.src}")))
         tgt_file = stack.enter_context(open_output(out.with_name(f"{out.name}.{model.tgt}")))
         for src, hyp in _pairs(chunks):
-            reason = why_dropped(src, hyp, corpus.cleaning)
+            reason = drop_reason(src, hyp, corpus.cleaning)
             pairs_tally[reason or KEPT] += 1
             if not reason:
                 src_file.write(f"{src}\n")
@@ -134,19 +133,19 @@ def _cut(
             "write to"
         ) from None
     tally: Counter[str] = Counter()
-    lines = pick([mono], corpus.cleaning, held_out, tally)
+    lines = select_lines([mono], corpus.cleaning, held_out, tally)
     for number, first in enumerate(lines):
-        with replacing(work / f"{number:06}.src") as temporary:
+        with atomic_write(work / f"{number:06}.src") as temporary:
             some = chain([first], islice(lines, CHUNK_LINES - 1))
             text = "".join(f"{line}\n" for line in some)
             temporary.write_text(text, encoding="utf-8", newline="\n")
     if not tally[KEPT]:
         shutil.rmtree(work)
         raise DataError(
-            f"{mono}: nothing to translate, {told(tally)}; name a file of text in the source "
-            "language of the model"
+            f"{mono}: nothing to translate, {format_tally(tally)}; name a file of text in the "
+            "source language of the model"
         )
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(json.dumps({"of": state, "lines": tally}), encoding="utf-8")
     return tally
 
@@ -158,7 +157,7 @@ def _state(
     parts = [
         *(f"{bundle.path.resolve()} {bundle.info.files}" for bundle in bundles),
         decoding.model_dump_json(),
-        file_info(mono, mono.name).sha256,
+        FileInfo.from_path(mono, mono.name).sha256,
         corpus.model_dump_json(include={"cleaning", "dev", "tests", "root"}),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -22,7 +22,7 @@ import ray
 
 import nmt
 from nmt.console import Console, redirect_output
-from nmt.corpus.io import is_ours
+from nmt.corpus.io import try_lock
 from nmt.errors import NmtError, TrainingError
 
 PATIENCE_S = 45.0
@@ -94,7 +94,7 @@ def lock_run_directory(folder: Path) -> Iterator[None]:
             "a folder that can be"
         ) from None
     with lock:
-        if not is_ours(lock, folder):
+        if not try_lock(lock, folder):
             lock.seek(0)
             raise TrainingError(
                 f"{folder}: another command trains there ({lock.read().strip()}); wait for it, or "

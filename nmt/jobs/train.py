@@ -22,7 +22,7 @@ from nmt.checkpoint.run_directory import best, newest_good
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.console import Console
-from nmt.corpus.prepared import check_prepared, read_dev, sized
+from nmt.corpus.prepared import open_prepared, read_dev, resolve_auto_preset
 from nmt.errors import NmtError, TrainingError
 from nmt.jobs.driver import Interrupt, RunResult, TrainerThread, WorkerLossCallback, listen
 from nmt.jobs.mailbox import Post, open_mailbox
@@ -63,7 +63,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         NmtError: the corpus is not prepared, the run does not fit the settings or the cluster, or
             it failed for good.
     """
-    experiment = sized(experiment, console.log)
+    experiment = resolve_auto_preset(experiment, console.log)
     run_dir, address = run_dir_of(experiment, cluster), address_of(experiment, cluster)
     remote = Remote(Store(address), run_dir) if address else None
     if remote:
@@ -71,7 +71,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         remote.newest_good()
     check_workers(experiment, cluster.workers.max)
     check_run(experiment, run_dir)
-    check_prepared(experiment)
+    open_prepared(experiment)
     place = remote.store.url() if remote else run_dir
     if (ended := finished(experiment, run_dir, remote)) is not None:
         console.print(
@@ -211,7 +211,7 @@ def open_corpus(experiment: Experiment, prepared: Path) -> TrainingData:
     experiment = experiment.model_copy(
         update={"corpus": experiment.corpus.model_copy(update={"prepared": str(prepared)})}
     )
-    shards, subword = check_prepared(experiment)
+    shards, subword = open_prepared(experiment)
     return TrainingData(shards, subword, read_dev(prepared))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.corpus.prepared import check_prepared
+from nmt.corpus.prepared import open_prepared
 from nmt.planning import size
 from nmt.planning.probe import UPDATES, Probe, probe
 from nmt.planning.scaling import ON_CPUS, ON_GPUS, Hosts, Links, ScalingRow, positions_of, rows_of
@@ -69,7 +69,7 @@ def make_plan(
     usual = min(GPUS_PER_NODE, most) if has_gpus else most
     per_node = wishes.workers_per_node or usual
     check_workers(experiment, per_node)
-    shards, subword = check_prepared(experiment)
+    shards, subword = open_prepared(experiment)
     _, schedule = plan_updates(experiment, TrainingData(shards, subword, ([], [])))
     torch.set_num_threads(cluster.cpus_per_worker)
     parameters = size.count_parameters(experiment, subword.num_pieces)

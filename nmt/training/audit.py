@@ -21,7 +21,7 @@ from nmt.checkpoint.load import load_training_state
 from nmt.checkpoint.run_directory import bundles, newest_good
 from nmt.config.experiment import Experiment
 from nmt.config.files import restore
-from nmt.corpus.prepared import check_prepared
+from nmt.corpus.prepared import open_prepared
 from nmt.errors import CheckpointError, DataError
 from nmt.training import ledger, run_manifest
 from nmt.training.data import TrainingData, make_schedule
@@ -180,7 +180,7 @@ def _open_corpus(about: RunManifest, prepared: Path | None, found: Audit) -> _Au
     experiment = restore(Experiment, about.experiment, run_manifest.NAME)
     corpus = experiment.corpus.model_copy(update={"prepared": str(folder)})
     experiment = experiment.model_copy(update={"corpus": corpus})
-    shards, subword = check_prepared(experiment)
+    shards, subword = open_prepared(experiment)
     if run_manifest.corpus_sha256(shards) != about.corpus_sha256:
         if prepared is None:
             return None

@@ -8,7 +8,7 @@ from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
-from nmt.corpus.subword_sampling import Sampler
+from nmt.corpus.subword_sampling import SubwordSampler
 from nmt.errors import TrainingError
 from nmt.training.memory import seed_of
 
@@ -40,7 +40,7 @@ def make_schedule(experiment: Experiment, corpus: TrainingData) -> tuple[Sampler
     sampler, schedule = _plan(experiment, corpus, 0, first, later)
     samplers.insert(0, (0, sampler))
 
-    def sampler_at(number: int) -> Sampler | None:
+    def sampler_at(number: int) -> SubwordSampler | None:
         return next(sampler for start, sampler in reversed(samplers) if start <= number)
 
     return sampler_at, schedule
@@ -52,15 +52,15 @@ def _plan(
     start: int,
     weights: Sequence[float],
     later: Sequence[tuple[int, Schedule]] = (),
-) -> tuple[Sampler | None, Schedule]:
+) -> tuple[SubwordSampler | None, Schedule]:
     """Of the updates from `start` on."""
     seed = seed_of(experiment.seed, start, 0) if start else experiment.seed
     sampler, shards, batching = None, corpus.shards, experiment.batching
     src, tgt = shards.src_lengths, shards.tgt_lengths
     settings = experiment.training_at(start)
     if share := settings.subword_dropout or settings.subword_sampling:
-        sampler = Sampler(corpus.subword, share, seed)
-        src, tgt = sampler.planned(shards, batching.max_length)
+        sampler = SubwordSampler(corpus.subword, share, seed)
+        src, tgt = sampler.planned_lengths(shards, batching.max_length)
     return sampler, Schedule(src, tgt, batching, seed, shards.corpora, weights, later)
 
 

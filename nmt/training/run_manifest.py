@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import nmt
 from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment
-from nmt.corpus.io import replacing
+from nmt.corpus.io import atomic_write
 from nmt.corpus.shards import Shards
 from nmt.errors import DataError
 
@@ -149,7 +149,7 @@ def add_start(
         starts=[*before, start],
     )
     try:
-        with replacing(path) as scratch:
+        with atomic_write(path) as scratch:
             scratch.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
     except DataError as error:
         log.warning("this start is not in the manifest: %s", error)

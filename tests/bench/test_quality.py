@@ -15,7 +15,7 @@ from nmt.bench.plain import PlainLearner
 from nmt.config.files import load_experiment
 from nmt.corpus.builtin import generate
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import check_prepared, read_dev
+from nmt.corpus.prepared import open_prepared, read_dev
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.loss import cross_entropy
 from nmt.training.optimizer import learning_rate, make_optimizer
@@ -44,7 +44,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     experiment = load_experiment("configs/demo.yaml", [*SETTINGS, *changes])
     generate.write(folder, num_train=8000, num_dev=300, num_test=10)
     prepare(experiment)
-    return Case("quality", experiment, *check_prepared(experiment), "real")
+    return Case("quality", experiment, *open_prepared(experiment), "real")
 
 
 def dev_nats(case: Case, model: Seq2Seq) -> float:

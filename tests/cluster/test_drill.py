@@ -20,7 +20,7 @@ from results import Ending, broken_limits, compare, laid_over, table, told
 from stage import ROOT, Outcome, Stage
 
 from nmt.config.experiment import Experiment
-from nmt.corpus.prepared import check_prepared, read_dev
+from nmt.corpus.prepared import open_prepared, read_dev
 from nmt.training.audit import Stretch
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
@@ -179,7 +179,7 @@ def test_a_worker_and_a_host_are_lost_and_the_host_comes_back() -> None:
 
 def undisturbed(experiment: Experiment, run_dir: Path, updates: int) -> Path:
     """One worker makes so many updates, in this process."""
-    shards, subword = check_prepared(experiment)
+    shards, subword = open_prepared(experiment)
     corpus = TrainingData(shards, subword, read_dev(experiment.prepared))
     settings = experiment.training.model_copy(update={"updates": drill.ENDLESS})
     calm = experiment.model_copy(update={"training": settings})

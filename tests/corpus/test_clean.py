@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from nmt.config.corpus import CleaningConfig
 from nmt.corpus.clean import (
-    MENDS,
-    REASONS,
+    DROP_REASONS,
+    NORMALISATIONS,
     CleaningTally,
     clean,
+    drop_reason,
+    find_later_duplicates,
     fingerprint,
-    in_part,
-    later_copies,
     pair_digest,
-    sorted_digests,
-    why_dropped,
+    select_part,
+    sort_digests,
 )
 
 ALL = CleaningConfig(max_chars=30)
@@ -43,7 +43,7 @@ DIRTY = {
 }
 
 
-@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("reason", DROP_REASONS)
 def test_each_rule_drops_its_pair_and_counts_it(reason: str) -> None:
     """P6."""
     ratio = {"max_ratio": 1.4, "ratio_slack": 0} if reason == "max_ratio" else {}
@@ -53,10 +53,10 @@ def test_each_rule_drops_its_pair_and_counts_it(reason: str) -> None:
         pairs[0] = (b"One cat.", b"Eine Katze.")
     kept, tally, _ = clean(pairs, cleaning)
     assert [pair.line for pair in kept] == [0]
-    assert tally.dropped == dict.fromkeys(REASONS, 0) | {reason: 1}
+    assert tally.dropped == dict.fromkeys(DROP_REASONS, 0) | {reason: 1}
 
 
-@pytest.mark.parametrize("reason", REASONS[1:])
+@pytest.mark.parametrize("reason", DROP_REASONS[1:])
 def test_each_rule_has_a_switch(reason: str) -> None:
     pairs = [(b"A cat.", b"Eine Katze."), DIRTY[reason]]
     kept, tally, _ = clean(pairs, OFF)
@@ -80,13 +80,13 @@ def test_each_rule_has_a_switch(reason: str) -> None:
     ],
 )
 def test_the_rules_ask_in_order_and_at_their_limits(src: str, tgt: str, reason: str) -> None:
-    assert why_dropped(src, tgt, ALL) == reason
+    assert drop_reason(src, tgt, ALL) == reason
 
 
 @pytest.mark.parametrize(("num_chars", "reason"), [(64, ""), (65, "max_ratio")])
 def test_the_ratio_gives_short_pairs_slack(num_chars: int, reason: str) -> None:
     cleaning = CleaningConfig(max_ratio=4, ratio_slack=20)
-    assert why_dropped("a", "b" * num_chars, cleaning) == reason
+    assert drop_reason("a", "b" * num_chars, cleaning) == reason
 
 
 def test_mended_pairs_are_kept_and_counted_besides() -> None:
@@ -97,8 +97,8 @@ def test_mended_pairs_are_kept_and_counted_besides() -> None:
     ]
     kept, tally, _ = clean(pairs, ALL)
     assert [(pair.src, pair.tgt) for pair in kept] == [("a b", "c"), ("é", "dé"), ("plain", "text")]
-    assert tally == CleaningTally(3, 3, mended={"control_characters": 2, "nfc": 1})
-    assert tuple(tally.mended) == MENDS
+    assert tally == CleaningTally(3, 3, normalised={"control_characters": 2, "nfc": 1})
+    assert tuple(tally.normalised) == NORMALISATIONS
 
 
 @given(st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=4))))
@@ -115,7 +115,7 @@ def test_a_tally_that_breaks_the_law_cannot_be() -> None:
 
 
 def test_tallies_add_up() -> None:
-    one = CleaningTally(3, 2, dict.fromkeys(REASONS, 0) | {"empty": 1})
+    one = CleaningTally(3, 2, dict.fromkeys(DROP_REASONS, 0) | {"empty": 1})
     two = CleaningTally(5, 5).without_duplicates(2)
     both = one + two
     assert (both.read, both.kept, both.num_dropped) == (8, 5, 3)
@@ -138,18 +138,18 @@ def test_copies_in_earlier_chunks_are_found_whatever_the_parts(
         expected += [int(n) for n, text in zip(lines, unique, strict=True) if text in seen]
         seen.update(unique)
         digests = [hashlib.blake2b(bytes([text]), digest_size=16).digest() for text in unique]
-        tables.append(sorted_digests(digests, lines))
+        tables.append(sort_digests(digests, lines))
         line += len(unique)
     found = [
-        later_copies(in_part(table, part, num_parts) for table in tables)
+        find_later_duplicates(select_part(table, part, num_parts) for table in tables)
         for part in range(num_parts)
     ]
     assert np.sort(np.concatenate(found)).tolist() == expected
 
 
 def test_the_extreme_digests_are_in_a_part() -> None:
-    table = sorted_digests([b"\xff" * 16, b"\0" * 16], np.array([0, 1]))
-    parts = [in_part(table, part, 3)[2].tolist() for part in range(3)]
+    table = sort_digests([b"\xff" * 16, b"\0" * 16], np.array([0, 1]))
+    parts = [select_part(table, part, 3)[2].tolist() for part in range(3)]
     assert parts == [[1], [], [0]]
 
 

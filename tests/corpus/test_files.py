@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from nmt.corpus import io as corpus_io
 from nmt.corpus.io import (
-    packing,
+    atomic_write,
+    open_compressor,
     read_blocks,
-    read_packed,
-    replacing,
+    read_zstd,
     split_lines,
-    write_packed,
+    write_zstd,
 )
 from nmt.errors import DataError
 
@@ -209,7 +209,7 @@ def test_packed_data_without_its_suffix_is_named(tmp_path: Path, suffix: str, ki
 @pytest.mark.parametrize("suffix", PACK)
 def test_packing_is_undone_by_reading(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"text{suffix}"
-    with path.open("wb") as file, packing(file, suffix) as packed:
+    with path.open("wb") as file, open_compressor(file, suffix) as packed:
         packed.write(b"one\ntwo\n")
     assert read(path) == [b"one", b"two"]
 
@@ -217,14 +217,14 @@ def test_packing_is_undone_by_reading(tmp_path: Path, suffix: str) -> None:
 def test_a_file_that_is_being_replaced_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(UnicodeEncodeError), replacing(path) as temporary:
+    with pytest.raises(UnicodeEncodeError), atomic_write(path) as temporary:
         temporary.write_text("half\ud800", encoding="utf-8")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught, replacing(tmp_path / "no" / "file"):
+    with pytest.raises(DataError) as caught, atomic_write(tmp_path / "no" / "file"):
         pass
     assert str(caught.value) == (
         f"{tmp_path}/no/file: cannot be written: No such file or directory; "
@@ -236,7 +236,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     """P9."""
 
     def fill(path: Path) -> None:
-        with replacing(path):
+        with atomic_write(path):
             raise OSError(errno.ENOSPC, "Error writing bytes to file")
 
     with pytest.raises(DataError) as caught:
@@ -249,8 +249,8 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
 
 def test_our_own_packed_files_keep_every_byte(tmp_path: Path) -> None:
     data = [b"a\r\n", b"", b"\0\xff\n"]
-    write_packed(tmp_path / "x.zst", data)
-    assert read_packed(tmp_path / "x.zst") == b"".join(data)
+    write_zstd(tmp_path / "x.zst", data)
+    assert read_zstd(tmp_path / "x.zst") == b"".join(data)
 
 
 def test_standard_input_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

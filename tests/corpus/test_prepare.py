@@ -11,9 +11,9 @@ from toy_corpora import CLEAN, DIRTY, NOUNS, Make, text_of
 from nmt.config.experiment import Experiment
 from nmt.corpus import prepare as prepare_module
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import check_prepared, read_dev, summary
+from nmt.corpus.prepared import format_summary, open_prepared, read_dev
 from nmt.corpus.subword import Subword
-from nmt.corpus.task_cache import run_here
+from nmt.corpus.task_cache import run_locally
 
 
 def test_every_pair_kept_comes_back_with_its_origin(make_corpus: Make) -> None:
@@ -65,7 +65,7 @@ def test_the_tallies_obey_their_law(make_corpus: Make) -> None:
         "copies": 1,
         "duplicates": 3,
     }
-    assert dirty.mended == {"control_characters": 1, "nfc": 1}
+    assert dirty.normalised == {"control_characters": 1, "nfc": 1}
 
 
 def test_a_person_sees_what_became_of_the_corpus(make_corpus: Make) -> None:
@@ -73,12 +73,12 @@ def test_a_person_sees_what_became_of_the_corpus(make_corpus: Make) -> None:
     experiment = make_corpus({"clean": CLEAN, "dirty": DIRTY}, dev=leak)
     manifest = prepare(experiment)
     counts = [(info.src_tokens, info.tgt_tokens) for info in manifest.corpora]
-    assert summary(manifest) == [
-        "clean: 100 pairs read = 100 kept + 0 dropped; mended: none",
+    assert format_summary(manifest) == [
+        "clean: 100 pairs read = 100 kept + 0 dropped; normalised: none",
         f"clean: {counts[0][0]} en tokens ({counts[0][0] / 100:.1f} a pair), "
         f"{counts[0][1]} de tokens ({counts[0][1] / 100:.1f} a pair)",
         "dirty: 8 pairs read = 3 kept + 5 dropped (1 empty, 1 copies, 3 duplicates); "
-        "mended: 1 control_characters, 1 nfc; 1 kept also stand in the dev or a test set",
+        "normalised: 1 control_characters, 1 nfc; 1 kept also stand in the dev or a test set",
         f"dirty: {counts[1][0]} en tokens ({counts[1][0] / 3:.1f} a pair), "
         f"{counts[1][1]} de tokens ({counts[1][1] / 3:.1f} a pair)",
         f"vocabulary: {manifest.num_pieces} pieces of the 400 asked for (bpe); "
@@ -150,7 +150,7 @@ def test_a_tag_is_a_piece_that_no_text_has(make_corpus: Make) -> None:
     corpus = experiment.corpus.model_copy(update={"train": tagged})
     experiment = experiment.model_copy(update={"corpus": corpus})
     prepare(experiment)
-    shards, subword = check_prepared(experiment)
+    shards, subword = open_prepared(experiment)
     plain, made = (src.tolist() for src, _ in shards.pairs([0, 1]))
     assert subword.pieces(made[:1]) == ["<0xFF>"]
     assert subword.decode(plain) == "A dog runs."
@@ -158,14 +158,14 @@ def test_a_tag_is_a_piece_that_no_text_has(make_corpus: Make) -> None:
     assert shards.corpora.tolist() == [0, 1]
     heavier = [texts[0].model_copy(update={"weight": 2.0}), tagged[1]]
     corpus = corpus.model_copy(update={"train": heavier})
-    check_prepared(experiment.model_copy(update={"corpus": corpus}))
+    open_prepared(experiment.model_copy(update={"corpus": corpus}))
 
 
 def test_progress_is_told_of_each_stage(make_corpus: Make) -> None:
     heard: list[tuple[str, int, int]] = []
     prepare(
         make_corpus({"train": CLEAN}, shard_pairs=60),
-        run_here,
+        run_locally,
         lambda stage, done, total: heard.append((stage, done, total)),
     )
     assert heard == [

@@ -12,8 +12,8 @@ from toy_corpora import CLEAN, DIRTY, Make, error_of, text_of, write
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import check_prepared
-from nmt.corpus.task_cache import run_here
+from nmt.corpus.prepared import open_prepared
+from nmt.corpus.task_cache import run_locally
 
 
 class PowerCutError(Exception):
@@ -37,7 +37,7 @@ def test_preparing_twice_gives_the_same_bytes(make_corpus: Make, tmp_path: Path)
 
 
 def run_backwards(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-    return run_here(function, list(reversed(tasks)))
+    return run_locally(function, list(reversed(tasks)))
 
 
 def test_the_order_of_tasks_changes_no_byte(make_corpus: Make, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_an_interrupted_prepare_goes_on_to_the_same_bytes(
     def count(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         nonlocal calls
         calls += len(tasks)
-        return run_here(function, tasks)
+        return run_locally(function, tasks)
 
     prepare(experiment, count)
     assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
@@ -92,7 +92,7 @@ def test_half_prepared_is_not_prepared(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN})
     with pytest.raises(PowerCutError):
         prepare(experiment, cut)
-    assert error_of(experiment, check_prepared) == (
+    assert error_of(experiment, open_prepared) == (
         "prepared: prepared in part only; run `nmt prepare` again: it goes on where it stopped"
     )
 
@@ -106,7 +106,7 @@ def test_unfinished_work_of_other_settings_or_files_is_not_used(
     ) -> Iterator[Any]:
         if (tmp_path / "prepared" / "tokenizer.json").exists():
             raise PowerCutError
-        return run_here(function, tasks)
+        return run_locally(function, tasks)
 
     experiment = make_corpus({"train": CLEAN + DIRTY}, shard_pairs=50)
     with pytest.raises(PowerCutError):

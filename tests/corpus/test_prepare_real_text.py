@@ -6,7 +6,7 @@ import pytest
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import check_prepared
+from nmt.corpus.prepared import open_prepared
 from nmt.corpus.shards import Shards
 from nmt.errors import DataError
 
@@ -111,7 +111,7 @@ def test_multi30k_is_prepared(shared_data: Path, tmp_path: Path) -> None:
     )
     assert manifest.num_pieces == 8000
     assert manifest.src_tokens / manifest.pairs < 14.5
-    shards, subword = check_prepared(experiment)
+    shards, subword = open_prepared(experiment)
     assert subword.decode(shards.pairs([0])[0][1]) == (
         "Zwei junge weiße Männer sind im Freien in der Nähe vieler Büsche."
     )

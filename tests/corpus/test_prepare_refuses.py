@@ -7,7 +7,7 @@ from toy_corpora import CLEAN, Make, error_of, write
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepare import check_raw, prepare
-from nmt.corpus.task_cache import run_here
+from nmt.corpus.task_cache import run_locally
 
 
 def test_a_missing_raw_file_is_named_before_anything_is_done(make_corpus: Make) -> None:
@@ -107,7 +107,7 @@ def test_too_much_dropped_stops_with_the_tally_and_goes_on_when_allowed(make_cor
     done: list[str] = []
     prepare(
         Experiment.model_validate(settings),
-        run_here,
+        run_locally,
         lambda stage, now, total: done.append(f"{stage} {now}/{total}"),
     )
     assert done == ["reading 3/3", "cleaning 1/1", *ALL_NEW]

@@ -12,12 +12,12 @@ from nmt.config.corpus import CleaningConfig, CorpusConfig
 from nmt.config.experiment import Experiment
 from nmt.config.settings import added_setting
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import check_prepared, sized
+from nmt.corpus.prepared import open_prepared, resolve_auto_preset
 from nmt.errors import DataError
 
 
 def test_training_without_preparing_says_what_to_run(make_corpus: Make) -> None:
-    assert error_of(make_corpus({"train": CLEAN}), check_prepared) == (
+    assert error_of(make_corpus({"train": CLEAN}), open_prepared) == (
         "prepared: no prepared corpus here (manifest.json is missing); "
         "run `nmt prepare` with this experiment first"
     )
@@ -33,7 +33,7 @@ def test_training_without_preparing_says_what_to_run(make_corpus: Make) -> None:
         (None, "tgt", "fr", 'tgt "de", but the experiment says "fr"'),
     ],
 )
-@pytest.mark.parametrize("call", [prepare, check_prepared])
+@pytest.mark.parametrize("call", [prepare, open_prepared])
 def test_a_folder_prepared_with_other_settings_names_the_setting(
     make_corpus: Make,
     call: Callable[[Experiment], Any],
@@ -55,7 +55,7 @@ def test_a_folder_prepared_with_other_settings_names_the_setting(
 
 def test_a_folder_prepared_from_fewer_corpora_names_the_one_more(make_corpus: Make) -> None:
     prepare(make_corpus({"one": CLEAN[:9]}))
-    message = error_of(make_corpus({"one": CLEAN[:9], "two": CLEAN[9:12]}), check_prepared)
+    message = error_of(make_corpus({"one": CLEAN[:9], "two": CLEAN[9:12]}), open_prepared)
     assert message.startswith(
         'prepared: prepared with corpus.train.1 none, but the experiment says {"name": "two", '
     )
@@ -67,7 +67,7 @@ def test_settings_that_change_no_pair_may_change(make_corpus: Make, key: str) ->
     prepare(experiment)
     settings = experiment.model_dump()
     settings["corpus"][key] = {"root": "/nowhere", "shard_pairs": 5}[key]
-    check_prepared(Experiment.model_validate(settings))
+    open_prepared(Experiment.model_validate(settings))
 
 
 def test_a_new_test_set_does_not_stop_training(make_corpus: Make) -> None:
@@ -75,7 +75,7 @@ def test_a_new_test_set_does_not_stop_training(make_corpus: Make) -> None:
     prepare(experiment)
     settings = experiment.model_dump()
     settings["corpus"]["tests"] = [{"name": "new", "tsv": "new.tsv"}]
-    check_prepared(Experiment.model_validate(settings))
+    open_prepared(Experiment.model_validate(settings))
 
 
 def test_raw_files_that_changed_after_preparing_are_named(make_corpus: Make) -> None:
@@ -99,7 +99,7 @@ def test_another_vocabulary_than_that_of_the_shards_is_refused(
     manifest = json.loads((tmp_path / "prepared" / "manifest.json").read_text())
     manifest["files"][0]["size"] = path.stat().st_size
     (tmp_path / "prepared" / "manifest.json").write_text(json.dumps(manifest))
-    assert error_of(experiment, check_prepared) == (
+    assert error_of(experiment, open_prepared) == (
         "prepared/tokenizer.json: not the vocabulary that the shards were made with; "
         "remove the folder and run `nmt prepare` again"
     )
@@ -112,13 +112,13 @@ def test_the_vocabulary_of_preset_auto_is_that_for_the_pairs_that_were_kept(
     del tree["corpus"]["subword"]
     auto = Experiment.model_validate({**tree, "preset": "auto"})
     with pytest.raises(DataError, match="run `nmt prepare` with this experiment first"):
-        sized(auto)
+        resolve_auto_preset(auto)
     prepare(auto)
     told: list[str] = []
-    found = sized(auto, told.append)
+    found = resolve_auto_preset(auto, told.append)
     assert found.corpus.subword.vocab_size == 2000
     assert told[0].startswith("preset auto: 60 pairs -> width 128, 2 + 2 layers, dropout 0.4")
-    shards, _ = check_prepared(found)
+    shards, _ = open_prepared(found)
     assert shards.manifest.settings["corpus.subword.vocab_size"] == 2000
     assert prepare(auto) == shards.manifest
 
@@ -148,8 +148,8 @@ def later(experiment: Experiment, **cleaning: bool) -> Experiment:
 def test_an_old_corpus_serves_a_later_version_with_its_new_rule_off(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN[:9]})
     prepare(experiment)
-    check_prepared(later(experiment, html=False))
-    assert error_of(later(experiment), check_prepared) == (
+    open_prepared(later(experiment, html=False))
+    assert error_of(later(experiment), open_prepared) == (
         "prepared: prepared with corpus.cleaning.html false, but the experiment says true; "
         "set it back, or remove the folder and run `nmt prepare` again"
     )
@@ -165,7 +165,7 @@ def test_a_later_version_prepares_the_same_with_its_new_rule_off(make_corpus: Ma
 def test_a_corpus_of_a_later_version_is_refused(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN[:9]})
     prepare(later(experiment))
-    assert error_of(experiment, check_prepared) == (
+    assert error_of(experiment, open_prepared) == (
         "prepared: prepared with corpus.cleaning.html true, a setting that this version of nmt "
         "does not have; use the version that prepared it, or remove the folder and run "
         "`nmt prepare` again"

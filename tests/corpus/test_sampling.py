@@ -13,9 +13,9 @@ from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment
 from nmt.corpus import subword_sampling
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import check_prepared
+from nmt.corpus.prepared import open_prepared
 from nmt.corpus.subword import NUM_RESERVED, Merges, Subword
-from nmt.corpus.subword_sampling import Pair, Sampler, draw_cut, merge
+from nmt.corpus.subword_sampling import Pair, SubwordSampler, draw_cut, merge
 from nmt.errors import DataError
 
 LINES = [
@@ -39,7 +39,7 @@ def listed(pairs: list[Pair]) -> list[list[list[int]]]:
 
 def test_without_dropout_nothing_changes() -> None:
     pairs = pairs_of(LINES[:4] + ODD)
-    found = Sampler(SUBWORD, 0.0, seed=1).cut(pairs, range(len(pairs)), 5, ANY)
+    found = SubwordSampler(SUBWORD, 0.0, seed=1).segment(pairs, range(len(pairs)), 5, ANY)
     assert listed(found) == listed(pairs)
 
 
@@ -47,16 +47,18 @@ def test_without_dropout_nothing_changes() -> None:
 def test_every_cut_is_of_the_same_text(dropout: float) -> None:
     """P6."""
     pairs = pairs_of(LINES[:4] + ODD)
-    sampler = Sampler(SUBWORD, dropout, seed=1)
+    sampler = SubwordSampler(SUBWORD, dropout, seed=1)
     for epoch in range(20):
-        found = sampler.cut(pairs, range(len(pairs)), epoch, ANY)
+        found = sampler.segment(pairs, range(len(pairs)), epoch, ANY)
         for pair, cut in zip(pairs, found, strict=True):
             assert [SUBWORD.decode(side) for side in cut] == [SUBWORD.decode(s) for s in pair]
     assert any(listed([pair]) != listed([cut]) for pair, cut in zip(pairs, found, strict=True))
 
 
 def test_with_much_dropout_words_fall_to_characters() -> None:
-    [(src, _)] = Sampler(SUBWORD, 0.9999, seed=1).cut(pairs_of(["dogs run"]), [0], 0, ANY)
+    [(src, _)] = SubwordSampler(SUBWORD, 0.9999, seed=1).segment(
+        pairs_of(["dogs run"]), [0], 0, ANY
+    )
     assert SUBWORD.pieces(src) == ["▁", "d", "o", "g", "s", "▁", "r", "u", "n"]
 
 
@@ -64,23 +66,23 @@ def test_a_cut_depends_on_seed_epoch_and_row_alone() -> None:
     """P2, P3: not on the company of a pair, nor on what was cut before."""
     pairs = pairs_of(LINES[:40])
     rows = np.arange(100, 140)
-    together = listed(Sampler(SUBWORD, 0.2, seed=1).cut(pairs, rows, 3, ANY))
-    sampler = Sampler(SUBWORD, 0.2, seed=1)
-    sampler.cut(pairs, rows, 2, ANY)
-    one_by_one = [sampler.cut([pairs[n]], [100 + n], 3, ANY)[0] for n in reversed(range(40))]
+    together = listed(SubwordSampler(SUBWORD, 0.2, seed=1).segment(pairs, rows, 3, ANY))
+    sampler = SubwordSampler(SUBWORD, 0.2, seed=1)
+    sampler.segment(pairs, rows, 2, ANY)
+    one_by_one = [sampler.segment([pairs[n]], [100 + n], 3, ANY)[0] for n in reversed(range(40))]
     assert listed(one_by_one[::-1]) == together
-    assert listed(Sampler(SUBWORD, 0.2, seed=2).cut(pairs, rows, 3, ANY)) != together
-    assert listed(sampler.cut(pairs, rows, 4, ANY)) != together
-    assert listed(sampler.cut(pairs, rows + 1, 3, ANY)) != together
+    assert listed(SubwordSampler(SUBWORD, 0.2, seed=2).segment(pairs, rows, 3, ANY)) != together
+    assert listed(sampler.segment(pairs, rows, 4, ANY)) != together
+    assert listed(sampler.segment(pairs, rows + 1, 3, ANY)) != together
 
 
 def test_forgotten_words_are_cut_again_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """P2, P8."""
     pairs = pairs_of(LINES[:4])
-    expected = Sampler(SUBWORD, 0.2, seed=1).cut(pairs, range(4), 0, ANY)
+    expected = SubwordSampler(SUBWORD, 0.2, seed=1).segment(pairs, range(4), 0, ANY)
     monkeypatch.setattr(subword_sampling, "MAX_WORDS", 2)
-    sampler = Sampler(SUBWORD, 0.2, seed=1)
-    assert listed(sampler.cut(pairs, range(4), 0, ANY)) == listed(expected)
+    sampler = SubwordSampler(SUBWORD, 0.2, seed=1)
+    assert listed(sampler.segment(pairs, range(4), 0, ANY)) == listed(expected)
     assert len(sampler._cuts) <= 2
 
 
@@ -115,8 +117,8 @@ def test_a_word_keeps_each_merge_with_the_asked_probability() -> None:
     """Over many rows and epochs; the variants of a word are a sample of their own."""
     left, right = SUBWORD.encode("12")
     assert SUBWORD.pieces([left, right]) == ["▁1", "2"]
-    sampler = Sampler(SUBWORD, 0.25, seed=1)
-    cut = [sampler.cut([([left], [right])], [row], row % 7, ANY)[0][0] for row in range(2000)]
+    sampler = SubwordSampler(SUBWORD, 0.25, seed=1)
+    cut = [sampler.segment([([left], [right])], [row], row % 7, ANY)[0][0] for row in range(2000)]
     whole = sum(len(src) == 1 for src in cut) / len(cut)
     assert whole == pytest.approx(0.75, abs=0.12)  # 64 variants: a deviation of 0.054
 
@@ -139,26 +141,30 @@ def test_a_unigram_vocabulary_cuts_the_same_text_in_many_ways() -> None:
     subword = Subword.train(LINES, SubwordConfig(kind="unigram", vocab_size=330))
     pairs = [(subword.encode(line), subword.encode(line[::-1])) for line in LINES[:4] + ODD]
     rows = range(len(pairs))
-    sampler = Sampler(subword, 0.2, seed=1)
-    cuts = [listed(sampler.cut(pairs, rows, epoch, ANY)) for epoch in range(5)]
+    sampler = SubwordSampler(subword, 0.2, seed=1)
+    cuts = [listed(sampler.segment(pairs, rows, epoch, ANY)) for epoch in range(5)]
     for cut in cuts:
         for pair, sides in zip(pairs, cut, strict=True):
             assert [subword.decode(side) for side in sides] == [subword.decode(s) for s in pair]
     assert all(cut != cuts[0] for cut in cuts[1:])
-    assert listed(Sampler(subword, 0.2, seed=1).cut(pairs, rows, 4, ANY)) == cuts[4]
-    assert listed(Sampler(subword, 1000.0, seed=1).cut(pairs, rows, 0, ANY)) == listed(pairs)
+    assert listed(SubwordSampler(subword, 0.2, seed=1).segment(pairs, rows, 4, ANY)) == cuts[4]
+    assert listed(SubwordSampler(subword, 1000.0, seed=1).segment(pairs, rows, 0, ANY)) == listed(
+        pairs
+    )
 
 
 def test_a_cut_has_room() -> None:
     """The token budget holds; a pair that fits in no cut stays as it is."""
     pairs = pairs_of([LINES[0]])
     length = max(len(side) for side in pairs[0])
-    sampler = Sampler(SUBWORD, 0.3, seed=1)
-    lengths = [max(map(len, sampler.cut(pairs, [row], 0, length + 3)[0])) for row in range(200)]
+    sampler = SubwordSampler(SUBWORD, 0.3, seed=1)
+    lengths = [max(map(len, sampler.segment(pairs, [row], 0, length + 3)[0])) for row in range(200)]
     assert max(lengths) <= length + 3
     assert len(set(lengths)) > 2
-    assert listed(Sampler(SUBWORD, 0.9, seed=1).cut(pairs, [0], 0, length)) == listed(pairs)
-    assert sampler.cut([], [], 0, ANY) == []
+    assert listed(SubwordSampler(SUBWORD, 0.9, seed=1).segment(pairs, [0], 0, length)) == listed(
+        pairs
+    )
+    assert sampler.segment([], [], 0, ANY) == []
 
 
 def test_lengths_are_planned_with_room_for_what_dropout_adds(
@@ -168,15 +174,15 @@ def test_lengths_are_planned_with_room_for_what_dropout_adds(
     lines = [f"{line} {n}" for n, line in enumerate(LINES[:40])]
     experiment = make_corpus({"train": list(zip(lines[::2], lines[1::2], strict=True))})
     prepare(experiment)
-    shards, subword = check_prepared(experiment)
-    src, tgt = Sampler(subword, 0.2, seed=1).planned(shards, max_length=18)
-    again = Sampler(subword, 0.2, seed=1).planned(shards, max_length=18)
+    shards, subword = open_prepared(experiment)
+    src, tgt = SubwordSampler(subword, 0.2, seed=1).planned_lengths(shards, max_length=18)
+    again = SubwordSampler(subword, 0.2, seed=1).planned_lengths(shards, max_length=18)
     assert np.array_equal(src, again[0])
     assert np.array_equal(tgt, again[1])
     for planned, real in ((src, shards.src_lengths), (tgt, shards.tgt_lengths)):
         assert ((planned > real) | (real >= 17)).all()
         assert (planned[real <= 17] <= 17).all()
-    none = Sampler(subword, 0.0, seed=1).planned(shards, max_length=1000)
+    none = SubwordSampler(subword, 0.0, seed=1).planned_lengths(shards, max_length=1000)
     assert np.array_equal(none[0], shards.src_lengths)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nmt.corpus.manifest import CorpusInfo, FileInfo, Manifest, file_info
+from nmt.corpus.manifest import CorpusInfo, FileInfo, Manifest
 from nmt.corpus.shards import Shards, ShardWriter
 from nmt.errors import DataError
 
@@ -44,7 +44,7 @@ def write(folder: Path, *parts: list[Pair], num_pieces: int = 500) -> Manifest:
         longest=max((shard.longest for shard in shards), default=0),
         corpora=[CorpusInfo("corpus0", [FileInfo("a.en", 1, "s", 3)], 3, 3, {}, {}, 4, 5, 0)],
         shards=shards,
-        files=[file_info(folder / "tokenizer.json", "tokenizer.json")],
+        files=[FileInfo.from_path(folder / "tokenizer.json", "tokenizer.json")],
     )
     (folder / "manifest.json").write_text(manifest.to_json())
     return manifest

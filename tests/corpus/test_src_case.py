@@ -5,7 +5,7 @@ from toy_corpora import CLEAN, Make, error_of, text_of
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import check_prepared, sized
+from nmt.corpus.prepared import open_prepared, resolve_auto_preset
 
 
 def with_cases(experiment: Experiment, **cases: str) -> Experiment:
@@ -46,7 +46,7 @@ def test_other_letters_do_not_take_the_vocabulary(make_corpus: Make, shard_pairs
         )
         experiment = experiment.model_copy(update={"corpus": settings})
         prepare(experiment)
-        _, subword = check_prepared(experiment)
+        _, subword = open_prepared(experiment)
         pieces = subword.pieces(range(259, subword.num_pieces))
         sizes.append(sum(piece.strip("▁").isupper() and len(piece) > 2 for piece in pieces))
         assert subword.decode(subword.encode("THE DOG")) == "THE DOG"
@@ -59,5 +59,5 @@ def test_pairs_in_other_letters_do_not_count_for_the_preset(make_corpus: Make) -
     experiment = with_cases(auto, upper="upper")
     prepare(experiment)
     told: list[str] = []
-    sized(experiment, told.append)
+    resolve_auto_preset(experiment, told.append)
     assert told[0].startswith("preset auto: 60 pairs -> ")

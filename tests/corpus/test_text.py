@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from nmt.config.corpus import Case, CleaningConfig, ParallelText
 from nmt.corpus.io import read_blocks, split_lines
 from nmt.corpus.text import (
-    EncodingCheck,
-    in_case,
+    EncodingChecker,
+    change_case,
     normalise,
     open_output,
     read_lines,
@@ -165,9 +165,9 @@ def test_sides_of_different_length_are_refused_with_both_counts(
 # --- is the file UTF-8 at all? ---
 
 
-def check(lines: list[bytes], *, is_strict: bool = False) -> EncodingCheck:
-    encoding = EncodingCheck("a.de", is_strict=is_strict)
-    encoding.look(1, b"".join(line + b"\n" for line in lines))
+def check(lines: list[bytes], *, is_strict: bool = False) -> EncodingChecker:
+    encoding = EncodingChecker("a.de", is_strict=is_strict)
+    encoding.check(1, b"".join(line + b"\n" for line in lines))
     encoding.finish()
     return encoding
 
@@ -294,4 +294,4 @@ def test_files_that_are_not_text_are_refused(shared_data: Path, case: str, messa
     ],
 )
 def test_a_line_in_other_letters(case: Case, line: str) -> None:
-    assert in_case("a straße, über McDonald's.", case) == line
+    assert change_case("a straße, über McDonald's.", case) == line

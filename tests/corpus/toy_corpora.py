@@ -8,7 +8,7 @@ import pytest
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import check_prepared
+from nmt.corpus.prepared import open_prepared
 from nmt.errors import DataError
 
 Make = Callable[..., Experiment]
@@ -35,7 +35,7 @@ DIRTY: Pairs = [
 
 def text_of(experiment: Experiment) -> list[tuple[str, int, str, str]]:
     """Corpus, line, source and target of every row."""
-    shards, subword = check_prepared(experiment)
+    shards, subword = open_prepared(experiment)
     rows = []
     for row, (src, tgt) in enumerate(shards.pairs(range(len(shards)))):
         corpus, line = shards.origin(row)

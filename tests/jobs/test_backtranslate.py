@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nmt.checkpoint.load import load_checkpoint
-from nmt.corpus.task_cache import run_here
+from nmt.corpus.task_cache import run_locally
 from nmt.jobs import backtranslate as room
 from nmt.jobs.backtranslate import backtranslate
 
@@ -63,7 +63,7 @@ def test_the_pairs_do_not_depend_on_the_tasks(mono: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(room, "CHUNK_LINES", 1)
 
     def backwards(function: Callable[..., Any], tasks: Sequence[Any]) -> Iterator[Any]:
-        return run_here(function, tasks[::-1])
+        return run_locally(function, tasks[::-1])
 
     make(mono, Path("parts"), run_tasks=backwards)
     assert lines_of("parts.de") == lines_of("whole.de")
@@ -90,7 +90,7 @@ def test_what_was_translated_is_not_translated_again(
 
     def the_others(function: Callable[..., Any], tasks: Sequence[Any]) -> Iterator[Any]:
         assert done[0] not in [arguments[-1] for arguments in tasks]
-        return run_here(function, tasks)
+        return run_locally(function, tasks)
 
     lines, pairs = make(mono, Path("bt"), run_tasks=the_others)
     assert lines["kept"] == pairs["kept"] == len(lines_of("bt.de")) == 3
@@ -107,7 +107,7 @@ def test_the_verb_tells_what_became_of_the_lines(
     mono: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nmt.jobs.ray_session.connect", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr("nmt.jobs.tasks.run_on_ray", run_here)
+    monkeypatch.setattr("nmt.jobs.tasks.run_on_ray", run_locally)
     answer = nmt("backtranslate runs/tiny mono.en bt decoding.beam=1")
     assert answer.status == 0, answer.err
     assert (

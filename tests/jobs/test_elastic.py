@@ -20,7 +20,7 @@ from nmt.checkpoint.load import load_training_state
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import check_prepared, read_dev
+from nmt.corpus.prepared import open_prepared, read_dev
 from nmt.training import ledger, run_log
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
@@ -168,7 +168,7 @@ def _wait_for(condition: Callable[[], Any], process: "subprocess.Popen[str]") ->
 
 
 def undisturbed(experiment: Experiment, run_dir: Path, updates: int) -> Path:
-    shards, subword = check_prepared(experiment)
+    shards, subword = open_prepared(experiment)
     corpus = TrainingData(shards, subword, read_dev(experiment.prepared))
     # The same without validations, which change nothing but the time.
     seldom = experiment.training.model_copy(update={"validate_every": 5000})

@@ -9,7 +9,7 @@ from nmt.batching.schedule import Schedule
 from nmt.checkpoint.run_directory import bundles
 from nmt.config.cluster import Cluster
 from nmt.config.files import load_experiment
-from nmt.corpus.prepared import check_prepared
+from nmt.corpus.prepared import open_prepared
 from nmt.model.seq2seq import build, num_parameters
 from nmt.planning import size
 from nmt.planning.plan import Plan, Wishes, lines_of, make_plan
@@ -21,7 +21,7 @@ def tiny_plan(here: Path) -> Plan:
 
 
 def test_what_can_be_counted_is_exact(tiny_plan: Plan) -> None:
-    shards, subword = check_prepared(tiny_plan.experiment)
+    shards, subword = open_prepared(tiny_plan.experiment)
     schedule = Schedule(shards.src_lengths, shards.tgt_lengths, tiny_plan.experiment.batching, 1)
     model = build(tiny_plan.experiment.model, subword.num_pieces)
     assert tiny_plan.parameters == num_parameters(model)

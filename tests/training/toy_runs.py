@@ -28,7 +28,7 @@ from nmt.checkpoint.remote import Remote
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import check_prepared, read_dev
+from nmt.corpus.prepared import open_prepared, read_dev
 from nmt.errors import NmtError
 from nmt.model import seq2seq
 from nmt.storage import Store
@@ -108,7 +108,7 @@ def write_toy(folder: Path) -> Path:
 
 
 def corpus_of(experiment: Experiment) -> TrainingData:
-    shards, subword = check_prepared(experiment)
+    shards, subword = open_prepared(experiment)
     return TrainingData(shards, subword, read_dev(experiment.prepared))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from wrong_inputs import RAW, Wrong, change, contents, ids, instead, recoded
 
-from nmt.corpus.task_cache import run_here
+from nmt.corpus.task_cache import run_locally
 
 CORPORA = [
     Wrong(
@@ -124,7 +124,7 @@ def test_what_is_wrong_deep_in_a_corpus_leaves_nothing_to_train_from(
 ) -> None:
     """P9. The tasks of preparing run in this process instead of on Ray."""
     monkeypatch.setattr("nmt.jobs.ray_session.connect", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr("nmt.jobs.tasks.run_on_ray", run_here)
+    monkeypatch.setattr("nmt.jobs.tasks.run_on_ray", run_locally)
     change(here, wrong.files)
     before = contents(here)
     answer = nmt(wrong.command)

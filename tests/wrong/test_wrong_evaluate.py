@@ -244,7 +244,7 @@ MADE_UP = [
     ),
     Wrong(
         "backtranslate runs/tiny raw/train.en bt --experiment tiny.yaml",
-        "the text is of 'en', but the experiment is about fr and de: its dev and test sets could "
+        "the text is in 'en', but the experiment translates fr to de: its dev and test sets could "
         "not be kept out",
         {"tiny.yaml": instead("root: raw", "src: fr\n  root: raw")},
     ),
