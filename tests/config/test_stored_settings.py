@@ -160,14 +160,14 @@ def names_in(kind: type[Settings], tree: Any) -> Iterator[str]:
                 yield from names_in(section, value)
 
 
-@pytest.mark.parametrize(("name", "field"), fields(Cluster))
+@pytest.mark.parametrize(("name", "field"), list(fields(Cluster)))
 def test_a_new_setting_of_the_cluster_declares_its_legacy_value(
     name: str, field: FieldInfo
 ) -> None:
     assert name in OF_THE_CLUSTER or has_legacy_value(field)
 
 
-@pytest.mark.parametrize(("name", "field"), dict(fields(Experiment)).items())
+@pytest.mark.parametrize(("name", "field"), list(dict(fields(Experiment)).items()))
 def test_a_setting_added_after_format_1_declares_its_legacy_value(
     name: str, field: FieldInfo
 ) -> None:
