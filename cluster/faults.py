@@ -14,8 +14,8 @@ from pathlib import Path
 
 from stage import MAX_LOST_UPDATES, WORKERS, Moment, Outcome, Stage, records
 
-from nmt.checkpoint.format import verify
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.format import verify_checkpoint
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.errors import CheckpointError
 
 Mend = Callable[[], None]
@@ -50,9 +50,9 @@ def damage_checkpoint(stage: Stage, draw: random.Random) -> Mend:
 
 def _whole(run_dir: Path) -> list[Path]:
     found = []
-    for folder in bundles(run_dir):
+    for folder in list_checkpoints(run_dir):
         with contextlib.suppress(CheckpointError):
-            verify(folder)
+            verify_checkpoint(folder)
             found.append(folder)
     return found
 

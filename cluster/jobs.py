@@ -24,7 +24,7 @@ from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, parse_stored
 from nmt.errors import ConfigError, NmtError
-from nmt.storage import below, is_address, shown
+from nmt.storage import display_address, is_address, join_address
 from nmt.training.run_manifest import REVISION, SUBMITTED, code_sha256, revision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,7 +100,7 @@ def plan(verb: str, experiment: Experiment, cluster: Cluster, options: list[str]
 def run_of(name: str, cluster: Cluster) -> str:
     """The folder of a run, or its address in an object store."""
     if is_address(cluster.storage):
-        return below(cluster.storage, name)
+        return join_address(cluster.storage, name)
     return str(Path(cluster.storage, name))
 
 
@@ -124,7 +124,7 @@ def check(job: Job, experiment: Experiment, cluster: Cluster, say: Say) -> None:
 
     run = Path(run_of(job.name, cluster))
     if is_address(cluster.storage) and job.verb != "prepare":
-        say(f"not checked: {shown(cluster.storage)}; the job looks for its run there")
+        say(f"not checked: {display_address(cluster.storage)}; the job looks for its run there")
     match job.verb:
         case "prepare":
             if is_here(experiment.corpus.root):
@@ -163,7 +163,7 @@ def submit(client: Any, job: Job, experiment: Experiment, cluster: Cluster, say:
             say(f"sending {num_files} files, {size / 1000:.0f} kB of code and settings")
             corpus = experiment.corpus
             storage = cluster.storage
-            storage = shown(storage) if is_address(storage) else storage
+            storage = display_address(storage) if is_address(storage) else storage
             say(f"every host must see {storage}, {corpus.prepared} and {corpus.root}")
             try:
                 client.submit_job(

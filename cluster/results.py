@@ -9,7 +9,7 @@ import torch
 from stage import MAX_LOST_UPDATES, Outcome, records
 
 from nmt.checkpoint.load import load_training_state
-from nmt.training.audit import Stretch, audit
+from nmt.training.audit import WorkerSpan, audit_run
 
 NEAR = 1e-5
 """Most that a parameter may differ where the number of workers changed."""
@@ -39,7 +39,7 @@ class Ending:
     """Whether `nmt audit` proves that each pair was used once."""
     has_same_pairs: bool
     """Whether each update had the same pairs."""
-    workers: Sequence[Stretch]
+    workers: Sequence[WorkerSpan]
     """Who made which updates."""
 
     @property
@@ -70,7 +70,7 @@ def compare(calm: Path, rough: Path) -> Ending:
     curves = _curve(calm), _curve(rough)
     assert one.update == other.update
     assert curves[0].keys() == curves[1].keys()
-    proofs = audit(calm), audit(rough)
+    proofs = audit_run(calm), audit_run(rough)
     return Ending(
         rough.name, one.update, is_same, distance, curves,
         all(proof.is_proven for proof in proofs), proofs[0].chain == proofs[1].chain,

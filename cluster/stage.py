@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from hosts import Hosts, address_of
 
 from nmt.checkpoint.format import read_info
-from nmt.checkpoint.run_directory import newest_good
+from nmt.checkpoint.run_directory import newest_complete
 from nmt.errors import NmtError
 from nmt.training import run_log
 
@@ -147,7 +147,7 @@ class Stage:
         for pid in self.hosts.processes(HEAD, self._command[-1]):
             os.kill(pid, signal.SIGTERM)
         self.wait(good=(0, 130))
-        newest = newest_good(self.run_dir)
+        newest = newest_complete(self.run_dir)
         assert newest is not None
         return read_info(newest).update
 

@@ -34,7 +34,7 @@ _REASONS = (
 
 
 @dataclass(frozen=True)
-class Object:
+class StoredObject:
     """What a listing says of a file."""
 
     num_bytes: int
@@ -47,18 +47,18 @@ def is_address(path: str) -> bool:
     return "://" in path
 
 
-def below(address: str, name: str) -> str:
+def join_address(address: str, name: str) -> str:
     """The address of a folder in another."""
     head, mark, query = address.partition("?")
     return f"{head.rstrip('/')}/{name}{mark}{query}"
 
 
-def shown(address: str) -> str:
+def display_address(address: str) -> str:
     """An address as people read it: where, not how to get there."""
     return address.partition("?")[0].rstrip("/")
 
 
-class Store:
+class ObjectStore:
     """A folder of an object store.
 
     All methods raise StorageError where the store does not answer, after a few tries and seconds,
@@ -67,27 +67,27 @@ class Store:
 
     def __init__(self, address: str) -> None:
         check_address("the store", address)
-        with _told(shown(address)):
+        with _told(display_address(address)):
             self._files, self._root = FileSystem.from_uri(address)
 
     def url(self, name: str = "") -> str:
         """What people call a file of it, or itself."""
         return f"s3://{self._path(name)}"
 
-    def check(self) -> None:
+    def check_writable(self) -> None:
         """Raise StorageError unless files can be written here."""
         with _told(self.url()):
             with self._files.open_output_stream(self._path(".nmt-was-here")) as stream:
                 stream.write(b"nmt\n")
             self._files.delete_file(self._path(".nmt-was-here"))
 
-    def objects(self, below: str = "") -> dict[str, Object]:
+    def list_objects(self, folder: str = "") -> dict[str, StoredObject]:
         """All files, or those below a folder in it, by their names in this one."""
-        selector = FileSelector(self._path(below), allow_not_found=True, recursive=True)
-        with _told(self.url(below)):
+        selector = FileSelector(self._path(folder), allow_not_found=True, recursive=True)
+        with _told(self.url(folder)):
             infos = self._files.get_file_info(selector)
         return {
-            info.path.removeprefix(f"{self._root}/"): Object(info.size, info.mtime_ns / 1e9)
+            info.path.removeprefix(f"{self._root}/"): StoredObject(info.size, info.mtime_ns / 1e9)
             for info in infos
             if info.type == FileType.File
         }

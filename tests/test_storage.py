@@ -6,35 +6,35 @@ from pathlib import Path
 import pytest
 
 from nmt.errors import NmtError, StorageError
-from nmt.storage import Store, below, is_address, shown
+from nmt.storage import ObjectStore, display_address, is_address, join_address
 
 
 def message_of_check(address: str) -> str:
     with pytest.raises(StorageError) as error:
-        Store(address).check()
+        ObjectStore(address).check_writable()
     return str(error.value)
 
 
 def test_files_go_up_and_come_down(s3: str, tmp_path: Path) -> None:
-    store = Store(f"s3://bucket/up{s3}")
-    store.check()
+    store = ObjectStore(f"s3://bucket/up{s3}")
+    store.check_writable()
     (tmp_path / "a").write_bytes(bytes(range(256)) * 100)
     store.upload(tmp_path / "a", "folder/a")
     store.upload(tmp_path / "a", "b")
-    assert {name: found.num_bytes for name, found in store.objects().items()} == {
+    assert {name: found.num_bytes for name, found in store.list_objects().items()} == {
         "b": 25_600, "folder/a": 25_600,
     }  # fmt: skip
-    assert store.objects("folder").keys() == {"folder/a"}
+    assert store.list_objects("folder").keys() == {"folder/a"}
     assert store.download("folder/a", tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "a").read_bytes()
     assert store.read("b") == (tmp_path / "a").read_bytes()
     store.delete(["b", "folder/a"])
-    assert store.objects() == {}
+    assert store.list_objects() == {}
 
 
 def test_what_is_not_there(s3: str, tmp_path: Path) -> None:
-    store = Store(f"s3://bucket/nothing{s3}")
-    assert store.objects() == {}
+    store = ObjectStore(f"s3://bucket/nothing{s3}")
+    assert store.list_objects() == {}
     assert store.read("a") is None
     assert not store.download("a", tmp_path / "a")
     store.delete(["a"])
@@ -43,8 +43,8 @@ def test_what_is_not_there(s3: str, tmp_path: Path) -> None:
 def test_addresses() -> None:
     assert is_address("s3://bucket")
     assert not is_address("/runs/s3")
-    assert below("s3://bucket/runs/?region=x", "demo") == "s3://bucket/runs/demo?region=x"
-    assert shown("s3://bucket/runs?region=x") == "s3://bucket/runs"
+    assert join_address("s3://bucket/runs/?region=x", "demo") == "s3://bucket/runs/demo?region=x"
+    assert display_address("s3://bucket/runs?region=x") == "s3://bucket/runs"
 
 
 # Wrong inputs: one line each, without a secret.
@@ -75,10 +75,10 @@ def test_credentials_that_are_refused(s3: str, monkeypatch: pytest.MonkeyPatch) 
         urllib.request.urlopen(urllib.request.Request(url, data=count, headers=header)).close()
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
-    store = Store(f"s3://bucket/runs{s3}")
+    store = ObjectStore(f"s3://bucket/runs{s3}")
     forgive(b"0")
     try:
-        for act in (store.check, store.objects, lambda: store.read("a")):
+        for act in (store.check_writable, store.list_objects, lambda: store.read("a")):
             with pytest.raises(StorageError) as error:
                 act()
             assert str(error.value).removesuffix("/a") in {
@@ -94,7 +94,7 @@ def test_credentials_that_are_refused(s3: str, monkeypatch: pytest.MonkeyPatch) 
 def test_an_option_that_pyarrow_does_not_know() -> None:
     """P9."""
     with pytest.raises(StorageError) as error:
-        Store("s3://bucket/runs?endpoint=127.0.0.1:9")
+        ObjectStore("s3://bucket/runs?endpoint=127.0.0.1:9")
     assert str(error.value) == (
         "s3://bucket/runs: Unexpected query parameter in S3 URI: 'endpoint'"
     )
@@ -119,5 +119,5 @@ def test_an_option_that_pyarrow_does_not_know() -> None:
 def test_an_address_that_cannot_be(address: str, message: str) -> None:
     """P9, P10."""
     with pytest.raises(NmtError) as error:
-        Store(address)
+        ObjectStore(address)
     assert str(error.value) == message

@@ -13,9 +13,9 @@ from pathlib import Path
 from nmt.bench.bench import Bench, Updates, time
 from nmt.bench.figures import Figure
 from nmt.bench.timing import take_turns
-from nmt.checkpoint.async_writer import Writer
+from nmt.checkpoint.async_writer import AsyncCheckpointWriter
 from nmt.checkpoint.load import load_training_state
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.checkpoint.write import save_checkpoint
 
 EVERY = 20
@@ -36,7 +36,7 @@ def _alone(bench: Bench) -> Iterator[Figure]:
     run_dir = bench.scratch / "checkpoints"
     tokenizer = bench.wide.subword.to_json()
     save_checkpoint(run_dir, updates.experiment, tokenizer, state)
-    folder = bundles(run_dir)[0]
+    folder = list_checkpoints(run_dir)[0]
     num_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     data = bytes(num_bytes)
     timings = take_turns(
@@ -58,7 +58,7 @@ def _beside(bench: Bench) -> Iterator[Figure]:
     """Training with a checkpoint and with a validation task, against training alone."""
     updates = Updates(bench.small, bench.small.precision, 4)
     run_dir, tokenizer = bench.scratch / "beside", bench.small.subword.to_json()
-    writer = Writer(run_dir, updates.experiment, tokenizer)
+    writer = AsyncCheckpointWriter(run_dir, updates.experiment, tokenizer)
     folder = save_checkpoint(run_dir, updates.experiment, tokenizer, updates.learner.state(1, {}))
     lines = run_dir / "lines"
     lines.write_text("A man in a red shirt stands beside a small house.\n" * 1000)

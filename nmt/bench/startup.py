@@ -18,7 +18,7 @@ import torch
 from nmt.bench.bench import Bench
 from nmt.bench.figures import Figure
 from nmt.bench.timing import middle_half
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.checkpoint.write import save_checkpoint
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, load_experiment
@@ -130,7 +130,7 @@ def _model(experiment: Experiment, folder: Path) -> Path:
     experiment = resolve_precision(experiment, World())
     learner = Learner(experiment, subword.num_pieces, World())
     save_checkpoint(folder / "model", experiment, subword.to_json(), learner.state(1, {}))
-    return bundles(folder / "model")[0]
+    return list_checkpoints(folder / "model")[0]
 
 
 def _environment() -> dict[str, str]:

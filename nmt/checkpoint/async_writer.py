@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from nmt.checkpoint.format import TrainingState
-from nmt.checkpoint.remote import Remote
-from nmt.checkpoint.run_directory import keep
-from nmt.checkpoint.write import place_of, save_checkpoint
+from nmt.checkpoint.remote import RemoteRun
+from nmt.checkpoint.run_directory import prune_checkpoints
+from nmt.checkpoint.write import save_checkpoint, storage_key
 from nmt.config.experiment import Experiment
 from nmt.errors import NmtError, StorageError
 
@@ -26,7 +26,7 @@ PATIENCE_S = (2.0, 8.0)
 """Seconds before each further try to bring a checkpoint to a store that does not take it."""
 
 
-class Writer:
+class AsyncCheckpointWriter:
     """Writes the checkpoints of a run, one after the other; the first worker has one."""
 
     def __init__(
@@ -34,7 +34,7 @@ class Writer:
         run_dir: Path,
         experiment: Experiment,
         tokenizer_json: str,
-        remote: Remote | None = None,
+        remote: RemoteRun | None = None,
     ) -> None:
         """Args: remote: where checkpoints go from the folder of the run; None: they stay there."""
         self._run_dir = run_dir
@@ -43,7 +43,7 @@ class Writer:
         self._remote = remote
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
-        self.failures = 0
+        self.num_failures = 0
         """Checkpoints in a row that could not be written."""
 
     def write(
@@ -51,20 +51,20 @@ class Writer:
         state: TrainingState,
         bleu: float | None = None,
         signature: str = "",
-        awaited: Collection[int] = (),
-        then: Callable[[Path], None] = lambda folder: None,
+        pending: Collection[int] = (),
+        on_complete: Callable[[Path], None] = lambda folder: None,
     ) -> None:
         """Begin to write a checkpoint and to drop old ones; the state may change from now on.
 
         Args:
-            awaited: updates whose checkpoints are kept because their score is to come.
-            then: told the checkpoint once it is whole, in the thread.
+            pending: updates whose checkpoints are kept because their score is to come.
+            on_complete: told the checkpoint once it is whole, in the thread.
         """
         self.wait()
         # No daemon: an interpreter that ends waits for what it has begun to write.
         self._thread = threading.Thread(
             target=self._write,
-            args=(*_copy(state), bleu, signature, tuple(awaited), then),
+            args=(*_copy(state), bleu, signature, tuple(pending), on_complete),
             name="checkpoint",
         )
         self._thread.start()
@@ -75,17 +75,17 @@ class Writer:
             self._thread.join()
             self._thread = None
 
-    def fail(self, error: Exception) -> None:
+    def record_error(self, error: Exception) -> None:
         """Take note that a checkpoint could not be begun."""
-        self.failures += 1
+        self.num_failures += 1
         self._error = error
 
     @property
-    def has_failed(self) -> bool:
+    def has_error(self) -> bool:
         """Whether there is a problem that nobody was told."""
         return self._error is not None
 
-    def problem(self) -> str:
+    def take_error(self) -> str:
         """Why a checkpoint could not be written, told once; empty: nothing went wrong so far."""
         error, self._error = self._error, None
         if error is None:
@@ -99,7 +99,7 @@ class Writer:
         self.wait()
         if self._remote is not None:
             try:
-                self._remote.mirror()
+                self._remote.upload_logs()
             except (StorageError, OSError) as error:
                 log.warning("the end of the logs is not in the store: %s", error)
 
@@ -109,8 +109,8 @@ class Writer:
         copied: torch.Event | None,
         bleu: float | None,
         signature: str,
-        awaited: Collection[int],
-        then: Callable[[Path], None],
+        pending: Collection[int],
+        on_complete: Callable[[Path], None],
     ) -> None:
         try:
             if copied is not None:
@@ -118,21 +118,21 @@ class Writer:
             written = save_checkpoint(
                 self._run_dir, self._experiment, self._tokenizer_json, state, bleu, signature
             )
-            keep(self._run_dir, self._experiment.training.keep_last, written, awaited)
+            prune_checkpoints(self._run_dir, self._experiment.training.keep_last, written, pending)
             if self._remote is not None:
-                self._upload(self._remote, written, awaited)
-            self.failures = 0
-            then(written)
+                self._upload(self._remote, written, pending)
+            self.num_failures = 0
+            on_complete(written)
         except Exception as error:
-            self.fail(error)
+            self.record_error(error)
 
-    def _upload(self, remote: Remote, folder: Path, awaited: Collection[int]) -> None:
+    def _upload(self, remote: RemoteRun, folder: Path, pending: Collection[int]) -> None:
         for pause_s in (*PATIENCE_S, None):
             try:
                 # First what a resume from this checkpoint reads beside it, scores among it.
-                remote.mirror()
+                remote.upload_logs()
                 remote.push(folder)
-                remote.prune(self._experiment.training.keep_last, folder.name, awaited)
+                remote.prune(self._experiment.training.keep_last, folder.name, pending)
                 break
             except StorageError as error:
                 if pause_s is None:
@@ -147,9 +147,9 @@ def _copy(state: TrainingState) -> tuple[TrainingState, torch.Event | None]:
 
     def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         for tensor in tensors.values():
-            if place_of(tensor) not in copies:
-                copies[place_of(tensor)] = _copy_of(tensor)
-        return {name: copies[place_of(tensor)] for name, tensor in tensors.items()}
+            if storage_key(tensor) not in copies:
+                copies[storage_key(tensor)] = _copy_of(tensor)
+        return {name: copies[storage_key(tensor)] for name, tensor in tensors.items()}
 
     average = None if state.average is None else copied(state.average)
     weights, optimizer = copied(state.weights), copied(state.optimizer)

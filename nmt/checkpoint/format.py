@@ -16,16 +16,18 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from nmt.errors import CheckpointError
+from nmt.model.quantise import MIN_WEIGHTS, Precision, quantise_rows, restore
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,9 @@ STATE = "training/state.json"
 OPTIMIZER = "training/optimizer.safetensors"
 RAW_WEIGHTS = "training/weights.safetensors"
 _ALL_FILES = {CONFIG, TOKENIZER, WEIGHTS, STATE, OPTIMIZER, RAW_WEIGHTS}
+
+_SCALE = ".int8_scale"
+"""Ends the name under which the scales of a matrix are stored."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +99,15 @@ def read_info(folder: Path) -> CheckpointInfo:
         data = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
-            f"{file} is missing: this is no whole checkpoint; {rescue(folder)}"
+            f"{file} is missing: this is no whole checkpoint; {recovery_hint(folder)}"
         ) from None
     except OSError as error:
         raise CheckpointError(
-            f"{file} cannot be read: {error.strerror}; {rescue(folder)}"
+            f"{file} cannot be read: {error.strerror}; {recovery_hint(folder)}"
         ) from None
     score = folder / SCORE
     late = score.read_bytes() if score.exists() else None
-    return parse_info(data, late, str(file), rescue(folder))
+    return parse_info(data, late, str(file), recovery_hint(folder))
 
 
 def parse_info(data: bytes, score: bytes | None, file: str, mend: str) -> CheckpointInfo:
@@ -120,13 +125,13 @@ def parse_info(data: bytes, score: bytes | None, file: str, mend: str) -> Checkp
         raise CheckpointError(f"{file} is damaged: it is not JSON; {mend}") from None
     found = tree.get("format") if isinstance(tree, dict) else None
     if isinstance(found, int) and found != FORMAT:
-        writer, ours = tree.get("nmt_version"), version()
+        writer, ours = tree.get("nmt_version"), nmt_version()
         raise CheckpointError(
             f"{file} has format {found}, but nmt {ours} reads format {FORMAT}; "
             f"use nmt {writer}, which wrote it"
         )
     digest = tree.pop("sha256", None) if found is not None else None
-    if digest is None or digest != own_digest(tree):
+    if digest is None or digest != digest_of_json(tree):
         raise CheckpointError(f"{file} is damaged: it is not what was written; {mend}")
     del tree["format"]
     try:
@@ -136,21 +141,21 @@ def parse_info(data: bytes, score: bytes | None, file: str, mend: str) -> Checkp
         raise CheckpointError(f"{file} is none of ours: keys are missing or unknown") from None
     if not files.keys() <= _ALL_FILES:
         raise CheckpointError(
-            f"{file} is none of ours: it lists {some(sorted(files.keys() - _ALL_FILES))}"
+            f"{file} is none of ours: it lists {summarise_names(sorted(files.keys() - _ALL_FILES))}"
         )
     return info if score is None else _with_score(info, digest, score, file)
 
 
-def score_text(info_text: str, bleu: float, signature: str) -> str:
+def format_score(info_text: str, bleu: float, signature: str) -> str:
     """What score.json says of the bundle whose bundle.json has that text."""
     tree = {"of": json.loads(info_text)["sha256"], "bleu": bleu, "bleu_signature": signature}
-    return json.dumps(tree | {"sha256": own_digest(tree)}, indent=1) + "\n"
+    return json.dumps(tree | {"sha256": digest_of_json(tree)}, indent=1) + "\n"
 
 
 def _with_score(info: CheckpointInfo, digest: str, score: bytes, file: str) -> CheckpointInfo:
     try:
         tree = json.loads(score)
-        if tree.pop("sha256") == own_digest(tree) and tree["of"] == digest:
+        if tree.pop("sha256") == digest_of_json(tree) and tree["of"] == digest:
             return replace(info, bleu=tree["bleu"], bleu_signature=tree["bleu_signature"])
         problem = "it is of another bundle, or damaged"
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
@@ -159,7 +164,7 @@ def _with_score(info: CheckpointInfo, digest: str, score: bytes, file: str) -> C
     return info
 
 
-def verify(folder: Path) -> None:
+def verify_checkpoint(folder: Path) -> None:
     """Check that every file of a bundle is what was written.
 
     Raises:
@@ -167,10 +172,10 @@ def verify(folder: Path) -> None:
     """
     info = read_info(folder)
     for name in info.files:
-        check(folder, info, name)
+        verify_file(folder, info, name)
 
 
-def check(folder: Path, info: CheckpointInfo, name: str) -> Path:
+def verify_file(folder: Path, info: CheckpointInfo, name: str) -> Path:
     """The path of a file that is what was written."""
     file, expected = folder / name, info.files.get(name)
     if expected is None:
@@ -180,42 +185,94 @@ def check(folder: Path, info: CheckpointInfo, name: str) -> Path:
         if num_bytes != expected.num_bytes:
             raise CheckpointError(
                 f"{file} is damaged: {num_bytes:,} bytes, but {expected.num_bytes:,} were written; "
-                f"{rescue(folder)}"
+                f"{recovery_hint(folder)}"
             )
-        if describe(file) != expected:
+        if describe_file(file) != expected:
             raise CheckpointError(
-                f"{file} is damaged: its SHA-256 is not that of what was written; {rescue(folder)}"
+                f"{file} is damaged: its SHA-256 is not that of what was written; "
+                f"{recovery_hint(folder)}"
             )
     except FileNotFoundError:
-        raise CheckpointError(f"{file} is missing; {rescue(folder)}") from None
+        raise CheckpointError(f"{file} is missing; {recovery_hint(folder)}") from None
     except OSError as error:
         raise CheckpointError(
-            f"{file} cannot be read: {error.strerror}; {rescue(folder)}"
+            f"{file} cannot be read: {error.strerror}; {recovery_hint(folder)}"
         ) from None
     return file
 
 
 def read_text(folder: Path, info: CheckpointInfo, name: str) -> str:
     """A text file of a bundle, checked."""
-    return check(folder, info, name).read_text(encoding="utf-8")
+    return verify_file(folder, info, name).read_text(encoding="utf-8")
 
 
 def read_tensors(folder: Path, info: CheckpointInfo, name: str) -> dict[str, Tensor]:
     """The tensors of a file of a bundle, checked, tied ones under each of their names."""
-    with safe_open(check(folder, info, name), framework="pt") as file:
+    with safe_open(verify_file(folder, info, name), framework="pt") as file:
         tied = json.loads(file.metadata()["tied"])
         # Cloned: safetensors maps the file, and `keep` may delete it under the map on another host.
         tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     return tensors | {key: tensors[stored] for key, stored in tied.items()}
 
 
-def own_digest(tree: Mapping[str, Any]) -> str:
+def pack_weights(weights: Mapping[str, Tensor], precision: Precision) -> dict[str, Tensor]:
+    """What to store of fp32 weights; those that are tied stay tied."""
+    packed = dict(weights)
+    if precision == "fp32":
+        return packed
+    large = {
+        name: weight
+        for name, weight in weights.items()
+        if weight.dim() == 2 and weight.numel() >= MIN_WEIGHTS
+    }
+    if precision == "bf16":
+        return packed | _each_once(large, lambda weight: (weight.bfloat16(),), [""])
+    return packed | _each_once(large, quantise_rows, ["", _SCALE])
+
+
+def unpack_weights(stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Precision]:
+    """The weights in fp32, and what they were stored in."""
+    kinds = {tensor.dtype for tensor in stored.values()}
+    precision: Precision = "int8" if torch.int8 in kinds else "fp32"
+    if torch.bfloat16 in kinds:
+        precision = "bf16"
+    if precision == "fp32":
+        return dict(stored), precision
+    found: dict[int, Tensor] = {}
+    weights = {}
+    for name, tensor in stored.items():
+        if name.endswith(_SCALE):
+            continue
+        place = tensor.data_ptr()
+        if place not in found:
+            is_whole = tensor.dtype == torch.int8
+            found[place] = restore(tensor, stored[name + _SCALE]) if is_whole else tensor.float()
+        weights[name] = found[place]
+    return weights, precision
+
+
+def _each_once(
+    weights: Mapping[str, Tensor],
+    convert: Callable[[Tensor], tuple[Tensor, ...]],
+    endings: list[str],
+) -> dict[str, Tensor]:
+    """Converted weights under their names with each ending; one memory for those that had one."""
+    made: dict[int, tuple[Tensor, ...]] = {}
+    converted: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        parts = made.setdefault(weight.data_ptr(), ()) or convert(weight)
+        made[weight.data_ptr()] = parts
+        converted |= {name + ending: part for ending, part in zip(endings, parts, strict=True)}
+    return converted
+
+
+def digest_of_json(tree: Mapping[str, Any]) -> str:
     """SHA-256 of what bundle.json says, however it is laid out."""
     text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def describe(file: Path) -> CheckpointFile:
+def describe_file(file: Path) -> CheckpointFile:
     """Size and digest of a file."""
     with file.open("rb") as stream:
         return CheckpointFile(
@@ -223,24 +280,24 @@ def describe(file: Path) -> CheckpointFile:
         )
 
 
-def name_of(update: int) -> str:
+def folder_name(update: int) -> str:
     """The folder of a checkpoint after that many updates."""
     return f"update-{update:08d}"
 
 
-def bundles_in(parent: Path) -> list[Path]:
+def checkpoint_folders(parent: Path) -> list[Path]:
     """Folders of checkpoints in a folder, oldest first, good or not."""
     found = [path for path in parent.glob("update-*") if re.fullmatch(r"update-\d{8,}", path.name)]
     return sorted(found, key=lambda path: int(path.name.removeprefix("update-")))
 
 
-def some(names: Sequence[str]) -> str:
+def summarise_names(names: Sequence[str]) -> str:
     """The first of several names, and how many more there are."""
     rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{names[0]}{rest}"
 
 
-def version() -> str:
+def nmt_version() -> str:
     """The version of nmt that runs."""
     try:
         return metadata.version("nmt")
@@ -248,9 +305,9 @@ def version() -> str:
         return "from a checkout"
 
 
-def rescue(folder: Path) -> str:
+def recovery_hint(folder: Path) -> str:
     """What to do about a damaged bundle."""
-    others = [path for path in bundles_in(folder.parent) if path.name != folder.name]
+    others = [path for path in checkpoint_folders(folder.parent) if path.name != folder.name]
     if not others:
         return "restore it from a copy, or train again"
     return f"use another checkpoint, such as {others[-1]}"

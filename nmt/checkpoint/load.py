@@ -16,14 +16,14 @@ from nmt.checkpoint.format import (
     WEIGHTS,
     CheckpointInfo,
     TrainingState,
+    nmt_version,
     read_info,
     read_tensors,
     read_text,
-    some,
-    version,
+    summarise_names,
+    unpack_weights,
 )
-from nmt.checkpoint.packing import unpack
-from nmt.checkpoint.run_directory import find
+from nmt.checkpoint.run_directory import find_checkpoint
 from nmt.config import files as config
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
@@ -59,15 +59,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         BundleError: there is none, or a file of it is missing, damaged or of another version.
     """
-    folder = find(folder, prefer_best=True)
+    folder = find_checkpoint(folder, prefer_best=True)
     info = read_info(folder)
     try:
         experiment = config.parse_stored(Experiment, read_text(folder, info, CONFIG), CONFIG)
         subword = Subword.from_json(read_text(folder, info, TOKENIZER))
     except (ConfigError, DataError) as error:
-        versions = f"nmt {info.nmt_version} wrote it, this is nmt {version()}"
+        versions = f"nmt {info.nmt_version} wrote it, this is nmt {nmt_version()}"
         raise CheckpointError(f"{folder}/{error}; {versions}: use the one that wrote it") from None
-    weights, precision = unpack(read_tensors(folder, info, WEIGHTS))
+    weights, precision = unpack_weights(read_tensors(folder, info, WEIGHTS))
     return Checkpoint(folder, experiment, subword, weights, info, precision)
 
 
@@ -77,7 +77,7 @@ def load_training_state(folder: Path) -> TrainingState:
     Raises:
         BundleError: there is none, it only translates, or a file of it is missing or damaged.
     """
-    folder = find(folder, prefer_best=False)
+    folder = find_checkpoint(folder, prefer_best=False)
     info = read_info(folder)
     if STATE not in info.files:
         raise CheckpointError(
@@ -105,9 +105,13 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -
             given[name] = present[tensor.data_ptr()]
     hint = "the config or the tokenizer beside it is not the one it was trained with"
     if lacking := sorted(ours.keys() - given.keys()):
-        raise CheckpointError(f"{where} has no {some(lacking)}, but the model does; {hint}")
+        raise CheckpointError(
+            f"{where} has no {summarise_names(lacking)}, but the model does; {hint}"
+        )
     if unknown := sorted(given.keys() - ours.keys()):
-        raise CheckpointError(f"{where} has {some(unknown)}, but the model does not; {hint}")
+        raise CheckpointError(
+            f"{where} has {summarise_names(unknown)}, but the model does not; {hint}"
+        )
     for name, tensor in ours.items():
         if tensor.shape != given[name].shape:
             found, expected = list(given[name].shape), list(tensor.shape)

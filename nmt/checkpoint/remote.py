@@ -18,15 +18,15 @@ from nmt.checkpoint.format import (
     INFO,
     SCORE,
     CheckpointInfo,
-    bundles_in,
-    describe,
-    name_of,
+    checkpoint_folders,
+    describe_file,
+    folder_name,
     parse_info,
-    verify,
+    verify_checkpoint,
 )
-from nmt.checkpoint.run_directory import best_of, set_aside
+from nmt.checkpoint.run_directory import hide_checkpoint, highest_bleu
 from nmt.errors import CheckpointError
-from nmt.storage import Object, Store, shown
+from nmt.storage import ObjectStore, StoredObject, display_address
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +36,20 @@ _PULSE = "pulse.json"
 """The last update made, of a run that has not ended by itself (`nmt.training.run_log`)."""
 
 
-class Remote:
+class RemoteRun:
     """A run's folder in a store, with its copy here.
 
     All methods raise StorageError where the store does not answer or refuses.
     """
 
-    def __init__(self, store: Store, run_dir: Path) -> None:
+    def __init__(self, store: ObjectStore, run_dir: Path) -> None:
         self.store = store
         self._run_dir = run_dir
         self._sent: dict[str, tuple[int, int]] = {}
 
     def names(self) -> list[str]:
         """Names of the checkpoints that are whole there, oldest first."""
-        found = self.store.objects("checkpoints")
+        found = self.store.list_objects("checkpoints")
         names = {name.split("/")[1] for name in found if name.endswith(f"/{INFO}")}
         return sorted((name for name in names if _is_name(name)), key=_number)
 
@@ -69,9 +69,9 @@ class Remote:
                 infos[name] = self.info(name)
             except CheckpointError as error:
                 log.warning("passing over a checkpoint: %s", error)
-        return best_of(infos)
+        return highest_bleu(infos)
 
-    def newest_good(self, warn: Callable[[str], None] | None = None) -> Path | None:
+    def newest_complete(self, warn: Callable[[str], None] | None = None) -> Path | None:
         """The newest checkpoint there that is whole, here.
 
         Args:
@@ -109,24 +109,24 @@ class Remote:
             (folder / SCORE).write_bytes(score)
         return folder
 
-    def forget_others(self) -> None:
+    def delete_unpublished(self) -> None:
         """Remove the checkpoints here that are not in the store: another host went on without."""
         known = set(self.names())
-        for folder in bundles_in(self._run_dir / "checkpoints"):
+        for folder in checkpoint_folders(self._run_dir / "checkpoints"):
             if folder.name not in known:
-                shutil.rmtree(set_aside(folder), ignore_errors=True)
+                shutil.rmtree(hide_checkpoint(folder), ignore_errors=True)
 
-    def prune(self, keep_last: int, good: str, awaited: Collection[int] = ()) -> None:
+    def prune(self, keep_last: int, good: str, pending: Collection[int] = ()) -> None:
         """As `run_directory.keep`, in the store; interrupted uploads are removed too."""
-        found = {name.split("/")[1] for name in self.store.objects("checkpoints")}
+        found = {name.split("/")[1] for name in self.store.list_objects("checkpoints")}
         names = self.names()
-        spared = {*names[-keep_last:], good, *map(name_of, awaited)}
+        spared = {*names[-keep_last:], good, *map(folder_name, pending)}
         if len(names) > keep_last:
             spared.add(self.best() or good)
         for name in sorted(found - spared):
             self._delete(name)
 
-    def mirror(self) -> None:
+    def upload_logs(self) -> None:
         """Bring what has changed beside the checkpoints to the store, and late scores."""
         there = {} if self._sent else self._beside()
         for path in sorted(self._run_dir.rglob("*")):
@@ -144,7 +144,7 @@ class Remote:
         if _PULSE in self._sent and not (self._run_dir / _PULSE).exists():
             self.store.delete([_PULSE])
 
-    def restore(self) -> None:
+    def download_logs(self) -> None:
         """Bring what stands beside the checkpoints here, where the store has something newer."""
         beside = self._beside()
         if _PULSE not in beside and self.names():
@@ -162,8 +162,10 @@ class Remote:
             finally:
                 temp.unlink(missing_ok=True)
 
-    def _beside(self) -> dict[str, Object]:
-        return {name: found for name, found in self.store.objects().items() if _is_mirrored(name)}
+    def _beside(self) -> dict[str, StoredObject]:
+        return {
+            name: found for name, found in self.store.list_objects().items() if _is_mirrored(name)
+        }
 
     def _read(self, name: str) -> tuple[CheckpointInfo, bytes, bytes | None]:
         text = self.store.read(f"checkpoints/{name}/{INFO}")
@@ -180,17 +182,17 @@ class Remote:
         try:
             for file, expected in info.files.items():
                 (temp / file).parent.mkdir(parents=True, exist_ok=True)
-                shown = self.store.url(f"checkpoints/{name}/{file}")
+                url = self.store.url(f"checkpoints/{name}/{file}")
                 if not self.store.download(f"checkpoints/{name}/{file}", temp / file):
-                    raise CheckpointError(f"{shown} is missing; {self._mend(name)}")
-                if describe(temp / file) != expected:
+                    raise CheckpointError(f"{url} is missing; {self._mend(name)}")
+                if describe_file(temp / file) != expected:
                     raise CheckpointError(
-                        f"{shown} is damaged: its SHA-256 is not that of what was written; "
+                        f"{url} is damaged: its SHA-256 is not that of what was written; "
                         f"{self._mend(name)}"
                     )
             (temp / INFO).write_bytes(text)
             with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(set_aside(folder), ignore_errors=True)
+                shutil.rmtree(hide_checkpoint(folder), ignore_errors=True)
             try:
                 temp.rename(folder)
             except OSError:
@@ -210,11 +212,13 @@ class Remote:
 
     def _delete(self, name: str) -> None:
         below = f"checkpoints/{name}"
-        files = sorted(self.store.objects(below), key=lambda file: not file.endswith(f"/{INFO}"))
+        files = sorted(
+            self.store.list_objects(below), key=lambda file: not file.endswith(f"/{INFO}")
+        )
         self.store.delete(files)
 
 
-def fetch(address: str, scratch: Path, prefer_best: bool = True) -> Path:
+def fetch_checkpoint(address: str, scratch: Path, prefer_best: bool = True) -> Path:
     """The checkpoint that an address means, here: itself, or a run's best one, else its newest.
 
     Raises:
@@ -227,21 +231,21 @@ def fetch(address: str, scratch: Path, prefer_best: bool = True) -> Path:
     else:
         name = ""
     run = f"{head}{mark}{query}"
-    remote = Remote(Store(run), copy_of(run, scratch))
+    remote = RemoteRun(ObjectStore(run), local_copy(run, scratch))
     if name:
         return remote.pull(name)
     names = remote.names()
     if not names:
         raise CheckpointError(
-            f"{shown(run)} has no checkpoint; name a run or one of its checkpoints"
+            f"{display_address(run)} has no checkpoint; name a run or one of its checkpoints"
         )
     best = remote.best() if prefer_best else None
     return remote.pull(best or names[-1])
 
 
-def copy_of(address: str, scratch: Path) -> Path:
+def local_copy(address: str, scratch: Path) -> Path:
     """The folder here that holds the copy of a run in a store."""
-    return scratch.expanduser().resolve() / shown(address).replace("://", "/")
+    return scratch.expanduser().resolve() / display_address(address).replace("://", "/")
 
 
 def _is_whole(folder: Path, text: bytes) -> bool:
@@ -249,13 +253,13 @@ def _is_whole(folder: Path, text: bytes) -> bool:
     try:
         if (folder / INFO).read_bytes() != text:
             return False
-        verify(folder)
+        verify_checkpoint(folder)
     except (OSError, CheckpointError):
         return False
     return True
 
 
-def _is_newer(found: Object, path: Path) -> bool:
+def _is_newer(found: StoredObject, path: Path) -> bool:
     """Whether the store's file was written after ours; its clock may be a little off."""
     return found.written > path.stat().st_mtime
 

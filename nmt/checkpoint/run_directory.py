@@ -7,7 +7,14 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from nmt.checkpoint.format import INFO, CheckpointInfo, bundles_in, name_of, read_info, verify
+from nmt.checkpoint.format import (
+    INFO,
+    CheckpointInfo,
+    checkpoint_folders,
+    folder_name,
+    read_info,
+    verify_checkpoint,
+)
 from nmt.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -15,20 +22,20 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def bundles(run_dir: Path) -> list[Path]:
+def list_checkpoints(run_dir: Path) -> list[Path]:
     """Folders of a run's checkpoints, oldest first, good or not."""
-    return bundles_in(run_dir / "checkpoints")
+    return checkpoint_folders(run_dir / "checkpoints")
 
 
-def newest_good(run_dir: Path, warn: Callable[[str], None] | None = None) -> Path | None:
+def newest_complete(run_dir: Path, warn: Callable[[str], None] | None = None) -> Path | None:
     """The newest checkpoint whose files are all what was written.
 
     Args:
         warn: told why each one is passed over; None: the log is.
     """
-    for folder in reversed(bundles(run_dir)):
+    for folder in reversed(list_checkpoints(run_dir)):
         try:
-            verify(folder)
+            verify_checkpoint(folder)
         except CheckpointError as error:
             if warn is None:
                 log.warning("passing over a checkpoint: %s", error)
@@ -39,21 +46,21 @@ def newest_good(run_dir: Path, warn: Callable[[str], None] | None = None) -> Pat
     return None
 
 
-def best(run_dir: Path) -> Path | None:
+def best_checkpoint(run_dir: Path) -> Path | None:
     """The checkpoint with the highest dev BLEU, of equal ones the oldest; None: no score is known.
 
     Of its files only bundle.json is checked; where that is damaged, the score is not known.
     """
     infos = {}
-    for folder in bundles(run_dir):
+    for folder in list_checkpoints(run_dir):
         try:
             infos[folder] = read_info(folder)
         except CheckpointError as error:
             log.warning("passing over a checkpoint: %s", error)
-    return best_of(infos)
+    return highest_bleu(infos)
 
 
-def best_of(infos: Mapping[T, CheckpointInfo]) -> T | None:
+def highest_bleu(infos: Mapping[T, CheckpointInfo]) -> T | None:
     """The one with the highest dev BLEU, of equal ones the first; None: no score is known."""
     found, highest = None, float("-inf")
     for folder, info in infos.items():
@@ -62,8 +69,8 @@ def best_of(infos: Mapping[T, CheckpointInfo]) -> T | None:
     return found
 
 
-def keep(
-    run_dir: Path, keep_last: int, good: Path | None = None, awaited: Collection[int] = ()
+def prune_checkpoints(
+    run_dir: Path, keep_last: int, good: Path | None = None, pending: Collection[int] = ()
 ) -> list[Path]:
     """Delete all checkpoints but the newest `keep_last`, the best and the newest good one.
 
@@ -71,27 +78,27 @@ def keep(
 
     Args:
         good: known to be good, such as one that was just written; None: all are looked at.
-        awaited: updates whose checkpoints are kept too, because their score is to come.
+        pending: updates whose checkpoints are kept too, because their score is to come.
     """
-    sweep(run_dir / "checkpoints")
+    remove_leftovers(run_dir / "checkpoints")
     assert keep_last >= 1
-    old = bundles(run_dir)[:-keep_last]
+    old = list_checkpoints(run_dir)[:-keep_last]
     if not old:
         return []
-    spared = {best(run_dir), good or newest_good(run_dir)}
-    spared |= {run_dir / "checkpoints" / name_of(update) for update in awaited}
+    spared = {best_checkpoint(run_dir), good or newest_complete(run_dir)}
+    spared |= {run_dir / "checkpoints" / folder_name(update) for update in pending}
     deleted = [folder for folder in old if folder not in spared]
     for folder in deleted:
-        shutil.rmtree(set_aside(folder), ignore_errors=True)
+        shutil.rmtree(hide_checkpoint(folder), ignore_errors=True)
     return deleted
 
 
-def find(folder: Path, prefer_best: bool) -> Path:
+def find_checkpoint(folder: Path, prefer_best: bool) -> Path:
     """The bundle that a path means: itself, or one of the run that it is."""
     if (folder / "checkpoints").is_dir():
-        found = (best(folder) if prefer_best else None) or newest_good(folder)
+        found = (best_checkpoint(folder) if prefer_best else None) or newest_complete(folder)
         if found is None:
-            state = "no whole checkpoint" if bundles(folder) else "no checkpoint yet"
+            state = "no whole checkpoint" if list_checkpoints(folder) else "no checkpoint yet"
             raise CheckpointError(f"{folder} has {state}; `nmt train` with its config writes one")
         return found
     if not folder.is_dir():
@@ -105,13 +112,13 @@ def find(folder: Path, prefer_best: bool) -> Path:
     return folder
 
 
-def sweep(parent: Path) -> None:
+def remove_leftovers(parent: Path) -> None:
     """Remove what interrupted writes and deletions of checkpoints have left."""
     for path in parent.glob(".update-*"):
         if path.suffix in (".writing", ".deleting"):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def set_aside(folder: Path) -> Path:
+def hide_checkpoint(folder: Path) -> Path:
     """Take a bundle's name away before it goes, so that no half-deleted one stands under it."""
     return folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.deleting"))

@@ -31,13 +31,13 @@ from nmt.checkpoint.format import (
     CheckpointFile,
     CheckpointInfo,
     TrainingState,
-    describe,
-    name_of,
-    own_digest,
-    score_text,
-    version,
+    describe_file,
+    digest_of_json,
+    folder_name,
+    format_score,
+    nmt_version,
 )
-from nmt.checkpoint.run_directory import set_aside, sweep
+from nmt.checkpoint.run_directory import hide_checkpoint, remove_leftovers
 from nmt.config import files as config
 from nmt.config.experiment import Experiment
 from nmt.errors import CheckpointError
@@ -60,13 +60,13 @@ def save_checkpoint(
     Raises:
         BundleError: the disk is full or cannot be written; what stood there before still does.
     """
-    folder = run_dir / "checkpoints" / name_of(state.update)
-    sweep(folder.parent)
-    info = CheckpointInfo(state.update, bleu, bleu_signature, (), version(), {})
-    return write(folder, experiment, tokenizer_json, _translating(state), info, state)
+    folder = run_dir / "checkpoints" / folder_name(state.update)
+    remove_leftovers(folder.parent)
+    info = CheckpointInfo(state.update, bleu, bleu_signature, (), nmt_version(), {})
+    return write_checkpoint(folder, experiment, tokenizer_json, _translating(state), info, state)
 
 
-def write(
+def write_checkpoint(
     folder: Path,
     experiment: Experiment,
     tokenizer_json: str,
@@ -94,11 +94,11 @@ def write(
             (temp / name).write_text(text, encoding="utf-8", newline="")
         for name, (stored, tied) in parts.items():
             save_file(stored, temp / name, metadata={"tied": json.dumps(tied)})
-        files = {name: describe(temp / name) for name in sorted([*texts, *tensors])}
+        files = {name: describe_file(temp / name) for name in sorted([*texts, *tensors])}
         _write_info(temp / INFO, info, files)
         for path in [*temp.rglob("*"), temp]:
             _sync(path)
-        replaced = set_aside(folder) if folder.exists() else None
+        replaced = hide_checkpoint(folder) if folder.exists() else None
         temp.rename(folder)
         _sync(folder.parent)
     except (OSError, SafetensorError) as error:
@@ -128,7 +128,9 @@ def write_score(folder: Path, bleu: float, signature: str) -> None:
     """
     temp = folder / f".{SCORE}"
     try:
-        temp.write_text(score_text((folder / INFO).read_text(), bleu, signature), encoding="utf-8")
+        temp.write_text(
+            format_score((folder / INFO).read_text(), bleu, signature), encoding="utf-8"
+        )
         _sync(temp)
         temp.replace(folder / SCORE)
     except OSError as error:
@@ -136,7 +138,7 @@ def write_score(folder: Path, bleu: float, signature: str) -> None:
         raise CheckpointError(f"{folder / SCORE} was not written: {error.strerror}") from None
 
 
-def place_of(tensor: Tensor) -> object:
+def storage_key(tensor: Tensor) -> object:
     """Equal for two tensors that are the same memory; an empty one has none, and is alone."""
     if not tensor.numel():
         return id(tensor)
@@ -149,7 +151,7 @@ def _untie(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     stored: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     for name, tensor in tensors.items():
-        first = names.setdefault(place_of(tensor), name)
+        first = names.setdefault(storage_key(tensor), name)
         if first == name:
             stored[name] = tensor.detach().cpu().contiguous()
         else:
@@ -161,7 +163,7 @@ def _write_info(file: Path, info: CheckpointInfo, files: Mapping[str, Checkpoint
     tree = {"format": FORMAT} | asdict(info)
     tree["files"] = {name: asdict(of_file) for name, of_file in files.items()}
     tree = json.loads(json.dumps(tree))
-    tree["sha256"] = own_digest(tree)
+    tree["sha256"] = digest_of_json(tree)
     file.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8", newline="")
 
 

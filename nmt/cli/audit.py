@@ -28,7 +28,7 @@ def audit(run: str, prepared: str | None, as_json: bool) -> None:
     with itself, with the checkpoints and, where it is here, with the prepared corpus. Exit status:
     0 proven, 1 not.
     """
-    from nmt.training.audit import audit as audited
+    from nmt.training.audit import audit_run as audited
 
     found = audited(run_folder(run), Path(prepared) if prepared else None)
     if as_json:

@@ -26,25 +26,25 @@ def bundle_folder(run: str) -> Path:
 
     if not is_address(run):
         return Path(run)
-    from nmt.checkpoint.remote import fetch
+    from nmt.checkpoint.remote import fetch_checkpoint
     from nmt.config.cluster import Cluster
 
-    return fetch(run, Path(Cluster().scratch))
+    return fetch_checkpoint(run, Path(Cluster().scratch))
 
 
 def run_folder(run: str) -> Path:
     """The folder of a run; of one in an object store, its copy here, brought up to date."""
-    from nmt.storage import Store, is_address
+    from nmt.storage import ObjectStore, is_address
 
     if not is_address(run):
         return Path(run)
-    from nmt.checkpoint.remote import Remote, copy_of
+    from nmt.checkpoint.remote import RemoteRun, local_copy
     from nmt.config.cluster import Cluster
 
-    remote = Remote(Store(run), copy_of(run, Path(Cluster().scratch)))
-    remote.newest_good()
-    remote.restore()
-    return copy_of(run, Path(Cluster().scratch))
+    remote = RemoteRun(ObjectStore(run), local_copy(run, Path(Cluster().scratch)))
+    remote.newest_complete()
+    remote.download_logs()
+    return local_copy(run, Path(Cluster().scratch))
 
 
 def about(bundle: "Checkpoint") -> str:

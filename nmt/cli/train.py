@@ -58,7 +58,7 @@ def average(checkpoints: tuple[str, ...], output: str) -> None:
 
     A run's folder stands for its best one.
     """
-    from nmt.checkpoint.average import average as mean_of
+    from nmt.checkpoint.convert import average_checkpoints as mean_of
 
     made = mean_of([bundle_folder(name) for name in checkpoints], Path(output))
     click.echo(about(made), err=True)
@@ -73,7 +73,7 @@ def export(run: str, output: str, precision: "Precision | None") -> None:
 
     RUN is a run's folder or a checkpoint. int8 and bf16 make it smaller still, and quicker on CPUs.
     """
-    from nmt.checkpoint.export import export as write
+    from nmt.checkpoint.convert import export_checkpoint as write
 
     made = write(bundle_folder(run), Path(output), precision)
     click.echo(about(made), err=True)

@@ -17,7 +17,7 @@ import ray
 from ray.train import UserCallback
 
 from nmt.checkpoint.format import read_info
-from nmt.checkpoint.run_directory import newest_good
+from nmt.checkpoint.run_directory import newest_complete
 from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.errors import TrainingError
@@ -150,6 +150,6 @@ def listen(
             return ended
         if interrupt.is_asked and not is_training:
             console.log("stopped before these workers had made an update: there is nothing to save")
-            newest = newest_good(run_dir)
+            newest = newest_complete(run_dir)
             return RunResult("interrupted", read_info(newest).update if newest else 0, None, 0)
         fit.join(timeout=POLL_S)

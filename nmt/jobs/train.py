@@ -17,8 +17,8 @@ import torch
 from ray.train.torch import TorchConfig, get_device
 
 from nmt.checkpoint.format import read_info
-from nmt.checkpoint.remote import Remote, copy_of
-from nmt.checkpoint.run_directory import best, newest_good
+from nmt.checkpoint.remote import RemoteRun, local_copy
+from nmt.checkpoint.run_directory import best_checkpoint, newest_complete
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.console import Console
@@ -30,7 +30,7 @@ from nmt.jobs.ray_internals import Notices, Trainer, callbacks
 from nmt.jobs.ray_session import connect, lock_run_directory
 from nmt.jobs.validation_tasks import ValidationTasks
 from nmt.jobs.watchdog import Watchdog
-from nmt.storage import Store, below, is_address
+from nmt.storage import ObjectStore, is_address, join_address
 from nmt.training.data import TrainingData, check_workers
 from nmt.training.distributed import World
 from nmt.training.loop import train
@@ -47,13 +47,13 @@ RESIZE_S = 5.0
 def run_dir_of(experiment: Experiment, cluster: Cluster) -> Path:
     """The folder of a run: <storage>/<name>; of one in an object store, its copy here."""
     if address := address_of(experiment, cluster):
-        return copy_of(address, Path(cluster.scratch))
+        return local_copy(address, Path(cluster.scratch))
     return Path(cluster.storage).expanduser().resolve() / experiment.name
 
 
 def address_of(experiment: Experiment, cluster: Cluster) -> str:
     """Where a run is in an object store; empty: it is in a folder that every host sees."""
-    return below(cluster.storage, experiment.name) if is_address(cluster.storage) else ""
+    return join_address(cluster.storage, experiment.name) if is_address(cluster.storage) else ""
 
 
 def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> RunResult:
@@ -65,10 +65,10 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     """
     experiment = resolve_auto_preset(experiment, console.log)
     run_dir, address = run_dir_of(experiment, cluster), address_of(experiment, cluster)
-    remote = Remote(Store(address), run_dir) if address else None
+    remote = RemoteRun(ObjectStore(address), run_dir) if address else None
     if remote:
-        remote.store.check()
-        remote.newest_good()
+        remote.store.check_writable()
+        remote.newest_complete()
     check_workers(experiment, cluster.workers.max)
     check_run(experiment, run_dir)
     open_prepared(experiment)
@@ -102,16 +102,16 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
 
 
 def finished(
-    experiment: Experiment, run_dir: Path, remote: Remote | None = None
+    experiment: Experiment, run_dir: Path, remote: RemoteRun | None = None
 ) -> RunResult | None:
     """How a run ended that has had all its updates; None: it has not, or was not begun."""
-    newest = newest_good(run_dir)
+    newest = newest_complete(run_dir)
     if newest is None or read_info(newest).update < experiment.training.updates:
         return None
     if remote is not None:
         judged = remote.info(remote.best() or newest.name)
     else:
-        judged = read_info(best(run_dir) or newest)
+        judged = read_info(best_checkpoint(run_dir) or newest)
     return RunResult("finished", read_info(newest).update, judged.bleu, judged.update)
 
 
@@ -183,7 +183,7 @@ def _worker(config: dict[str, Any]) -> None:
     try:
         corpus = open_corpus(experiment, Path(config["prepared"]))
         origin, address, scorer = Origin(**config["origin"]), config["address"], None
-        remote = Remote(Store(address), run_dir) if address else None
+        remote = RemoteRun(ObjectStore(address), run_dir) if address else None
         if config["scores"]:
             scorer = ValidationTasks(experiment, corpus.dev, run_dir, address, **config["scores"])
         why, progress = train(

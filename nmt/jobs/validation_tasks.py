@@ -14,9 +14,9 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 
 from nmt.checkpoint.load import load_checkpoint
-from nmt.checkpoint.remote import Remote
+from nmt.checkpoint.remote import RemoteRun
 from nmt.config.experiment import Experiment
-from nmt.storage import Store
+from nmt.storage import ObjectStore
 from nmt.training.distributed import World
 from nmt.training.validation import Validation, validate
 
@@ -81,7 +81,7 @@ def _score(
     torch.set_num_threads(num_threads)
     folder = Path(run_dir) / "checkpoints" / name
     if address:
-        folder = Remote(Store(address), Path(run_dir)).pull(name)
+        folder = RemoteRun(ObjectStore(address), Path(run_dir)).pull(name)
     bundle = load_checkpoint(folder)
     experiment = Experiment.model_validate_json(settings)
     return asdict(validate(bundle.model(), bundle.subword, experiment, dev, World()))

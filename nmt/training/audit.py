@@ -18,22 +18,22 @@ from nmt.batching.loader import SamplerAt
 from nmt.batching.schedule import Rows, Schedule
 from nmt.checkpoint.format import read_info
 from nmt.checkpoint.load import load_training_state
-from nmt.checkpoint.run_directory import bundles, newest_good
+from nmt.checkpoint.run_directory import list_checkpoints, newest_complete
 from nmt.config.experiment import Experiment
 from nmt.config.files import restore
 from nmt.corpus.prepared import open_prepared
 from nmt.errors import CheckpointError, DataError
 from nmt.training import ledger, run_manifest
 from nmt.training.data import TrainingData, make_schedule
-from nmt.training.ledger import Entry
-from nmt.training.run_manifest import RunManifest, Start
+from nmt.training.ledger import LedgerEntry
+from nmt.training.run_manifest import RunManifest, RunStart
 
 MAX_FINDINGS = 20
 """More are counted, not told."""
 
 
 @dataclass(frozen=True)
-class Stretch:
+class WorkerSpan:
     """Updates in a row that were shared by the same number of workers."""
 
     first: int
@@ -64,8 +64,8 @@ class Audit:
     """Whether pairs were compared with the prepared corpus and with the schedule."""
     skipped: list[int] = field(default_factory=list)
     """Updates whose gradient was not finite."""
-    workers: list[Stretch] = field(default_factory=list)
-    starts: list[Start] = field(default_factory=list)
+    workers: list[WorkerSpan] = field(default_factory=list)
+    starts: list[RunStart] = field(default_factory=list)
     num_findings: int = 0
     findings: list[str] = field(default_factory=list)
     """What contradicts the promise; the first MAX_FINDINGS."""
@@ -82,7 +82,7 @@ class Audit:
             self.findings.append(what)
 
 
-def audit(run_dir: Path, prepared: Path | None = None) -> Audit:
+def audit_run(run_dir: Path, prepared: Path | None = None) -> Audit:
     """Audit a run, finished or not.
 
     Args:
@@ -95,13 +95,13 @@ def audit(run_dir: Path, prepared: Path | None = None) -> Audit:
     """
     if not run_dir.is_dir():
         raise DataError(f"{run_dir}: there is no such folder; name the folder of a run")
-    about = run_manifest.read(run_dir)
+    about = run_manifest.read_run_manifest(run_dir)
     if not (run_dir / ledger.NAME).is_file():
         raise DataError(
             f"{run_dir}: no {ledger.NAME} here, so nobody knows what was trained on; runs write it "
             "before their first checkpoint"
         )
-    newest = newest_good(run_dir)
+    newest = newest_complete(run_dir)
     if newest is None:
         raise CheckpointError(
             f"{run_dir} has no good checkpoint, so no update of it has survived yet"
@@ -126,16 +126,16 @@ class _Chained:
         self.chains: dict[int, str] = {0: ""}
         """By updates done."""
 
-    def __iter__(self) -> Iterator[tuple[Entry, Rows]]:
+    def __iter__(self) -> Iterator[tuple[LedgerEntry, Rows]]:
         found, done, chain = self._found, 0, ""
         try:
-            for entry in ledger.read(self._run_dir):
+            for entry in ledger.read_ledger(self._run_dir):
                 if entry.update > found.updates:
                     break
                 if entry.update != done + 1:
                     found.find(_gap(done, entry.update))
-                rows = ledger.unpack(entry.rows)
-                linked = ledger.link(
+                rows = ledger.unpack_rows(entry.rows)
+                linked = ledger.chain_digest(
                     chain, entry.update, entry.tgt_tokens, entry.is_skipped, rows
                 )  # fmt: skip
                 if linked != entry.chain or len(rows) != entry.pairs:
@@ -153,12 +153,12 @@ class _Chained:
             )
         found.chain = chain
 
-    def _count(self, entry: Entry) -> None:
+    def _count(self, entry: LedgerEntry) -> None:
         workers = self._found.workers
         if workers and workers[-1].workers == entry.workers:
-            workers[-1] = Stretch(workers[-1].first, entry.update, entry.workers)
+            workers[-1] = WorkerSpan(workers[-1].first, entry.update, entry.workers)
         else:
-            workers.append(Stretch(entry.update, entry.update, entry.workers))
+            workers.append(WorkerSpan(entry.update, entry.update, entry.workers))
         if entry.is_skipped:
             self._found.skipped.append(entry.update)
 
@@ -244,7 +244,7 @@ def _compare_pairs(epoch: str, used: Rows, owners: Rows, found: Audit) -> None:
         found.find(f"{epoch}: pair {row:,} was used more than once, in updates {where}")
 
 
-def _compare_update(entry: Entry, rows: Rows, corpus: _AuditedCorpus, found: Audit) -> None:
+def _compare_update(entry: LedgerEntry, rows: Rows, corpus: _AuditedCorpus, found: Audit) -> None:
     planned = corpus.schedule.update(entry.update - 1)
     if not np.array_equal(np.sort(np.concatenate(planned.micro_batches)), rows):
         found.find(f"update {entry.update:,}: its pairs are not those of the schedule")
@@ -258,7 +258,7 @@ def _compare_update(entry: Entry, rows: Rows, corpus: _AuditedCorpus, found: Aud
 
 
 def _compare_checkpoints(run_dir: Path, chains: dict[int, str], found: Audit) -> None:
-    for folder in bundles(run_dir):
+    for folder in list_checkpoints(run_dir):
         try:
             state = load_training_state(folder)
         except CheckpointError:

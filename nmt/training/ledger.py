@@ -38,7 +38,7 @@ Packed = tuple[int, int, bool, str]
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """What all workers trained on in one update."""
 
     update: int
@@ -72,7 +72,7 @@ class Ledger:
         if world.is_main:
             _cut(self._path, update)
 
-    def note(self, micro_batch: MicroBatch) -> None:
+    def record(self, micro_batch: MicroBatch) -> None:
         """The gradient of this micro-batch is there."""
         self._rows.append(micro_batch.rows)
         self._tgt_tokens += len(micro_batch.batch.tgt_out)
@@ -80,7 +80,7 @@ class Ledger:
     def end_update(self, update: int, is_skipped: bool) -> None:
         """What was noted since the last call is all that this worker did in the update."""
         rows = np.concatenate(self._rows) if self._rows else np.empty(0, dtype=np.int64)
-        self._notes.append((update, self._tgt_tokens, is_skipped, pack(rows)))
+        self._notes.append((update, self._tgt_tokens, is_skipped, pack_rows(rows)))
         self._rows, self._tgt_tokens = [], 0
 
     def write(self) -> str:
@@ -93,11 +93,11 @@ class Ledger:
         for of_update in zip(*notes, strict=True):
             updates, tgt_tokens, is_skipped, packed = zip(*of_update, strict=True)
             assert len(set(updates)) == 1
-            rows = np.sort(np.concatenate([unpack(each) for each in packed]))
+            rows = np.sort(np.concatenate([unpack_rows(each) for each in packed]))
             done, tokens, skipped = updates[0], sum(tgt_tokens), any(is_skipped)
-            self._chain = link(self._chain, done, tokens, skipped, rows)
-            entry = Entry(
-                done, len(rows), tokens, skipped, pack(rows), self._world.size, self._chain
+            self._chain = chain_digest(self._chain, done, tokens, skipped, rows)
+            entry = LedgerEntry(
+                done, len(rows), tokens, skipped, pack_rows(rows), self._world.size, self._chain
             )
             self._lines.append(json.dumps(asdict(entry)).encode() + b"\n")
         if self._world.is_main:
@@ -118,19 +118,19 @@ class Ledger:
                 raise
 
 
-def link(chain: str, update: int, tgt_tokens: int, is_skipped: bool, rows: Rows) -> str:
+def chain_digest(chain: str, update: int, tgt_tokens: int, is_skipped: bool, rows: Rows) -> str:
     """The chain after an update: the same for any number of workers, any version of zlib."""
     head = f"{chain} {update} {tgt_tokens} {int(is_skipped)} ".encode()
     return hashlib.sha256(head + rows.astype("<u4").tobytes()).hexdigest()
 
 
-def pack(rows: Rows) -> str:
+def pack_rows(rows: Rows) -> str:
     """Row numbers in few bytes; their order is lost."""
     steps = np.diff(np.sort(rows), prepend=0).astype("<u4")
     return base64.b64encode(zlib.compress(steps.tobytes())).decode()
 
 
-def unpack(packed: str) -> npt.NDArray[np.int64]:
+def unpack_rows(packed: str) -> npt.NDArray[np.int64]:
     """Sorted row numbers; ValueError where they are not what `pack` made."""
     try:
         raw = zlib.decompress(base64.b64decode(packed, validate=True))
@@ -139,12 +139,12 @@ def unpack(packed: str) -> npt.NDArray[np.int64]:
     return np.cumsum(np.frombuffer(raw, dtype="<u4"), dtype=np.int64)
 
 
-def read(run_dir: Path) -> Iterator[Entry]:
+def read_ledger(run_dir: Path) -> Iterator[LedgerEntry]:
     """The lines of a run's ledger; ValueError, OSError where one cannot be read."""
     with (run_dir / NAME).open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
-                yield Entry(**json.loads(line))
+                yield LedgerEntry(**json.loads(line))
             except (ValueError, TypeError):
                 raise ValueError(f"line {number} is not one of a ledger") from None
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nmt.batching.loader import Loader, MicroBatch, SamplerAt
 from nmt.batching.schedule import Schedule, Update
-from nmt.checkpoint.remote import Remote
+from nmt.checkpoint.remote import RemoteRun
 from nmt.config.experiment import Experiment
 from nmt.training import run_manifest
 from nmt.training.data import TrainingData, check_workers, make_schedule
@@ -54,7 +54,7 @@ def train(
     should_stop: Callable[[int], bool] = lambda update: False,
     origin: run_manifest.Origin | None = None,
     hooks: RunHooks = RunHooks(),  # noqa: B008 it is frozen
-    remote: Remote | None = None,
+    remote: RemoteRun | None = None,
     scorer: CheckpointScorer | None = None,
 ) -> tuple[EndReason, TrainState]:
     """Train, from the newest good checkpoint of the run if there is one.
@@ -200,7 +200,7 @@ class _Run:
         for batch, loss in gradient.parts:
             meter.count(batch, loss)
         for micro_batch in micro_batches:
-            self.ledger.note(micro_batch)
+            self.ledger.record(micro_batch)
         tell_splits(gradient.splits, update, progress, self.records)
         meter.end_update(norm)
         progress.update = update.number + 1

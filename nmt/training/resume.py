@@ -4,8 +4,8 @@ from pathlib import Path
 
 from nmt.checkpoint.format import TOKENIZER, read_info
 from nmt.checkpoint.load import load_checkpoint, load_training_state
-from nmt.checkpoint.remote import Remote
-from nmt.checkpoint.run_directory import newest_good
+from nmt.checkpoint.remote import RemoteRun
+from nmt.checkpoint.run_directory import newest_complete
 from nmt.config.experiment import Experiment
 from nmt.config.files import differences
 from nmt.errors import CheckpointError, TrainingError
@@ -49,14 +49,14 @@ def _newest(run_dir: Path) -> tuple[Path | None, list[str]]:
     push out what a person may still get back from a copy, or from a disk that is not mounted.
     """
     damaged: list[str] = []
-    newest = newest_good(run_dir, damaged.append)
+    newest = newest_complete(run_dir, damaged.append)
     if newest is None and damaged:
         raise TrainingError(_NONE_WHOLE.format(run=run_dir, newest=damaged[0]))
     return newest, damaged
 
 
 def _newest_of_all(
-    world: World, run_dir: Path, remote: Remote | None
+    world: World, run_dir: Path, remote: RemoteRun | None
 ) -> tuple[Path | None, list[str]]:
     """The same, at all workers; of a run in an object store it is good where each has read it."""
     if remote is not None:
@@ -74,7 +74,7 @@ def _newest_of_all(
     return Path(found) if found else None, damaged
 
 
-def _newest_in_store(world: World, remote: Remote) -> tuple[Path | None, list[str]]:
+def _newest_in_store(world: World, remote: RemoteRun) -> tuple[Path | None, list[str]]:
     damaged: list[str] = []
     for name in reversed(world.all_gather(remote.names() if world.is_main else [])[0]):
         folder, problem = None, ""
@@ -92,13 +92,13 @@ def _newest_in_store(world: World, remote: Remote) -> tuple[Path | None, list[st
 
 
 def resume(
-    learner: Learner, corpus: TrainingData, world: World, run_dir: Path, remote: Remote | None
+    learner: Learner, corpus: TrainingData, world: World, run_dir: Path, remote: RemoteRun | None
 ) -> tuple[TrainState, list[str]]:
     """Load the newest good checkpoint at all workers, and what stands beside it at the first."""
     folder, damaged = _newest_of_all(world, run_dir, remote)
     if remote is not None and world.is_main:
-        remote.forget_others()
-        remote.restore()
+        remote.delete_unpublished()
+        remote.download_logs()
     if folder is None:
         return TrainState(), damaged
     tokenizer = read_info(folder).files[TOKENIZER]

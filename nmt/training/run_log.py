@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nmt.checkpoint.async_writer import Writer
-from nmt.checkpoint.remote import Remote
+from nmt.checkpoint.async_writer import AsyncCheckpointWriter
+from nmt.checkpoint.remote import RemoteRun
 from nmt.config.experiment import Experiment
 from nmt.training.data import TrainingData
 from nmt.training.learner import Learner
@@ -167,7 +167,7 @@ class RunLogger:
         update: int,
         num_workers: int,
         say: Callable[[str], None],
-        remote: Remote | None,
+        remote: RemoteRun | None,
         scorer: CheckpointScorer | None,
     ) -> None:
         """Go on after that many updates.
@@ -179,7 +179,7 @@ class RunLogger:
         """
         self._journal = Journal(run_dir, update, say)
         self._pulse = Heartbeat(run_dir, num_workers)
-        self._writer = Writer(run_dir, experiment, corpus.subword.to_json(), remote)
+        self._writer = AsyncCheckpointWriter(run_dir, experiment, corpus.subword.to_json(), remote)
         self._late = AsyncValidator(
             scorer, self._writer, run_dir, experiment, corpus.dev, self._journal, remote
         )
@@ -241,13 +241,13 @@ class RunLogger:
         if validation is not None:
             self._writer.write(state, validation.bleu, validation.signature, awaited)
         elif progress.update in awaited:
-            self._writer.write(state, awaited=awaited, then=self._late.ask)
+            self._writer.write(state, pending=awaited, on_complete=self._late.ask)
         else:
-            self._writer.write(state, awaited=awaited)
+            self._writer.write(state, pending=awaited)
 
     def fail(self, error: OSError) -> None:
         """A checkpoint could not be begun."""
-        self._writer.fail(error)
+        self._writer.record_error(error)
 
     def wait(self) -> None:
         """Until the checkpoint that was begun is on the disk."""
@@ -256,11 +256,11 @@ class RunLogger:
     @property
     def has_failed(self) -> bool:
         """Whether there is a problem with a checkpoint that nobody was told."""
-        return self._writer.has_failed
+        return self._writer.has_error
 
     def problem(self) -> tuple[str, int]:
         """Why a checkpoint could not be written, told once, and how many in a row could not."""
-        return self._writer.problem(), self._writer.failures
+        return self._writer.take_error(), self._writer.num_failures
 
     def ask_again(self, progress: TrainState) -> None:
         """After a start: have those scored whose scores were to come when the run was stopped."""

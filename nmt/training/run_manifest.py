@@ -57,7 +57,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Start:
+class RunStart:
     """One time that workers began."""
 
     time: str
@@ -97,7 +97,7 @@ class RunManifest:
     left_out: int = 0
     """Kept pairs longer than batching.max_length."""
     updates_per_epoch: int = 0
-    starts: list[Start] = field(default_factory=list)
+    starts: list[RunStart] = field(default_factory=list)
 
 
 def add_start(
@@ -115,17 +115,17 @@ def add_start(
     gets a warning in the log.
     """
     path = run_dir / NAME
-    before: list[Start] = []
+    before: list[RunStart] = []
     if path.exists():
         try:
-            before = read(run_dir).starts
+            before = read_run_manifest(run_dir).starts
         except DataError as error:
             log.warning("a new manifest is begun: %s", error)
             path.replace(path.with_name(f"{NAME}.damaged"))
     reason = "continued" if update else "begun"
     if before and before[-1].origin.launched == origin.launched:
         reason = "restarted"
-    start = Start(
+    start = RunStart(
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         reason=reason,
         update=update,
@@ -155,7 +155,7 @@ def add_start(
         log.warning("this start is not in the manifest: %s", error)
 
 
-def read(run_dir: Path) -> RunManifest:
+def read_run_manifest(run_dir: Path) -> RunManifest:
     """The manifest of a run; DataError where it is missing or damaged."""
     path = run_dir / NAME
     try:
@@ -164,7 +164,8 @@ def read(run_dir: Path) -> RunManifest:
         if found != FORMAT:
             raise DataError(f"{path}: format {found}, but this nmt reads format {FORMAT}")
         starts = [
-            Start(**{**start, "origin": Origin(**start["origin"])}) for start in tree.pop("starts")
+            RunStart(**{**start, "origin": Origin(**start["origin"])})
+            for start in tree.pop("starts")
         ]
         return RunManifest(**tree, starts=starts)
     except OSError as error:

@@ -19,10 +19,10 @@ from typing import Protocol
 import torch
 
 from nmt.batching.batch import make_batch
-from nmt.checkpoint.async_writer import Writer
-from nmt.checkpoint.format import name_of
+from nmt.checkpoint.async_writer import AsyncCheckpointWriter
+from nmt.checkpoint.format import folder_name
 from nmt.checkpoint.load import load_checkpoint
-from nmt.checkpoint.remote import Remote
+from nmt.checkpoint.remote import RemoteRun
 from nmt.checkpoint.write import write_score
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
@@ -127,12 +127,12 @@ class AsyncValidator:
     def __init__(
         self,
         scorer: CheckpointScorer | None,
-        writer: Writer,
+        writer: AsyncCheckpointWriter,
         run_dir: Path,
         experiment: Experiment,
         dev: tuple[Sequence[str], Sequence[str]],
         journal: Journal,
-        remote: Remote | None,
+        remote: RemoteRun | None,
     ) -> None:
         """Args: scorer: None: what was to come when the run was stopped is scored here."""
         self._scorer = scorer
@@ -209,7 +209,7 @@ class AsyncValidator:
         )
 
     def _folder(self, update: int) -> Path:
-        folder = self._run_dir / "checkpoints" / name_of(update)
+        folder = self._run_dir / "checkpoints" / folder_name(update)
         if self._remote is not None and not folder.exists():
             return self._remote.pull(folder.name)
         return folder

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from toy_bundles import EXPERIMENT, FILES, SUBWORD, files_below, save, state
+from toy_checkpoints import EXPERIMENT, FILES, SUBWORD, files_below, save, state
 
 from nmt.checkpoint import async_writer, write
-from nmt.checkpoint.async_writer import Writer
+from nmt.checkpoint.async_writer import AsyncCheckpointWriter
 from nmt.checkpoint.load import load_training_state
-from nmt.checkpoint.run_directory import bundles, newest_good
+from nmt.checkpoint.run_directory import list_checkpoints, newest_complete
 
 
-def writer_of(run: Path) -> Writer:
-    return Writer(run, EXPERIMENT, SUBWORD.to_json())
+def writer_of(run: Path) -> AsyncCheckpointWriter:
+    return AsyncCheckpointWriter(run, EXPERIMENT, SUBWORD.to_json())
 
 
 class Gate:
@@ -50,7 +50,7 @@ def test_what_is_written_is_the_state_at_the_call(
             tensor.zero_()
     gate.opened.set()
     writer.wait()
-    other = newest_good(tmp_path / "background")
+    other = newest_complete(tmp_path / "background")
     assert other is not None
     assert files_below(other) == files_below(folder)
     for name in files_below(folder):
@@ -63,7 +63,7 @@ def test_training_waits_only_for_the_write_before(
     gate, writer = Gate(monkeypatch), writer_of(tmp_path)
     writer.write(state(1))
     assert gate.reached.wait(60)
-    assert bundles(tmp_path) == []
+    assert list_checkpoints(tmp_path) == []
     second = threading.Thread(target=lambda: writer.write(state(2)))
     second.start()
     time.sleep(0.05)
@@ -71,7 +71,10 @@ def test_training_waits_only_for_the_write_before(
     gate.opened.set()
     second.join()
     writer.wait()
-    assert [folder.name for folder in bundles(tmp_path)] == ["update-00000001", "update-00000002"]
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == [
+        "update-00000001",
+        "update-00000002",
+    ]
 
 
 def test_old_checkpoints_are_dropped_in_the_background_too(tmp_path: Path) -> None:
@@ -80,7 +83,7 @@ def test_old_checkpoints_are_dropped_in_the_background_too(tmp_path: Path) -> No
         writer.write(state(update), 10.0 - update, "nrefs:1")
     writer.wait()
     assert EXPERIMENT.training.keep_last == 2
-    assert [int(folder.name[7:]) for folder in bundles(tmp_path)] == [1, 4, 5]
+    assert [int(folder.name[7:]) for folder in list_checkpoints(tmp_path)] == [1, 4, 5]
 
 
 def test_a_tied_tensor_is_copied_once() -> None:
@@ -109,12 +112,12 @@ def test_a_full_disk_is_told_once_and_the_next_write_may_go_well(
         writer.wait()
     writer.write(state(2))
     writer.wait()
-    assert writer.problem() == (
+    assert writer.take_error() == (
         f"{tmp_path}/checkpoints/update-00000001 was not written: the disk filled up before its "
         "0.1 MB were on it; make room, or keep fewer checkpoints (training.keep_last)"
     )
-    assert writer.problem() == ""
-    assert [folder.name for folder in bundles(tmp_path)] == ["update-00000002"]
+    assert writer.take_error() == ""
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["update-00000002"]
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(
@@ -125,16 +128,16 @@ def test_a_mistake_of_ours_keeps_its_traceback(
     writer.write(state(1))
     writer.wait()
     with pytest.raises(ZeroDivisionError):
-        writer.problem()
+        writer.take_error()
 
 
 CRASH = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from toy_bundles import EXPERIMENT, SUBWORD, save, state
+from toy_checkpoints import EXPERIMENT, SUBWORD, save, state
 from nmt.checkpoint import write
-from nmt.checkpoint.async_writer import Writer
+from nmt.checkpoint.async_writer import AsyncCheckpointWriter
 run, save_file = Path(sys.argv[1]), write.save_file
 save(run, 400)
 def crash(tensors, file, metadata):
@@ -142,7 +145,7 @@ def crash(tensors, file, metadata):
     if file.name == "optimizer.safetensors":
         os._exit(9)
 write.save_file = crash
-writer = Writer(run, EXPERIMENT, SUBWORD.to_json())
+writer = AsyncCheckpointWriter(run, EXPERIMENT, SUBWORD.to_json())
 writer.write(state(500))
 writer.wait()
 """

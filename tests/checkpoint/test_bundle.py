@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_bundles import FILES, flip, message_of, save, truncate
+from toy_checkpoints import FILES, flip, message_of, save, truncate
 
-from nmt.checkpoint.format import own_digest, read_info, verify, version
+from nmt.checkpoint.format import digest_of_json, nmt_version, read_info, verify_checkpoint
 from nmt.checkpoint.load import load_checkpoint, load_training_state
 from nmt.errors import CheckpointError
 
@@ -34,7 +34,7 @@ def test_a_damaged_file_is_refused_by_name(
         f"{folder}/{name} {what.format(size=size)}; "
         f"use another checkpoint, such as {tmp_path}/checkpoints/update-00000400"
     )
-    assert message_of(lambda: verify(folder)) == expected
+    assert message_of(lambda: verify_checkpoint(folder)) == expected
     used_by = load_training_state if name.startswith("training") else load_checkpoint
     assert message_of(lambda: used_by(folder)) == expected
 
@@ -65,7 +65,7 @@ def test_a_damaged_bundle_json(text: str | None, what: str, tmp_path: Path) -> N
 
 def complaint_about(folder: Path) -> str:
     try:
-        verify(folder)
+        verify_checkpoint(folder)
     except CheckpointError as error:
         return str(error)
     return ""
@@ -111,7 +111,7 @@ def test_a_bundle_json_of_a_stranger(change: dict[str, Any], what: str, tmp_path
     file = save(tmp_path) / "bundle.json"
     tree = json.loads(file.read_text()) | change
     del tree["sha256"]
-    file.write_text(json.dumps(tree | {"sha256": own_digest(tree)}))
+    file.write_text(json.dumps(tree | {"sha256": digest_of_json(tree)}))
     assert message_of(lambda: load_checkpoint(file.parent)) == f"{file} is none of ours: {what}"
 
 
@@ -122,6 +122,6 @@ def test_a_bundle_of_another_format(tmp_path: Path) -> None:
     tree |= {"format": 2, "nmt_version": "9.0"}
     (folder / "bundle.json").write_text(json.dumps(tree))
     assert message_of(lambda: load_checkpoint(folder)) == (
-        f"{folder}/bundle.json has format 2, but nmt {version()} reads format 1; "
+        f"{folder}/bundle.json has format 2, but nmt {nmt_version()} reads format 1; "
         "use nmt 9.0, which wrote it"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from toy_bundles import (
+from toy_checkpoints import (
     EXPERIMENT,
     GOLDEN,
     MODEL,
@@ -24,7 +24,7 @@ from toy_bundles import (
 )
 
 from nmt.checkpoint import load, write
-from nmt.checkpoint.format import TrainingState, verify
+from nmt.checkpoint.format import TrainingState, verify_checkpoint
 from nmt.checkpoint.load import load_checkpoint, load_training_state, load_weights
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.config.settings import added_setting
@@ -101,11 +101,11 @@ def test_a_config_that_this_version_does_not_know(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P9."""
-    monkeypatch.setattr(write, "version", lambda: "9.0")
+    monkeypatch.setattr(write, "nmt_version", lambda: "9.0")
     text = write.config.dump(EXPERIMENT)
     monkeypatch.setattr(write.config, "dump", lambda experiment: text + "nam: toy\n")
     folder = save(tmp_path)
-    monkeypatch.setattr(load, "version", lambda: "0.1")
+    monkeypatch.setattr(load, "nmt_version", lambda: "0.1")
     assert message_of(lambda: load_checkpoint(folder)) == (
         f"{folder}/config.yaml: nam is not a setting; did you mean name?; "
         "nmt 9.0 wrote it, this is nmt 0.1: use the one that wrote it"
@@ -173,7 +173,7 @@ def logits(model: seq2seq.Seq2Seq) -> list[float]:
 
 def test_a_bundle_of_format_1_loads_and_translates_as_it_did() -> None:
     """P5."""
-    verify(GOLDEN / "checkpoints/update-00000003")
+    verify_checkpoint(GOLDEN / "checkpoints/update-00000003")
     bundle = load_checkpoint(GOLDEN)
     assert bundle.subword.decode(bundle.subword.encode("der Hund sieht Öl")) == "der Hund sieht Öl"
     assert (bundle.info.update, bundle.info.bleu) == (3, 12.5)
@@ -202,5 +202,5 @@ def test_a_damaged_copy_of_the_bundle_of_format_1_is_refused(tmp_path: Path) -> 
 
 if __name__ == "__main__":
     shutil.rmtree(GOLDEN, ignore_errors=True)
-    write.version = lambda: "0.1.0"
+    write.nmt_version = lambda: "0.1.0"
     print(save(GOLDEN, 3, 12.5), logits(load_checkpoint(GOLDEN).model()))

@@ -7,15 +7,15 @@ import uuid
 from pathlib import Path
 
 import pytest
-from toy_bundles import EXPERIMENT, FILES, SUBWORD, files_below, message_of, save, state
+from toy_checkpoints import EXPERIMENT, FILES, SUBWORD, files_below, message_of, save, state
 
-from nmt.checkpoint.async_writer import Writer
-from nmt.checkpoint.format import score_text
+from nmt.checkpoint.async_writer import AsyncCheckpointWriter
+from nmt.checkpoint.format import format_score
 from nmt.checkpoint.load import load_training_state
-from nmt.checkpoint.remote import Remote, copy_of, fetch
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.remote import RemoteRun, fetch_checkpoint, local_copy
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.errors import StorageError
-from nmt.storage import Store
+from nmt.storage import ObjectStore
 
 
 @pytest.fixture
@@ -25,21 +25,21 @@ def address(s3: str) -> str:
 
 
 @pytest.fixture
-def remote(address: str, tmp_path: Path) -> Remote:
-    return Remote(Store(address), tmp_path / "here")
+def remote(address: str, tmp_path: Path) -> RemoteRun:
+    return RemoteRun(ObjectStore(address), tmp_path / "here")
 
 
-def elsewhere(remote: Remote, tmp_path: Path) -> Remote:
+def elsewhere(remote: RemoteRun, tmp_path: Path) -> RemoteRun:
     """The same run as another host sees it, which has nothing of it."""
-    return Remote(remote.store, tmp_path / "there")
+    return RemoteRun(remote.store, tmp_path / "there")
 
 
-def push(remote: Remote, *updates: int, bleu: float | None = None) -> None:
+def push(remote: RemoteRun, *updates: int, bleu: float | None = None) -> None:
     for update in updates:
         remote.push(save(remote._run_dir, update, bleu))
 
 
-def damage(remote: Remote, name: str) -> None:
+def damage(remote: RemoteRun, name: str) -> None:
     file = remote._run_dir / "damaged"
     data = bytearray(remote.store.read(name) or b"")
     data[len(data) // 2] ^= 1
@@ -48,7 +48,7 @@ def damage(remote: Remote, name: str) -> None:
     file.unlink()
 
 
-def test_a_checkpoint_comes_down_as_it_went_up(remote: Remote, tmp_path: Path) -> None:
+def test_a_checkpoint_comes_down_as_it_went_up(remote: RemoteRun, tmp_path: Path) -> None:
     """P4, P5."""
     push(remote, 500)
     folder = elsewhere(remote, tmp_path).pull("update-00000500")
@@ -60,17 +60,17 @@ def test_a_checkpoint_comes_down_as_it_went_up(remote: Remote, tmp_path: Path) -
 
 
 def test_bundle_json_is_the_last_file_that_goes_up(
-    remote: Remote, monkeypatch: pytest.MonkeyPatch
+    remote: RemoteRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P5."""
     sent: list[str] = []
-    upload = Store.upload
+    upload = ObjectStore.upload
 
-    def spy(store: Store, file: Path, name: str) -> None:
+    def spy(store: ObjectStore, file: Path, name: str) -> None:
         sent.append(name.removeprefix("checkpoints/update-00000500/"))
         upload(store, file, name)
 
-    monkeypatch.setattr(Store, "upload", spy)
+    monkeypatch.setattr(ObjectStore, "upload", spy)
     push(remote, 500)
     assert sorted(sent) == sorted(FILES)
     assert sent[-1] == "bundle.json"
@@ -78,29 +78,29 @@ def test_bundle_json_is_the_last_file_that_goes_up(
 
 @pytest.mark.parametrize("is_there_already", [False, True])
 def test_an_upload_that_is_cut_off_is_no_checkpoint(
-    is_there_already: bool, remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_there_already: bool, remote: RemoteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P5."""
     push(remote, 400, *([500] if is_there_already else []))
-    upload = Store.upload
+    upload = ObjectStore.upload
 
-    def cut(store: Store, file: Path, name: str) -> None:
+    def cut(store: ObjectStore, file: Path, name: str) -> None:
         if name.endswith("/weights.safetensors"):
             raise StorageError("cut off")
         upload(store, file, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "upload", cut)
+        patch.setattr(ObjectStore, "upload", cut)
         with pytest.raises(StorageError):
             push(remote, 500)
     other = elsewhere(remote, tmp_path)
     assert other.names() == ["update-00000400"]
-    newest = other.newest_good()
+    newest = other.newest_complete()
     assert newest is not None
     assert load_training_state(newest).update == 400
 
 
-def test_a_damaged_object_is_refused_by_name(remote: Remote, tmp_path: Path) -> None:
+def test_a_damaged_object_is_refused_by_name(remote: RemoteRun, tmp_path: Path) -> None:
     """P5, P9."""
     push(remote, 400, 500)
     damage(remote, "checkpoints/update-00000500/training/optimizer.safetensors")
@@ -113,7 +113,7 @@ def test_a_damaged_object_is_refused_by_name(remote: Remote, tmp_path: Path) -> 
     assert list((tmp_path / "there/checkpoints").iterdir()) == []
 
 
-def test_a_missing_object_is_refused_by_name(remote: Remote, tmp_path: Path) -> None:
+def test_a_missing_object_is_refused_by_name(remote: RemoteRun, tmp_path: Path) -> None:
     """P5, P9."""
     push(remote, 500)
     remote.store.delete(["checkpoints/update-00000500/config.yaml"])
@@ -124,14 +124,14 @@ def test_a_missing_object_is_refused_by_name(remote: Remote, tmp_path: Path) -> 
 
 
 def test_the_newest_good_one_is_taken(
-    remote: Remote, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    remote: RemoteRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """P5."""
     push(remote, 99_999_999, 100_000_000, 100_000_001)
     damage(remote, "checkpoints/update-100000000/weights.safetensors")
     damage(remote, "checkpoints/update-100000001/bundle.json")
     with caplog.at_level(logging.WARNING):
-        newest = elsewhere(remote, tmp_path).newest_good()
+        newest = elsewhere(remote, tmp_path).newest_complete()
     assert newest == tmp_path / "there/checkpoints/update-99999999"
     assert [record.getMessage().split(" is ")[0] for record in caplog.records] == [
         f"passing over a checkpoint: {remote.store.url()}/checkpoints/update-100000001/bundle.json",
@@ -141,14 +141,14 @@ def test_the_newest_good_one_is_taken(
 
 
 def test_what_is_here_and_whole_is_not_read_again(
-    remote: Remote, monkeypatch: pytest.MonkeyPatch
+    remote: RemoteRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(remote, 500)
-    monkeypatch.setattr(Store, "download", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(ObjectStore, "download", lambda *_: pytest.fail("it was read"))
     remote.pull("update-00000500")
 
 
-def test_what_is_here_and_damaged_is_read_again(remote: Remote, tmp_path: Path) -> None:
+def test_what_is_here_and_damaged_is_read_again(remote: RemoteRun, tmp_path: Path) -> None:
     """P5."""
     push(remote, 500)
     file = tmp_path / "here/checkpoints/update-00000500/weights.safetensors"
@@ -159,32 +159,32 @@ def test_what_is_here_and_damaged_is_read_again(remote: Remote, tmp_path: Path) 
 
 
 def test_checkpoints_that_the_store_does_not_have_are_forgotten(
-    remote: Remote, tmp_path: Path
+    remote: RemoteRun, tmp_path: Path
 ) -> None:
     push(remote, 500)
     save(tmp_path / "here", 600)
-    remote.forget_others()
-    assert [folder.name for folder in bundles(tmp_path / "here")] == ["update-00000500"]
+    remote.delete_unpublished()
+    assert [folder.name for folder in list_checkpoints(tmp_path / "here")] == ["update-00000500"]
 
 
-def test_keeping_spares_there_what_it_spares_here(remote: Remote) -> None:
+def test_keeping_spares_there_what_it_spares_here(remote: RemoteRun) -> None:
     """P5."""
     for update, bleu in [(1, 20.0), (2, 30.0), (3, 10.0), (4, None), (5, 25.0), (6, 1.0)]:
         push(remote, update, bleu=bleu)
     remote.store.delete(["checkpoints/update-00000001/bundle.json"])
-    remote.prune(2, "update-00000006", awaited=[4])
+    remote.prune(2, "update-00000006", pending=[4])
     assert [int(name[7:]) for name in remote.names()] == [2, 4, 5, 6]
-    assert remote.store.objects("checkpoints/update-00000001") == {}
+    assert remote.store.list_objects("checkpoints/update-00000001") == {}
 
 
-def test_a_late_score_belongs_to_its_checkpoint(remote: Remote, tmp_path: Path) -> None:
+def test_a_late_score_belongs_to_its_checkpoint(remote: RemoteRun, tmp_path: Path) -> None:
     """P11."""
     push(remote, 500, 600)
     for update, bleu in ((500, 31.0), (600, 30.0)):
         folder = tmp_path / f"here/checkpoints/update-00000{update}"
-        text = score_text((folder / "bundle.json").read_text(), bleu, "nrefs:1")
+        text = format_score((folder / "bundle.json").read_text(), bleu, "nrefs:1")
         (folder / "score.json").write_text(text)
-    remote.mirror()
+    remote.upload_logs()
     other = elsewhere(remote, tmp_path)
     assert other.best() == "update-00000500"
     assert other.info("update-00000600").bleu == 30.0
@@ -196,7 +196,7 @@ def test_a_late_score_belongs_to_its_checkpoint(remote: Remote, tmp_path: Path) 
 
 
 def test_what_stands_beside_checkpoints_comes_to_another_host(
-    remote: Remote, tmp_path: Path
+    remote: RemoteRun, tmp_path: Path
 ) -> None:
     """P4."""
     here, there = tmp_path / "here", tmp_path / "there"
@@ -204,38 +204,38 @@ def test_what_stands_beside_checkpoints_comes_to_another_host(
     for name in ("metrics.jsonl", "dev/update-00000500.de", "ray/a", "ray.log", ".hidden"):
         (here / name).parent.mkdir(exist_ok=True)
         (here / name).write_text(name)
-    remote.mirror()
-    elsewhere(remote, tmp_path).restore()
+    remote.upload_logs()
+    elsewhere(remote, tmp_path).download_logs()
     assert files_below(there) == ["dev/update-00000500.de", "metrics.jsonl"]
     assert (there / "metrics.jsonl").read_text() == "metrics.jsonl"
 
 
 def test_only_what_has_changed_goes_up_again(
-    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    remote: RemoteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "here"
     here.mkdir()
     for name in ("a", "b"):
         (here / name).write_text("1")
-    remote.mirror()
+    remote.upload_logs()
     (here / "b").write_text("1\n2")
     sent: list[str] = []
-    monkeypatch.setattr(Store, "upload", lambda store, file, name: sent.append(name))
-    remote.mirror()
+    monkeypatch.setattr(ObjectStore, "upload", lambda store, file, name: sent.append(name))
+    remote.upload_logs()
     assert sent == ["b"]
 
 
-def test_the_newer_of_two_files_is_kept(remote: Remote, tmp_path: Path) -> None:
+def test_the_newer_of_two_files_is_kept(remote: RemoteRun, tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.mkdir()
     for name in ("older", "newer"):
         (here / name).write_text("what the store has")
-    remote.mirror()
+    remote.upload_logs()
     for name, seconds in (("older", -1000), ("newer", 1000)):
         (here / name).write_text("what is here")
         now = (here / name).stat().st_mtime
         os.utime(here / name, (now + seconds, now + seconds))
-    remote.restore()
+    remote.download_logs()
     assert (here / "older").read_text() == "what the store has"
     assert (here / "newer").read_text() == "what is here"
 
@@ -244,35 +244,35 @@ def test_the_newer_of_two_files_is_kept(remote: Remote, tmp_path: Path) -> None:
 
 
 def test_an_address_means_a_checkpoint_or_the_best_of_a_run(
-    address: str, remote: Remote, tmp_path: Path
+    address: str, remote: RemoteRun, tmp_path: Path
 ) -> None:
     push(remote, 400, bleu=31.0)
     push(remote, 500, bleu=30.0)
     copy = tmp_path / "scratch" / address.partition("?")[0].replace("://", "/") / "checkpoints"
     head, query = address.split("?")
     scratch = tmp_path / "scratch"
-    assert fetch(address, scratch) == copy / "update-00000400"
+    assert fetch_checkpoint(address, scratch) == copy / "update-00000400"
     one = f"{head}/checkpoints/update-00000500/?{query}"
-    assert fetch(one, scratch) == copy / "update-00000500"
-    assert copy_of(address, scratch) == copy.parent
+    assert fetch_checkpoint(one, scratch) == copy / "update-00000500"
+    assert local_copy(address, scratch) == copy.parent
 
 
 def test_an_address_without_a_checkpoint(address: str, tmp_path: Path) -> None:
     """P9."""
     head, _, _ = address.partition("?")
-    assert message_of(lambda: fetch(address, tmp_path)) == (
+    assert message_of(lambda: fetch_checkpoint(address, tmp_path)) == (
         f"{head} has no checkpoint; name a run or one of its checkpoints"
     )
 
 
 def test_an_address_of_a_checkpoint_that_is_not_there(
-    address: str, remote: Remote, tmp_path: Path
+    address: str, remote: RemoteRun, tmp_path: Path
 ) -> None:
     """P9."""
     push(remote, 400)
     head, query = address.split("?")
     one = f"{head}/checkpoints/update-00000500"
-    assert message_of(lambda: fetch(f"{one}?{query}", tmp_path)) == (
+    assert message_of(lambda: fetch_checkpoint(f"{one}?{query}", tmp_path)) == (
         f"{one}/bundle.json is missing: this is no whole checkpoint; use another checkpoint, such "
         f"as {head}/checkpoints/update-00000400"
     )
@@ -281,36 +281,36 @@ def test_an_address_of_a_checkpoint_that_is_not_there(
 # Written in the background.
 
 
-def test_a_run_in_a_store_is_written_there_and_pruned(remote: Remote, tmp_path: Path) -> None:
+def test_a_run_in_a_store_is_written_there_and_pruned(remote: RemoteRun, tmp_path: Path) -> None:
     """P4, P5."""
     (tmp_path / "here").mkdir()
     (tmp_path / "here/train.log").write_text("a line\n")
-    writer = Writer(tmp_path / "here", EXPERIMENT, SUBWORD.to_json(), remote)
+    writer = AsyncCheckpointWriter(tmp_path / "here", EXPERIMENT, SUBWORD.to_json(), remote)
     for update in (1, 2, 3):
         writer.write(state(update))
     writer.wait()
-    assert writer.problem() == ""
+    assert writer.take_error() == ""
     assert remote.names() == ["update-00000002", "update-00000003"]
     shutil.rmtree(tmp_path / "here")
     other = elsewhere(remote, tmp_path)
-    newest = other.newest_good()
+    newest = other.newest_complete()
     assert newest is not None
     assert load_training_state(newest).update == 3
-    other.restore()
+    other.download_logs()
     assert (tmp_path / "there/train.log").read_text() == "a line\n"
 
 
 def test_a_store_that_fails_is_told(
-    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    remote: RemoteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P9."""
 
     def fail(*_: object) -> None:
         raise StorageError("s3://bucket/toy: the store does not answer")
 
-    monkeypatch.setattr(Store, "upload", fail)
+    monkeypatch.setattr(ObjectStore, "upload", fail)
     monkeypatch.setattr("nmt.checkpoint.async_writer.PATIENCE_S", (0.0,))
-    writer = Writer(tmp_path / "here", EXPERIMENT, SUBWORD.to_json(), remote)
+    writer = AsyncCheckpointWriter(tmp_path / "here", EXPERIMENT, SUBWORD.to_json(), remote)
     writer.write(state(1))
     writer.wait()
-    assert writer.problem() == "s3://bucket/toy: the store does not answer"
+    assert writer.take_error() == "s3://bucket/toy: the store does not answer"

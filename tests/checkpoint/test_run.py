@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_bundles import flip, message_of, save, truncate
+from toy_checkpoints import flip, message_of, save, truncate
 
-from nmt.checkpoint.format import read_info, verify
+from nmt.checkpoint.format import read_info, verify_checkpoint
 from nmt.checkpoint.load import load_checkpoint, load_training_state
-from nmt.checkpoint.run_directory import best, keep, newest_good
+from nmt.checkpoint.run_directory import best_checkpoint, newest_complete, prune_checkpoints
 from nmt.checkpoint.write import write_score
 
 
@@ -46,7 +46,7 @@ def test_resuming_takes_the_newest_good_checkpoint(
     truncate(folders[3] / "training/optimizer.safetensors")
     (folders[2] / "bundle.json").unlink()
     with caplog.at_level(logging.WARNING):
-        assert newest_good(tmp_path) == folders[1]
+        assert newest_complete(tmp_path) == folders[1]
     assert [record.getMessage().split(" is ")[0] for record in caplog.records] == [
         f"passing over a checkpoint: {folders[3]}/training/optimizer.safetensors",
         f"passing over a checkpoint: {folders[2]}/bundle.json",
@@ -55,15 +55,15 @@ def test_resuming_takes_the_newest_good_checkpoint(
 
 
 def test_a_run_without_a_good_checkpoint(tmp_path: Path) -> None:
-    assert newest_good(tmp_path) is None
-    assert best(tmp_path) is None
-    assert keep(tmp_path, 1) == []
+    assert newest_complete(tmp_path) is None
+    assert best_checkpoint(tmp_path) is None
+    assert prune_checkpoints(tmp_path, 1) == []
 
 
 def test_the_best_has_the_highest_bleu_and_is_the_first_of_equals(tmp_path: Path) -> None:
     for update, bleu in [(1, 20.0), (2, 30.0), (3, 30.0), (4, None)]:
         save(tmp_path, update, bleu)
-    assert best(tmp_path) == tmp_path / "checkpoints/update-00000002"
+    assert best_checkpoint(tmp_path) == tmp_path / "checkpoints/update-00000002"
 
 
 def test_a_run_is_loaded_from_its_best_checkpoint_and_resumed_from_its_newest(
@@ -85,7 +85,7 @@ def test_a_run_without_scores_is_loaded_from_its_newest_good_checkpoint(tmp_path
 def test_keeping_spares_the_newest_and_the_best(tmp_path: Path) -> None:
     for update, bleu in [(1, 20.0), (2, 30.0), (3, 10.0), (4, None), (5, 25.0)]:
         save(tmp_path, update, bleu)
-    deleted = keep(tmp_path, 2)
+    deleted = prune_checkpoints(tmp_path, 2)
     assert [folder.name for folder in deleted] == ["update-00000001", "update-00000003"]
     left = [folder.name for folder in sorted((tmp_path / "checkpoints").iterdir())]
     assert left == ["update-00000002", "update-00000004", "update-00000005"]
@@ -95,14 +95,14 @@ def test_keeping_spares_the_newest_good_one(tmp_path: Path) -> None:
     """P5."""
     folders = [save(tmp_path, update) for update in (1, 2, 3)]
     flip(folders[2] / "weights.safetensors")
-    assert keep(tmp_path, 1) == [folders[0]]
-    assert newest_good(tmp_path) == folders[1]
+    assert prune_checkpoints(tmp_path, 1) == [folders[0]]
+    assert newest_complete(tmp_path) == folders[1]
 
 
 def test_keeping_spares_what_waits_for_its_score(tmp_path: Path) -> None:
     for update in (1, 2, 3, 4):
         save(tmp_path, update)
-    assert [folder.name for folder in keep(tmp_path, 1, awaited=[2])] == [
+    assert [folder.name for folder in prune_checkpoints(tmp_path, 1, pending=[2])] == [
         "update-00000001",
         "update-00000003",
     ]
@@ -113,9 +113,9 @@ def test_a_late_score_decides_what_is_best(tmp_path: Path) -> None:
     save(tmp_path, 1, 20.0)
     late = save(tmp_path, 2)
     write_score(late, 30.0, "nrefs:1")
-    assert best(tmp_path) == late
+    assert best_checkpoint(tmp_path) == late
     assert (read_info(late).bleu, read_info(late).bleu_signature) == (30.0, "nrefs:1")
-    verify(late)
+    verify_checkpoint(late)
 
 
 @pytest.mark.parametrize("is_of_another", [True, False])
@@ -136,4 +136,4 @@ def test_a_score_that_is_damaged_or_of_another_checkpoint_is_not_used(
         f"a score is not used: score.json beside {folder}/bundle.json: it is of another bundle, or "
         "damaged"
     ]
-    assert best(tmp_path) is None
+    assert best_checkpoint(tmp_path) is None

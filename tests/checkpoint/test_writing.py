@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from safetensors import SafetensorError
-from toy_bundles import FILES, files_below, message_of, save
+from toy_checkpoints import FILES, files_below, message_of, save
 
 from nmt.checkpoint import write
-from nmt.checkpoint.format import read_info, verify
-from nmt.checkpoint.run_directory import keep, newest_good
+from nmt.checkpoint.format import read_info, verify_checkpoint
+from nmt.checkpoint.run_directory import newest_complete, prune_checkpoints
 
 
 def test_a_bundle_has_its_files_under_the_number_of_its_update(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_the_same_state_makes_the_same_bytes(tmp_path: Path) -> None:
 def test_a_checkpoint_of_the_same_update_is_replaced(tmp_path: Path) -> None:
     save(tmp_path, bleu=1.0)
     folder = save(tmp_path, bleu=2.0)
-    verify(folder)
+    verify_checkpoint(folder)
     assert read_info(folder).bleu == 2.0
     assert list(folder.parent.iterdir()) == [folder]
 
@@ -151,9 +151,9 @@ def test_leftovers_of_a_killed_writer_are_no_checkpoints_and_go(
     shutil.copytree(folder, folder.with_name(f".update-00000900.0123abcd.{ending}"))
     mine = folder.with_name(".mine.writing")
     mine.mkdir()
-    assert newest_good(tmp_path) == folder
+    assert newest_complete(tmp_path) == folder
     if verb == "save_checkpoint":
         save(tmp_path)
     else:
-        keep(tmp_path, 1)
+        prune_checkpoints(tmp_path, 1)
     assert sorted(folder.parent.iterdir()) == [mine, folder]

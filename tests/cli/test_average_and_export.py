@@ -5,12 +5,12 @@ from pathlib import Path
 from tiny_calls import TEXT, Nmt
 
 from nmt.checkpoint.load import load_checkpoint
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.run_directory import list_checkpoints
 
 
 def test_an_average_translates_and_says_what_it_is(here: Path, nmt: Nmt) -> None:
     """P5, P11."""
-    first, second = map(str, bundles(Path("runs/tiny")))
+    first, second = map(str, list_checkpoints(Path("runs/tiny")))
     line = "mean: the mean of 2 checkpoints, update 60, its dev BLEU is not known\n"
     assert nmt(f"average {first} {second} -o mean").err == line
     answer = nmt("translate mean", TEXT.encode())

@@ -17,7 +17,7 @@ def test_a_bundle_in_cheap_numbers_translates_in_them_and_says_so(
     precision: str, here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P5, P11: the dev BLEU was that of other numbers."""
-    monkeypatch.setattr("nmt.checkpoint.packing.MIN_WEIGHTS", 1)
+    monkeypatch.setattr("nmt.checkpoint.format.MIN_WEIGHTS", 1)
     line = f"small: update 60, {precision} weights, its dev BLEU is not known\n"
     assert nmt(f"export runs/tiny -o small --precision {precision}").err == line
     assert weights_of("small").stat().st_size < 0.6 * weights_of(f"{BEST}").stat().st_size

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tiny_calls import TEXT, Nmt, sacrebleu_command, translated
 
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.run_directory import list_checkpoints
 
 BOTH = "evaluate runs/tiny --baseline runs/tiny/checkpoints/update-00000030 --test news -o both"
 
@@ -47,7 +47,7 @@ def test_what_was_translated_is_kept_and_the_reference_untouched(here: Path, nmt
     """P6."""
     Path("my.en").write_bytes(TEXT.encode().replace(b"\n", b"\r\n"))
     Path("my.de").write_text("1 ein  Hund .\n2\u00a0Katzen\n3 ja\n", encoding="utf-8")
-    answer = nmt(f"evaluate {bundles(Path('runs/tiny'))[0]} --src my.en --ref my.de")
+    answer = nmt(f"evaluate {list_checkpoints(Path('runs/tiny'))[0]} --src my.en --ref my.de")
     assert answer.out.startswith("my: 3 segments, tiny, checkpoint update-00000030\n")
     assert answer.err.splitlines()[-1] == "translations and scores: runs/tiny/evaluation/"
     kept = Path("runs/tiny/evaluation")

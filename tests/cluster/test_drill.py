@@ -21,7 +21,7 @@ from stage import ROOT, Outcome, Stage
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepared import open_prepared, read_dev
-from nmt.training.audit import Stretch
+from nmt.training.audit import WorkerSpan
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
 from nmt.training.loop import train
@@ -70,8 +70,8 @@ def test_what_cost_too_much_is_told() -> None:
     ]
 
 
-STAYED = [Stretch(1, 20, 2)]
-WENT = [Stretch(1, 9, 2), Stretch(10, 20, 1)]
+STAYED = [WorkerSpan(1, 20, 2)]
+WENT = [WorkerSpan(1, 9, 2), WorkerSpan(10, 20, 1)]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ WENT = [Stretch(1, 9, 2), Stretch(10, 20, 1)]
      (WENT, False, 1e-4, False)],
 )  # fmt: skip
 def test_parameters_must_be_near_or_the_same_where_workers_stayed(
-    workers: list[Stretch], is_same: bool, distance: float, is_good: bool
+    workers: list[WorkerSpan], is_same: bool, distance: float, is_good: bool
 ) -> None:
     """P3, P4."""
     ending = Ending("some", 20, is_same, distance, ({}, {}), True, True, workers)
@@ -91,7 +91,7 @@ def test_parameters_must_be_near_or_the_same_where_workers_stayed(
 @pytest.mark.parametrize(("apart", "is_good"), [(5e-4, True), (2e-3, False)])
 def test_the_loss_must_be_near_where_there_were_three_workers(apart: float, is_good: bool) -> None:
     """P3."""
-    grew = [*WENT, Stretch(21, 30, 3)]
+    grew = [*WENT, WorkerSpan(21, 30, 3)]
     ending = Ending("some", 30, False, 1e-2, ({10: 5.0}, {10: 5.0 + apart}), True, True, grew)
     assert ending.is_good == is_good
 

@@ -135,7 +135,7 @@ def test_workers_that_come_and_go_train_the_model_of_one(tmp_path: Path, hosts: 
     assert process.returncode == 130, said
     updates = load_training_state(run_dir).update
     calm = undisturbed(experiment, tmp_path / "calm", updates)
-    entries, expected = list(ledger.read(run_dir)), list(ledger.read(calm))
+    entries, expected = list(ledger.read_ledger(run_dir)), list(ledger.read_ledger(calm))
     assert [entry.chain for entry in entries] == [entry.chain for entry in expected]
     assert re.sub(r"(.)\1+", r"\1", "".join(str(entry.workers) for entry in entries)) == "212"
     ours, theirs = load_training_state(run_dir), load_training_state(calm)

@@ -141,7 +141,7 @@ def test_a_run_whose_workers_die_and_hang_ends_as_if_they_had_not(
     assert hung["why"].startswith(
         f"nothing done for {HANG_S} s in update {update}; stacks and pairs in {rough}/hangs"
     )
-    (entry,) = [each for each in ledger.read(rough) if each.update == update]
+    (entry,) = [each for each in ledger.read_ledger(rough) if each.update == update]
     pairs = f"pairs: {ledger.unpack(entry.rows).tolist()}"
     texts = [path.read_text() for path in told]
     assert [text.splitlines()[1] for text in texts] == [pairs, pairs]

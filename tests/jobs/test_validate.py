@@ -14,7 +14,7 @@ import pytest
 import ray
 from test_train import WORDS, make_experiment
 
-from nmt.checkpoint.remote import Remote, fetch
+from nmt.checkpoint.remote import RemoteRun, fetch_checkpoint
 from nmt.config.cluster import Cluster, Workers
 from nmt.config.experiment import Experiment
 from nmt.console import Console
@@ -23,7 +23,7 @@ from nmt.corpus.prepared import read_dev
 from nmt.jobs import train
 from nmt.jobs.train import address_of, finished, run_dir_of, train_on_ray
 from nmt.jobs.validation_tasks import ValidationTasks
-from nmt.storage import Store
+from nmt.storage import ObjectStore
 from nmt.training.validation import Validation
 
 pytestmark = pytest.mark.ray
@@ -57,21 +57,21 @@ def cluster(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clust
 
 
 @pytest.fixture(scope="module")
-def trained(experiment: Experiment, cluster: Cluster) -> Remote:
+def trained(experiment: Experiment, cluster: Cluster) -> RemoteRun:
     """A run that is finished, and has nothing left here."""
     train_on_ray(experiment, cluster, Console())
     run_dir = run_dir_of(experiment, cluster)
     lines = (run_dir / "train.log").read_text().splitlines()
     assert sum("scored beside training" in line for line in lines) == 2
     shutil.rmtree(run_dir)
-    return Remote(Store(address_of(experiment, cluster)), run_dir)
+    return RemoteRun(ObjectStore(address_of(experiment, cluster)), run_dir)
 
 
 def test_a_run_in_a_store_is_finished_there(
-    experiment: Experiment, cluster: Cluster, trained: Remote
+    experiment: Experiment, cluster: Cluster, trained: RemoteRun
 ) -> None:
     """P4, P11."""
-    assert trained.newest_good() is not None
+    assert trained.newest_complete() is not None
     ended = finished(experiment, run_dir_of(experiment, cluster), trained)
     assert ended is not None
     assert ended.update == 30
@@ -81,15 +81,15 @@ def test_a_run_in_a_store_is_finished_there(
 
 
 def test_a_model_is_read_from_the_store(
-    experiment: Experiment, cluster: Cluster, trained: Remote, tmp_path: Path
+    experiment: Experiment, cluster: Cluster, trained: RemoteRun, tmp_path: Path
 ) -> None:
     """P5."""
-    folder = fetch(address_of(experiment, cluster), tmp_path)
+    folder = fetch_checkpoint(address_of(experiment, cluster), tmp_path)
     assert folder.name == trained.best()
 
 
 def test_a_lost_validation_task_is_run_again(
-    experiment: Experiment, cluster: Cluster, trained: Remote
+    experiment: Experiment, cluster: Cluster, trained: RemoteRun
 ) -> None:
     """P4."""
     run_dir = run_dir_of(experiment, cluster)
@@ -123,7 +123,7 @@ def test_a_lost_validation_task_is_run_again(
 
 
 def test_a_task_that_cannot_read_its_checkpoint_says_why(
-    experiment: Experiment, cluster: Cluster, trained: Remote, tmp_path: Path
+    experiment: Experiment, cluster: Cluster, trained: RemoteRun, tmp_path: Path
 ) -> None:
     """P9."""
     tasks = ValidationTasks(experiment, (["one"], [WORDS["one"]]), tmp_path, "", 1, 1)

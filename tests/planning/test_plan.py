@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nmt.batching.schedule import Schedule
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.config.cluster import Cluster
 from nmt.config.files import load_experiment
 from nmt.corpus.prepared import open_prepared
@@ -30,7 +30,7 @@ def test_what_can_be_counted_is_exact(tiny_plan: Plan) -> None:
 
 
 def test_the_disk_is_what_a_checkpoint_takes(tiny_plan: Plan) -> None:
-    folder = bundles(Path("runs/tiny"))[0]
+    folder = list_checkpoints(Path("runs/tiny"))[0]
     taken = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     each = size.checkpoint_bytes(tiny_plan.experiment, tiny_plan.parameters)
     assert each == pytest.approx(taken, rel=0.1)

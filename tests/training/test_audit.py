@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from toy_runs import Run, go
 
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.errors import NmtError
 from nmt.training import ledger
-from nmt.training.audit import Stretch, audit
-from nmt.training.ledger import Entry, link, pack, read, unpack
+from nmt.training.audit import WorkerSpan, audit_run
+from nmt.training.ledger import LedgerEntry, chain_digest, pack_rows, read_ledger, unpack_rows
 
 Nmt = Callable[..., Any]
+Change = Callable[[list[LedgerEntry]], list[LedgerEntry]]
 
 
 @pytest.fixture
@@ -26,26 +27,26 @@ def run(one: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(one, tmp_path / "run"))
 
 
-def rewrite(
-    run: Path, change: Callable[[list[Entry]], list[Entry]], link_again: bool = False
-) -> None:
+def rewrite(run: Path, change: Change, link_again: bool = False) -> None:
     """Change the entries of a ledger; with a chain that fits, if the liar knows how."""
-    entries = change(list(read(run)))
+    entries = change(list(read_ledger(run)))
     if link_again:
         chain = ""
         for number, entry in enumerate(entries):
-            rows = unpack(entry.rows)
-            chain = link(chain, entry.update, entry.tgt_tokens, entry.is_skipped, rows)
+            rows = unpack_rows(entry.rows)
+            chain = chain_digest(chain, entry.update, entry.tgt_tokens, entry.is_skipped, rows)
             entries[number] = replace(entry, pairs=len(rows), chain=chain)
     lines = [json.dumps(asdict(entry)) + "\n" for entry in entries]
     (run / ledger.NAME).write_text("".join(lines))
 
 
-def with_rows(entry: Entry, change: Callable[[list[int]], list[int]]) -> Entry:
-    return replace(entry, rows=pack(np.array(change(unpack(entry.rows).tolist()), dtype=np.int64)))
+def with_rows(entry: LedgerEntry, change: Callable[[list[int]], list[int]]) -> LedgerEntry:
+    return replace(
+        entry, rows=pack_rows(np.array(change(unpack_rows(entry.rows).tolist()), dtype=np.int64))
+    )
 
 
-def changed(number: int, change: Callable[[Entry], Entry]) -> Callable[[list[Entry]], list[Entry]]:
+def changed(number: int, change: Callable[[LedgerEntry], LedgerEntry]) -> Change:
     return lambda entries: [change(entry) if entry.update == number else entry for entry in entries]
 
 
@@ -54,64 +55,66 @@ def test_a_run_with_any_workers_stopped_or_not_is_proven(
     one: Path, gloo: Path, folder: str
 ) -> None:
     """P2, P3, P4."""
-    found = audit(gloo / folder)
+    found = audit_run(gloo / folder)
     assert found.is_proven, found.findings
     assert (found.updates, found.full_epochs, found.pairs) == (20, 3, 40)
     assert found.is_corpus_here
     assert found.checkpoints >= 2
-    assert found.chain == audit(one).chain
+    assert found.chain == audit_run(one).chain
 
 
 def test_workers_and_starts_are_told(gloo: Path) -> None:
-    found = audit(gloo / "one-then-two")
-    assert found.workers == [Stretch(1, 7, 1), Stretch(8, 20, 2)]
+    found = audit_run(gloo / "one-then-two")
+    assert found.workers == [WorkerSpan(1, 7, 1), WorkerSpan(8, 20, 2)]
     starts = [(start.reason, start.update, start.workers) for start in found.starts]
     assert starts == [("begun", 0, 1), ("continued", 7, 2)]
 
 
 def test_skipped_updates_are_told(gloo: Path) -> None:
-    found = audit(gloo / "skips")
+    found = audit_run(gloo / "skips")
     assert (found.is_proven, found.skipped) == (True, [3])
 
 
 def test_a_run_that_is_not_finished_is_proven_as_far_as_it_is(stopped: Path) -> None:
-    found = audit(stopped)
+    found = audit_run(stopped)
     assert (found.is_proven, found.updates, found.full_epochs) == (True, 7, 1)
 
 
 def test_a_run_that_cuts_words_anew_is_proven(toy_file: Path) -> None:
     run = Run("cut-anew", overrides=["training.subword_dropout=0.1", "training.updates=8"])
     go(toy_file, run)
-    found = audit(toy_file.parent / run.folder)
+    found = audit_run(toy_file.parent / run.folder)
     assert (found.is_proven, found.full_epochs, found.findings) == (True, 1, [])
 
 
 def test_without_the_corpus_pairs_are_counted(run: Path) -> None:
     about = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps(about | {"prepared": "/not/here"}))
-    found = audit(run)
+    found = audit_run(run)
     assert (found.is_proven, found.is_corpus_here) == (True, False)
     rewrite(run, changed(2, lambda entry: with_rows(entry, lambda rows: rows[1:])), True)
-    assert "epoch 1: 39 pairs were used, but an epoch has 40" in audit(run).findings
+    assert "epoch 1: 39 pairs were used, but an epoch has 40" in audit_run(run).findings
 
 
 def test_updates_beyond_the_newest_good_checkpoint_do_not_count(run: Path) -> None:
     """P5: a run goes on from there, and trains them again."""
-    (bundles(run)[-1] / "weights.safetensors").write_bytes(b"damaged")
-    found = audit(run)
+    (list_checkpoints(run)[-1] / "weights.safetensors").write_bytes(b"damaged")
+    found = audit_run(run)
     assert (found.is_proven, found.updates, found.full_epochs) == (True, 10, 1)
 
 
 @pytest.mark.parametrize("link_again", [False, True])
 def test_a_pair_that_was_used_twice_is_found(run: Path, link_again: bool) -> None:
-    first = unpack(next(read(run)).rows).tolist()
+    first = unpack_rows(next(read_ledger(run)).rows).tolist()
     rewrite(
         run, changed(2, lambda entry: with_rows(entry, lambda rows: [*rows, first[0]])), link_again
     )
-    found = audit(run)
+    found = audit_run(run)
     assert f"epoch 1: pair {first[0]} was used more than once, in updates 1, 2" in found.findings
     assert ("update 2: its line is not what was written" in found.findings) != link_again
-    mended = {f"{folder.name}: its chain is not that of the ledger" for folder in bundles(run)}
+    mended = {
+        f"{folder.name}: its chain is not that of the ledger" for folder in list_checkpoints(run)
+    }
     assert mended <= set(found.findings) or not link_again
 
 
@@ -154,7 +157,7 @@ def test_a_pair_that_was_used_twice_is_found(run: Path, link_again: bool) -> Non
 )
 def test_what_was_changed_is_found(run: Path, change: Any, finding: str) -> None:
     rewrite(run, change)
-    found = audit(run)
+    found = audit_run(run)
     assert not found.is_proven
     assert any(line.startswith(finding) for line in found.findings), found.findings
 
@@ -162,7 +165,7 @@ def test_what_was_changed_is_found(run: Path, change: Any, finding: str) -> None
 def test_a_ledger_that_fits_itself_but_not_the_checkpoints_is_found(run: Path) -> None:
     """Whoever links the chain anew would have to change every checkpoint too."""
     rewrite(run, changed(20, lambda entry: replace(entry, is_skipped=True)), link_again=True)
-    assert audit(run).findings == ["update-00000020: its chain is not that of the ledger"]
+    assert audit_run(run).findings == ["update-00000020: its chain is not that of the ledger"]
 
 
 # On the command line.
@@ -236,7 +239,7 @@ def test_what_cannot_be_audited_is_one_line(
         f"nmt: {run} has no good checkpoint, so no update of it has survived yet\n"
     )
     with pytest.raises(NmtError):
-        audit(run)
+        audit_run(run)
 
 
 def test_another_corpus_than_that_of_the_run_is_refused(

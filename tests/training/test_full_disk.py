@@ -6,7 +6,7 @@ import pytest
 from toy_ends import assert_near, end_of, records_of
 from toy_runs import Run, go
 
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.errors import TrainingError
 
 
@@ -47,4 +47,4 @@ def test_a_run_has_not_finished_without_its_last_checkpoint(toy_file: Path) -> N
     assert str(error.value).startswith(
         f"the last checkpoint could not be written: {told_of(run, 20)}"
     )
-    assert [folder.name for folder in bundles(run)] == ["update-00000010"]
+    assert [folder.name for folder in list_checkpoints(run)] == ["update-00000010"]

@@ -6,7 +6,7 @@ import pytest
 from toy_ends import assert_same, records_of
 from toy_runs import Run, go
 
-from nmt.checkpoint.run_directory import best
+from nmt.checkpoint.run_directory import best_checkpoint
 
 PLATEAU = [
     "training.schedule=plateau",
@@ -25,7 +25,7 @@ def test_training_stops_after_validations_without_a_gain(toy_file: Path) -> None
     why, progress = go(toy_file, run)
     assert (why, progress.update) == ("stopped early", 4)
     assert (progress.best_update, progress.validations_without_gain) == (2, 1)
-    found = best(toy_file.parent / "early")
+    found = best_checkpoint(toy_file.parent / "early")
     assert found is not None
     assert found.name == "update-00000002"
 

@@ -8,7 +8,7 @@ from toy_ends import assert_near, assert_same, counters_of, records_of
 from toy_runs import Run, go
 
 from nmt.checkpoint.format import read_info
-from nmt.checkpoint.run_directory import best, bundles
+from nmt.checkpoint.run_directory import best_checkpoint, list_checkpoints
 
 EVERY = ["training.validate_every=5"]
 STILL = ["training.learning_rate=1e-12", "training.patience=1", "training.validate_every=2"]
@@ -39,7 +39,7 @@ def test_late_scores_choose_the_same_best(shared: Path, late: Path) -> None:
     known_at = [record.pop("known_at") for record in mine]
     assert mine == validations_of(shared)
     assert known_at == [15, 20, 21, 21]
-    ours, theirs = best(late), best(shared)
+    ours, theirs = best_checkpoint(late), best_checkpoint(shared)
     assert ours is not None
     assert theirs is not None
     assert ours.name == theirs.name
@@ -49,7 +49,7 @@ def test_late_scores_choose_the_same_best(shared: Path, late: Path) -> None:
 
 def test_each_score_and_its_translations_belong_to_its_checkpoint(shared: Path, late: Path) -> None:
     """P11."""
-    for folder in bundles(late):
+    for folder in list_checkpoints(late):
         of = {record["update"]: record["bleu"] for record in validations_of(shared)}
         assert read_info(folder).bleu == of[read_info(folder).update]
     ours, theirs = (
@@ -97,7 +97,7 @@ def test_early_stopping_acts_a_fixed_number_of_validations_later(toy_file: Path)
         why, progress = go(toy_file, run)
         assert (why, progress.update) == ("stopped early", 8)
         assert (progress.best_update, progress.validations_without_gain) == (2, 1)
-        found = best(toy_file.parent / run.folder)
+        found = best_checkpoint(toy_file.parent / run.folder)
         assert found is not None
         assert found.name == "update-00000002"
         why, progress = go(toy_file, run)

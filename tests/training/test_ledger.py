@@ -13,30 +13,30 @@ from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment
 from nmt.training import ledger
 from nmt.training.distributed import World
-from nmt.training.ledger import Ledger, pack, read, unpack
+from nmt.training.ledger import Ledger, pack_rows, read_ledger, unpack_rows
 
 
 def rows_of(run: Path) -> dict[int, list[int]]:
-    return {entry.update: unpack(entry.rows).tolist() for entry in read(run)}
+    return {entry.update: unpack_rows(entry.rows).tolist() for entry in read_ledger(run)}
 
 
 def note(into: Ledger, update: int, rows: list[int], tgt_tokens: int = 5) -> None:
     batch: Any = SimpleNamespace(
         rows=np.array(rows), batch=SimpleNamespace(tgt_out=[0] * tgt_tokens)
     )
-    into.note(batch)
+    into.record(batch)
     into.end_update(update, is_skipped=False)
 
 
 @pytest.mark.parametrize("rows", [[], [0], [7, 3, 3, 70_000], list(range(500))])
 def test_packed_rows_come_back_sorted(rows: list[int]) -> None:
-    assert unpack(pack(np.array(rows, dtype=np.int64))).tolist() == sorted(rows)
+    assert unpack_rows(pack_rows(np.array(rows, dtype=np.int64))).tolist() == sorted(rows)
 
 
 @pytest.mark.parametrize("packed", ["???", "AAAA", "eJxj"])
 def test_rows_that_nobody_packed_are_a_value_error(packed: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        unpack(packed)
+        unpack_rows(packed)
 
 
 def test_the_ledger_holds_the_pairs_that_were_trained_on(toy: Experiment, one: Path) -> None:
@@ -57,18 +57,18 @@ def test_any_number_of_workers_stopped_or_not_has_one_ledger(
     one: Path, gloo: Path, folder: str
 ) -> None:
     """P2, P3, P4."""
-    ours, theirs = list(read(one)), list(read(gloo / folder))
+    ours, theirs = list(read_ledger(one)), list(read_ledger(gloo / folder))
     assert [entry.chain for entry in ours] == [entry.chain for entry in theirs]
     assert [entry.rows for entry in ours] == [entry.rows for entry in theirs]
 
 
 def test_the_ledger_tells_how_many_workers_shared_an_update(gloo: Path) -> None:
-    workers = [entry.workers for entry in read(gloo / "one-then-two")]
+    workers = [entry.workers for entry in read_ledger(gloo / "one-then-two")]
     assert workers == [1] * 7 + [2] * 13
 
 
 def test_a_skipped_update_is_marked(gloo: Path) -> None:
-    assert [entry.update for entry in read(gloo / "skips") if entry.is_skipped] == [3]
+    assert [entry.update for entry in read_ledger(gloo / "skips") if entry.is_skipped] == [3]
 
 
 def test_updates_that_are_trained_again_are_cut_off(tmp_path: Path) -> None:

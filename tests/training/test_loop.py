@@ -9,9 +9,9 @@ import torch
 from toy_ends import assert_same, end_of, records_of
 from toy_runs import Run, corpus_of, go
 
-from nmt.checkpoint.async_writer import Writer
+from nmt.checkpoint.async_writer import AsyncCheckpointWriter
 from nmt.checkpoint.load import load_checkpoint
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.training.distributed import World
@@ -74,18 +74,18 @@ def test_checkpoints_in_the_background_are_those_written_in_the_foreground(
     toy_file: Path, one: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P4, P5."""
-    begin = Writer.write
+    begin = AsyncCheckpointWriter.write
 
-    def write_and_wait(writer: Writer, *what: Any, **named: Any) -> None:
+    def write_and_wait(writer: AsyncCheckpointWriter, *what: Any, **named: Any) -> None:
         begin(writer, *what, **named)
         writer.wait()
 
-    monkeypatch.setattr(Writer, "write", write_and_wait)
+    monkeypatch.setattr(AsyncCheckpointWriter, "write", write_and_wait)
     go(toy_file, Run("foreground"))
     run = toy_file.parent / "foreground"
     assert_same(one, run)
     ours, theirs = (
-        [load_checkpoint(folder).weights for folder in bundles(of)] for of in (one, run)
+        [load_checkpoint(folder).weights for folder in list_checkpoints(of)] for of in (one, run)
     )
     for mine, other in zip(ours, theirs, strict=True):
         assert all(torch.equal(tensor, other[name]) for name, tensor in mine.items())

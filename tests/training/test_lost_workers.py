@@ -8,7 +8,7 @@ import pytest
 from toy_ends import assert_same, records_of
 from toy_runs import LostError, Run, corpus_of, go
 
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.config.files import load_experiment
 from nmt.training.distributed import World
 from nmt.training.loop import train
@@ -21,7 +21,7 @@ def test_what_a_loss_has_cost_is_recorded(toy_file: Path, one: Path) -> None:
     run = toy_file.parent / "lost"
     with pytest.raises(LostError):
         go(toy_file, Run(run.name, lost_after=15, max_lost_updates=7))
-    assert [path.name for path in bundles(run)] == ["update-00000010", "update-00000012"]
+    assert [path.name for path in list_checkpoints(run)] == ["update-00000010", "update-00000012"]
     go(toy_file, Run(run.name, max_lost_updates=7))
     (record,) = [record for record in records_of(run) if record["kind"] == "restart"]
     assert 0 < record.pop("s_lost") < 60

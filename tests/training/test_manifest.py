@@ -35,7 +35,7 @@ def test_a_manifest_says_what_was_trained_with_what(one: Path, toy_file: Path) -
 
 
 def test_each_start_is_kept(gloo: Path) -> None:
-    starts = run_manifest.read(gloo / "two-stopped").starts
+    starts = run_manifest.read_run_manifest(gloo / "two-stopped").starts
     assert [(start.reason, start.update) for start in starts] == [("begun", 0), ("continued", 7)]
 
 
@@ -52,7 +52,7 @@ def test_workers_that_are_replaced_are_not_a_new_command(
     for update, launched in ((0, "1.0"), (7, "1.0"), (9, "2.0")):
         origin = Origin(launched, "host", "", "")
         run_manifest.add_start(tmp_path, toy, shards, schedule, World(), update, origin)
-    starts = run_manifest.read(tmp_path).starts
+    starts = run_manifest.read_run_manifest(tmp_path).starts
     assert [start.reason for start in starts] == ["begun", "restarted", "continued"]
 
 
@@ -75,12 +75,12 @@ def test_a_damaged_manifest_does_not_stop_a_run(toy_file: Path, stopped: Path) -
     shutil.copytree(stopped, run)
     (run / "manifest.json").write_text("{")
     with pytest.raises(DataError) as error:
-        run_manifest.read(run)
+        run_manifest.read_run_manifest(run)
     assert str(error.value) == (
         f"{run}/manifest.json: damaged, not the manifest of a run; the next start sets it aside"
     )
     go(toy_file, Run(run.name))
-    assert [start.update for start in run_manifest.read(run).starts] == [7]
+    assert [start.update for start in run_manifest.read_run_manifest(run).starts] == [7]
     assert (run / "manifest.json.damaged").read_text() == "{"
 
 
@@ -102,14 +102,14 @@ def test_a_full_disk_does_not_stop_a_run(
         patch.setattr(run_manifest, "asdict", lambda _: full(run))
         why, _ = go(toy_file, Run(run.name, overrides=["training.updates=8"]))
     assert why == "finished"
-    assert [start.update for start in run_manifest.read(run).starts] == [0]
+    assert [start.update for start in run_manifest.read_run_manifest(run).starts] == [0]
 
 
 def test_a_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
     """P9."""
     (tmp_path / "manifest.json").write_text('{"format": 9}')
     with pytest.raises(DataError) as error:
-        run_manifest.read(tmp_path)
+        run_manifest.read_run_manifest(tmp_path)
     assert str(error.value) == f"{tmp_path}/manifest.json: format 9, but this nmt reads format 1"
 
 

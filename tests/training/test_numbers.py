@@ -7,7 +7,7 @@ import torch
 from toy_runs import corpus_of
 
 from nmt.checkpoint.load import load_checkpoint
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.config.experiment import Experiment
 from nmt.training import precision
 from nmt.training.distributed import World
@@ -47,4 +47,4 @@ def test_a_run_tells_and_keeps_what_was_settled(
     auto = with_precision(toy, "auto")
     train(auto, corpus_of(toy), World(), tmp_path, lines.append, lambda update: True)
     assert " parameters, bf16, 1 worker on cpu; " in lines[0]
-    assert load_checkpoint(bundles(tmp_path)[0]).experiment.training.precision == "bf16"
+    assert load_checkpoint(list_checkpoints(tmp_path)[0]).experiment.training.precision == "bf16"

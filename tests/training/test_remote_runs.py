@@ -10,10 +10,10 @@ import pytest
 from toy_ends import assert_same, rows_of
 from toy_runs import LostError, Run, go
 
-from nmt.checkpoint.async_writer import Writer
-from nmt.checkpoint.remote import Remote
+from nmt.checkpoint.async_writer import AsyncCheckpointWriter
+from nmt.checkpoint.remote import RemoteRun
 from nmt.config.experiment import Experiment
-from nmt.storage import Store
+from nmt.storage import ObjectStore
 from nmt.training.resume import check_run
 
 
@@ -44,7 +44,7 @@ def test_a_new_host_tells_what_the_loss_of_the_one_before_has_cost(
     address = address_of("lost", s3)
     rough = Run("lost-a", address=address, lost_after=8, max_lost_updates=11)
     with monkeypatch.context() as patch:
-        patch.setattr(Writer, "close", Writer.wait)
+        patch.setattr(AsyncCheckpointWriter, "close", AsyncCheckpointWriter.wait)
         with pytest.raises(LostError):
             go(toy_file, rough)
     go(toy_file, Run("lost-b", address=address))
@@ -52,7 +52,7 @@ def test_a_new_host_tells_what_the_loss_of_the_one_before_has_cost(
     assert restart["from_update"] == 6
     assert restart["updates_lost"] in (0, 1, 2)
     assert 0 < restart["s_lost"] < 60
-    assert "pulse.json" not in Store(address).objects()
+    assert "pulse.json" not in ObjectStore(address).list_objects()
     # What is left on the first host is of a loss that was made good.
     go(toy_file, Run("lost-a", address=address, overrides=["training.updates=21"]))
     assert restarts_of(toy_file.parent / "lost-a") == [restart]
@@ -71,7 +71,7 @@ def test_what_another_host_did_counts_more_than_what_is_here(
     go(toy_file, Run("host-a", address=address, stop_after=7))
     shutil.copytree(toy_file.parent / "host-a", toy_file.parent / "host-a-later")
     with monkeypatch.context() as patch:
-        patch.setattr(Remote, "push", lambda *_: None)
+        patch.setattr(RemoteRun, "push", lambda *_: None)
         go(toy_file, Run("host-a-later", address=address, stop_after=9))
     go(toy_file, Run("host-b", address=address, stop_after=8))
     go(toy_file, Run("host-a-later", address=address))
@@ -86,7 +86,7 @@ def test_a_damaged_object_is_passed_over_by_all(
     go(toy_file, Run("stored-damaged", address=address))
     (tmp_path / "damaged").write_bytes(b"not what was written")
     name = "checkpoints/update-00000020/training/optimizer.safetensors"
-    Store(address).upload(tmp_path / "damaged", name)
+    ObjectStore(address).upload(tmp_path / "damaged", name)
     folder = toy_file.parent / "stored-damaged"
     shutil.rmtree(folder)
     go(toy_file, Run(folder.name, address=address))
@@ -106,7 +106,7 @@ def test_late_scores_are_in_the_store(toy_file: Path, s3: str, toy: Experiment) 
     go(toy_file, Run(folder.name, overrides=every, address=address, desk="quick"))
     go(toy_file, Run("kept-late", overrides=every, desk="reversed"))
     assert_same(toy_file.parent / "kept-late", folder)
-    remote = Remote(Store(address), folder)
+    remote = RemoteRun(ObjectStore(address), folder)
     scores = {name: remote.info(name).bleu for name in remote.names()}
     assert [name[-2:] for name, bleu in scores.items() if bleu is None] == ["16"]
     assert remote.best() == max(scores, key=lambda name: scores[name] or 0)

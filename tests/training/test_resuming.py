@@ -8,7 +8,7 @@ from toy_ends import assert_near, assert_same, end_of, rows_of
 from toy_runs import INGREDIENTS, Run, corpus_of, go
 
 from nmt.batching.schedule import Schedule
-from nmt.checkpoint.run_directory import bundles
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.config.files import load_experiment
@@ -90,7 +90,7 @@ def test_resuming_falls_back_where_the_newest_checkpoint_is_damaged(
     """P5."""
     run = toy_file.parent / "damaged"
     shutil.copytree(one, run)
-    newest = bundles(run)[-1]
+    newest = list_checkpoints(run)[-1]
     assert newest.name == "update-00000020"
     (newest / "weights.safetensors").write_bytes(b"not what was written")
     check_run(load_experiment(toy_file), run)
@@ -105,7 +105,7 @@ def test_a_run_does_not_begin_anew_where_all_checkpoints_are_damaged(
     """P5, P9."""
     run = toy_file.parent / "all-damaged"
     shutil.copytree(one, run)
-    for folder in bundles(run):
+    for folder in list_checkpoints(run):
         (folder / "bundle.json").write_text("{}")
     expected = (
         f"no checkpoint of the run in {run} is whole; the newest: {run}/checkpoints/"

@@ -21,17 +21,17 @@ from nmt.batching.batch import Batch
 from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Update
 from nmt.checkpoint import write
-from nmt.checkpoint.async_writer import Writer
+from nmt.checkpoint.async_writer import AsyncCheckpointWriter
 from nmt.checkpoint.format import TrainingState
 from nmt.checkpoint.load import load_checkpoint
-from nmt.checkpoint.remote import Remote
+from nmt.checkpoint.remote import RemoteRun
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import open_prepared, read_dev
 from nmt.errors import NmtError
 from nmt.model import seq2seq
-from nmt.storage import Store
+from nmt.storage import ObjectStore
 from nmt.training import distributed, loop, run_log
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
@@ -237,7 +237,7 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[EndReason, Tra
             self.number = number
             super().begin(number, *what)
 
-    class Disk(Writer):
+    class Disk(AsyncCheckpointWriter):
         def write(self, state: TrainingState, *what: Any, **named: Any) -> None:
             if state.update not in run.full:
                 return super().write(state, *what, **named)
@@ -252,7 +252,7 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[EndReason, Tra
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(distributed, "BUCKET_MIB", 0.002))
-        stack.enter_context(mock.patch.object(run_log, "Writer", Disk))
+        stack.enter_context(mock.patch.object(run_log, "AsyncCheckpointWriter", Disk))
         stack.enter_context(mock.patch.object(loop, "Loader", RecordingLoader))
         stack.enter_context(mock.patch.object(loop, "Learner", PoisonedLearner))
         corpus = corpus_of(experiment)
@@ -263,7 +263,7 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[EndReason, Tra
             run_dir,
             should_stop=should_stop,
             hooks=RunHooks(run.max_lost_updates, "a worker died"),
-            remote=Remote(Store(run.address), run_dir) if run.address else None,
+            remote=RemoteRun(ObjectStore(run.address), run_dir) if run.address else None,
             scorer=Desk(run.desk, experiment, corpus) if run.desk else None,
         )
     seen = {"rows": rows, "seeds": seeds}

@@ -1,17 +1,19 @@
-"""The mean of several bundles: a bundle that only translates."""
+"""Checkpoints without training state, made from others: the average of several, and an export."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from nmt.checkpoint.format import TOKENIZER, CheckpointInfo, read_text, version
+from nmt.checkpoint.format import TOKENIZER, CheckpointInfo, nmt_version, pack_weights, read_text
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
-from nmt.checkpoint.write import write
+from nmt.checkpoint.write import write_checkpoint
 from nmt.errors import CheckpointError
+from nmt.model.quantise import Precision
 
 
-def average(folders: Sequence[Path], out: Path) -> Checkpoint:
+def average_checkpoints(folders: Sequence[Path], out: Path) -> Checkpoint:
     """Write a bundle that only translates, with the mean of the weights of others.
 
     Raises:
@@ -33,8 +35,8 @@ def average(folders: Sequence[Path], out: Path) -> Checkpoint:
         name: (total / len(folders)).to(first.weights[name].dtype) for name, total in sums.items()
     }
     text = read_text(first.path, first.info, TOKENIZER)
-    info = CheckpointInfo(update, None, "", tuple(names), version(), {})
-    return load_checkpoint(write(out, first.experiment, text, means, info, None))
+    info = CheckpointInfo(update, None, "", tuple(names), nmt_version(), {})
+    return load_checkpoint(write_checkpoint(out, first.experiment, text, means, info, None))
 
 
 def _check_alike(one: Checkpoint, other: Checkpoint) -> None:
@@ -52,3 +54,23 @@ def _check_alike(one: Checkpoint, other: Checkpoint) -> None:
             "only embeddings of the same pieces have a mean"
         )
     assert one.weights.keys() == other.weights.keys()
+
+
+def export_checkpoint(folder: Path, out: Path, precision: Precision | None = None) -> Checkpoint:
+    """Write what translates of a bundle, or of a run's best one, in numbers of this precision.
+
+    None: in those that it is stored in. The dev BLEU goes along only where the numbers stay.
+
+    Raises:
+        BundleError: there is no bundle, it is damaged, or `out` exists.
+    """
+    if out.exists():
+        raise CheckpointError(f"{out} is there already; name another folder, or remove it")
+    bundle = load_checkpoint(folder)
+    precision = precision or bundle.precision
+    info = replace(bundle.info, nmt_version=nmt_version(), files={})
+    if precision != bundle.precision:
+        info = replace(info, bleu=None, bleu_signature="")
+    text = read_text(bundle.path, bundle.info, TOKENIZER)
+    weights = pack_weights(bundle.weights, precision)
+    return load_checkpoint(write_checkpoint(out, bundle.experiment, text, weights, info, None))
