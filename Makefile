@@ -21,7 +21,7 @@ bench: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/nmt bench -o work/bench.json
 
 drill: .venv/.installed
-	$(BIN)/python cluster/drill.py $(DRILL)
+	$(BIN)/python tests/chaos/drill.py $(DRILL)
 
 .venv/.installed: pyproject.toml
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(IS_FIT)' || \
