@@ -282,14 +282,20 @@ def print_results(outcomes: Sequence[Outcome], comparisons: Sequence[Comparison]
         click.echo(f"FAILED: {line}")
 
 
-if __name__ == "__main__":
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status and print user errors in one line."""
     try:
-        main(standalone_mode=False)
+        main(arguments, standalone_mode=False)
     except click.UsageError as error:
         click.echo(f"drill: {error.format_message()}", err=True)
-        sys.exit(2)
+        return 2
     except NmtError as error:
         click.echo(f"drill: {error}", err=True)
-        sys.exit(2)
+        return 2
     except click.Abort:
-        sys.exit(130)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command())
