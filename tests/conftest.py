@@ -15,9 +15,11 @@ from typing import Any, NoReturn
 import pytest
 
 from nmt.config.experiment import Experiment
+from nmt.model.mkl import set_strict_mode
 
 # Before torch is imported: on cores that others use too, two threads wait for each other, 10x.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+set_strict_mode()
 
 ROOT = Path(__file__).resolve().parents[1]
 

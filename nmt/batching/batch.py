@@ -32,6 +32,12 @@ class Batch(NamedTuple):
     """What is to be said at these positions, EOS last in each pair, [N]."""
 
     @property
+    def tgt_lengths(self) -> Tensor:
+        """Real target tokens of each pair, EOS included, [B]."""
+        rows = self.real // self.tgt_in.size(1)
+        return rows.bincount(minlength=len(self.src))
+
+    @property
     def num_padded(self) -> int:
         """Positions of both sides, padding counted."""
         return self.src.numel() + self.tgt_in.numel()

@@ -21,7 +21,6 @@ from nmt.training.distributed import World
 from nmt.training.learner import Learner
 from nmt.training.memory import seed_of
 from nmt.training.precision import with_precision
-from nmt.training.work import flops_of
 
 Ratio = tuple[float, str]
 """A share or a multiple, and of what."""
@@ -127,7 +126,10 @@ class Updates:
         self.updates: list[tuple[Update, list[MicroBatch]]] = list(loader)
         self.batches = [part.batch for _, parts in self.updates for part in parts]
         self.num_tgt_tokens = sum(update.num_tgt_tokens for update, _ in self.updates)
-        self.flops = sum(flops_of(self.learner.model, batch) for batch in self.batches)
+        self.flops = sum(
+            self.learner.model.flops().update(batch.src_lengths, batch.tgt_lengths)
+            for batch in self.batches
+        )
 
     def __call__(self) -> None:
         for update, parts in self.updates:

@@ -20,8 +20,7 @@ from nmt.decoding import beam_search
 from nmt.decoding.beam_search import search
 from nmt.decoding.interface import padded_length
 from nmt.decoding.translator import plan_batches
-from nmt.model.seq2seq import Seq2Seq, build
-from nmt.training.work import flops_per_token
+from nmt.model.seq2seq import Seq2Seq
 
 SENTENCES = 192
 ALONE = 8
@@ -75,7 +74,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
 def fresh_model(case: Case) -> Seq2Seq:
     """A model that translates, the same one each time."""
     torch.manual_seed(1)
-    return build(without_dropout(case.experiment.model), case.subword.num_pieces).eval()
+    return Seq2Seq(without_dropout(case.experiment.model), case.subword.num_pieces).eval()
 
 
 def sources_of(case: Case, at_most: int) -> list[list[int]]:
@@ -92,10 +91,10 @@ def cut_at_sources(case: Case, beam: int) -> DecodingConfig:
 
 def flops_of_search(model: Seq2Seq, sources: list[list[int]], beam: int) -> float:
     """Useful work of searching hypotheses as long as their source; model: in fp32."""
-    per_src, per_tgt, per_look = flops_per_token(model)
+    flops = model.flops()
     lengths = [len(source) for source in sources]
     looks = sum(length * length for length in lengths)
-    return (per_src + beam * per_tgt) * sum(lengths) + beam * per_look * looks
+    return (flops.per_src + beam * flops.per_tgt) * sum(lengths) + beam * flops.per_src_tgt * looks
 
 
 class Search:

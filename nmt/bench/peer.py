@@ -21,8 +21,8 @@ from nmt.bench.bench import Bench, Updates, rate
 from nmt.bench.cases import Case
 from nmt.bench.figures import Figure
 from nmt.corpus.subword import PAD
-from nmt.model.seq2seq import build, num_parameters
-from nmt.training.work import flops_over
+from nmt.model.flops import Flops, matmul_flops
+from nmt.model.seq2seq import Seq2Seq, num_parameters
 
 EMBEDDING = 256
 WIDTH = 512
@@ -77,6 +77,19 @@ class InputFeedingRNN(nn.Module):
         logits: Tensor = self.generator(torch.stack(outs, dim=1))
         return logits
 
+    def flops(self) -> Flops:
+        """Return the floating-point operations of a forward pass."""
+
+        def of(*modules: nn.Module) -> int:
+            weights = (weight for module in modules for weight in module.parameters())
+            return matmul_flops(*(weight for weight in weights if weight.dim() == 2))
+
+        return Flops(
+            per_src=of(self.encoder, self.to_score),
+            per_tgt=of(self.cells, self.to_out, self.generator),
+            per_src_tgt=2 * 2 * WIDTH,
+        )
+
 
 def measure(bench: Bench) -> Iterator[Figure]:
     """A peer's model and ours, of as many parameters, on the same updates, by one worker each."""
@@ -95,7 +108,9 @@ def measure(bench: Bench) -> Iterator[Figure]:
 
     turns = bench.take_turns({"ours": ours, "input feeding": peer})
     gain = turns["input feeding"].cpu_s / turns["ours"].cpu_s
-    work = sum(flops_over(batch, *flops_per_token(theirs)) for batch in ours.batches)
+    work = sum(
+        theirs.flops().update(batch.src_lengths, batch.tgt_lengths) for batch in ours.batches
+    )
     for name, model, what, ratio in (
         (
             "ours",
@@ -120,17 +135,6 @@ def measure(bench: Bench) -> Iterator[Figure]:
         )
 
 
-def flops_per_token(model: InputFeedingRNN) -> tuple[float, float, float]:
-    """As `nmt.training.work` counts those of our models."""
-    of_source = (model.encoder, model.to_score)
-    of_target = (model.cells, model.to_out, model.generator)
-    per_src, per_tgt = (
-        sum(weight.numel() for part in parts for weight in part.parameters() if weight.dim() == 2)
-        for parts in (of_source, of_target)
-    )
-    return 2.0 * per_src, 2.0 * per_tgt, 2.0 * 2 * WIDTH
-
-
 def loss_of(model: InputFeedingRNN, batch: Batch) -> Tensor:
     """Mean cross entropy of the real tokens, over logits of all positions."""
     logits = model(batch.src, batch.src_lengths, batch.tgt_in)
@@ -146,7 +150,7 @@ def _as_large(case: Case, num_wanted: int) -> Case:
     config, counts = case.experiment.model, []
     for ffn_width in (64, 128):
         with torch.device("meta"):
-            model = build(
+            model = Seq2Seq(
                 config.model_copy(update={"ffn_width": ffn_width}), case.subword.num_pieces
             )
         counts.append(num_parameters(model))

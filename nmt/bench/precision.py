@@ -1,6 +1,6 @@
 """Searching translations in fp32, bf16 and int8: how much quicker, and how near to the peak.
 
-Useful work is what `nmt.training.work` counts, of a forward pass: once for each source token, and
+Useful work is what `nmt.model.flops` counts, of a forward pass: once for each source token, and
 for each target token of each hypothesis of the beam. With fresh weights all hypotheses live until
 they are cut, at the length of their source.
 """

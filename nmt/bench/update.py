@@ -10,7 +10,7 @@ from nmt.bench.cases import Case
 from nmt.bench.figures import Figure
 from nmt.bench.machine import DTYPES
 from nmt.bench.timing import Work
-from nmt.model.decoder import GnmtDecoder, Memory, ResidualDecoder
+from nmt.model.decoder import Memory
 from nmt.training.loss import cross_entropy
 
 MEANING = {
@@ -71,8 +71,8 @@ def works_of(updates: Updates, precision: str) -> dict[str, Work]:
     made = []
     for batch in updates.batches:
         with torch.no_grad(), cast():
-            src = model.src_embedding(batch.src) * model.embedding_scale
-            tgt = model.tgt_embedding(batch.tgt_in) * model.embedding_scale
+            src = model.src_embedding.lookup(batch.src)
+            tgt = model.tgt_embedding.lookup(batch.tgt_in)
             encoded = model.encoder(src, batch.src_lengths)
         is_pad = torch.arange(batch.src.size(1)) >= batch.src_lengths[:, None]
         made.append((batch, leaf(src), leaf(tgt), leaf(encoded), is_pad))
@@ -83,7 +83,7 @@ def works_of(updates: Updates, precision: str) -> dict[str, Work]:
                 (model.src_embedding, batch.src, src),
                 (model.tgt_embedding, batch.tgt_in, tgt),
             ):
-                (table(tokens) * model.embedding_scale).backward(torch.ones_like(like))
+                table.lookup(tokens).backward(torch.ones_like(like))  # type: ignore[no-untyped-call]
         model.zero_grad()
 
     def encoder() -> None:
@@ -94,7 +94,7 @@ def works_of(updates: Updates, precision: str) -> dict[str, Work]:
         model.zero_grad()
 
     def memory_of(batch_lengths: Tensor, encoded: Tensor, is_pad: Tensor) -> Memory:
-        keys, values = zip(*decoder.remember(encoded), strict=True)
+        keys, values = zip(*(each.project(encoded) for each in decoder.attentions), strict=True)
         return Memory(keys, values, batch_lengths, is_pad)
 
     def attention() -> None:
@@ -104,7 +104,7 @@ def works_of(updates: Updates, precision: str) -> dict[str, Work]:
                 read = [
                     layer(tgt, keys, values, is_pad)
                     for layer, keys, values in zip(
-                        attentions_of(decoder), memory.keys, memory.values, strict=True
+                        decoder.attentions, memory.keys, memory.values, strict=True
                     )
                 ]
             torch.autograd.backward(read, [torch.ones_like(out) for out in read])
@@ -117,9 +117,7 @@ def works_of(updates: Updates, precision: str) -> dict[str, Work]:
             out.backward(torch.ones_like(out))
         model.zero_grad()
 
-    hiddens = [
-        torch.randn(len(batch.real), decoder.out_width).to(dtype) for batch in updates.batches
-    ]
+    hiddens = [torch.randn(len(batch.real), decoder.width).to(dtype) for batch in updates.batches]
 
     def output() -> None:
         for batch, hidden in zip(updates.batches, hiddens, strict=True):
@@ -147,10 +145,3 @@ def works_of(updates: Updates, precision: str) -> dict[str, Work]:
         "optimizer": optimizer,
         "whole": updates,
     }
-
-
-def attentions_of(decoder: ResidualDecoder | GnmtDecoder) -> list[torch.nn.Module]:
-    """Its attention layers, first to last."""
-    if isinstance(decoder, GnmtDecoder):
-        return [decoder.attention]
-    return [block.attention for block in decoder.blocks]  # type: ignore[misc]

@@ -27,7 +27,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from nmt.errors import CheckpointError
-from nmt.model.quantise import MIN_WEIGHTS, Precision, quantise_rows, restore
+from nmt.model.quantise import MIN_WEIGHTS, Precision, dequantise_rows, quantise_rows
 
 log = logging.getLogger(__name__)
 
@@ -246,7 +246,9 @@ def unpack_weights(stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Pre
         place = tensor.data_ptr()
         if place not in found:
             is_whole = tensor.dtype == torch.int8
-            found[place] = restore(tensor, stored[name + _SCALE]) if is_whole else tensor.float()
+            found[place] = (
+                dequantise_rows(tensor, stored[name + _SCALE]) if is_whole else tensor.float()
+            )
         weights[name] = found[place]
     return weights, precision
 

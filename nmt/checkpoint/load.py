@@ -48,7 +48,7 @@ class Checkpoint:
 
     def model(self) -> Seq2Seq:
         """The network with its weights, on the CPU, ready to translate (dropout off)."""
-        model = seq2seq.build(self.experiment.model, self.subword.num_pieces)
+        model = seq2seq.Seq2Seq(self.experiment.model, self.subword.num_pieces)
         load_weights(model, self.weights, self.path / WEIGHTS)
         return model.eval()
 

@@ -20,6 +20,7 @@ from nmt.cli.settings import config
 from nmt.cli.train import average, export, prepare, train
 from nmt.cli.translate import translate
 from nmt.cli.tune import tune
+from nmt.model.mkl import set_strict_mode
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,6 +31,7 @@ def main() -> None:
     Settings stand in a YAML file for what to train and one for where. Any of them can be set on the
     command line: section.key=value for the experiment, cluster.key=value for the cluster.
     """
+    set_strict_mode()
 
 
 for _verb in (

@@ -30,6 +30,7 @@ from nmt.jobs.ray_internals import Notices, Trainer, callbacks
 from nmt.jobs.ray_session import connect, lock_run_directory
 from nmt.jobs.validation_tasks import ValidationTasks
 from nmt.jobs.watchdog import Watchdog
+from nmt.model.mkl import set_strict_mode
 from nmt.storage import ObjectStore, is_address, join_address
 from nmt.training.data import TrainingData, check_workers
 from nmt.training.distributed import World
@@ -163,6 +164,7 @@ def _trainer(
 
 def _worker(config: dict[str, Any]) -> None:
     """What each worker runs, in its own process."""
+    set_strict_mode()
     torch.set_num_threads(config["threads"])
     mailbox = config["mailbox"]
     experiment = Experiment.model_validate_json(config["experiment"])

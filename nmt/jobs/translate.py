@@ -22,6 +22,7 @@ from nmt.decoding.resumable_output import Unfinished
 from nmt.decoding.translator import WINDOW_BATCHES, Translator, num_chars_of, windows
 from nmt.errors import NmtError
 from nmt.jobs.tasks import attempt, result_of
+from nmt.model.mkl import set_strict_mode
 from nmt.training.malloc import MALLOC_ENVIRONMENT
 
 CHUNKS_AHEAD = 4
@@ -140,6 +141,7 @@ class _Worker:
     """Keeps the model."""
 
     def __init__(self, shared: tuple[Translator, Render[Any]], threads: int) -> None:
+        set_strict_mode()
         torch.set_num_threads(threads)
         self._translator, self._render = shared
         if ray.get_gpu_ids():

@@ -16,6 +16,7 @@ from ray.exceptions import RayError, RayTaskError
 from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.remote import RemoteRun
 from nmt.config.experiment import Experiment
+from nmt.model.mkl import set_strict_mode
 from nmt.storage import ObjectStore
 from nmt.training.distributed import World
 from nmt.training.validation import Validation, validate
@@ -78,6 +79,7 @@ def _score(
     dev: tuple[Sequence[str], Sequence[str]],
     num_threads: int,
 ) -> dict[str, Any]:
+    set_strict_mode()
     torch.set_num_threads(num_threads)
     folder = Path(run_dir) / "checkpoints" / name
     if address:

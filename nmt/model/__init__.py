@@ -1,1 +1,1 @@
-"""The network: plain numbers in, tensors out."""
+"""LSTM encoder-decoder models with attention."""

@@ -1,31 +1,110 @@
-"""Attention: where in the source each target position looks.
+"""Attention over the encoder outputs.
 
-Two kinds with one interface: keys and values are made once for a source (`remember`), then read for
-all target positions at once (`forward`, teacher forced) or for one of each hypothesis (`step`).
-Neither feeds a recurrence, so the decoder's LSTM layers stay whole-sequence calls.
+Keys and values are projected once per source (`project`). They are read for all target positions in
+one call (`forward`, teacher forcing) or for one position of each hypothesis (`step`, search). No
+kind feeds a recurrence, so LSTM layers of the decoder remain whole-sequence calls.
+
+A new kind is a name in `ModelConfig.attention`, a subclass of `Attention`, and a case of
+`make_attention`.
+
 Shapes: B sentences, S source positions, T target positions, R = B * beam hypotheses, D width,
-M width of the encoder outputs, N heads, A = D / N.
+M width of the encoder outputs, N heads, A = D / N head size, C context width.
 """
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
+from nmt.config.experiment import ModelConfig
+from nmt.model.flops import Flops, matmul_flops
 from nmt.model.layers import drop
 
 
-class MultiHeadAttention(nn.Module):
-    """Scaled dot products in several heads (Vaswani et al. 2017, section 3.2).
+class Attention(nn.Module, ABC):
+    """Base class: softmax over the source, dropout of attention weights, stepping.
 
-    The projections have no bias: a key's bias moves all scores of a position alike, so its gradient
-    is rounding noise, which Adam would scale up to full steps.
+    Subclasses define projections and scores. They may override `combine`.
     """
 
-    def __init__(self, width: int, memory_width: int, heads: int, dropout: float) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = heads
-        self.dropout = dropout
+        self.dropout = config.attention_dropout
+
+    @abstractmethod
+    def project(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values, sentences first, of encoder outputs, [B, S, M]."""
+
+    @abstractmethod
+    def score(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Return unnormalised weights, [B, T, S] or [B, N, T, S], of a query, [B, T, D]."""
+
+    @abstractmethod
+    def flops(self) -> Flops:
+        """Return the floating-point operations of a forward pass, `project` included."""
+
+    def combine(self, weights: Tensor, values: Tensor) -> Tensor:
+        """Return the context vectors, [B, T, C], of normalised weights."""
+        return weights @ values
+
+    def set_dropout(self, config: ModelConfig) -> None:
+        """Take the dropout rates of `config`."""
+        self.dropout = config.attention_dropout
+
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor, is_pad: Tensor) -> Tensor:
+        """Attend to the source from every target position.
+
+        Args:
+            query: decoder outputs, [B, T, D].
+            keys: from `project`.
+            values: from `project`.
+            is_pad: True at padding, [B, S]; padding gets weight 0.
+
+        Returns:
+            Context vectors, [B, T, C].
+        """
+        weights = drop(self._weights(query, keys, is_pad), self.dropout, self.training)
+        return self.combine(weights.to(values.dtype), values)
+
+    def step(
+        self, query: Tensor, keys: Tensor, values: Tensor, is_pad: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Attend to the source from one position of each hypothesis.
+
+        Args:
+            query: decoder outputs, [R, D]; row b * beam + k is hypothesis k of sentence b.
+            keys: from `project`.
+            values: from `project`.
+            is_pad: True at padding, [B, S].
+
+        Returns:
+            Context vectors, [R, C], and attention weights averaged over heads, [R, S].
+        """
+        # The hypotheses of a sentence take the place of target positions: keys are not copied.
+        weights = self._weights(query.view(keys.size(0), -1, query.size(-1)), keys, is_pad)
+        context = self.combine(weights.to(values.dtype), values)
+        mean = weights.mean(dim=1) if weights.dim() == 4 else weights
+        return context.flatten(0, 1), mean.flatten(0, 1)
+
+    def _weights(self, query: Tensor, keys: Tensor, is_pad: Tensor) -> Tensor:
+        # fp32 softmax: in bf16 the weights of long sources do not sum to 1.
+        scores = self.score(query, keys).float()
+        is_pad = is_pad[:, None, None] if scores.dim() == 4 else is_pad[:, None]
+        return scores.masked_fill(is_pad, -math.inf).softmax(dim=-1)
+
+
+class MultiHeadAttention(Attention):
+    """Scaled dot-product attention with several heads (Vaswani et al. 2017, section 3.2).
+
+    Projections have no bias: a key bias shifts all scores of a query alike, so its gradient is
+    rounding noise, which Adam would scale up to full steps.
+    """
+
+    def __init__(self, config: ModelConfig, memory_width: int) -> None:
+        super().__init__(config)
+        width = config.width
+        self.heads = config.heads
         self.to_query = nn.Linear(width, width, bias=False)
         self.to_key = nn.Linear(memory_width, width, bias=False)
         self.to_value = nn.Linear(memory_width, width, bias=False)
@@ -33,50 +112,44 @@ class MultiHeadAttention(nn.Module):
         for linear in (self.to_query, self.to_key, self.to_value, self.to_out):
             nn.init.xavier_uniform_(linear.weight)
 
-    def remember(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, each [B, N, S, A], of encoder outputs [B, S, M]."""
-        return self._split(self.to_key(memory)), self._split(self.to_value(memory))
+    def project(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values, each [B, N, S, A], of encoder outputs, [B, S, M]."""
+        return self._split(self.to_key(encoded)), self._split(self.to_value(encoded))
 
-    def forward(self, query: Tensor, keys: Tensor, values: Tensor, is_pad: Tensor) -> Tensor:
-        """Read the source for every target position: query [B, T, D], is_pad [B, S]; [B, T, D]."""
-        weights = self._weights(self._split(self.to_query(query)), keys, is_pad)
-        read = drop(weights, self.dropout, self.training).to(values.dtype) @ values
-        out: Tensor = self.to_out(read.transpose(1, 2).flatten(2))
+    def score(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Return scaled dot products, [B, N, T, S]."""
+        # Not scaled_dot_product_attention: its bf16 backward takes ten times as long on CPU.
+        products = self._split(self.to_query(query)) @ keys.transpose(2, 3)
+        return products.float() / math.sqrt(keys.size(-1))
+
+    def combine(self, weights: Tensor, values: Tensor) -> Tensor:
+        """Return the projected context vectors of all heads, [B, T, D]."""
+        out: Tensor = self.to_out((weights @ values).transpose(1, 2).flatten(2))
         return out
 
-    def step(
-        self, query: Tensor, keys: Tensor, values: Tensor, is_pad: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Read for one position of each hypothesis: query [R, D] to [R, D].
-
-        Also gives the mean weights of the heads, [R, S].
-        """
-        of_sentences = self.to_query(query).view(keys.size(0), -1, query.size(-1))
-        weights = self._weights(self._split(of_sentences), keys, is_pad)  # [B, N, beam, S]
-        read = (weights.to(values.dtype) @ values).transpose(1, 2).reshape(query.size(0), -1)
-        return self.to_out(read), weights.mean(dim=1).view(query.size(0), -1)
-
-    def _weights(self, query: Tensor, keys: Tensor, is_pad: Tensor) -> Tensor:
-        """Softmax over the source of [B, N, T, A] queries, [B, N, T, S], fp32; 0 on padding."""
-        # Written out: on a CPU the fused call's bf16 backward takes ten times as long.
-        scores = (query @ keys.transpose(2, 3)).float() / math.sqrt(keys.size(-1))
-        return scores.masked_fill(is_pad[:, None, None], -math.inf).softmax(dim=-1)
+    def flops(self) -> Flops:
+        """Return the floating-point operations of a forward pass, `project` included."""
+        return Flops(
+            per_src=matmul_flops(self.to_key.weight, self.to_value.weight),
+            per_tgt=matmul_flops(self.to_query.weight, self.to_out.weight),
+            per_src_tgt=2 * 2 * self.to_query.weight.size(0),  # scores and contexts
+        )
 
     def _split(self, x: Tensor) -> Tensor:
-        """Width into heads: [B, T, D] to [B, N, T, A]."""
+        """Split the width into heads: [B, T, D] to [B, N, T, A]."""
         return x.view(x.size(0), x.size(1), self.heads, -1).transpose(1, 2)
 
 
-class AdditiveAttention(nn.Module):
-    """Additive scores (Bahdanau et al. 2015, appendix A.1.2), normalised as in GNMT v2.
+class AdditiveAttention(Attention):
+    """Additive attention (Bahdanau et al. 2015, appendix A.1.2), normalised as in GNMT v2.
 
-    The score vector is kept as direction times length, `scale * v / |v|`, plus a bias before the
-    tanh (Salimans & Kingma 2016; Wu et al. 2016 in NVIDIA's published form).
+    The score vector is stored as direction and length, `scale * v / |v|`, and a bias is added
+    before the tanh (Salimans & Kingma 2016; NVIDIA DeepLearningExamples, GNMT v2).
     """
 
-    def __init__(self, width: int, memory_width: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = dropout
+    def __init__(self, config: ModelConfig, memory_width: int) -> None:
+        super().__init__(config)
+        width = config.width
         self.from_query = nn.Linear(width, width, bias=False)
         self.from_memory = nn.Linear(memory_width, width, bias=False)
         self.bias = nn.Parameter(torch.zeros(width))
@@ -86,29 +159,31 @@ class AdditiveAttention(nn.Module):
         nn.init.xavier_uniform_(self.from_memory.weight)
         nn.init.uniform_(self.direction, -0.1, 0.1)
 
-    def remember(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys, projected once, [B, S, D], and values, which are the encoder outputs, [B, S, M]."""
-        return self.from_memory(memory) + self.bias, memory
+    def project(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Return projected keys, [B, S, D], and the encoder outputs as values, [B, S, M]."""
+        return self.from_memory(encoded) + self.bias, encoded
 
-    def forward(self, query: Tensor, keys: Tensor, values: Tensor, is_pad: Tensor) -> Tensor:
-        """Read the source for every target position: query [B, T, D], is_pad [B, S]; [B, T, M]."""
-        weights = drop(self._weights(query, keys, is_pad), self.dropout, self.training)
-        return weights.to(values.dtype) @ values
-
-    def step(
-        self, query: Tensor, keys: Tensor, values: Tensor, is_pad: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Read for one position of each hypothesis: query [R, D] to [R, M].
-
-        Also gives the weights, [R, S].
-        """
-        weights = self._weights(query.view(keys.size(0), -1, query.size(-1)), keys, is_pad)
-        read = weights.to(values.dtype) @ values
-        return read.flatten(0, 1), weights.flatten(0, 1)
-
-    def _weights(self, query: Tensor, keys: Tensor, is_pad: Tensor) -> Tensor:
-        """Softmax over the source, [B, T, S], fp32; 0 on padding."""
+    def score(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Return additive scores, [B, T, S]."""
         joint = (self.from_query(query)[:, :, None] + keys[:, None]).tanh()  # [B, T, S, D]
-        to_score = self.direction * (self.scale / self.direction.norm())
-        scores: Tensor = joint @ to_score.to(joint.dtype)
-        return scores.float().masked_fill(is_pad[:, None], -math.inf).softmax(dim=-1)
+        vector = self.direction * (self.scale / self.direction.norm())
+        scores: Tensor = joint @ vector.to(joint.dtype)
+        return scores
+
+    def flops(self) -> Flops:
+        """Return the floating-point operations of a forward pass, `project` included."""
+        width, memory_width = self.from_memory.weight.shape
+        return Flops(
+            per_src=matmul_flops(self.from_memory.weight),
+            per_tgt=matmul_flops(self.from_query.weight),
+            per_src_tgt=2 * (width + memory_width),  # scores and contexts
+        )
+
+
+def make_attention(config: ModelConfig, memory_width: int) -> Attention:
+    """Build the attention of `config.attention` over encoder outputs of `memory_width`."""
+    match config.attention:
+        case "multi_head":
+            return MultiHeadAttention(config, memory_width)
+        case "additive":
+            return AdditiveAttention(config, memory_width)

@@ -1,10 +1,10 @@
-"""The LSTM layers, and the cell written out.
+"""LSTM layers (Hochreiter & Schmidhuber 1997) with the forget gate of Gers et al. 2000.
 
-Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000. A layer is one fused call
-over the whole sequence (cuDNN on a GPU, oneDNN on a CPU). Sequences are padded, never packed:
-packing leaves the fused path on a CPU and costs 1.2 to 2 times as much. A forward layer never sees
-padding before real tokens; a backward layer is fed rows reversed within their length, so it does
-not either.
+A layer is one fused call over the whole sequence: cuDNN on GPU, oneDNN on CPU. Sequences are
+padded, never packed: PackedSequence leaves the fused path on CPU and costs 1.2 to 2 times as much.
+A forward layer never reads padding before real tokens. A backward layer gets rows reversed within
+their length, so neither does it.
+
 Shapes: B sentences, T positions, I input size, H state size.
 """
 
@@ -13,34 +13,42 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nmt.config.experiment import ModelConfig
+from nmt.model.flops import matmul_flops
 from nmt.model.layers import drop
 
 
 class Gates(NamedTuple):
-    """One step of the cell, taken apart; each [B, H]."""
+    """Gate activations of one step, each [B, H]."""
 
     input: Tensor
-    """How much of the candidate enters the memory cell, 0 to 1."""
+    """Share of the candidate that enters the cell state, 0 to 1."""
     forget: Tensor
-    """How much of the memory cell stays, 0 to 1."""
+    """Share of the cell state that is kept, 0 to 1."""
     candidate: Tensor
-    """What could enter, -1 to 1."""
+    """Candidate cell state, -1 to 1."""
     output: Tensor
-    """How much of the memory cell is shown, 0 to 1."""
+    """Share of the cell state that enters the hidden state, 0 to 1."""
 
 
 class LSTM(nn.Module):
-    """One layer, one direction.
+    """One unidirectional layer.
 
-    cuDNN adds two biases with equal gradients: one is trained here, the other is a constant 0, so
-    that clipping and weight decay count it once. The forget gate's bias starts at 1 (Gers et al.
-    2000; Jozefowicz et al. 2015), the recurrent matrices start orthogonal (Saxe et al. 2014).
+    cuDNN adds two biases, whose gradients are equal. One is trained here and the other is a
+    constant 0, so that clipping and weight decay count it once. The forget gate bias starts at 1
+    (Gers et al. 2000; Jozefowicz et al. 2015), recurrent weights start orthogonal (Saxe et al.
+    2014).
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        weight_dropout: share of recurrent weights dropped in training, drawn anew in each call
+            (Merity et al. 2018, section 2).
     """
 
     bias_hh: Tensor
 
     def __init__(self, input_size: int, hidden_size: int, weight_dropout: float = 0.0) -> None:
-        """Drop `weight_dropout` of the recurrent weights, others in each call, while training."""
         super().__init__()
         self.hidden_size = hidden_size
         self.weight_dropout = weight_dropout
@@ -55,27 +63,35 @@ class LSTM(nn.Module):
         with torch.no_grad():
             self.bias[hidden_size : 2 * hidden_size] = 1
 
+    def set_dropout(self, config: ModelConfig) -> None:
+        """Take the dropout rates of `config`."""
+        self.weight_dropout = config.weight_dropout
+
+    def flops(self) -> int:
+        """Return the floating-point operations per position of a forward pass."""
+        return matmul_flops(self.weight_ih, self.weight_hh)
+
     def forward(self, x: Tensor, start: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Run over whole sequences.
 
         Args:
             x: inputs, [B, T, I].
-            start: first hidden and cell state, each [B, H]; None: zeros.
+            start: initial hidden and cell state, each [B, H]; None: zeros.
 
         Returns:
-            Hidden states, [B, T, H], in the compute type: that which autocast asks for.
+            Hidden states, [B, T, H], in the dtype of autocast where it is enabled, else of `x`.
         """
         device = x.device.type
         wanted = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        # oneDNN has no fp16 layer that can be trained.
+        # oneDNN has no fp16 LSTM with a backward pass.
         is_missing = device == "cpu" and wanted == torch.float16
         dtype = torch.float32 if is_missing else wanted
-        # CUDA autocast would run cuDNN LSTMs in fp16 without a scaler, and flatten the weights anew
-        # each call: cast here, with autocast off. One flat cast keeps the weights in the single
-        # chunk that cuDNN wants.
+        # CUDA autocast would run cuDNN LSTMs in fp16 without loss scaling and flatten the weights
+        # in each call: cast explicitly with autocast off. One flat cast keeps the weights in the
+        # single chunk of memory that cuDNN requires.
         with torch.autocast(device, enabled=False):
             weights: tuple[Tensor, ...]
-            # Before the fused call, so for all positions alike (Merity et al. 2018, section 2).
+            # Dropped before the fused call, so the mask is the same at all positions.
             weight_hh = drop(self.weight_hh, self.weight_dropout, self.training)
             weights = (self.weight_ih, weight_hh, self.bias, self.bias_hh)
             if dtype != self.weight_ih.dtype or device == "cuda":
@@ -95,21 +111,28 @@ class LSTM(nn.Module):
         return hidden.to(wanted)
 
     def step(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """One position: x [B, I] and the state before it, each [B, H], to the state after it.
+        """Run one position, without dropout.
 
-        Never a whole-layer call: that reorders the weights for each position, 14 times the cost.
+        Args:
+            x: input, [B, I].
+            state: hidden and cell state before it, each [B, H].
+
+        Returns:
+            Hidden and cell state after it, each [B, H], fp32.
         """
+        # Not the fused call: it reorders the weights in each call, which costs 14 times as much.
         h, c = state
         gates = nn.functional.linear(x, self.weight_ih, self.bias)
         gates = gates + nn.functional.linear(h.to(x.dtype), self.weight_hh)
         return cell(gates, c)
 
-    def step_by_hand(
+    def step_with_gates(
         self, x: Tensor, state: tuple[Tensor, Tensor]
     ) -> tuple[tuple[Tensor, Tensor], Gates]:
-        """The cell as the textbook has it, gate by gate.
+        """Run one position gate by gate, as in the textbook.
 
-        It is the oracle of the fused call, and what shows the gates.
+        Reference implementation for tests of the fused call, and the source of gate activations.
+        Arguments as of `step`; returns the state after the position and its gates.
         """
         h, c = state
         of_input = dict(zip("ifgo", self.weight_ih.chunk(4), strict=True))
@@ -128,29 +151,38 @@ class LSTM(nn.Module):
 
 
 def cell(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Hidden and cell state, each [B, H], fp32, after a step with these raw gates, [B, 4H]."""
+    """Return hidden and cell state, each [B, H], fp32, of raw gates, [B, 4H], and the last cell."""
     i, f, g, o = gates.float().chunk(4, dim=-1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     return o.sigmoid() * c.tanh(), c
 
 
 class BiLSTM(nn.Module):
-    """Two one-way layers, one of which reads each row from its last real token to its first."""
+    """Two unidirectional layers; one reads each row from its last real token to its first."""
 
     def __init__(self, input_size: int, hidden_size: int, weight_dropout: float = 0.0) -> None:
         super().__init__()
         self.forwards = LSTM(input_size, hidden_size, weight_dropout)
         self.backwards = LSTM(input_size, hidden_size, weight_dropout)
 
+    def set_dropout(self, config: ModelConfig) -> None:
+        """Take the dropout rates of `config`."""
+        self.forwards.set_dropout(config)
+        self.backwards.set_dropout(config)
+
+    def flops(self) -> int:
+        """Return the floating-point operations per position of a forward pass."""
+        return self.forwards.flops() + self.backwards.flops()
+
     def forward(self, x: Tensor, reversal: Tensor) -> Tensor:
-        """Read both ways.
+        """Run over whole sequences in both directions.
 
         Args:
             x: inputs, [B, T, I].
             reversal: from `reversal_of`, [B, T].
 
         Returns:
-            Both directions side by side, [B, T, 2H]; what stands in padding means nothing.
+            Hidden states of both directions, [B, T, 2H]; undefined at padding.
         """
         ahead = self.forwards(x)
         back = _gather(self.backwards(_gather(x, reversal)), reversal)
@@ -158,16 +190,18 @@ class BiLSTM(nn.Module):
 
 
 def reversal_of(lengths: Tensor, num_positions: int) -> Tensor:
-    """Where each position lands when rows are reversed within their length, [B, T].
+    """Return the indices that reverse each row within its length, [B, T]; padding stays in place.
 
-    Padding stays in place.
+    Args:
+        lengths: real positions of each row, [B].
+        num_positions: T.
     """
     positions = torch.arange(num_positions, device=lengths.device)[None]
     return torch.where(positions < lengths[:, None], lengths[:, None] - 1 - positions, positions)
 
 
 def _gather(x: Tensor, positions: Tensor) -> Tensor:
-    """Rows of [B, T, D] at [B, T] positions: its own inverse for a reversal."""
-    # index_select over a flat view: gather would want its index widened to D columns.
+    """Reorder the positions of [B, T, D] by indices, [B, T]; a reversal is its own inverse."""
+    # index_select over a flat view: torch.gather needs its index expanded to D columns.
     flat = positions + torch.arange(x.size(0), device=x.device)[:, None] * x.size(1)
     return x.reshape(-1, x.size(-1)).index_select(0, flat.view(-1)).view_as(x)

@@ -19,7 +19,6 @@ from nmt.config.experiment import Experiment
 from nmt.corpus.shards import Shards
 from nmt.training.distributed import World
 from nmt.training.learner import Learner
-from nmt.training.work import flops_of
 
 UPDATES = 20
 FIRST_PAIRS = 4
@@ -80,7 +79,7 @@ def probe(
         took_s = _seconds_of(lambda: _learn(learner, batch))  # noqa: B023 called at once
         points.append((batch.num_padded, took_s))
         shares.append(share)
-        flops += flops_of(learner.model, batch)
+        flops += learner.model.flops().update(batch.src_lengths, batch.tgt_lengths)
         padded += batch.num_padded
     fixed_s, position_s = line_through(points)
     return Probe(

@@ -7,7 +7,7 @@ import torch
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.corpus.manifest import Manifest
-from nmt.model.seq2seq import build, num_parameters
+from nmt.model.seq2seq import Seq2Seq, num_parameters
 from nmt.training.loss import tokens_of_chunk
 
 FP32 = 4
@@ -36,7 +36,7 @@ class MemoryEstimate:
 def count_parameters(experiment: Experiment, num_pieces: int) -> int:
     """Trained numbers, exactly, without memory for them."""
     with torch.device("meta"):
-        return num_parameters(build(experiment.model, num_pieces))
+        return num_parameters(Seq2Seq(experiment.model, num_pieces))
 
 
 def memory_of(

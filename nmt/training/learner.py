@@ -11,7 +11,7 @@ from nmt.batching.batch import Batch, make_batch
 from nmt.checkpoint.format import TrainingState
 from nmt.checkpoint.load import load_weights
 from nmt.config.experiment import Experiment
-from nmt.model.seq2seq import Seq2Seq, build, num_parameters
+from nmt.model.seq2seq import Seq2Seq, num_parameters
 from nmt.training.distributed import GradientAllReduce, World
 from nmt.training.loss import LossSums, cross_entropy, r_drop
 from nmt.training.optimizer import (
@@ -38,7 +38,7 @@ class Learner:
         """What the loss counts in backward."""
         self._world = world
         torch.manual_seed(experiment.seed)
-        self.model: Seq2Seq = build(experiment.model, vocab_size).to(world.device)
+        self.model: Seq2Seq = Seq2Seq(experiment.model, vocab_size).to(world.device)
         self._average = None
         if self.settings.ema_decay:
             self._average = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -62,7 +62,7 @@ class Learner:
         self.scale = scale
         config = self._experiment.model_at(number)
         if config != self.model.config:
-            self.model.set_dropouts(config)
+            self.model.set_dropout(config)
 
     def backward(self, batch: Batch, num_tgt_tokens: int, is_my_last: bool) -> LossSums:
         """Add a micro-batch's share of the gradient of an update with that many target tokens.

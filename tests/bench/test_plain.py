@@ -7,10 +7,10 @@ from nmt.bench import peer
 from nmt.bench.bench import Updates, without_dropout
 from nmt.bench.cases import Case
 from nmt.bench.plain import PAIRS, PlainLearner, random_batches
-from nmt.model.seq2seq import build
+from nmt.model.flops import Flops
+from nmt.model.seq2seq import Seq2Seq
 from nmt.training.distributed import World
 from nmt.training.learner import Learner
-from nmt.training.work import flops_of, flops_per_token
 
 
 def gradients_of(case: Case, precision: str, batch: Batch) -> tuple[float, list[torch.Tensor]]:
@@ -24,7 +24,7 @@ def gradients_of(case: Case, precision: str, batch: Batch) -> tuple[float, list[
 
 def plain_gradients(case: Case, batch: Batch) -> tuple[float, list[torch.Tensor]]:
     torch.manual_seed(case.experiment.seed)
-    model = build(without_dropout(case.experiment.model), case.subword.num_pieces)
+    model = Seq2Seq(without_dropout(case.experiment.model), case.subword.num_pieces)
     learner = PlainLearner(model, case.experiment.training.label_smoothing)
     loss = learner.backward(batch)
     by_name = {name: parameter.grad for name, parameter in learner.model.named_parameters()}
@@ -66,21 +66,21 @@ def test_random_batches_are_not_sorted(tiny_case: Case) -> None:
 def test_work_is_counted_as_written_on_paper(tiny_case: Case) -> None:
     """Width 16, 1 + 1 layers, feed-forward 16, 300 pieces."""
     torch.manual_seed(1)
-    model = build(tiny_case.experiment.model, 300)
+    model = Seq2Seq(tiny_case.experiment.model, 300)
     encoder = 2 * (4 * 8) * (16 + 8) + 2 * 16 * 16
     keys_values = 2 * 16 * 16
     decoder = 4 * 16 * (16 + 16) + 2 * 16 * 16 + 2 * 16 * 16 + 300 * 16
-    assert flops_per_token(model) == (2 * (encoder + keys_values), 2 * decoder, 2 * 2 * 16)
+    assert model.flops() == Flops(2 * (encoder + keys_values), 2 * decoder, 2 * 2 * 16)
     updates = Updates(tiny_case, "fp32", 1)
     batch = updates.batches[0]
     num_src, num_tgt = int(batch.src_lengths.sum()), len(batch.tgt_out)
     least = 3 * (2 * (encoder + keys_values) * num_src + 2 * decoder * num_tgt)
-    assert least < flops_of(model, batch) < 1.5 * least
+    assert least < model.flops().update(batch.src_lengths, batch.tgt_lengths) < 1.5 * least
 
 
 def test_work_of_the_peer_is_counted_as_written_on_paper() -> None:
     """P11: embeddings 256, width 512, 2 + 2 layers, 300 pieces."""
     encoder = 2 * 4 * 256 * (256 + 256) + 2 * 4 * 256 * (512 + 256)
     decoder = 4 * 512 * (256 + 512 + 512) + 4 * 512 * (512 + 512) + 2 * 512 * 512 + 300 * 512
-    expected = (2 * (encoder + 512 * 512), 2 * decoder, 2 * 2 * 512)
-    assert peer.flops_per_token(peer.InputFeedingRNN(300)) == expected
+    expected = Flops(2 * (encoder + 512 * 512), 2 * decoder, 2 * 2 * 512)
+    assert peer.InputFeedingRNN(300).flops() == expected

@@ -38,7 +38,7 @@ FILES = [
 
 def state(update: int = 500, has_average: bool = True) -> TrainingState:
     torch.manual_seed(update)
-    model = seq2seq.build(MODEL, SUBWORD.num_pieces)
+    model = seq2seq.Seq2Seq(MODEL, SUBWORD.num_pieces)
     parameters = dict(model.named_parameters())
     return TrainingState(
         update=update,

@@ -246,7 +246,7 @@ def small_model(
     shape = {"attention": "additive"} if preset == "gnmt" else {}
     layers = {"encoder_layers": 2, "decoder_layers": 2}
     config = ModelConfig.model_validate({"preset": preset, "width": width, **layers, **shape})
-    return seq2seq.build(config, vocab_size).eval()
+    return seq2seq.Seq2Seq(config, vocab_size).eval()
 
 
 @pytest.mark.parametrize(("preset", "width"), [("residual", 128), ("residual", 36), ("gnmt", 32)])

@@ -26,7 +26,7 @@ def small_model(preset: str = "residual") -> seq2seq.Seq2Seq:
     torch.manual_seed(8)
     kind = {"attention": "additive"} if preset == "gnmt" else {}
     shape = {"preset": preset, "width": 32, "encoder_layers": 2, "decoder_layers": 2, **kind}
-    return seq2seq.build(ModelConfig.model_validate(shape), SUBWORD.num_pieces).eval()
+    return seq2seq.Seq2Seq(ModelConfig.model_validate(shape), SUBWORD.num_pieces).eval()
 
 
 def real(preset: str = "residual", **decoding: float) -> Translator:

@@ -167,7 +167,7 @@ def test_a_sentence_gets_the_same_in_any_company(name: str) -> None:
     """P7."""
     torch.manual_seed(5)
     shape = ModelConfig(width=36, encoder_layers=1, decoder_layers=2)
-    models = [seq2seq.build(shape, 150).eval() for _ in range(2)]
+    models = [seq2seq.Seq2Seq(shape, 150).eval() for _ in range(2)]
     model: Any = Ensemble(models).eval() if name == "ensemble" else models[0]
     spelling = Spelling([b""] * 3 + [b" %d" % token for token in range(147)])
     generator = torch.Generator().manual_seed(6)

@@ -234,7 +234,7 @@ def facts(translation: Translation) -> list[tuple[str, float, list[float]]]:
 def real(**decoding: float) -> Translator:
     torch.manual_seed(8)
     config = ModelConfig(width=32, encoder_layers=2, decoder_layers=2, ffn_width=48)
-    model = seq2seq.build(config, SUBWORD.num_pieces)
+    model = seq2seq.Seq2Seq(config, SUBWORD.num_pieces)
     return Translator(model, SUBWORD, experiment(**decoding))
 
 

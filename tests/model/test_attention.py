@@ -4,21 +4,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.model.attention import AdditiveAttention, MultiHeadAttention
+from nmt.config.experiment import ModelConfig
+from nmt.model.attention import AdditiveAttention, Attention, MultiHeadAttention, make_attention
 
-Attention = MultiHeadAttention | AdditiveAttention
 KINDS = ["multi_head", "additive"]
 IS_PAD = torch.tensor([[False, False, False, False], [False, False, True, True]])
 
 
 def make(kind: str, dropout: float = 0.0) -> Attention:
     torch.manual_seed(1)
-    if kind == "multi_head":
-        return MultiHeadAttention(width=6, memory_width=8, heads=2, dropout=dropout)
-    return AdditiveAttention(width=6, memory_width=8, dropout=dropout)
+    settings = {"attention": kind, "width": 6, "heads": 2, "attention_dropout": dropout}
+    return make_attention(ModelConfig.model_validate(settings), memory_width=8)
 
 
-def memory() -> Tensor:
+def encoded() -> Tensor:
     return torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(2))
 
 
@@ -28,9 +27,9 @@ def queries() -> Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_sum_to_1_and_are_0_on_padding(kind: str) -> None:
+def test_weights_sum_to_1_and_are_0_at_padding(kind: str) -> None:
     attention = make(kind)
-    _, weights = attention.step(queries().flatten(0, 1), *attention.remember(memory()), IS_PAD)
+    _, weights = attention.step(queries().flatten(0, 1), *attention.project(encoded()), IS_PAD)
     assert weights.shape == (6, 4)
     assert torch.allclose(weights.sum(dim=1), torch.ones(6))
     assert (weights[:3] > 0).all()
@@ -39,61 +38,64 @@ def test_weights_sum_to_1_and_are_0_on_padding(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_step_reads_what_forward_reads(kind: str) -> None:
+def test_step_equals_forward(kind: str) -> None:
     attention = make(kind)
-    remembered = attention.remember(memory())
-    whole = attention(queries(), *remembered, IS_PAD)
-    stepped, _ = attention.step(queries().flatten(0, 1), *remembered, IS_PAD)
+    projected = attention.project(encoded())
+    whole = attention(queries(), *projected, IS_PAD)
+    stepped, _ = attention.step(queries().flatten(0, 1), *projected, IS_PAD)
     assert torch.allclose(stepped, whole.flatten(0, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_stands_in_padding_is_never_read(kind: str) -> None:
+def test_values_at_padding_are_ignored(kind: str) -> None:
     results = []
     for filling in (0.0, 1e3):
         attention = make(kind)
-        encoded = memory()
-        encoded[1, 2:] = filling
-        encoded.requires_grad_()
-        out = attention(queries(), *attention.remember(encoded), IS_PAD)
+        memory = encoded()
+        memory[1, 2:] = filling
+        memory.requires_grad_()
+        out = attention(queries(), *attention.project(memory), IS_PAD)
         out.square().sum().backward()
         gradients = [parameter.grad for parameter in attention.parameters()]
-        results.append([out, encoded.grad, *gradients])
-        assert not encoded.grad[1, 2:].any()
+        results.append([out, memory.grad, *gradients])
+        assert not memory.grad[1, 2:].any()
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
 
 
-def test_multi_head_is_scaled_dot_product_attention() -> None:
+def test_multi_head_equals_torch_scaled_dot_product() -> None:
     attention = make("multi_head")
+    assert isinstance(attention, MultiHeadAttention)
     query = attention.to_query(queries()).view(2, 3, 2, 3).transpose(1, 2)  # two heads
-    keys, values = attention.remember(memory())
-    read = torch.nn.functional.scaled_dot_product_attention(
+    keys, values = attention.project(encoded())
+    context = torch.nn.functional.scaled_dot_product_attention(
         query, keys, values, attn_mask=~IS_PAD[:, None, None]
     )
-    expected = attention.to_out(read.transpose(1, 2).flatten(2))
+    expected = attention.to_out(context.transpose(1, 2).flatten(2))
     assert torch.allclose(attention(queries(), keys, values, IS_PAD), expected, atol=1e-6)
 
 
-def test_additive_is_the_formula_of_bahdanau_with_a_normalised_vector() -> None:
+def test_additive_equals_the_normalised_formula() -> None:
     attention = make("additive")
+    assert isinstance(attention, AdditiveAttention)
     with torch.no_grad():
         attention.bias.uniform_(-1, 1)
         attention.scale.fill_(3.0)
-    encoded, query = memory()[1, :2], queries()[1, 0]
+    memory, query = encoded()[1, :2], queries()[1, 0]
     vector = 3.0 * attention.direction / attention.direction.norm()
     scores = [
         (attention.from_query(query) + attention.from_memory(key) + attention.bias).tanh() @ vector
-        for key in encoded
+        for key in memory
     ]
     weights = torch.stack(scores).softmax(dim=0)
-    expected = weights[0] * encoded[0] + weights[1] * encoded[1]
-    found = attention(queries(), *attention.remember(memory()), IS_PAD)[1, 0]
-    assert torch.allclose(found, expected, atol=1e-6)
+    expected = weights[0] * memory[0] + weights[1] * memory[1]
+    actual = attention(queries(), *attention.project(encoded()), IS_PAD)[1, 0]
+    assert torch.allclose(actual, expected, atol=1e-6)
 
 
-def test_the_score_vector_starts_as_published() -> None:
+def test_additive_score_vector_starts_as_published() -> None:
     attention = make("additive")
+    assert isinstance(attention, AdditiveAttention)
     assert attention.scale.item() == pytest.approx(1 / math.sqrt(6))
     assert not attention.bias.any()
 
@@ -101,23 +103,23 @@ def test_the_score_vector_starts_as_published() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_are_dropped_in_training_only(kind: str) -> None:
     attention = make(kind, dropout=0.5)
-    remembered = attention.remember(memory())
-    trained = attention(queries(), *remembered, IS_PAD)
+    projected = attention.project(encoded())
+    trained = attention(queries(), *projected, IS_PAD)
     attention.eval()
-    assert not torch.equal(attention(queries(), *remembered, IS_PAD), trained)
+    assert not torch.equal(attention(queries(), *projected, IS_PAD), trained)
     undropped = make(kind)
     assert torch.equal(
-        attention(queries(), *remembered, IS_PAD), undropped(queries(), *remembered, IS_PAD)
+        attention(queries(), *projected, IS_PAD), undropped(queries(), *projected, IS_PAD)
     )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_are_fp32_in_bf16(kind: str) -> None:
+def test_weights_are_fp32_under_bf16_autocast(kind: str) -> None:
     attention = make(kind)
     with torch.autocast("cpu", torch.bfloat16):
-        remembered = attention.remember(memory())
-        out = attention(queries(), *remembered, IS_PAD)
-        _, weights = attention.step(queries().flatten(0, 1), *remembered, IS_PAD)
+        projected = attention.project(encoded())
+        out = attention(queries(), *projected, IS_PAD)
+        _, weights = attention.step(queries().flatten(0, 1), *projected, IS_PAD)
     assert weights.dtype == torch.float32
-    full = attention(queries(), *attention.remember(memory()), IS_PAD)
+    full = attention(queries(), *attention.project(encoded()), IS_PAD)
     assert (out.float() - full).abs().max() < 0.05

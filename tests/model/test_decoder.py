@@ -23,17 +23,17 @@ X = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(3))
 
 
 def make(preset: str) -> tuple[ResidualDecoder | GnmtDecoder, Memory]:
-    """A decoder, and two encoded sources of 4 and 2 positions."""
+    """Return a decoder and two encoded sources of 4 and 2 positions."""
     torch.manual_seed(1)
     decoder = make_decoder(PRESETS[preset], memory_width=6).eval()
     encoded = torch.randn(2, 4, 6)
-    keys, values = zip(*decoder.remember(encoded), strict=True)
+    keys, values = zip(*(each.project(encoded) for each in decoder.attentions), strict=True)
     lengths = torch.tensor([4, 2])
     return decoder, Memory(keys, values, lengths, torch.arange(4) >= lengths[:, None])
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_step_by_step_is_teacher_forced(preset: str) -> None:
+def test_step_equals_forward(preset: str) -> None:
     decoder, memory = make(preset)
     whole = decoder(X, memory)
     state = DecoderState.zeros(decoder.num_lstms, 2, decoder.width, X.device)
@@ -45,7 +45,7 @@ def test_step_by_step_is_teacher_forced(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_no_position_sees_later_ones(preset: str) -> None:
+def test_no_position_depends_on_later_ones(preset: str) -> None:
     decoder, memory = make(preset)
     changed = X.clone()
     changed[:, 3:] = 9.0
@@ -53,7 +53,7 @@ def test_no_position_sees_later_ones(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_hypothesis_reads_its_own_source(preset: str) -> None:
+def test_every_hypothesis_attends_to_its_own_source(preset: str) -> None:
     decoder, memory = make(preset)
     state = DecoderState.zeros(decoder.num_lstms, 4, decoder.width, X.device)
     tokens = X[[0, 1, 0, 1], 0]  # two hypotheses of each sentence
@@ -66,18 +66,18 @@ def test_every_hypothesis_reads_its_own_source(preset: str) -> None:
         assert torch.allclose(weights[2 * sentence : 2 * sentence + 2], weights_alone, atol=1e-6)
 
 
-def test_a_state_of_other_rows_is_a_state() -> None:
+def test_state_select_reorders_rows() -> None:
     state = DecoderState(
         hidden=(torch.tensor([[1.0], [2.0], [3.0]]),),
         cell=(torch.tensor([[4.0], [5.0], [6.0]]),),
     )
-    found = state.select(torch.tensor([2, 2, 0]))
-    assert found.hidden[0].tolist() == [[3.0], [3.0], [1.0]]
-    assert found.cell[0].tolist() == [[6.0], [6.0], [4.0]]
+    actual = state.select(torch.tensor([2, 2, 0]))
+    assert actual.hidden[0].tolist() == [[3.0], [3.0], [1.0]]
+    assert actual.cell[0].tolist() == [[6.0], [6.0], [4.0]]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_after_a_selection_a_step_is_that_of_the_rows_selected(preset: str) -> None:
+def test_step_after_select_is_that_of_the_selected_rows(preset: str) -> None:
     decoder, memory = make(preset)
     state = DecoderState.zeros(decoder.num_lstms, 2, decoder.width, X.device)
     _, state, _ = decoder.step(X[:, 0], state, memory)
@@ -87,18 +87,18 @@ def test_after_a_selection_a_step_is_that_of_the_rows_selected(preset: str) -> N
     assert torch.allclose(swapped, out[swap], atol=1e-6)
 
 
-def test_a_memory_of_other_sentences_keeps_its_positions() -> None:
-    """P7: sums over the source run over the same positions, whoever is left."""
+def test_memory_select_keeps_padding() -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
     _, memory = make("multi_head")
-    found = memory.select(torch.tensor([1]))
-    assert found.src_lengths.tolist() == [2]
-    assert found.is_pad.tolist() == [[False, False, True, True]]
+    actual = memory.select(torch.tensor([1]))
+    assert actual.src_lengths.tolist() == [2]
+    assert actual.is_pad.tolist() == [[False, False, True, True]]
     for depth in range(2):
-        assert torch.equal(found.keys[depth], memory.keys[depth][1:])
-        assert torch.equal(found.values[depth], memory.values[depth][1:])
+        assert torch.equal(actual.keys[depth], memory.keys[depth][1:])
+        assert torch.equal(actual.values[depth], memory.values[depth][1:])
 
 
-def test_a_block_adds_to_what_it_is_given() -> None:
+def test_block_is_residual() -> None:
     _, memory = make("multi_head")
     block = DecoderBlock(PRESETS["multi_head"], memory_width=6)
     for parameter in block.parameters():
@@ -106,7 +106,7 @@ def test_a_block_adds_to_what_it_is_given() -> None:
     assert torch.equal(block(X, memory.keys[0], memory.values[0], memory.is_pad), X)
 
 
-def test_gnmt_feeds_what_the_first_layer_read_to_all_others() -> None:
+def test_gnmt_feeds_context_of_first_layer_to_all_others() -> None:
     decoder, memory = make("gnmt")
     assert isinstance(decoder, GnmtDecoder)
     assert [lstm.weight_ih.shape[1] for lstm in decoder.rest] == [12, 12]

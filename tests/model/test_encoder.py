@@ -24,7 +24,7 @@ def sources() -> Tensor:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_position_becomes_a_vector(preset: str) -> None:
+def test_output_has_one_vector_per_position(preset: str) -> None:
     assert make(preset)(sources(), LENGTHS).shape == (2, 4, 6)
 
 
@@ -47,7 +47,7 @@ def test_padding_changes_no_output_and_no_gradient(preset: str, num_more: int) -
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_position_hears_of_all_others(preset: str) -> None:
+def test_every_position_depends_on_all_others(preset: str) -> None:
     encoder = make(preset)
     x = sources().requires_grad_()
     for position in (0, 3):
@@ -57,7 +57,7 @@ def test_every_position_hears_of_all_others(preset: str) -> None:
         assert not x.grad[1].any()
 
 
-def test_a_block_adds_to_what_it_is_given() -> None:
+def test_block_is_residual() -> None:
     block = EncoderBlock(PRESETS["residual"])
     for parameter in block.parameters():
         nn.init.zeros_(parameter)
@@ -65,12 +65,12 @@ def test_a_block_adds_to_what_it_is_given() -> None:
     assert torch.equal(block(sources(), positions), sources())
 
 
-def test_blocks_can_do_without_a_feed_forward_part() -> None:
+def test_block_without_feed_forward_layer() -> None:
     block = EncoderBlock(ModelConfig(width=6, heads=2, ffn_width=0))
     assert {name.split(".")[0] for name, _ in block.named_parameters()} == {"lstm", "lstm_norm"}
 
 
-def test_gnmt_adds_the_input_of_a_layer_from_the_third_on() -> None:
+def test_gnmt_is_residual_from_the_third_layer() -> None:
     encoder = make("gnmt")
     assert isinstance(encoder, GnmtEncoder)
     third = encoder.rest[1]

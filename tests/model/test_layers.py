@@ -5,25 +5,25 @@ from nmt.config.experiment import ModelConfig
 from nmt.model.layers import FeedForward, drop, drop_words, keep_mask
 
 
-@pytest.mark.parametrize("share", [0.1, 0.2, 0.5, 0.9])
-def test_the_share_that_is_dropped_is_the_one_asked_for(share: float) -> None:
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.9])
+def test_drop_rate_is_as_configured(rate: float) -> None:
     torch.manual_seed(1)
-    dropped = (drop(torch.ones(400, 1000), share, True) == 0).float().mean().item()
-    assert dropped == pytest.approx(round(share * 256) / 256, abs=0.003)
+    dropped = (drop(torch.ones(400, 1000), rate, True) == 0).float().mean().item()
+    assert dropped == pytest.approx(round(rate * 256) / 256, abs=0.003)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.2, 0.5, 0.9])
-def test_dropping_keeps_the_mean(share: float) -> None:
+@pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.9])
+def test_drop_keeps_the_mean(rate: float) -> None:
     torch.manual_seed(2)
-    assert drop(torch.ones(400, 1000), share, True).mean().item() == pytest.approx(1, abs=0.02)
+    assert drop(torch.ones(400, 1000), rate, True).mean().item() == pytest.approx(1, abs=0.02)
 
 
-def test_what_is_kept_is_scaled_up() -> None:
+def test_kept_values_are_scaled_up() -> None:
     torch.manual_seed(3)
     assert drop(torch.full((100,), 3.0), 0.25, True).unique().tolist() == [0.0, 4.0]
 
 
-def test_each_of_the_eight_values_of_a_draw_is_dropped_alike() -> None:
+def test_each_of_the_eight_values_of_a_draw_has_the_same_rate() -> None:
     torch.manual_seed(4)
     kept = keep_mask((50_000, 8), 0.5) > 0
     assert kept.float().mean(dim=0).tolist() == pytest.approx([0.5] * 8, abs=0.02)
@@ -35,8 +35,8 @@ def test_values_are_dropped_independently() -> None:
     assert (torch.corrcoef(kept.T) - torch.eye(8)).abs().max() < 0.03
 
 
-def test_a_seed_decides_what_is_dropped() -> None:
-    """P3."""
+def test_mask_depends_on_the_seed() -> None:
+    """World-size independence (nmt/README.md, Guarantees)."""
     draws = []
     for seed in (6, 6, 7):
         torch.manual_seed(seed)
@@ -45,19 +45,19 @@ def test_a_seed_decides_what_is_dropped() -> None:
     assert not torch.equal(draws[0], draws[2])
 
 
-@pytest.mark.parametrize("share", [0.0001, 0.9999])
-def test_no_share_drops_nothing_or_everything(share: float) -> None:
+@pytest.mark.parametrize("rate", [0.0001, 0.9999])
+def test_extreme_rates_keep_some_and_drop_some(rate: float) -> None:
     torch.manual_seed(8)
-    dropped = drop(torch.ones(100_000), share, True)
+    dropped = drop(torch.ones(100_000), rate, True)
     assert 0 < (dropped == 0).sum() < 100_000
     assert dropped.isfinite().all()
 
 
-@pytest.mark.parametrize(("share", "is_training"), [(0.5, False), (0.0, True)])
-def test_nothing_is_dropped_outside_of_training(share: float, is_training: bool) -> None:
+@pytest.mark.parametrize(("rate", "is_training"), [(0.5, False), (0.0, True)])
+def test_nothing_is_dropped_outside_of_training(rate: float, is_training: bool) -> None:
     x = torch.ones(100)
-    assert drop(x, share, is_training) is x
-    assert drop_words(x.view(5, 20, 1), share, is_training).all()
+    assert drop(x, rate, is_training) is x
+    assert drop_words(x.view(5, 20, 1), rate, is_training).all()
 
 
 def test_bf16_stays_bf16() -> None:
@@ -71,7 +71,7 @@ def test_whole_words_are_dropped_and_not_scaled() -> None:
     assert (sums == 0).float().mean().item() == pytest.approx(0.2, abs=0.02)
 
 
-def test_feed_forward_is_two_maps_around_a_relu() -> None:
+def test_feed_forward_is_two_linear_layers_around_a_relu() -> None:
     part = FeedForward(ModelConfig(width=2, heads=1, ffn_width=2))
     with torch.no_grad():
         part.expand.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
@@ -81,7 +81,7 @@ def test_feed_forward_is_two_maps_around_a_relu() -> None:
     assert part(torch.tensor([3.0, 4.0])).tolist() == [6.5, 0.5]
 
 
-def test_locked_dropout_takes_the_same_values_at_all_positions() -> None:
+def test_locked_dropout_has_one_mask_for_all_positions() -> None:
     torch.manual_seed(1)
     dropped = drop(torch.ones(50, 7, 40), 0.25, is_training=True, is_locked=True)
     assert torch.equal(dropped, dropped[:, :1].expand(-1, 7, -1))
@@ -90,8 +90,8 @@ def test_locked_dropout_takes_the_same_values_at_all_positions() -> None:
     assert dropped.mean().item() == pytest.approx(1, abs=0.05)
 
 
-def test_locked_dropout_depends_on_no_padding() -> None:
-    """P3: a longer neighbour does not change what a sentence loses."""
+def test_locked_dropout_is_independent_of_padding() -> None:
+    """World-size independence (nmt/README.md, Guarantees)."""
     torch.manual_seed(1)
     short = drop(torch.ones(2, 3, 16), 0.5, is_training=True, is_locked=True)
     torch.manual_seed(1)

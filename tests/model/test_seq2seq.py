@@ -7,8 +7,7 @@ from torch import Tensor
 
 from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS
-from nmt.model import seq2seq
-from nmt.model.seq2seq import Seq2Seq, build, num_parameters
+from nmt.model.seq2seq import Seq2Seq, num_parameters
 
 VOCAB = 11
 SMALL: dict[str, Any] = {"width": 8, "heads": 2, "encoder_layers": 2, "ffn_width": 12}
@@ -25,7 +24,7 @@ REAL = torch.tensor([0, 1, 2, 3, 4])
 
 def make(preset: str, **settings: Any) -> Seq2Seq:
     torch.manual_seed(1)
-    return seq2seq.build(ModelConfig(**PRESETS[preset] | settings), VOCAB).eval()
+    return Seq2Seq(ModelConfig(**PRESETS[preset] | settings), VOCAB).eval()
 
 
 def logits_of(model: Seq2Seq, *inputs: Tensor) -> Tensor:
@@ -34,7 +33,7 @@ def logits_of(model: Seq2Seq, *inputs: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_step_is_forward(preset: str) -> None:
+def test_step_equals_forward(preset: str) -> None:
     model = make(preset)
     whole = logits_of(model, SRC, SRC_LENGTHS, TGT_IN, torch.arange(6)).view(2, 3, VOCAB)
     memory = model.encode(SRC, SRC_LENGTHS)
@@ -64,20 +63,20 @@ def test_padding_changes_no_output_and_no_gradient(preset: str, num_more: int) -
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_sentence_is_the_same_alone(preset: str) -> None:
+def test_sentence_is_independent_of_its_batch(preset: str) -> None:
     model = make(preset)
     together = logits_of(model, SRC, SRC_LENGTHS, TGT_IN, REAL)
     alone = logits_of(model, SRC[1:, :2], SRC_LENGTHS[1:], TGT_IN[1:, :2], torch.tensor([0, 1]))
     assert torch.allclose(together[3:], alone, atol=1e-6)
 
 
-def test_forward_gives_the_real_positions_alone() -> None:
+def test_forward_returns_real_positions_only() -> None:
     model = make("multi_head")
     every = model(SRC, SRC_LENGTHS, TGT_IN, torch.arange(6))
     assert torch.equal(model(SRC, SRC_LENGTHS, TGT_IN, REAL), every[:5])
 
 
-def test_hypotheses_start_alike() -> None:
+def test_hypotheses_of_a_sentence_start_equal() -> None:
     model = make("multi_head")
     memory = model.encode(SRC, SRC_LENGTHS)
     state = model.start(memory, beam=3)
@@ -91,7 +90,7 @@ def test_hypotheses_start_alike() -> None:
     ("preset", "is_tied", "expected"),
     [("multi_head", True, 1), ("multi_head", False, 3), ("gnmt", True, 2), ("gnmt", False, 3)],
 )
-def test_embeddings_are_tied_where_asked(preset: str, is_tied: bool, expected: int) -> None:
+def test_embeddings_are_tied_as_configured(preset: str, is_tied: bool, expected: int) -> None:
     model = make(preset, tie_embeddings=is_tied)
     weights = (model.src_embedding.weight, model.tgt_embedding.weight, model.output_weight)
     assert len({id(weight) for weight in weights}) == expected
@@ -102,7 +101,7 @@ def test_gnmt_has_the_published_size() -> None:
         preset="gnmt", attention="additive", width=1024, encoder_layers=4, decoder_layers=4
     )
     with torch.device("meta"):
-        model = seq2seq.build(config, 32_320)
+        model = Seq2Seq(config, 32_320)
     assert round(num_parameters(model) / 1e6, 1) == 160.6
 
 
@@ -119,14 +118,14 @@ def test_gnmt_starts_as_published() -> None:
 
 def test_logits_start_near_unit_variance() -> None:
     torch.manual_seed(2)
-    model = seq2seq.build(ModelConfig(width=64, heads=2), 500).eval()
+    model = Seq2Seq(ModelConfig(width=64, heads=2), 500).eval()
     src = torch.randint(3, 500, (20, 10))
     logits = logits_of(model, src, torch.full((20,), 10), src, torch.arange(200))
     assert 0.5 < logits.std().item() < 2
 
 
-def test_the_same_seed_builds_the_same_model() -> None:
-    """P3."""
+def test_same_seed_builds_the_same_model() -> None:
+    """World-size independence (nmt/README.md, Guarantees)."""
     first, second = make("multi_head").state_dict(), make("multi_head").state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -141,37 +140,37 @@ def test_bf16_is_near_fp32(preset: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["dropout", "embedding_dropout", "attention_dropout", "word_dropout"]
+    "name", ["dropout", "embedding_dropout", "attention_dropout", "word_dropout"]
 )
-def test_each_kind_of_dropout_works_in_training_only(kind: str) -> None:
+def test_each_kind_of_dropout_works_in_training_only(name: str) -> None:
     none = {
         "dropout": 0.0,
         "embedding_dropout": 0.0,
         "attention_dropout": 0.0,
         "word_dropout": 0.0,
     }
-    model = make("multi_head", **none | {kind: 0.5})
+    model = make("multi_head", **none | {name: 0.5})
     still = model(SRC, SRC_LENGTHS, TGT_IN, REAL)
     assert torch.equal(make("multi_head", **none).train()(SRC, SRC_LENGTHS, TGT_IN, REAL), still)
     assert not torch.equal(model.train()(SRC, SRC_LENGTHS, TGT_IN, REAL), still)
 
 
 @pytest.mark.parametrize("preset", ["residual", "gnmt"])
-def test_what_is_dropped_can_be_changed_as_if_it_were_built_so(preset: str) -> None:
+def test_set_dropout_equals_building_with_those_rates(preset: str) -> None:
     attention = "additive" if preset == "gnmt" else "multi_head"
     shape = {"preset": preset, "attention": attention, "width": 8, "heads": 2}
-    shares = ("dropout", "embedding_dropout", "attention_dropout", "word_dropout", "weight_dropout")
+    rates = ("dropout", "embedding_dropout", "attention_dropout", "word_dropout", "weight_dropout")
     config = ModelConfig(**shape)  # type: ignore[arg-type]
-    other = ModelConfig(**shape, **dict.fromkeys(shares, 0.5))  # type: ignore[arg-type]
+    other = ModelConfig(**shape, **dict.fromkeys(rates, 0.5))  # type: ignore[arg-type]
     torch.manual_seed(1)
-    changed = build(config, 300)
+    changed = Seq2Seq(config, 300)
     torch.manual_seed(1)
-    built = build(other, 300)
-    changed.set_dropouts(other)
+    built = Seq2Seq(other, 300)
+    changed.set_dropout(other)
     src = torch.tensor([[259, 260, 261], [262, 263, 264]])
-    found = []
+    outputs = []
     for model in (changed, built):
         torch.manual_seed(2)
-        found.append(model(src, torch.tensor([3, 3]), src, torch.arange(6)))
-    assert torch.equal(*found)
+        outputs.append(model(src, torch.tensor([3, 3]), src, torch.arange(6)))
+    assert torch.equal(*outputs)
     assert changed.config == other

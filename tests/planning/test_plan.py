@@ -10,7 +10,7 @@ from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.config.cluster import Cluster
 from nmt.config.files import load_experiment
 from nmt.corpus.prepared import open_prepared
-from nmt.model.seq2seq import build, num_parameters
+from nmt.model.seq2seq import Seq2Seq, num_parameters
 from nmt.planning import size
 from nmt.planning.plan import Plan, Wishes, lines_of, make_plan
 
@@ -23,7 +23,7 @@ def tiny_plan(here: Path) -> Plan:
 def test_what_can_be_counted_is_exact(tiny_plan: Plan) -> None:
     shards, subword = open_prepared(tiny_plan.experiment)
     schedule = Schedule(shards.src_lengths, shards.tgt_lengths, tiny_plan.experiment.batching, 1)
-    model = build(tiny_plan.experiment.model, subword.num_pieces)
+    model = Seq2Seq(tiny_plan.experiment.model, subword.num_pieces)
     assert tiny_plan.parameters == num_parameters(model)
     assert tiny_plan.updates_per_epoch == schedule.updates_per_epoch
     assert tiny_plan.num_pairs == 100

@@ -31,7 +31,7 @@ def test_every_dev_line_is_translated_and_scored(alone: Validation, toy: Experim
 def test_the_loss_is_that_of_the_references(alone: Validation, toy: Experiment) -> None:
     corpus = corpus_of(toy)
     torch.manual_seed(1)
-    model = seq2seq.build(toy.model, corpus.subword.num_pieces).eval()
+    model = seq2seq.Seq2Seq(toy.model, corpus.subword.num_pieces).eval()
     total, num_tokens = 0.0, 0
     for src, ref in zip(*corpus.dev, strict=True):
         batch = make_batch([(corpus.subword.encode(src), corpus.subword.encode(ref))])

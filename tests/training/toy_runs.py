@@ -327,5 +327,5 @@ def validate_untrained(file: Path, world: World) -> Any:
     experiment = load_experiment(file)
     corpus = corpus_of(experiment)
     torch.manual_seed(1)
-    model = seq2seq.build(experiment.model, corpus.subword.num_pieces).eval()
+    model = seq2seq.Seq2Seq(experiment.model, corpus.subword.num_pieces).eval()
     return validate(model, corpus.subword, experiment, corpus.dev, world)

@@ -1,4 +1,4 @@
-"""What P7 asks of the machine's matrix products."""
+"""Matrix products as batch-invariant translation needs them."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from nmt.decoding.interface import SENTENCES
-from nmt.model import mkl, seq2seq  # noqa: F401 importing it makes products strict
+from nmt.model import mkl
 
 
 def draw(*shape: int) -> Tensor:
@@ -17,10 +17,11 @@ def draw(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(128, 6000), (128, 512), (256, 128), (512, 2048)])
-def test_a_row_of_a_product_does_not_depend_on_how_many_rows_there_are(
-    inputs: int, outputs: int
-) -> None:
-    """P7: rows in multiples of SENTENCES, as a search has them."""
+def test_row_of_product_is_independent_of_row_count(inputs: int, outputs: int) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees).
+
+    Rows in multiples of SENTENCES, as a search has them.
+    """
     x, weight, bias = draw(320, inputs), draw(outputs, inputs), draw(outputs)
     whole = linear(x, weight, bias)
     for rows in (*range(SENTENCES, 44, SENTENCES), 64, 160, 300):
@@ -28,7 +29,7 @@ def test_a_row_of_a_product_does_not_depend_on_how_many_rows_there_are(
 
 
 @pytest.mark.parametrize(
-    ("vendor", "set_before", "found"),
+    ("vendor", "set_before", "expected"),
     [
         ("GenuineIntel", None, "AUTO,STRICT"),
         ("GenuineIntel", "COMPATIBLE", "COMPATIBLE"),
@@ -36,10 +37,10 @@ def test_a_row_of_a_product_does_not_depend_on_how_many_rows_there_are(
         (None, None, None),
     ],
 )
-def test_products_are_strict_on_intel_alone(
+def test_strict_mode_is_set_on_intel_only(
     vendor: str | None,
     set_before: str | None,
-    found: str | None,
+    expected: str | None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -51,4 +52,4 @@ def test_products_are_strict_on_intel_alone(
     if set_before:
         monkeypatch.setenv("MKL_CBWR", set_before)
     mkl.set_strict_mode()
-    assert os.environ.get("MKL_CBWR") == found
+    assert os.environ.get("MKL_CBWR") == expected
