@@ -1,8 +1,8 @@
-"""Files: bytes in and out, plain or packed, in whole lines, whole or not at all.
+"""Reading and writing files: compression, line ends, locks and atomic replacement.
 
-Reading unpacks .gz, .xz and .zst and splits on line feed only: U+2028, U+0085 and a bare carriage
-return inside a line can never shift the two sides of a corpus against each other. The carriage
-return of CRLF and a byte order mark at the start of a file are taken off, and nothing else.
+Reading decompresses .gz, .xz and .zst and splits lines at line feeds only, so that U+2028, U+0085
+or a bare carriage return inside a line cannot shift the two sides of a corpus against each other.
+The carriage return of CRLF and a byte order mark at the start of a file are removed.
 """
 
 import errno
@@ -25,45 +25,47 @@ from nmt.errors import DataError
 log = logging.getLogger(__name__)
 
 Source = str | Path | BinaryIO
-"""A path, unpacked by its suffix, or an open stream of plain bytes."""
+"""A path, decompressed by its suffix, or an open stream of uncompressed bytes."""
 
 READ_BYTES = 1 << 17
 MAX_LINE_BYTES = 1 << 26
-"""A line longer than 64 MiB is no line: the file has other line ends, or none."""
+"""Longest line, 64 MiB: beyond that the file has other line ends, or none."""
 
-_UNPACK: dict[str, tuple[str, Callable[[], Any]]] = {
-    ".gz": ("gzip", lambda: zlib.decompressobj(wbits=31)),
-    ".xz": ("xz", lzma.LZMADecompressor),
-    ".zst": ("zstd", lambda: zstandard.ZstdDecompressor().decompressobj()),
+_DECOMPRESSORS: dict[str, tuple[str, bytes, Callable[[], Any]]] = {
+    ".gz": ("gzip", b"\x1f\x8b", lambda: zlib.decompressobj(wbits=31)),
+    ".xz": ("xz", b"\xfd7zXZ\0", lzma.LZMADecompressor),
+    ".zst": ("zstd", b"\x28\xb5\x2f\xfd", lambda: zstandard.ZstdDecompressor().decompressobj()),
 }
-_MAGIC = {b"\x1f\x8b": ".gz", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
+"""Format name, first bytes of a file and decompressor, by suffix."""
 _BOM = b"\xef\xbb\xbf"
 
 
 def read_blocks(source: Source, digest: Any = None) -> Iterator[tuple[int, bytes]]:
-    """The whole lines of a file, many at a time: the number of the first (from 1), and their bytes.
-
-    Every line ends with a line feed, but perhaps the last of the file. Line ends are those of
-    `normalise_line_ends`.
+    """Read a file in blocks of complete lines, with CRLF as plain line feeds.
 
     Args:
-        source: a path, unpacked by its suffix (.gz, .xz, .zst), or an open binary stream.
-        digest: a hashlib object that is fed the file's own bytes, packed as they are.
+        source: a path, decompressed by its suffix (.gz, .xz, .zst), or an open binary stream.
+        digest: a hashlib object to update with the bytes of the file, compressed as they are.
+
+    Yields:
+        The number of the block's first line, from 1, and its bytes. Every line ends with a line
+        feed, except perhaps the last one of the file.
 
     Raises:
-        DataError: a file that is missing, damaged, packed but not named so, in UTF-16, without line
-            feeds, or with NUL bytes.
+        DataError: the file is missing, damaged, compressed without the suffix, in UTF-16, without
+            line feeds, or has NUL bytes.
     """
     name = source_name(source)
     line, rest, has_cr = 1, b"", False
-    stream = _unpacked(source, digest)
+    stream = _decompressed(source, digest)
     while True:
         try:
             data = next(stream, None)
         except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-            raise _cannot_read(name, line, error) from None
+            raise _read_error(name, line, error) from None
         if data is None:
             break
+        # A pipe may deliver less than a byte order mark at first.
         if line == 1 and len(rest) < len(_BOM):
             rest, data = b"", rest + data
             if len(data) >= len(_BOM):
@@ -78,19 +80,15 @@ def read_blocks(source: Source, digest: Any = None) -> Iterator[tuple[int, bytes
         block, rest = rest + data[:end], data[end:]
         yield line, _checked(block, line, name)
         line += block.count(b"\n")
+    # One line with carriage returns inside: a file with the line ends of old Macs.
     if line == 1 and b"\r" in rest[:-1]:
         raise DataError(_no_line_ends(name, line, has_cr=True))
     if rest:
         yield line, _checked(rest, line, name)
 
 
-def normalise_line_ends(block: bytes) -> bytes:
-    """A block of whole lines whose CRLF line ends are plain line feeds."""
-    return block.replace(b"\r\n", b"\n") if b"\r\n" in block else block
-
-
 def split_lines(block: bytes) -> list[bytes]:
-    """The lines of a block, without their line feeds."""
+    """Split a block into lines without their line feeds."""
     lines = block.split(b"\n")
     if not lines[-1]:
         lines.pop()
@@ -98,32 +96,32 @@ def split_lines(block: bytes) -> list[bytes]:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be put into a folder that is there, or can be made."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return there.is_dir() and os.access(there, os.W_OK)
+    """Return True if files can be written to a folder that exists or can be created."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK)
 
 
 def try_lock(lock: IO[Any], folder: Path) -> bool:
-    """Take the lock of a folder until its file is closed; False: another process has it.
+    """Lock a folder until the lock file is closed; return False if another process holds it.
 
-    The lock goes with its process, however that ends. Where the file system has none it is given to
-    all, with a warning.
+    The lock ends with its process in any case. A file system without locks grants it to all, with
+    a warning.
     """
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        log.warning("%s: cannot be locked: give the command once only", folder)
+        log.warning("%s: the file system has no locks: run the command once at a time", folder)
     return True
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` when the block ends well, and is removed if it does not.
+    """Yield a temporary path that replaces `path` at the end, or is removed after an exception.
 
     Raises:
-        DataError: there is no folder to write to, writing is not allowed, or the disk is full.
+        DataError: the folder is missing, writing is not permitted, or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     if path.is_dir():
@@ -133,10 +131,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
             pass
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be written: {error.strerror}; check the folder and who may write to it"
+            f"{path}: cannot be written: {error.strerror}; check the folder and its permissions"
         ) from None
     try:
         yield temporary
+        # On disk before the rename: a crash must not leave an empty file under the final name.
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -152,74 +151,26 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_zstd(path: Path, parts: Iterable[bytes]) -> None:
-    """Write bytes to a zstd file of our own, whole or not at all."""
+    """Write bytes to a zstd file, atomically."""
     with (
         atomic_write(path) as temporary,
         temporary.open("wb") as file,
-        zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as packed,
+        zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as compressed,
     ):
         for part in parts:
-            packed.write(part)
+            compressed.write(part)
 
 
 def read_zstd(path: Path) -> bytes:
-    """All bytes of a file of `write_zstd`, exactly as they were."""
-    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as packed:
-        return bytes(packed.read())
-
-
-def source_name(source: Source) -> str:
-    """What messages call a source."""
-    if isinstance(source, str | Path):
-        return str(source)
-    name = getattr(source, "name", "")
-    return "standard input" if name in ("", 0, "<stdin>") else str(name)
-
-
-def _unpacked(source: Source, digest: Any) -> Iterator[bytes]:
-    if not isinstance(source, str | Path):
-        yield from _raw(source, digest)
-        return
-    with Path(source).open("rb") as file:
-        unpack = _UNPACK.get(Path(source).suffix)
-        if unpack is None:
-            yield from _raw(file, digest)
-        else:
-            yield from _unpack(_raw(file, digest), unpack[1])
-
-
-def _raw(stream: BinaryIO, digest: Any) -> Iterator[bytes]:
-    # read1 hands on what a pipe holds already: a person at a terminal sees each line answered.
-    read = getattr(stream, "read1", stream.read)
-    while data := read(READ_BYTES):
-        if digest is not None:
-            digest.update(data)
-        yield data
-
-
-def _unpack(packed: Iterator[bytes], unpacker: Callable[[], Any]) -> Iterator[bytes]:
-    """Unpack one or several members, one after the other; EOFError where the last is cut short."""
-    machine = unpacker()
-    is_complete = False
-    for data in packed:
-        while data:
-            if machine.eof:
-                data = data.lstrip(b"\0")  # tapes and some tools fill up with zeros
-                if not data:
-                    break
-                machine = unpacker()
-            is_complete = False
-            if unpacked := machine.decompress(data):
-                yield unpacked
-            is_complete = machine.eof
-            data = machine.unused_data if machine.eof else b""
-    if not is_complete:
-        raise EOFError("it ends too early")
+    """Read a file of `write_zstd`."""
+    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        return bytes(stream.read())
 
 
 def open_compressor(file: BinaryIO, suffix: str) -> Any:
-    """A stream that packs into a file as its suffix says; the same bytes for the same text."""
+    """Return a stream that compresses into a file by suffix; equal text gives equal bytes."""
     if suffix == ".gz":
+        # No name and no time in the header, which would differ between two equal texts.
         return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
     if suffix == ".xz":
         return lzma.LZMAFile(file, "wb")
@@ -228,31 +179,80 @@ def open_compressor(file: BinaryIO, suffix: str) -> Any:
     return file
 
 
+def source_name(source: Source) -> str:
+    """Return the name of a source for messages."""
+    if isinstance(source, str | Path):
+        return str(source)
+    name = getattr(source, "name", "")
+    return "standard input" if name in ("", 0, "<stdin>") else str(name)
+
+
+def _decompressed(source: Source, digest: Any) -> Iterator[bytes]:
+    if not isinstance(source, str | Path):
+        yield from _read_raw(source, digest)
+        return
+    with Path(source).open("rb") as file:
+        blocks = _read_raw(file, digest)
+        if Path(source).suffix in _DECOMPRESSORS:
+            blocks = _decompress(blocks, _DECOMPRESSORS[Path(source).suffix][2])
+        yield from blocks
+
+
+def _read_raw(stream: BinaryIO, digest: Any) -> Iterator[bytes]:
+    # read1 returns what a pipe already holds: at a terminal each line is answered at once.
+    read = getattr(stream, "read1", stream.read)
+    while data := read(READ_BYTES):
+        if digest is not None:
+            digest.update(data)
+        yield data
+
+
+def _decompress(blocks: Iterator[bytes], create: Callable[[], Any]) -> Iterator[bytes]:
+    """Decompress one or several members in a row; EOFError if the last one is truncated."""
+    decompressor = create()
+    is_complete = False
+    for data in blocks:
+        while data:
+            if decompressor.eof:
+                data = data.lstrip(b"\0")  # tapes and some tools pad with zeros
+                if not data:
+                    break
+                decompressor = create()
+            is_complete = False
+            if output := decompressor.decompress(data):
+                yield output
+            is_complete = decompressor.eof
+            data = decompressor.unused_data if is_complete else b""
+    if not is_complete:
+        raise EOFError("it ends too early")
+
+
 def _without_bom(data: bytes, name: str) -> bytes:
-    """The start of a file without its byte order mark; DataError if it is no UTF-8 text at all."""
+    """Remove the byte order mark at the start of a file; DataError if it is not UTF-8 text."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(
             f"{name}, line 1: the file is UTF-16, but UTF-8 is expected; "
             f"convert it (`iconv -f UTF-16 -t UTF-8`)"
         )
-    for magic, suffix in _MAGIC.items():
+    for suffix, (kind, magic, _) in _DECOMPRESSORS.items():
         if data.startswith(magic):
             raise DataError(
-                f"{name}, line 1: this is {_UNPACK[suffix][0]} data where plain text was expected; "
-                f"give the file a name that ends in {suffix}, or unpack it"
+                f"{name}, line 1: {kind} data where plain text was expected; "
+                f"rename the file to end in {suffix}, or decompress it"
             )
     return data.removeprefix(_BOM)
 
 
 def _checked(block: bytes, first_line: int, name: str) -> bytes:
+    """Return a block with CRLF as line feeds; DataError if it has a NUL byte."""
     nul = block.find(b"\0")
     if nul >= 0:
         line = first_line + block.count(b"\n", 0, nul)
         raise DataError(
-            f"{name}, line {line}: a NUL byte, which is never text; the file is damaged or not "
-            f"UTF-8: get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole"
+            f"{name}, line {line}: a NUL byte: the file is damaged or not UTF-8; download it "
+            f"again, or delete the NUL bytes (`tr -d '\\000'`) if the lines are complete"
         )
-    return normalise_line_ends(block)
+    return block.replace(b"\r\n", b"\n") if b"\r\n" in block else block
 
 
 def _no_line_ends(name: str, line: int, has_cr: bool) -> str:
@@ -262,20 +262,21 @@ def _no_line_ends(name: str, line: int, has_cr: bool) -> str:
             f"ends of lines: convert the file (`tr '\\r' '\\n'`)"
         )
     return (
-        f"{name}, line {line}: no line feed in {MAX_LINE_BYTES >> 20} MiB; "
-        f"one segment a line was expected: this is not a text file, or its line ends are missing"
+        f"{name}, line {line}: no line feed in {MAX_LINE_BYTES >> 20} MiB; expected one segment "
+        f"per line: this is not a text file, or its line ends are missing"
     )
 
 
-def _cannot_read(name: str, line: int, error: Exception) -> DataError:
+def _read_error(name: str, line: int, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{name}: there is no such file; check corpus.root and the file's name")
     if isinstance(error, IsADirectoryError):
         return DataError(f"{name}: is a folder; name a file in it")
     if isinstance(error, OSError) and error.strerror:
         return DataError(f"{name}: cannot be read: {error.strerror}")
-    kind = _UNPACK.get(Path(name).suffix, ("packed", None))[0]
+    suffix = Path(name).suffix
+    kind = _DECOMPRESSORS[suffix][0] if suffix in _DECOMPRESSORS else "compressed"
     return DataError(
         f"{name}, line {line}: the {kind} data is damaged ({error}); "
-        f"copy or download the file again, and check that it is what its name says"
+        f"copy or download the file again, and check that its format is that of its name"
     )

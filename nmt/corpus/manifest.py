@@ -51,6 +51,11 @@ class ShardInfo:
     longest: int
     """Tokens of the longer side of its longest pair."""
 
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any]) -> "ShardInfo":
+        """Build it from a JSON object."""
+        return cls(**{**tree, "file": FileInfo(**tree["file"])})
+
 
 @dataclass(frozen=True)
 class CorpusInfo:
@@ -127,10 +132,7 @@ class Manifest:
                 corpus |= {name: corpus.pop(key) for name, key in _FILE_KEYS.items()}
                 corpus["raw"] = [FileInfo(**file) for file in corpus["raw"]]
             tree["corpora"] = [CorpusInfo(**corpus) for corpus in tree["corpora"]]
-            tree["shards"] = [
-                ShardInfo(**{**shard, "file": FileInfo(**shard["file"])})
-                for shard in tree["shards"]
-            ]
+            tree["shards"] = [ShardInfo.from_tree(shard) for shard in tree["shards"]]
             tree["files"] = [FileInfo(**file) for file in tree["files"]]
             return cls(**tree)
         except (ValueError, KeyError, TypeError, AttributeError):

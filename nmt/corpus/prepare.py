@@ -1,20 +1,21 @@
-"""Preparing: raw text to a folder that training needs nothing else than.
+"""Preparing a corpus: from raw text to the folder that training reads.
 
     prepared/<name>/
       manifest.json                    written last: a folder that has it is complete
       tokenizer.json                   the vocabulary
-      shards/00000.arrow ...           the pairs, one shard for each chunk of a raw corpus
-      dev.src dev.tgt                  the dev set as it is, as plain UTF-8 with line feeds
+      shards/00000.arrow ...           the pairs, one shard per chunk of a raw corpus
+      dev.src dev.tgt                  the dev set, not cleaned, as plain UTF-8 with line feeds
       tests/<name>.src|.tgt            the test sets, likewise
-      work/                            what an interrupted prepare goes on from; removed at the end
+      work/                            results of finished tasks, to resume from; removed at the end
 
-Everything is a list of independent tasks (`prepare_tasks.py`), run by `run_locally` or by Ray.
+Preparing is a list of independent tasks (`prepare_tasks.py`) in five stages, run in this process
+or on Ray:
 
-    reading       each raw file once: count lines, check UTF-8, take the digest, cut into chunks of
-                  corpus.shard_pairs lines, so that a later task finds its lines by themselves
-    cleaning      each chunk: drop, mend, tally; duplicates within the chunk
-    duplicates    each share of the digests of all chunks: pairs that stood in an earlier chunk
-    subwords      one vocabulary, from an even sample of all kept pairs
+    reading       each raw file once: count lines, check UTF-8, compute the digest, cut into chunks
+                  of corpus.shard_pairs lines
+    cleaning      each chunk: drop, normalise, count; duplicates within the chunk
+    duplicates    each range of the digests of all chunks: pairs that occur in an earlier chunk
+    subwords      one vocabulary, from an even sample of all pairs kept
     encoding      each chunk: token ids, one shard
 
 Finished tasks are not repeated (`task_cache.py`). Chunks are cut by line numbers and merged in
@@ -24,41 +25,16 @@ order, so that the bytes depend neither on the process that runs a task nor on t
 import logging
 import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from nmt.config.corpus import CleaningConfig, ParallelText
+from nmt.config.corpus import ParallelText
 from nmt.config.experiment import Experiment
 from nmt.config.preset import resolve
-from nmt.corpus import clean
+from nmt.corpus import clean, prepare_tasks, prepared
 from nmt.corpus.io import atomic_write, read_blocks
-from nmt.corpus.manifest import (
-    FORMAT,
-    MANIFEST,
-    CorpusInfo,
-    FileInfo,
-    Manifest,
-    ShardInfo,
-)
-from nmt.corpus.prepare_tasks import (
-    Chunk,
-    Sample,
-    clean_chunk,
-    copy_held_out,
-    encode_chunk,
-    find_duplicates,
-    split_raw,
-    train_subword,
-)
-from nmt.corpus.prepared import (
-    check_settings,
-    corpus_settings,
-    count_original_pairs,
-    prepared_folder,
-    resolve_auto_preset,
-)
+from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, FileInfo, Manifest, ShardInfo
+from nmt.corpus.prepare_tasks import Chunk
 from nmt.corpus.shards import Shards
 from nmt.corpus.task_cache import (
     ProgressCallback,
@@ -77,6 +53,8 @@ log = logging.getLogger(__name__)
 
 PART_PAIRS = 1_000_000
 """Pairs whose digests one task of the duplicates stage holds: 80 MB with what sorting needs."""
+TASKS_VERSION = 2
+"""Increased when the results of tasks change: unfinished work of another version starts over."""
 
 
 def prepare(
@@ -84,15 +62,23 @@ def prepare(
     run_tasks: RunTasks = run_locally,
     progress: ProgressCallback = no_progress,
 ) -> Manifest:
-    """Make the prepared folder; go on where an interrupted prepare stopped; do nothing if complete.
+    """Prepare the corpus; resume an interrupted preparation; do nothing if it is complete.
+
+    Args:
+        experiment: the experiment.
+        run_tasks: runs the tasks of a stage, in this process or elsewhere.
+        progress: called with the progress of each stage.
+
+    Returns:
+        The manifest of the prepared corpus.
 
     Raises:
-        DataError: raw text that is not what it should be, more dropped than max_dropped allows, or
-            a folder that was prepared from other files or with other settings.
+        DataError: raw text is not as expected, cleaning drops more than max_dropped allows, or the
+            folder was prepared from other files or with other settings.
     """
-    folder = prepared_folder(experiment)
+    folder = prepared.prepared_folder(experiment)
     if (folder / MANIFEST).exists():
-        manifest = _check_complete(resolve_auto_preset(experiment), folder)
+        manifest = _check_complete(prepared.resolve_auto_preset(experiment), folder)
         log.info("%s is prepared already: nothing to do", folder)
         return manifest
     check_raw(experiment)
@@ -105,10 +91,10 @@ def prepare(
 
 
 def check_raw(experiment: Experiment) -> None:
-    """Check the raw files as far as that is quick: for before a cluster is touched.
+    """Check the raw files as far as that is quick, before a cluster is touched.
 
     Raises:
-        DataError: one is missing or does not begin as text; anything that is wrong in dev and test.
+        DataError: a file is missing or does not start as text; any error in dev and test sets.
     """
     for path in _raw_paths(experiment):
         if not path.is_file():
@@ -122,110 +108,63 @@ def check_raw(experiment: Experiment) -> None:
 
 
 def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
-    """All stages in order; the head of this file tells what they are."""
-    corpus, work = experiment.corpus, stages.work
+    """Run all stages in order and return the manifest."""
+    texts = {text.name: text for text in experiment.corpus.train}
     raw, held_out = _read(experiment, stages)
-    chunks = _chunks(experiment, raw)
-    texts = {text.name: text for text in corpus.train}
-    tallies = stages.run(
-        "cleaning",
-        {
-            chunk.key: (clean_chunk, _cleaning(work, chunk, texts[chunk.corpus], corpus.cleaning))
-            for chunk in chunks
-        },
-        used="raw/{}.*",
-    )
-    num_lines = sum(chunk.num_lines for chunk in chunks)
-    is_needed = corpus.cleaning.duplicates and len(chunks) > 1
-    num_parts = -(-num_lines // PART_PAIRS) if is_needed else 0
-    copies = stages.run(
-        "duplicates",
-        {
-            f"{part:05}": (find_duplicates, (work, chunks, part, num_parts))
-            for part in range(num_parts)
-        },
-    )
-    by_chunk = {
-        chunk.key: clean.CleaningTally(**tallies[chunk.key]).without_duplicates(
-            sum(counts.get(chunk.key, 0) for counts in copies.values())
-        )
-        for chunk in chunks
-    }
-    by_corpus = {
-        text.name: sum(
-            (by_chunk[chunk.key] for chunk in chunks if chunk.corpus == text.name),
-            clean.CleaningTally(),
-        )
-        for text in corpus.train
-    }
-    _check_dropped(by_corpus, corpus.cleaning.max_dropped)
-    experiment = resolve(
-        experiment,
-        count_original_pairs(experiment, {name: tally.kept for name, tally in by_corpus.items()}),
-    )
-    corpus = experiment.corpus
-    kept = {key: tally.kept for key, tally in by_chunk.items()}
+    chunks = _cut(experiment, raw)
+    tallies, num_parts = _clean(experiment, stages, chunks)
+    by_corpus = dict.fromkeys(texts, clean.CleaningTally())
+    for chunk in chunks:
+        by_corpus[chunk.corpus] += tallies[chunk.key]
+    _check_dropped(by_corpus, experiment.corpus.cleaning.max_dropped)
+    # The size of the vocabulary can depend on the number of pairs kept.
+    num_kept = {name: tally.kept for name, tally in by_corpus.items()}
+    experiment = resolve(experiment, prepared.count_original_pairs(experiment, num_kept))
+    corpus, work = experiment.corpus, stages.work
+    kept = {key: tally.kept for key, tally in tallies.items()}
     max_pairs = max(1, corpus.subword.max_sentences // 2)
     recased = frozenset(text.name for text in corpus.train if text.is_recased)
-    sample = Sample(work, chunks, kept, num_parts, max_pairs, recased)
-    learn: Task = (train_subword, (work.parent, sample, corpus.subword))
+    sample = prepare_tasks.Sample(work, chunks, kept, num_parts, max_pairs, recased)
+    learn: Task = (prepare_tasks.train_subword, (work.parent, sample, corpus.subword))
     learnt = stages.run("subwords", {"all": learn})["all"]
     names = ["dev", *(f"tests/{text.name}" for text in corpus.tests)]
-    encoded = stages.run(
-        "encoding",
-        {
-            chunk.key: (
-                encode_chunk,
-                (
-                    *(work, chunk, num_parts, f"shards/{number:05}.arrow", names),
-                    *(corpus.cleaning, texts[chunk.corpus].tag),
-                ),
-            )
-            for number, chunk in enumerate(chunk for chunk in chunks if kept[chunk.key])
-        },
-        used="clean/{}.*",
-    )
-    return _merge(experiment, raw, held_out, by_corpus, learnt, list(encoded.values()))
-
-
-def _cleaning(work: Path, chunk: Chunk, text: ParallelText, cleaning: CleaningConfig) -> Any:
-    """What `clean_chunk` is given."""
-    return work, chunk, bool(text.tsv), cleaning, (text.src_case, text.tgt_case)
+    encode: dict[str, Task] = {}
+    for number, chunk in enumerate(chunk for chunk in chunks if kept[chunk.key]):
+        shard = f"shards/{number:05}.arrow"
+        about = (work, chunk, num_parts, shard, names, corpus.cleaning, texts[chunk.corpus].tag)
+        encode[chunk.key] = prepare_tasks.encode_chunk, about
+    encoded = list(stages.run("encoding", encode, used="clean/{}.*").values())
+    return _merge(experiment, raw, held_out, by_corpus, learnt, encoded)
 
 
 def _read(
     experiment: Experiment, stages: Stages
 ) -> tuple[dict[str, list[FileInfo]], list[FileInfo]]:
-    """Run the reading stage: the raw files of each corpus, and the files of dev and test sets."""
+    """Run the reading stage; return the raw files of each corpus, and those of dev and tests."""
     corpus, work = experiment.corpus, stages.work
     root = os.path.abspath(corpus.root)
+    is_strict = not corpus.cleaning.invalid_utf8
     tasks: dict[str, Task] = {}
     for number, text in enumerate(corpus.train):
         for side, name in _sides(text):
             target = work / f"raw/{number:03}-{{}}.{side}.zst"
-            is_strict = not corpus.cleaning.invalid_utf8
-            arguments = (
-                Path(root, name),
-                str(target),
-                corpus.shard_pairs,
-                side == "tsv",
-                is_strict,
-            )
-            tasks[f"{number:03}-{side}"] = split_raw, arguments
-    tasks["dev"] = copy_held_out, (corpus.dev, root, work.parent, "dev")
+            about = Path(root, name), target, corpus.shard_pairs, side == "tsv", is_strict
+            tasks[f"{number:03}-{side}"] = prepare_tasks.split_raw, about
+    copy = prepare_tasks.copy_held_out
+    tasks["dev"] = copy, (corpus.dev, root, work.parent, "dev")
     for text in corpus.tests:
-        tasks[f"test-{text.name}"] = copy_held_out, (text, root, work.parent, f"tests/{text.name}")
+        tasks[f"test-{text.name}"] = copy, (text, root, work.parent, f"tests/{text.name}")
     results = stages.run("reading", tasks)
     raw: dict[str, list[FileInfo]] = {}
     for number, text in enumerate(corpus.train):
-        sides = _sides(text)
         files = [
-            replace(FileInfo(**results[f"{number:03}-{side}"]), name=name) for side, name in sides
+            replace(FileInfo(**results[f"{number:03}-{side}"]), name=name)
+            for side, name in _sides(text)
         ]
-        paths = [Path(root, name) for _, name in sides]
+        paths = Path(root, files[0].name), Path(root, files[-1].name)
         if files[0].lines != files[-1].lines:
             counts = (files[0].lines, files[-1].lines)
-            raise DataError(line_counts_message(text.name, (paths[0], paths[-1]), counts))
+            raise DataError(line_counts_message(text.name, paths, counts))
         if not files[0].lines:
             raise DataError(f"{paths[0]}: no lines; expected a corpus to train on")
         raw[text.name] = files
@@ -237,7 +176,8 @@ def _sides(text: ParallelText) -> list[tuple[str, str]]:
     return [("tsv", text.tsv)] if text.tsv else [("src", text.src), ("tgt", text.tgt)]
 
 
-def _chunks(experiment: Experiment, raw: dict[str, list[FileInfo]]) -> list[Chunk]:
+def _cut(experiment: Experiment, raw: dict[str, list[FileInfo]]) -> list[Chunk]:
+    """Return the chunks of all corpora."""
     chunks = []
     start = 0
     size = experiment.corpus.shard_pairs
@@ -250,18 +190,46 @@ def _chunks(experiment: Experiment, raw: dict[str, list[FileInfo]]) -> list[Chun
     return chunks
 
 
+def _clean(
+    experiment: Experiment, stages: Stages, chunks: list[Chunk]
+) -> tuple[dict[str, clean.CleaningTally], int]:
+    """Run the cleaning and duplicates stages; return tallies by chunk, and the digest ranges."""
+    cleaning, work = experiment.corpus.cleaning, stages.work
+    texts = {text.name: text for text in experiment.corpus.train}
+    tasks: dict[str, Task] = {
+        chunk.key: (prepare_tasks.clean_chunk, (work, chunk, texts[chunk.corpus], cleaning))
+        for chunk in chunks
+    }
+    results = stages.run("cleaning", tasks, used="raw/{}.*")
+    # Duplicates within a chunk are dropped already: a single chunk has no others.
+    num_lines = sum(chunk.num_lines for chunk in chunks)
+    num_parts = -(-num_lines // PART_PAIRS) if cleaning.duplicates and len(chunks) > 1 else 0
+    tasks = {
+        f"{part:05}": (prepare_tasks.find_duplicates, (work, chunks, part, num_parts))
+        for part in range(num_parts)
+    }
+    duplicates = stages.run("duplicates", tasks).values()
+    tallies = {
+        key: clean.CleaningTally(**tally).without_duplicates(
+            sum(counts.get(key, 0) for counts in duplicates)
+        )
+        for key, tally in results.items()
+    }
+    return tallies, num_parts
+
+
 def _check_dropped(by_corpus: dict[str, clean.CleaningTally], max_dropped: float) -> None:
     tally = sum(by_corpus.values(), clean.CleaningTally())
-    reasons = ", ".join(f"{count:,} {why}" for why, count in tally.dropped.items() if count)
+    reasons = prepared.format_counts(tally.dropped)
     if not tally.kept:
         raise DataError(
             f"cleaning dropped all {tally.read:,} pairs ({reasons}): nothing is left to train on; "
-            f"look at the corpus, and at corpus.cleaning"
+            f"check the corpus and corpus.cleaning"
         )
     if tally.num_dropped > max_dropped * tally.read:
         raise DataError(
             f"cleaning dropped {tally.num_dropped:,} of {tally.read:,} pairs ({reasons}), more "
-            f"than corpus.cleaning.max_dropped ({max_dropped:.0%}) allows; look at the corpus, or "
+            f"than corpus.cleaning.max_dropped ({max_dropped:.0%}) allows; check the corpus, or "
             f"raise the limit and run `nmt prepare` again"
         )
 
@@ -274,28 +242,26 @@ def _merge(
     learnt: Tree,
     encoded: list[Tree],
 ) -> Manifest:
-    shards = [
-        ShardInfo(**{**result["shard"], "file": FileInfo(**result["shard"]["file"])})
-        for result in encoded
-    ]
+    """Build the manifest from the results of all stages."""
+    shards = [ShardInfo.from_tree(result["shard"]) for result in encoded]
     corpora = []
     for name, tally in by_corpus.items():
-        ours = [number for number, shard in enumerate(shards) if shard.corpus == name]
+        numbers = [number for number, shard in enumerate(shards) if shard.corpus == name]
         info = CorpusInfo(
             name=name,
             raw=raw[name],
             **asdict(tally),
-            src_tokens=sum(shards[number].src_tokens for number in ours),
-            tgt_tokens=sum(shards[number].tgt_tokens for number in ours),
-            leaked=sum(encoded[number]["leaked"] for number in ours),
+            src_tokens=sum(shards[number].src_tokens for number in numbers),
+            tgt_tokens=sum(shards[number].tgt_tokens for number in numbers),
+            leaked=sum(encoded[number]["leaked"] for number in numbers),
         )
-        assert info.kept == sum(shards[number].pairs for number in ours), info
+        assert info.kept == sum(shards[number].pairs for number in numbers), info
         corpora.append(info)
     return Manifest(
         format=FORMAT,
         src=experiment.corpus.src,
         tgt=experiment.corpus.tgt,
-        settings=corpus_settings(experiment),
+        settings=prepared.corpus_settings(experiment),
         cleaning_fingerprint=clean.fingerprint(experiment.corpus.cleaning),
         tokenizer_fingerprint=learnt["fingerprint"],
         num_pieces=learnt["num_pieces"],
@@ -310,12 +276,12 @@ def _merge(
 
 
 def _check_complete(experiment: Experiment, folder: Path) -> Manifest:
-    """The manifest of a complete folder; DataError if it is of other files or settings."""
+    """Return the manifest of a complete folder; DataError if files or settings differ."""
     manifest = Shards.open(folder).manifest
-    check_settings(experiment, folder, manifest)
+    prepared.check_settings(experiment, folder, manifest)
     for info in (file for corpus in manifest.corpora for file in corpus.raw):
         path = Path(os.path.abspath(experiment.corpus.root), info.name)
-        # A prepared folder serves without the raw files, but those that are there must be its own.
+        # A prepared corpus is usable without the raw files, but those that exist must be its own.
         if path.is_file() and FileInfo.from_path(path, info.name).sha256 != info.sha256:
             raise DataError(
                 f"{path}: not the file that {folder} was prepared from; "
@@ -327,17 +293,18 @@ def _check_complete(experiment: Experiment, folder: Path) -> Manifest:
 def _raw_paths(experiment: Experiment) -> list[Path]:
     corpus = experiment.corpus
     root = os.path.abspath(corpus.root)
-    texts: Iterable[ParallelText] = [*corpus.train, corpus.dev, *corpus.tests]
+    texts = [*corpus.train, corpus.dev, *corpus.tests]
     return [Path(root, name) for text in texts for _, name in _sides(text)]
 
 
 def _state(experiment: Experiment) -> Tree:
-    """What unfinished work depends on."""
+    """Return everything that unfinished work depends on."""
     stats = [(str(path), path.stat()) for path in _raw_paths(experiment)]
     return {
         "format": FORMAT,
+        "tasks": TASKS_VERSION,
         "cleaning": clean.fingerprint(experiment.corpus.cleaning),
-        "settings": corpus_settings(experiment),
+        "settings": prepared.corpus_settings(experiment),
         "preset": experiment.preset,
         "shard_pairs": experiment.corpus.shard_pairs,
         "files": [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats],

@@ -1,12 +1,12 @@
-"""The tasks of preparing: each reads and writes files, in a process and on a host of its own.
+"""The tasks of preparing a corpus: each reads and writes files, in any process on any host.
 
-A task leaves its files whole or not at all, may be done twice with the same bytes, and returns a
-small result of plain JSON. It holds one chunk, or one share of the digests, or the words of the
-sample: never the corpus. `prepare.py` says which tasks there are, in which order.
+A task writes its files atomically, gives the same bytes when it runs twice, and returns a small
+JSON object. It holds one chunk, one range of the digests, or the words of the sample in memory,
+never the corpus. `prepare.py` lists the tasks and their order.
 
-Files in work/: `raw/<chunk>.src.zst` and .tgt.zst (TSV: .tsv.zst), the lines as they came;
-`clean/<chunk>.src.zst` and .tgt.zst, the lines kept, `.lines.npy`, where they stood in the chunk,
-`.digests.npy`; `copies/<part>.npy`, lines (numbered through all corpora) of pairs that stood in an
+Files in work/: `raw/<chunk>.src.zst` and .tgt.zst (TSV: .tsv.zst), raw lines;
+`clean/<chunk>.src.zst` and .tgt.zst, lines kept, `.lines.npy`, their numbers in the chunk,
+`.digests.npy`; `copies/<part>.npy`, line numbers (through all corpora) of pairs that occur in an
 earlier chunk.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nmt.config.corpus import Case, CleaningConfig, ParallelText, SubwordConfig
+from nmt.config.corpus import CleaningConfig, ParallelText, SubwordConfig
 from nmt.corpus import clean
 from nmt.corpus.io import atomic_write, read_blocks, read_zstd, split_lines, write_zstd
 from nmt.corpus.manifest import FileInfo
@@ -33,16 +33,16 @@ from nmt.errors import DataError
 TOKENIZER = "tokenizer.json"
 ENCODE_PAIRS = 5_000
 """Pairs encoded together."""
-RECASED = 10
-"""A corpus in other letters must not take half of the vocabulary for a few pairs of an epoch."""
+RECASED_STRIDE = 10
+"""One pair in this many of a corpus in another letter case goes into the vocabulary's sample."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A run of lines of one raw corpus: the unit of work."""
+    """Consecutive lines of one raw corpus."""
 
     key: str
-    """Names its files: number of the corpus, number of the chunk in it."""
+    """Name of its files: number of the corpus, number of the chunk in it."""
     corpus: str
     first_line: int
     """Its first line in the corpus, from 0."""
@@ -50,43 +50,64 @@ class Chunk:
     """Its first line among the lines of all corpora, from 0."""
     num_lines: int
 
+    def path(self, work: Path, stage: str, ending: str) -> Path:
+        """Return the path of one of its files in the folder of a stage."""
+        return work / stage / f"{self.key}.{ending}"
+
 
 @dataclass(frozen=True)
 class Sample:
-    """An even sample of the pairs kept: their lines, source then target, as often as asked for."""
+    """An even sample of the pairs kept: iterates over their lines, source before target."""
 
     work: Path
     chunks: list[Chunk]
     kept: dict[str, int]
     """Pairs kept of each chunk."""
     num_parts: int
-    """Shares of the digests that copies were looked for in."""
+    """Number of digest ranges in which duplicates were searched."""
     max_pairs: int
     recased: frozenset[str] = frozenset()
-    """Corpora that are others in other letters: one in RECASED of their pairs is looked at."""
+    """Corpora that repeat others in another letter case; see RECASED_STRIDE."""
 
     def __iter__(self) -> Iterator[str]:
-        """Lines, the same and in the same order each time."""
-        steps = {chunk.key: RECASED if chunk.corpus in self.recased else 1 for chunk in self.chunks}
-        seen = {key: -(-kept // steps[key]) for key, kept in self.kept.items()}
-        total = sum(seen.values())
+        """Yield lines, the same in the same order each time."""
+        # A corpus in upper case must not take half of the vocabulary for a few pairs per epoch.
+        strides = {
+            chunk.key: RECASED_STRIDE if chunk.corpus in self.recased else 1
+            for chunk in self.chunks
+        }
+        candidates = {key: -(-kept // strides[key]) for key, kept in self.kept.items()}
+        total = sum(candidates.values())
         wanted = min(total, self.max_pairs)
         end, number = 0, 0
         for chunk in self.chunks:
-            start, end = end, end + seen[chunk.key]
-            picks = []
+            start, end = end, end + candidates[chunk.key]
+            rows = []
             while number < wanted and number * total // wanted < end:
-                picks.append(steps[chunk.key] * (number * total // wanted - start))
+                rows.append(strides[chunk.key] * (number * total // wanted - start))
                 number += 1
-            if picks:
+            if rows:
                 src, tgt, _ = _read_clean(self.work, chunk, self.num_parts)
-                for row in picks:
+                for row in rows:
                     yield src[row]
                     yield tgt[row]
 
 
-def split_raw(path: Path, target: str, lines_per_chunk: int, is_tsv: bool, is_strict: bool) -> Tree:
-    """Read a raw file once: check it, and write its lines to `target` with {} as 00000, ..."""
+def split_raw(
+    path: Path, target: Path, lines_per_chunk: int, is_tsv: bool, is_strict: bool
+) -> Tree:
+    """Read and check a raw file once, and write it in chunks.
+
+    Args:
+        path: the raw file.
+        target: path of a chunk, with {} in its name for 00000, 00001, ...
+        lines_per_chunk: lines of each chunk but the last.
+        is_tsv: True if each line must have a tab.
+        is_strict: True if a line that is not UTF-8 is an error.
+
+    Returns:
+        The `FileInfo` of the raw file, without name.
+    """
     digest = hashlib.sha256()
     checker = EncodingChecker(str(path), is_strict=is_strict)
     num_lines = num_waiting = 0
@@ -99,21 +120,22 @@ def split_raw(path: Path, target: str, lines_per_chunk: int, is_tsv: bool, is_st
             raise DataError(missing_tab_message(path, first_line + row))
         while num_waiting + len(lines) >= lines_per_chunk:
             cut = lines_per_chunk - num_waiting
-            number = num_lines // lines_per_chunk
-            write_zstd(Path(target.format(f"{number:05}")), [*waiting, _joined(lines[:cut])])
+            name = target.name.format(f"{num_lines // lines_per_chunk:05}")
+            write_zstd(target.with_name(name), [*waiting, _join(lines[:cut])])
             num_lines += lines_per_chunk
             lines, waiting, num_waiting = lines[cut:], [], 0
-        waiting.append(_joined(lines))
+        waiting.append(_join(lines))
         num_waiting += len(lines)
     if num_waiting:
-        write_zstd(Path(target.format(f"{num_lines // lines_per_chunk:05}")), waiting)
+        name = target.name.format(f"{num_lines // lines_per_chunk:05}")
+        write_zstd(target.with_name(name), waiting)
     checker.finish()
     info = FileInfo("", path.stat().st_size, digest.hexdigest(), num_lines + num_waiting)
     return asdict(info)
 
 
 def copy_held_out(text: ParallelText, root: str, folder: Path, name: str) -> Tree:
-    """Lay a dev or test set into the folder: plain UTF-8 lines, strictly checked, not cleaned."""
+    """Copy a dev or test set into the prepared corpus: plain UTF-8, checked, not cleaned."""
     paths = [folder / f"{name}.{side}" for side in ("src", "tgt")]
     count = 0
     with atomic_write(paths[0]) as src_path, atomic_write(paths[1]) as tgt_path:
@@ -123,68 +145,52 @@ def copy_held_out(text: ParallelText, root: str, folder: Path, name: str) -> Tre
                 tgt_file.write(tgt.encode() + b"\n")
                 count += 1
         if not count:
-            raise DataError(
-                f"{Path(root, text.tsv or text.src)}: no lines; expected a set of pairs"
-            )
+            path = Path(root, text.tsv or text.src)
+            raise DataError(f"{path}: no lines; expected a set of pairs")
     files = [FileInfo.from_path(path, path.relative_to(folder).as_posix(), count) for path in paths]
     return {"files": [asdict(file) for file in files]}
 
 
-def clean_chunk(
-    work: Path,
-    chunk: Chunk,
-    is_tsv: bool,
-    cleaning: CleaningConfig,
-    cases: tuple[Case, Case] = ("as_is", "as_is"),
-) -> Tree:
-    """Drop and mend pairs; returns the tally."""
-    if is_tsv:
-        rows = split_lines(read_zstd(work / f"raw/{chunk.key}.tsv.zst"))
-        pairs: Iterable[tuple[bytes, bytes]] = (
-            (row.split(b"\t", 2)[0], row.split(b"\t", 2)[1]) for row in rows
-        )
+def clean_chunk(work: Path, chunk: Chunk, text: ParallelText, cleaning: CleaningConfig) -> Tree:
+    """Clean a chunk and write the pairs kept; return the `CleaningTally`."""
+    if text.tsv:
+        rows = split_lines(read_zstd(chunk.path(work, "raw", "tsv.zst")))
+        columns = (row.split(b"\t", 2) for row in rows)
+        pairs: Iterable[tuple[bytes, bytes]] = ((row[0], row[1]) for row in columns)
     else:
-        sides = [
-            split_lines(read_zstd(work / f"raw/{chunk.key}.{side}.zst")) for side in ("src", "tgt")
-        ]
-        pairs = zip(*sides, strict=True)
-    kept, tally, digests = clean.clean(pairs, cleaning, cases)
+        sides = (read_zstd(chunk.path(work, "raw", f"{side}.zst")) for side in ("src", "tgt"))
+        pairs = zip(*map(split_lines, sides), strict=True)
+    kept, tally, digests = clean.clean(pairs, cleaning, (text.src_case, text.tgt_case))
     assert tally.read == chunk.num_lines, (tally, chunk)
-    stem = work / "clean" / chunk.key
-    write_zstd(stem.with_name(f"{chunk.key}.src.zst"), [f"{pair.src}\n".encode() for pair in kept])
-    write_zstd(stem.with_name(f"{chunk.key}.tgt.zst"), [f"{pair.tgt}\n".encode() for pair in kept])
+    for side in ("src", "tgt"):
+        lines_of_side = [f"{getattr(pair, side)}\n".encode() for pair in kept]
+        write_zstd(chunk.path(work, "clean", f"{side}.zst"), lines_of_side)
     lines = np.array([pair.line for pair in kept], dtype=np.int64)
-    _save(stem.with_name(f"{chunk.key}.lines.npy"), lines)
+    _save(chunk.path(work, "clean", "lines.npy"), lines)
     if cleaning.duplicates:
-        _save(
-            stem.with_name(f"{chunk.key}.digests.npy"),
-            clean.sort_digests(digests, lines + chunk.start),
-        )
+        table = clean.sort_digests(digests, lines + chunk.start)
+        _save(chunk.path(work, "clean", "digests.npy"), table)
     return asdict(tally)
 
 
 def find_duplicates(work: Path, chunks: list[Chunk], part: int, num_parts: int) -> Tree:
-    """Find pairs of one share of the digests that stood in an earlier chunk; counts by chunk."""
-    tables = (
-        clean.select_part(
-            np.load(work / f"clean/{chunk.key}.digests.npy", mmap_mode="r"), part, num_parts
-        )
-        for chunk in chunks
-    )
-    copies = clean.find_later_duplicates(tables)
-    _save(work / f"copies/{part:05}.npy", copies)
+    """Find pairs in one range of the digests that occur in an earlier chunk.
+
+    Returns:
+        Their number by chunk.
+    """
+    paths = (chunk.path(work, "clean", "digests.npy") for chunk in chunks)
+    tables = (clean.select_part(np.load(path, mmap_mode="r"), part, num_parts) for path in paths)
+    duplicates = clean.find_later_duplicates(tables)
+    _save(work / f"copies/{part:05}.npy", duplicates)
     starts = np.array([chunk.start for chunk in chunks], dtype=np.uint64)
-    numbers, counts = np.unique(
-        np.searchsorted(starts, copies, side="right") - 1, return_counts=True
-    )
-    return {
-        chunks[number].key: count
-        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
-    }
+    numbers = np.searchsorted(starts, duplicates, side="right") - 1
+    counts = np.bincount(numbers, minlength=len(chunks)).tolist()
+    return {chunk.key: count for chunk, count in zip(chunks, counts, strict=True) if count}
 
 
 def train_subword(folder: Path, sample: Sample, config: SubwordConfig) -> Tree:
-    """Learn the vocabulary and write it; returns its fingerprint, size and file."""
+    """Train the vocabulary and write it; return its fingerprint, size and file."""
     subword = Subword.train(sample, config)
     path = folder / TOKENIZER
     with atomic_write(path) as temporary:
@@ -205,16 +211,29 @@ def encode_chunk(
     cleaning: CleaningConfig,
     tag: int,
 ) -> Tree:
-    """Write the pairs of a chunk that are no copies as a shard; describes it."""
+    """Encode the pairs of a chunk, without later duplicates, and write a shard.
+
+    Args:
+        work: folder of unfinished work.
+        chunk: a cleaned chunk.
+        num_parts: number of digest ranges in which duplicates were searched.
+        shard: path of the shard in the prepared corpus.
+        held_out: names of the dev and test sets.
+        cleaning: the rules.
+        tag: tag of the corpus, 0 for none.
+
+    Returns:
+        The `ShardInfo`, and the number of pairs that are also in a dev or test set.
+    """
     folder = work.parent
     subword = _load_subword((folder / TOKENIZER).read_text(encoding="utf-8"))
     src, tgt, lines = _read_clean(work, chunk, num_parts)
     writer = ShardWriter(subword.num_pieces, chunk.corpus)
-    mark = [tag_token(tag)] if tag else []
+    prefix = [tag_token(tag)] if tag else []
     for first in range(0, len(src), ENCODE_PAIRS):
         rows = slice(first, first + ENCODE_PAIRS)
         writer.add(
-            [mark + ids for ids in subword.encode_batch(src[rows])],
+            [prefix + ids for ids in subword.encode_batch(src[rows])],
             subword.encode_batch(tgt[rows]),
             (lines[rows] + chunk.first_line + 1).tolist(),
         )
@@ -223,14 +242,14 @@ def encode_chunk(
     return {"shard": asdict(writer.write(folder / shard, shard)), "leaked": leaked}
 
 
-# Once in each process: of every vocabulary that has encoded, tokenizers keeps 4 MB for ever.
+# One per process: tokenizers never frees about 4 MB of each vocabulary that has encoded.
 @lru_cache(maxsize=1)
 def _load_subword(text: str) -> Subword:
     return Subword.from_json(text)
 
 
 def _held_out_digests(folder: Path, names: list[str], cleaning: CleaningConfig) -> set[bytes]:
-    """Digests of the dev and test pairs, mended as the training pairs are."""
+    """Return digests of the dev and test pairs, normalised like training pairs."""
     digests = set()
     for name in names:
         sides = [read_lines(folder / f"{name}.{side}") for side in ("src", "tgt")]
@@ -242,32 +261,32 @@ def _held_out_digests(folder: Path, names: list[str], cleaning: CleaningConfig) 
 def _read_clean(
     work: Path, chunk: Chunk, num_parts: int
 ) -> tuple[list[str], list[str], npt.NDArray[np.int64]]:
-    """Source lines, target lines and line numbers in the chunk of the pairs that are no copies."""
-    lines: npt.NDArray[np.int64] = np.load(work / f"clean/{chunk.key}.lines.npy")
+    """Return source lines, target lines and line numbers of a chunk without later duplicates."""
+    lines: npt.NDArray[np.int64] = np.load(chunk.path(work, "clean", "lines.npy"))
     sides = []
     for side in ("src", "tgt"):
-        text = read_zstd(work / f"clean/{chunk.key}.{side}.zst").decode()
+        text = read_zstd(chunk.path(work, "clean", f"{side}.zst")).decode()
         sides.append(text.split("\n")[:-1])
         assert len(sides[-1]) == len(lines), chunk
-    copies = _copies_in(work, chunk, num_parts)
-    if not copies:
+    duplicates = _duplicate_lines(work, chunk, num_parts)
+    if not duplicates:
         return sides[0], sides[1], lines
-    rows = [row for row, line in enumerate(lines.tolist()) if line not in copies]
+    rows = [row for row, line in enumerate(lines.tolist()) if line not in duplicates]
     return [sides[0][row] for row in rows], [sides[1][row] for row in rows], lines[rows]
 
 
-def _copies_in(work: Path, chunk: Chunk, num_parts: int) -> set[int]:
-    """Lines of a chunk, from 0, that hold copies."""
+def _duplicate_lines(work: Path, chunk: Chunk, num_parts: int) -> set[int]:
+    """Return the line numbers, in a chunk from 0, of pairs that occur in an earlier chunk."""
     bounds = np.array([chunk.start, chunk.start + chunk.num_lines], dtype=np.uint64)
-    found: set[int] = set()
+    lines: set[int] = set()
     for part in range(num_parts):
-        copies = np.load(work / f"copies/{part:05}.npy", mmap_mode="r")
-        first, end = np.searchsorted(copies, bounds)
-        found.update((copies[first:end] - bounds[0]).tolist())
-    return found
+        duplicates = np.load(work / f"copies/{part:05}.npy", mmap_mode="r")
+        first, end = np.searchsorted(duplicates, bounds)
+        lines.update((duplicates[first:end] - bounds[0]).tolist())
+    return lines
 
 
-def _joined(lines: list[bytes]) -> bytes:
+def _join(lines: list[bytes]) -> bytes:
     return b"".join([line + b"\n" for line in lines])
 
 

@@ -1,7 +1,7 @@
-"""A prepared folder and the experiments that it serves: opening it, and telling what it holds.
+"""A prepared corpus and the experiments that can use it: opening, checking and summarising it.
 
-It serves an experiment whose settings mean the same pairs and tokens as those that it was made
-with (`corpus_settings`); `nmt.corpus.prepare` makes one.
+An experiment can use it if their settings give the same pairs and tokens (`corpus_settings`);
+`nmt.corpus.prepare` makes one.
 """
 
 import json
@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nmt.config.corpus import CorpusConfig
 from nmt.config.experiment import Experiment
 from nmt.config.preset import explain_choice, resolve
 from nmt.config.settings import add_legacy_values, drop_legacy_values
@@ -25,22 +24,26 @@ from nmt.errors import DataError
 
 
 def prepared_folder(experiment: Experiment) -> Path:
-    """The prepared folder, as an absolute path."""
+    """Return the absolute path of the prepared corpus."""
     return Path(os.path.abspath(experiment.prepared))
 
 
 def is_prepared(experiment: Experiment) -> bool:
-    """Whether the prepared folder is complete; its settings are checked by who opens it."""
+    """Return True if the prepared corpus is complete; its settings are not compared."""
     return (prepared_folder(experiment) / MANIFEST).exists()
 
 
 def resolve_auto_preset(
     experiment: Experiment, log: Callable[[str], None] = lambda line: None
 ) -> Experiment:
-    """The experiment with what `preset: auto` makes of its prepared corpus, which it explains.
+    """Set the sizes of `preset: auto` by the number of pairs in the prepared corpus.
+
+    Args:
+        experiment: returned as it is if it has no preset.
+        log: called with a line that explains the choice.
 
     Raises:
-        DataError: it says auto, and the corpus is not prepared.
+        DataError: the preset is auto and the corpus is not prepared.
     """
     if experiment.preset == "none":
         return experiment
@@ -51,82 +54,75 @@ def resolve_auto_preset(
 
 
 def count_original_pairs(experiment: Experiment, kept: Mapping[str, int]) -> int:
-    """Pairs kept of all corpora that are not others in other letters."""
+    """Count the pairs kept, without corpora that repeat others in another letter case."""
     recased = {text.name for text in experiment.corpus.train if text.is_recased}
     return sum(count for name, count in kept.items() if name not in recased)
 
 
 def open_prepared(experiment: Experiment) -> tuple[Shards, Subword]:
-    """Open the prepared folder of an experiment.
+    """Open the prepared corpus of an experiment.
 
     Raises:
-        DataError: it is missing, incomplete or damaged, or was prepared with settings that mean
+        DataError: it is missing, incomplete or damaged, or was prepared with settings that give
             other pairs or tokens.
     """
     folder = prepared_folder(experiment)
     if (folder / WORK).exists() and not (folder / MANIFEST).exists():
-        raise DataError(
-            f"{folder}: prepared in part only; run `nmt prepare` again: it goes on where it stopped"
-        )
+        raise DataError(f"{folder}: not completely prepared; run `nmt prepare` again to resume")
     shards = Shards.open(folder)
-    # Training does not touch the test sets: `nmt evaluate` speaks up where one is missing.
-    check_settings(experiment, folder, shards.manifest, ignore="corpus.tests")
+    # Training does not read the test sets: `nmt evaluate` reports one that is missing.
+    check_settings(experiment, folder, shards.manifest, ignore="tests")
     subword = Subword.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
     if subword.fingerprint != shards.manifest.tokenizer_fingerprint:
         raise DataError(
-            f"{folder / TOKENIZER}: not the vocabulary that the shards were made with; "
+            f"{folder / TOKENIZER}: not the vocabulary of the shards; "
             f"remove the folder and run `nmt prepare` again"
         )
     return shards, subword
 
 
 def read_dev(folder: str | Path) -> tuple[list[str], list[str]]:
-    """Source and reference lines of the dev set of a prepared folder, untouched."""
+    """Read source and reference lines of the dev set in a prepared corpus."""
     return list(read_lines(Path(folder, "dev.src"))), list(read_lines(Path(folder, "dev.tgt")))
 
 
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Format the counts above 0 of a tally: `1 empty, 3 duplicates`."""
+    return ", ".join(f"{count:,} {rule}" for rule, count in counts.items() if count)
+
+
 def format_summary(manifest: Manifest) -> list[str]:
-    """What a person sees at the end, a line each."""
+    """Format the counts of a prepared corpus as lines for the terminal."""
     lines = []
     for info in manifest.corpora:
-        dropped = ", ".join(f"{count:,} {why}" for why, count in info.dropped.items() if count)
-        normalised = ", ".join(
-            f"{count:,} {how}" for how, count in info.normalised.items() if count
-        )
-        leaked = (
-            f"; {info.leaked:,} kept also stand in the dev or a test set" if info.leaked else ""
-        )
+        dropped, normalised = format_counts(info.dropped), format_counts(info.normalised)
+        leaked = f"; {info.leaked:,} kept are also in the dev or a test set" if info.leaked else ""
         lines += [
             f"{info.name}: {info.read:,} pairs read = {info.kept:,} kept + "
             f"{info.read - info.kept:,} dropped{f' ({dropped})' if dropped else ''}; "
             f"normalised: {normalised or 'none'}{leaked}",
-            f"{info.name}: {_tokens(info.src_tokens, info.kept, manifest.src)}, "
-            f"{_tokens(info.tgt_tokens, info.kept, manifest.tgt)}",
+            f"{info.name}: {_format_tokens(info.src_tokens, info.kept, manifest.src)}, "
+            f"{_format_tokens(info.tgt_tokens, info.kept, manifest.tgt)}",
         ]
-    kind, asked = (manifest.settings[f"corpus.subword.{key}"] for key in ("kind", "vocab_size"))
-    fewer = f" of the {asked:,} asked for" if manifest.num_pieces < asked else ""
+    kind, size = (manifest.settings[f"corpus.subword.{key}"] for key in ("kind", "vocab_size"))
+    requested = f", {size:,} requested" if manifest.num_pieces < size else ""
     return [
         *lines,
-        f"vocabulary: {manifest.num_pieces:,} pieces{fewer} ({kind}); "
+        f"vocabulary: {manifest.num_pieces:,} pieces ({kind}{requested}); "
         f"longest pair: {manifest.longest:,} tokens",
     ]
 
 
 def corpus_settings(experiment: Experiment) -> dict[str, Any]:
-    """The settings that decide which pairs and tokens a folder holds, by their dotted keys."""
+    """Return the settings that decide the pairs and tokens of a prepared corpus, by dotted key."""
     tree = experiment.corpus.model_dump(
         mode="json",
         exclude={"root": True, "prepared": True, "shard_pairs": True, "cleaning": {"max_dropped"}},
     )
     for text in (*tree["train"], tree["dev"], *tree["tests"]):
-        del text["weight"]  # decides what is trained on when, not what stands in the folder
-    return _flat(drop_legacy_values(type(experiment.corpus), tree))
-
-
-def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a corpus by dotted key; those of a text stay together."""
+        del text["weight"]  # decides how often a pair is trained on, not what is prepared
     settings: dict[str, Any] = {}
-    for key, value in tree.items():
+    for key, value in drop_legacy_values(type(experiment.corpus), tree).items():
         if key in ("cleaning", "subword"):
             settings |= {f"corpus.{key}.{inner}": leaf for inner, leaf in value.items()}
         else:
@@ -134,43 +130,40 @@ def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _complete(kind: type[CorpusConfig], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a prepared corpus with those that were added after it was prepared."""
-    tree: dict[str, Any] = {}
-    for key, value in settings.items():
-        _, *sections, name = key.split(".")
-        section = tree
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[name] = value
-    return _flat(add_legacy_values(kind, tree))
-
-
 def check_settings(
     experiment: Experiment, folder: Path, manifest: Manifest, ignore: str = ""
 ) -> None:
-    """Raise DataError where a folder was made with settings that mean other pairs or tokens.
+    """Compare the settings of an experiment with those of a prepared corpus.
+
+    A setting that was added after the corpus was prepared counts with its legacy value.
 
     Args:
-        ignore: a key that may differ.
+        experiment: the experiment.
+        folder: of the prepared corpus, for messages.
+        manifest: its manifest.
+        ignore: a key of CorpusConfig that may differ.
+
+    Raises:
+        DataError: a setting differs that decides about pairs or tokens.
     """
-    next_move = "set it back, or remove the folder and run `nmt prepare` again"
-    kind = type(experiment.corpus)
-    before, after = _complete(kind, manifest.settings), _complete(kind, corpus_settings(experiment))
+    before, after = (
+        add_legacy_values(type(experiment.corpus), _nest(settings))
+        for settings in (manifest.settings, corpus_settings(experiment))
+    )
     for key in after | before:
-        was, now = before.get(key), after.get(key)
-        if was != now and key != ignore:
-            place, was, now = _first_difference(key, was, now)
-            if now is None and not place.rpartition(".")[2].isdecimal():
-                raise DataError(
-                    f"{folder}: prepared with {place} {_shown(was)}, a setting that this version "
-                    "of nmt does not have; use the version that prepared it, or remove the folder "
-                    "and run `nmt prepare` again"
-                )
+        if before.get(key) == after.get(key) or key == ignore:
+            continue
+        place, was, now = _first_difference(f"corpus.{key}", before.get(key), after.get(key))
+        if now is None and not place.rpartition(".")[2].isdecimal():
             raise DataError(
-                f"{folder}: prepared with {place} {_shown(was)}, but the experiment says "
-                f"{_shown(now)}; {next_move}"
+                f"{folder}: prepared with {place} {_format(was)}, a setting that this version "
+                "of nmt does not have; use the version that prepared it, or remove the folder "
+                "and run `nmt prepare` again"
             )
+        raise DataError(
+            f"{folder}: prepared with {place} {_format(was)}, but the experiment has "
+            f"{_format(now)}; set it back, or remove the folder and run `nmt prepare` again"
+        )
     if manifest.cleaning_fingerprint != clean.fingerprint(experiment.corpus.cleaning):
         raise DataError(
             f"{folder}: prepared with the cleaning rules of another version of nmt; "
@@ -178,12 +171,24 @@ def check_settings(
         )
 
 
-def _tokens(tokens: int, pairs: int, language: str) -> str:
-    return f"{tokens:,} {language} tokens ({tokens / max(pairs, 1):.1f} a pair)"
+def _format_tokens(tokens: int, pairs: int, language: str) -> str:
+    return f"{tokens:,} {language} tokens ({tokens / max(pairs, 1):.1f} per pair)"
+
+
+def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted keys as a tree, without `corpus`: the reverse of `corpus_settings`."""
+    tree: dict[str, Any] = {}
+    for key, value in settings.items():
+        _, *sections, name = key.split(".")
+        section = tree
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return tree
 
 
 def _first_difference(key: str, was: Any, now: Any) -> tuple[str, Any, Any]:
-    """The dotted key of the first setting below `key` that differs, and both its values."""
+    """Return the dotted key of the first setting below `key` that differs, and both values."""
     if isinstance(was, list) and isinstance(now, list):
         was, now = dict(enumerate(was)), dict(enumerate(now))
     if not (isinstance(was, dict) and isinstance(now, dict)):
@@ -192,7 +197,5 @@ def _first_difference(key: str, was: Any, now: Any) -> tuple[str, Any, Any]:
     return _first_difference(f"{key}.{inner}", was.get(inner), now.get(inner))
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return "none"
-    return json.dumps(value, ensure_ascii=False)
+def _format(value: Any) -> str:
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)

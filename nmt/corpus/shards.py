@@ -1,15 +1,15 @@
-"""Shards: token ids on disk, memory-mapped.
+"""Shards: memory-mapped token ids on disk.
 
-A shard is an Arrow IPC file, uncompressed, of one record batch; a row is a pair:
+A shard is an Arrow IPC file, uncompressed, with one record batch. Each row is a pair:
 
-    src, tgt    token ids without BOS and EOS, of the smallest unsigned type for the vocabulary
-    corpus      name of the corpus it came from
+    src, tgt    token ids without BOS and EOS, in the smallest unsigned type for the vocabulary
+    corpus      name of its corpus
     line        its line there, from 1
 
 Rows are numbered through all shards in the order of the manifest, which is the order of the raw
 corpora. Lengths come from the offsets of the lists, so that no token is read for them. Opening
-reads the manifest and the sizes of files; a shard is mapped when its first row is asked for,
-read-only, so that processes share the pages and may fork.
+reads the manifest and the file sizes; a shard is mapped read-only when one of its rows is first
+accessed, so that processes share the pages and may fork.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,7 +36,7 @@ class _Side:
     """One side of a mapped shard."""
 
     offsets: npt.NDArray[np.int32]
-    """Where each row begins, and the end of the last."""
+    """Start of each row in `tokens`, and the end of the last row."""
     tokens: Tokens
 
     def row(self, row: int) -> Tokens:
@@ -44,28 +44,28 @@ class _Side:
 
 
 @dataclass(frozen=True)
-class _Mapped:
+class _MappedShard:
     src: _Side
     tgt: _Side
     lines: npt.NDArray[np.int64]
 
 
 class Shards:
-    """The pairs of a prepared folder, by row number."""
+    """The pairs of a prepared corpus, by row number."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         """Use `open`."""
         self.folder = folder
         self.manifest = manifest
         self._ends = np.cumsum([shard.pairs for shard in manifest.shards], dtype=np.int64)
-        self._mapped: dict[int, _Mapped] = {}
+        self._mapped: dict[int, _MappedShard] = {}
 
     @classmethod
     def open(cls, folder: str | Path) -> "Shards":
-        """Open a prepared folder: read its manifest, and compare the sizes of its files.
+        """Open a prepared corpus: read its manifest and compare the sizes of its files.
 
         Raises:
-            DataError: no manifest, a damaged one, or a file that is missing or of another size.
+            DataError: the manifest is missing or damaged, or a file is missing or of another size.
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
@@ -75,61 +75,64 @@ class Shards:
             if size != info.size:
                 found = "missing" if size is None else f"{size} bytes"
                 raise DataError(
-                    f"{path}: {found}, but the manifest promises {info.size} bytes; "
+                    f"{path}: {found}, but the manifest lists {info.size} bytes; "
                     f"remove the folder and run `nmt prepare` again"
                 )
         return cls(folder, manifest)
 
     def verify(self) -> None:
-        """Read every file and compare its digest; DataError names the first that differs."""
+        """Compare the digest of every file with the manifest; DataError names the first error."""
         for info in self.manifest.all_files:
             path = self.folder / info.name
             if FileInfo.from_path(path, info.name).sha256 != info.sha256:
                 raise DataError(
-                    f"{path}: damaged, its SHA-256 is not what the manifest promises; "
+                    f"{path}: damaged: its SHA-256 differs from that in the manifest; "
                     f"remove the folder and run `nmt prepare` again"
                 )
 
     def __len__(self) -> int:
-        """Pairs in all shards."""
+        """Return the number of pairs in all shards."""
         return self.manifest.pairs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process opens the folder itself."""
+        """Pickle the path: another process opens the folder itself."""
         return Shards.open, (str(self.folder),)
 
     @cached_property
     def src_lengths(self) -> Lengths:
         """Source tokens of each row, without EOS."""
-        return self._lengths([shard.src for shard in self._all_mapped()])
+        return self._lengths("src")
 
     @cached_property
     def tgt_lengths(self) -> Lengths:
         """Target tokens of each row, without BOS and EOS."""
-        return self._lengths([shard.tgt for shard in self._all_mapped()])
+        return self._lengths("tgt")
 
     @cached_property
     def corpora(self) -> npt.NDArray[np.int64]:
-        """Number of the corpus of each row, in the order of the experiment."""
+        """Number of each row's corpus, in the order of the experiment."""
         names = [corpus.name for corpus in self.manifest.corpora]
         numbers = [names.index(shard.corpus) for shard in self.manifest.shards]
         return np.repeat(numbers, [shard.pairs for shard in self.manifest.shards])
 
     def pairs(self, rows: Sequence[int] | npt.NDArray[Any]) -> list[tuple[Tokens, Tokens]]:
-        """Source and target token ids of rows, without BOS and EOS: read-only views of the file."""
-        found = []
-        for number, row in self._places(rows):
+        """Return source and target token ids of rows, without BOS and EOS.
+
+        The arrays are read-only views of the mapped files.
+        """
+        pairs = []
+        for number, row in self._locate(rows):
             shard = self._shard(number)
-            found.append((shard.src.row(row), shard.tgt.row(row)))
-        return found
+            pairs.append((shard.src.row(row), shard.tgt.row(row)))
+        return pairs
 
     def origin(self, row: int) -> tuple[str, int]:
-        """Name of the corpus that a row came from, and its line there, from 1."""
-        number, local = self._places([row])[0]
+        """Return the name of a row's corpus and its line there, from 1."""
+        number, local = self._locate([row])[0]
         return self.manifest.shards[number].corpus, int(self._shard(number).lines[local])
 
-    def _places(self, rows: Sequence[int] | npt.NDArray[Any]) -> list[tuple[int, int]]:
-        """Shard, and row in it, of rows numbered through all shards."""
+    def _locate(self, rows: Sequence[int] | npt.NDArray[Any]) -> list[tuple[int, int]]:
+        """Return the shard, and the row in it, of rows numbered through all shards."""
         wanted = np.asarray(rows, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {len(self)}")
@@ -137,18 +140,15 @@ class Shards:
         starts = np.concatenate([[0], self._ends])[numbers]
         return list(zip(numbers.tolist(), (wanted - starts).tolist(), strict=True))
 
-    def _all_mapped(self) -> list[_Mapped]:
-        return [self._shard(number) for number in range(len(self.manifest.shards))]
-
-    def _shard(self, number: int) -> _Mapped:
+    def _shard(self, number: int) -> _MappedShard:
         if number not in self._mapped:
             info = self.manifest.shards[number]
-            self._mapped[number] = _map(self.folder / info.file.name, info)
+            self._mapped[number] = _map_shard(self.folder / info.file.name, info)
         return self._mapped[number]
 
-    @staticmethod
-    def _lengths(sides: list[_Side]) -> Lengths:
-        parts = [np.diff(side.offsets) for side in sides]
+    def _lengths(self, side: str) -> Lengths:
+        shards = map(self._shard, range(len(self.manifest.shards)))
+        parts = [np.diff(getattr(shard, side).offsets) for shard in shards]
         lengths = np.concatenate([np.zeros(0, dtype=np.int32), *parts])
         lengths.setflags(write=False)
         return lengths
@@ -158,7 +158,7 @@ class ShardWriter:
     """Collects the pairs of one shard and writes it."""
 
     def __init__(self, num_pieces: int, corpus: str) -> None:
-        """Pairs of one corpus, with tokens below `num_pieces`."""
+        """Write pairs of one corpus, with tokens below `num_pieces`."""
         self._type = np.min_scalar_type(num_pieces - 1)
         self._corpus = corpus
         self._lines: list[int] = []
@@ -166,14 +166,22 @@ class ShardWriter:
         self._lengths: tuple[list[int], list[int]] = ([], [])
 
     def add(self, src: list[list[int]], tgt: list[list[int]], lines: Iterable[int]) -> None:
-        """Add pairs: token ids without BOS and EOS, and lines from 1."""
+        """Add pairs: token ids without BOS and EOS, and line numbers from 1."""
         self._lines.extend(lines)
         for side, rows in enumerate((src, tgt)):
             self._lengths[side].extend(map(len, rows))
             self._tokens[side].append(np.fromiter(chain.from_iterable(rows), dtype=self._type))
 
     def write(self, path: Path, name: str) -> ShardInfo:
-        """Write the file, whole or not at all; `name` is its path in the prepared folder."""
+        """Write the file atomically.
+
+        Args:
+            path: the file.
+            name: its path in the prepared corpus.
+
+        Raises:
+            DataError: there are too many tokens for 32-bit offsets.
+        """
         lengths = [np.array(side, dtype=np.int64) for side in self._lengths]
         num_tokens = [int(side.sum()) for side in lengths]
         if max(num_tokens) >= 2**31:
@@ -207,13 +215,14 @@ class ShardWriter:
         )
 
 
-def _list_array(lengths: npt.NDArray[np.int64], tokens: list[Tokens], kind: Any) -> Any:
+def _list_array(lengths: npt.NDArray[np.int64], tokens: list[Tokens], dtype: Any) -> Any:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    values = np.concatenate([np.zeros(0, dtype=kind), *tokens])
+    values = np.concatenate([np.zeros(0, dtype=dtype), *tokens])
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
 
 
-def _map(path: Path, info: ShardInfo) -> _Mapped:
+def _map_shard(path: Path, info: ShardInfo) -> _MappedShard:
+    """Map a shard; DataError if it is not one or differs from the manifest."""
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
         sides = [
@@ -230,7 +239,7 @@ def _map(path: Path, info: ShardInfo) -> _Mapped:
         ) from None
     if batch.num_rows != info.pairs:
         raise DataError(
-            f"{path}: {batch.num_rows} pairs, but the manifest promises {info.pairs}; "
+            f"{path}: {batch.num_rows} pairs, but the manifest lists {info.pairs}; "
             f"remove the folder and run `nmt prepare` again"
         )
-    return _Mapped(sides[0], sides[1], lines)
+    return _MappedShard(sides[0], sides[1], lines)

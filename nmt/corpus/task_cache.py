@@ -1,7 +1,7 @@
-"""Unfinished work: which tasks of a stage are done, whether they still count, and who is at it.
+"""Results of finished tasks on disk, so that an interrupted preparation resumes.
 
-A task's result in work/results says that it is done, and it is not done again. The state of the
-work is what it was begun with, files and settings: where that has changed, it starts anew.
+The result of a task in work/results marks it as done; it is not run again. state.json holds the
+files and settings that the work started from; if they have changed, it starts over.
 """
 
 import json
@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nmt.corpus.io import atomic_write, try_lock
 from nmt.errors import DataError
@@ -19,24 +19,15 @@ log = logging.getLogger(__name__)
 
 WORK = "work"
 Tree = dict[str, Any]
+"""A JSON object."""
 Task = tuple[Callable[..., Tree], tuple[Any, ...]]
-"""A function and its arguments; it returns a small result of plain JSON."""
+"""A function and its arguments; it returns a small JSON object."""
+RunTasks = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
+"""Calls a function with each tuple of arguments, anywhere, and yields results as they arrive."""
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with the name of a stage, the number of tasks done and the number of all."""
 
 _FOLDERS = ("work/raw", "work/clean", "work/copies", "work/results", "shards", "tests")
-
-
-class RunTasks(Protocol):
-    """Calls a function with each tuple of arguments, anywhere, and yields results as they come."""
-
-    def __call__(
-        self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], /
-    ) -> Iterator[Any]: ...
-
-
-class ProgressCallback(Protocol):
-    """Hears how far a stage is: tasks done, and tasks in all."""
-
-    def __call__(self, stage: str, done: int, total: int, /) -> None: ...
 
 
 def run_locally(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
@@ -46,46 +37,54 @@ def run_locally(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) 
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """Say nothing."""
+    """Ignore progress."""
 
 
 class Stages:
-    """Runs the tasks whose results are not there yet."""
+    """Runs stages of tasks and skips the tasks that have a result."""
 
     def __init__(self, work: Path, run_tasks: RunTasks, progress: ProgressCallback) -> None:
-        """Work in a folder of `open_work`."""
+        """Keep results in a folder of `open_work`."""
         self.work = work
         self._run_tasks = run_tasks
         self._progress = progress
 
     def run(self, stage: str, tasks: dict[str, Task], used: str = "") -> dict[str, Tree]:
-        """Results by key, in the order of tasks; files that match `used`, {} as the key, go."""
+        """Run a stage.
+
+        Args:
+            stage: its name.
+            tasks: tasks by key.
+            used: pattern of the input files of a task, with {} for its key, removed afterwards.
+
+        Returns:
+            Results by key, in the order of `tasks`.
+        """
         results: dict[str, Tree] = {}
         if not tasks:
             return results
-        for key in tasks:
+        paths = {key: self.work / "results" / stage / f"{key}.json" for key in tasks}
+        for key, path in paths.items():
             with suppress(FileNotFoundError):
-                results[key] = json.loads(self._path(stage, key).read_text(encoding="utf-8"))
+                results[key] = json.loads(path.read_text(encoding="utf-8"))
         if 0 < len(results) < len(tasks):
-            log.info("%s: %d of %d tasks were done before", stage, len(results), len(tasks))
+            log.info("%s: %d of %d tasks are done already", stage, len(results), len(tasks))
         todo = [
-            (self._path(stage, key), key, task, self.work / used.format(key) if used else None)
+            (paths[key], key, task, self.work / used.format(key) if used else None)
             for key, task in tasks.items()
             if key not in results
         ]
         self._progress(stage, len(results), len(tasks))
-        for key, result in self._run_tasks(_do, todo) if todo else ():
+        for key, result in self._run_tasks(_run_task, todo) if todo else ():
             results[key] = result
             self._progress(stage, len(results), len(tasks))
         return {key: results[key] for key in tasks}
 
-    def _path(self, stage: str, key: str) -> Path:
-        return self.work / "results" / stage / f"{key}.json"
 
-
-def _do(path: Path, key: str, task: Task, used: Path | None) -> tuple[str, Tree]:
-    """Do a task, and leave its result where the next prepare finds it; then remove what it used."""
-    if path.exists():  # its host was lost before it could say so, and it is done a second time
+def _run_task(path: Path, key: str, task: Task, used: Path | None) -> tuple[str, Tree]:
+    """Run a task, store its result at `path`, then remove its input files."""
+    # A host can be lost after it stored the result: the task is scheduled again without its input.
+    if path.exists():
         return key, json.loads(path.read_text(encoding="utf-8"))
     function, arguments = task
     result = function(*arguments)
@@ -100,10 +99,14 @@ def _do(path: Path, key: str, task: Task, used: Path | None) -> tuple[str, Tree]
 
 @contextmanager
 def open_work(folder: Path, state: Tree) -> Iterator[Path]:
-    """The folder of unfinished work in a folder to be prepared: ours alone, and of this state.
+    """Lock the folder of unfinished work in a prepared corpus; empty it if the state differs.
+
+    Args:
+        folder: of the corpus to prepare.
+        state: JSON object of everything that the results depend on.
 
     Raises:
-        DataError: it cannot be written, or another process is at work on it.
+        DataError: the folder cannot be written, or another process holds the lock.
     """
     try:
         for part in _FOLDERS:
@@ -115,19 +118,19 @@ def open_work(folder: Path, state: Tree) -> Iterator[Path]:
     with (folder / WORK / "lock").open("w") as lock:
         if not try_lock(lock, folder):
             raise DataError(
-                f"{folder}: another `nmt prepare` is at work on it; wait for it, or stop it"
+                f"{folder}: locked by another `nmt prepare`; wait for it to finish, or stop it"
             )
-        _settle(folder, json.loads(json.dumps(state)))
+        _reset_unless(folder, json.loads(json.dumps(state)))
         yield folder / WORK
 
 
-def _settle(folder: Path, state: Tree) -> None:
-    """Keep what is there if it was begun with this state, else remove it."""
+def _reset_unless(folder: Path, state: Tree) -> None:
+    """Remove unfinished work unless it started from this state."""
     path = folder / WORK / "state.json"
     try:
         if json.loads(path.read_text(encoding="utf-8")) == state:
             return
-        log.info("%s: files or settings have changed; starting anew", folder)
+        log.info("%s: files or settings have changed: starting over", folder)
     except (FileNotFoundError, ValueError):
         pass
     for part in _FOLDERS:

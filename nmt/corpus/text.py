@@ -1,10 +1,10 @@
-"""Text: lines in, lines out, and the one way a line is mended before training and translating.
+"""Reading and writing lines of text, and the normalisation shared by training and translation.
 
-Zero-width joiner and non-joiner stay where they stand inside a word: Persian, Indic scripts and
-emoji families are spelt with them. At the edge of a word they join nothing and go, as do all other
-invisible format characters (zero width space, soft hyphen, byte order and direction marks): the
-reader of a page does not see them either. Control characters, line and paragraph separators and
-every kind of wide, narrow or no-break space become one plain space.
+Zero-width joiner and non-joiner stay inside a word: Persian, Indic scripts and emoji families are
+written with them. At the edge of a word they join nothing and are removed, as are all other
+invisible format characters (zero width space, soft hyphen, byte order and direction marks).
+Control characters, line and paragraph separators and every kind of wide, narrow or no-break space
+become one plain space.
 """
 
 import io
@@ -29,7 +29,7 @@ from nmt.errors import DataError
 
 MIN_INVALID = 10
 MAX_INVALID = 0.9
-"""Of the lines beyond ASCII, the share from which on a file is not damaged but not UTF-8 at all."""
+"""Share of the lines beyond ASCII from which on a file is not damaged, but not UTF-8 at all."""
 
 _TO_SPACE = re.compile(
     "[\0-\x1f\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]",
@@ -43,14 +43,14 @@ _SPACES = re.compile("  +")
 
 
 def normalise(line: str, cleaning: CleaningConfig) -> str:
-    """Mend a line, the same way for training and translating; twice is as good as once."""
+    """Normalise a line, the same way for training and translating; idempotent."""
     if cleaning.control_characters:
         line = remove_control_characters(line)
     return compose_nfc(line) if cleaning.nfc else line
 
 
 def change_case(line: str, case: Case) -> str:
-    """A line in other letters: all upper case, or each word with one at its start."""
+    """Return a line as it is, in upper case, or with each word capitalised."""
     match case:
         case "as_is":
             return line
@@ -61,8 +61,8 @@ def change_case(line: str, case: Case) -> str:
 
 
 def remove_control_characters(line: str) -> str:
-    """No control and no invisible format characters, one space between words, none at the ends."""
-    # isprintable is false for every character that the patterns know, and costs a tenth of them.
+    """Remove control and invisible characters; leave one space between words, none at the ends."""
+    # isprintable is False for every character of the patterns, at a tenth of their cost.
     if line.isprintable() and "  " not in line and line[:1] != " " and line[-1:] != " ":
         return line
     line = _INVISIBLE.sub("", _TO_SPACE.sub(" ", line))
@@ -70,15 +70,15 @@ def remove_control_characters(line: str) -> str:
 
 
 def compose_nfc(line: str) -> str:
-    """With each character in its composed form, Unicode NFC."""
+    """Return a line in Unicode normalisation form C (composed characters)."""
     return line if line.isascii() else unicodedata.normalize("NFC", line)
 
 
 def read_lines(source: Source) -> Iterator[str]:
-    """The lines of a UTF-8 file or stream, without line ends, as they arrive.
+    """Read lines of a UTF-8 file or stream as they arrive, without line ends.
 
     Raises:
-        DataError: as `read_blocks`, or a byte that is not UTF-8, with its line.
+        DataError: see `read_blocks`; or a byte is not UTF-8, with its line.
     """
     name = source_name(source)
     for first_line, block in read_blocks(source):
@@ -89,7 +89,7 @@ def read_lines(source: Source) -> Iterator[str]:
 
 
 def decode(block: bytes, first_line: int, name: str) -> str:
-    """A block of lines as text; DataError with file, line and byte where it is not UTF-8."""
+    """Decode a block of lines; DataError with file, line and byte where it is not UTF-8."""
     try:
         return block.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -97,16 +97,16 @@ def decode(block: bytes, first_line: int, name: str) -> str:
         column = error.start - block.rfind(b"\n", 0, error.start)
         raise DataError(
             f"{name}, line {line}: byte 0x{block[error.start]:02X} at position {column} is not "
-            f"UTF-8; convert the file (`iconv -f {_likely_encoding([block])} -t UTF-8`) or mend "
+            f"UTF-8; convert the file (`iconv -f {_likely_encoding([block])} -t UTF-8`) or fix "
             f"the line"
         ) from None
 
 
 def read_pairs(text: ParallelText, root: str | Path) -> Iterator[tuple[str, str]]:
-    """The pairs of a corpus below a folder, strictly: nothing is cleaned, dropped or skipped.
+    """Read the pairs of a corpus below a folder, without cleaning.
 
     Raises:
-        DataError: as `read_lines`, a TSV row without a tab, or sides of different length.
+        DataError: see `read_lines`; or a TSV row has no tab, or the sides differ in length.
     """
     if text.tsv:
         path = Path(root, text.tsv)
@@ -122,9 +122,8 @@ def read_pairs(text: ParallelText, root: str | Path) -> Iterator[tuple[str, str]
     for src_line in src_lines:
         tgt_line = next(tgt_lines, None)
         if tgt_line is None:
-            raise DataError(
-                line_counts_message(text.name, sides, (count + 1 + _count(src_lines), count))
-            )
+            counts = count + 1 + _count(src_lines), count
+            raise DataError(line_counts_message(text.name, sides, counts))
         count += 1
         yield src_line, tgt_line
     if more := _count(tgt_lines):
@@ -132,24 +131,24 @@ def read_pairs(text: ParallelText, root: str | Path) -> Iterator[tuple[str, str]
 
 
 def line_counts_message(corpus: str, sides: tuple[Path, Path], counts: tuple[int, int]) -> str:
-    """What to say of two sides that are not parallel."""
+    """Return the error message for two sides of different length."""
     return (
-        f"corpus {corpus}: {sides[0]} has {counts[0]} lines, but {sides[1]} has {counts[1]}; "
-        f"line n of one must translate line n of the other: find where they part, or get both again"
+        f"corpus {corpus}: {sides[0]} has {counts[0]:,} lines, {sides[1]} has {counts[1]:,}: "
+        f"the two files must be line-parallel; find the first pair that does not match, or "
+        f"download both again"
     )
 
 
 def missing_tab_message(path: Path, line: int) -> str:
-    """What to say of a TSV row of one column."""
-    return f"{path}, line {line}: no tab; expected source, tab, target: mend or delete the line"
+    """Return the error message for a TSV row with one column."""
+    return f"{path}, line {line}: no tab; expected source, tab, target: fix or delete the line"
 
 
 class EncodingChecker:
-    """Whether a file is UTF-8, seen block by block.
+    """Checks block by block that a file is UTF-8.
 
-    A few lines that are not are damage, to be dropped and counted. But where more than nine in ten
-    of the lines that hold more than ASCII, and ten or more, are not UTF-8, the file is in another
-    encoding: that is an error.
+    A few invalid lines are damage, to be dropped and counted. Where more than nine in ten of the
+    lines beyond ASCII are invalid, and ten or more, the file has another encoding: an error.
     """
 
     def __init__(self, name: str, *, is_strict: bool) -> None:
@@ -160,7 +159,7 @@ class EncodingChecker:
         self._samples: list[bytes] = []
 
     def check(self, first_line: int, block: bytes) -> None:
-        """Check one block of whole lines."""
+        """Check one block of complete lines."""
         if block.isascii():
             return
         lines = split_lines(block)
@@ -171,8 +170,7 @@ class EncodingChecker:
             if self.is_strict:
                 decode(block, first_line, self.name)
             for number, line in enumerate(lines, start=first_line):
-                if not is_utf8(line):
-                    self._count_invalid(number, line)
+                self._check_line(number, line)
 
     def finish(self) -> None:
         """Raise DataError if the file as a whole is not UTF-8."""
@@ -181,37 +179,27 @@ class EncodingChecker:
         ):
             raise DataError(
                 f"{self.name}{self._first}: {self.num_invalid} of the {self.num_beyond_ascii} "
-                f"lines that hold more than ASCII are not UTF-8; convert the file "
+                f"non-ASCII lines are not UTF-8; convert the file "
                 f"(`iconv -f {_likely_encoding(self._samples)} -t UTF-8`) or delete these lines"
             )
 
-    def _count_invalid(self, number: int, line: bytes) -> None:
-        self.num_invalid += 1
-        if len(self._samples) < 1000:
-            self._samples.append(line)
-        if not self._first:
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                byte = f"byte 0x{line[error.start]:02X} at position {error.start + 1}"
-                self._first = f", line {number}, {byte}"
-
-
-def is_utf8(line: bytes) -> bool:
-    """Whether a line decodes."""
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+    def _check_line(self, number: int, line: bytes) -> None:
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            self.num_invalid += 1
+            if len(self._samples) < 1000:
+                self._samples.append(line)
+            byte = f"byte 0x{line[error.start]:02X} at position {error.start + 1}"
+            self._first = self._first or f", line {number}, {byte}"
 
 
 @contextmanager
 def open_output(target: str | Path | None) -> Iterator[TextIO]:
-    """Write UTF-8 lines to stdout (None or "-") or to a file, packed by suffix (.gz, .xz, .zst).
+    """Write UTF-8 lines to stdout (None or "-") or to a file, compressed by its suffix.
 
-    The file appears whole when the block ends, or not at all. Line feeds stay line feeds on every
-    system.
+    The suffixes are .gz, .xz and .zst. The file appears complete at the end of the block, or not
+    at all. Line feeds stay line feeds on every system.
 
     Raises:
         DataError: the file cannot be written.
@@ -226,13 +214,13 @@ def open_output(target: str | Path | None) -> Iterator[TextIO]:
         return
     path = Path(target).resolve() if Path(target).is_symlink() else Path(target)
     if path.exists() and not (path.is_file() or path.is_dir()):
-        # A pipe or a device, such as /dev/null: there is nothing to put in its place.
+        # A pipe or a device such as /dev/null cannot be replaced by a file.
         with path.open("w", encoding="utf-8", newline="\n") as text:
             yield text
         return
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        packed = open_compressor(file, Path(target).suffix)
-        with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as text:
+        compressed = open_compressor(file, Path(target).suffix)
+        with io.TextIOWrapper(compressed, encoding="utf-8", newline="\n") as text:
             yield text
 
 

@@ -25,6 +25,6 @@ def test_a_corpus_that_is_prepared_says_so_without_a_cluster(
     assert answer.status == 0
     assert answer.err.splitlines()[:2] == [
         f"{here}/prepared/tiny is prepared already",
-        "train: 100 pairs read = 100 kept + 0 dropped; normalised: none; 16 kept also stand in the "
+        "train: 100 pairs read = 100 kept + 0 dropped; normalised: none; 16 kept are also in the "
         "dev or a test set",
     ]

@@ -114,7 +114,7 @@ def test_a_stream_that_goes_bad_ends_after_whole_lines(
     assert answer.status == 2
     assert answer.err.splitlines()[-1] == (
         "nmt: standard input, line 61: byte 0xE9 at position 6 is not UTF-8; convert the file "
-        "(`iconv -f ISO-8859-1 -t UTF-8`) or mend the line"
+        "(`iconv -f ISO-8859-1 -t UTF-8`) or fix the line"
     )
     done = answer.out[:-1].split("\n")
     assert answer.out[-1] == "\n"

@@ -142,8 +142,8 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 def test_a_nul_byte_is_named_with_its_line(tmp_path: Path) -> None:
     assert error_of(tmp_path / "a.en", b"one\ntwo\nth\0ree\n") == (
-        "raw/a.en, line 3: a NUL byte, which is never text; the file is damaged or not UTF-8: "
-        "get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole"
+        "raw/a.en, line 3: a NUL byte: the file is damaged or not UTF-8; download it again, or "
+        "delete the NUL bytes (`tr -d '\\000'`) if the lines are complete"
     )
 
 
@@ -166,8 +166,8 @@ def test_carriage_returns_alone_are_no_line_ends(tmp_path: Path) -> None:
 def test_a_line_without_end_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_io, "MAX_LINE_BYTES", 1 << 20)
     assert error_of(tmp_path / "a.en", b"one\n" + b"x" * (1 << 21)) == (
-        "raw/a.en, line 2: no line feed in 1 MiB; one segment a line was expected: "
-        "this is not a text file, or its line ends are missing"
+        "raw/a.en, line 2: no line feed in 1 MiB; expected one segment per line: this is not a "
+        "text file, or its line ends are missing"
     )
 
 
@@ -186,23 +186,23 @@ def test_packed_data_that_ends_too_early_is_named(tmp_path: Path, suffix: str, w
     assert place.startswith(f"raw/a.en{suffix}, line ")
     assert int(place.rsplit(" ", 1)[1]) > 1000
     assert rest == (
-        f"{what}; copy or download the file again, and check that it is what its name says"
+        f"{what}; copy or download the file again, and check that its format is that of its name"
     )
 
 
 def test_packed_data_that_is_not_is_named(tmp_path: Path) -> None:
     assert error_of(tmp_path / "a.en.gz", b"plain text\n") == (
         "raw/a.en.gz, line 1: the gzip data is damaged (Error -3 while decompressing data: "
-        "incorrect header check); copy or download the file again, and check that it is what its "
-        "name says"
+        "incorrect header check); copy or download the file again, and check that its format is "
+        "that of its name"
     )
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [(".gz", "gzip"), (".xz", "xz"), (".zst", "zstd")])
 def test_packed_data_without_its_suffix_is_named(tmp_path: Path, suffix: str, kind: str) -> None:
     assert error_of(tmp_path / "a.en", PACK[suffix](b"one\n")) == (
-        f"raw/a.en, line 1: this is {kind} data where plain text was expected; "
-        f"give the file a name that ends in {suffix}, or unpack it"
+        f"raw/a.en, line 1: {kind} data where plain text was expected; rename the file to end in "
+        f"{suffix}, or decompress it"
     )
 
 
@@ -227,8 +227,8 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught, atomic_write(tmp_path / "no" / "file"):
         pass
     assert str(caught.value) == (
-        f"{tmp_path}/no/file: cannot be written: No such file or directory; "
-        "check the folder and who may write to it"
+        f"{tmp_path}/no/file: cannot be written: No such file or directory; check the folder and "
+        "its permissions"
     )
 
 

@@ -75,14 +75,14 @@ def test_a_person_sees_what_became_of_the_corpus(make_corpus: Make) -> None:
     counts = [(info.src_tokens, info.tgt_tokens) for info in manifest.corpora]
     assert format_summary(manifest) == [
         "clean: 100 pairs read = 100 kept + 0 dropped; normalised: none",
-        f"clean: {counts[0][0]} en tokens ({counts[0][0] / 100:.1f} a pair), "
-        f"{counts[0][1]} de tokens ({counts[0][1] / 100:.1f} a pair)",
-        "dirty: 8 pairs read = 3 kept + 5 dropped (1 empty, 1 copies, 3 duplicates); "
-        "normalised: 1 control_characters, 1 nfc; 1 kept also stand in the dev or a test set",
-        f"dirty: {counts[1][0]} en tokens ({counts[1][0] / 3:.1f} a pair), "
-        f"{counts[1][1]} de tokens ({counts[1][1] / 3:.1f} a pair)",
-        f"vocabulary: {manifest.num_pieces} pieces of the 400 asked for (bpe); "
-        f"longest pair: {manifest.longest} tokens",
+        f"clean: {counts[0][0]} en tokens ({counts[0][0] / 100:.1f} per pair), {counts[0][1]} de "
+        f"tokens ({counts[0][1] / 100:.1f} per pair)",
+        "dirty: 8 pairs read = 3 kept + 5 dropped (1 empty, 1 copies, 3 duplicates); normalised: "
+        "1 control_characters, 1 nfc; 1 kept are also in the dev or a test set",
+        f"dirty: {counts[1][0]} en tokens ({counts[1][0] / 3:.1f} per pair), {counts[1][1]} de "
+        f"tokens ({counts[1][1] / 3:.1f} per pair)",
+        f"vocabulary: {manifest.num_pieces} pieces (bpe, 400 requested); longest pair: "
+        f"{manifest.longest} tokens",
     ]
 
 

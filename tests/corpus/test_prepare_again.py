@@ -93,7 +93,7 @@ def test_half_prepared_is_not_prepared(make_corpus: Make) -> None:
     with pytest.raises(PowerCutError):
         prepare(experiment, cut)
     assert error_of(experiment, open_prepared) == (
-        "prepared: prepared in part only; run `nmt prepare` again: it goes on where it stopped"
+        "prepared: not completely prepared; run `nmt prepare` again to resume"
     )
 
 
@@ -152,6 +152,6 @@ def test_two_at_once_are_kept_apart(make_corpus: Make, tmp_path: Path) -> None:
     with (tmp_path / "prepared" / "work" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert error_of(experiment) == (
-            "prepared: another `nmt prepare` is at work on it; wait for it, or stop it"
+            "prepared: locked by another `nmt prepare`; wait for it to finish, or stop it"
         )
     prepare(experiment)

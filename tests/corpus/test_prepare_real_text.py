@@ -50,15 +50,15 @@ def test_broken_bytes_that_can_be_read_are(
     [
         (
             "latin1",
-            "bytes_latin1.de.gz, line 1, byte 0xE4 at position 19: 199 of the 199 lines that hold "
-            "more than ASCII are not UTF-8; convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or "
-            "delete these lines",
+            "bytes_latin1.de.gz, line 1, byte 0xE4 at position 19: 199 of the 199 non-ASCII "
+            "lines are not UTF-8; convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or delete "
+            "these lines",
         ),
         (
             "cp1252",
-            "bytes_cp1252.de.gz, line 1, byte 0xE4 at position 19: 200 of the 200 lines that hold "
-            "more than ASCII are not UTF-8; convert the file (`iconv -f WINDOWS-1252 -t UTF-8`) or "
-            "delete these lines",
+            "bytes_cp1252.de.gz, line 1, byte 0xE4 at position 19: 200 of the 200 non-ASCII "
+            "lines are not UTF-8; convert the file (`iconv -f WINDOWS-1252 -t UTF-8`) or delete "
+            "these lines",
         ),
         (
             "utf16le",
@@ -72,14 +72,14 @@ def test_broken_bytes_that_can_be_read_are(
         ),
         (
             "nul",
-            "bytes_nul.en.gz, line 1: a NUL byte, which is never text; the file is damaged or not "
-            "UTF-8: get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole",
+            "bytes_nul.en.gz, line 1: a NUL byte: the file is damaged or not UTF-8; download it "
+            "again, or delete the NUL bytes (`tr -d '\\000'`) if the lines are complete",
         ),
         (
             "line_count_off_by_one",
-            "corpus broken: FOLDER/bytes_line_count_off_by_one.en.gz has 200 lines, but "
-            "FOLDER/bytes_line_count_off_by_one.de.gz has 199; line n of one must translate line n "
-            "of the other: find where they part, or get both again",
+            "corpus broken: FOLDER/bytes_line_count_off_by_one.en.gz has 200 lines, "
+            "FOLDER/bytes_line_count_off_by_one.de.gz has 199: the two files must be "
+            "line-parallel; find the first pair that does not match, or download both again",
         ),
     ],
 )

@@ -26,8 +26,8 @@ def test_a_missing_raw_file_is_named_before_anything_is_done(make_corpus: Make) 
     [
         pytest.param(
             {"train.de": b"eins\n" * 99},
-            "corpus train: raw/train.en has 100 lines, but raw/train.de has 99; line n of one must "
-            "translate line n of the other: find where they part, or get both again",
+            "corpus train: raw/train.en has 100 lines, raw/train.de has 99: the two files must "
+            "be line-parallel; find the first pair that does not match, or download both again",
             id="sides of different length",
         ),
         pytest.param(
@@ -42,14 +42,14 @@ def test_a_missing_raw_file_is_named_before_anything_is_done(make_corpus: Make) 
         ),
         pytest.param(
             {"dev.de": b"sch\xf6n\n"},
-            "raw/dev.de, line 1: byte 0xF6 at position 4 is not UTF-8; "
-            "convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or mend the line",
+            "raw/dev.de, line 1: byte 0xF6 at position 4 is not UTF-8; convert the file (`iconv "
+            "-f ISO-8859-1 -t UTF-8`) or fix the line",
             id="a dev set that is not UTF-8",
         ),
         pytest.param(
             {"train.de": b"eins\nzw\0ei\n"},
-            "raw/train.de, line 2: a NUL byte, which is never text; the file is damaged or not "
-            "UTF-8: get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole",
+            "raw/train.de, line 2: a NUL byte: the file is damaged or not UTF-8; download it "
+            "again, or delete the NUL bytes (`tr -d '\\000'`) if the lines are complete",
             id="a NUL byte",
         ),
     ],
@@ -70,7 +70,7 @@ def test_a_tsv_row_without_a_tab_is_named(make_corpus: Make) -> None:
     experiment = Experiment.model_validate(settings)
     write(experiment, "t.tsv", "one\teins\ntwo zwei\n")
     assert error_of(experiment) == (
-        "raw/t.tsv, line 2: no tab; expected source, tab, target: mend or delete the line"
+        "raw/t.tsv, line 2: no tab; expected source, tab, target: fix or delete the line"
     )
 
 
@@ -85,8 +85,8 @@ def test_a_line_that_is_not_utf_8_is_an_error_where_that_rule_is_off(make_corpus
     experiment = make_corpus({"train": CLEAN[:3]}, cleaning={"invalid_utf8": False})
     write(experiment, "train.de", b"Gut.\nSch\xf6n.\nBesser.\n")
     assert error_of(experiment) == (
-        "raw/train.de, line 2: byte 0xF6 at position 4 is not UTF-8; "
-        "convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or mend the line"
+        "raw/train.de, line 2: byte 0xF6 at position 4 is not UTF-8; convert the file (`iconv -f "
+        "ISO-8859-1 -t UTF-8`) or fix the line"
     )
 
 
@@ -99,7 +99,7 @@ def test_too_much_dropped_stops_with_the_tally_and_goes_on_when_allowed(make_cor
     experiment = make_corpus({"train": pairs})
     assert error_of(experiment) == (
         "cleaning dropped 4 of 6 pairs (1 empty, 3 no_letters), more than "
-        "corpus.cleaning.max_dropped (50%) allows; look at the corpus, or raise the limit and run "
+        "corpus.cleaning.max_dropped (50%) allows; check the corpus, or raise the limit and run "
         "`nmt prepare` again"
     )
     settings = experiment.model_dump()
@@ -116,8 +116,8 @@ def test_too_much_dropped_stops_with_the_tally_and_goes_on_when_allowed(make_cor
 def test_nothing_left_is_an_error_whatever_is_allowed(make_corpus: Make) -> None:
     experiment = make_corpus({"train": [("1", "2")]}, cleaning={"max_dropped": 1.0})
     assert error_of(experiment) == (
-        "cleaning dropped all 1 pairs (1 no_letters): nothing is left to train on; "
-        "look at the corpus, and at corpus.cleaning"
+        "cleaning dropped all 1 pairs (1 no_letters): nothing is left to train on; check the "
+        "corpus and corpus.cleaning"
     )
 
 

@@ -26,11 +26,11 @@ def test_training_without_preparing_says_what_to_run(make_corpus: Make) -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("cleaning", "max_ratio", 3.0, "cleaning.max_ratio 4.0, but the experiment says 3.0"),
-        ("cleaning", "nfc", False, "cleaning.nfc true, but the experiment says false"),
-        ("subword", "kind", "unigram", 'subword.kind "bpe", but the experiment says "unigram"'),
-        ("subword", "vocab_size", 500, "subword.vocab_size 400, but the experiment says 500"),
-        (None, "tgt", "fr", 'tgt "de", but the experiment says "fr"'),
+        ("cleaning", "max_ratio", 3.0, "cleaning.max_ratio 4.0, but the experiment has 3.0"),
+        ("cleaning", "nfc", False, "cleaning.nfc true, but the experiment has false"),
+        ("subword", "kind", "unigram", 'subword.kind "bpe", but the experiment has "unigram"'),
+        ("subword", "vocab_size", 500, "subword.vocab_size 400, but the experiment has 500"),
+        (None, "tgt", "fr", 'tgt "de", but the experiment has "fr"'),
     ],
 )
 @pytest.mark.parametrize("call", [prepare, open_prepared])
@@ -57,7 +57,7 @@ def test_a_folder_prepared_from_fewer_corpora_names_the_one_more(make_corpus: Ma
     prepare(make_corpus({"one": CLEAN[:9]}))
     message = error_of(make_corpus({"one": CLEAN[:9], "two": CLEAN[9:12]}), open_prepared)
     assert message.startswith(
-        'prepared: prepared with corpus.train.1 none, but the experiment says {"name": "two", '
+        'prepared: prepared with corpus.train.1 none, but the experiment has {"name": "two", '
     )
 
 
@@ -100,8 +100,8 @@ def test_another_vocabulary_than_that_of_the_shards_is_refused(
     manifest["files"][0]["size"] = path.stat().st_size
     (tmp_path / "prepared" / "manifest.json").write_text(json.dumps(manifest))
     assert error_of(experiment, open_prepared) == (
-        "prepared/tokenizer.json: not the vocabulary that the shards were made with; "
-        "remove the folder and run `nmt prepare` again"
+        "prepared/tokenizer.json: not the vocabulary of the shards; remove the folder and run "
+        "`nmt prepare` again"
     )
 
 
@@ -150,8 +150,8 @@ def test_an_old_corpus_serves_a_later_version_with_its_new_rule_off(make_corpus:
     prepare(experiment)
     open_prepared(later(experiment, html=False))
     assert error_of(later(experiment), open_prepared) == (
-        "prepared: prepared with corpus.cleaning.html false, but the experiment says true; "
-        "set it back, or remove the folder and run `nmt prepare` again"
+        "prepared: prepared with corpus.cleaning.html false, but the experiment has true; set it "
+        "back, or remove the folder and run `nmt prepare` again"
     )
 
 

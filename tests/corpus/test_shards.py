@@ -201,8 +201,8 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
     size = (folder / "shards" / "00001.arrow").stat().st_size
     (folder / "shards" / "00001.arrow").unlink()
     assert error_of(folder) == (
-        f"prepared/shards/00001.arrow: missing, but the manifest promises {size} bytes; "
-        "remove the folder and run `nmt prepare` again"
+        f"prepared/shards/00001.arrow: missing, but the manifest lists {size} bytes; remove the "
+        "folder and run `nmt prepare` again"
     )
 
 
@@ -212,8 +212,8 @@ def test_a_shard_of_another_size_is_named(folder: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[:-8])
     assert error_of(folder) == (
-        f"prepared/shards/00000.arrow: {len(data) - 8} bytes, but the manifest promises "
-        f"{len(data)} bytes; remove the folder and run `nmt prepare` again"
+        f"prepared/shards/00000.arrow: {len(data) - 8} bytes, but the manifest lists {len(data)} "
+        "bytes; remove the folder and run `nmt prepare` again"
     )
 
 
@@ -224,7 +224,7 @@ def test_a_damaged_shard_is_found_by_its_digest(folder: Path) -> None:
     path.write_bytes(data)
     Shards.open(folder)
     assert error_of(folder) == (
-        "prepared/shards/00000.arrow: damaged, its SHA-256 is not what the manifest promises; "
+        "prepared/shards/00000.arrow: damaged: its SHA-256 differs from that in the manifest; "
         "remove the folder and run `nmt prepare` again"
     )
 
@@ -244,6 +244,6 @@ def test_a_shard_of_other_rows_is_named(folder: Path) -> None:
     changed = replace(manifest, shards=[first, *manifest.shards[1:]], pairs=6)
     (folder / "manifest.json").write_text(changed.to_json())
     assert error_of(folder) == (
-        "prepared/shards/00000.arrow: 3 pairs, but the manifest promises 4; "
-        "remove the folder and run `nmt prepare` again"
+        "prepared/shards/00000.arrow: 3 pairs, but the manifest lists 4; remove the folder and "
+        "run `nmt prepare` again"
     )

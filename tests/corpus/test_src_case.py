@@ -31,8 +31,8 @@ def test_a_corpus_stands_beside_itself_in_other_letters(make_corpus: Make) -> No
         ("title", 2, "Two Cats Sleep.", "Zwei Katzen schlafen."),
     ]
     assert error_of(with_cases(make_corpus({"plain": pairs}), upper="title", title="title")) == (
-        'prepared: prepared with corpus.train.1.src_case "upper", but the experiment says "title"; '
-        "set it back, or remove the folder and run `nmt prepare` again"
+        'prepared: prepared with corpus.train.1.src_case "upper", but the experiment has '
+        '"title"; set it back, or remove the folder and run `nmt prepare` again'
     )
 
 

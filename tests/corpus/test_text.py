@@ -114,8 +114,8 @@ def test_a_byte_that_is_not_utf_8_is_named_with_its_place(tmp_path: Path) -> Non
     with pytest.raises(DataError) as caught:
         list(read_lines(path))
     assert str(caught.value) == (
-        f"{path}, line 2: byte 0xF6 at position 4 is not UTF-8; "
-        "convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or mend the line"
+        f"{path}, line 2: byte 0xF6 at position 4 is not UTF-8; convert the file (`iconv -f "
+        "ISO-8859-1 -t UTF-8`) or fix the line"
     )
 
 
@@ -142,7 +142,7 @@ def test_a_tsv_row_without_a_tab_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         list(read_pairs(texts(tsv="a.tsv"), tmp_path))
     assert str(caught.value) == (
-        f"{tmp_path}/a.tsv, line 2: no tab; expected source, tab, target: mend or delete the line"
+        f"{tmp_path}/a.tsv, line 2: no tab; expected source, tab, target: fix or delete the line"
     )
 
 
@@ -157,8 +157,9 @@ def test_sides_of_different_length_are_refused_with_both_counts(
     with pytest.raises(DataError) as caught:
         list(read_pairs(texts(src="a.en", tgt="a.de"), tmp_path))
     assert str(caught.value) == (
-        f"corpus caps: {tmp_path}/a.en has {counts[0]} lines, but {tmp_path}/a.de has {counts[1]}; "
-        "line n of one must translate line n of the other: find where they part, or get both again"
+        f"corpus caps: {tmp_path}/a.en has {counts[0]} lines, {tmp_path}/a.de has {counts[1]}: "
+        "the two files must be line-parallel; find the first pair that does not match, or "
+        "download both again"
     )
 
 
@@ -183,8 +184,8 @@ def test_damage_in_nine_of_ten_lines_is_another_encoding() -> None:
     with pytest.raises(DataError) as caught:
         check([b"plain", *[bad] * 10, good])
     assert str(caught.value) == (
-        "a.de, line 2, byte 0x84 at position 1: 10 of the 11 lines that hold more than ASCII are "
-        "not UTF-8; convert the file (`iconv -f WINDOWS-1252 -t UTF-8`) or delete these lines"
+        "a.de, line 2, byte 0x84 at position 1: 10 of the 11 non-ASCII lines are not UTF-8; "
+        "convert the file (`iconv -f WINDOWS-1252 -t UTF-8`) or delete these lines"
     )
 
 
@@ -192,8 +193,8 @@ def test_strictly_the_first_damaged_line_is_an_error() -> None:
     with pytest.raises(DataError) as caught:
         check([b"plain", b"sch\xf6n"], is_strict=True)
     assert str(caught.value) == (
-        "a.de, line 2: byte 0xF6 at position 4 is not UTF-8; "
-        "convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or mend the line"
+        "a.de, line 2: byte 0xF6 at position 4 is not UTF-8; convert the file (`iconv -f "
+        "ISO-8859-1 -t UTF-8`) or fix the line"
     )
 
 
@@ -271,7 +272,7 @@ def test_odd_separators_are_mended_away(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("nul", ", line 1: a NUL byte, which is never text; "),
+        ("nul", ", line 1: a NUL byte: "),
         ("utf16le", ", line 1: the file is UTF-16, but UTF-8 is expected; "),
         ("cr_only", ", line 1: carriage returns but no line feed; "),
         ("latin1", ", line 1: byte 0xE4 at position 19 is not UTF-8; "),

@@ -25,26 +25,26 @@ CORPORA = [
     ),
     Wrong(
         "prepare tiny.yaml",
-        "raw/train.de, line 71: a NUL byte, which is never text; the file is damaged or not "
-        "UTF-8: get it again, or delete the NULs (`tr -d '\\000'`) if the lines are whole",
+        "raw/train.de, line 71: a NUL byte: the file is damaged or not UTF-8; download it again, "
+        "or delete the NUL bytes (`tr -d '\\000'`) if the lines are complete",
         RAW | {"raw/train.de": instead("14 ein Hund", "14 ein\0Hund")},
     ),
     Wrong(
         "prepare tiny.yaml",
-        "raw/train.en, line 1: this is gzip data where plain text was expected; give the file a "
-        "name that ends in .gz, or unpack it",
+        "raw/train.en, line 1: gzip data where plain text was expected; rename the file to end "
+        "in .gz, or decompress it",
         RAW | {"raw/train.en": gzip.compress},
     ),
     Wrong(
         "prepare tiny.yaml",
-        "raw/dev.de, line 3: byte 0xE4 at position 18 is not UTF-8; convert the file "
-        "(`iconv -f ISO-8859-1 -t UTF-8`) or mend the line",
+        "raw/dev.de, line 3: byte 0xE4 at position 18 is not UTF-8; convert the file (`iconv -f "
+        "ISO-8859-1 -t UTF-8`) or fix the line",
         RAW | {"raw/dev.de": recoded("latin-1")},
     ),
     Wrong(
         "prepare tiny.yaml",
-        "corpus dev: raw/dev.en has 8 lines, but raw/dev.de has 9; line n of one must translate "
-        "line n of the other: find where they part, or get both again",
+        "corpus dev: raw/dev.en has 8 lines, raw/dev.de has 9: the two files must be "
+        "line-parallel; find the first pair that does not match, or download both again",
         RAW | {"raw/dev.de": lambda data: data + b"mehr\n"},
     ),
     Wrong(
@@ -53,7 +53,7 @@ CORPORA = [
     ),
     Wrong(
         "prepare tiny.yaml corpus.subword.vocab_size=400",
-        "prepared/tiny: prepared with corpus.subword.vocab_size 320, but the experiment says 400; "
+        "prepared/tiny: prepared with corpus.subword.vocab_size 320, but the experiment has 400; "
         "set it back, or remove the folder and run `nmt prepare` again",
     ),
     Wrong(
@@ -66,21 +66,20 @@ CORPORA = [
 DEEP_IN_A_CORPUS = [
     Wrong(
         "prepare tiny.yaml",
-        "corpus train: raw/train.en has 100 lines, but raw/train.de has 101; line n of one must "
-        "translate line n of the other: find where they part, or get both again",
+        "corpus train: raw/train.en has 100 lines, raw/train.de has 101: the two files must be "
+        "line-parallel; find the first pair that does not match, or download both again",
         RAW | {"raw/train.de": lambda data: data + b"mehr\n"},
     ),
     Wrong(
         "prepare tiny.yaml",
-        "raw/train.de, line 3, byte 0xE4 at position 18: 20 of the 20 lines that hold more than "
-        "ASCII are not UTF-8; convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or delete these "
-        "lines",
+        "raw/train.de, line 3, byte 0xE4 at position 18: 20 of the 20 non-ASCII lines are not "
+        "UTF-8; convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or delete these lines",
         RAW | {"raw/train.de": recoded("latin-1")},
     ),
     Wrong(
         "prepare tiny.yaml",
-        "raw/train.en.gz, line 88: the gzip data is damaged (it ends too early); copy or download "
-        "the file again, and check that it is what its name says",
+        "raw/train.en.gz, line 88: the gzip data is damaged (it ends too early); copy or "
+        "download the file again, and check that its format is that of its name",
         RAW
         | {
             "tiny.yaml": instead("src: train.en", "src: train.en.gz"),
@@ -89,7 +88,7 @@ DEEP_IN_A_CORPUS = [
     ),
     Wrong(
         "prepare tiny.yaml",
-        "raw/train.tsv, line 2: no tab; expected source, tab, target: mend or delete the line",
+        "raw/train.tsv, line 2: no tab; expected source, tab, target: fix or delete the line",
         RAW
         | {
             "tiny.yaml": instead("src: train.en, tgt: train.de", "tsv: train.tsv"),
@@ -103,8 +102,8 @@ DEEP_IN_A_CORPUS = [
     ),
     Wrong(
         "prepare tiny.yaml",
-        "cleaning dropped all 100 pairs (100 no_letters): nothing is left to train on; look at "
-        "the corpus, and at corpus.cleaning",
+        "cleaning dropped all 100 pairs (100 no_letters): nothing is left to train on; check the "
+        "corpus and corpus.cleaning",
         RAW | {"raw/train.en": b"1\n" * 100},
     ),
 ]
@@ -134,6 +133,5 @@ def test_what_is_wrong_deep_in_a_corpus_leaves_nothing_to_train_from(
     after = {path: data for path, data in contents(here).items() if path != prepared}
     assert {path: data for path, data in after.items() if prepared not in path.parents} == before
     assert nmt("train tiny.yaml name=new corpus.prepared=prepared/tiny").err == (
-        f"nmt: {prepared}/tiny: prepared in part only; run `nmt prepare` again: it goes on where "
-        "it stopped\n"
+        f"nmt: {prepared}/tiny: not completely prepared; run `nmt prepare` again to resume\n"
     )

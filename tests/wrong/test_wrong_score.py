@@ -18,8 +18,8 @@ SCORING = [
     ),
     Wrong(
         "score runs/tiny raw/dev.en raw/dev.de -o out.tsv",
-        "raw/dev.de, line 3: byte 0xE4 at position 18 is not UTF-8; convert the file "
-        "(`iconv -f ISO-8859-1 -t UTF-8`) or mend the line",
+        "raw/dev.de, line 3: byte 0xE4 at position 18 is not UTF-8; convert the file (`iconv -f "
+        "ISO-8859-1 -t UTF-8`) or fix the line",
         {"raw/dev.de": recoded("latin-1")},
     ),
     Wrong(
@@ -121,14 +121,14 @@ SCORING = [
     ),
     Wrong(
         "score runs/tiny raw/dev.en raw/dev.de",
-        "raw/dev.en, line 1: this is gzip data where plain text was expected; give the file a name "
-        "that ends in .gz, or unpack it",
+        "raw/dev.en, line 1: gzip data where plain text was expected; rename the file to end in "
+        ".gz, or decompress it",
         {"raw/dev.en": gzip.compress},
     ),
     Wrong(
         "score runs/tiny raw/dev.en.gz raw/dev.de",
-        "raw/dev.en.gz, line 9: the gzip data is damaged (it ends too early); copy or download the "
-        "file again, and check that it is what its name says",
+        "raw/dev.en.gz, line 9: the gzip data is damaged (it ends too early); copy or download "
+        "the file again, and check that its format is that of its name",
         {"raw/dev.en.gz": gzip.compress(b"a dog runs.\n" * 8)[:-9]},
     ),
 ]

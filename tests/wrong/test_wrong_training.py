@@ -14,13 +14,13 @@ TRAINING = [
     ),
     Wrong(
         "train tiny.yaml name=new corpus.prepared=prepared/tiny corpus.subword.kind=unigram",
-        'prepared/tiny: prepared with corpus.subword.kind "bpe", but the experiment says '
+        'prepared/tiny: prepared with corpus.subword.kind "bpe", but the experiment has '
         '"unigram"; set it back, or remove the folder and run `nmt prepare` again',
     ),
     Wrong(
         "train tiny.yaml",
-        "prepared/tiny/tokenizer.json: missing, but the manifest promises {size} bytes; remove "
-        "the folder and run `nmt prepare` again",
+        "prepared/tiny/tokenizer.json: missing, but the manifest lists {size} bytes; remove the "
+        "folder and run `nmt prepare` again",
         {"prepared/tiny/tokenizer.json": None},
     ),
     Wrong(

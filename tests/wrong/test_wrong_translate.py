@@ -51,20 +51,20 @@ TRANSLATING = [
     Wrong("translate runs/tiny -i raw", "raw: is a folder; name a file in it"),
     Wrong(
         "translate runs/tiny -i raw/news.en -o out.de",
-        "raw/news.en, line 6: byte 0xE9 at position 6 is not UTF-8; convert the file "
-        "(`iconv -f ISO-8859-1 -t UTF-8`) or mend the line",
+        "raw/news.en, line 6: byte 0xE9 at position 6 is not UTF-8; convert the file (`iconv -f "
+        "ISO-8859-1 -t UTF-8`) or fix the line",
         {"raw/news.en": lambda data: data + b"a caf\xe9\n"},
     ),
     Wrong(
         "translate runs/tiny",
-        "standard input, line 2: byte 0x93 at position 1 is not UTF-8; convert the file "
-        "(`iconv -f WINDOWS-1252 -t UTF-8`) or mend the line",
+        "standard input, line 2: byte 0x93 at position 1 is not UTF-8; convert the file (`iconv "
+        "-f WINDOWS-1252 -t UTF-8`) or fix the line",
         stdin=b"a dog runs.\n\x93a dog\x94\n",
     ),
     Wrong(
         "translate runs/tiny",
-        "standard input, line 1: this is gzip data where plain text was expected; give the file a "
-        "name that ends in .gz, or unpack it",
+        "standard input, line 1: gzip data where plain text was expected; rename the file to end "
+        "in .gz, or decompress it",
         stdin=gzip.compress(b"a dog runs.\n"),
     ),
     Wrong(
@@ -235,8 +235,8 @@ WORKERS = [
     ),
     Wrong(
         "translate runs/tiny -i raw/dev.en -o out.de --workers 2",
-        "raw/dev.en, line 9: byte 0xE9 at position 6 is not UTF-8; convert the file "
-        "(`iconv -f ISO-8859-1 -t UTF-8`) or mend the line",
+        "raw/dev.en, line 9: byte 0xE9 at position 6 is not UTF-8; convert the file (`iconv -f "
+        "ISO-8859-1 -t UTF-8`) or fix the line",
         {"raw/dev.en": lambda data: data + b"a caf\xe9\n"},
     ),
 ]
