@@ -112,12 +112,12 @@ def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Conso
 
 def train_model(experiment: "Experiment", cluster: "Cluster", console: "Console") -> str | Path:
     """Train; returns the run: its folder, or its address in an object store."""
-    from nmt.jobs.train import address_of, run_dir_of, train_on_ray
+    from nmt.jobs.train import get_run_address, get_run_dir, train_on_ray
 
-    address, folder = address_of(experiment, cluster), run_dir_of(experiment, cluster)
+    address, folder = get_run_address(experiment, cluster), get_run_dir(experiment, cluster)
     check_folder("cluster.scratch" if address else "cluster.storage", folder)
     ended = train_on_ray(experiment, cluster, console)
-    if ended.why == "interrupted":
+    if ended.end_reason == "interrupted":
         console.print(f"to go on after update {ended.update:,}: {again()}")
         raise KeyboardInterrupt
     return address or folder

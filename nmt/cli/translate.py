@@ -73,7 +73,7 @@ def translate_big(
     from nmt.decoding.output_formats import OutputCounts
     from nmt.decoding.resumable_output import folder_of, open_unfinished
     from nmt.jobs.ray_session import connect
-    from nmt.jobs.translate import chunks_of, render, translate_on_ray
+    from nmt.jobs.translate import format_chunk, make_chunks, translate_on_ray
 
     def show(num_done: int) -> None:
         console.progress("translating", num_done, total, "lines")
@@ -89,8 +89,8 @@ def translate_big(
                     cluster.workers.min * cluster.cpus_per_worker, folder_of(output) / "ray.log"
                 ):
                     translate_on_ray(
-                        translator, chunks_of(translator, requests()),
-                        partial(render, form, num_best), unfinished, cluster, show,
+                        translator, make_chunks(translator, requests()),
+                        partial(format_chunk, form, num_best), unfinished, cluster, show,
                     )  # fmt: skip
         except KeyboardInterrupt:
             console.print(f"to go on after line {unfinished.num_lines:,} of {total:,}: {again()}")

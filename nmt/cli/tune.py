@@ -39,7 +39,7 @@ def search_training(
     from nmt.console import Console
     from nmt.corpus.prepared import is_prepared, open_prepared, resolve_auto_preset
     from nmt.jobs.ray_session import connect, lock_run_directory
-    from nmt.jobs.tune import table
+    from nmt.jobs.tune import format_table
     from nmt.storage import is_address
 
     ours, theirs = load_settings(experiment, cluster, overrides)
@@ -69,7 +69,7 @@ def search_training(
         except KeyboardInterrupt:
             console.print(f"to go on with this search: {again()}")
             raise
-        click.echo(table(outcomes, metric))
+        click.echo(format_table(outcomes, metric))
         for line in _advice(outcomes[0], metric, folder, ours.name):
             console.print(line)
 
@@ -99,7 +99,7 @@ def _advice(best: "Outcome", metric: "Metric", folder: Path, name: str) -> list[
     with atomic_write(file) as scratch:
         scratch.write_text(dump(tuned), encoding="utf-8")
     return [
-        f"dev BLEU {found['bleu']:.2f}, {found['signature']}; the best settings: "
+        f"dev BLEU {found['dev_bleu']:.2f}, {found['signature']}; the best settings: "
         f"{' '.join(best.trial.overrides)}",
         f"to train with them: {program()} train {shown(file)}; the model of the best trial: "
         f"{shown(best.run_dir)}",

@@ -1,1 +1,1 @@
-"""What runs on Ray, and the only place in the library that imports it."""
+"""Jobs on Ray: training, preparing, translating, tuning; the only package that imports ray."""

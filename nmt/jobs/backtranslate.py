@@ -1,10 +1,11 @@
-"""Pairs from text of one language: models write the other side of it, in tasks on Ray.
+"""Synthetic training pairs: models translate monolingual text, in tasks on Ray.
 
-Back-translation (Sennrich et al. 2016) where the model is one of the other direction,
-sequence-level distillation (Kim & Rush 2016) where it is a better one, or several, of the same. The
-text is cut into files of CHUNK_LINES lines; each is a task of one core whose result is a file too,
-so that an interrupted job goes on where it stopped. All files lie where every host sees them. A
-line's translation does not depend on its company (P7), so neither do the pairs on the tasks.
+With a model of the opposite direction this is back-translation (Sennrich et al. 2016, "Improving
+Neural Machine Translation Models with Monolingual Data"); with one or several of the same direction
+it is sequence-level distillation (Kim & Rush 2016). The text is split into files of CHUNK_LINES
+lines. Each is a task of one core that writes a file, so that an interrupted job resumes; all files
+have the same path on every host. A translation does not depend on its batch (batch-invariant
+translation), so the pairs do not depend on the number of tasks.
 """
 
 import hashlib
@@ -31,23 +32,26 @@ from nmt.corpus.text import open_output, read_lines
 from nmt.decoding.ensemble import Ensemble
 from nmt.decoding.translator import Translator
 from nmt.errors import DataError
+from nmt.model.mkl import set_strict_mode
 
 CHUNK_LINES = 2000
+"""Lines of a task: seconds to minutes of work, which an interruption can lose."""
 STATE = "state.json"
 
 
-def check_models(bundles: Sequence[Checkpoint]) -> None:
-    """Raise DataError where models cannot be searched as one."""
-    for other in bundles[1:]:
-        if other.info.files[TOKENIZER] != bundles[0].info.files[TOKENIZER]:
+def check_models(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raise DataError if models cannot form an ensemble."""
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        if other.info.files[TOKENIZER] != first.info.files[TOKENIZER]:
             raise DataError(
-                f"{other.path} and {bundles[0].path} have different vocabularies: models can only "
-                "translate together with one"
+                f"{other.path} and {first.path} have different vocabularies: the models of an "
+                "ensemble must share one"
             )
 
 
 def backtranslate(
-    bundles: Sequence[Checkpoint],
+    checkpoints: Sequence[Checkpoint],
     decoding: DecodingConfig,
     mono: Path,
     corpus: CorpusConfig,
@@ -55,107 +59,119 @@ def backtranslate(
     run_tasks: RunTasks = run_locally,
     progress: ProgressCallback = no_progress,
 ) -> tuple[Counter[str], Counter[str]]:
-    """Write OUT.<language> for the language of the text and for that of its translations.
+    """Write OUT.<source language> and OUT.<target language>, with the languages of the models.
 
     Args:
-        bundles: one model, or several to be searched as one.
-        mono: lines of the models' source language.
-        corpus: of what is to be trained: its dev and test sets are kept out, its rules hold.
-        out: path of the pairs, less the language; unfinished work lies in OUT.work.
+        checkpoints: one model, or several for an ensemble.
+        decoding: settings of the search.
+        mono: lines in the models' source language.
+        corpus: corpus to be trained; lines of its dev and test sets are left out, and its cleaning
+            rules are applied.
+        out: path of the pairs without the language; unfinished work is in OUT.work.
+        run_tasks: runs the tasks, in any order.
+        progress: receives the number of chunks done.
 
     Returns:
-        What became of the lines, and what of the pairs made of the kept ones.
+        Counts of lines and of pairs, each kept and dropped by reason.
+
+    Raises:
+        DataError: a file cannot be read or written, or no line is left.
     """
-    model = bundles[0].experiment.corpus
+    model = checkpoints[0].experiment.corpus
     held_out = held_out_digests(corpus, model.src)
     work = out.with_name(f"{out.name}.work")
-    lines_tally = _cut(mono, corpus, held_out, work, _state(bundles, decoding, mono, corpus))
-    runs = tuple(str(bundle.path.resolve()) for bundle in bundles)
+    state = _fingerprint(checkpoints, decoding, mono, corpus)
+    line_counts = _split_text(mono, corpus, held_out, work, state)
+    runs = tuple(str(checkpoint.path.resolve()) for checkpoint in checkpoints)
     chunks = sorted(work.glob("*.src"))
-    todo = [chunk for chunk in chunks if not chunk.with_suffix(".hyp").exists()]
-    tasks = [(runs, decoding.model_dump_json(), chunk) for chunk in todo]
-    done = len(chunks) - len(todo)
-    progress("translating", done, len(chunks))
-    for _ in run_tasks(translate_chunk, tasks):
-        done += 1
-        progress("translating", done, len(chunks))
-    pairs_tally: Counter[str] = Counter()
+    tasks = [
+        (runs, decoding.model_dump_json(), chunk)
+        for chunk in chunks
+        if not chunk.with_suffix(".hyp").exists()
+    ]
+    num_done = len(chunks) - len(tasks)
+    progress("translating", num_done, len(chunks))
+    for number, _ in enumerate(run_tasks(translate_chunk, tasks), start=num_done + 1):
+        progress("translating", number, len(chunks))
+    pair_counts: Counter[str] = Counter()
     with ExitStack() as stack:
         src_file = stack.enter_context(open_output(out.with_name(f"{out.name}.{model.src}")))
         tgt_file = stack.enter_context(open_output(out.with_name(f"{out.name}.{model.tgt}")))
-        for src, hyp in _pairs(chunks):
+        for src, hyp in _read_pairs(chunks):
             reason = drop_reason(src, hyp, corpus.cleaning)
-            pairs_tally[reason or KEPT] += 1
+            pair_counts[reason or KEPT] += 1
             if not reason:
                 src_file.write(f"{src}\n")
                 tgt_file.write(f"{hyp}\n")
     shutil.rmtree(work)
-    return lines_tally, pairs_tally
+    return line_counts, pair_counts
 
 
 def translate_chunk(runs: tuple[str, ...], decoding: str, chunk: Path) -> None:
-    """Translate a file of lines to one beside it, whole or not at all."""
-    translator = _translator(runs, decoding)
+    """Translate a file of lines to CHUNK.hyp, which appears when it is complete."""
+    translator = _load_translator(runs, decoding)
     with open_output(chunk.with_suffix(".hyp")) as file:
         for translation in translator.translate(read_lines(chunk)):
             file.write(f"{translation.text}\n")
 
 
-# Once in each process: tasks of one job follow each other there.
+# Cached: the tasks of a job that run in the same process share the model.
 @lru_cache(maxsize=1)
-def _translator(runs: tuple[str, ...], decoding: str) -> Translator:
-    bundles = [load_checkpoint(Path(run)) for run in runs]
-    models = [bundle.model() for bundle in bundles]
+def _load_translator(runs: tuple[str, ...], decoding: str) -> Translator:
+    set_strict_mode()
+    checkpoints = [load_checkpoint(Path(run)) for run in runs]
+    models = [checkpoint.model() for checkpoint in checkpoints]
     update = {"decoding": DecodingConfig.model_validate_json(decoding)}
     return Translator(
         models[0] if len(models) == 1 else Ensemble(models),
-        bundles[0].subword,
-        bundles[0].experiment.model_copy(update=update),
+        checkpoints[0].subword,
+        checkpoints[0].experiment.model_copy(update=update),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
 
 
-def _cut(
+def _split_text(
     mono: Path, corpus: CorpusConfig, held_out: set[bytes], work: Path, state: str
 ) -> Counter[str]:
-    """Cut what is worth translating into chunks, where that is to do; tells of all lines."""
+    """Split the usable lines into chunks, unless that is done; return counts of all lines."""
     file = work / STATE
     if file.exists():
-        begun = json.loads(file.read_text(encoding="utf-8"))
-        if begun["of"] == state:
-            return Counter(begun["lines"])
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if stored["of"] == state:
+            return Counter(stored["lines"])
+    # Chunks of other models, settings or text.
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir(parents=True)
     except OSError as error:
         raise DataError(
-            f"{work}: cannot be made: {error.strerror}; name another OUT, in a folder that you may "
-            "write to"
+            f"{work}: cannot be made: {error.strerror}; name another OUT, in a writable folder"
         ) from None
-    tally: Counter[str] = Counter()
-    lines = select_lines([mono], corpus.cleaning, held_out, tally)
+    counts: Counter[str] = Counter()
+    lines = select_lines([mono], corpus.cleaning, held_out, counts)
     for number, first in enumerate(lines):
         with atomic_write(work / f"{number:06}.src") as temporary:
-            some = chain([first], islice(lines, CHUNK_LINES - 1))
-            text = "".join(f"{line}\n" for line in some)
+            chunk = chain([first], islice(lines, CHUNK_LINES - 1))
+            text = "".join(f"{line}\n" for line in chunk)
             temporary.write_text(text, encoding="utf-8", newline="\n")
-    if not tally[KEPT]:
+    if not counts[KEPT]:
         shutil.rmtree(work)
         raise DataError(
-            f"{mono}: nothing to translate, {format_tally(tally)}; name a file of text in the "
+            f"{mono}: nothing to translate, {format_tally(counts)}; name a file of text in the "
             "source language of the model"
         )
+    # Written last: it marks the chunks as complete.
     with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps({"of": state, "lines": tally}), encoding="utf-8")
-    return tally
+        temporary.write_text(json.dumps({"of": state, "lines": counts}), encoding="utf-8")
+    return counts
 
 
-def _state(
-    bundles: Sequence[Checkpoint], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig
+def _fingerprint(
+    checkpoints: Sequence[Checkpoint], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig
 ) -> str:
-    """Names all that the result depends on."""
+    """Return a digest of everything that the pairs depend on."""
     parts = [
-        *(f"{bundle.path.resolve()} {bundle.info.files}" for bundle in bundles),
+        *(f"{checkpoint.path.resolve()} {checkpoint.info.files}" for checkpoint in checkpoints),
         decoding.model_dump_json(),
         FileInfo.from_path(mono, mono.name).sha256,
         corpus.model_dump_json(include={"cleaning", "dev", "tests", "root"}),
@@ -163,6 +179,6 @@ def _state(
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _pairs(chunks: Sequence[Path]) -> Iterator[tuple[str, str]]:
+def _read_pairs(chunks: Sequence[Path]) -> Iterator[tuple[str, str]]:
     for chunk in chunks:
         yield from zip(read_lines(chunk), read_lines(chunk.with_suffix(".hyp")), strict=True)

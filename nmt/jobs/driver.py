@@ -1,7 +1,4 @@
-"""What Ray's controller tells the mailbox: which workers were lost, and why.
-
-The command that trains, while Ray trains: what it prints, and what Ctrl-C does.
-"""
+"""Driver of a training run: Ray Train in a thread, messages of the workers, Ctrl-C."""
 
 import os
 import signal
@@ -22,49 +19,54 @@ from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.errors import TrainingError
 from nmt.jobs.mailbox import POLL_S
-from nmt.jobs.ray_internals import Trainer
+from nmt.jobs.ray_internals import Trainer, is_out_of_memory
 from nmt.training.run_manifest import SUBMITTED
 from nmt.training.state import EndReason
 
 
-class WorkerLossCallback(UserCallback):  # type: ignore[misc]
-    """Tells the mailbox of each worker that died or raised; runs at Ray's controller."""
-
-    def __init__(self, mailbox: Any) -> None:
-        self._mailbox = mailbox
-
-    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Any]) -> None:
-        """Called by Ray."""
-        self._mailbox.put.remote(("lost", reason_of(worker_exceptions)))
-
-
-def reason_of(failures: Mapping[int, BaseException]) -> str:
-    """Why workers failed, in a line; one that died comes before what it did to others."""
-    texts = {rank: str(error) for rank, error in failures.items()}
-    for sign, what in (("node has died", "died with the host"), ("died", "died")):
-        dead = [str(rank) for rank, text in sorted(texts.items()) if sign in text]
-        if dead:
-            return f"worker{'s' * (len(dead) > 1)} {', '.join(dead)} {what}"
-    rank, text = next(iter(sorted(texts.items())))
-    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no word")
-    return f"worker {rank}: {last[:200]}"
-
-
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended."""
+    """Result of a training run."""
 
-    why: EndReason
+    end_reason: EndReason
     update: int
     """Updates done."""
     best_bleu: float | None
     """Best dev BLEU, 0 to 100."""
     best_update: int
-    """Updates done when it was seen."""
+    """Updates done at the best dev BLEU."""
+
+
+class WorkerLossCallback(UserCallback):  # type: ignore[misc]
+    """Reports failed workers to the mailbox; runs in Ray's controller."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+
+    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Any]) -> None:
+        """Report the reason of a failure; called by Ray."""
+        # A worker that runs out of memory has reported that itself.
+        if not is_out_of_memory(worker_exceptions):
+            self._mailbox.send.remote(("lost", describe_failures(worker_exceptions)))
+
+
+def describe_failures(failures: Mapping[int, BaseException]) -> str:
+    """Describe the exceptions of workers, by rank, in one line.
+
+    Workers that died come first: the errors of the others are consequences.
+    """
+    texts = {rank: str(error) for rank, error in sorted(failures.items())}
+    for phrase, verb in (("node has died", "died with the host"), ("died", "died")):
+        dead = [str(rank) for rank, text in texts.items() if phrase in text]
+        if dead:
+            return f"worker{'s' * (len(dead) > 1)} {', '.join(dead)} {verb}"
+    rank, text = next(iter(texts.items()))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"worker {rank}: {lines[-1][:200] if lines else 'no error message'}"
 
 
 class TrainerThread(threading.Thread):
-    """`Trainer.fit` beside the main thread, which stays free to print, and to hear Ctrl-C."""
+    """Runs `Trainer.fit`; the main thread stays free to print and to receive signals."""
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__(name="fit", daemon=True)
@@ -77,34 +79,37 @@ class TrainerThread(threading.Thread):
         except BaseException as error:
             self._error = error
 
-    def reason(self) -> str:
-        """Why it failed, in one line."""
+    def describe_error(self) -> str:
+        """Describe the error that ended `fit`, in one line."""
         failures = getattr(self._error, "worker_failures", None)
-        return reason_of(failures) if failures else str(self._error).strip().splitlines()[-1]
+        if failures:
+            return describe_failures(failures)
+        return str(self._error).strip().splitlines()[-1]
 
 
 class Interrupt:
-    """First Ctrl-C: ask for a clean stop. Second: KeyboardInterrupt. A TERM counts as one."""
+    """Signal handler: the first Ctrl-C or TERM requests a clean stop, the second raises."""
 
     def __init__(self) -> None:
-        self.is_asked = False
+        self.is_requested = False
 
     def __enter__(self) -> "Interrupt":
-        self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGINT, signal.SIGTERM)}
+        signals = (signal.SIGINT, signal.SIGTERM)
+        self._previous = {number: signal.signal(number, self._handle) for number in signals}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.is_asked:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.is_requested:
             raise KeyboardInterrupt
-        # Only noted here: the main thread may be in the middle of a call to Ray.
-        self.is_asked = True
+        # Only a flag: the main thread may be inside a call to Ray.
+        self.is_requested = True
 
 
-def listen(
+def follow_run(
     mailbox: Any,
     fit: TrainerThread,
     interrupt: Interrupt,
@@ -112,21 +117,30 @@ def listen(
     run_dir: Path,
     console: Console,
 ) -> RunResult | None:
-    """Print what the first worker says until the run has ended; None: it failed."""
-    ended, is_told, is_training = None, False, False
+    """Print the messages of the workers until the run ends.
+
+    Returns:
+        The result; None if Ray gave up.
+
+    Raises:
+        TrainingError: an error of a worker that a restart cannot resolve.
+    """
+    result, is_stopping, is_training = None, False, False
+    num_memory_restarts = 0
     submitted = os.environ.get(SUBMITTED, "")
     while True:
+        # Before the messages are read: a run that ends in between has left its result.
         is_over = not fit.is_alive()
-        if interrupt.is_asked and is_training and not is_told:
-            is_told = True
-            ray.get(mailbox.ask_to_stop.remote())
+        if interrupt.is_requested and is_training and not is_stopping:
+            is_stopping = True
+            ray.get(mailbox.request_stop.remote())
             console.log(
-                "stopping after this update, with a checkpoint; "
-                "Ctrl-C again stops at once, without one"
+                "stopping after this update, with a checkpoint; press Ctrl-C again to stop at once "
+                "without one"
             )
-        for kind, content in ray.get(mailbox.take.remote()):
+        for kind, content in ray.get(mailbox.receive.remote()):
             match kind:
-                case "line":
+                case "log":
                     console.log(content)
                 case "update":
                     if submitted:
@@ -139,17 +153,24 @@ def listen(
                         console.progress("training", content, total, "updates")
                 case "lost":
                     is_training = False
-                    console.log(f"workers are lost: {content}")
+                    console.log(f"lost workers: {content}")
+                case "out_of_memory":
+                    is_training = False
+                    num_memory_restarts += 1
+                    reason, split = content
+                    console.log(
+                        f"{reason} | restart {num_memory_restarts} with split factor {2 * split}"
+                    )
                 case "error":
                     console.clear()
                     raise TrainingError(content)
                 case "ended":
-                    ended = content
+                    result = content
         if is_over:
             console.clear()
-            return ended
-        if interrupt.is_asked and not is_training:
-            console.log("stopped before these workers had made an update: there is nothing to save")
+            return result
+        if interrupt.is_requested and not is_training:
+            console.log("stopped before the first update of these workers: nothing to save")
             newest = newest_complete(run_dir)
             return RunResult("interrupted", read_info(newest).update if newest else 0, None, 0)
         fit.join(timeout=POLL_S)

@@ -1,99 +1,134 @@
-"""Between the workers of a run and the command that started it: lines, progress, losses, a stop.
+"""Messages between the workers of a run and the command that started it.
 
-The mailbox is an actor on the host of the command, which is that of Ray's controller too: it
-outlives the workers, and knows what they had done when they were lost. Nothing of Ray Train is
-imported here: the actor would import all of it before the first worker is asked for.
+The mailbox is an actor on the host of the command, as is Ray's controller: it outlives the workers
+and keeps their last update and the reasons of their loss for the group that replaces them. This
+module imports neither Ray Train nor torch: the actor would import them before the first worker is
+requested.
 """
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 POLL_S = 0.3
-"""Seconds between two looks at what the other side says."""
-LATE_S = 10.0
-"""Seconds before its deadline from which a notice explains a loss."""
+"""Seconds between two polls, in both directions."""
+NOTICE_WINDOW_S = 10.0
+"""Seconds before the deadline of a preemption notice from which the notice explains a loss."""
+
+Message = tuple[str, Any]
+"""Kind and content: log (line), update (updates done), lost (reason), notice (reason, deadline),
+out_of_memory (reason, split factor), error (text), ended (RunResult)."""
 
 
-def open_mailbox() -> Any:
-    """A mailbox on this host."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+class PreviousGroup(NamedTuple):
+    """Worker groups before the one that starts, as known to the mailbox."""
+
+    loss_reason: str = ""
+    """Reasons of their loss, joined by "; "; empty for the first group."""
+    last_update: tuple[int, float] | None = None
+    """Updates done and time of the last update reported, in seconds since 1970."""
+    min_split: int = 1
+    """Split factor of micro-batches to use at least, after running out of memory."""
+
+
+def start_mailbox() -> Any:
+    """Start the actor on this host and return its handle."""
+    node_id = ray.get_runtime_context().get_node_id()
+    here = NodeAffinitySchedulingStrategy(node_id, soft=False)
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
 
 
 class Mailbox:
-    """What each side has to say to the other."""
+    """State of the actor: unread messages, the stop request and the history of worker groups."""
 
     def __init__(self) -> None:
-        self._letters: list[tuple[str, Any]] = []
-        self._is_stop_asked = False
+        self._unread: list[Message] = []
+        self._is_stop_requested = False
         self._reasons: list[str] = []
+        self._num_reasons_given = 0
         self._notice: tuple[str, float] | None = None
-        self._last: tuple[int, float] | None = None
+        self._last_update: tuple[int, float] | None = None
+        self._min_split = 1
 
-    def put(self, letter: tuple[str, Any]) -> bool:
-        """Leave a letter for the driver; says whether the driver wants to stop."""
-        kind, content = letter
-        is_known = kind == "lost" and content in self._reasons
-        if kind == "notice":
-            self._notice = content
-        elif not is_known:
-            self._letters.append(letter)
-        if kind == "update":
-            self._last, self._reasons = (content, time.time()), []
-        elif kind == "lost" and not is_known:
-            self._reasons.append(content)
-        return self._is_stop_asked
+    def send(self, message: Message) -> bool:
+        """Store a message for the driver; return True if the driver requested a stop."""
+        kind, content = message
+        reason = ""
+        match kind:
+            case "notice":
+                # For the next group only: the training loop logs the notice itself.
+                self._notice = content
+                return self._is_stop_requested
+            case "update":
+                self._last_update = (content, time.time())
+                # Reasons sent since this group started are about this group and stay.
+                del self._reasons[: self._num_reasons_given]
+                self._num_reasons_given = 0
+            case "lost":
+                reason = content
+            case "out_of_memory":
+                reason, split = content
+                self._min_split = max(self._min_split, 2 * split)
+        if reason in self._reasons:
+            return self._is_stop_requested
+        if reason:
+            self._reasons.append(reason)
+        self._unread.append(message)
+        return self._is_stop_requested
 
-    def enter(self) -> tuple[str, tuple[int, float] | None]:
-        """Of a first worker: why those before it were lost, and their last update, and when."""
+    def start_group(self) -> PreviousGroup:
+        """Register a new worker group; return the history of the groups before it."""
         reasons = list(self._reasons)
-        if self._notice is not None and time.time() > self._notice[1] - LATE_S:
+        self._num_reasons_given = len(reasons)
+        if self._notice is not None and time.time() > self._notice[1] - NOTICE_WINDOW_S:
             reasons.insert(0, self._notice[0])
             self._notice = None
-        if self._last is not None and not reasons:
+        if self._last_update is not None and not reasons:
             reasons = ["the workers were replaced"]
-        return "; ".join(reasons), self._last
+        return PreviousGroup("; ".join(reasons), self._last_update, self._min_split)
 
-    def take(self) -> list[tuple[str, Any]]:
-        """All letters since the last call."""
-        letters, self._letters = self._letters, []
-        return letters
+    def receive(self) -> list[Message]:
+        """Return all messages since the last call."""
+        messages, self._unread = self._unread, []
+        return messages
 
-    def ask_to_stop(self) -> None:
-        """Tell the first worker to stop after the update it is in."""
-        self._is_stop_asked = True
+    def request_stop(self) -> None:
+        """Make rank 0 stop after its current update."""
+        self._is_stop_requested = True
 
 
-class Post:
-    """A worker's side of the mailbox; never waits for the driver."""
+class MailboxClient:
+    """Worker side of the mailbox; no method waits for the driver."""
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
-        self._answer: Any = None
-        self._asked = 0.0
+        self._pending: Any = None
+        self._sent_s = 0.0
 
-    def say(self, line: str) -> None:
-        """Print a line for people."""
-        self._mailbox.put.remote(("line", line))
+    def log(self, line: str) -> None:
+        """Print a log line in the terminal of the driver."""
+        self._mailbox.send.remote(("log", line))
 
-    def lost(self, reason: str) -> None:
-        """This worker is about to end, for that reason."""
-        self._mailbox.put.remote(("lost", reason))
+    def report_loss(self, reason: str) -> None:
+        """Report that this worker is about to end."""
+        self._mailbox.send.remote(("lost", reason))
 
-    def notice(self, reason: str, deadline: float) -> None:
-        """Workers will be lost at that time, in seconds since 1970."""
-        self._mailbox.put.remote(("notice", (reason, deadline)))
+    def report_notice(self, reason: str, deadline: float) -> None:
+        """Report that workers will be lost at a time, in seconds since 1970."""
+        self._mailbox.send.remote(("notice", (reason, deadline)))
 
-    def at_update(self, update: int) -> bool:
-        """Tell the updates done now and then, and learn a little later whether to stop."""
-        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
-            answer, self._answer = self._answer, None
+    def report_update(self, update: int) -> bool:
+        """Report the updates done, every POLL_S; return True if a stop was requested.
+
+        The answer is that of an earlier call, so that an update does not wait for a round trip.
+        """
+        if self._pending is not None and ray.wait([self._pending], timeout=0)[0]:
+            answer, self._pending = self._pending, None
             if ray.get(answer):
                 return True
-        if self._answer is None and time.monotonic() - self._asked > POLL_S:
-            self._asked = time.monotonic()
-            self._answer = self._mailbox.put.remote(("update", update))
+        if self._pending is None and time.monotonic() - self._sent_s > POLL_S:
+            self._sent_s = time.monotonic()
+            self._pending = self._mailbox.send.remote(("update", update))
         return False

@@ -1,7 +1,7 @@
-"""Ray by itself: a local cluster, one Ray Train worker that does nothing, and the end.
+"""Ray Train run of one worker that does nothing: Ray's own share of the start of a training run.
 
-`python -m nmt.jobs.noop_run` prints the time at which the worker began, in seconds since 1970;
-`nmt bench` reports it as the share of Ray in a start.
+`python -m nmt.jobs.noop_run` prints the time at which the worker starts, in seconds since 1970.
+`nmt bench` measures it from the start of a new process, which is why this is a module of its own.
 """
 
 import tempfile
@@ -14,24 +14,24 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from nmt.jobs.ray_session import connect
 
 
-def idle(folder: Path) -> float:
-    """Start Ray, have one worker say when it begins, end Ray; gives that time."""
-    began = folder / "began"
+def run(folder: Path) -> float:
+    """Start Ray and one worker, stop Ray, and return the time at which the worker started."""
+    file = folder / "started"
     with connect(1, folder / "ray.log"):
         TorchTrainer(
-            _begin,
-            train_loop_config={"file": str(began)},
+            _write_time,
+            train_loop_config={"file": str(file)},
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ray.train.ScalingConfig(num_workers=1),
-            run_config=ray.train.RunConfig(name="idle", storage_path=str(folder)),
+            run_config=ray.train.RunConfig(name="noop", storage_path=str(folder)),
         ).fit()
-    return float(began.read_text())
+    return float(file.read_text())
 
 
-def _begin(config: dict[str, str]) -> None:
+def _write_time(config: dict[str, str]) -> None:
     Path(config["file"]).write_text(str(time.time()))
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        print(idle(Path(scratch)))
+        print(run(Path(scratch)))

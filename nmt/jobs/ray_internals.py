@@ -1,133 +1,140 @@
-"""Private APIs of Ray: preemption notices, recovery from lost hosts, a leaner trainer.
+"""Private APIs of Ray: fast recovery from lost hosts, free restarts, a trainer that starts faster.
 
-Ray's own waits are for large clusters: after the power loss of a host, 94 s pass until training
-resumes; with the settings of `nmt.jobs.ray_session` 29 s, with `LostHosts` 12 s (three hosts in
-network namespaces of one machine). On two cores the start of a run is dominated by the number of
-processes to start, 1 to 1.5 s of a core each: `Trainer` starts none that a run does not use.
-Only this module uses private APIs of Ray. Where they have changed, runs still work, only
-with Ray's own delays.
+Only this module imports them. Each use is guarded: where the installed Ray differs, runs still work
+with Ray's own behaviour (longer waits, and restarts for memory count as failures).
+
+- Lost hosts. Ray's waits are for large clusters: training resumes 94 s after a host loses power,
+  29 s with the settings of `nmt.jobs.ray_session`, 12 s with `LostHostCallback` (three hosts in
+  network namespaces of one machine).
+- Start-up. On two cores it is dominated by processes to start, 1 to 1.5 s of a core each: `Trainer`
+  leaves out those that a run does not use.
+- Memory. A restart with smaller micro-batches is not a failure: it must not use up `max_failures`.
 """
 
 import logging
 import os
 import socket
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
-import ray.train
 from ray.train.torch import TorchTrainer
-
-from nmt.jobs.mailbox import Post
-
-NOTICE_S = 120.0
-"""Seconds from a notice until a host is taken away, where nobody says when; Ray waits so long."""
-
-
-class Notices:
-    """Asks Ray whether hosts of this run are about to be taken away."""
-
-    def __init__(self, post: Post) -> None:
-        self._post = post
-        self._known: tuple[object, float] | None = None
-
-    def deadline(self) -> float | None:
-        """When, in seconds since 1970; None: nobody said so. All workers must ask at once."""
-        info = ray.train.get_preemption_info()
-        if info is None:
-            return None
-        if self._known is None or self._known[0] != info:
-            given = info.deadline_ms / 1000 if info.deadline_ms else time.time() + NOTICE_S
-            self._known = info, given
-            ranks = ", ".join(map(str, info.preempted_ranks))
-            self._post.notice(f"the host of workers {ranks} was taken away", given)
-        return self._known[1]
-
 
 try:
     from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
         get_or_create_autoscaling_coordinator,
     )
     from ray.train.v2._internal.execution.callback import ControllerCallback
+    from ray.train.v2._internal.execution.failure_handling import (
+        DefaultFailurePolicy,
+        FailureDecision,
+    )
 except ImportError:
-    ControllerCallback = None
+    ControllerCallback = DefaultFailurePolicy = None
 
 log = logging.getLogger(__name__)
 
-PROBE_S = 1.0
-"""Seconds in which a host answers."""
-FORGET_S = 15.0
-"""Seconds until the cluster has noticed that a host is gone, at most."""
+PROBE_TIMEOUT_S = 1.0
+"""Seconds in which a host answers a connection attempt."""
+FORGET_TIMEOUT_S = 15.0
+"""Maximum seconds until the cluster has removed a lost host."""
+OUT_OF_MEMORY = "UpdateOutOfMemoryError"
+"""Name of the exception of `nmt.training.memory` that a restart with smaller parts can resolve."""
+
+_DATASETS = "DatasetsCallback"
+"""Distributes Ray Data to the workers; ours read shards themselves."""
+_CLEANER = "PlacementGroupCleanerCallback"
+"""Cleans up after a dead controller; without a dashboard it logs an error each second."""
 
 
-def callbacks() -> list[Any]:
-    """What the controller is given to recover from lost hosts quickly; nothing if Ray changed."""
-    return [LostHosts()] if ControllerCallback is not None else []
+class Trainer(TorchTrainer):  # type: ignore[misc]
+    """TorchTrainer with fewer processes at the start and restarts for memory that are free."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        # A cluster of RAY_ADDRESS outlives this command; one that it started does not.
+        unused = {_DATASETS} if os.environ.get("RAY_ADDRESS") else {_DATASETS, _CLEANER}
+        defaults = super()._create_default_callbacks()
+        return [each for each in defaults if type(each).__name__ not in unused]
+
+    def _initialize_and_run_controller(self, **options: Any) -> Any:
+        if DefaultFailurePolicy is not None and "failure_policy" in options:
+            options["failure_policy"] = FailurePolicy(self.run_config.failure_config)
+        return super()._initialize_and_run_controller(**options)
 
 
-class LostHosts(ControllerCallback or object):  # type: ignore[misc]
-    """After a failure: finds hosts that do not answer, and waits until the cluster forgets them.
+def is_out_of_memory(failures: Mapping[int, BaseException]) -> bool:
+    """True if the workers failed because an update of one of them ran out of memory."""
+    # By text: Ray wraps exceptions of workers, and their text is the traceback.
+    return any(OUT_OF_MEMORY in str(error) for error in failures.values())
 
-    Only then does the controller ask for places for new workers: not on hosts that are gone.
+
+class FailurePolicy(DefaultFailurePolicy or object):  # type: ignore[misc]
+    """Ray's policy, but out of memory is always retried and never counted.
+
+    The number of these restarts is bounded: each doubles the split factor, and a pair that cannot
+    be split further ends the run with an error.
+    """
+
+    def make_decision(self, training_failed_error: Any) -> Any:
+        """Decide on a failure; called by Ray."""
+        if is_out_of_memory(getattr(training_failed_error, "worker_failures", {})):
+            return FailureDecision.RETRY
+        return super().make_decision(training_failed_error)
+
+
+class LostHostCallback(ControllerCallback or object):  # type: ignore[misc]
+    """After a failure, waits until the cluster has removed the hosts that do not answer.
+
+    Only then does the controller request new workers, so that none is placed on a lost host.
     """
 
     def __init__(self) -> None:
         self._requester = ""
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        """Called by Ray."""
+        """Remember the name under which the controller reserves resources; called by Ray."""
         self._requester = f"train-{train_run_context.run_id}"
 
     def before_controller_execute_failure_decision(self, failure_decision: Any) -> None:
-        """Called by Ray; an error here must not end the run."""
+        """Wait and refresh the reserved resources; called by Ray."""
+        # An error here would end the run.
         try:
-            wait_until_forgotten(silent_hosts())
+            wait_until_removed(find_unreachable_hosts())
             coordinator = get_or_create_autoscaling_coordinator()
             answer = coordinator.get_reserved_resources.remote(self._requester, recompute=True)
-            ray.get(answer, timeout=FORGET_S)
+            ray.get(answer, timeout=FORGET_TIMEOUT_S)
         except Exception:
-            log.warning("lost hosts are left to Ray's own waits", exc_info=True)
+            log.warning("fast recovery failed, waiting as Ray does by default", exc_info=True)
 
 
-def silent_hosts() -> set[str]:
-    """Ids of hosts that the cluster believes in, but that do not answer."""
+def recovery_callbacks() -> list[Any]:
+    """Return callbacks of the controller for fast recovery; none if Ray's internals changed."""
+    return [LostHostCallback()] if ControllerCallback is not None else []
+
+
+def find_unreachable_hosts() -> set[str]:
+    """Return the node ids of hosts that are alive for the cluster but do not answer."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     with ThreadPoolExecutor(max_workers=32) as pool:
-        answers = list(pool.map(_answers, nodes))
-    return {node["NodeID"] for node, is_there in zip(nodes, answers, strict=True) if not is_there}
+        answers = pool.map(_is_reachable, nodes)
+        return {node["NodeID"] for node, answer in zip(nodes, answers, strict=True) if not answer}
 
 
-def wait_until_forgotten(hosts: set[str]) -> None:
-    """Wait until the cluster knows that hosts are gone, or for FORGET_S."""
-    until = time.monotonic() + FORGET_S
+def wait_until_removed(hosts: set[str]) -> None:
+    """Wait until the cluster has removed hosts, at most FORGET_TIMEOUT_S."""
+    deadline = time.monotonic() + FORGET_TIMEOUT_S
     while hosts & {node["NodeID"] for node in ray.nodes() if node["Alive"]}:
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             return
         time.sleep(0.1)
 
 
-def _answers(node: dict[str, Any]) -> bool:
+def _is_reachable(node: dict[str, Any]) -> bool:
     address = node["NodeManagerAddress"], node["NodeManagerPort"]
     try:
-        socket.create_connection(address, timeout=PROBE_S).close()
+        socket.create_connection(address, timeout=PROBE_TIMEOUT_S).close()
     except OSError:
         return False
     return True
-
-
-_UNUSED = "DatasetsCallback"
-"""Hands out Ray Data to the workers: ours read shards of their own."""
-_OUTLIVING = "PlacementGroupCleanerCallback"
-"""Cleans up behind a dead controller; without a dashboard it only complains, once a second."""
-
-
-class Trainer(TorchTrainer):  # type: ignore[misc]
-    """A TorchTrainer that starts what a run needs."""
-
-    def _create_default_callbacks(self) -> list[Any]:
-        # A cluster of others outlives this command; one that was started here does not.
-        is_ours = not os.environ.get("RAY_ADDRESS")
-        needless = {_UNUSED, _OUTLIVING} if is_ours else {_UNUSED}
-        made = super()._create_default_callbacks()
-        return [each for each in made if type(each).__name__ not in needless]

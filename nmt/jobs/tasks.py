@@ -1,9 +1,7 @@
-"""Results of tasks on Ray: what goes wrong in one is said in a line, as if it had happened here.
+"""Tasks on Ray: preparing a corpus, and any function with a list of arguments.
 
-Preparing on Ray: chunks of the corpus as tasks of one core each, on all hosts of the cluster.
-
-The raw files and the prepared folder lie where every host sees them under the same path. The bytes
-are those of `nmt.corpus.prepare` in one process; a task whose host is lost is done elsewhere.
+Each task uses one core of any host; raw files and the prepared folder have the same path on every
+host. The results are byte for byte those of one process, and the task of a lost host is run again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +16,45 @@ from nmt.corpus.prepare import prepare
 from nmt.corpus.task_cache import ProgressCallback, no_progress
 from nmt.errors import DataError, NmtError
 
+TASKS_PER_CPU = 2
+"""Tasks submitted at once for each core: one that runs and one that waits."""
 
-def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
-    """Of a task: its result, or what is wrong.
 
-    An exception Ray would hand on with a traceback, and print.
+def prepare_on_ray(experiment: Experiment, progress: ProgressCallback = no_progress) -> Manifest:
+    """Prepare the corpus of an experiment on the connected Ray cluster.
+
+    Raises:
+        DataError: as `nmt.corpus.prepare.prepare`, or a task failed too often.
+    """
+    return prepare(experiment, run_on_ray, progress)
+
+
+def run_on_ray(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    """Call a function with each tuple of arguments; yield the results in the order of completion.
+
+    Raises:
+        DataError: raised by a task, or a task failed too often; the other tasks are cancelled.
+    """
+    remote = ray.remote(num_cpus=1)(catch_error)
+    # Bounded: the arguments of all tasks need not fit into Ray's memory.
+    max_running = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    waiting = list(reversed(tasks))
+    running: list[Any] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < max_running:
+                running.append(remote.remote(function, *waiting.pop()))
+            done, running = ray.wait(running, num_returns=1)
+            yield get_result(done[0])
+    finally:
+        for task in running:
+            ray.cancel(task)
+
+
+def catch_error(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
+    """Call a function inside a task; return its result and an empty text, or None and the error.
+
+    Ray would wrap and print an exception with its traceback.
     """
     try:
         return function(*arguments), ""
@@ -30,56 +62,23 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
         return None, str(error)
 
 
-def result_of(task: Any) -> Any:
-    """The result of a task that was done with `attempt`.
+def get_result(task: Any) -> Any:
+    """Wait for a task that returns as `catch_error`, and return its result.
 
     Raises:
-        DataError: what is wrong, or the cluster lost the task for good.
+        DataError: an NmtError of the task, or Ray lost its process too often.
+        RayTaskError: any other exception of the task, with its traceback.
     """
     try:
         result, message = ray.get(task)
-    except RayTaskError:  # a mistake of ours keeps its traceback
+    except RayTaskError:
         raise
     except RayError as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(
-            f"the cluster lost a task too often ({type(error).__name__}: {reason}); the same "
-            "command goes on where it stopped"
+            f"a task failed too often on the cluster ({type(error).__name__}: {reason}); run the "
+            "same command again to resume"
         ) from None
     if message:
         raise DataError(message)
     return result
-
-
-TASKS_PER_CPU = 2
-"""Tasks handed to Ray at once, for each core: one that runs and one that waits."""
-
-
-def prepare_on_ray(experiment: Experiment, progress: ProgressCallback = no_progress) -> Manifest:
-    """Prepare the corpus of an experiment on the cluster that `ray.init` has joined or started.
-
-    Raises:
-        DataError: as `nmt.corpus.prepare.prepare`, or the cluster lost a task for good.
-    """
-    return prepare(experiment, run_on_ray, progress)
-
-
-def run_on_ray(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-    """Run tasks on the cluster, a bounded number at once; yields results as they come.
-
-    Raises:
-        DataError: what a task raised, as if it had run here; the other tasks are called off.
-    """
-    remote = ray.remote(num_cpus=1)(attempt)
-    most = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    waiting = list(reversed(tasks))
-    running: list[Any] = []
-    try:
-        while waiting or running:
-            while waiting and len(running) < most:
-                running.append(remote.remote(function, *waiting.pop()))
-            done, running = ray.wait(running, num_returns=1)
-            yield result_of(done[0])
-    finally:
-        for task in running:
-            ray.cancel(task)

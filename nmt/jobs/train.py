@@ -1,12 +1,12 @@
-"""A training run as a Ray Train run: workers, what each has, and what happens when one is lost.
+"""A training run as a Ray Train run.
 
-Ray places the workers, connects them and starts them anew when one dies, when a host is taken away
-or when there is room for more of them; each then runs `nmt.training.loop` and goes on from the
-newest good checkpoint of the run. Checkpoints are ours (`nmt.checkpoint`), written straight to the
-run's folder: one that is whole there counts, whether or not Ray's controller had heard of it when a
-worker died.
+Ray places the workers, connects them, and restarts them when one dies, when a host is taken away or
+when there is room for more of them. Each runs `nmt.training.loop` and resumes from the newest good
+checkpoint of the run. Checkpoints are ours (`nmt.checkpoint`) and are written to the run directory:
+a complete one counts even if Ray's controller did not register it before a worker died.
 """
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.corpus.prepared import open_prepared, read_dev, resolve_auto_preset
 from nmt.errors import NmtError, TrainingError
-from nmt.jobs.driver import Interrupt, RunResult, TrainerThread, WorkerLossCallback, listen
-from nmt.jobs.mailbox import Post, open_mailbox
-from nmt.jobs.ray_internals import Notices, Trainer, callbacks
-from nmt.jobs.ray_session import connect, lock_run_directory
+from nmt.jobs.driver import Interrupt, RunResult, TrainerThread, WorkerLossCallback, follow_run
+from nmt.jobs.mailbox import MailboxClient, PreviousGroup, start_mailbox
+from nmt.jobs.ray_internals import Trainer, recovery_callbacks
+from nmt.jobs.ray_session import connect, fit_workers, lock_run_directory
 from nmt.jobs.validation_tasks import ValidationTasks
 from nmt.jobs.watchdog import Watchdog
 from nmt.model.mkl import set_strict_mode
@@ -41,31 +41,35 @@ from nmt.training.run_log import LastUpdate
 from nmt.training.run_manifest import Origin
 from nmt.training.stop_control import RunHooks
 
-RESIZE_S = 5.0
-"""Seconds between two looks at whether there is room for more workers."""
+RESIZE_INTERVAL_S = 5.0
+"""Seconds between two checks whether there is room for more workers."""
+COLLECTIVE_MARGIN_S = 60.0
+"""Seconds that collectives wait longer than the watchdog, whose report must come first."""
+DEFAULT_NOTICE_S = 120.0
+"""Seconds from a preemption notice without a deadline to the loss of the host; as Ray assumes."""
 
 
-def run_dir_of(experiment: Experiment, cluster: Cluster) -> Path:
-    """The folder of a run: <storage>/<name>; of one in an object store, its copy here."""
-    if address := address_of(experiment, cluster):
+def get_run_dir(experiment: Experiment, cluster: Cluster) -> Path:
+    """Return <storage>/<name>, or the local copy of a run in an object store."""
+    if address := get_run_address(experiment, cluster):
         return local_copy(address, Path(cluster.scratch))
     return Path(cluster.storage).expanduser().resolve() / experiment.name
 
 
-def address_of(experiment: Experiment, cluster: Cluster) -> str:
-    """Where a run is in an object store; empty: it is in a folder that every host sees."""
+def get_run_address(experiment: Experiment, cluster: Cluster) -> str:
+    """Return the address of a run in an object store; empty if it is in a shared folder."""
     return join_address(cluster.storage, experiment.name) if is_address(cluster.storage) else ""
 
 
 def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> RunResult:
-    """Train to the end, to early stopping, or to the first Ctrl-C.
+    """Train until the last update, early stopping or the first Ctrl-C.
 
     Raises:
-        NmtError: the corpus is not prepared, the run does not fit the settings or the cluster, or
-            it failed for good.
+        NmtError: the corpus is not prepared, the run does not match the settings or the cluster,
+            or more failures than cluster.max_failures.
     """
     experiment = resolve_auto_preset(experiment, console.log)
-    run_dir, address = run_dir_of(experiment, cluster), address_of(experiment, cluster)
+    run_dir, address = get_run_dir(experiment, cluster), get_run_address(experiment, cluster)
     remote = RemoteRun(ObjectStore(address), run_dir) if address else None
     if remote:
         remote.store.check_writable()
@@ -74,65 +78,83 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     check_run(experiment, run_dir)
     open_prepared(experiment)
     place = remote.store.url() if remote else run_dir
-    if (ended := finished(experiment, run_dir, remote)) is not None:
+    if (result := read_finished(experiment, run_dir, remote)) is not None:
         console.print(
-            f"the run in {place} is finished: {ended.update:,} of "
-            f"{experiment.training.updates:,} updates; set training.updates higher to train on, "
+            f"the run in {place} is finished: {result.update:,} of "
+            f"{experiment.training.updates:,} updates; increase training.updates to train longer, "
             "or give the experiment another name"
         )
-        return ended
-    chatter = run_dir / "ray.log"
-    console.log(f"run {experiment.name} in {place}; what Ray and torch say goes to {chatter}")
+        return result
+    output = run_dir / "ray.log"
+    console.log(f"run {experiment.name} in {place}")
+    console.log(f"Ray and torch output: {output}")
     num_cpus = cluster.workers.max * cluster.cpus_per_worker
-    with lock_run_directory(run_dir), connect(num_cpus, chatter):
-        check_resources(cluster, cluster.workers.min)
-        problem = _why_shared(experiment, cluster)
-        if problem and cluster.validation == "task":
-            console.log(f"the workers share each validation: {problem}")
-        mailbox = open_mailbox()
-        fit = TrainerThread(_trainer(experiment, cluster, run_dir, mailbox, has_scores=not problem))
+    with lock_run_directory(run_dir), connect(num_cpus, output):
+        fit_workers(cluster, cluster.workers.min)
+        obstacle = _obstacle_to_tasks(experiment, cluster)
+        if obstacle and cluster.validation == "task":
+            console.log(f"validation is shared by the workers: {obstacle}")
+        mailbox = start_mailbox()
+        trainer = _make_trainer(experiment, cluster, run_dir, mailbox, has_tasks=not obstacle)
+        fit = TrainerThread(trainer)
         fit.start()
         with Interrupt() as interrupt:
-            ended = listen(mailbox, fit, interrupt, experiment, run_dir, console)
-        if ended is None:
+            result = follow_run(mailbox, fit, interrupt, experiment, run_dir, console)
+        if result is None:
             raise TrainingError(
-                f"the run failed and {cluster.max_failures} restarts did not help: {fit.reason()}; "
-                f"more in {chatter}; the same command goes on from the last checkpoint"
+                f"training failed after {cluster.max_failures} restarts: {fit.describe_error()}; "
+                f"run the same command again to resume; Ray and torch output: {output}"
             )
-    return ended
+    return result
 
 
-def finished(
+def read_finished(
     experiment: Experiment, run_dir: Path, remote: RemoteRun | None = None
 ) -> RunResult | None:
-    """How a run ended that has had all its updates; None: it has not, or was not begun."""
+    """Return the result of a run that has made all its updates; None if it has not."""
     newest = newest_complete(run_dir)
     if newest is None or read_info(newest).update < experiment.training.updates:
         return None
     if remote is not None:
-        judged = remote.info(remote.best() or newest.name)
+        scored = remote.info(remote.best() or newest.name)
     else:
-        judged = read_info(best_checkpoint(run_dir) or newest)
-    return RunResult("finished", read_info(newest).update, judged.bleu, judged.update)
+        scored = read_info(best_checkpoint(run_dir) or newest)
+    return RunResult("finished", read_info(newest).update, scored.bleu, scored.update)
 
 
-def _trainer(
-    experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: Any, has_scores: bool
+def _obstacle_to_tasks(experiment: Experiment, cluster: Cluster) -> str:
+    """Explain the need to validate in the workers; empty if tasks can do it beside training."""
+    if cluster.validation == "shared":
+        return "cluster.validation=shared"
+    if experiment.training.schedule == "plateau":
+        return "training.schedule=plateau needs each score at once"
+    available = ray.cluster_resources().get("CPU", 0)
+    left = available - cluster.workers.max * cluster.cpus_per_worker
+    if left < cluster.validation_cpus:
+        return (
+            f"a task needs {cluster.validation_cpus} CPU, but the workers leave {left:.0f} of the "
+            f"cluster's {available:.0f}"
+        )
+    return ""
+
+
+def _make_trainer(
+    experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: Any, has_tasks: bool
 ) -> Trainer:
-    scores = {"num_cpus": cluster.validation_cpus, "behind": cluster.validations_behind}
+    tasks = {"num_cpus": cluster.validation_cpus, "behind": cluster.validations_behind}
     resources = {"CPU": float(cluster.cpus_per_worker)}
     if cluster.gpus_per_worker:
         resources["GPU"] = float(cluster.gpus_per_worker)
     env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **MALLOC_ENVIRONMENT, **cluster.env}
     workers = cluster.workers
     return Trainer(
-        _worker,
+        _run_worker,
         train_loop_config={
             "experiment": experiment.model_dump_json(),
             "prepared": str(Path(experiment.prepared).resolve()),
             "run_dir": str(run_dir),
-            "address": address_of(experiment, cluster),
-            "scores": scores if has_scores else None,
+            "address": get_run_address(experiment, cluster),
+            "tasks": tasks if has_tasks else None,
             "threads": cluster.cpus_per_worker,
             "gradients": cluster.gradients,
             "max_lost_updates": cluster.max_lost_updates,
@@ -142,11 +164,11 @@ def _trainer(
         },
         torch_config=TorchConfig(
             backend="nccl" if cluster.gpus_per_worker else "gloo",
-            timeout_s=_patience_s(cluster.hang_timeout_s),
+            timeout_s=cluster.hang_timeout_s + COLLECTIVE_MARGIN_S,
         ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=(workers.min, workers.max) if workers.is_elastic else workers.max,
-            elastic_resize_monitor_interval_s=RESIZE_S,
+            elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,
             use_gpu=bool(cluster.gpus_per_worker),
             resources_per_worker=resources,
         ),
@@ -156,91 +178,84 @@ def _trainer(
             failure_config=ray.train.FailureConfig(
                 max_failures=cluster.max_failures, max_preemption_failures=-1
             ),
-            callbacks=[WorkerLossCallback(mailbox), *callbacks()],
+            callbacks=[WorkerLossCallback(mailbox), *recovery_callbacks()],
             worker_runtime_env={"env_vars": env},
         ),
     )
 
 
-def _worker(config: dict[str, Any]) -> None:
-    """What each worker runs, in its own process."""
+def _run_worker(config: dict[str, Any]) -> None:
+    """Training function of Ray Train: one worker, in a process of its own."""
     set_strict_mode()
     torch.set_num_threads(config["threads"])
-    mailbox = config["mailbox"]
+    mailbox, timeout_s = config["mailbox"], config["hang_timeout_s"]
     experiment = Experiment.model_validate_json(config["experiment"])
-    timeout_s = config["hang_timeout_s"]
     wire = torch.bfloat16 if config["gradients"] == "bf16" else torch.float32
-    world = World.from_process_group(get_device(), _patience_s(timeout_s), wire)
-    post, run_dir = Post(mailbox), Path(config["run_dir"])
-    watchdog = Watchdog(timeout_s, run_dir / "hangs", world.rank, post.lost)
-    why_lost, last = ray.get(mailbox.enter.remote()) if world.is_main else ("", None)
+    world = World.from_process_group(get_device(), timeout_s + COLLECTIVE_MARGIN_S, wire)
+    client, run_dir = MailboxClient(mailbox), Path(config["run_dir"])
+    watchdog = Watchdog(timeout_s, run_dir / "hangs", world.rank, client.report_loss)
+    # Rank 0 registers the group and applies its history; the other ranks follow in collectives.
+    before = ray.get(mailbox.start_group.remote()) if world.is_main else PreviousGroup()
+    last = before.last_update
     hooks = RunHooks(
         max_lost_updates=config["max_lost_updates"],
-        loss_reason=why_lost,
+        loss_reason=before.loss_reason,
         last_update=LastUpdate(last[0], last[1], world.size) if last is not None else None,
-        on_update=watchdog.begin,
-        on_pause=watchdog.pause,
-        deadline=Notices(post).deadline,
+        min_split=before.min_split,
+        on_update=watchdog.begin_update,
+        on_pause=watchdog.begin_activity,
+        deadline=PreemptionNotices(client).get_deadline,
     )
     try:
-        corpus = open_corpus(experiment, Path(config["prepared"]))
+        data = load_training_data(experiment, Path(config["prepared"]))
         origin, address, scorer = Origin(**config["origin"]), config["address"], None
         remote = RemoteRun(ObjectStore(address), run_dir) if address else None
-        if config["scores"]:
-            scorer = ValidationTasks(experiment, corpus.dev, run_dir, address, **config["scores"])
-        why, progress = train(
-            experiment, corpus, world, run_dir, post.say, post.at_update, origin, hooks, remote,
-            scorer,
+        if config["tasks"]:
+            scorer = ValidationTasks(experiment, data.dev, run_dir, address, **config["tasks"])
+        end_reason, state = train(
+            experiment, data, world, run_dir, client.log, client.report_update, origin, hooks,
+            remote, scorer,
         )  # fmt: skip
     except NmtError as error:
-        # Ours to explain, not Ray's to retry: it would fail the same way again.
-        ray.get(mailbox.put.remote(("error", str(error))))
+        # Not raised: Ray would restart the workers, and they would fail in the same way.
+        ray.get(mailbox.send.remote(("error", str(error))))
         return
     finally:
         watchdog.close()
     if world.is_main:
-        ended = RunResult(why, progress.update, progress.best_bleu, progress.best_update)
-        ray.get(mailbox.put.remote(("ended", ended)))
+        result = RunResult(end_reason, state.update, state.best_bleu, state.best_update)
+        ray.get(mailbox.send.remote(("ended", result)))
 
 
-def _patience_s(hang_timeout_s: float) -> float:
-    """Seconds that workers wait for each other: those that hang shall say so first."""
-    return hang_timeout_s + 60
+class PreemptionNotices:
+    """Preemption notices for hosts of this run, as announced by Ray."""
+
+    def __init__(self, client: MailboxClient) -> None:
+        self._client = client
+        self._reported: tuple[object, float] | None = None
+
+    def get_deadline(self) -> float | None:
+        """Return the time at which hosts are taken away, in seconds since 1970; None: no notice.
+
+        Collective: call on every rank.
+        """
+        info = ray.train.get_preemption_info()
+        if info is None:
+            return None
+        if self._reported is None or self._reported[0] != info:
+            deadline = time.time() + DEFAULT_NOTICE_S
+            if info.deadline_ms:
+                deadline = info.deadline_ms / 1000
+            self._reported = info, deadline
+            ranks = ", ".join(map(str, info.preempted_ranks))
+            self._client.report_notice(f"the host of workers {ranks} was taken away", deadline)
+        return self._reported[1]
 
 
-def open_corpus(experiment: Experiment, prepared: Path) -> TrainingData:
-    """The prepared corpus of an experiment, which is in that folder."""
+def load_training_data(experiment: Experiment, prepared: Path) -> TrainingData:
+    """Open the prepared corpus of an experiment in a folder other than the configured one."""
     experiment = experiment.model_copy(
         update={"corpus": experiment.corpus.model_copy(update={"prepared": str(prepared)})}
     )
     shards, subword = open_prepared(experiment)
     return TrainingData(shards, subword, read_dev(prepared))
-
-
-def _why_shared(experiment: Experiment, cluster: Cluster) -> str:
-    """Why the workers share each validation; empty: a task scores beside training."""
-    if cluster.validation == "shared":
-        return "cluster.validation is shared"
-    if experiment.training.schedule == "plateau":
-        return "training.schedule plateau needs each score at once"
-    have = ray.cluster_resources().get("CPU", 0)
-    left = have - cluster.workers.max * cluster.cpus_per_worker
-    if left < cluster.validation_cpus:
-        return (
-            f"{cluster.validation_cpus} CPU beside the workers would be needed, but {left:.0f} of "
-            f"the cluster's {have:.0f} are left"
-        )
-    return ""
-
-
-def check_resources(cluster: Cluster, num_workers: int) -> None:
-    """Raise TrainingError where the cluster could not hold so many: Ray would wait for ever."""
-    have = ray.cluster_resources()
-    for kind, each in (("CPU", cluster.cpus_per_worker), ("GPU", cluster.gpus_per_worker)):
-        needed = num_workers * each
-        if needed > have.get(kind, 0):
-            raise TrainingError(
-                f"{num_workers} worker{'s' * (num_workers > 1)} with {each} {kind} each need "
-                f"{needed}, but the cluster has {have.get(kind, 0):.0f}: lower cluster.workers, or "
-                "add hosts"
-            )

@@ -1,10 +1,9 @@
-"""Translating big files on Ray: workers that keep the model, chunks that come back in order.
+"""Translation of large files on Ray: workers keep the model, chunks are written in input order.
 
-A chunk is what one process would read at once, a window of the translator: a chunk is translated
-the same wherever and whenever that is done, and so the file is, byte for byte, in any precision.
-The driver reads the input and alone writes the output, a bounded number of chunks ahead of what is
-written, so that memory does not grow with the file. A worker that is lost is replaced, and its
-chunks are done again; what stops everything, a kill too, costs the chunks that were under way.
+A chunk is a window of the translator, so that the output is byte for byte that of one process, in
+any precision. The driver reads the input, at most CHUNKS_AHEAD chunks per worker ahead of the
+output, and is the only writer: memory does not grow with the file. A lost worker is replaced and
+its chunks are translated again; a killed command loses only the chunks that were not yet written.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,45 +19,45 @@ from nmt.decoding.output_formats import ALIGNED, OutputCounts, formatted
 from nmt.decoding.requests import Request
 from nmt.decoding.resumable_output import Unfinished
 from nmt.decoding.translator import WINDOW_BATCHES, Translator, num_chars_of, windows
-from nmt.errors import NmtError
-from nmt.jobs.tasks import attempt, result_of
+from nmt.jobs.ray_session import fit_workers
+from nmt.jobs.tasks import catch_error, get_result
 from nmt.model.mkl import set_strict_mode
 from nmt.training.malloc import MALLOC_ENVIRONMENT
 
 CHUNKS_AHEAD = 4
-"""Chunks under way, or done before one that comes earlier, for each worker."""
+"""Chunks per worker that run, or wait for an earlier chunk."""
 
 ItemT = TypeVar("ItemT")
 Output = tuple[str, dict[str, int]]
-"""Text, and what was counted in it."""
-Render = Callable[[Translator, Sequence[ItemT], int], Output]
-"""The output for items of the input, the first of which has this number, from 0."""
+"""Text of a chunk and its counts."""
+FormatChunk = Callable[[Translator, Sequence[ItemT], int], Output]
+"""Translates the items of a chunk; the number is that of its first item, from 0."""
 
 
 def translate_on_ray(
     translator: Translator,
     chunks: Iterable[Sequence[ItemT]],
-    render: Render[ItemT],
+    format_items: FormatChunk[ItemT],
     unfinished: Unfinished,
     cluster: Cluster,
     progress: Callable[[int], object],
 ) -> None:
-    """Translate what is not done yet, on the cluster that `ray.init` has joined or started.
+    """Translate the rest of an unfinished output on the connected Ray cluster.
 
     Args:
         translator: on the CPU; each worker gets a copy.
-        chunks: all of the input, what is done already too.
-        render: makes the output of a chunk; goes to the workers.
-        unfinished: what is done already, and where the rest is added.
-        cluster: how many workers, and what each has.
-        progress: is told after each chunk how many lines are done.
+        chunks: all of the input, including finished chunks.
+        format_items: makes the output of a chunk; sent to the workers.
+        unfinished: finished chunks; the others are appended.
+        cluster: number of workers and their resources.
+        progress: receives the number of lines done after each chunk.
 
     Raises:
-        NmtError: the cluster cannot hold the workers, one was lost too often, or one of them says
-            what is wrong with its chunk.
+        NmtError: the cluster cannot hold the workers, a worker was lost too often, or an error in
+            a chunk.
     """
-    num_workers = _num_workers(cluster)
-    pool = _Pool(translator, render, cluster, num_workers)
+    num_workers = fit_workers(cluster, cluster.workers.min)
+    pool = _Pool(translator, format_items, cluster, num_workers)
     rest = enumerate(chunks)
     for _ in islice(rest, unfinished.num_chunks):
         pass
@@ -67,13 +66,14 @@ def translate_on_ray(
     next_out = unfinished.num_chunks
     done: dict[int, Output] = {}
     while True:
+        # `sizes` has the chunks that run and those that wait for an earlier one.
         for number, chunk in islice(rest, CHUNKS_AHEAD * num_workers - len(sizes)):
-            pool.give(number, chunk, first)
+            pool.submit(number, chunk, first)
             sizes[number] = len(chunk)
             first += len(chunk)
         if not sizes:
             return
-        number, output = pool.take()
+        number, output = pool.wait()
         done[number] = output
         while next_out in done:
             text, counts = done.pop(next_out)
@@ -82,91 +82,75 @@ def translate_on_ray(
             progress(unfinished.num_lines)
 
 
-def chunks_of(translator: Translator, requests: Iterable[Request]) -> Iterator[list[Request]]:
-    """What a translator would read at once, time after time."""
-    most = WINDOW_BATCHES * translator.decoding.batch_sentences
-    return windows(requests, most, num_chars_of)
+def make_chunks(translator: Translator, requests: Iterable[Request]) -> Iterator[list[Request]]:
+    """Split requests into the windows that the translator reads at once."""
+    max_requests = WINDOW_BATCHES * translator.decoding.batch_sentences
+    return windows(requests, max_requests, num_chars_of)
 
 
-def render(
+def format_chunk(
     form: str, num_best: int, translator: Translator, requests: Sequence[Request], first: int
 ) -> Output:
-    """The output for lines of a file in a format of `output_formats`, and its counts."""
-    found = translator.translate(requests, num_best=num_best, with_attention=form in ALIGNED)
-    texts, tally = [], OutputCounts()
-    for number, (request, translation) in enumerate(zip(requests, found, strict=True), first):
+    """Translate requests to a format of `nmt.decoding.output_formats`."""
+    translations = translator.translate(requests, num_best=num_best, with_attention=form in ALIGNED)
+    texts, counts = [], OutputCounts()
+    pairs = zip(requests, translations, strict=True)
+    for number, (request, translation) in enumerate(pairs, start=first):
         texts.append(formatted(form, request, translation, number))
-        tally.add(translation)
-    return "".join(texts), asdict(tally)
+        counts.add(translation)
+    return "".join(texts), asdict(counts)
 
 
 class _Pool:
-    """Workers, and the chunks that are with them."""
+    """Workers and the chunks submitted to them."""
 
     def __init__(
-        self, translator: Translator, render: Render[Any], cluster: Cluster, num_workers: int
+        self,
+        translator: Translator,
+        format_items: FormatChunk[Any],
+        cluster: Cluster,
+        num_workers: int,
     ) -> None:
         env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **MALLOC_ENVIRONMENT, **cluster.env}
-        options = {
-            "num_cpus": cluster.cpus_per_worker,
-            "num_gpus": cluster.gpus_per_worker,
-            "max_restarts": cluster.max_failures,
-            "max_task_retries": cluster.max_failures,
-            "runtime_env": {"env_vars": env},
-        }
-        shared = ray.put((translator, render))
-        self._workers = [
-            _Worker.options(**options).remote(shared, cluster.cpus_per_worker)  # type: ignore[attr-defined]
-            for _ in range(num_workers)
-        ]
+        actor = _Worker.options(  # type: ignore[attr-defined]
+            num_cpus=cluster.cpus_per_worker,
+            num_gpus=cluster.gpus_per_worker,
+            max_restarts=cluster.max_failures,
+            max_task_retries=cluster.max_failures,
+            runtime_env={"env_vars": env},
+        )
+        # One copy in the object store, instead of one in the arguments of each worker.
+        shared = ray.put((translator, format_items))
+        self._workers = [actor.remote(shared, cluster.cpus_per_worker) for _ in range(num_workers)]
         self._load = [0] * num_workers
-        self._under_way: dict[Any, tuple[int, int]] = {}
+        self._running: dict[Any, tuple[int, int]] = {}
 
-    def give(self, number: int, chunk: Sequence[Any], first: int) -> None:
-        """Send a chunk to the worker that has the fewest."""
+    def submit(self, number: int, chunk: Sequence[Any], first: int) -> None:
+        """Send a chunk to the worker with the fewest chunks."""
         index = self._load.index(min(self._load))
         self._load[index] += 1
-        self._under_way[self._workers[index].do.remote(chunk, first)] = (number, index)
+        self._running[self._workers[index].run.remote(chunk, first)] = number, index
 
-    def take(self) -> tuple[int, Output]:
-        """Wait for any chunk: its number and its output."""
-        [task], _ = ray.wait(list(self._under_way), num_returns=1)
-        number, index = self._under_way.pop(task)
+    def wait(self) -> tuple[int, Output]:
+        """Wait for a chunk; return its number and its output."""
+        [task], _ = ray.wait(list(self._running), num_returns=1)
+        number, index = self._running.pop(task)
         self._load[index] -= 1
-        return number, result_of(task)
+        return number, get_result(task)
 
 
 @ray.remote
 class _Worker:
-    """Keeps the model."""
+    """Actor that keeps the model."""
 
-    def __init__(self, shared: tuple[Translator, Render[Any]], threads: int) -> None:
+    def __init__(self, shared: tuple[Translator, FormatChunk[Any]], num_threads: int) -> None:
         set_strict_mode()
-        torch.set_num_threads(threads)
-        self._translator, self._render = shared
+        torch.set_num_threads(num_threads)
+        self._translator, self._format_items = shared
         if ray.get_gpu_ids():
             self._translator.model.to("cuda")
             self._translator.device = "cuda"
 
-    def do(self, chunk: Sequence[Any], first: int) -> tuple[Output | None, str]:
-        """The output of a chunk, or what is wrong."""
-        return attempt(self._render, self._translator, chunk, first)
-
-
-def _num_workers(cluster: Cluster) -> int:
-    """How many workers there are: as many as there is room for now, of an elastic cluster.
-
-    Raises:
-        NmtError: the fewest do not fit: Ray would wait for ever.
-    """
-    have = ray.cluster_resources()
-    workers = cluster.workers
-    found = workers.max
-    for kind, each in (("CPU", cluster.cpus_per_worker), ("GPU", cluster.gpus_per_worker)):
-        if workers.min * each > have.get(kind, 0):
-            raise NmtError(
-                f"{workers.min} workers with {each} {kind} each need {workers.min * each}, but the "
-                f"cluster has {have.get(kind, 0):.0f}: ask for fewer with --workers, or add hosts"
-            )
-        found = min(found, int(have[kind]) // each) if each else found
-    return found
+    def run(self, chunk: Sequence[Any], first: int) -> tuple[Output | None, str]:
+        """Translate a chunk; return the output, or None and an error."""
+        return catch_error(self._format_items, self._translator, chunk, first)

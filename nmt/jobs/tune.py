@@ -1,20 +1,14 @@
-"""What the trials of a search have reached, from what their runs wrote down, as a table.
+"""Hyperparameter search with Ray Tune: trials are training runs, the worse ones stop early.
 
-A trial is a run of its own, in a folder named after what is tried: the same settings are trained
-once, whatever the search that they are in.
+A trial is a run of one worker with the resources of a worker of the cluster file; as many trials
+run at once as it has workers. One worker trains the same model as several (world-size
+independence), and trials do not wait for each other. After each validation a trial reports its
+score, and ASHA (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning") keeps the
+better half of those that have come as far. The result of a trial depends on its settings only;
+which trials are stopped early also depends on the order in which they report.
 
-Trials of a search as a Ray Tune run: several at once, the worse ones stopped early.
-
-A trial is a training run of one worker in a process of its own, with what the cluster file gives to
-a worker; as many run at once as it has workers. That is the same model as any number of workers
-would train (P3), and trials beside each other use a cluster better than workers that wait for one
-another. After each validation a trial tells its score, and Ray's ASHA scheduler (Li et al. 2020)
-lets it go on if it is in the better half of those that came so far. What a trial learns depends on
-its settings alone; which ones are stopped depends, where several run at once, on who comes first.
-
-Nothing is read back of what Ray keeps of a search, which is pickled (P10): a search that was
-interrupted is given again. Its trials then tell what their runs had written down, and go on from
-their newest checkpoints.
+The state that Ray Tune keeps is pickled and never read. An interrupted search is started again: its
+trials report the validations in their run directories and resume from their newest checkpoints.
 """
 
 import hashlib
@@ -32,117 +26,62 @@ from ray.tune.schedulers import ASHAScheduler
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.search_space import Trial
-from nmt.config.settings import drop_legacy_values
 from nmt.console import Console
 from nmt.errors import NmtError
-from nmt.jobs.ray_session import connect
-from nmt.jobs.train import check_resources, open_corpus
+from nmt.jobs.ray_session import connect, fit_workers
+from nmt.jobs.train import load_training_data
+from nmt.model.mkl import set_strict_mode
 from nmt.training.distributed import World
 from nmt.training.loop import train
 from nmt.training.malloc import configure_malloc
 from nmt.training.run_log import read_records
 from nmt.training.run_manifest import Origin
 
+# Ctrl-C ends the command at once: a search can be resumed.
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+# Trials have our own logs, and paths relative to the folder of the command.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+# Ray's new output prints a table even with verbose=0.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
 Metric = Literal["bleu", "loss"]
-NAMES: dict[Metric, str] = {"bleu": "dev BLEU", "loss": "dev loss"}
+_METRICS: dict[Metric, tuple[str, int]] = {"bleu": ("dev_bleu", -1), "loss": ("dev_loss", 1)}
+"""Key in the records of a run, and the sign that makes a smaller value better."""
+_FAILED = {"dev_bleu": 0.0, "dev_loss": 1e9}
+"""Scores reported for a trial that failed: the worst."""
+REDUCTION_FACTOR = 2
+"""ASHA keeps one of so many trials at each rung."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trial and what its run wrote down."""
+    """A trial and the validations of its run."""
 
     trial: Trial
     run_dir: Path
     validations: list[dict[str, Any]]
-    failed: str = ""
-    """Why it came to no end; empty: it did, or was stopped."""
+    failure: str = ""
+    """Error that ended the trial; empty if it finished or was stopped early."""
 
     def best(self, metric: Metric) -> dict[str, Any] | None:
-        """Its best validation; None: it had none."""
-        if metric == "bleu":
-            return max(self.validations, key=lambda each: each["dev_bleu"], default=None)
-        return min(self.validations, key=lambda each: each["dev_loss"], default=None)
+        """Return the best validation; None if there is none."""
+        key, sign = _METRICS[metric]
+        return min(self.validations, key=lambda each: sign * each[key], default=None)
 
-    @property
-    def end(self) -> str:
-        """How it ended, for people."""
-        if self.failed:
-            return f"failed: {self.failed}"
+    def rank(self, metric: Metric) -> tuple[float, int]:
+        """Return a sort key: the best outcome first, those without a validation last."""
+        key, sign = _METRICS[metric]
+        best = self.best(metric)
+        return sign * best[key] if best is not None else float("inf"), self.trial.number
+
+    def describe_end(self) -> str:
+        """Describe the end of the trial in a few words."""
+        if self.failure:
+            return f"failed: {self.failure}"
         updates = self.trial.experiment.training.updates
         done = self.validations[-1]["update"] if self.validations else 0
         return "finished" if done == updates else f"stopped after {done:,} of {updates:,} updates"
-
-
-def run_name(experiment: Experiment) -> str:
-    """The name of a trial's run: 12 hexadecimal digits of all that is tried in it."""
-    # Without legacy values: settings added by a later version do not rename earlier trials.
-    tree = drop_legacy_values(
-        type(experiment), experiment.model_dump(mode="json", exclude={"name"})
-    )
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def validations_of(run_dir: Path) -> list[dict[str, Any]]:
-    """What a run wrote down of its validations, in order."""
-    return [each for each in read_records(run_dir) if each["kind"] == "validation"]
-
-
-def ranked(outcomes: Sequence[Outcome], metric: Metric) -> list[Outcome]:
-    """The best first; those without a validation last, in the order of their numbers."""
-
-    def key(outcome: Outcome) -> tuple[float, int]:
-        best = outcome.best(metric)
-        if best is None:
-            return float("inf"), outcome.trial.number
-        return -best["dev_bleu"] if metric == "bleu" else best["dev_loss"], outcome.trial.number
-
-    return sorted(outcomes, key=key)
-
-
-def table(outcomes: Sequence[Outcome], metric: Metric) -> str:
-    """Lines for people, in the order given; settings in columns, the run's folder last."""
-    head = [f"best {NAMES[metric]}", NAMES["loss" if metric == "bleu" else "bleu"], "at update"]
-    keys = list(outcomes[0].trial.settings)
-    rows = [["trial", *head, "minutes", *keys, "end", "run"]]
-    for outcome in outcomes:
-        best, settings = outcome.best(metric), outcome.trial.settings
-        facts = ["-"] * 4
-        if best is not None:
-            bleu, loss = f"{best['dev_bleu']:.2f}", f"{best['dev_loss']:.3f}"
-            minutes = f"{outcome.validations[-1]['train_s'] / 60:.1f}"
-            first, second = (bleu, loss) if metric == "bleu" else (loss, bleu)
-            facts = [first, second, f"{best['update']:,}", minutes]
-        values = [_shown(settings[key]) for key in keys]
-        number, end = str(outcome.trial.number), outcome.end
-        rows.append([number, *facts, *values, end, outcome.run_dir.name])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    num_right = 5 + len(keys)
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if place < num_right else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-# Ctrl-C ends the command, which can be given again, rather than this search in good order.
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-# A trial is a run of ours, with its own records, and has paths from where the command was given.
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-# The new one prints a box of its own even where it is asked to be silent.
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-
-
-HALVING = 2
-"""Of the trials that have come so far, one in so many goes on."""
-WORST = {"bleu": 0.0, "loss": 1e9}
-"""What a trial tells that came to no end."""
 
 
 def tune_on_ray(
@@ -153,20 +92,24 @@ def tune_on_ray(
     metric: Metric,
     least: int,
 ) -> list[Outcome]:
-    """Train all trials, each to its end or until it is among the worse ones; the best first.
+    """Train all trials, each to its end or until ASHA stops it; return outcomes, best first.
 
     Args:
-        trials: their corpora are prepared.
-        folder: of the search, seen by all hosts; each trial's run is in it.
-        least: updates that each trial has before it may be stopped.
+        trials: experiments with prepared corpora.
+        folder: directory of the search, shared by all hosts; contains the run directories.
+        cluster: resources of a trial and number of trials at once.
+        console: receives log lines.
+        metric: score of the dev set to compare.
+        least: updates of each trial before it can be stopped.
 
     Raises:
         NmtError: the cluster cannot hold a trial.
     """
-    chatter = folder / "ray.log"
-    console.log(f"{len(trials)} trials in {folder}; what Ray and torch say goes to {chatter}")
-    at_once = min(len(trials), cluster.workers.max)
-    runs = [folder / run_name(trial.experiment) for trial in trials]
+    output = folder / "ray.log"
+    console.log(f"{len(trials)} trials in {folder}")
+    console.log(f"Ray and torch output: {output}")
+    max_concurrent = min(len(trials), cluster.workers.max)
+    runs = [folder / make_run_name(trial.experiment) for trial in trials]
     jobs = [
         {
             "experiment": trial.experiment.model_copy(update={"name": run.name}).model_dump_json(),
@@ -179,18 +122,17 @@ def tune_on_ray(
         }
         for trial, run in zip(trials, runs, strict=True)
     ]
-    with connect(at_once * cluster.cpus_per_worker, chatter):
-        check_resources(cluster, num_workers=1)
-        teller = _Teller(trials, console.log)
+    with connect(max_concurrent * cluster.cpus_per_worker, output):
+        fit_workers(cluster, at_least=1)
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(_trial, jobs=jobs),
+                tune.with_parameters(_run_trial, jobs=jobs),
                 {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker},
             ),
             param_space={"job": tune.grid_search(list(range(len(jobs))))},
             tune_config=tune.TuneConfig(
-                scheduler=_scheduler(trials, metric, least),
-                max_concurrent_trials=at_once,
+                scheduler=_make_scheduler(trials, metric, least),
+                max_concurrent_trials=max_concurrent,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: f"trial-{trial.config['job'] + 1}",
             ),
@@ -198,119 +140,153 @@ def tune_on_ray(
                 name="ray",
                 storage_path=str(folder),
                 failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
-                callbacks=[teller],
+                callbacks=[_TrialLogger(trials, console.log)],
                 verbose=0,
             ),
         )
         results = tuner.fit()
-    failed = {result.config["job"]: _reason(result) for result in results}
-    return ranked(
-        [
-            Outcome(trial, run, validations_of(run), failed[number])
-            for number, (trial, run) in enumerate(zip(trials, runs, strict=True))
-        ],
-        metric,
+    failures = {result.config["job"]: _describe_failure(result) for result in results}
+    outcomes = [
+        Outcome(trial, run, read_validations(run), failures[number])
+        for number, (trial, run) in enumerate(zip(trials, runs, strict=True))
+    ]
+    return sorted(outcomes, key=lambda outcome: outcome.rank(metric))
+
+
+def make_run_name(experiment: Experiment) -> str:
+    """Return 12 hexadecimal digits of a hash of the settings, without the name of the experiment.
+
+    Equal settings share a run, in whichever search.
+    """
+    tree = experiment.model_dump(mode="json", exclude={"name"})
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_validations(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the validation records of a run, oldest first."""
+    return [each for each in read_records(run_dir) if each["kind"] == "validation"]
+
+
+def format_table(outcomes: Sequence[Outcome], metric: Metric) -> str:
+    """Format outcomes as lines of a table, in the order given."""
+    keys = list(outcomes[0].trial.settings)
+    head = ["trial", "dev_bleu", "dev_loss", "update", "minutes", *keys, "end", "run"]
+    rows = [head]
+    for outcome in outcomes:
+        best, settings = outcome.best(metric), outcome.trial.settings
+        numbers = ["-"] * 4
+        if best is not None:
+            minutes = outcome.validations[-1]["train_s"] / 60
+            numbers = [f"{best['dev_bleu']:.2f}", f"{best['dev_loss']:.3f}"]
+            numbers += [f"{best['update']:,}", f"{minutes:.1f}"]
+        values = [
+            settings[key]
+            if isinstance(settings[key], str)
+            else json.dumps(settings[key], ensure_ascii=False)
+            for key in keys
+        ]
+        end = [outcome.describe_end(), outcome.run_dir.name]
+        rows.append([str(outcome.trial.number), *numbers, *values, *end])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    align = [*[str.rjust] * (len(head) - 2), str.ljust, str.ljust]
+    lines = (
+        [pad(cell, width) for pad, cell, width in zip(align, row, widths, strict=True)]
+        for row in rows
     )
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def _scheduler(trials: Sequence[Trial], metric: Metric, least: int) -> ASHAScheduler:
-    most = max(trial.experiment.training.updates for trial in trials)
+def _make_scheduler(trials: Sequence[Trial], metric: Metric, least: int) -> ASHAScheduler:
+    key, sign = _METRICS[metric]
+    max_updates = max(trial.experiment.training.updates for trial in trials)
     return ASHAScheduler(
         time_attr="update",
-        metric=metric,
-        mode="max" if metric == "bleu" else "min",
-        # One more than there are: it would stop a trial before its last checkpoint.
-        max_t=most + 1,
-        grace_period=min(least, most),
-        reduction_factor=HALVING,
+        metric=key,
+        mode="min" if sign > 0 else "max",
+        # One more than the last update: ASHA would stop a trial there before its last checkpoint.
+        max_t=max_updates + 1,
+        grace_period=min(least, max_updates),
+        reduction_factor=REDUCTION_FACTOR,
     )
 
 
-def _trial(config: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> None:
-    """What runs in the process of a trial; Ray ends it from within a report."""
+def _run_trial(config: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Trainable of Ray Tune: one trial in a process; Ray ends it inside a report."""
     job = jobs[config["job"]]
     os.environ.update(job["env"])
     configure_malloc()
+    set_strict_mode()
     torch.set_num_threads(job["cpus"])
     experiment = Experiment.model_validate_json(job["experiment"])
     world = World(device=torch.device("cuda" if job["gpus"] else "cpu"))
-    report = _Report(Path(job["run_dir"]), experiment.training.validate_every)
+    run_dir = Path(job["run_dir"])
+    reporter = _Reporter(run_dir, experiment.training.validate_every)
     try:
-        report.tell()
-        corpus = open_corpus(experiment, Path(job["prepared"]))
-        train(
-            experiment,
-            corpus,
-            world,
-            report.run_dir,
-            should_stop=report.at_update,
-            origin=Origin(**job["origin"]),
-        )
-        report.tell()
+        reporter.report()
+        data = load_training_data(experiment, Path(job["prepared"]))
+        origin = Origin(**job["origin"])
+        train(experiment, data, world, run_dir, should_stop=reporter.after_update, origin=origin)
+        reporter.report()
     except NmtError as error:
-        # Such as a gradient that stays not finite: it says something about the settings.
-        tune.report({"update": experiment.training.updates, "failed": str(error), **WORST})
+        # For example non-finite gradients: a property of the settings, not of the machine.
+        tune.report({"update": experiment.training.updates, "failure": str(error), **_FAILED})
 
 
-class _Report:
-    """Tells Ray of each validation of a run once, from what the run writes down."""
+class _Reporter:
+    """Reports each validation record of a run to Ray Tune once."""
 
-    def __init__(self, run_dir: Path, every: int) -> None:
-        self.run_dir = run_dir
-        self._every = every
-        self._told = 0
+    def __init__(self, run_dir: Path, validate_every: int) -> None:
+        self._run_dir = run_dir
+        self._validate_every = validate_every
+        self._reported = 0
 
-    def at_update(self, update: int) -> bool:
-        if update % self._every == 0:
-            self.tell()
+    def after_update(self, update: int) -> bool:
+        """Report after a validation; never request a stop."""
+        if update % self._validate_every == 0:
+            self.report()
         return False
 
-    def tell(self) -> None:
-        for record in validations_of(self.run_dir):
-            if record["update"] > self._told:
-                self._told = record["update"]
-                values = {
-                    "update": self._told,
-                    "bleu": record["dev_bleu"],
-                    "loss": record["dev_loss"],
-                }
-                tune.report({**values, "failed": ""})
+    def report(self) -> None:
+        for record in read_validations(self._run_dir):
+            if record["update"] > self._reported:
+                self._reported = record["update"]
+                scores = {key: record[key] for key in _FAILED}
+                tune.report({"update": self._reported, "failure": "", **scores})
 
 
-class _Teller(tune.Callback):  # type: ignore[misc]
-    """Prints a line for each report."""
+class _TrialLogger(tune.Callback):  # type: ignore[misc]
+    """Logs a line for each report."""
 
-    def __init__(self, trials: Sequence[Trial], say: Callable[[str], None]) -> None:
+    def __init__(self, trials: Sequence[Trial], log: Callable[[str], None]) -> None:
         self._trials = trials
-        self._say = say
+        self._log = log
 
     def __getstate__(self) -> dict[str, Any]:
-        # Ray keeps what it was given on the disk too; nobody reads it back.
+        # Ray saves its callbacks to disk; nothing reads them.
         return {}
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any
     ) -> None:
-        """Called by Ray."""
-        ours = self._trials[trial.config["job"]]
-        what = f"trial {ours.number} ({' '.join(ours.overrides)})"
-        if result["failed"]:
-            self._say(f"{what} failed: {result['failed']}")
-        else:
-            self._say(
-                f"{what}: update {result['update']:,}: {NAMES['bleu']} {result['bleu']:.2f}, "
-                f"{NAMES['loss']} {result['loss']:.3f} nats/token"
-            )
+        """Log a report; called by Ray."""
+        line = f"update {result['update']:,} | dev_bleu {result['dev_bleu']:.2f}"
+        line += f" | dev_loss {result['dev_loss']:.3f}"
+        if result["failure"]:
+            line = f"failed: {result['failure']}"
+        self._log(f"{self._describe(trial)} | {line}")
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        """Called by Ray; the process was lost too often."""
-        ours = self._trials[trial.config["job"]]
-        self._say(f"trial {ours.number} ({' '.join(ours.overrides)}) was lost")
+        """Log a trial whose process was lost too often; called by Ray."""
+        self._log(f"{self._describe(trial)} | lost")
+
+    def _describe(self, trial: Any) -> str:
+        planned = self._trials[trial.config["job"]]
+        return f"trial {planned.number} ({' '.join(planned.overrides)})"
 
 
-def _reason(result: Any) -> str:
-    """Why a trial came to no end, in a line; empty: it did."""
+def _describe_failure(result: Any) -> str:
+    """Return the error of a trial in one line; empty if there is none."""
     if result.error is not None:
         lines = [line.strip() for line in str(result.error).splitlines() if line.strip()]
         return lines[-1][:200] if lines else type(result.error).__name__
-    return str((result.metrics or {}).get("failed", ""))
+    return str((result.metrics or {}).get("failure", ""))

@@ -1,7 +1,7 @@
-"""Validation beside training: each checkpoint is scored by a Ray task, on cores of its own.
+"""Validation as Ray tasks: each checkpoint is scored beside training, on CPU cores of its own.
 
-The task is ours, not Ray Train's, whose validation of a checkpoint ends the run when its process
-dies; Ray runs a lost one again. It loads the bundle by its path, as any reader does.
+The validation of Ray Train is not used: it ends the run when the process of a validation dies. Ray
+runs a lost task of ours again. A task loads the checkpoint by its path, as any reader does.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from nmt.training.distributed import World
 from nmt.training.validation import Validation, validate
 
 MAX_RETRIES = 3
-"""Times that a task is run again whose process or host was lost."""
+"""Times that a task is run again after its process or host was lost."""
 
 
 class ValidationTasks:
-    """Checkpoints that are being scored; see `nmt.training.validation.Scorer`."""
+    """Pending validations; implements `nmt.training.validation.CheckpointScorer`."""
 
     def __init__(
         self,
@@ -37,46 +37,52 @@ class ValidationTasks:
         num_cpus: int,
         behind: int,
     ) -> None:
-        """Args: address: of the run's folder in an object store; empty: all hosts see run_dir."""
+        """Prepare tasks for the checkpoints of a run.
+
+        Args:
+            experiment: settings of the run.
+            dev: source and reference lines.
+            run_dir: directory of the run.
+            address: address of the run in an object store; empty if all hosts see run_dir.
+            num_cpus: cores of each task.
+            behind: validations that training may be ahead of the scores.
+        """
         self.behind = behind
-        self._settings = experiment.model_dump_json()
-        self._dev = dev
-        self._place = (str(run_dir), address)
+        self._arguments = (experiment.model_dump_json(), dev, str(run_dir), address, num_cpus)
         self._num_cpus = num_cpus
-        self._asked: dict[Any, int] = {}
+        self._pending: dict[Any, int] = {}
 
     def ask(self, update: int, folder: Path) -> None:
-        """As `Scorer.ask`."""
-        task = _score.options(
+        """Start to score a complete checkpoint; thread-safe."""
+        task = _score_checkpoint.options(
             num_cpus=self._num_cpus,
             max_retries=MAX_RETRIES,
-            # Beside the placement group of the workers, not in it.
+            # Beside the placement group of the workers, not inside it.
             scheduling_strategy="DEFAULT",
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._num_cpus)}},
         )
-        asked = task.remote(*self._place, folder.name, self._settings, self._dev, self._num_cpus)
-        self._asked[asked] = update
+        self._pending[task.remote(folder.name, *self._arguments)] = update
 
     def arrived(self) -> list[tuple[int, Validation | str]]:
-        """As `Scorer.arrived`."""
-        asked = list(self._asked)
-        if not asked:
+        """Return scores, or errors, that are new since the last call; does not wait."""
+        pending = list(self._pending)
+        if not pending:
             return []
-        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=0)
-        return [(self._asked.pop(each), _result(each)) for each in ready]
+        ready, _ = ray.wait(pending, num_returns=len(pending), timeout=0)
+        return [(self._pending.pop(task), _get_score(task)) for task in ready]
 
     def wait(self) -> None:
-        """As `Scorer.wait`."""
-        ray.wait(list(self._asked), num_returns=1)
+        """Wait until one more score has arrived."""
+        ray.wait(list(self._pending), num_returns=1)
 
 
 @ray.remote  # type: ignore[untyped-decorator]
-def _score(
-    run_dir: str,
-    address: str,
+def _score_checkpoint(
     name: str,
     settings: str,
     dev: tuple[Sequence[str], Sequence[str]],
+    run_dir: str,
+    address: str,
     num_threads: int,
 ) -> dict[str, Any]:
     set_strict_mode()
@@ -84,14 +90,14 @@ def _score(
     folder = Path(run_dir) / "checkpoints" / name
     if address:
         folder = RemoteRun(ObjectStore(address), Path(run_dir)).pull(name)
-    bundle = load_checkpoint(folder)
+    checkpoint = load_checkpoint(folder)
     experiment = Experiment.model_validate_json(settings)
-    return asdict(validate(bundle.model(), bundle.subword, experiment, dev, World()))
+    return asdict(validate(checkpoint.model(), checkpoint.subword, experiment, dev, World()))
 
 
-def _result(ready: Any) -> Validation | str:
+def _get_score(task: Any) -> Validation | str:
     try:
-        return Validation(**ray.get(ready))
+        return Validation(**ray.get(task))
     except RayTaskError as error:
         return str(error.cause)
     except RayError as error:

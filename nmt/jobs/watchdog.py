@@ -1,9 +1,10 @@
-"""Ends a worker that has made no update for too long, once it has told where it is.
+"""Watchdog of a worker: ends the process when no update was made for too long.
 
-All workers of a run wait for each other, so all of them tell: the stacks of their threads and the
-pairs of the update, in <run>/hangs/. Then they end, and Ray starts them anew from the last
-checkpoint. Where even a thread of this process gets no turn, because something holds Python's lock,
-a timer in C ends it a little later, and leaves the stacks in what Ray logs.
+Workers wait for each other in collectives, so that one that hangs stops all of them. Each writes
+the stacks of its threads and the pairs of its update to <run>/hangs/ and exits; Ray then restarts
+the group from the last checkpoint. Where the thread of the watchdog itself cannot run, because
+native code holds Python's global interpreter lock, a timer in C (`faulthandler`) ends the process a
+little later; its stacks are in Ray's log.
 """
 
 import faulthandler
@@ -16,83 +17,82 @@ from pathlib import Path
 from nmt.batching.schedule import Update
 
 START_S = 600.0
-"""Seconds for the start and the first update, at least: imports, connections, the first kernels."""
+"""Minimum timeout of the start and the first update: imports, connections, first kernels."""
 GRACE_S = 3.0
-"""Seconds from the first word to the end: the other workers have theirs to say."""
+"""Seconds from the report to the exit, in which the other workers write their stacks."""
 
 
 class Watchdog:
-    """Of one worker; told what it does."""
+    """Heartbeat timer of one worker; watches from its construction to `close`."""
 
     def __init__(
-        self, timeout_s: float, folder: Path, rank: int, lost: Callable[[str], None]
+        self, timeout_s: float, folder: Path, rank: int, report_loss: Callable[[str], None]
     ) -> None:
-        """Watch from now on.
+        """Start watching.
 
         Args:
-            timeout_s: seconds without a word after which the worker ends.
-            folder: where stacks go.
-            rank: this worker's number.
-            lost: told why, in a line.
+            timeout_s: seconds without a heartbeat after which the worker exits.
+            folder: where stacks are written.
+            rank: rank of this worker.
+            report_loss: receives the reason, in one line, before the worker exits.
         """
-        self._timeout_s = timeout_s
-        self._patience_s = max(timeout_s, START_S)
+        self._configured_timeout_s = timeout_s
+        # The start takes longer than an update; `begin_update` sets the configured timeout.
+        self._timeout_s = max(timeout_s, START_S)
+        self._interval_s = min(1.0, timeout_s / 4)
         self._folder = folder
         self._rank = rank
-        self._lost = lost
+        self._report_loss = report_loss
         self._update: Update | None = None
-        self._doing = "the start"
-        self._heard = time.monotonic()
-        self._armed = float("-inf")
+        self._activity = "the start"
         self._is_closed = threading.Event()
+        self._heartbeat_s = time.monotonic()
         self._arm()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def begin(self, update: Update) -> None:
-        """An update begins."""
+    def begin_update(self, update: Update) -> None:
+        """Record the start of an update."""
         if self._update is not None:
-            self._patience_s = self._timeout_s
-        self._update, self._doing = update, f"update {update.number + 1}"
-        self._hear()
+            self._timeout_s = self._configured_timeout_s
+        self._update = update
+        self.begin_activity(f"update {update.number + 1}")
 
-    def pause(self, what: str) -> None:
-        """Something that may take long begins, between two updates."""
-        self._doing = what
-        self._hear()
+    def begin_activity(self, name: str) -> None:
+        """Record the start of something between two updates that may take long."""
+        self._activity = name
+        self._heartbeat_s = time.monotonic()
+        # Arming starts a thread in C: not at each heartbeat.
+        if self._heartbeat_s - self._armed_s > self._interval_s:
+            self._arm()
 
     def close(self) -> None:
-        """Nothing is waited for any more."""
+        """Stop watching."""
         self._is_closed.set()
         faulthandler.cancel_dump_traceback_later()
 
-    def _hear(self) -> None:
-        self._heard = time.monotonic()
-        if self._heard - self._armed > min(1.0, self._timeout_s / 4):
-            self._arm()
-
     def _arm(self) -> None:
-        self._armed = time.monotonic()
-        # Later than our own thread, which says more.
-        late_s = self._patience_s + 2 * GRACE_S + 2
-        faulthandler.dump_traceback_later(late_s, exit=True, file=2)
+        self._armed_s = time.monotonic()
+        # Later than the thread of the watchdog, whose report has more details.
+        timeout_s = self._timeout_s + 2 * GRACE_S + 2
+        faulthandler.dump_traceback_later(timeout_s, exit=True, file=2)
 
     def _watch(self) -> None:
-        while not self._is_closed.wait(min(1.0, self._timeout_s / 4)):
-            if time.monotonic() - self._heard > self._patience_s:
-                self._tell()
+        while not self._is_closed.wait(self._interval_s):
+            if time.monotonic() - self._heartbeat_s > self._timeout_s:
+                self._write_report()
                 time.sleep(GRACE_S)
                 os._exit(1)
 
-    def _tell(self) -> None:
-        rows = []
+    def _write_report(self) -> None:
+        rows, number = [], 0
         if self._update is not None:
             rows = sorted(int(row) for part in self._update.micro_batches for row in part)
-        number = self._update.number + 1 if self._update is not None else 0
-        file = self._folder / f"update-{number:08d}-worker-{self._rank}.txt"
-        reason = f"nothing done for {self._patience_s:g} s in {self._doing}"
-        self._lost(f"{reason}; stacks and pairs in {self._folder}")
+            number = self._update.number + 1
+        reason = f"no progress for {self._timeout_s:g} s in {self._activity}"
+        self._report_loss(f"{reason}; stacks and pairs in {self._folder}")
         self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / f"update-{number:08d}-worker-{self._rank}.txt"
         with file.open("w", encoding="utf-8") as text:
-            text.write(f"worker {self._rank}: {reason}\npairs: {rows}\n\n")
+            text.write(f"rank {self._rank}: {reason}\npairs: {rows}\n\n")
             text.flush()
             faulthandler.dump_traceback(text, all_threads=True)

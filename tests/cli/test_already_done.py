@@ -12,8 +12,8 @@ def test_a_run_that_is_finished_says_so_without_a_cluster(
     answer = nmt("train tiny.yaml")
     assert answer.status == 0
     assert answer.err.splitlines() == [
-        f"the run in {here}/runs/tiny is finished: 60 of 60 updates; set training.updates higher "
-        "to train on, or give the experiment another name",
+        f"the run in {here}/runs/tiny is finished: 60 of 60 updates; increase training.updates "
+        "to train longer, or give the experiment another name",
         "to score it on its test sets: nmt evaluate runs/tiny",
     ]
 

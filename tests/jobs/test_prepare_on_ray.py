@@ -67,9 +67,9 @@ def test_a_task_that_is_lost_for_good_says_what_to_do(num_workers: int) -> None:
     with pytest.raises(DataError) as caught:
         list(run_on_ray(die, [()]))
     assert str(caught.value) == (
-        "the cluster lost a task too often (WorkerCrashedError: The worker died unexpectedly "
+        "a task failed too often on the cluster (WorkerCrashedError: The worker died unexpectedly "
         "while executing this task. Check python-core-worker-*.log files for more information.); "
-        "the same command goes on where it stopped"
+        "run the same command again to resume"
     )
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import ray
+import ray.train
 import torch
+from ray.train import PreemptionInfo
 
 from nmt.checkpoint.load import load_training_state
 from nmt.config.cluster import Cluster
@@ -23,7 +25,7 @@ from nmt.console import Console
 from nmt.corpus.prepare import prepare
 from nmt.errors import TrainingError
 from nmt.jobs import train as jobs_train
-from nmt.jobs.train import finished, run_dir_of, train_on_ray
+from nmt.jobs.train import PreemptionNotices, get_run_dir, read_finished, train_on_ray
 from nmt.training import ledger, run_log
 
 HANG_S = 20
@@ -84,7 +86,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 def _train(experiment: Experiment, storage: Path, **cluster: object) -> Path:
     where = Cluster(storage=str(storage), **cluster)  # type: ignore[arg-type]
     train_on_ray(experiment, where, Console())
-    return run_dir_of(experiment, where)
+    return get_run_dir(experiment, where)
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -111,7 +113,7 @@ def test_a_run_whose_workers_die_and_hang_ends_as_if_they_had_not(
     """P4, with two workers, bit for bit: one is killed; later one lives, but does nothing."""
     longer = _with(experiment, updates=400, log_every=100, validate_every=200, checkpoint_every=400)
     # The calm run shows that training does not need what nmt.jobs.ray_internals builds on.
-    monkeypatch.setattr(jobs_train, "callbacks", list)
+    monkeypatch.setattr(jobs_train, "recovery_callbacks", list)
     calm = _train(longer, tmp_path / "calm", workers=2, max_lost_updates=39)
     (tmp_path / "sitecustomize.py").write_text(HANGS.format(file=tmp_path / "hang"))
     settings = [
@@ -139,7 +141,7 @@ def test_a_run_whose_workers_die_and_hang_ends_as_if_they_had_not(
     assert [path.name[-12:] for path in told] == ["worker-0.txt", "worker-1.txt"]
     # What Ray finds out of the workers that ended themselves may come after it.
     assert hung["why"].startswith(
-        f"nothing done for {HANG_S} s in update {update}; stacks and pairs in {rough}/hangs"
+        f"no progress for {HANG_S} s in update {update}; stacks and pairs in {rough}/hangs"
     )
     (entry,) = [each for each in ledger.read_ledger(rough) if each.update == update]
     pairs = f"pairs: {ledger.unpack(entry.rows).tolist()}"
@@ -180,7 +182,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(
     third.send_signal(signal.SIGINT)
     _, said = third.communicate(timeout=60)
     assert third.returncode == 130
-    assert "stopped before these workers had made an update: there is nothing to save" in said
+    assert "stopped before the first update of these workers: nothing to save" in said
     assert f"to go on after update {stopped_at:,}: " in said
     assert load_training_state(tmp_path / "tiny").update == stopped_at
 
@@ -194,7 +196,7 @@ def test_a_finished_run_is_not_started_again(experiment: Experiment, tmp_path: P
     assert time.monotonic() - started < 3
     assert not ray.is_initialized()
     assert (run_dir / "metrics.jsonl").read_bytes() == before
-    ended = finished(experiment, run_dir)
+    ended = read_finished(experiment, run_dir)
     assert ended is not None
     assert ended.update == 30
     records = [json.loads(line) for line in before.decode().splitlines()]
@@ -224,7 +226,7 @@ def test_workers_that_the_cluster_cannot_hold_are_refused(
         _train(experiment, tmp_path, workers=2, gpus_per_worker=1)
     assert str(error.value) == (
         "2 workers with 1 GPU each need 2, but the cluster has 0: "
-        "lower cluster.workers, or add hosts"
+        "lower cluster.workers (--workers), or add hosts"
     )
 
 
@@ -263,3 +265,30 @@ def _wait_for(condition: object, process: "subprocess.Popen[str]", timeout_s: fl
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+class Notices:
+    """Client of a mailbox that keeps the preemption notices."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, float]] = []
+
+    def report_notice(self, reason: str, deadline: float) -> None:
+        self.sent.append((reason, deadline))
+
+
+@pytest.mark.parametrize(("deadline_ms", "expected"), [(90_500, 90.5), (None, 170.0)])
+def test_preemption_notice_is_reported_once(
+    deadline_ms: int | None, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [50.0]
+    answers: list[Any] = [None, *[PreemptionInfo(deadline_ms, {"a": [1, 3]})] * 2]
+    monkeypatch.setattr(jobs_train.time, "time", lambda: now[0])
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: answers.pop(0))
+    client = Notices()
+    notices = PreemptionNotices(client)  # type: ignore[arg-type]
+    assert notices.get_deadline() is None
+    assert notices.get_deadline() == expected
+    now[0] = 60.0
+    assert notices.get_deadline() == expected
+    assert client.sent == [("the host of workers 1, 3 was taken away", expected)]

@@ -13,7 +13,7 @@ from nmt.config.cluster import Cluster
 from nmt.decoding.resumable_output import folder_of, open_unfinished
 from nmt.decoding.translator import Translator
 from nmt.errors import DataError, NmtError
-from nmt.jobs.translate import Output, Render, translate_on_ray
+from nmt.jobs.translate import FormatChunk, Output, translate_on_ray
 
 pytestmark = pytest.mark.ray
 
@@ -36,7 +36,7 @@ def lines(tiny: Path) -> list[str]:
     return [*(tiny / "raw/train.en").read_text(encoding="utf-8").splitlines(), "", " "]
 
 
-def plain() -> Render[str]:
+def plain() -> FormatChunk[str]:
     def render(translator: Translator, lines: Sequence[str], first: int) -> Output:
         found = translator.translate(lines)
         text = "".join(f"{n} {each.text}\n" for n, each in enumerate(found, start=first))
@@ -53,7 +53,7 @@ def chunks_of(lines: list[str], stop_at: int = 1000) -> Iterator[list[str]]:
 
 
 def go(
-    translator: Translator, chunks: Iterator[list[str]], render: Render[str], output: Path,
+    translator: Translator, chunks: Iterator[list[str]], render: FormatChunk[str], output: Path,
     num_workers: int = 1, max_failures: int = 1,
 ) -> list[int]:  # fmt: skip
     heard: list[int] = []
@@ -115,8 +115,8 @@ def test_a_worker_that_is_lost_each_time_is_given_up(
 
     with pytest.raises(NmtError) as caught:
         go(translator, chunks_of(lines), die, tmp_path / "out.de", max_failures=0)
-    assert str(caught.value).startswith("the cluster lost a task too often (Actor")
-    assert str(caught.value).endswith("); the same command goes on where it stopped")
+    assert str(caught.value).startswith("a task failed too often on the cluster (Actor")
+    assert str(caught.value).endswith("); run the same command again to resume")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.de").exists()
 
@@ -140,6 +140,6 @@ def test_more_workers_than_the_cluster_holds_are_refused(
     with pytest.raises(NmtError) as caught:
         go(translator, chunks_of(lines), plain(), tmp_path / "out.de", num_workers=3)
     assert str(caught.value) == (
-        "3 workers with 1 CPU each need 3, but the cluster has 2: ask for fewer with --workers, or "
-        "add hosts"
+        "3 workers with 1 CPU each need 3, but the cluster has 2: lower cluster.workers "
+        "(--workers), or add hosts"
     )

@@ -1,5 +1,4 @@
-"""A search among models that are trained, on a real local Ray."""
-
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +6,83 @@ from typing import Any
 
 import pytest
 
+from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
-from nmt.jobs.tune import validations_of
+from nmt.config.search_space import Trial
+from nmt.jobs.tune import Metric, Outcome, format_table, make_run_name, read_validations
+
+TEXT = {"name": "a", "src": "a.en", "tgt": "a.de"}
+
+
+def make_outcome(
+    number: int, dropout: float, *scores: tuple[int, float, float], failure: str = ""
+) -> Outcome:
+    experiment = Experiment.model_validate(
+        {
+            "name": "tiny",
+            "corpus": {"train": [TEXT], "dev": TEXT},
+            "model": {"dropout": dropout},
+            "training": {"updates": 200, "warmup_updates": 0},
+        }
+    )
+    trial = Trial(number, {"model.dropout": dropout}, experiment)
+    validations = [
+        {"update": update, "dev_bleu": bleu, "dev_loss": loss, "train_s": 1.5 * update}
+        for update, bleu, loss in scores
+    ]
+    return Outcome(trial, Path(f"runs/tiny.tune/run-{number}"), validations, failure)
+
+
+OUTCOMES = [
+    make_outcome(1, 0.1, (100, 20.5, 2.5), (200, 19.5, 2.75)),
+    make_outcome(2, 0.2, (100, 10.25, 3.5)),
+    make_outcome(3, 0.3, failure="non-finite gradients"),
+    make_outcome(4, 0.4, (100, 18.0, 2.25), (200, 21.0, 2.375)),
+]
+
+
+def rank(metric: Metric) -> list[Outcome]:
+    return sorted(OUTCOMES, key=lambda outcome: outcome.rank(metric))
+
+
+def test_best_trial_is_first_and_one_without_validation_last() -> None:
+    assert [each.trial.number for each in rank("bleu")] == [4, 1, 2, 3]
+    assert [each.trial.number for each in rank("loss")] == [4, 1, 2, 3]
+    assert OUTCOMES[3].best("bleu") == OUTCOMES[3].validations[1]
+    assert OUTCOMES[3].best("loss") == OUTCOMES[3].validations[0]
+
+
+def test_table_shows_the_best_validation_and_the_end() -> None:
+    assert format_table(rank("bleu"), "bleu").splitlines() == [
+        "trial  dev_bleu  dev_loss  update  minutes  model.dropout  "
+        "end                               run",
+        "    4     21.00     2.375     200      5.0            0.4  "
+        "finished                          run-4",
+        "    1     20.50     2.500     100      5.0            0.1  "
+        "finished                          run-1",
+        "    2     10.25     3.500     100      2.5            0.2  "
+        "stopped after 100 of 200 updates  run-2",
+        "    3         -         -       -        -            0.3  "
+        "failed: non-finite gradients      run-3",
+    ]
+    first = format_table(rank("loss"), "loss").splitlines()[1]
+    assert first.split()[:4] == ["4", "18.00", "2.250", "100"]
+
+
+def test_equal_settings_share_a_run() -> None:
+    one, other = OUTCOMES[0].trial.experiment, OUTCOMES[1].trial.experiment
+    assert make_run_name(one) == make_run_name(one.model_copy(update={"name": "another"}))
+    assert make_run_name(one) != make_run_name(other)
+
+
+def test_validations_are_read_from_an_incomplete_file(tmp_path: Path) -> None:
+    assert read_validations(tmp_path) == []
+    kinds = ("train", "validation", "restart", "validation")
+    records = [{"kind": kind, "update": n} for n, kind in enumerate(kinds)]
+    text = "".join(f"{json.dumps(record)}\n" for record in records)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"kind": "valid')
+    assert [each["update"] for each in read_validations(tmp_path)] == [1, 3]
+
 
 COMMAND = (
     "tune tiny.yaml training.updates=20 training.warmup_updates=2 training.validate_every=10 "
@@ -18,16 +92,15 @@ COMMAND = (
 
 
 @pytest.mark.ray
-def test_the_best_of_three_trials_comes_first_and_is_there_to_go_on_with(
+def test_search_ranks_trials_and_resumes_without_training(
     here: Path, nmt: Callable[..., Any]
 ) -> None:
-    """P4: the same command does not train again what is trained."""
+    """Exact resume (nmt/README.md, Guarantees)."""
     answer = nmt(COMMAND)
     assert answer.status == 0, answer.err
     header, *rows = [line.split() for line in answer.out.splitlines()]
     assert len(rows) == 3
-    rates = header.index("training.learning_rate") - 4  # "best dev BLEU", "dev loss", "at update"
-    assert rows[0][rates] == "0.02"
+    assert rows[0][header.index("training.learning_rate")] == "0.02"
     bleus = [float(row[1]) for row in rows]
     assert bleus == sorted(bleus, reverse=True)
     assert any("stopped after 10 of 20 updates" in line for line in answer.out.splitlines())
@@ -36,9 +109,8 @@ def test_the_best_of_three_trials_comes_first_and_is_there_to_go_on_with(
     assert best.training.learning_rate == 0.02
     assert (Path(best.prepared) / "manifest.json").exists()
     run = Path("runs/tiny.tune", rows[0][-1])
-    assert max(each["dev_bleu"] for each in validations_of(run)) == pytest.approx(
-        bleus[0], abs=0.005
-    )
+    best_bleu = max(each["dev_bleu"] for each in read_validations(run))
+    assert best_bleu == pytest.approx(bleus[0], abs=0.005)
     assert nmt(f"evaluate {run} --metrics bleu").status == 0
     written = {path: os.stat(path).st_mtime_ns for path in run.rglob("*.safetensors")}
     again = nmt(COMMAND)

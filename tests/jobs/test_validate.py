@@ -21,7 +21,7 @@ from nmt.console import Console
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import read_dev
 from nmt.jobs import train
-from nmt.jobs.train import address_of, finished, run_dir_of, train_on_ray
+from nmt.jobs.train import get_run_address, get_run_dir, read_finished, train_on_ray
 from nmt.jobs.validation_tasks import ValidationTasks
 from nmt.storage import ObjectStore
 from nmt.training.validation import Validation
@@ -60,11 +60,11 @@ def cluster(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clust
 def trained(experiment: Experiment, cluster: Cluster) -> RemoteRun:
     """A run that is finished, and has nothing left here."""
     train_on_ray(experiment, cluster, Console())
-    run_dir = run_dir_of(experiment, cluster)
+    run_dir = get_run_dir(experiment, cluster)
     lines = (run_dir / "train.log").read_text().splitlines()
     assert sum("scored beside training" in line for line in lines) == 2
     shutil.rmtree(run_dir)
-    return RemoteRun(ObjectStore(address_of(experiment, cluster)), run_dir)
+    return RemoteRun(ObjectStore(get_run_address(experiment, cluster)), run_dir)
 
 
 def test_a_run_in_a_store_is_finished_there(
@@ -72,7 +72,7 @@ def test_a_run_in_a_store_is_finished_there(
 ) -> None:
     """P4, P11."""
     assert trained.newest_complete() is not None
-    ended = finished(experiment, run_dir_of(experiment, cluster), trained)
+    ended = read_finished(experiment, get_run_dir(experiment, cluster), trained)
     assert ended is not None
     assert ended.update == 30
     best = trained.info(trained.best() or "")
@@ -84,7 +84,7 @@ def test_a_model_is_read_from_the_store(
     experiment: Experiment, cluster: Cluster, trained: RemoteRun, tmp_path: Path
 ) -> None:
     """P5."""
-    folder = fetch_checkpoint(address_of(experiment, cluster), tmp_path)
+    folder = fetch_checkpoint(get_run_address(experiment, cluster), tmp_path)
     assert folder.name == trained.best()
 
 
@@ -92,10 +92,10 @@ def test_a_lost_validation_task_is_run_again(
     experiment: Experiment, cluster: Cluster, trained: RemoteRun
 ) -> None:
     """P4."""
-    run_dir = run_dir_of(experiment, cluster)
+    run_dir = get_run_dir(experiment, cluster)
     folder = trained.pull("update-00000030")
     dev = read_dev(Path(experiment.prepared))
-    tasks = ValidationTasks(experiment, dev, run_dir, address_of(experiment, cluster), 1, 1)
+    tasks = ValidationTasks(experiment, dev, run_dir, get_run_address(experiment, cluster), 1, 1)
     killed: list[int] = []
 
     def kill() -> None:
@@ -142,12 +142,12 @@ def test_workers_share_validation_where_there_is_no_room_beside_them(
     experiment: Experiment, cluster: Cluster
 ) -> None:
     full = cluster.model_copy(update={"workers": Workers(min=2, max=2)})
-    assert train._why_shared(experiment, full) == (
-        "1 CPU beside the workers would be needed, but 0 of the cluster's 2 are left"
+    assert train._obstacle_to_tasks(experiment, full) == (
+        "a task needs 1 CPU, but the workers leave 0 of the cluster's 2"
     )
-    assert train._why_shared(experiment, cluster) == ""
+    assert train._obstacle_to_tasks(experiment, cluster) == ""
     plateau = experiment.training.model_copy(update={"schedule": "plateau"})
     by_halves = experiment.model_copy(update={"training": plateau})
-    assert train._why_shared(by_halves, cluster) == (
-        "training.schedule plateau needs each score at once"
+    assert train._obstacle_to_tasks(by_halves, cluster) == (
+        "training.schedule=plateau needs each score at once"
     )

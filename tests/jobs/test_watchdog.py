@@ -24,7 +24,7 @@ ctypes.PyDLL(None).sleep(60)
 
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set once the process would have ended."""
+    """Event that replaces the exit of the process."""
     event = threading.Event()
     monkeypatch.setattr(watchdog, "GRACE_S", 0.01)
     monkeypatch.setattr(watchdog, "START_S", 0)
@@ -32,43 +32,45 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return event
 
 
-def test_a_worker_that_hangs_tells_where_it_is(tmp_path: Path, ended: threading.Event) -> None:
-    told: list[str] = []
-    dog = Watchdog(0.2, tmp_path / "hangs", 1, told.append)
-    dog.begin(UPDATE)
+def test_worker_that_hangs_writes_stacks_and_pairs(tmp_path: Path, ended: threading.Event) -> None:
+    reasons: list[str] = []
+    dog = Watchdog(0.2, tmp_path / "hangs", 1, reasons.append)
+    dog.begin_update(UPDATE)
     assert ended.wait(5)
     dog.close()
-    assert told[0] == (f"nothing done for 0.2 s in update 42; stacks and pairs in {tmp_path}/hangs")
+    assert reasons[0] == (
+        f"no progress for 0.2 s in update 42; stacks and pairs in {tmp_path}/hangs"
+    )
     text = (tmp_path / "hangs" / "update-00000042-worker-1.txt").read_text()
     first, second, _, *stacks = text.splitlines()
-    assert first == "worker 1: nothing done for 0.2 s in update 42"
+    assert first == "rank 1: no progress for 0.2 s in update 42"
     assert second == "pairs: [3, 5, 7]"
-    assert any("test_a_worker_that_hangs_tells_where_it_is" in line for line in stacks)
+    assert any("test_worker_that_hangs_writes_stacks_and_pairs" in line for line in stacks)
 
 
-def test_a_worker_that_goes_on_is_left_alone(tmp_path: Path, ended: threading.Event) -> None:
+def test_worker_with_heartbeats_keeps_running(tmp_path: Path, ended: threading.Event) -> None:
     dog = Watchdog(0.4, tmp_path, 0, lambda reason: None)
     for _ in range(8):
         time.sleep(0.1)
-        dog.pause("validation")
+        dog.begin_activity("validation")
     dog.close()
     time.sleep(0.6)
     assert not ended.is_set()
 
 
-def test_the_start_has_more_time(
+def test_start_and_first_update_have_a_longer_timeout(
     tmp_path: Path, ended: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "START_S", 600)
     dog = Watchdog(0.1, tmp_path, 0, lambda reason: None)
-    dog.begin(UPDATE)
+    dog.begin_update(UPDATE)
     assert not ended.wait(0.5)
-    dog.begin(UPDATE)
+    dog.begin_update(UPDATE)
     assert ended.wait(5)
     dog.close()
 
 
-def test_a_worker_whose_python_is_stuck_ends_too(tmp_path: Path) -> None:
+def test_worker_that_holds_the_interpreter_lock_ends(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", HOLDS_THE_LOCK, str(tmp_path)],
         capture_output=True,
