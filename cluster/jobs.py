@@ -1,10 +1,10 @@
-"""A verb of `nmt` as a job of a Ray cluster.
+"""Commands of `nmt` as jobs of a Ray cluster.
 
-A job runs the code of this checkout with the two config files resolved here; paths in them are
-those of a disk that every host sees. Each job has a target, which is what it writes: a run, a
-prepared folder, a file. Two jobs with one target never run at once, and a later attempt goes on
-where the one before ended: submitting twice does no harm. Ray refuses a job id that was used
-before, so this holds for two people who submit at the same moment too.
+A job runs the code of this checkout with two resolved config files; their paths are on a disk that
+all hosts share. The target of a job is what it writes: a run, a prepared corpus or a file. Two jobs
+with one target never run at the same time, and a later job resumes where the previous one ended,
+so submitting twice is harmless. Ray rejects a job id that was used before; therefore this also
+holds for two users who submit at the same moment.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dashboard import Say
+from dashboard import PrintLine
 
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
@@ -30,34 +30,34 @@ from nmt.training.run_manifest import REVISION, SUBMITTED, code_sha256, revision
 ROOT = Path(__file__).resolve().parents[1]
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 STOP_VARIABLE = "RAY_JOB_STOP_WAIT_TIME_S"
-STOP_S = 60
-"""Seconds from the signal to stop until Ray kills a job; Ray's own 3 are few for a checkpoint."""
+STOP_TIMEOUT_S = 60
+"""Grace period from TERM to KILL; Ray's default of 3 s is too short for a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is sent to a cluster."""
+    """Command to submit."""
 
     verb: str
-    """Verb of `nmt`."""
+    """Command of `nmt`."""
     name: str
     """Name of the experiment."""
     target: str
-    """What the job writes."""
+    """Path or address that the job writes."""
     command: tuple[str, ...]
-    """What runs in the working directory, word by word."""
+    """Words of the command, run in the working directory."""
     env: dict[str, str]
-    """Environment variables of the command, and of all workers it asks for."""
+    """Environment variables of the command and of its workers."""
     num_cpus: int = 0
-    """Cores for the command itself, beside those of its workers."""
+    """CPUs of the command itself, without those of its workers."""
     num_gpus: int = 0
-    """GPUs for the command itself."""
+    """GPUs of the command itself."""
     options: tuple[str, ...] = ()
-    """Those of the verb, as they were given."""
+    """Command-line options as given."""
 
 
-def absolute(experiment: Experiment, cluster: Cluster) -> tuple[Experiment, Cluster]:
-    """The same settings, with relative paths taken from the folder that we are in."""
+def resolve_paths(experiment: Experiment, cluster: Cluster) -> tuple[Experiment, Cluster]:
+    """Return the same settings with paths made absolute from the current directory."""
     root, prepared = os.path.abspath(experiment.corpus.root), os.path.abspath(experiment.prepared)
     corpus = experiment.corpus.model_copy(update={"root": root, "prepared": prepared})
     storage = cluster.storage if is_address(cluster.storage) else os.path.abspath(cluster.storage)
@@ -67,14 +67,20 @@ def absolute(experiment: Experiment, cluster: Cluster) -> tuple[Experiment, Clus
     )
 
 
-def plan(verb: str, experiment: Experiment, cluster: Cluster, options: list[str]) -> Job:
-    """The job of a verb; options are those of `nmt VERB`, with absolute paths.
+def make_job(verb: str, experiment: Experiment, cluster: Cluster, options: list[str]) -> Job:
+    """Return the job of a command.
+
+    Args:
+        verb: prepare, train, evaluate or translate.
+        experiment: with absolute paths.
+        cluster: with absolute paths.
+        options: those of `nmt VERB`, with absolute paths.
 
     Raises:
-        ConfigError: options that a job cannot have.
+        ConfigError: an option that a job cannot have.
     """
-    name, run = experiment.name, run_of(experiment.name, cluster)
-    env = {STOP_VARIABLE: str(STOP_S), **cluster.env}
+    name, run = experiment.name, run_location(experiment.name, cluster)
+    env = {STOP_VARIABLE: str(STOP_TIMEOUT_S), **cluster.env}
     nmt = ("python", "-m", "nmt", verb)
     if verb in ("prepare", "train"):
         target = run if verb == "train" else experiment.prepared
@@ -83,22 +89,22 @@ def plan(verb: str, experiment: Experiment, cluster: Cluster, options: list[str]
         return Job(verb, name, target, command, env, options=tuple(options))
     if verb == "translate" and "-" in (_value(options, "--input"), _value(options, "--output")):
         raise ConfigError.from_message(
-            "a job has no standard input and output: name two files that every host sees, "
-            "-i FILE and -o FILE"
+            "a job has no standard input or output: set -i FILE and -o FILE to files on a disk "
+            "that all hosts share"
         )
     if is_address(run) and "--output" not in options:
         raise ConfigError.from_message(
-            "a job that scores a run in an object store writes to a folder that every host sees: "
-            "name it, -o FOLDER"
+            "a job that evaluates a run in an object store needs -o FOLDER, on a disk that all "
+            "hosts share"
         )
     target = _value(options, "--output", default=f"{run}/evaluation")
-    # These two have no workers: Ray runs the command where one worker's cores and GPU are free.
+    # These commands have no workers: Ray runs them where the resources of one worker are free.
     resources = (cluster.cpus_per_worker, cluster.gpus_per_worker)
     return Job(verb, name, target, (*nmt, run, *options), env, *resources, tuple(options))
 
 
-def run_of(name: str, cluster: Cluster) -> str:
-    """The folder of a run, or its address in an object store."""
+def run_location(name: str, cluster: Cluster) -> str:
+    """Return the folder of a run, or its address in an object store."""
     if is_address(cluster.storage):
         return join_address(cluster.storage, name)
     return str(Path(cluster.storage, name))
@@ -108,8 +114,8 @@ def _value(options: list[str], name: str, default: str = "-") -> str:
     return options[options.index(name) + 1] if name in options else default
 
 
-def check(job: Job, experiment: Experiment, cluster: Cluster, say: Say) -> None:
-    """Check what can be checked without the cluster; say what is not on this machine.
+def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: PrintLine) -> None:
+    """Check what can be checked without the cluster; print what cannot.
 
     Raises:
         NmtError: the job would fail.
@@ -117,72 +123,73 @@ def check(job: Job, experiment: Experiment, cluster: Cluster, say: Say) -> None:
     from nmt.corpus.prepare import check_raw
     from nmt.corpus.prepared import open_prepared
 
-    def is_here(path: str) -> bool:
+    def is_local(path: str) -> bool:
         if not Path(path).exists():
-            say(f"not checked: {path} is not on this machine; the job looks for it on the cluster")
+            print_line(f"not checked: {path} is not on this machine; it must exist on the cluster")
         return Path(path).exists()
 
-    run = Path(run_of(job.name, cluster))
+    run = Path(run_location(job.name, cluster))
     if is_address(cluster.storage) and job.verb != "prepare":
-        say(f"not checked: {display_address(cluster.storage)}; the job looks for its run there")
+        print_line(f"not checked: run in {display_address(cluster.storage)}")
     match job.verb:
         case "prepare":
-            if is_here(experiment.corpus.root):
+            if is_local(experiment.corpus.root):
                 check_raw(experiment)
         case "train":
-            is_begun = (run / "checkpoints").is_dir()
-            # These import torch, which takes seconds: not where they have nothing to say.
-            if is_begun or cluster.workers.max > experiment.batching.micro_batches:
+            is_started = (run / "checkpoints").is_dir()
+            # These modules import torch, which takes seconds: only if there is something to check.
+            if is_started or cluster.workers.max > experiment.batching.micro_batches:
                 from nmt.training.data import check_workers
                 from nmt.training.resume import check_run
 
                 check_workers(experiment, cluster.workers.max)
                 check_run(experiment, run)
-            if is_here(experiment.prepared):
+            if is_local(experiment.prepared):
                 open_prepared(experiment)
         case _ if not is_address(cluster.storage):
-            is_here(str(run))
+            is_local(str(run))
 
 
-def submit(client: Any, job: Job, experiment: Experiment, cluster: Cluster, say: Say) -> str:
-    """Submit a job, unless one with its target is under way; returns the id of the one that is."""
+def submit_job(
+    client: Any, job: Job, experiment: Experiment, cluster: Cluster, print_line: PrintLine
+) -> str:
+    """Submit a job unless one with the same target is running; return the id of the running job."""
     while True:
         jobs = client.list_jobs()
         same = [each for each in jobs if metadata(each).get("nmt_target") == job.target]
-        for each in sorted(same, key=started, reverse=True):
+        for each in sorted(same, key=submitted_ms, reverse=True):
             if each.status not in ENDED:
-                say(f"nothing is submitted, {each.submission_id} is under way: {state(each)}")
+                print_line(f"not submitted, {each.submission_id} is running: {describe(each)}")
                 return str(each.submission_id)
         if same:
-            last = max(same, key=started)
-            say(f"this job goes on where {last.submission_id} ended: {state(last)}")
+            last = max(same, key=submitted_ms)
+            print_line(f"resuming where {last.submission_id} ended: {describe(last)}")
         env = {SUBMITTED: f"{time.time():.3f}", **job.env}
         job_id = _free_id(job, {each.submission_id for each in jobs})
         with tempfile.TemporaryDirectory(prefix="nmt-submit-") as folder:
-            num_files, size = pack(Path(folder), experiment, cluster)
-            say(f"sending {num_files} files, {size / 1000:.0f} kB of code and settings")
-            corpus = experiment.corpus
-            storage = cluster.storage
+            num_files, size = fill_working_directory(Path(folder), experiment, cluster)
+            print_line(f"sending {num_files} files, {size / 1000:.0f} kB of code and settings")
+            storage, corpus = cluster.storage, experiment.corpus
             storage = display_address(storage) if is_address(storage) else storage
-            say(f"every host must see {storage}, {corpus.prepared} and {corpus.root}")
+            print_line(f"all hosts need access to {storage}, {corpus.prepared} and {corpus.root}")
             try:
                 client.submit_job(
                     entrypoint=shlex.join(job.command),
                     submission_id=job_id,
                     runtime_env={"working_dir": folder, "env_vars": env},
-                    metadata=_sent(job, experiment, cluster),
+                    metadata=_metadata_for(job, experiment, cluster),
                     entrypoint_num_cpus=job.num_cpus or None,
                     entrypoint_num_gpus=job.num_gpus or None,
                 )
                 return job_id
             except RuntimeError as error:
-                # Somebody took this id since we looked: look again.
+                # Another user has taken this id since `list_jobs`: start over.
                 if f"{job_id} already exists" not in str(error):
                     raise
 
 
-def _sent(job: Job, experiment: Experiment, cluster: Cluster) -> dict[str, str]:
-    """What the cluster keeps beside a job: enough to submit it again."""
+def _metadata_for(job: Job, experiment: Experiment, cluster: Cluster) -> dict[str, str]:
+    """Return what the cluster stores beside a job: enough to submit it again."""
     return {
         "nmt_verb": job.verb, "nmt_name": job.name, "nmt_target": job.target,
         "nmt_experiment": dump(experiment), "nmt_cluster": dump(cluster),
@@ -190,25 +197,25 @@ def _sent(job: Job, experiment: Experiment, cluster: Cluster) -> dict[str, str]:
     }  # fmt: skip
 
 
-def sent_before(job: Any, say: Say) -> tuple[Job, Experiment, Cluster]:
-    """What a job of the cluster was submitted with; says where the code is not the same any more.
+def restore_job(job: Any, print_line: PrintLine) -> tuple[Job, Experiment, Cluster]:
+    """Return what a job of the cluster was submitted with; print a warning if the code differs.
 
     Raises:
-        NmtError: it was submitted by an nmt that did not keep it, or is none that this one knows.
+        NmtError: its settings were not stored, or are not valid in this version.
     """
-    kept, where = metadata(job), f"the settings of {job.submission_id}"
+    stored, source = metadata(job), f"the settings of {job.submission_id}"
     try:
-        experiment = parse_stored(Experiment, kept["nmt_experiment"], where)
-        cluster = parse_stored(Cluster, kept["nmt_cluster"], where)
-        options = json.loads(kept["nmt_options"])
+        experiment = parse_stored(Experiment, stored["nmt_experiment"], source)
+        cluster = parse_stored(Cluster, stored["nmt_cluster"], source)
+        options = json.loads(stored["nmt_options"])
     except KeyError:
         raise NmtError(
-            f"{job.submission_id} was submitted by an nmt that did not keep its settings: submit "
-            "EXPERIMENT CLUSTER again, it goes on all the same"
+            f"{job.submission_id} was submitted by an nmt that did not store its settings: submit "
+            "EXPERIMENT CLUSTER again, which resumes the run"
         ) from None
-    if kept.get("nmt_code") != code_sha256():
-        say(f"warning: the code of this checkout is not that of {job.submission_id}")
-    return plan(kept["nmt_verb"], experiment, cluster, options), experiment, cluster
+    if stored.get("nmt_code") != code_sha256():
+        print_line(f"warning: the code of this checkout differs from that of {job.submission_id}")
+    return make_job(stored["nmt_verb"], experiment, cluster, options), experiment, cluster
 
 
 def _free_id(job: Job, used: set[str | None]) -> str:
@@ -217,56 +224,57 @@ def _free_id(job: Job, used: set[str | None]) -> str:
     return next(job_id for job_id in itertools.chain([first], later) if job_id not in used)
 
 
-def pack(folder: Path, experiment: Experiment, cluster: Cluster) -> tuple[int, int]:
-    """Fill a working directory: code, its revision, two resolved files; returns files and bytes."""
+def fill_working_directory(
+    folder: Path, experiment: Experiment, cluster: Cluster
+) -> tuple[int, int]:
+    """Write code, its git revision and both config files; return number of files and bytes."""
     shutil.copytree(ROOT / "nmt", folder / "nmt", ignore=shutil.ignore_patterns("__pycache__"))
-    texts = {
-        "experiment.yaml": dump(experiment), "cluster.yaml": dump(cluster), REVISION: revision(),
-    }  # fmt: skip
+    texts = {"experiment.yaml": dump(experiment), "cluster.yaml": dump(cluster)}
+    texts[REVISION] = revision()
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return len(sizes), sum(sizes)
 
 
-def find(client: Any, name: str | None) -> list[Any]:
-    """The jobs that an id or the name of an experiment means, None for all; oldest first.
+def find_jobs(client: Any, name: str | None) -> list[Any]:
+    """Return the jobs with this id or experiment name, or all of nmt; oldest first.
 
     Raises:
         NmtError: there is none.
     """
-    ours = sorted((job for job in client.list_jobs() if "nmt_name" in metadata(job)), key=started)
+    ours = sorted((job for job in client.list_jobs() if metadata(job)), key=submitted_ms)
+    ours = [job for job in ours if "nmt_name" in job.metadata]
     named = [job for job in ours if name in (None, job.submission_id)]
     named = named or [job for job in ours if job.metadata["nmt_name"] == name]
     if not named:
         newest = ", ".join(job.submission_id for job in ours[-5:]) or "none"
-        raise NmtError(f"no job of {name or 'nmt'} is on the cluster; the newest there: {newest}")
+        raise NmtError(f"no job of {name or 'nmt'} on the cluster; newest jobs: {newest}")
     return named
 
 
 def metadata(job: Any) -> dict[str, str]:
-    """What was said about a job when it was submitted."""
+    """Return the metadata that a job was submitted with."""
     return job.metadata or {}
 
 
-def started(job: Any) -> int:
-    """When a job was submitted: milliseconds since 1970."""
+def submitted_ms(job: Any) -> int:
+    """Return the Unix time of submission in milliseconds."""
     return job.start_time or 0
 
 
-def stop_s(job: Any) -> int:
-    """Seconds that Ray gives a job between the signal to stop and its end."""
+def stop_timeout_s(job: Any) -> int:
+    """Return the grace period in seconds between TERM and KILL."""
     env = (job.runtime_env or {}).get("env_vars") or {}
-    return int(env.get(STOP_VARIABLE, STOP_S))
+    return int(env.get(STOP_VARIABLE, STOP_TIMEOUT_S))
 
 
-def state(job: Any) -> str:
-    """`FAILED after 12 s, begun 2026-07-01 12:00:00, writes /runs/demo: why`."""
-    begun_s = started(job) / 1000
-    end_s = job.end_time / 1000 if job.end_time else time.time()
-    begun = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(begun_s))
+def describe(job: Any) -> str:
+    """Return `FAILED after 12 s, started 2026-07-01 12:00:00, target /runs/demo: last message`."""
+    start_s, end_s = submitted_ms(job) / 1000, (job.end_time or 1000 * time.time()) / 1000
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(start_s))
     since = "after" if job.status in ENDED else "for"
     lines = [line.strip() for line in (job.message or "").splitlines() if line.strip()]
-    why = f": {lines[-1]}" if job.status == "FAILED" and lines else ""
-    writes = metadata(job).get("nmt_target", "")
-    return f"{job.status} {since} {end_s - begun_s:.0f} s, begun {begun}, writes {writes}{why}"
+    reason = f": {lines[-1]}" if job.status == "FAILED" and lines else ""
+    target, seconds = metadata(job).get("nmt_target", ""), end_s - start_s
+    return f"{job.status} {since} {seconds:.0f} s, started {started}, target {target}{reason}"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A run on Slurm: a Ray cluster over the nodes of an allocation, for as long as the run takes.
+# Training on Slurm: a Ray cluster on the nodes of an allocation, for the duration of the run.
 #
 #   sbatch --nodes=3 --gpus-per-node=1 cluster/slurm.sh EXPERIMENT CLUSTER [KEY=VALUE]...
 #
-# From the root of a checkout that all nodes see, with `make .venv/.installed` done there. The first
-# node is head and has workers too. Submitted again, or requeued, the run goes on where it was.
+# Run it in the root of a checkout on a disk that all nodes share, after `make .venv/.installed`. The
+# first node is the head and has workers too. A job that is requeued or submitted again resumes.
 #SBATCH --job-name=nmt
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4
@@ -14,17 +14,17 @@
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
-  echo "slurm.sh: say sbatch cluster/slurm.sh EXPERIMENT CLUSTER [KEY=VALUE]..." >&2
+  echo "slurm.sh: usage: sbatch cluster/slurm.sh EXPERIMENT CLUSTER [KEY=VALUE]..." >&2
   exit 2
 fi
 if [ -z "${SLURM_JOB_NODELIST:-}" ]; then
-  echo "slurm.sh: no Slurm allocation here: send it with sbatch" >&2
+  echo "slurm.sh: not in a Slurm allocation: submit this script with sbatch" >&2
   exit 2
 fi
 experiment=$1 cluster=$2
 shift 2
 cd "${SLURM_SUBMIT_DIR:-.}"
-# A token of this job alone, in a folder that all nodes see.
+# A token for this job only, in a folder that all nodes share.
 mkdir -p .ray-tokens
 chmod 700 .ray-tokens
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$PWD/.ray-tokens/$SLURM_JOB_ID
@@ -43,7 +43,7 @@ finish() {
   kill $(jobs -p) 2>/dev/null || true
 }
 trap finish EXIT
-# Two minutes before the time is up: training takes a checkpoint and ends.
+# Sent two minutes before the time limit: training writes a checkpoint and ends.
 trap 'exit 143' TERM
 
 srun --nodes=1 --ntasks=1 --overlap -w "${nodes[0]}" \

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Send the verbs of `nmt` to a Ray cluster as jobs, and follow, look at or stop them.
+"""Submit commands of `nmt` to a Ray cluster as jobs, and show, follow, stop or resume them.
 
     cluster/submit.py [train] EXPERIMENT CLUSTER [KEY=VALUE]...
     cluster/submit.py prepare | evaluate | translate EXPERIMENT CLUSTER [KEY=VALUE]...
     cluster/submit.py status | logs | stop | resume NAME
 
-This file reads the command line and prints; jobs.py knows what a job is, dashboard.py the way to
-the cluster. The options of a verb are taken from `nmt` itself, so that both always have the same.
+Command line and output; jobs.py defines the jobs, dashboard.py connects to the cluster. The options
+of each command are those of `nmt` itself.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dashboard import ANSWER_S, address_of, connect, speaking_to
-from jobs import ENDED, Job, absolute, check, find, plan, sent_before, state, stop_s, submit
+import jobs
+from dashboard import TIMEOUT_S, connect, resolve_address, translate_errors
 
 from nmt.cli import main as cli
 from nmt.cli import options
@@ -35,7 +35,7 @@ VERBS = ("train", "prepare", "evaluate", "translate")
 
 
 class Verbs(options.Verbs):
-    """The verbs; `train` may be left out where a file stands in its place."""
+    """Command group in which `train` is optional before a YAML file."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and Path(args[0]).suffix in (".yaml", ".yml"):
@@ -45,10 +45,10 @@ class Verbs(options.Verbs):
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Send the verbs of nmt to a Ray cluster as jobs, and follow, look at or stop them.
+    """Submit commands of nmt to a Ray cluster as jobs, and show, follow, stop or resume them.
 
-    The cluster is cluster.address of the cluster file or, where that is empty, RAY_ADDRESS: the
-    address of its dashboard, http://HEAD:8265. Its token: RAY_AUTH_MODE=token, and the token in
+    The address of the dashboard, http://HEAD:8265, is cluster.address of the cluster file or, if
+    that is empty, RAY_ADDRESS. Authentication: RAY_AUTH_MODE=token, and the token in
     RAY_AUTH_TOKEN, in the file RAY_AUTH_TOKEN_PATH, or in ~/.ray/auth_token.
     """
 
@@ -56,37 +56,40 @@ def main() -> None:
 def _submit(
     verb: str, experiment: str, cluster: str, overrides: tuple[str, ...], follow: bool, **_: Any
 ) -> None:
-    ours, theirs = split_overrides(overrides)
-    what, where = absolute(load_experiment(experiment, ours), load_cluster(cluster, theirs))
-    if verb in ("evaluate", "translate") and any(not each.startswith("name=") for each in ours):
+    for_experiment, for_cluster = split_overrides(overrides)
+    settings, place = jobs.resolve_paths(
+        load_experiment(experiment, for_experiment), load_cluster(cluster, for_cluster)
+    )
+    is_model_verb = verb in ("evaluate", "translate")
+    if is_model_verb and any(not each.startswith("name=") for each in for_experiment):
         raise ConfigError.from_message(
-            f"{' '.join(ours)}: only name= and cluster.* reach `nmt {verb}`, as a model goes with "
-            f"the settings it was trained with; `submit.py {verb} --help` shows its options"
+            f"{' '.join(for_experiment)}: `nmt {verb}` accepts only name= and cluster.* settings, "
+            f"as a model keeps those it was trained with; options: `submit.py {verb} --help`"
         )
-    job = plan(verb, what, where, _options_given())
-    address = address_of(where.address)
-    check(job, what, where, _say)
-    client = connect(address, _say)
-    with speaking_to(address):
-        job_id = submit(client, job, what, where, _say)
-    _tell(client, address, job, job_id, follow)
+    job = jobs.make_job(verb, settings, place, _given_options())
+    address = resolve_address(place.address)
+    jobs.check_job(job, settings, place, _print_line)
+    client = connect(address, _print_line)
+    with translate_errors(address):
+        job_id = jobs.submit_job(client, job, settings, place, _print_line)
+    _print_submitted(client, address, job, job_id, follow)
 
 
-def _tell(client: Any, address: str, job: Job, job_id: str, follow: bool) -> None:
-    """Say what can be typed next, and follow the log if that is wanted."""
+def _print_submitted(client: Any, address: str, job: jobs.Job, job_id: str, follow: bool) -> None:
+    """Print the job id and the next commands; follow the log if requested."""
     click.echo(job_id)
-    at = "" if os.environ.get("RAY_ADDRESS") == address else f" --address {address}"
-    _say(f"dashboard {address}; to type next:")
+    option = "" if os.environ.get("RAY_ADDRESS") == address else f" --address {address}"
+    _print_line(f"dashboard {address}; next commands:")
     for words in (f"logs {job_id} --follow", f"status {job.name}", f"stop {job_id}"):
-        _say(f"  {options.program()} {words}{at}")
+        _print_line(f"  {options.program()} {words}{option}")
     if job.verb == "train" and not is_address(job.target):
-        _say(f"  tensorboard --logdir {job.target}/tensorboard")
+        _print_line(f"  tensorboard --logdir {job.target}/tensorboard")
     if follow:
         _follow(client, address, job_id)
 
 
-def _options_given() -> list[str]:
-    """The options of `nmt VERB` that stand on the command line, with absolute paths."""
+def _given_options() -> list[str]:
+    """Return the options of `nmt VERB` given on the command line, with absolute paths."""
     ctx = click.get_current_context()
     words: list[str] = []
     for option in ctx.command.params:
@@ -103,13 +106,13 @@ def _options_given() -> list[str]:
 
 
 def _command(verb: str) -> click.Command:
-    """The command that submits `nmt VERB`, with the options of that."""
-    theirs = [each for each in cli.main.commands[verb].params if isinstance(each, click.Option)]
+    """Return the command that submits `nmt VERB`, with the options of `nmt VERB`."""
+    of_verb = [each for each in cli.main.commands[verb].params if isinstance(each, click.Option)]
     params: list[click.Parameter] = [
         click.Argument(["experiment"]),
         click.Argument(["cluster"]),
         click.Argument(["overrides"], nargs=-1, metavar="[KEY=VALUE]..."),
-        *(option for option in theirs if option.name != "cluster"),
+        *(option for option in of_verb if option.name != "cluster"),
         click.Option(["--follow", "-f"], is_flag=True, help="Print the log until the job ends."),
     ]
     run: Callable[..., None] = partial(_submit, verb)
@@ -129,11 +132,11 @@ _address = click.option(
 @click.argument("name", required=False)
 @_address
 def status(name: str | None, address: str) -> None:
-    """Show jobs. NAME: an experiment or a job id; without it: all jobs of nmt."""
-    address, client = _reach(address)
-    with speaking_to(address):
-        for job in find(client, name):
-            click.echo(f"{job.submission_id}: {state(job)}")
+    """Show jobs. NAME: an experiment or a job id; default: all jobs of nmt."""
+    address, client = _connect(address)
+    with translate_errors(address):
+        for job in jobs.find_jobs(client, name):
+            click.echo(f"{job.submission_id}: {jobs.describe(job)}")
 
 
 @main.command()
@@ -142,9 +145,9 @@ def status(name: str | None, address: str) -> None:
 @_address
 def logs(name: str, follow: bool, address: str) -> None:
     """Print the log of a job. NAME: a job id, or an experiment for its newest job."""
-    address, client = _reach(address)
-    with speaking_to(address):
-        job_id = find(client, name)[-1].submission_id
+    address, client = _connect(address)
+    with translate_errors(address):
+        job_id = jobs.find_jobs(client, name)[-1].submission_id
         if not follow:
             click.echo(client.get_job_logs(job_id), nl=False)
     if follow:
@@ -155,22 +158,22 @@ def logs(name: str, follow: bool, address: str) -> None:
 @click.argument("name")
 @_address
 def stop(name: str, address: str) -> None:
-    """Stop a job; a training run takes a checkpoint first. NAME: an experiment or a job id."""
-    address, client = _reach(address)
-    with speaking_to(address):
-        jobs = find(client, name)
-        running = [job for job in jobs if job.status not in ENDED]
+    """Stop a job; a training run writes a checkpoint first. NAME: an experiment or a job id."""
+    address, client = _connect(address)
+    with translate_errors(address):
+        named = jobs.find_jobs(client, name)
+        running = [job for job in named if job.status not in jobs.ENDED]
         if len(running) > 1:
             ids = ", ".join(job.submission_id for job in running)
-            raise NmtError(f"{len(running)} jobs of {name} are under way: stop one of {ids}")
+            raise NmtError(f"{len(running)} jobs of {name} are running: stop one of {ids}")
         if not running:
-            _say(f"nothing to stop: {jobs[-1].submission_id}: {state(jobs[-1])}")
+            _print_line(f"nothing to stop: {named[-1].submission_id}: {jobs.describe(named[-1])}")
             return
         job_id = running[0].submission_id
-        _say(f"stopping {job_id}; a training run takes a checkpoint first")
+        _print_line(f"stopping {job_id}; a training run writes a checkpoint first")
         client.stop_job(job_id)
-        job = _ended(client, job_id, stop_s(running[0]) + ANSWER_S)
-        _say(f"{job_id}: {state(job)}")
+        job = _wait_for_end(client, job_id, jobs.stop_timeout_s(running[0]) + TIMEOUT_S)
+        _print_line(f"{job_id}: {jobs.describe(job)}")
 
 
 @main.command()
@@ -178,51 +181,51 @@ def stop(name: str, address: str) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Print the log until the job ends.")
 @_address
 def resume(name: str, follow: bool, address: str) -> None:
-    """Submit a job again that has ended, with the settings it had; it goes on where it was.
+    """Submit an ended job again with the same settings; it resumes where it ended.
 
     NAME: an experiment, for its newest job, or a job id.
     """
-    address, client = _reach(address)
-    with speaking_to(address):
-        job, experiment, cluster = sent_before(find(client, name)[-1], _say)
-        job_id = submit(client, job, experiment, cluster, _say)
-    _tell(client, address, job, job_id, follow)
+    address, client = _connect(address)
+    with translate_errors(address):
+        job, experiment, cluster = jobs.restore_job(jobs.find_jobs(client, name)[-1], _print_line)
+        job_id = jobs.submit_job(client, job, experiment, cluster, _print_line)
+    _print_submitted(client, address, job, job_id, follow)
 
 
-def _reach(asked: str) -> tuple[str, Any]:
-    address = address_of(asked, "--address")
-    return address, connect(address, _say)
+def _connect(address: str) -> tuple[str, Any]:
+    address = resolve_address(address, "--address")
+    return address, connect(address, _print_line)
 
 
 def _follow(client: Any, address: str, job_id: str) -> None:
     """Print a job's log until it ends, then exit: 0 if it succeeded, else 1."""
 
-    async def tail() -> None:
+    async def print_log() -> None:
         async for text in client.tail_job_logs(job_id):
             click.echo(text, nl=False)
 
     try:
-        with speaking_to(address):
-            asyncio.run(tail())
-            job = _ended(client, job_id, ANSWER_S)
+        with translate_errors(address):
+            asyncio.run(print_log())
+            job = _wait_for_end(client, job_id, TIMEOUT_S)
     except KeyboardInterrupt:
-        _say(f"\n{job_id} goes on; `stop {job_id}` ends it")
+        _print_line(f"\n{job_id} keeps running; stop it with `stop {job_id}`")
         sys.exit(130)
-    _say(f"{job_id}: {state(job)}")
+    _print_line(f"{job_id}: {jobs.describe(job)}")
     sys.exit(0 if job.status == "SUCCEEDED" else 1)
 
 
-def _ended(client: Any, job_id: str, timeout_s: float) -> Any:
-    """The job once it has ended; NmtError if it has not in time."""
-    until = time.monotonic() + timeout_s
-    while (job := client.get_job_info(job_id)).status not in ENDED:
-        if time.monotonic() > until:
-            raise NmtError(f"{job_id} has not ended: {state(job)}")
+def _wait_for_end(client: Any, job_id: str, timeout_s: float) -> Any:
+    """Return the job once it has ended; raise NmtError after the timeout."""
+    deadline = time.monotonic() + timeout_s
+    while (job := client.get_job_info(job_id)).status not in jobs.ENDED:
+        if time.monotonic() > deadline:
+            raise NmtError(f"{job_id} did not end within {timeout_s:.0f} s: {jobs.describe(job)}")
         time.sleep(0.3)
     return job
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     click.echo(line, err=True)
 
 

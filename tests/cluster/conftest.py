@@ -1,4 +1,4 @@
-"""A cluster that runs nothing, and a checkout to submit from."""
+"""Fake Ray cluster, and a folder with config files to submit from."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-# The scripts of cluster/ find each other as a script does: in their own folder.
+# The scripts of cluster/ import each other from their own folder, as a script does.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "cluster"))
 
 import submit
@@ -18,7 +18,7 @@ ADDRESS = "http://10.0.0.1:8265"
 
 
 class Client:
-    """A cluster that runs nothing: jobs stay as they are put."""
+    """Fake job client: jobs keep the state in which they were added."""
 
     address = ADDRESS
 
@@ -70,9 +70,9 @@ class Client:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
-    """The cluster that submit.py finds at any address; the clock stands at UTC."""
+    """Fake cluster at every address; the time zone is UTC."""
     fake = Client()
-    monkeypatch.setattr(submit, "connect", lambda address, say: fake)
+    monkeypatch.setattr(submit, "connect", lambda address, print_line: fake)
     monkeypatch.setattr(sys, "argv", ["cluster/submit.py"])
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -84,7 +84,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
 def files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_files: Callable[[str], None]
 ) -> Path:
-    """An experiment and a cluster file in the folder that we are in; nothing is prepared."""
+    """Current directory with an experiment, a cluster file and raw text; nothing is prepared."""
     monkeypatch.chdir(tmp_path)
     write_files(ADDRESS)
     return tmp_path
@@ -92,7 +92,7 @@ def files(
 
 @pytest.fixture
 def write_files(tmp_path: Path) -> Callable[[str], None]:
-    """Writes raw files, an experiment and a cluster file that names an address, to tmp_path."""
+    """Return a function that writes raw text and config files to tmp_path."""
 
     def write(address: str) -> None:
         pairs = [
@@ -116,12 +116,12 @@ def write_files(tmp_path: Path) -> Callable[[str], None]:
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Calls submit.py with words; returns exit status, standard output and standard error."""
+    """Return a function that runs submit.py: exit status, standard output, standard error."""
 
     def call_with(*words: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
             submit.main(list(words))
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
 
     return call_with

@@ -1,4 +1,4 @@
-"""The way to a cluster: what answers, what is refused, and with which words."""
+"""Connection to a cluster: answers of the dashboard and error messages."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ ADDRESS = "http://10.0.0.1:8265"
 
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A web server on loopback that answers with `status` and `text`, and no proxy before it."""
+    """Web server on loopback that answers with `status` and `text`; no proxy is used."""
     answer = SimpleNamespace(status=200, text=json.dumps({"ray_version": "2.60.0"}))
 
     class Handler(BaseHTTPRequestHandler):
@@ -45,23 +45,23 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     ("status", "text", "reason"),
     [
         (404, "", "HTTP status 404"),
-        (200, "<html>", "its answer is not that of a dashboard"),
-        (200, "{}", "its answer is not that of a dashboard"),
+        (200, "<html>", "not the answer of a Ray dashboard"),
+        (200, "{}", "not the answer of a Ray dashboard"),
     ],
 )
-def test_what_is_not_a_dashboard_is_refused(
+def test_server_that_is_not_a_dashboard_is_refused(
     web: SimpleNamespace, status: int, text: str, reason: str
 ) -> None:
     web.status, web.text = status, text
     with pytest.raises(NmtError) as error:
         dashboard.connect(web.address, print)
     assert str(error.value) == (
-        f"no Ray dashboard answers at {web.address} ({reason}): start the cluster, or name the "
-        "address of its dashboard, http://HEAD:8265"
+        f"no Ray dashboard at {web.address} ({reason}): start the cluster, or set the address of "
+        "its dashboard, http://HEAD:8265"
     )
 
 
-def test_a_dashboard_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_dashboard_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -69,15 +69,15 @@ def test_a_dashboard_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(NmtError) as error:
         dashboard.connect(address, print)
     assert str(error.value) == (
-        f"no Ray dashboard answers at {address} ([Errno 111] Connection refused): start the "
-        "cluster, or name the address of its dashboard, http://HEAD:8265"
+        f"no Ray dashboard at {address} ([Errno 111] Connection refused): start the cluster, or "
+        "set the address of its dashboard, http://HEAD:8265"
     )
 
 
-def test_a_cluster_that_asks_for_a_token_that_is_not_sent(
+def test_required_token_must_be_enabled(
     web: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P10."""
+    """Safe by default (nmt/README.md, Guarantees)."""
     web.status = 401
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
@@ -85,15 +85,15 @@ def test_a_cluster_that_asks_for_a_token_that_is_not_sent(
     with pytest.raises(NmtError) as error:
         dashboard.connect(web.address, print)
     assert str(error.value) == (
-        f"the cluster at {web.address} asks for a token: set RAY_AUTH_MODE=token, with the token "
+        f"the cluster at {web.address} requires a token: set RAY_AUTH_MODE=token, with the token "
         f"of its head in {tmp_path}/token"
     )
 
 
-def test_a_token_that_is_missing(
+def test_missing_token_is_reported(
     web: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P10."""
+    """Safe by default (nmt/README.md, Guarantees)."""
     web.status = 401
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
@@ -101,25 +101,25 @@ def test_a_token_that_is_missing(
     with pytest.raises(NmtError) as error:
         dashboard.connect(web.address, print)
     assert str(error.value) == (
-        f"RAY_AUTH_MODE is token, but there is none in {tmp_path}/token: put the token of the "
+        f"RAY_AUTH_MODE is token, but {tmp_path}/token contains no token: put the token of the "
         "cluster's head there"
     )
 
 
-def test_a_cluster_that_asks_for_no_token_is_warned_of_and_ray_without_jobs_refused(
+def test_cluster_without_token_causes_a_warning(
     web: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P10."""
-    said: list[str] = []
+    """Safe by default (nmt/README.md, Guarantees)."""
+    printed: list[str] = []
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.setitem(sys.modules, "ray.job_submission", None)
     with pytest.raises(NmtError) as error:
-        dashboard.connect(web.address, said.append)
-    assert said == [
-        f"warning: the cluster at {web.address} asks for no token: whoever reaches it can run "
-        "code there; start it with RAY_AUTH_MODE=token"
+        dashboard.connect(web.address, printed.append)
+    assert printed == [
+        f"warning: the cluster at {web.address} requires no token: anyone who can connect to it "
+        "can run code there; start it with RAY_AUTH_MODE=token"
     ]
-    assert str(error.value).startswith("no Ray job client here (")
+    assert str(error.value).startswith("Ray's job client is not installed (")
     assert str(error.value).endswith("): pip install 'ray[default]'")
 
 
@@ -128,16 +128,16 @@ def test_a_cluster_that_asks_for_no_token_is_warned_of_and_ray_without_jobs_refu
     [
         (
             RuntimeError("Request failed with status code 500: Traceback:\n  at x\nBad thing.\n."),
-            f"the cluster at {ADDRESS} refuses: Bad thing",
+            f"error of the cluster at {ADDRESS}: Bad thing",
         ),
         (
             ConnectionError("Connection reset\nby peer"),
-            f"the cluster at {ADDRESS} does not answer any more: Connection reset",
+            f"lost connection to the cluster at {ADDRESS}: Connection reset",
         ),
     ],
 )
-def test_what_a_cluster_refuses_is_one_line(raised: Exception, message: str) -> None:
-    """P9."""
-    with pytest.raises(NmtError) as error, dashboard.speaking_to(ADDRESS):
+def test_exceptions_of_the_client_become_one_line(raised: Exception, message: str) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    with pytest.raises(NmtError) as error, dashboard.translate_errors(ADDRESS):
         raise raised
     assert str(error.value) == message

@@ -1,4 +1,4 @@
-"""What is sent to a cluster, and when."""
+"""Jobs: contents, resubmission and resumption."""
 
 import shlex
 import time
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 Call = Callable[..., tuple[int, str, str]]
 
 
-def test_a_job_is_this_code_and_two_resolved_files(client: Any, files: Path, call: Call) -> None:
+def test_job_contains_code_and_resolved_config_files(client: Any, files: Path, call: Call) -> None:
     status, out, _ = call("tiny.yaml", "here.yaml", "cluster.workers=2", "seed=7")
     assert (status, out) == (0, "nmt-train-tiny\n")
     [sent] = client.sent
@@ -32,17 +32,16 @@ def test_a_job_is_this_code_and_two_resolved_files(client: Any, files: Path, cal
     assert f"storage: {files}/runs\n" in client.files["cluster.yaml"]
 
 
-def test_what_is_said_when_a_job_is_submitted(client: Any, files: Path, call: Call) -> None:
-    said = call("train", "tiny.yaml", "here.yaml")[2].splitlines()
-    assert said[0] == (
-        f"not checked: {files}/prepared/tiny is not on this machine; the job looks for it on the "
-        "cluster"
+def test_submission_prints_next_commands(client: Any, files: Path, call: Call) -> None:
+    lines = call("train", "tiny.yaml", "here.yaml")[2].splitlines()
+    assert lines[0] == (
+        f"not checked: {files}/prepared/tiny is not on this machine; it must exist on the cluster"
     )
     size = sum(len(text.encode()) for text in client.files.values()) / 1000
-    assert said[1:] == [
+    assert lines[1:] == [
         f"sending {len(client.files)} files, {size:.0f} kB of code and settings",
-        f"every host must see {files}/runs, {files}/prepared/tiny and {files}/raw",
-        f"dashboard {client.address}; to type next:",
+        f"all hosts need access to {files}/runs, {files}/prepared/tiny and {files}/raw",
+        f"dashboard {client.address}; next commands:",
         f"  cluster/submit.py logs nmt-train-tiny --follow --address {client.address}",
         f"  cluster/submit.py status tiny --address {client.address}",
         f"  cluster/submit.py stop nmt-train-tiny --address {client.address}",
@@ -50,46 +49,42 @@ def test_what_is_said_when_a_job_is_submitted(client: Any, files: Path, call: Ca
     ]
 
 
-def test_a_run_in_an_object_store_is_named_by_its_address(
-    client: Any, files: Path, call: Call
-) -> None:
+def test_run_in_an_object_store_has_an_address(client: Any, files: Path, call: Call) -> None:
     address = "s3://bucket/runs?region=eu-west-1"
     status, _, err = call("train", "tiny.yaml", "here.yaml", f"cluster.storage={address}")
     assert status == 0
     assert client.sent[0]["metadata"]["nmt_target"] == "s3://bucket/runs/tiny?region=eu-west-1"
     assert f"storage: {address}\n" in client.files["cluster.yaml"]
     lines = err.splitlines()
-    assert lines[0] == "not checked: s3://bucket/runs; the job looks for its run there"
-    assert f"every host must see s3://bucket/runs, {files}/prepared/tiny and {files}/raw" in lines
+    assert lines[0] == "not checked: run in s3://bucket/runs"
+    assert (
+        f"all hosts need access to s3://bucket/runs, {files}/prepared/tiny and {files}/raw" in lines
+    )
     assert not any("tensorboard" in line for line in lines)
 
 
-def test_results_of_a_run_in_an_object_store_need_a_folder(
-    client: Any, files: Path, call: Call
-) -> None:
-    """P9."""
+def test_evaluation_in_an_object_store_needs_a_folder(client: Any, files: Path, call: Call) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     status, _, err = call("evaluate", "tiny.yaml", "here.yaml", "cluster.storage=s3://bucket/runs")
     assert (status, client.sent) == (2, [])
     assert err.splitlines() == [
-        "nmt: a job that scores a run in an object store writes to a folder that every host "
-        "sees: name it, -o FOLDER"
+        "nmt: a job that evaluates a run in an object store needs -o FOLDER, on a disk that all "
+        "hosts share"
     ]
 
 
-def test_a_job_that_is_under_way_is_not_submitted_again(
-    client: Any, files: Path, call: Call
-) -> None:
+def test_running_job_is_not_submitted_again(client: Any, files: Path, call: Call) -> None:
     client.add("nmt-train-tiny", "RUNNING", f"{files}/runs/tiny")
     status, out, err = call("tiny.yaml", "here.yaml")
     assert (status, out, client.sent) == (0, "nmt-train-tiny\n", [])
     assert err.splitlines()[1] == (
-        "nothing is submitted, nmt-train-tiny is under way: RUNNING for 12 s, begun "
-        f"1970-01-01 00:16:40, writes {files}/runs/tiny"
+        "not submitted, nmt-train-tiny is running: RUNNING for 12 s, started "
+        f"1970-01-01 00:16:40, target {files}/runs/tiny"
     )
 
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "STOPPED"])
-def test_a_job_that_ended_is_followed_by_the_next_attempt(
+def test_ended_job_is_resumed_by_the_next(
     client: Any, files: Path, call: Call, status: str
 ) -> None:
     client.add("nmt-train-tiny", "FAILED", f"{files}/runs/tiny", message="Traceback\n  nmt: full\n")
@@ -97,38 +92,34 @@ def test_a_job_that_ended_is_followed_by_the_next_attempt(
     _, out, err = call("tiny.yaml", "here.yaml")
     assert out == "nmt-train-tiny-3\n"
     assert err.splitlines()[1] == (
-        f"this job goes on where nmt-train-tiny-2 ended: {status} after 11 s, begun "
-        f"1970-01-01 00:16:41, writes {files}/runs/tiny"
+        f"resuming where nmt-train-tiny-2 ended: {status} after 11 s, started "
+        f"1970-01-01 00:16:41, target {files}/runs/tiny"
     )
 
 
-def test_two_who_submit_at_the_same_moment_get_one_job(
-    client: Any, files: Path, call: Call
-) -> None:
+def test_simultaneous_submissions_give_one_job(client: Any, files: Path, call: Call) -> None:
     client.before_submit = lambda: client.add("nmt-train-tiny", "PENDING", f"{files}/runs/tiny")
     _, out, _ = call("tiny.yaml", "here.yaml")
     assert (out, client.sent) == ("nmt-train-tiny\n", [])
 
 
 @pytest.mark.parametrize("target", ["/elsewhere/tiny", "/elsewhere/tiny-2"])
-def test_runs_that_share_a_name_but_not_a_folder_do_not_share_a_job(
+def test_same_name_with_another_target_is_another_job(
     client: Any, files: Path, call: Call, target: str
 ) -> None:
     client.add("nmt-train-tiny", "RUNNING", target)
     assert call("tiny.yaml", "here.yaml")[1] == "nmt-train-tiny-2\n"
 
 
-def test_a_job_gets_the_variables_of_the_cluster_file_and_time_to_stop(
-    client: Any, files: Path, call: Call
-) -> None:
+def test_job_gets_environment_and_grace_period(client: Any, files: Path, call: Call) -> None:
     call("tiny.yaml", "here.yaml", "cluster.env={NCCL_DEBUG: WARN}")
     env = client.sent[0]["runtime_env"]["env_vars"]
     assert time.time() - 60 < float(env.pop("NMT_SUBMITTED")) <= time.time()
     assert env == {"NCCL_DEBUG": "WARN", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
 
 
-def test_no_text_of_a_config_reaches_a_shell(client: Any, files: Path, call: Call) -> None:
-    """P10."""
+def test_config_text_never_reaches_a_shell(client: Any, files: Path, call: Call) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     storage = "/x'; touch gone; echo $(id)"
     words = ["here.yaml", f'cluster.storage="{storage}"', "--test", "dev; rm -r ~"]
     call("evaluate", "tiny.yaml", *words)
@@ -136,9 +127,7 @@ def test_no_text_of_a_config_reaches_a_shell(client: Any, files: Path, call: Cal
     assert shlex.split(client.sent[0]["entrypoint"]) == command
 
 
-def test_translating_has_the_resources_of_a_worker_and_absolute_paths(
-    client: Any, files: Path, call: Call
-) -> None:
+def test_translate_job_has_worker_resources(client: Any, files: Path, call: Call) -> None:
     words = ["here.yaml", "cluster.cpus_per_worker=4", "cluster.gpus_per_worker=1"]
     call("translate", "tiny.yaml", *words, "-i", "in.en", "-o", "out.de", "--beam", "3")
     [sent] = client.sent
@@ -148,15 +137,15 @@ def test_translating_has_the_resources_of_a_worker_and_absolute_paths(
     assert sent["metadata"]["nmt_target"] == f"{files}/out.de"
 
 
-def test_stopping_waits_as_long_as_the_job_was_given(client: Any) -> None:
+def test_stop_timeout_is_that_of_the_job(client: Any) -> None:
     client.add("one", "RUNNING", "/one")
     given = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "300"}}
     client.add("two", "RUNNING", "/two", runtime_env=given)
-    assert [jobs.stop_s(job) for job in client.jobs] == [60, 300]
+    assert [jobs.stop_timeout_s(job) for job in client.jobs] == [60, 300]
 
 
-def test_a_job_is_submitted_again_as_it_was(client: Any, files: Path, call: Call) -> None:
-    """P4: from what was submitted, whatever the files say by now."""
+def test_resume_uses_the_submitted_settings(client: Any, files: Path, call: Call) -> None:
+    """Exact resume (nmt/README.md, Guarantees): current config files are not read."""
     words = ["here.yaml", "seed=7", "cluster.env={NCCL_DEBUG: WARN}"]
     call("tiny.yaml", *words)
     [first] = client.sent
@@ -165,7 +154,7 @@ def test_a_job_is_submitted_again_as_it_was(client: Any, files: Path, call: Call
     (files / "tiny.yaml").unlink()
     status, out, err = call("resume", "tiny", "--address", client.address)
     assert (status, out) == (0, "nmt-train-tiny-2\n")
-    assert err.startswith("this job goes on where nmt-train-tiny ended: STOPPED after")
+    assert err.startswith("resuming where nmt-train-tiny ended: STOPPED after")
     again = client.sent[1]
     assert again["entrypoint"] == first["entrypoint"]
     assert again["metadata"] == first["metadata"]
@@ -173,7 +162,7 @@ def test_a_job_is_submitted_again_as_it_was(client: Any, files: Path, call: Call
     assert client.files == before
 
 
-def test_options_of_a_verb_are_kept_for_the_next_time(client: Any, files: Path, call: Call) -> None:
+def test_resume_uses_the_submitted_options(client: Any, files: Path, call: Call) -> None:
     call("translate", "tiny.yaml", "here.yaml", "-i", "in.en", "-o", "out.de", "--beam", "3")
     [first] = client.sent
     client.add("nmt-translate-tiny", "FAILED", f"{files}/out.de", metadata=first["metadata"])
@@ -181,29 +170,31 @@ def test_options_of_a_verb_are_kept_for_the_next_time(client: Any, files: Path, 
     assert client.sent[1]["entrypoint"] == first["entrypoint"]
 
 
-def test_what_is_under_way_is_not_resumed(client: Any, files: Path, call: Call) -> None:
+def test_running_job_is_not_resumed(client: Any, files: Path, call: Call) -> None:
     call("tiny.yaml", "here.yaml")
     target = f"{files}/runs/tiny"
     client.add("nmt-train-tiny", "RUNNING", target, metadata=client.sent[0]["metadata"])
     status, out, err = call("resume", "tiny", "--address", client.address)
     assert (status, out, len(client.sent)) == (0, "nmt-train-tiny\n", 1)
-    assert err.startswith("nothing is submitted, nmt-train-tiny is under way: RUNNING")
+    assert err.startswith("not submitted, nmt-train-tiny is running: RUNNING")
 
 
-def test_other_code_than_was_submitted_is_told(client: Any, files: Path, call: Call) -> None:
-    """P11."""
+def test_resume_warns_of_different_code(client: Any, files: Path, call: Call) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     call("tiny.yaml", "here.yaml")
-    metadata = client.sent[0]["metadata"] | {"nmt_code": "of yesterday"}
+    metadata = client.sent[0]["metadata"] | {"nmt_code": "other"}
     client.add("nmt-train-tiny", "FAILED", f"{files}/runs/tiny", metadata=metadata)
     err = call("resume", "tiny", "--address", client.address)[2]
-    assert err.startswith("warning: the code of this checkout is not that of nmt-train-tiny\n")
+    assert err.startswith(
+        "warning: the code of this checkout differs from that of nmt-train-tiny\n"
+    )
 
 
-def test_a_job_whose_settings_nobody_kept_is_not_resumed(client: Any, call: Call) -> None:
-    """P9."""
+def test_job_without_stored_settings_is_not_resumed(client: Any, call: Call) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     client.add("nmt-train-tiny", "FAILED", "/runs/tiny")
     assert call("resume", "tiny", "--address", client.address) == (
         2, "",
-        "nmt: nmt-train-tiny was submitted by an nmt that did not keep its settings: submit "
-        "EXPERIMENT CLUSTER again, it goes on all the same\n",
+        "nmt: nmt-train-tiny was submitted by an nmt that did not store its settings: submit "
+        "EXPERIMENT CLUSTER again, which resumes the run\n",
     )  # fmt: skip

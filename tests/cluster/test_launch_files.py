@@ -1,4 +1,4 @@
-"""Launch files, as far as they can be checked without a cloud: schemas, tokens, syntax."""
+"""Launch files: schemas, tokens, syntax; everything that needs no cloud."""
 
 import copy
 import os
@@ -22,11 +22,11 @@ def tree_of(name: str) -> Any:
     return yaml.safe_load((ROOT / "cluster" / name).read_text(encoding="utf-8"))
 
 
-# Clouds: Ray's own schema.
+# Clouds: the schema of Ray.
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_ray_takes_the_launch_file_of_a_cloud(cloud: str) -> None:
+def test_cloud_file_matches_the_schema_of_ray(cloud: str) -> None:
     from ray.autoscaler._private.util import fillout_defaults, validate_config
 
     filled = fillout_defaults(tree_of(f"{cloud}.yaml"))
@@ -34,7 +34,7 @@ def test_ray_takes_the_launch_file_of_a_cloud(cloud: str) -> None:
     assert filled["provider"]["type"] == cloud
 
 
-def test_rays_schema_refuses_a_key_that_it_does_not_know() -> None:
+def test_schema_of_ray_refuses_unknown_keys() -> None:
     from jsonschema.exceptions import ValidationError
     from ray.autoscaler._private.util import fillout_defaults, validate_config
 
@@ -44,12 +44,12 @@ def test_rays_schema_refuses_a_key_that_it_does_not_know() -> None:
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_hosts_of_a_cloud_have_a_token_and_this_package(cloud: str) -> None:
-    """P10."""
+def test_cloud_hosts_have_the_token_and_the_package(cloud: str) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     tree = tree_of(f"{cloud}.yaml")
     assert tree["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     assert any("pip install" in line and "~/nmt-src" in line for line in tree["setup_commands"])
-    # What is mounted is there, and is what the package needs to be installed.
+    # Every mounted source exists, and together they suffice to install the package.
     for target, source in tree["file_mounts"].items():
         assert source.startswith("~") or (ROOT / source).exists(), target
     for side, word in (("head", "start.sh head"), ("worker", "start.sh join")):
@@ -59,7 +59,7 @@ def test_hosts_of_a_cloud_have_a_token_and_this_package(cloud: str) -> None:
     assert "ssh_private_key" not in str(tree)
 
 
-# Kubernetes: the fields of RayJob that are used, by hand after KubeRay's API reference (ray.io/v1).
+# Kubernetes: fields of RayJob that are used, after KubeRay's API reference (ray.io/v1).
 
 CONTAINER = {"name", "image", "env", "ports", "resources", "volumeMounts"}
 POD = {"containers", "volumes", "restartPolicy", "terminationGracePeriodSeconds"}
@@ -79,53 +79,53 @@ KNOWN: dict[str, set[str]] = {
 }  # fmt: skip
 
 
-def complaints(tree: Any) -> list[str]:
-    """Keys of a RayJob that nobody knows, and containers without the token."""
-    found = []
+def find_problems(tree: Any) -> list[str]:
+    """Return unknown keys of a RayJob and containers without the token."""
+    problems = []
 
-    def only(node: Any, known: set[str], where: str) -> None:
-        found.extend(f"{where}: {key}" for key in sorted(node.keys() - known))
+    def check_keys(node: Any, known: set[str], where: str) -> None:
+        problems.extend(f"{where}: {key}" for key in sorted(node.keys() - known))
 
     spec = tree["spec"]
     cluster = spec["rayClusterSpec"]
-    only(tree, KNOWN[""], "RayJob")
-    only(spec, KNOWN["spec"], "spec")
-    only(cluster, KNOWN["rayClusterSpec"], "rayClusterSpec")
-    only(cluster["headGroupSpec"], KNOWN["headGroupSpec"], "headGroupSpec")
+    check_keys(tree, KNOWN[""], "RayJob")
+    check_keys(spec, KNOWN["spec"], "spec")
+    check_keys(cluster, KNOWN["rayClusterSpec"], "rayClusterSpec")
+    check_keys(cluster["headGroupSpec"], KNOWN["headGroupSpec"], "headGroupSpec")
     templates = {
         "submitter": spec["submitterPodTemplate"],
         "head": cluster["headGroupSpec"]["template"],
     }
     for group in cluster["workerGroupSpecs"]:
-        only(group, KNOWN["group"], group["groupName"])
+        check_keys(group, KNOWN["group"], group["groupName"])
         templates[group["groupName"]] = group["template"]
         if not group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]:
-            found.append(f"{group['groupName']}: replicas out of range")
+            problems.append(f"{group['groupName']}: replicas out of range")
     for name, template in templates.items():
         pod = template["spec"]
-        only(pod, POD, name)
+        check_keys(pod, POD, name)
         volumes = {volume["name"] for volume in pod.get("volumes", [])}
         for container in pod["containers"]:
-            only(container, CONTAINER, f"{name}, {container['name']}")
+            check_keys(container, CONTAINER, f"{name}, {container['name']}")
             env = {each["name"]: each for each in container["env"]}
             if env.get("RAY_AUTH_MODE", {}).get("value") != "token":
-                found.append(f"{name}: no token mode")
+                problems.append(f"{name}: no token mode")
             if "valueFrom" not in env.get("RAY_AUTH_TOKEN", {}):
-                found.append(f"{name}: no token from a secret")
+                problems.append(f"{name}: no token from a secret")
             mounted = {each["name"] for each in container.get("volumeMounts", [])}
-            found.extend(f"{name}: no volume {each}" for each in sorted(mounted - volumes))
-    return found
+            problems.extend(f"{name}: no volume {each}" for each in sorted(mounted - volumes))
+    return problems
 
 
-def test_the_job_for_kubernetes_has_known_fields_and_the_token_everywhere() -> None:
-    """P10."""
+def test_rayjob_has_known_fields_and_tokens() -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     tree = tree_of("kuberay.yaml")
     assert (tree["apiVersion"], tree["kind"]) == ("ray.io/v1", "RayJob")
-    assert complaints(tree) == []
+    assert find_problems(tree) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "problem"),
     [
         (lambda tree: tree["spec"].update(entrypiont="x"), "spec: entrypiont"),
         (
@@ -136,13 +136,13 @@ def test_the_job_for_kubernetes_has_known_fields_and_the_token_everywhere() -> N
         ),
     ],
 )
-def test_a_broken_job_for_kubernetes_is_found(change: Any, complaint: str) -> None:
+def test_invalid_rayjob_is_found(change: Any, problem: str) -> None:
     tree = copy.deepcopy(tree_of("kuberay.yaml"))
     change(tree)
-    assert complaint in complaints(tree)
+    assert problem in find_problems(tree)
 
 
-def test_the_job_for_kubernetes_runs_configs_that_are_here() -> None:
+def test_rayjob_uses_existing_configs() -> None:
     words = tree_of("kuberay.yaml")["spec"]["entrypoint"].split()
     files = [word for word in words if word.endswith(".yaml")]
     assert all((ROOT / file.removeprefix("/opt/nmt/")).is_file() for file in files)
@@ -154,7 +154,7 @@ def test_the_job_for_kubernetes_runs_configs_that_are_here() -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_is_bash(script: str) -> None:
+def test_script_is_executable_bash(script: str) -> None:
     path = ROOT / "cluster" / script
     assert os.access(path, os.X_OK)
     subprocess.run(["bash", "-n", str(path)], check=True)
@@ -163,7 +163,7 @@ def test_a_script_is_bash(script: str) -> None:
 
 
 def call(tmp_path: Path, *words: str, **env: str) -> tuple[int, str]:
-    """Calls a script with a `ray` that only prints; exit status and what was said."""
+    """Run a script with a fake `ray` that prints its arguments; return exit status and output."""
     tools = tmp_path / "tools"
     tools.mkdir(exist_ok=True)
     ray = tools / "ray"
@@ -186,16 +186,16 @@ def token(tmp_path: Path) -> Path:
     return tmp_path / ".ray/auth_token"
 
 
-def test_a_token_is_made_once_and_for_its_owner_alone(tmp_path: Path, token: Path) -> None:
-    """P10."""
+def test_token_is_created_once_and_private(tmp_path: Path, token: Path) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     assert (token.stat().st_mode & 0o777, len(token.read_text())) == (0o600, 64)
     assert call(tmp_path, "start.sh", "token") == (
-        2, f"start.sh: {token} is there already: use it, or remove it\n",
+        2, f"start.sh: {token} exists already: use it, or remove it\n",
     )  # fmt: skip
 
 
-def test_hosts_are_started_with_the_token(tmp_path: Path, token: Path) -> None:
-    """P10."""
+def test_hosts_start_with_token_authentication(tmp_path: Path, token: Path) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     head = call(tmp_path, "start.sh", "head", "10.0.0.1", "--num-cpus=0")
     assert head == (
         0,
@@ -213,39 +213,42 @@ def test_hosts_are_started_with_the_token(tmp_path: Path, token: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["start.sh"], "start.sh: say token, head, join or stop; the head of this file tells more"),
+        (
+            ["start.sh"],
+            "start.sh: usage: start.sh token | head | join | stop; see the comment at the top of "
+            "this script",
+        ),
         (
             ["start.sh", "head"],
-            "start.sh: the address of this host is missing: start.sh head ADDRESS",
+            "start.sh: missing address of this host: start.sh head ADDRESS",
         ),
         (
             ["start.sh", "join", "10.0.0.1"],
-            "start.sh: two addresses are needed, the head's and this host's: start.sh join HEAD "
-            "ADDRESS",
+            "start.sh: missing addresses of the head and of this host: start.sh join HEAD ADDRESS",
         ),
         (
             ["start.sh", "head", "10.0.0.1"],
-            "start.sh: no token in {home}/.ray/auth_token: `start.sh token` makes one on the head; "
-            "copy it to every host",
+            "start.sh: no token in {home}/.ray/auth_token: create it with `start.sh token` on the "
+            "head and copy it to every host",
         ),
         (
             ["slurm.sh"],
-            "slurm.sh: say sbatch cluster/slurm.sh EXPERIMENT CLUSTER [KEY=VALUE]...",
+            "slurm.sh: usage: sbatch cluster/slurm.sh EXPERIMENT CLUSTER [KEY=VALUE]...",
         ),
         (
             ["slurm.sh", "a.yaml", "b.yaml"],
-            "slurm.sh: no Slurm allocation here: send it with sbatch",
+            "slurm.sh: not in a Slurm allocation: submit this script with sbatch",
         ),
     ],
 )
-def test_what_is_missing_is_one_line(tmp_path: Path, words: list[str], message: str) -> None:
-    """P9, P10."""
+def test_user_errors_are_one_line(tmp_path: Path, words: list[str], message: str) -> None:
+    """Actionable errors, safe by default (nmt/README.md, Guarantees)."""
     assert call(tmp_path, *words) == (2, message.format(home=tmp_path) + "\n")
 
 
-def test_a_token_that_others_can_read_is_refused(tmp_path: Path, token: Path) -> None:
-    """P10."""
+def test_token_readable_by_others_is_refused(tmp_path: Path, token: Path) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     token.chmod(0o644)
     assert call(tmp_path, "start.sh", "head", "10.0.0.1") == (
-        2, f"start.sh: others can read {token}: chmod 600 {token}\n",
+        2, f"start.sh: other users can read {token}: chmod 600 {token}\n",
     )  # fmt: skip

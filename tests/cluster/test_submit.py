@@ -1,4 +1,4 @@
-"""What a person types and is told; at the end, a real cluster on this machine."""
+"""Command line of submit.py; the last test runs a real cluster on this machine."""
 
 import contextlib
 import os
@@ -26,17 +26,17 @@ Call = Callable[..., tuple[int, str, str]]
     [
         (
             ["train", "tiny.yaml", "here.yaml", "cluster.address="],
-            "no cluster is named: set cluster.address, or RAY_ADDRESS, to the address of its "
+            "no cluster address: set cluster.address or RAY_ADDRESS to the address of the "
             "dashboard, http://HEAD:8265",
         ),
         (
             ["train", "tiny.yaml", "here.yaml", "cluster.address=ray://head:10001"],
-            "cluster.address is 'ray://head:10001', but the address of a dashboard was expected, "
+            "cluster.address is 'ray://head:10001', but it must be the address of a dashboard, "
             "http://HEAD:8265",
         ),
         (
             ["status", "--address", "auto"],
-            "--address is 'auto', but the address of a dashboard was expected, http://HEAD:8265",
+            "--address is 'auto', but it must be the address of a dashboard, http://HEAD:8265",
         ),
         (
             ["tiny.yaml", "here.yaml", "cluster.workers=3"],
@@ -55,31 +55,29 @@ Call = Callable[..., tuple[int, str, str]]
         ),
         (
             ["translate", "tiny.yaml", "here.yaml", "-i", "in.en"],
-            "a job has no standard input and output: name two files that every host sees, "
-            "-i FILE and -o FILE",
+            "a job has no standard input or output: set -i FILE and -o FILE to files on a disk "
+            "that all hosts share",
         ),
         (
             ["evaluate", "tiny.yaml", "here.yaml", "decoding.beam=2"],
-            "decoding.beam=2: only name= and cluster.* reach `nmt evaluate`, as a model goes with "
-            "the settings it was trained with; `submit.py evaluate --help` shows its options",
+            "decoding.beam=2: `nmt evaluate` accepts only name= and cluster.* settings, as a model "
+            "keeps those it was trained with; options: `submit.py evaluate --help`",
         ),
         (["stpo", "tiny"], "'stpo' is not a verb; did you mean stop?"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_before_the_cluster_is_touched(
+def test_user_errors_are_found_before_connecting(
     client: Any, files: Path, call: Call, words: list[str], message: str
 ) -> None:
-    """P9."""
+    """Actionable errors (nmt/README.md, Guarantees)."""
     client.list_jobs = lambda: pytest.fail("the cluster was touched")
     status, out, err = call(*words)
     assert (status, out) == (2, "")
     assert err.splitlines()[-1] == "nmt: " + message.format(files=files)
 
 
-def test_a_run_that_was_begun_with_other_settings_is_not_submitted(
-    client: Any, files: Path, call: Call
-) -> None:
-    """P9."""
+def test_run_with_other_settings_is_not_submitted(client: Any, files: Path, call: Call) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     shutil.copytree(ROOT / "tests/golden/run-of-format-1", files / "runs" / "toy")
     words = ["name=toy", "corpus.train.0.name=toy", "corpus.subword.vocab_size=500"]
     status, _, err = call("tiny.yaml", "here.yaml", *words)
@@ -91,30 +89,30 @@ def test_a_run_that_was_begun_with_other_settings_is_not_submitted(
     )
 
 
-def test_status_tells_why_a_job_failed(client: Any, call: Call) -> None:
+def test_status_shows_the_reason_of_a_failure(client: Any, call: Call) -> None:
     client.add("nmt-train-tiny", "FAILED", "/runs/tiny", message="failed:\nnmt: the disk is full\n")
     client.add("nmt-train-other", "RUNNING", "/runs/other", name="other")
     assert call("status", "tiny", "--address", client.address)[1] == (
-        "nmt-train-tiny: FAILED after 12 s, begun 1970-01-01 00:16:40, writes /runs/tiny: "
+        "nmt-train-tiny: FAILED after 12 s, started 1970-01-01 00:16:40, target /runs/tiny: "
         "nmt: the disk is full\n"
     )
 
 
-def test_a_name_that_is_not_on_the_cluster(client: Any, call: Call) -> None:
+def test_unknown_job_name_is_reported(client: Any, call: Call) -> None:
     client.add("nmt-train-tiny", "RUNNING", "/runs/tiny")
     status, _, err = call("logs", "tinny", "--address", client.address)
-    expected = "nmt: no job of tinny is on the cluster; the newest there: nmt-train-tiny\n"
+    expected = "nmt: no job of tinny on the cluster; newest jobs: nmt-train-tiny\n"
     assert (status, err) == (2, expected)
 
 
-def test_logs_are_those_of_the_newest_job(client: Any, call: Call) -> None:
+def test_logs_shows_the_newest_job(client: Any, call: Call) -> None:
     client.add("nmt-train-tiny", "FAILED", "/runs/tiny")
     client.add("nmt-train-tiny-2", "RUNNING", "/runs/tiny")
     assert call("logs", "tiny", "--address", client.address)[1] == "log of nmt-train-tiny-2\n"
 
 
 @pytest.mark.parametrize(("state", "status"), [("SUCCEEDED", 0), ("FAILED", 1), ("STOPPED", 1)])
-def test_following_a_log_ends_as_the_job_ends(
+def test_follow_exits_with_the_status_of_the_job(
     client: Any, call: Call, state: str, status: int
 ) -> None:
     client.add("nmt-train-tiny", state, "/runs/tiny")
@@ -123,45 +121,47 @@ def test_following_a_log_ends_as_the_job_ends(
     assert err.startswith(f"nmt-train-tiny: {state} after 12 s")
 
 
-def test_stopping_waits_for_the_end(client: Any, call: Call) -> None:
+def test_stop_waits_for_the_end(client: Any, call: Call) -> None:
     client.add("nmt-train-tiny", "RUNNING", "/runs/tiny")
     status, _, err = call("stop", "tiny", "--address", client.address)
     assert (status, client.jobs[0].status) == (0, "STOPPED")
-    assert err.splitlines()[0] == "stopping nmt-train-tiny; a training run takes a checkpoint first"
+    assert (
+        err.splitlines()[0] == "stopping nmt-train-tiny; a training run writes a checkpoint first"
+    )
     assert err.splitlines()[1].startswith("nmt-train-tiny: STOPPED after 12 s")
 
 
-def test_stopping_what_has_ended_does_nothing(client: Any, call: Call) -> None:
+def test_stop_of_an_ended_job_does_nothing(client: Any, call: Call) -> None:
     client.add("nmt-train-tiny", "SUCCEEDED", "/runs/tiny")
     status, _, err = call("stop", "tiny", "--address", client.address)
     assert (status, client.jobs[0].status) == (0, "SUCCEEDED")
     assert err.startswith("nothing to stop: nmt-train-tiny: SUCCEEDED after 12 s")
 
 
-def test_stopping_asks_which_of_two_jobs_is_meant(client: Any, call: Call) -> None:
+def test_stop_of_an_ambiguous_name_is_refused(client: Any, call: Call) -> None:
     client.add("nmt-train-tiny", "RUNNING", "/runs/tiny")
     client.add("nmt-translate-tiny", "RUNNING", "/out.de")
     status, _, err = call("stop", "tiny", "--address", client.address)
-    expected = "nmt: 2 jobs of tiny are under way: stop one of nmt-train-tiny, nmt-translate-tiny\n"
+    expected = "nmt: 2 jobs of tiny are running: stop one of nmt-train-tiny, nmt-translate-tiny\n"
     assert (status, err) == (2, expected)
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody has, and that no connection is given by chance before the head has them.
+    """Return free ports outside the ranges used for outgoing connections and Ray workers.
 
-    The system hands out those from 32,768 on, Ray to its workers those from 10,002 to 19,999.
+    Those are 32,768 and up, and 10,002 to 19,999.
     """
-    found: list[int] = []
+    ports: list[int] = []
     for port in random.sample(range(20_000, 32_768), 20 * number):
         with socket.socket() as one, contextlib.suppress(OSError):
             one.bind(("127.0.0.1", port))
-            found.append(port)
-    return found[:number]
+            ports.append(port)
+    return ports[:number]
 
 
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[SimpleNamespace]:
-    """The head of a cluster with a token, on free ports, beside whatever runs here already."""
+    """Head of a cluster with a token, on free ports."""
     token = tmp_path / "token"
     token.write_text("a" * 64)
     token.chmod(0o600)
@@ -172,7 +172,7 @@ def head(tmp_path: Path) -> Iterator[SimpleNamespace]:
     }  # fmt: skip
     names = ("", "dashboard-", "ray-client-server-", "dashboard-agent-listen-")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    # Ray's sockets lie in this folder, and the path of a socket has at most 107 bytes.
+    # Ray's sockets are in this folder, and the path of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(
         prefix="nmt", dir="/tmp", ignore_cleanup_errors=True
     ) as folder:
@@ -188,7 +188,7 @@ def head(tmp_path: Path) -> Iterator[SimpleNamespace]:
             wait_for(ports["dashboard-agent-listen-"], process)
             yield SimpleNamespace(address=address, env=env)
         finally:
-            # One session: workers have process groups of their own.
+            # By session: workers have their own process groups.
             for number in filter(str.isdigit, os.listdir("/proc")):
                 try:
                     if os.getsid(int(number)) == process.pid:
@@ -210,10 +210,10 @@ def wait_for(port: int, process: subprocess.Popen[bytes], timeout_s: float = 180
 
 
 @pytest.mark.ray
-def test_a_real_cluster_runs_this_code_and_refuses_a_wrong_token(
+def test_real_cluster_runs_this_code(
     head: SimpleNamespace, tmp_path: Path, write_files: Callable[[str], None]
 ) -> None:
-    """P9, P10."""
+    """Actionable errors, safe by default (nmt/README.md, Guarantees)."""
     for folder in ("nmt", "cluster"):
         shutil.copytree(
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
@@ -232,8 +232,8 @@ def test_a_real_cluster_runs_this_code_and_refuses_a_wrong_token(
     refused = run("prepare", "tiny.yaml", "here.yaml", RAY_AUTH_TOKEN_PATH=str(tmp_path / "wrong"))
     assert (refused.returncode, refused.stdout, refused.stderr.splitlines()[-1]) == (
         2, "",
-        f"nmt: the cluster at {head.address} refuses the token in {tmp_path}/wrong: it is not the "
-        "one that its head was started with",
+        f"nmt: the cluster at {head.address} rejected the token in {tmp_path}/wrong: use the token "
+        "that its head was started with",
     )  # fmt: skip
     prepared = run("prepare", "tiny.yaml", "here.yaml", "--follow")
     assert prepared.returncode == 0, prepared.stderr
