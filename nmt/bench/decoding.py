@@ -117,7 +117,7 @@ class Search:
     def __call__(self) -> None:
         lengths = list(map(len, self.sources))
         self.num_tokens = 0
-        for batch in plan_batches(range(len(self.sources)), lengths, self._batch):
+        for batch in plan_batches(lengths, self._batch):
             self.search([self.sources[n] for n in batch])
 
     def search(self, sources: list[list[int]]) -> None:

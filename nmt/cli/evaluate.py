@@ -188,7 +188,7 @@ def translate_set(translator: "Translator", test_set: "TestSet", console: "Conso
         console.progress(f"translating {test_set.name}", num_done, len(test_set.src), "lines")
 
     started = time.monotonic()
-    hyps = [found.text for found in translator.translate(test_set.src, progress=show)]
+    hyps = translator.translate(test_set.src, progress=show)
     console.clear()
     console.print(f"{test_set.name}: {pace(len(hyps), started)}")
     return hyps

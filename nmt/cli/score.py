@@ -79,7 +79,7 @@ def _line(src: str, tgt: str, found: "LineScore", form: str, alpha: float) -> st
         # JSON has no infinity.
         "score": value if found.is_possible else None,
         "log_prob": found.log_prob if found.is_possible else None,
-        "tokens": found.pieces,
+        "tokens": found.tokens,
         "token_log_probs": found.token_log_probs,
     }
     return json.dumps(tree, ensure_ascii=False)

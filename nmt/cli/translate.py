@@ -71,14 +71,14 @@ def translate_big(
 ) -> None:  # fmt: skip
     """Translate a file of that many lines, or what is missing of it."""
     from nmt.decoding.output_formats import OutputCounts
-    from nmt.decoding.resumable_output import folder_of, open_unfinished
+    from nmt.decoding.resumable_output import open_resumable, work_folder
     from nmt.jobs.ray_session import connect
     from nmt.jobs.translate import format_chunk, make_chunks, translate_on_ray
 
     def show(num_done: int) -> None:
         console.progress("translating", num_done, total, "lines")
 
-    with open_unfinished(output, begun) as unfinished:
+    with open_resumable(output, begun) as unfinished:
         before, started = unfinished.num_lines, time.monotonic()
         if unfinished.num_chunks:
             console.print(f"{before:,} of {total:,} lines were translated before: going on")
@@ -86,7 +86,7 @@ def translate_big(
         try:
             if before < total:
                 with connect(
-                    cluster.workers.min * cluster.cpus_per_worker, folder_of(output) / "ray.log"
+                    cluster.workers.min * cluster.cpus_per_worker, work_folder(output) / "ray.log"
                 ):
                     translate_on_ray(
                         translator, make_chunks(translator, requests()),
@@ -97,7 +97,7 @@ def translate_big(
             raise
         console.clear()
         console.print(pace(unfinished.num_lines - before, started))
-        if told := OutputCounts(**unfinished.counts).text():
+        if told := OutputCounts(**unfinished.counts).summary():
             console.print(told)
 
 
@@ -227,7 +227,11 @@ def write_translations(
         is_typed: each line is answered before the next is read.
         is_stream: what is written is read as it comes.
     """
-    from nmt.decoding.output_formats import ALIGNED, OutputCounts, formatted
+    from nmt.decoding.output_formats import (
+        FORMATS_WITH_ATTENTION,
+        OutputCounts,
+        format_translation,
+    )
 
     # On a terminal a bar would cut lines apart, and those of a program that we write to.
     has_bar = not is_stream or Path("/dev/stdout").is_file()
@@ -238,11 +242,11 @@ def write_translations(
             console.progress("translating", num_done, total, "lines")
 
     asked, same = tee(lines)
-    for request, translation in zip(same, translator.translate(
-        asked, num_best=num_best, with_attention=form in ALIGNED, progress=show,
+    for request, translation in zip(same, translator.stream(
+        asked, num_best=num_best, with_attention=form in FORMATS_WITH_ATTENTION, progress=show,
         window_lines=1 if is_typed else None,
     ), strict=False):  # fmt: skip
-        file.write(formatted(form, request, translation, num_lines))
+        file.write(format_translation(form, request, translation, num_lines))
         num_lines += 1
         tally.add(translation)
         if is_stream:
@@ -250,7 +254,7 @@ def write_translations(
     if has_bar:
         console.clear()
         console.print(pace(num_lines, started))
-    if told := tally.text():
+    if told := tally.summary():
         console.print(told)
 
 
@@ -271,15 +275,15 @@ def read_requests(
         numbered = enumerate(lines, start=1)
         requests = (Request(line, where=f"{name}, line {n}") for n, line in numbered)
     for request in requests:
-        yield glossary.applied(replace(request, avoid=(*request.avoid, *avoid)))
+        yield glossary.apply(replace(request, avoid=(*request.avoid, *avoid)))
 
 
 def check_format(form: str, num_best: int, protect: Sequence[str]) -> None:
     """Raise ConfigError where a format has no room for what is asked, or no meaning with it."""
-    from nmt.decoding.output_formats import N_BEST
+    from nmt.decoding.output_formats import FORMATS_WITH_N_BEST
 
-    if num_best > 1 and form not in N_BEST:
-        rule = f"--format {form} has one translation a line: use {' or '.join(N_BEST)}"
+    if num_best > 1 and form not in FORMATS_WITH_N_BEST:
+        rule = f"--format {form} has one translation a line: use {' or '.join(FORMATS_WITH_N_BEST)}"
         raise ConfigError("--n-best", num_best, rule)
     if protect and form in ("pharaoh", "soft"):
         rule = "with --protect the words of the line are not those that the model saw"

@@ -190,7 +190,7 @@ def tune_decoding(run: str, beams: str, penalties: str, **how: Any) -> None:
 
     def translate(changed: DecodingConfig) -> list[str]:
         translator.decoding = changed
-        return [found.text for found in translator.translate(srcs)]
+        return translator.translate(srcs)
 
     with Console() as console:
         console.print(about(bundle))

@@ -1,1 +1,1 @@
-"""From a model to text: beam search over token ids, and the translator around it."""
+"""Decoding: beam search and sampling over token ids, and the translator from text to text."""

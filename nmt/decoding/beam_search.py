@@ -1,19 +1,23 @@
-"""Beam search: the best targets a model has for a batch of sources; ids in, ids out.
+"""Beam search over token ids for a batch of sources; also greedy search and sampling.
 
-A sentence has K places. Each step continues its live hypotheses by every token and keeps the best;
-one that ends keeps its place, so fewer stay alive and a beam of 1 is greedy search (Bahdanau et al.
-2015). To keep K alive besides those took a quarter more rows on Multi30k, for scores 0.1 % higher
-and no BLEU. A score is a log-probability over a length penalty (`penalties`). A sentence is done
-when no live hypothesis can enter its n best any more: log-probabilities only fall and a coverage
-penalty is never above 0, so what a live one has, over the penalty of the longest target allowed,
-bounds its score. Diverse groups are beams of their own that see each other's tokens; samples are
-places that see nothing but themselves.
+Each step extends the live hypotheses of a sentence by every token and keeps the best K. A finished
+hypothesis keeps its place in the beam, so that fewer stay alive and a beam of 1 is greedy search
+(Bahdanau et al. 2015). K live hypotheses besides the finished ones took a quarter more rows on
+Multi30k, for scores 0.1 % higher and no BLEU.
 
-What a sentence gets does not depend on its company (P7; `stepping` tells how): all sources of a
-search have one padded length, and no compaction changes it.
+Hypotheses are ranked by log-probability over a length penalty plus a coverage penalty (Wu et al.
+2016; `nmt.decoding.hypotheses`). A sentence is done when no live hypothesis can enter its n-best
+list: log-probabilities only fall and a coverage penalty is at most 0, so the log-probability of a
+live hypothesis over the penalty of the maximum length bounds its final score.
 
-Shapes: B slots for sentences, K places of a sentence in G groups, R = B * K rows, V vocabulary, S
-padded source length, L tokens so far.
+Diverse groups (Vijayakumar et al. 2018) are beams of their own that avoid each other's tokens.
+Samples are hypotheses that are extended by a drawn token and never compete.
+
+Translation is batch-invariant: all sources of a search have one padded length, and compaction does
+not change it (`nmt.decoding.interface`).
+
+Shapes: B slots for sentences, K beam (number of samples when sampling), G groups, R = B * K rows,
+V vocabulary, S padded source length, L tokens so far.
 """
 
 import math
@@ -26,10 +30,10 @@ from torch import Tensor
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import BOS, EOS, PAD
 from nmt.decoding import sampling
-from nmt.decoding.constraints import Control, allocate, rule_out
+from nmt.decoding.constraints import Constraints, allocate_beam, mask_forbidden
 from nmt.decoding.hypotheses import (
-    History,
     Hypothesis,
+    Prefixes,
     best_continuations,
     coverage_penalty,
     diverse_continuations,
@@ -37,16 +41,14 @@ from nmt.decoding.hypotheses import (
     max_length,
 )
 from nmt.decoding.interface import (
+    BATCH_MULTIPLE,
     COMPACT_SHARE,
-    SENTENCES,
     MemoryT,
     StateT,
     StepModel,
     pad_sources,
     padded_length,
 )
-
-_NOBODY = -1
 
 
 @torch.inference_mode()
@@ -57,62 +59,62 @@ def search(
     *,
     num_best: int = 1,
     with_attention: bool = False,
-    controls: Sequence[Control | None] | None = None,
+    constraints: Sequence[Constraints | None] | None = None,
     device: str | torch.device = "cpu",
 ) -> list[list[Hypothesis]]:
-    """Search targets for one batch of sources.
+    """Find the best targets of a batch of sources.
 
     Args:
         model: in eval mode, on `device`.
         sources: token ids with EOS, none empty, all of the same `padded_length`.
-        decoding: method, beam, penalties and limits; its batch size is not read.
-        num_best: hypotheses wanted of each source; with a beam at most that many.
-        with_attention: keep where each token looked.
-        controls: what each target must and must not say; terms only with a beam of one group.
-        device: where the model is.
+        decoding: method, beam, penalties and limits; its batch size is not used.
+        num_best: size of the n-best list of each source, at most the beam; the number of samples
+            when sampling.
+        with_attention: record the attention of each token.
+        constraints: lexical constraints of each source; terms need a beam of one group.
+        device: device of the model.
 
     Returns:
-        For each source, in order, its num_best hypotheses: finished ones first, then by score,
-        best first; samples in the order in which they are drawn. Fewer where there are not so many:
-        a tiny vocabulary, a short limit, none at all where a control allows nothing.
+        The n-best list of each source, in order: finished hypotheses first, then by score, best
+        first; samples in the order in which they are drawn. It is shorter than `num_best` where
+        there are fewer targets: a tiny vocabulary, a short limit, or constraints that forbid all.
     """
-    is_beam = decoding.method == "beam"
     assert num_best >= 1
-    assert not is_beam or num_best <= decoding.beam
-    assert {PAD, BOS} == set(range(EOS))  # `advance` rules out all ids below EOS
+    assert decoding.method != "beam" or num_best <= decoding.beam
+    assert {PAD, BOS} == set(range(EOS))  # the search forbids all ids below EOS
     assert len({padded_length(len(source)) for source in sources}) <= 1
     if not sources:
         return []
-    if not any(controls or ()):
-        controls = None
-    search = _Batch(
-        model, sources, decoding, num_best, with_attention, controls, torch.device(device)
+    if not any(constraints or ()):
+        constraints = None
+    batch = _SearchBatch(
+        model, sources, decoding, num_best, with_attention, constraints, torch.device(device)
     )
-    while search.is_searching:
-        search.advance()
-    if not is_beam:
-        return [[found for _, found in sorted(each, key=_number)] for each in search.found]
-    ranked = [sorted((found for _, found in each), key=_rank) for each in search.found]
+    while batch.is_searching:
+        batch.step()
+    return [_rank(finished, decoding, num_best) for finished in batch.finished]
+
+
+def _rank(
+    finished: list[tuple[int, Hypothesis]], decoding: DecodingConfig, num_best: int
+) -> list[Hypothesis]:
+    """Return the n-best list among the finished hypotheses of a sentence."""
+    if decoding.method != "beam":
+        # The place of a sample is its number.
+        return [hypothesis for _, hypothesis in sorted(finished, key=lambda pair: pair[0])]
+    ranked = sorted(
+        (hypothesis for _, hypothesis in finished),
+        key=lambda hypothesis: (not hypothesis.is_finished, -hypothesis.score),
+    )
     if decoding.diverse_groups > 1:
-        ranked = list(map(_distinct, ranked))
-    return [hypotheses[:num_best] for hypotheses in ranked]
+        # Two groups can find the same target: keep one of them.
+        distinct = {tuple(hypothesis.tokens): hypothesis for hypothesis in reversed(ranked)}
+        ranked = list(distinct.values())[::-1]
+    return ranked[:num_best]
 
 
-def _number(found: tuple[int, Hypothesis]) -> int:
-    return found[0]
-
-
-def _rank(hypothesis: Hypothesis) -> tuple[bool, float]:
-    return not hypothesis.is_finished, -hypothesis.score
-
-
-def _distinct(hypotheses: list[Hypothesis]) -> list[Hypothesis]:
-    """Two groups can come to the same target, along the same tokens: one of them."""
-    return list({tuple(each.tokens): each for each in reversed(hypotheses)}.values())[::-1]
-
-
-class _Batch(Generic[MemoryT, StateT]):
-    """The sentences under search, each in a slot; a slot without one only fills the batch up."""
+class _SearchBatch(Generic[MemoryT, StateT]):
+    """State of a search: sentences in slots, with K rows of hypotheses each."""
 
     def __init__(
         self,
@@ -121,208 +123,213 @@ class _Batch(Generic[MemoryT, StateT]):
         decoding: DecodingConfig,
         num_best: int,
         with_attention: bool,
-        controls: Sequence[Control | None] | None,
+        constraints: Sequence[Constraints | None] | None,
         device: torch.device,
     ) -> None:
         self.model = model
         self.decoding = decoding
+        self.constraints = constraints
         self.is_sampling = decoding.method != "beam"
-        self.places = num_best if self.is_sampling else decoding.beam
+        self.beam = num_best if self.is_sampling else decoding.beam
         self.num_groups = 1 if self.is_sampling else decoding.diverse_groups
-        # Of each group, the n best or all of them: then the n best of all groups are among them.
-        self.num_best = min(num_best, self.places // self.num_groups)
-        self.controls = controls
+        # Per group: the n best of all groups are among the n best of each.
+        self.num_best = min(num_best, self.beam // self.num_groups)
         self.src_lengths = [len(source) for source in sources]
-        self.found: list[list[tuple[int, Hypothesis]]] = [[] for _ in sources]  # with their places
+        self.finished: list[list[tuple[int, Hypothesis]]] = [[] for _ in sources]
+        """Finished hypotheses of each sentence, with their places in the beam."""
         self.length = 0
-        num_fillers = -len(sources) % SENTENCES
-        self.sentence_of = [*range(len(sources)), *[_NOBODY] * num_fillers]
+        """Tokens of each prefix, L."""
 
-        src, src_lengths = pad_sources([*sources, *[sources[0]] * num_fillers], device)
-        # What compaction copies lies otherwise in memory, and so is rounded otherwise, than what
-        # the encoder made: copied at once, it is the same for every step.
+        # Fillers are copies of the first source; their slots count as done from the start.
+        num_fillers = -len(sources) % BATCH_MULTIPLE
+        filled = [*sources, *[sources[0]] * num_fillers]
+        self.sentence_of: list[int | None] = [*range(len(sources)), *[None] * num_fillers]
+        """Index of the sentence in each slot; None once it is done."""
+        src, src_lengths = pad_sources(filled, device)
+        # Compaction copies the memory, and a copy has another layout and so another rounding than
+        # the encoder's output. Copying it at once gives every step the same layout.
         every = torch.arange(src.size(0), device=device)
         self.memory = model.encode(src, src_lengths).select(every)
-        self.state = model.start(self.memory, self.places)
-        num_rows = src.size(0) * self.places
-        self.tokens = torch.full((num_rows,), BOS, device=device)
-        self.history = History.nothing(
+        self.state = model.start(self.memory, self.beam)
+        num_rows = src.size(0) * self.beam
+        self.tokens = torch.full((num_rows,), BOS, device=device)  # last token of each row, [R]
+        self.prefixes = Prefixes.empty(
             num_rows, src.size(1), device, with_attention, decoding.coverage_penalty > 0
         )
+        self.log_probs_buffer: Tensor | None = None
 
-        self.room: Tensor | None = None
-        # Log-probability of each live hypothesis, [B, K], and the score of each that is over, best
-        # first, [B, G, K / G]; -inf where there is none. At first a group has the empty one alone,
-        # and each sample is one.
-        self.totals = torch.full((src.size(0), self.places), -math.inf, device=device)
-        alone = 1 if self.is_sampling else self.places // self.num_groups
-        self.totals[: len(sources), ::alone] = 0
-        self.scores_over = torch.full_like(self.totals, -math.inf).view(
+        # Log-probability of each live hypothesis, -inf where there is none, [B, K]. Each group
+        # starts with one empty hypothesis, sampling with one per sample.
+        self.totals = torch.full((src.size(0), self.beam), -math.inf, device=device)
+        stride = 1 if self.is_sampling else self.beam // self.num_groups
+        self.totals[: len(sources), ::stride] = 0
+        # Scores of the finished hypotheses, best first, -inf where there is none, [B, G, K / G].
+        self.finished_scores = torch.full_like(self.totals, -math.inf).view(
             len(src), self.num_groups, -1
         )
         limits = [max_length(int(length), decoding) for length in src_lengths.tolist()]
         penalties = [self._length_penalty(limit) for limit in limits]
         self.limits = torch.tensor(limits, device=device)  # [B]
-        self.last_penalties = torch.tensor(penalties, device=device)  # [B]
+        self.limit_penalties = torch.tensor(penalties, device=device)  # [B]
         if self.is_sampling:
-            numbers = [
-                sampling.luck(source, self.places, max(limits), decoding.seed)
-                for source in [*sources, *[sources[0]] * num_fillers]
+            uniforms = [
+                sampling.uniform_numbers(source, self.beam, max(limits), decoding.seed)
+                for source in filled
             ]
-            self.luck = torch.cat(numbers).to(device)  # [R, most tokens]
+            self.uniforms = torch.cat(uniforms).to(device)  # [R, maximum of limits]
 
     @property
     def is_searching(self) -> bool:
-        """Some sentence is not done."""
-        return any(sentence != _NOBODY for sentence in self.sentence_of)
+        """True if some sentence is not done."""
+        return any(sentence is not None for sentence in self.sentence_of)
 
-    def advance(self) -> None:
-        """One token further in every live hypothesis."""
+    def step(self) -> None:
+        """Extend all live hypotheses by one token."""
         logits, state, attention = self.model.step(self.tokens, self.state, self.memory)
-        log_probs = torch.log_softmax(logits, dim=-1, out=self._room_for(logits))
-        self._rule_out(log_probs)
-        picks = self._choose(log_probs).view(-1)
+        log_probs = torch.log_softmax(logits, dim=-1, out=self._buffer_like(logits))
+        self._mask_forbidden(log_probs)
+        picks = self._select_continuations(log_probs).view(-1)
         rows, self.tokens = picks // logits.size(1), picks % logits.size(1)
         gains = log_probs.view(-1)[picks]
         self.totals = (self.totals.view(-1)[rows] + gains).view_as(self.totals)
-        stays = self.places == 1 or self.is_sampling
-        if not stays:
-            self.history = self.history.select(rows)
-            if self.history.needs_attention:
+        # Without competition each row continues itself, and nothing has to be reordered.
+        keeps_rows = self.beam == 1 or self.is_sampling
+        if not keeps_rows:
+            self.prefixes = self.prefixes.select(rows)
+            if self.prefixes.needs_attention:
                 attention = attention.index_select(0, rows)
-        self.history = self.history.extend(self.tokens, gains, attention)
+        self.prefixes = self.prefixes.append(self.tokens, gains, attention)
         self.length += 1
-        self._settle()
-        slots = self._worth_keeping()
+        self._retire_finished()
+        slots = self._slots_to_keep()
         if slots is not None:
-            rows = rows.index_select(0, self._keep(slots))
-        self.state = state if stays and slots is None else state.select(rows)
+            rows = rows.index_select(0, self._compact(slots))
+        self.state = state if keeps_rows and slots is None else state.select(rows)
 
-    def _room_for(self, logits: Tensor) -> Tensor:
-        """Memory of the same shape, the same at each step.
+    def _buffer_like(self, logits: Tensor) -> Tensor:
+        """Return a buffer of the shape of the logits, the same memory in each step.
 
-        Megabytes that are freed at each step go back to the system and come again page by page:
-        that took a third of the time of a step.
+        Megabytes that are freed in each step go back to the system and return page by page, which
+        took a third of the time of a step.
         """
-        if self.room is None:
-            self.room = torch.empty_like(logits)
-        return self.room[: logits.size(0)]
+        if self.log_probs_buffer is None:
+            self.log_probs_buffer = torch.empty_like(logits)
+        return self.log_probs_buffer[: logits.size(0)]
 
-    def _rule_out(self, log_probs: Tensor) -> None:
-        """Make impossible what must not come next."""
+    def _mask_forbidden(self, log_probs: Tensor) -> None:
+        """Set the log-probability of tokens that must not come next to -inf, [R, V]."""
         log_probs[:, :EOS] = -math.inf
         if self.length + 1 < self.decoding.min_length:
-            is_early = (self.length + 1 < self.limits).repeat_interleave(self.places)
+            is_early = (self.length + 1 < self.limits).repeat_interleave(self.beam)
             log_probs[:, EOS].masked_fill_(is_early, -math.inf)
-        if self.controls is not None:
-            rule_out(self._controls_of_slots(), log_probs, self.totals, self.history.tokens)
+        if self.constraints is not None:
+            mask_forbidden(self._slot_constraints(), log_probs, self.totals, self.prefixes.tokens)
 
-    def _choose(self, log_probs: Tensor) -> Tensor:
-        """Continuations for all places, row * V + token, [B, K]."""
+    def _select_continuations(self, log_probs: Tensor) -> Tensor:
+        """Return the continuations of all hypotheses, row * V + token, [B, K]."""
         decoding = self.decoding
         if self.is_sampling:
-            tokens = sampling.draw(log_probs, self.luck[:, self.length], decoding)
+            tokens = sampling.draw_tokens(log_probs, self.uniforms[:, self.length], decoding)
             rows = torch.arange(len(tokens), device=tokens.device)
             return (rows * log_probs.size(1) + tokens).view_as(self.totals)
         if self.num_groups > 1:
-            num_free = (self.scores_over == -math.inf).sum(dim=2)
+            num_free = (self.finished_scores == -math.inf).sum(dim=2)
             return diverse_continuations(log_probs, self.totals, num_free, decoding.diversity)
         picks = best_continuations(log_probs, self.totals)
-        if self.controls is not None:
-            controls, said = self._controls_of_slots(), self.history.tokens
-            picks = allocate(controls, picks, log_probs, self.totals, said, self.limits)
+        if self.constraints is not None:
+            slots, prefixes = self._slot_constraints(), self.prefixes.tokens
+            picks = allocate_beam(slots, picks, log_probs, self.totals, prefixes, self.limits)
         return picks
 
-    def _controls_of_slots(self) -> list[Control | None]:
-        assert self.controls is not None
-        return [None if each == _NOBODY else self.controls[each] for each in self.sentence_of]
+    def _slot_constraints(self) -> list[Constraints | None]:
+        assert self.constraints is not None
+        return [None if each is None else self.constraints[each] for each in self.sentence_of]
 
-    def _settle(self) -> None:
-        """Collect the hypotheses that are over, and let go of the sentences that are done."""
-        totals = self.totals.view_as(self.scores_over)
+    def _retire_finished(self) -> None:
+        """Move finished hypotheses out of the live ones, and mark sentences that are done."""
+        totals = self.totals.view_as(self.finished_scores)
         size = totals.size(2)
         if not self.is_sampling:
-            # Those that ended before keep their places, so as many of the worst have to go.
-            num_over = (self.scores_over != -math.inf).sum(dim=2, keepdim=True)
+            # Finished hypotheses keep their places, so as many of the worst live ones are dropped.
+            num_finished = (self.finished_scores != -math.inf).sum(dim=2, keepdim=True)
             num_worse = torch.arange(size - 1, -1, -1, device=totals.device)
-            totals = totals.masked_fill(num_worse < num_over, -math.inf)
+            totals = totals.masked_fill(num_worse < num_finished, -math.inf)
         at_limit = self.limits <= self.length
-        is_over = (self.tokens.view_as(totals) == EOS) | at_limit[:, None, None]
-        is_over &= totals != -math.inf
+        is_finished = (self.tokens.view_as(totals) == EOS) | at_limit[:, None, None]
+        is_finished &= totals != -math.inf
         scores = self._scores(totals)
-        scores_over = torch.cat([self.scores_over, scores.masked_fill(~is_over, -math.inf)], dim=2)
-        self.scores_over = scores_over.topk(size, dim=2).values
-        totals = totals.masked_fill(is_over, -math.inf)
-        bounds = totals.amax(dim=2) / self.last_penalties[:, None]
-        worst_kept = self.scores_over[:, :, self.num_best - 1]
+        new_scores = scores.masked_fill(~is_finished, -math.inf)
+        finished_scores = torch.cat([self.finished_scores, new_scores], dim=2)
+        self.finished_scores = finished_scores.topk(size, dim=2).values
+        totals = totals.masked_fill(is_finished, -math.inf)
+        # A sentence is done when the n-th best finished score is at least the bound on live ones.
+        bounds = totals.amax(dim=2) / self.limit_penalties[:, None]
+        worst_kept = self.finished_scores[:, :, self.num_best - 1]
         is_done = bounds == -math.inf if self.is_sampling else worst_kept >= bounds
         is_done = is_done.all(dim=1) | at_limit
-        # The one place in a step where Python waits for the device.
-        has_over, done = torch.stack([is_over.flatten(1).any(dim=1), is_done]).tolist()
-        if any(has_over):
-            self._collect(is_over, scores)
+        # The only point of a step at which Python waits for the device.
+        has_finished, done = torch.stack([is_finished.flatten(1).any(dim=1), is_done]).tolist()
+        if any(has_finished):
+            self._collect(is_finished, scores)
         self.totals = totals.flatten(1).masked_fill(is_done[:, None], -math.inf)
-        for slot, slot_is_done in enumerate(done):
-            if slot_is_done:
-                self.sentence_of[slot] = _NOBODY
+        self.sentence_of = [
+            None if slot_is_done else sentence
+            for sentence, slot_is_done in zip(self.sentence_of, done, strict=True)
+        ]
 
     def _length_penalty(self, length: int) -> float:
         return length_penalty(length, self.decoding.length_penalty, self.decoding.length_norm)
 
     def _scores(self, totals: Tensor) -> Tensor:
-        """What log-probabilities of this length are ranked by, [B, G, K / G]."""
+        """Return the ranking scores of hypotheses of the current length, [B, G, K / G]."""
         scores = totals / self._length_penalty(self.length)
-        if self.history.coverage is None:
+        if self.prefixes.coverage is None:
             return scores
-        lengths = [1 if each == _NOBODY else self.src_lengths[each] for each in self.sentence_of]
-        src_lengths = torch.tensor(lengths, device=totals.device).repeat_interleave(self.places)
+        lengths = [1 if each is None else self.src_lengths[each] for each in self.sentence_of]
+        src_lengths = torch.tensor(lengths, device=totals.device).repeat_interleave(self.beam)
         beta = self.decoding.coverage_penalty
-        return scores + coverage_penalty(self.history.coverage, src_lengths, beta).view_as(scores)
+        return scores + coverage_penalty(self.prefixes.coverage, src_lengths, beta).view_as(scores)
 
-    def _collect(self, is_over: Tensor, scores: Tensor) -> None:
-        """Hypotheses of the rows that are over, [B, G, K / G]."""
-        rows = is_over.view(-1).nonzero().squeeze(1)
-        picked = self.history.select(rows)
+    def _collect(self, is_finished: Tensor, scores: Tensor) -> None:
+        """Add the hypotheses of finished rows to their sentences; both arguments [B, G, K / G]."""
+        rows = is_finished.view(-1).nonzero().squeeze(1)
+        prefixes = self.prefixes.select(rows)
+        columns = (rows, scores.view(-1)[rows], prefixes.tokens, prefixes.log_probs)
         for index, (row, score, tokens, log_probs) in enumerate(
-            zip(
-                rows.tolist(),
-                scores.view(-1)[rows].tolist(),
-                picked.tokens.tolist(),
-                picked.log_probs.tolist(),
-                strict=True,
-            )
+            zip(*(column.tolist() for column in columns), strict=True)
         ):
-            sentence = self.sentence_of[row // self.places]
+            sentence = self.sentence_of[row // self.beam]
+            if sentence is None:
+                continue  # a filler, finished by NaN
             attention = None
-            if picked.attention is not None:
-                attention = picked.attention[index, :, : self.src_lengths[sentence]]
-            is_finished = tokens[-1] == EOS
-            found = Hypothesis(tokens, score, log_probs, is_finished, attention)
-            self.found[sentence].append((row % self.places, found))
+            if prefixes.attention is not None:
+                attention = prefixes.attention[index, :, : self.src_lengths[sentence]]
+            hypothesis = Hypothesis(tokens, score, log_probs, tokens[-1] == EOS, attention)
+            self.finished[sentence].append((row % self.beam, hypothesis))
 
-    def _worth_keeping(self) -> list[int] | None:
-        """The slots to move together, fillers included; None while too few sentences are done."""
-        live = [slot for slot, sentence in enumerate(self.sentence_of) if sentence != _NOBODY]
-        num_fillers = -len(live) % SENTENCES
+    def _slots_to_keep(self) -> list[int] | None:
+        """Return the slots of a compacted batch, fillers included; None to leave it as it is."""
+        live = [slot for slot, sentence in enumerate(self.sentence_of) if sentence is not None]
+        num_fillers = -len(live) % BATCH_MULTIPLE
         num_slots = len(self.sentence_of)
         if not live or len(live) + num_fillers > num_slots * (1 - COMPACT_SHARE):
             return None
-        done = [slot for slot, sentence in enumerate(self.sentence_of) if sentence == _NOBODY]
+        done = [slot for slot, sentence in enumerate(self.sentence_of) if sentence is None]
         return live + done[:num_fillers]
 
-    def _keep(self, slots: list[int]) -> Tensor:
-        """Make these slots the batch; their rows."""
+    def _compact(self, slots: list[int]) -> Tensor:
+        """Reduce the batch to these slots, and return their rows."""
         device = self.totals.device
         kept = torch.tensor(slots, device=device)
-        rows = (kept[:, None] * self.places + torch.arange(self.places, device=device)).view(-1)
+        rows = (kept[:, None] * self.beam + torch.arange(self.beam, device=device)).view(-1)
         self.sentence_of = [self.sentence_of[slot] for slot in slots]
         self.memory = self.memory.select(kept)
         self.totals = self.totals.index_select(0, kept)
-        self.scores_over = self.scores_over.index_select(0, kept)
+        self.finished_scores = self.finished_scores.index_select(0, kept)
         self.limits = self.limits.index_select(0, kept)
-        self.last_penalties = self.last_penalties.index_select(0, kept)
+        self.limit_penalties = self.limit_penalties.index_select(0, kept)
         self.tokens = self.tokens.index_select(0, rows)
-        self.history = self.history.select(rows)
+        self.prefixes = self.prefixes.select(rows)
         if self.is_sampling:
-            self.luck = self.luck.index_select(0, rows)
+            self.uniforms = self.uniforms.index_select(0, rows)
         return rows

@@ -1,17 +1,20 @@
-"""What a translation must begin with, must say and must not say.
+"""Lexical constraints: a prefix, terms that must appear, and words that must not.
 
-Terms that must appear are searched for with dynamic beam allocation (Post & Vilar 2018): each step
-looks at the tokens that go on with a term besides the best ones, and the places of the beam are
-shared out between hypotheses by how much of the terms they have said. A term counts as said where
-its tokens stand in a row and no token after them goes on with its last word.
+Terms are decoded with dynamic beam allocation (Post & Vilar 2018): besides the best continuations,
+each step considers the tokens that continue a missing term, and divides the beam among hypotheses
+by the number of term tokens that they have met. A term is met where its tokens appear in a row and
+the next token does not continue its last word.
 
-What to avoid is matched as text, however it is cut into tokens: the token is ruled out that would
-complete it as whole words. Longer words that begin alike are not meant.
+Words to avoid are matched as text, however they are split into tokens: the token that would
+complete them as whole words is forbidden. Longer words with the same beginning are allowed.
 
-All of it is worked out from the tokens said so far, sentence by sentence, in Python: it costs only
-the sentences that ask for it, and does not depend on the others (P7).
+Everything is computed in Python from the tokens of one sentence at a time. Only sentences with
+constraints pay for it, and no sentence depends on another.
+
+Shapes: B slots for sentences, K beam, R = B * K rows, V vocabulary, L tokens so far.
 """
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,164 +23,244 @@ import torch
 from torch import Tensor
 
 from nmt.corpus.subword import EOS, PAD
-from nmt.decoding.token_text import Spelling
+
+
+class TokenText:
+    """Text of the tokens of a vocabulary, and the word boundaries in it."""
+
+    def __init__(self, spellings: Sequence[bytes]) -> None:
+        """Index the bytes of each token, b"" for special ones; a space precedes each word."""
+        self._spellings = spellings
+        self._tokens: dict[bytes, list[int]] = defaultdict(list)
+        for token, spelling in enumerate(spellings):
+            self._tokens[spelling].append(token)
+        self.word_continuations = [
+            token for token, spelling in enumerate(spellings) if _begins_in_word(spelling)
+        ]
+        """Tokens that continue the word before them."""
+        self._continuations = frozenset(self.word_continuations)
+
+    def decode(self, tokens: Iterable[int]) -> bytes:
+        """Return the bytes of a token sequence."""
+        return b"".join([self._spellings[token] for token in tokens])
+
+    def continues_word(self, token: int) -> bool:
+        """Return True if the token continues the word before it."""
+        return token in self._continuations
+
+    def ends_in_word(self, tokens: Iterable[int]) -> bool:
+        """Return True if the text of the tokens could continue as a longer word."""
+        return _ends_in_word(self.decode(tokens))
+
+    def word_indices(self, tokens: Iterable[int]) -> list[int]:
+        """Return the index of the space-separated word of each token; -1 for none, as for EOS."""
+        indices, word, is_between = [], -1, True
+        for token in tokens:
+            first = -1
+            for byte in self._spellings[token]:
+                if byte == ord(" "):
+                    is_between = True
+                    continue
+                word += is_between
+                is_between = False
+                first = word if first < 0 else first
+            indices.append(first)
+        return indices
+
+    def completing_tokens(self, phrase: bytes, text: bytes) -> list[int]:
+        """Return the tokens that complete `phrase` at the end of `text`, from a word's start."""
+        tokens: list[int] = []
+        for size in range(len(phrase)):
+            # `size` bytes of the phrase are written; the token has to write the rest.
+            if not text.endswith(phrase[:size]):
+                continue
+            if size == 0:
+                tokens += self._tokens.get(b" " + phrase, ())
+            if not (_begins_in_word(phrase) and _ends_in_word(text[: len(text) - size])):
+                tokens += self._tokens.get(phrase[size:], ())
+        return tokens
 
 
 @dataclass(frozen=True, eq=False)
-class Control:
-    """What one translation must and must not say."""
+class Constraints:
+    """Lexical constraints on one translation."""
 
-    spelling: Spelling
+    token_text: TokenText
     prefix: tuple[int, ...] = ()
-    """Its first tokens."""
+    """Tokens that the translation begins with."""
     terms: tuple[tuple[int, ...], ...] = ()
-    """Tokens that must stand in it in a row, each a whole word or more."""
+    """Token sequences that must appear, each one or more whole words."""
     avoid: tuple[bytes, ...] = ()
-    """Words that must not stand in it, without a space before them."""
+    """Words that must not appear, without a leading space."""
 
-    def unsaid(self, tokens: Sequence[int]) -> list[tuple[int, ...]]:
-        """The terms that are not said yet."""
-        return [term for term in self.terms if not self._says(tokens, term)]
+    def missing_terms(self, tokens: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return the terms that the tokens do not contain."""
+        return [term for term in self.terms if not self._contains(tokens, term)]
 
-    def ruled_out(self, tokens: Sequence[int]) -> list[int]:
-        """Tokens that must not come next."""
-        text = self.spelling.text(tokens)
-        out = [token for phrase in self.avoid for token in self.spelling.completing(phrase, text)]
-        return [*out, EOS] if self.unsaid(tokens) else out
+    def forbidden_tokens(self, tokens: Sequence[int]) -> list[int]:
+        """Return the tokens that must not come next."""
+        text = self.token_text.decode(tokens)
+        forbidden = [
+            token
+            for phrase in self.avoid
+            for token in self.token_text.completing_tokens(phrase, text)
+        ]
+        return [*forbidden, EOS] if self.missing_terms(tokens) else forbidden
 
-    def wanted(self, tokens: Sequence[int]) -> set[int]:
-        """Tokens that begin or go on with a term that is not said yet."""
-        unsaid = self.unsaid(tokens)
-        return {term[0] for term in unsaid} | {term[_overlap(tokens, term)] for term in unsaid}
+    def term_continuations(self, tokens: Sequence[int]) -> set[int]:
+        """Return the tokens that begin or continue a missing term."""
+        missing = self.missing_terms(tokens)
+        return {term[0] for term in missing} | {term[_overlap(tokens, term)] for term in missing}
 
-    def likeliest(self, tokens: Sequence[int], log_probs: Tensor) -> int:
-        """The next token with the highest log-probability, [V], that leaves a term said."""
+    def best_token(self, tokens: Sequence[int], log_probs: Tensor) -> int:
+        """Return the most likely next token, by log-probabilities [V], that keeps a term met."""
+        # Continuing the last word of a term would turn it into another word.
         if any(tuple(tokens[-len(term) :]) == term for term in self.terms):
             log_probs = log_probs.clone()
-            log_probs[self.spelling.going_on] = -torch.inf
+            log_probs[self.token_text.word_continuations] = -torch.inf
         return int(log_probs.argmax())
 
-    def num_said(self, tokens: Sequence[int]) -> tuple[int, int]:
-        """Tokens of terms that are said, and how many more are needed to say them all."""
-        unsaid = self.unsaid(tokens)
-        num_begun = max((_overlap(tokens, term) for term in unsaid), default=0)
-        num_left = sum(map(len, unsaid)) - num_begun
+    def count_term_tokens(self, tokens: Sequence[int]) -> tuple[int, int]:
+        """Return the number of term tokens met, and the number still needed."""
+        missing = self.missing_terms(tokens)
+        # A term in progress counts as far as it has been written.
+        num_partial = max((_overlap(tokens, term) for term in missing), default=0)
+        num_left = sum(map(len, missing)) - num_partial
         return sum(map(len, self.terms)) - num_left, num_left
 
-    def _says(self, tokens: Sequence[int], term: tuple[int, ...]) -> bool:
-        size = len(term)
-        is_word = self.spelling.ends_in_word(term)
-        for start in range(len(tokens) - size + 1):
-            end = start + size
-            if tuple(tokens[start:end]) == term:
+    def _contains(self, tokens: Sequence[int], term: tuple[int, ...]) -> bool:
+        is_word = self.token_text.ends_in_word(term)
+        for end in range(len(term), len(tokens) + 1):
+            if tuple(tokens[end - len(term) : end]) == term:
                 next_token = tokens[end] if end < len(tokens) else EOS
-                if not (is_word and self.spelling.goes_on(next_token)):
+                if not (is_word and self.token_text.continues_word(next_token)):
                     return True
         return False
 
 
-def rule_out(
-    controls: Sequence[Control | None], log_probs: Tensor, totals: Tensor, said: Tensor
+def mask_forbidden(
+    constraints: Sequence[Constraints | None], log_probs: Tensor, totals: Tensor, prefixes: Tensor
 ) -> None:
-    """Make what must not come next impossible: -inf in `log_probs`.
+    """Set the log-probability of tokens that violate the constraints to -inf, in place.
 
     Args:
-        controls: of each slot, B of them.
-        log_probs: of each next token, [R, V].
-        totals: of each hypothesis, [B, K]; -inf where there is none.
-        said: the tokens so far, [R, L].
+        constraints: constraints of each slot, B of them.
+        log_probs: log-probability of each next token, [R, V].
+        totals: log-probability of each hypothesis, -inf where there is none, [B, K].
+        prefixes: tokens so far, [R, L].
     """
-    length = said.size(1)
-    for row, control in _live(controls, totals):
-        if control.prefix[length:]:
-            forced = log_probs[row, control.prefix[length]].clone()
+    length = prefixes.size(1)
+    for row, each in _constrained_rows(constraints, totals):
+        if each.prefix[length:]:
+            forced = log_probs[row, each.prefix[length]].clone()
             log_probs[row] = -torch.inf
-            log_probs[row, control.prefix[length]] = forced
-        elif out := control.ruled_out(said[row].tolist()):
-            log_probs[row, out] = -torch.inf
+            log_probs[row, each.prefix[length]] = forced
+        elif forbidden := each.forbidden_tokens(prefixes[row].tolist()):
+            log_probs[row, forbidden] = -torch.inf
 
 
-def allocate(
-    controls: Sequence[Control | None],
+def allocate_beam(
+    constraints: Sequence[Constraints | None],
     picks: Tensor,
     log_probs: Tensor,
     totals: Tensor,
-    said: Tensor,
+    prefixes: Tensor,
     limits: Tensor,
 ) -> Tensor:
-    """The continuations of the sentences that have terms, by dynamic beam allocation.
+    """Replace the continuations of sentences with terms (dynamic beam allocation).
 
     Args:
-        controls, log_probs, totals, said: as of `rule_out`, after it.
-        picks: the best continuations of all, row * V + token, [B, K].
-        limits: most tokens of each sentence, [B].
+        constraints, log_probs, totals, prefixes: as in `mask_forbidden`, after it.
+        picks: best continuations of all sentences, row * V + token, [B, K].
+        limits: maximum number of tokens of each sentence, [B].
 
     Returns:
-        `picks` with those sentences' own in place of the best, [B, K].
+        `picks` with other continuations for the sentences that have terms, [B, K].
     """
     vocab, beam = log_probs.size(1), totals.size(1)
     picks, flat = picks.clone(), log_probs.view(-1)
-    live: dict[int, list[int]] = defaultdict(list)
-    for row, control in _live(controls, totals):
-        if control.terms and not control.prefix[said.size(1) :]:
-            live[row // beam].append(row)
-    for slot, rows in live.items():
-        one = controls[slot]
+    rows_of_slot: dict[int, list[int]] = defaultdict(list)
+    for row, each in _constrained_rows(constraints, totals):
+        if each.terms and not each.prefix[prefixes.size(1) :]:
+            rows_of_slot[row // beam].append(row)
+    for slot, rows in rows_of_slot.items():
+        one = constraints[slot]
         assert one is not None
-        tokens_of = {row: said[row].tolist() for row in rows}
+        tokens_of = {row: prefixes[row].tolist() for row in rows}
+        # Candidates: the best continuations of all hypotheses, the best one of each hypothesis,
+        # and every token that begins or continues a missing term.
         ids = set(picks[slot].tolist())
-        ids |= {row * vocab + one.likeliest(tokens_of[row], log_probs[row]) for row in rows}
-        ids |= {row * vocab + token for row in rows for token in one.wanted(tokens_of[row])}
-        if said.size(1) + 1 == limits[slot]:
-            ids |= {row * vocab + EOS for row in rows}  # -inf where terms are not said
+        ids |= {row * vocab + one.best_token(tokens_of[row], log_probs[row]) for row in rows}
+        ids |= {row * vocab + t for row in rows for t in one.term_continuations(tokens_of[row])}
+        if prefixes.size(1) + 1 == limits[slot]:
+            ids |= {row * vocab + EOS for row in rows}  # -inf where terms are missing
         candidates = torch.tensor(sorted(ids), device=log_probs.device)
         scores = (totals.view(-1)[candidates // vocab] + flat[candidates]).tolist()
         ranked = [
-            (score, pick, [*tokens_of[pick // vocab], pick % vocab])
+            (pick, [*tokens_of[pick // vocab], pick % vocab])
             for score, pick in sorted(
                 zip(scores, candidates.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1])
             )
             if score != -torch.inf
         ]
-        chosen = _share_out(one, ranked, int(limits[slot]))[:beam]
-        nobody = rows[0] * vocab + PAD  # is impossible, so it stays without a hypothesis
-        picks[slot] = torch.tensor([*chosen, *[nobody] * (beam - len(chosen))])
+        chosen = _rank_by_banks(one, ranked, int(limits[slot]))[:beam]
+        # PAD is impossible: a place filled with it holds no hypothesis.
+        unused = rows[0] * vocab + PAD
+        picks[slot] = torch.tensor([*chosen, *[unused] * (beam - len(chosen))])
     return picks
 
 
-def _share_out(
-    control: Control, ranked: list[tuple[float, int, list[int]]], limit: int
+def _rank_by_banks(
+    constraints: Constraints, ranked: list[tuple[int, list[int]]], limit: int
 ) -> list[int]:
-    """Picks in the order in which they get a place.
+    """Return continuations in the order in which they get a place in the beam.
 
-    In turns, a best one from each bank: of those that have said most of the terms first. What can
-    no longer say them all within the limit comes last.
+    Banks hold continuations with equally many term tokens met. They take turns, the bank with most
+    tokens first, each with its best continuation left.
     """
     banks: dict[int, list[int]] = defaultdict(list)
-    for _, pick, tokens in ranked:
-        num_said, num_left = control.num_said(tokens)
-        needs_end = tokens[-1] != EOS
-        is_too_late = len(tokens) + num_left + needs_end > limit
-        banks[-1 if is_too_late else num_said].append(pick)
-    late = banks.pop(-1, [])
-    in_turns = [
+    too_late: list[int] = []
+    for pick, tokens in ranked:
+        num_met, num_left = constraints.count_term_tokens(tokens)
+        needs_eos = tokens[-1] != EOS
+        # Continuations that cannot meet all terms within the limit come last.
+        is_too_late = len(tokens) + num_left + needs_eos > limit
+        (too_late if is_too_late else banks[num_met]).append(pick)
+    turns = [
         (turn, -bank, pick) for bank, picks in banks.items() for turn, pick in enumerate(picks)
     ]
-    return [pick for _, _, pick in sorted(in_turns)] + late
+    return [pick for _, _, pick in sorted(turns)] + too_late
 
 
-def _live(controls: Sequence[Control | None], totals: Tensor) -> Iterable[tuple[int, Control]]:
-    """The rows that hold a hypothesis of a sentence with a control."""
-    for slot, control in enumerate(controls):
-        if control is not None:
+def _constrained_rows(
+    constraints: Sequence[Constraints | None], totals: Tensor
+) -> Iterable[tuple[int, Constraints]]:
+    """Yield the rows that hold a hypothesis of a sentence with constraints."""
+    for slot, each in enumerate(constraints):
+        if each is not None:
             for place, total in enumerate(totals[slot].tolist()):
                 if total != -torch.inf:
-                    yield slot * totals.size(1) + place, control
+                    yield slot * totals.size(1) + place, each
 
 
 def _overlap(tokens: Sequence[int], term: tuple[int, ...]) -> int:
-    """How many of a term's first tokens, less than all, stand at the end of the tokens."""
+    """Return how many tokens of an incomplete term are at the end of the tokens."""
     for size in range(min(len(term) - 1, len(tokens)), 0, -1):
         if tuple(tokens[-size:]) == term[:size]:
             return size
     return 0
+
+
+def _begins_in_word(data: bytes) -> bool:
+    """Return True if the bytes continue a word; bytes that are no complete character count too."""
+    first = data.decode("utf-8", errors="ignore")[:1]
+    return _is_word_character(first) if first else data[:1] >= b"\x80"
+
+
+def _ends_in_word(data: bytes) -> bool:
+    return _is_word_character(data[-4:].decode("utf-8", errors="ignore")[-1:])
+
+
+def _is_word_character(character: str) -> bool:
+    """Return True for a letter, a mark on a letter, or a digit."""
+    return character != "" and unicodedata.category(character)[0] in "LMN"

@@ -1,12 +1,15 @@
-"""Stepping: what a search and a scoring ask of a model, and the shapes in which they ask.
+"""Interface between the search and a model, and the tensor shapes that it guarantees.
 
-Neither mixes sentences, so what is left of their company (P7; fp32, CPU) are kernels whose rounding
-depends on a shape. Matrix products treat the last one to three rows in another way, so a model
-always sees a multiple of SENTENCES; Intel's would treat up to ten so (`nmt.model.mkl`). Sums
-over the source are cut into blocks by its padded length, so that is a function of the sentence
-alone (`padded_length`).
+Batch-invariant translation (fp32, CPU) needs more than a search that never mixes sentences: the
+kernels of a model round differently for different shapes. Two rules keep the shapes independent of
+the other sentences of a batch.
 
-Shapes: B sentences, R = B * beam rows, V vocabulary, S padded source length.
+- Matrix products treat the last one to three rows differently, so a model always gets a multiple of
+  `BATCH_MULTIPLE` sentences (MKL needs more care: `nmt.model.mkl`).
+- Sums over the source are split into blocks by its padded length, so the padded length is a
+  function of the sentence alone (`padded_length`).
+
+Shapes: B sentences, K beam, R = B * K rows, V vocabulary, S padded source length.
 """
 
 from collections.abc import Sequence
@@ -17,17 +20,17 @@ from torch import Tensor
 
 from nmt.corpus.subword import PAD
 
-SENTENCES = 4
-"""Sentences in a batch are filled up to a multiple of this."""
+BATCH_MULTIPLE = 4
+"""Batches are filled up to a multiple of this many sentences."""
 COMPACT_SHARE = 0.1
-"""Share of a batch that must be done before the others are moved together."""
+"""Share of a batch that must be finished before the remaining sentences are compacted."""
 
 
 class Selectable(Protocol):
-    """A model's tensors of a batch, of which some rows can be taken, in any order and number."""
+    """Tensors of a batch from which rows can be selected in any order and number."""
 
     def select(self, rows: Tensor, /) -> Self:
-        """The same of these rows."""
+        """Return the tensors of these rows."""
 
 
 MemoryT = TypeVar("MemoryT", bound=Selectable)
@@ -35,26 +38,41 @@ StateT = TypeVar("StateT", bound=Selectable)
 
 
 class StepModel(Protocol[MemoryT, StateT]):
-    """What can be searched: `nmt.model.seq2seq.Seq2Seq`, or several of them as one."""
+    """Model that can be searched: `Seq2Seq` (`nmt.model.seq2seq`) or `Ensemble`."""
 
     def encode(self, src: Tensor, src_lengths: Tensor) -> MemoryT:
-        """Read sources, [B, S] with [B] real tokens."""
+        """Encode sources, [B, S] with `src_lengths` real tokens, [B]."""
 
     def start(self, memory: MemoryT, beam: int) -> StateT:
-        """The state of B * beam rows before the first token; row b * beam + k is of sentence b."""
+        """Return the state of B * beam rows before the first token.
+
+        Row b * beam + k belongs to sentence b.
+        """
 
     def step(self, tokens: Tensor, state: StateT, memory: MemoryT) -> tuple[Tensor, StateT, Tensor]:
-        """From the last tokens, [R], to logits [R, V], the next state, attention [R, S]."""
+        """Decode one token per row.
+
+        Args:
+            tokens: last token of each row, [R].
+            state: decoder state of the rows.
+            memory: encoder output of the sentences.
+
+        Returns:
+            Logits [R, V], the next state, and attention over the source [R, S].
+        """
 
 
 def padded_length(num_tokens: int) -> int:
-    """Positions that a source takes: the next multiple of 16, coarser from 128 tokens on."""
+    """Round a source length up to a multiple of 16; from 128 tokens on to a coarser one.
+
+    Padding is at most a quarter of the length from 64 tokens on.
+    """
     step = max(16, 1 << max(0, (num_tokens - 1).bit_length() - 3))
     return -(-num_tokens // step) * step
 
 
 def pad_sources(sources: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Source ids, [B, S], and how many are real, [B]."""
+    """Return source ids, [B, S], and the number of real tokens of each source, [B]."""
     width = max(padded_length(len(source)) for source in sources)
     padded = [[*source, *[PAD] * (width - len(source))] for source in sources]
     lengths = [len(source) for source in sources]

@@ -1,6 +1,7 @@
-"""Translations as lines: plain, scored, Moses n-best, with alignments, JSON; and their tally.
+"""Output formats of translations: text, scored, Moses n-best, alignments, JSON; and their counts.
 
-Scores are natural logarithms, but for mbr. Alignments are between words as spaces part them.
+Scores are natural logarithms, except with `method: mbr`. Alignments are between words separated by
+spaces.
 """
 
 import json
@@ -8,25 +9,22 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from nmt.decoding import alignments
 from nmt.decoding.requests import Request
 from nmt.decoding.translation import Candidate, Translation
 
 FORMATS = ("text", "scored", "moses", "pharaoh", "soft", "jsonl")
-ALIGNED = ("pharaoh", "soft", "jsonl")
-"""Formats that need attention."""
-N_BEST = ("moses", "jsonl")
-"""Formats that have room for more than one translation of a line."""
+FORMATS_WITH_ATTENTION = ("pharaoh", "soft", "jsonl")
+FORMATS_WITH_N_BEST = ("moses", "jsonl")
 
 
-def formatted(form: str, request: Request, translation: Translation, number: int) -> str:
-    """What is written for a line, with a line feed after each line of it.
+def format_translation(form: str, request: Request, translation: Translation, number: int) -> str:
+    """Return the output for a line, with a line feed after each line of it.
 
     Args:
-        form: of FORMATS.
-        request: what was asked.
-        translation: what became of it; with attention where ALIGNED has the format.
-        number: of the line, from 0.
+        form: one of FORMATS.
+        request: the line and its constraints.
+        translation: its translation; with attention if the format needs it.
+        number: number of the line, from 0.
     """
     best = translation.best
     match form:
@@ -35,76 +33,90 @@ def formatted(form: str, request: Request, translation: Translation, number: int
         case "moses":
             return "".join(_moses(candidate, number) for candidate in translation.n_best)
         case "pharaoh":
-            return f"{best.text} ||| {alignments.hard(translation, best)}".rstrip(" ") + "\n"
+            return f"{best.text} ||| {_pharaoh(best)}".rstrip(" ") + "\n"
         case "soft":
-            return f"{best.text} ||| {alignments.soft(translation, best)}".rstrip(" ") + "\n"
+            return f"{best.text} ||| {_soft(best)}".rstrip(" ") + "\n"
         case "jsonl":
-            return json.dumps(_tree(request, translation), ensure_ascii=False) + "\n"
+            return json.dumps(_json_object(request, translation), ensure_ascii=False) + "\n"
     return best.text + "\n"
 
 
 @dataclass
 class OutputCounts:
-    """What a person should know of many translations besides their number."""
+    """Counts over translations that are worth a warning; the names are keys of chunks.jsonl."""
 
     num_cut: int = 0
-    """Lines cut at sentence ends, for they are longer than those of training."""
+    """Lines split into segments at sentence ends."""
     num_protected: int = 0
+    """Protected spans."""
     num_lost: int = 0
-    """Of the protected parts, those that could not be restored."""
+    """Protected spans that could not be restored."""
     num_unsaid: int = 0
-    """Terms that had to be said and are not."""
+    """Requested terms missing from the translation."""
     num_unfinished: int = 0
-    """Translations that were cut at the longest length allowed."""
+    """Translations truncated at the maximum length."""
 
     def add(self, translation: Translation) -> None:
         """Count one line."""
-        self.num_cut += translation.num_parts > 1
+        self.num_cut += translation.num_segments > 1
         self.num_protected += translation.num_protected
         self.num_lost += translation.best.num_lost
-        self.num_unsaid += translation.best.num_unsaid
+        self.num_unsaid += translation.best.num_missing_terms
         self.num_unfinished += not translation.best.is_finished
 
-    def text(self) -> str:
-        """In a line; empty where there is nothing to tell."""
-        told = []
+    def summary(self) -> str:
+        """Return the counts above 0 in one line; empty if there are none."""
+        parts = []
         if self.num_cut:
-            told.append(f"{self.num_cut:,} long lines cut at sentence ends and joined again")
+            parts.append(f"long lines split at sentence ends {self.num_cut:,}")
         if self.num_protected:
-            kept = self.num_protected - self.num_lost
-            told.append(f"{kept:,} of {self.num_protected:,} protected parts are in their places")
+            num_restored = self.num_protected - self.num_lost
+            parts.append(f"protected spans restored {num_restored:,} of {self.num_protected:,}")
         if self.num_unsaid:
-            told.append(f"{self.num_unsaid:,} terms could not be said")
+            parts.append(f"terms missing {self.num_unsaid:,}")
         if self.num_unfinished:
-            told.append(f"{self.num_unfinished:,} translations cut at the longest length allowed")
-        return "; ".join(told)
+            parts.append(f"translations truncated at the maximum length {self.num_unfinished:,}")
+        return " | ".join(parts)
 
 
 def _moses(candidate: Candidate, number: int) -> str:
-    # Three bars part the fields: in a text they are written as Moses escapes them.
+    # "|||" separates the fields; inside a text it is escaped as Moses does.
     text = candidate.text.replace("|||", "&#124;&#124;&#124;")
     return f"{number} ||| {text} ||| LogProb= {candidate.log_prob:.6f} ||| {candidate.score:.6f}\n"
 
 
-def _tree(request: Request, translation: Translation) -> dict[str, Any]:
+def _pharaoh(candidate: Candidate) -> str:
+    """Return the alignment as `source-target` pairs, from 0."""
+    return " ".join(f"{src}-{tgt}" for src, tgt in candidate.alignment or ())
+
+
+def _soft(candidate: Candidate) -> str:
+    """Return the comma-separated weights of all source words for each target word."""
+    if candidate.word_attention is None:
+        return ""
+    rows = candidate.word_attention.tolist()
+    return " ".join(",".join(f"{weight:.4f}" for weight in row) for row in rows)
+
+
+def _json_object(request: Request, translation: Translation) -> dict[str, Any]:
     best = translation.best
-    tree = request.fields | {
+    fields = request.fields | {
         "text": request.text,
         "translation": best.text,
         "score": _json_number(best.score),
         "log_prob": best.log_prob,
-        "tokens": best.pieces,
-        "token_log_probs": best.token_scores,
+        "tokens": best.tokens,
+        "token_log_probs": best.token_log_probs,
     }
-    # A place in a text with masks would not be a place in the text that is written.
+    # Word positions in a line with masks are not those of the text that is written.
     if not translation.num_protected:
-        tree["alignment"] = alignments.hard(translation, best)
+        fields["alignment"] = _pharaoh(best)
     if len(translation.n_best) > 1:
-        tree["translations"] = [candidate.text for candidate in translation.n_best]
-        tree["scores"] = [_json_number(candidate.score) for candidate in translation.n_best]
-    return tree
+        fields["translations"] = [candidate.text for candidate in translation.n_best]
+        fields["scores"] = [_json_number(candidate.score) for candidate in translation.n_best]
+    return fields
 
 
 def _json_number(value: float) -> float | None:
-    """JSON has no infinity."""
+    """Return null for infinity, which JSON lacks."""
     return value if math.isfinite(value) else None

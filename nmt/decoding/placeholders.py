@@ -1,16 +1,15 @@
-"""Inline tags: taken out of a line before translating, and put back where the attention says.
+"""Protected spans of a line: inline tags, addresses, placeholders and numbers pass unchanged.
 
-A pair of tags goes around the target words that look at the source words between them; a tag alone
-goes before the first target word that looks at the source word behind it. A model never sees a tag,
-so that none can disturb it, be lost or be said twice. Tags that divide text, such as <br>, divide
-words too; others may stand inside one, and come back beside it.
+Tags are removed before translating, so that the model can neither change nor lose them, and
+inserted again by the attention: a pair of tags encloses the target words that attend to the source
+words between them; a single tag precedes the first target word that attends to the source word
+after it. Tags that divide text, such as `<br>`, divide words too; others may be inside a word, and
+return beside it.
 
-Parts of a line that pass through untouched: tags, addresses, placeholders, numbers.
-
-Tags are taken out (`tags`). Of addresses and placeholders each has a number in its place that the
-line does not hold otherwise, for numbers are what models copy best; it must appear in the
-translation (`constraints`), and what it stands for takes its place again, with a space beside it
-only where the source had one. Numbers that stand alone stay as they are, and must appear.
+Addresses and placeholders are replaced by masks: numbers that do not occur in the line, because
+models copy numbers most reliably. A mask must appear in the translation
+(`nmt.decoding.constraints`), and its span takes its place again, with a space beside it only where
+the source had one. Numbers stay as they are, and must appear.
 """
 
 import re
@@ -21,32 +20,111 @@ from dataclasses import dataclass
 from nmt.config.decoding import Protected
 
 Links = Sequence[tuple[int, int]]
-"""Source word and target word, from 0."""
+"""Word alignment: pairs of (source word, target word), from 0."""
 
 _TAG = re.compile(r"<(?P<close>/?)(?P<name>[A-Za-z][\w:-]*)[^<>]*?(?P<alone>/?)>|<!--.*?-->")
-_DIVIDING = (
+_DIVIDING_TAGS = (
     "br", "p", "div", "li", "ul", "ol", "table", "tr", "td", "th", "hr", "h1", "h2", "h3", "h4",
     "h5", "h6", "seg",
 )  # fmt: skip
-_STOPS = re.compile(r"[.,;:!?…]+\Z")
+_PUNCTUATION = re.compile(r"[.,;:!?…]+\Z")
+_PATTERNS: dict[Protected, str] = {
+    "urls": r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]'’”]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
+    "placeholders": r"&#?\w+;|\$?\{\{?[^{}\s]*\}?\}|%\(\w+\)[a-z]|%(?:\d+\$)?[sdif@](?!\w)|__\w+__",
+    "numbers": r"(?<!\S)[+-]?\d+(?:[.,:/]\d+)*(?!\w)",
+}
+_FIRST_MASK = 23
+"""Smallest number that serves as a mask."""
 
 
 @dataclass(frozen=True)
 class Tag:
-    """One tag of a line."""
+    """Inline tag of a line."""
 
     text: str
     word: int
-    """The word that it stands before, of the line without tags."""
-    is_loose: tuple[bool, bool]
-    """Whether a space stands before it, and after it."""
+    """Index of the word that it precedes, in the line without tags."""
+    has_space_before: bool
+    """True if a space precedes it; also at the start of the line."""
+    has_space_after: bool
+    """True if a space follows it; also at the end of the line."""
     name: str
     kind: str
-    """open, close or alone."""
+    """`open`, `close` or `alone`."""
 
 
-def take_out(line: str) -> tuple[str, tuple[Tag, ...]]:
-    """A line without its tags, and the tags."""
+@dataclass(frozen=True)
+class ProtectedSpan:
+    """Address, placeholder or number of a line."""
+
+    text: str
+    mask: str
+    """Word that replaces it; its own text if it stays."""
+    has_space_before: bool
+    """True if a space precedes it; also at the start of the line."""
+    has_space_after: bool
+    """True if a space follows it; also at the end of the line."""
+
+
+@dataclass(frozen=True)
+class MaskedLine:
+    """Line without tags and with masks in place of protected spans."""
+
+    text: str
+    spans: tuple[ProtectedSpan, ...] = ()
+    tags: tuple[Tag, ...] = ()
+
+    @property
+    def num_protected(self) -> int:
+        """Number of spans and tags."""
+        return len(self.spans) + len(self.tags)
+
+    def restore(self, translation: str, links: Links = ()) -> tuple[str, int]:
+        """Restore tags and spans in a translation.
+
+        Args:
+            translation: translation of `text`.
+            links: word alignment between the two; places the tags.
+
+        Returns:
+            The restored translation, and the number of spans whose mask it lacks.
+        """
+        num_lost = sum(not _mask_pattern(span.mask).search(translation) for span in self.spans)
+        translation = insert_tags(translation, self.tags, links)
+        return _unmask(translation, [s for s in self.spans if s.mask != s.text]), num_lost
+
+
+def mask_line(line: str, kinds: Collection[Protected]) -> MaskedLine:
+    """Remove the tags of a line and replace its spans of these kinds by masks."""
+    if not kinds:
+        return MaskedLine(line)
+    original, tags = line, tuple[Tag, ...]()
+    # Not in the tags either, which are back in the text when the masks are replaced.
+    numbers = map(str, range(_FIRST_MASK, _FIRST_MASK + len(line) + 1))
+    masks = (number for number in numbers if number not in original)
+    if "tags" in kinds:
+        line, tags = extract_tags(line)
+    patterns = [f"(?P<{kind}>{pattern})" for kind, pattern in _PATTERNS.items() if kind in kinds]
+    if not patterns:
+        return MaskedLine(line, tags=tags)
+    text, spans, end = "", [], 0
+    for match in re.finditer("|".join(patterns), line):
+        text += line[end : match.start()]
+        end = match.end()
+        has_space = _has_spaces_around(line, match)
+        if match.lastgroup == "numbers":
+            mask = match[0]
+            text += mask
+        else:
+            mask = next(masks)
+            # A mask is a word of its own, whatever the span is attached to.
+            text += f"{'' if text[-1:] in ('', ' ') else ' '}{mask}{'' if has_space[1] else ' '}"
+        spans.append(ProtectedSpan(match[0], mask, *has_space))
+    return MaskedLine(text + line[end:], tuple(spans), tags)
+
+
+def extract_tags(line: str) -> tuple[str, tuple[Tag, ...]]:
+    """Return a line without its tags, and the tags."""
     text, tags, end = "", [], 0
     for match in _TAG.finditer(line):
         text += line[end : match.start()]
@@ -54,56 +132,65 @@ def take_out(line: str) -> tuple[str, tuple[Tag, ...]]:
         name = (match["name"] or "").lower()
         kind = "close" if match["close"] else "open"
         kind = "alone" if match["alone"] or not name else kind
-        is_loose = (line[: match.start()][-1:] in ("", " "), line[end : end + 1] in ("", " "))
-        if name in _DIVIDING:
+        if name in _DIVIDING_TAGS:
             text += " "
-        tags.append(Tag(match[0], len(text.split()), is_loose, name, kind))
+        word = len(text.split())
+        tags.append(Tag(match[0], word, *_has_spaces_around(line, match), name, kind))
     return " ".join((text + line[end:]).split()) if tags else line, tuple(tags)
 
 
-def put_back(text: str, tags: Sequence[Tag], links: Links) -> str:
-    """A translation with the tags of its source.
+def insert_tags(text: str, tags: Sequence[Tag], links: Links) -> str:
+    """Insert the tags of a source line into its translation.
 
     Args:
-        text: words parted by spaces.
-        tags: of the source, in order.
-        links: between words of the source without tags and those of the text.
+        text: translation, words separated by spaces.
+        tags: tags of the source, in order.
+        links: word alignment between the source without tags and `text`.
     """
     if not tags:
         return text
     words = text.split()
-    behind: dict[int, list[Tag]] = defaultdict(list)  # after the word before this place
-    before: dict[int, list[Tag]] = defaultdict(list)
-    partner_of = _pairs(tags)
-    for number, tag in enumerate(tags):
-        if number in partner_of:
-            first, last = sorted((number, partner_of[number]))
-            span = range(tags[first].word, tags[last].word)
-            around = [tgt for src, tgt in links if src in span]
-            if around and number == first:
-                before[min(around)].append(tag)
-                continue
-            if around:
-                behind[max(around) + 1].append(tag)
-                continue
-        before[_place(tag.word, links, len(words))].append(tag)
-    said = ""
+    before, after = _place_tags(tags, links, len(words))
+    output = ""
     for place in range(len(words) + 1):
-        for tag in behind[place]:
-            stops = "" if tag.is_loose[1] else "".join(_STOPS.findall(said))
-            said = said.removesuffix(stops)
-            said += f"{' ' if tag.is_loose[0] and said else ''}{tag.text}{stops}"
-        gap = " " if said else ""
+        for tag in after[place]:
+            # A closing tag goes before the punctuation of its last word, as in the source.
+            stops = "" if tag.has_space_after else "".join(_PUNCTUATION.findall(output))
+            output = output.removesuffix(stops)
+            output += f"{' ' if tag.has_space_before and output else ''}{tag.text}{stops}"
+        gap = " " if output else ""
         for tag in before[place]:
-            said += f"{gap if tag.is_loose[0] or tag.kind == 'open' else ''}{tag.text}"
-            gap = " " if tag.is_loose[1] else ""
+            output += f"{gap if tag.has_space_before or tag.kind == 'open' else ''}{tag.text}"
+            gap = " " if tag.has_space_after else ""
         if place < len(words):
-            said += gap + words[place]
-    return said
+            output += gap + words[place]
+    return output
 
 
-def _pairs(tags: Sequence[Tag]) -> dict[int, int]:
-    """The tags that open and close the same, each with the other."""
+def _place_tags(
+    tags: Sequence[Tag], links: Links, num_words: int
+) -> tuple[dict[int, list[Tag]], dict[int, list[Tag]]]:
+    """Return the tags before each target word, and those after the word before it."""
+    before: dict[int, list[Tag]] = defaultdict(list)
+    after: dict[int, list[Tag]] = defaultdict(list)
+    partners = _pair_tags(tags)
+    for number, tag in enumerate(tags):
+        enclosed: list[int] = []
+        first, last = sorted((number, partners.get(number, number)))
+        if first != last:
+            span = range(tags[first].word, tags[last].word)
+            enclosed = [tgt for src, tgt in links if src in span]
+        if not enclosed:
+            before[_single_place(tag.word, links, num_words)].append(tag)
+        elif number == first:
+            before[min(enclosed)].append(tag)
+        else:
+            after[max(enclosed) + 1].append(tag)
+    return before, after
+
+
+def _pair_tags(tags: Sequence[Tag]) -> dict[int, int]:
+    """Return the index of the other tag for each tag of a pair."""
     pairs: dict[int, int] = {}
     opened: list[int] = []
     for number, tag in enumerate(tags):
@@ -113,104 +200,52 @@ def _pairs(tags: Sequence[Tag]) -> dict[int, int]:
             for at in reversed(range(len(opened))):
                 if tags[opened[at]].name == tag.name:
                     pairs[opened[at]], pairs[number] = number, opened[at]
+                    # Tags opened inside and never closed stay single.
                     del opened[at:]
                     break
     return pairs
 
 
-def _place(word: int, links: Links, num_words: int) -> int:
-    """The target word that a tag before a source word stands before."""
+def _single_place(word: int, links: Links, num_words: int) -> int:
+    """Return the target word that a tag before this source word precedes."""
     exact = [tgt for src, tgt in links if src == word]
     later = [tgt for src, tgt in links if src > word]
     return min(exact or later, default=num_words)
 
 
-_PATTERNS: dict[Protected, str] = {
-    "urls": r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]'’”]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
-    "placeholders": r"&#?\w+;|\$?\{\{?[^{}\s]*\}?\}|%\(\w+\)[a-z]|%(?:\d+\$)?[sdif@](?!\w)|__\w+__",
-    "numbers": r"(?<!\S)[+-]?\d+(?:[.,:/]\d+)*(?!\w)",
-}
+def _mask_pattern(*masks: str) -> re.Pattern[str]:
+    """Return a pattern of masks as whole words."""
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, masks))})(?!\w)")
 
 
-@dataclass(frozen=True)
-class Span:
-    """One part."""
+def _unmask(text: str, spans: Sequence[ProtectedSpan]) -> str:
+    """Replace each mask by its span, once, and remove its repetitions."""
+    if not spans:
+        return text
+    span_of = {span.mask: span for span in spans}
+    pattern = _mask_pattern(*span_of)
+    seen: set[str] = set()
 
-    text: str
-    mask: str
-    """The word that stands in for it; itself where it stays."""
-    is_loose: tuple[bool, bool]
-    """Whether a space stands before it, and after it; an end of the line counts as one."""
+    def drop_repeated(match: re.Match[str]) -> str:
+        mask = match[0].removeprefix(" ")
+        is_repeated = mask in seen
+        seen.add(mask)
+        return "" if is_repeated else match[0]
 
-
-@dataclass(frozen=True)
-class Masked:
-    """A line with its parts masked."""
-
-    text: str
-    spans: tuple[Span, ...] = ()
-    tags: tuple[Tag, ...] = ()
-
-    @property
-    def num_parts(self) -> int:
-        """All that should pass through untouched."""
-        return len(self.spans) + len(self.tags)
-
-    def restored(self, translation: str, links: Links = ()) -> tuple[str, int]:
-        """A translation with all parts in their places, and how many have none.
-
-        Args:
-            translation: of `text`.
-            links: between words of the two, for the tags.
-        """
-        num_lost = 0
-        translation = put_back(translation, self.tags, links)
-        for span in self.spans:
-            pattern = re.compile(rf"(?<!\w){re.escape(span.mask)}(?!\w)")
-            if not pattern.search(translation):
-                num_lost += 1
-            elif span.mask != span.text:
-                before, _, after = _cut(pattern, translation)
-                # Said twice, it is there once.
-                after = re.sub(rf" ?{pattern.pattern}", "", after)
-                before = before if span.is_loose[0] else before.removesuffix(" ")
-                after = after if span.is_loose[1] else after.removeprefix(" ")
-                translation = f"{before}{span.text}{after}"
-        return translation, num_lost
+    text = re.sub(f" ?{pattern.pattern}", drop_repeated, text)
+    # One pass over all masks: a span that is already restored must not hide or attract another
+    # mask, as in "%s{}", where the mask after "%s" is no longer a word of its own.
+    output, end, is_attached = "", 0, False
+    for match in pattern.finditer(text):
+        span, gap = span_of[match[0]], text[end : match.start()]
+        output += gap.removeprefix(" ") if is_attached else gap
+        output = output if span.has_space_before else output.removesuffix(" ")
+        output += span.text
+        end, is_attached = match.end(), not span.has_space_after
+    return output + (text[end:].removeprefix(" ") if is_attached else text[end:])
 
 
-def mask(line: str, kinds: Collection[Protected]) -> Masked:
-    """Put a word in the place of each part of these kinds."""
-    if not kinds:
-        return Masked(line)
-    tags: tuple[Tag, ...] = ()
-    if "tags" in kinds:
-        line, tags = take_out(line)
-    patterns = [f"(?P<{kind}>{pattern})" for kind, pattern in _PATTERNS.items() if kind in kinds]
-    if not patterns:
-        return Masked(line, tags=tags)
-    text, spans, end = "", [], 0
-    names = (name for name in map(_name, range(len(line) + 1)) if name not in line)
-    for match in re.finditer("|".join(patterns), line):
-        part = match[0]
-        text += line[end : match.start()]
-        is_loose = (text[-1:] in ("", " "), line[match.end() : match.end() + 1] in ("", " "))
-        if match.lastgroup == "numbers":
-            word = part
-            text += part
-        else:
-            word = next(names)
-            text += f"{'' if is_loose[0] else ' '}{word}{'' if is_loose[1] else ' '}"
-        end = match.end()
-        spans.append(Span(part, word, is_loose))
-    return Masked(text + line[end:], tuple(spans), tags)
-
-
-def _name(number: int) -> str:
-    return str(23 + number)
-
-
-def _cut(pattern: re.Pattern[str], text: str) -> tuple[str, str, str]:
-    match = pattern.search(text)
-    assert match
-    return text[: match.start()], match[0], text[match.end() :]
+def _has_spaces_around(line: str, match: re.Match[str]) -> tuple[bool, bool]:
+    """Return True for each side of a match that has a space or an end of the line."""
+    start, end = match.span()
+    return line[:start][-1:] in ("", " "), line[end : end + 1] in ("", " ")

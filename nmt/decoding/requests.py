@@ -1,8 +1,8 @@
-"""What is asked for each line: its text, what its translation must and must not say.
+"""Requests: lines to translate with their constraints, from JSON lines or with a glossary.
 
-JSON lines have Sockeye's keys: text, constraints, avoid, target_prefix; others are passed through.
-A glossary is a TSV file: where its first column stands in a line, its second must in the
-translation.
+JSON lines have the keys of Sockeye: text, constraints, avoid, target_prefix; other keys are passed
+through. A glossary is a TSV file: where the first column appears in a line, the second must appear
+in the translation.
 """
 
 import json
@@ -18,26 +18,30 @@ from nmt.errors import DataError
 
 @dataclass(frozen=True)
 class Request:
-    """One line to translate."""
+    """Line to translate."""
 
     text: str
     constraints: tuple[str, ...] = ()
-    """Terms that must stand in the translation as they are."""
+    """Terms that must appear in the translation."""
     avoid: tuple[str, ...] = ()
-    """Words that must not."""
+    """Words that must not appear."""
     target_prefix: str = ""
-    """Words that the translation must begin with."""
+    """Beginning of the translation."""
     fields: dict[str, Any] = field(default_factory=dict)
-    """All that the line of JSON had."""
+    """All keys of the JSON object."""
     where: str = ""
-    """File and line, for messages."""
+    """File and line for error messages."""
 
 
 def read_json_lines(lines: Iterable[str], name: str) -> Iterator[Request]:
-    """Requests from lines of JSON; a blank line is a blank text.
+    """Parse requests from lines of JSON; a blank line is a blank text.
+
+    Args:
+        lines: one JSON object each.
+        name: name of the file for error messages.
 
     Raises:
-        DataError: a line is no object with a text, or a key has the wrong type.
+        DataError: a line is not an object with a text, or a key has the wrong type.
     """
     for number, line in enumerate(lines, start=1):
         where = f"{name}, line {number}"
@@ -47,28 +51,29 @@ def read_json_lines(lines: Iterable[str], name: str) -> Iterator[Request]:
         try:
             tree = json.loads(line)
         except (ValueError, RecursionError) as error:
-            problem = getattr(error, "msg", "nested too deep")
+            problem = getattr(error, "msg", "nested too deeply")
             raise DataError(
                 f'{where}: not JSON: {problem}; expected an object such as {{"text": "..."}}'
             ) from None
         if not isinstance(tree, dict) or "text" not in tree:
-            what = "an object without text" if isinstance(tree, dict) else "no object"
-            raise DataError(f'{where}: JSON, but {what}; expected {{"text": "..."}}')
+            found = "an object without text" if isinstance(tree, dict) else "not an object"
+            raise DataError(f'{where}: JSON, but {found}; expected {{"text": "..."}}')
         yield Request(
-            _text(tree, "text", where),
-            _texts(tree, "constraints", where),
-            _texts(tree, "avoid", where),
-            _text(tree, "target_prefix", where),
+            _string(tree, "text", where),
+            _strings(tree, "constraints", where),
+            _strings(tree, "avoid", where),
+            _string(tree, "target_prefix", where),
             tree,
             where,
         )
 
 
 class Glossary:
-    """Terms and how they are translated."""
+    """Terms and their translations."""
 
     def __init__(self, terms: dict[str, str]) -> None:
         self._terms = terms
+        # Longest first, so that "New York" is preferred to "York".
         longest_first = sorted(terms, key=lambda term: (-len(term), term))
         self._pattern = re.compile(
             rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)" if terms else r"(?!)"
@@ -76,52 +81,53 @@ class Glossary:
 
     @classmethod
     def read(cls, path: Path) -> "Glossary":
-        """From lines of source term, tab, target term; blank lines are nothing.
+        """Read lines of source term, tab, target term; blank lines are ignored.
 
         Raises:
-            DataError: as `read_lines`, or a line has not two terms, or a source term stands twice.
+            DataError: the file cannot be read, a line does not have two terms, or a source term
+                has two translations.
         """
         terms: dict[str, str] = {}
         for number, line in enumerate(read_lines(path), start=1):
             if not line.strip():
                 continue
-            term, tab, translation = (part.strip() for part in line.partition("\t"))
-            if (not tab.isspace() and not (term and translation)) or "\t" in translation:
+            term, _, translation = (part.strip() for part in line.partition("\t"))
+            if not (term and translation) or "\t" in translation:
                 raise DataError(
-                    f"{path}, line {number}: expected source term, tab, target term; "
-                    "mend or delete the line"
+                    f"{path}, line {number}: expected source term, tab, target term: fix or delete "
+                    "the line"
                 )
             if terms.setdefault(term, translation) != translation:
                 raise DataError(
-                    f"{path}, line {number}: {term!r} has two translations; keep one of them"
+                    f"{path}, line {number}: {term!r} has two translations: keep one of them"
                 )
         return cls(terms)
 
-    def applied(self, request: Request) -> Request:
-        """The request with the terms that its text needs; the longest where several fit."""
+    def apply(self, request: Request) -> Request:
+        """Add the translations of the terms in the text to the constraints of a request."""
         found = [self._terms[match[0]] for match in self._pattern.finditer(request.text)]
-        wanted = dict.fromkeys([*request.constraints, *found])
-        return replace(request, constraints=tuple(wanted))
+        terms = dict.fromkeys([*request.constraints, *found])
+        return replace(request, constraints=tuple(terms))
 
 
-def _text(tree: dict[str, Any], key: str, where: str) -> str:
+def _string(tree: dict[str, Any], key: str, where: str) -> str:
     value = tree.get(key)
     if value is None and key != "text":
         return ""
     if not isinstance(value, str):
-        raise DataError(f"{where}: {key} is {_shown(value)}, but it must be text")
+        raise DataError(f"{where}: {key} is {_shorten(value)}, but it must be a string")
     return value
 
 
-def _texts(tree: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+def _strings(tree: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
     value = tree.get(key)
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise DataError(f"{where}: {key} is {_shown(value)}, but it must be a list of texts")
+        raise DataError(f"{where}: {key} is {_shorten(value)}, but it must be a list of strings")
     return tuple(value)
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,14 +1,13 @@
-"""An output that grows chunk by chunk, survives a kill, and becomes a file when it is whole.
+"""Resumable output: a file written in chunks that survives a kill.
 
     out.de.unfinished/
-      begun.json       what it was begun with: input, model, options
-      text             the chunks that are done, in order, unpacked
-      chunks.jsonl     for each of them: lines of the input, bytes and SHA-256 of its text, and
-                       what was counted
+      begun.json       settings of the output: input, model, options
+      text             finished chunks, in order, uncompressed
+      chunks.jsonl     a line per chunk: input lines, bytes and SHA-256 of its text, and counts
       lock
 
-A chunk counts once its line in chunks.jsonl is whole and its text is what that line says. Whatever
-stands behind the last such chunk is cut off when the work goes on: half a chunk, or damage.
+A chunk counts once its line in chunks.jsonl is complete and its text matches that line. Anything
+after the last such chunk, a partial chunk or corruption, is truncated on resume.
 """
 
 import hashlib
@@ -29,12 +28,12 @@ from nmt.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-BEGUN, TEXT, CHUNKS = "begun.json", "text", "chunks.jsonl"
+SETTINGS, TEXT, CHUNKS = "begun.json", "text", "chunks.jsonl"
 
 
 @dataclass(frozen=True)
-class Record:
-    """A line of chunks.jsonl."""
+class ChunkRecord:
+    """Line of chunks.jsonl."""
 
     num_lines: int
     num_bytes: int
@@ -42,41 +41,42 @@ class Record:
     counts: dict[str, int]
 
 
-class Unfinished:
-    """The part of an output that is there; `open_unfinished` makes one."""
+class ResumableOutput:
+    """Finished chunks of an output; created by `open_resumable`."""
 
     def __init__(self, folder: Path, text: BinaryIO, chunks: BinaryIO) -> None:
-        """Count what is there and whole, and cut off the rest."""
+        """Read the complete chunks and truncate the rest."""
         self.folder = folder
         self.num_chunks = 0
         self.num_lines = 0
-        """Lines of the input whose output is there."""
+        """Input lines of the finished chunks."""
         self.counts: Counter[str] = Counter()
-        """What was counted in them."""
+        """Counts of the finished chunks."""
         self._text, self._chunks = text, chunks
-        num_bytes = num_listed = 0
+        text_size = records_size = 0
         for line in chunks.read().splitlines(keepends=True):
-            record = _read_record(line)
+            record = _parse_record(line)
             data = text.read(record.num_bytes) if record else b""
             if record is None or record.sha256 != hashlib.sha256(data).hexdigest():
-                log.warning("%s: damaged, and going on, behind line %d", folder, self.num_lines)
+                log.warning("%s: corrupt; resuming after line %d", folder, self.num_lines)
                 break
-            num_bytes += len(data)
-            num_listed += len(line)
+            text_size += len(data)
+            records_size += len(line)
             self._count(record)
-        for file, length in ((text, num_bytes), (chunks, num_listed)):
-            file.truncate(length)
-            file.seek(length)
+        for file, size in ((text, text_size), (chunks, records_size)):
+            file.truncate(size)
+            file.seek(size)
 
     def add(self, output: str, num_lines: int, counts: Mapping[str, int]) -> None:
-        """Bring the output of the next chunk, of that many lines of the input, to the disk."""
+        """Write the output of the next chunk of `num_lines` input lines to disk."""
         data = output.encode()
-        record = Record(num_lines, len(data), hashlib.sha256(data).hexdigest(), dict(counts))
+        record = ChunkRecord(num_lines, len(data), hashlib.sha256(data).hexdigest(), dict(counts))
+        # The text first: a record without its text would be corrupt, a text without record is cut.
         self._write(self._text, data)
         self._write(self._chunks, json.dumps(asdict(record)).encode() + b"\n")
         self._count(record)
 
-    def _count(self, record: Record) -> None:
+    def _count(self, record: ChunkRecord) -> None:
         self.num_chunks += 1
         self.num_lines += record.num_lines
         self.counts.update(record.counts)
@@ -88,79 +88,81 @@ class Unfinished:
             os.fsync(file.fileno())
         except OSError as error:
             raise DataError(
-                f"{self.folder}: cannot be written: {error.strerror}; make room, and give the same "
-                "command again: it goes on where it stopped"
+                f"{self.folder}: cannot be written: {error.strerror}; free some space and run the "
+                "same command again: it resumes"
             ) from None
 
 
 @contextmanager
-def open_unfinished(output: Path, begun_with: Mapping[str, str]) -> Iterator[Unfinished]:
-    """The unfinished output for a file: ours alone, begun with the same or new.
+def open_resumable(output: Path, settings: Mapping[str, str]) -> Iterator[ResumableOutput]:
+    """Open the resumable output for a file, new or resumed, and lock it.
 
-    When the block ends well the file is there, packed as its name says, and the rest is removed.
+    When the block succeeds the file is written, compressed as its name requires, and the working
+    folder is removed.
 
     Args:
-        output: the file that it is to become.
-        begun_with: what must not change before it is whole, each under a name for people.
+        output: the file.
+        settings: names and values that must not change until the output is complete.
 
     Raises:
-        DataError: it cannot be written, or another process is at work on it.
-        ConfigError: it was begun with something else.
+        DataError: it cannot be written, or another process has locked it.
+        ConfigError: it was started with other settings.
     """
-    folder = folder_of(output)
+    folder = work_folder(output)
     try:
         folder.mkdir(exist_ok=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
         raise DataError(
-            f"{folder}: cannot be written: {error.strerror}; name another output"
+            f"{folder}: cannot be written: {error.strerror}; choose another output"
         ) from None
     with lock:
         if not try_lock(lock, folder):
             raise DataError(
-                f"{folder}: another process is at work on it; wait for it, or name another output"
+                f"{folder}: locked by another process: wait for it, or choose another output"
             )
-        _check_begun(folder, begun_with)
+        _check_settings(folder, settings)
         for name in (TEXT, CHUNKS):
             (folder / name).touch()
         with (folder / TEXT).open("rb+") as text, (folder / CHUNKS).open("rb+") as chunks:
-            yield Unfinished(folder, text, chunks)
+            yield ResumableOutput(folder, text, chunks)
         with (
-            (folder / TEXT).open(encoding="utf-8", newline="") as whole,
+            (folder / TEXT).open(encoding="utf-8", newline="") as complete,
             open_output(output) as file,
         ):
-            shutil.copyfileobj(whole, file, 1 << 20)
+            shutil.copyfileobj(complete, file, 1 << 20)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def folder_of(output: Path) -> Path:
-    """Where the unfinished output for a file is."""
+def work_folder(output: Path) -> Path:
+    """Return the folder of an incomplete output."""
     return output.with_name(f"{output.name}.unfinished")
 
 
-def _check_begun(folder: Path, begun_with: Mapping[str, str]) -> None:
-    path = folder / BEGUN
-    before = None
+def _check_settings(folder: Path, settings: Mapping[str, str]) -> None:
+    """Compare the settings with those of the folder, or store them in a new one."""
+    path = folder / SETTINGS
+    stored = None
     with suppress(FileNotFoundError, ValueError):
-        before = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(before, dict):
-        # Nothing that counts has been written yet: the first thing that is written is this.
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(stored, dict):
+        # Settings are written before any chunk, so chunks without settings cannot be trusted.
         (folder / CHUNKS).unlink(missing_ok=True)
-        path.write_text(json.dumps(begun_with, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         return
-    for name, value in begun_with.items():
-        if before.get(name) != value:
+    for name, value in settings.items():
+        if stored.get(name) != value:
             raise ConfigError.from_message(
-                f"{folder} was begun with {name} {before.get(name)}, but now it is {value}: give "
-                "that again to go on, or remove the folder to begin anew"
+                f"{folder}: started with {name} {stored.get(name)}, now {value}: use the same "
+                "value to resume, or remove the folder to start again"
             )
 
 
-def _read_record(line: bytes) -> Record | None:
-    """A line of chunks.jsonl; None: it is damaged."""
+def _parse_record(line: bytes) -> ChunkRecord | None:
+    """Return the record of a line of chunks.jsonl; None if it is corrupt."""
     if not line.endswith(b"\n"):
         return None
     try:
-        return Record(**json.loads(line))
+        return ChunkRecord(**json.loads(line))
     except (TypeError, ValueError):
         return None

@@ -1,22 +1,34 @@
-"""Samples: each token drawn from what the model thinks of the next one.
+"""Sampling, and minimum Bayes risk selection among samples.
 
-What is drawn for a line depends on the seed, the tokens of its source and the number of the sample:
-not on the lines around it or on their order (P7), and the first of five samples is the one sample
-that is drawn alone. Equal lines get equal samples.
-Shapes: R rows, V vocabulary, L most tokens.
+Each token is drawn from the model's distribution, optionally restricted to the `top_k` most likely
+tokens (Fan et al. 2018) or to the nucleus of probability `top_p` (Holtzman et al. 2020). Minimum
+Bayes risk decoding (Kumar & Byrne 2004; with samples as in Eikema & Aziz 2020) ranks samples by
+their mean similarity to all samples, measured by sentence chrF2.
+
+Samples are batch-invariant: the random numbers of a line depend on the seed, its source tokens and
+the number of the sample. Equal lines get equal samples, and the first of five samples is the sample
+that is drawn alone.
+
+Shapes: R rows, V vocabulary, L maximum number of tokens, N sentences.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from nmt.config.decoding import DecodingConfig
 
+CHRF_ORDERS = range(1, 7)
+CHRF_BETA = 2
 
-def luck(source: Sequence[int], num_samples: int, length: int, seed: int) -> Tensor:
-    """Numbers from 0 to 1, uniform, for the tokens of the samples of a source: [num_samples, L]."""
+
+def uniform_numbers(source: Sequence[int], num_samples: int, length: int, seed: int) -> Tensor:
+    """Return uniform random numbers for the tokens of all samples of a source, [num_samples, L]."""
     rows = []
     for number in range(num_samples):
         name = f"{seed} {number} {' '.join(map(str, source))}"
@@ -26,27 +38,79 @@ def luck(source: Sequence[int], num_samples: int, length: int, seed: int) -> Ten
     return torch.stack(rows)
 
 
-def draw(log_probs: Tensor, numbers: Tensor, decoding: DecodingConfig) -> Tensor:
-    """A token of each row.
+def draw_tokens(log_probs: Tensor, numbers: Tensor, decoding: DecodingConfig) -> Tensor:
+    """Draw a token for each row by inverting the cumulative distribution.
 
     Args:
-        log_probs: of each next token, [R, V]; -inf for what must not be drawn.
-        numbers: uniform from 0 to 1, [R].
+        log_probs: log-probability of each next token, [R, V]; -inf for forbidden tokens.
+        numbers: uniform random numbers from 0 to 1, [R].
         decoding: temperature, top_k and top_p.
 
     Returns:
-        The token where the sum of probabilities, likeliest first if only the likeliest count,
-        passes the number, [R].
+        The token at which the cumulative probability exceeds the number, [R].
     """
     ids = None
     values = log_probs / decoding.temperature
+    # Sorting is only needed where a rank or a nucleus decides.
     if decoding.top_k or decoding.top_p < 1:
         values, ids = values.sort(dim=1, descending=True, stable=True)
         values = values[:, : decoding.top_k or None]
     sums = values.softmax(dim=1).double().cumsum(dim=1)  # [R, V]
-    # The first token counts always, each other one while those before it have less than top_p.
-    num_counted = (sums[:, :-1] < decoding.top_p).sum(dim=1, keepdim=True)
-    marks = numbers[:, None] * sums.gather(1, num_counted)
-    picks = torch.searchsorted(sums, marks, right=True).clamp(max=values.size(1) - 1)
-    picks = torch.minimum(picks, num_counted)
+    # The nucleus is the first token, and each further one while the sum before it is below top_p.
+    last = (sums[:, :-1] < decoding.top_p).sum(dim=1, keepdim=True)
+    thresholds = numbers[:, None] * sums.gather(1, last)
+    picks = torch.searchsorted(sums, thresholds, right=True).clamp(max=values.size(1) - 1)
+    picks = torch.minimum(picks, last)
     return (picks if ids is None else ids.gather(1, picks)).squeeze(1)
+
+
+def rank_by_expected_chrf(texts: Sequence[str]) -> list[tuple[int, float]]:
+    """Rank samples by minimum Bayes risk with chrF2 as utility.
+
+    Returns:
+        For each distinct text the index of its first sample and its mean chrF2, 0 to 100, against
+        all samples; best first.
+    """
+    counts = Counter(texts)  # keeps the order of first samples
+    shares = np.array(list(counts.values())) / max(1, len(texts))
+    expected = (pairwise_chrf(list(counts)) * shares).sum(axis=1).tolist()
+    ranked = [(texts.index(text), score) for text, score in zip(counts, expected, strict=True)]
+    return sorted(ranked, key=lambda pair: -pair[1])
+
+
+def pairwise_chrf(sentences: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return sentence chrF2 of each sentence against each as reference, 0 to 100, [N, N].
+
+    Equal to sacreBLEU's: the F-score, with recall counted twice, of character n-grams of orders 1
+    to 6 without spaces (Popović 2015). Precision and recall are means over the orders that both
+    sentences have.
+    """
+    texts = ["".join(sentence.split()) for sentence in sentences]
+    precisions, recalls, num_orders = np.zeros((3, len(texts), len(texts)))
+    for order in CHRF_ORDERS:
+        counts = _count_ngrams(texts, order)
+        totals = counts.sum(axis=1)
+        has_both = (totals[:, None] > 0) & (totals > 0)
+        matches = np.stack([np.minimum(counts, row).sum(axis=1) for row in counts])
+        zeros = np.zeros(has_both.shape)
+        precisions += np.divide(matches, totals[:, None], out=zeros.copy(), where=has_both)
+        recalls += np.divide(matches, totals, out=zeros, where=has_both)
+        num_orders += has_both
+    for means in (precisions, recalls):
+        np.divide(means, num_orders, out=means, where=num_orders > 0)
+    weighted = CHRF_BETA**2 * precisions + recalls
+    scores = np.zeros(weighted.shape)
+    np.divide((1 + CHRF_BETA**2) * precisions * recalls, weighted, out=scores, where=weighted > 0)
+    return 100 * scores
+
+
+def _count_ngrams(texts: Sequence[str], order: int) -> npt.NDArray[np.int64]:
+    """Count each n-gram of the texts in each text, [N, distinct n-grams]."""
+    columns: dict[str, int] = {}
+    each = [Counter(text[i : i + order] for i in range(len(text) - order + 1)) for text in texts]
+    for ngram in (ngram for counter in each for ngram in counter):
+        columns.setdefault(ngram, len(columns))
+    counts = np.zeros((len(texts), len(columns)), dtype=np.int64)
+    for row, counter in zip(counts, each, strict=True):
+        row[[columns[ngram] for ngram in counter]] = list(counter.values())
+    return counts

@@ -1,6 +1,10 @@
-"""What became of a line: candidates with scores, pieces and attention, and parts of a line joined.
+"""Translations of lines: n-best candidates with scores, tokens, attention and word alignment.
 
-Shapes: T pieces of a candidate, S source pieces.
+Alignments are between words separated by spaces: those of the line as the model read it, and those
+of the translation. The attention of a target word is the mean over its tokens; a source word gets
+the sum over its tokens. Attention to the end of the source is left out.
+
+Shapes: T target tokens, S source tokens.
 """
 
 import math
@@ -8,122 +12,148 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One translation of a line."""
+    """One entry of an n-best list."""
 
     text: str
-    """Without a line end."""
+    """Detokenised text without a line end."""
     score: float
-    """What ranks it: log-probability, natural, over the length penalty plus the coverage penalty;
-    of mbr the mean chrF2 against all samples, 0 to 100. -inf: nothing was allowed."""
-    pieces: list[str]
-    """The subwords as the model said them; </s> last where it came to an end."""
-    token_scores: list[float]
-    """Log-probability of each piece, natural."""
-    is_finished: bool
-    """The model ended it; otherwise it was cut at the longest length allowed."""
-    attention: Tensor | None
-    """How much each piece looked at each source piece, [T, S], if asked for."""
-    words: list[int]
-    """The word, as spaces part them, of each piece; -1: of none, such as </s>."""
-    num_unsaid: int = 0
-    """Terms that had to be said and are not."""
+    """Ranking score: natural log-probability over the length penalty plus the coverage penalty;
+    with `method: mbr` the mean chrF2 against all samples, 0 to 100. -inf if the constraints allow
+    no translation."""
+    tokens: list[str]
+    """Subword tokens; `</s>` last if the model ended the translation."""
+    token_log_probs: list[float]
+    """Natural log-probability of each token."""
+    is_finished: bool = True
+    """True if the model ended it; False if it was truncated at the maximum length."""
+    attention: Tensor | None = None
+    """Attention of each target token over the source tokens, [T, S]; None unless requested."""
+    word_attention: Tensor | None = None
+    """Attention between words, [target words, source words]; None unless requested, or if the line
+    has protected spans."""
+    num_missing_terms: int = 0
+    """Requested terms that the translation does not contain."""
     num_lost: int = 0
-    """Protected parts of the source that could not be restored."""
+    """Protected spans of the source that could not be restored."""
 
     @property
     def log_prob(self) -> float:
-        """Of all pieces, natural."""
-        return math.fsum(self.token_scores)
+        """Natural log-probability of the token sequence."""
+        return math.fsum(self.token_log_probs)
+
+    @property
+    def alignment(self) -> list[tuple[int, int]] | None:
+        """Pairs of (source word, target word), from 0, in source order; None without attention.
+
+        Each target word is aligned with the source word that it attends to most.
+        """
+        return None if self.word_attention is None else hard_alignment(self.word_attention)
 
 
 @dataclass(frozen=True, eq=False)
 class Translation:
-    """What became of one line."""
+    """Translation of one line: an n-best list, and shortcuts to the best candidate."""
 
-    src_pieces: list[str]
-    """The line as the model read it, </s> last; nothing for a blank line."""
+    src_tokens: list[str]
+    """Subword tokens of the line as the model read it, `</s>` last; empty for a blank line."""
     n_best: list[Candidate]
-    """Best first, at least one; samples in the order in which they were drawn."""
-    src_words: list[int]
-    """The word of each source piece, as of a candidate."""
-    num_parts: int = 1
-    """Parts that the line was cut into, because it is longer than those of training."""
+    """Candidates, best first, at least one; samples in the order in which they were drawn."""
+    num_segments: int = 1
+    """Segments that the line was split into because it exceeds the maximum source length."""
     num_protected: int = 0
-    """Parts of the source that should pass through untouched."""
+    """Protected spans of the line, which should appear unchanged in the translation."""
 
     @property
     def best(self) -> Candidate:
-        """The first of the n best."""
+        """Best candidate."""
         return self.n_best[0]
 
     @property
     def text(self) -> str:
-        """Of the best candidate; empty for a blank line."""
+        """Text of the best candidate; empty for a blank line."""
         return self.best.text
 
     @property
     def score(self) -> float:
-        """Of the best candidate; 0 for a blank line."""
+        """Score of the best candidate; 0 for a blank line."""
         return self.best.score
 
+    @property
+    def tokens(self) -> list[str]:
+        """Subword tokens of the best candidate."""
+        return self.best.tokens
 
-def nothing(score: float = 0.0) -> Candidate:
-    """What a blank line becomes."""
-    return Candidate("", score, [], [], True, None, [])
+    @property
+    def alignment(self) -> list[tuple[int, int]] | None:
+        """Word alignment of the best candidate (`Candidate.alignment`)."""
+        return self.best.alignment
 
 
-def join(parts: Sequence[Translation]) -> Translation:
-    """The parts of a line as one: the n-th best of each are its n-th best.
+def word_attention(attention: Tensor, tgt_words: list[int], src_words: list[int]) -> Tensor:
+    """Return the attention between words, [target words, source words].
 
-    Its score is the mean of theirs; an </s> stands behind each of them.
+    Args:
+        attention: attention between tokens, [T, S].
+        tgt_words: index of the word of each target token; -1 for none.
+        src_words: index of the word of each source token; -1 for none.
     """
-    if len(parts) == 1:
-        return parts[0]
+    tgt_membership, src_membership = _membership(tgt_words), _membership(src_words)
+    means = tgt_membership / tgt_membership.sum(dim=1, keepdim=True)
+    return means @ attention.cpu().double() @ src_membership.T
+
+
+def hard_alignment(weights: Tensor) -> list[tuple[int, int]]:
+    """Return each target word with the source word of most attention, sorted by source word."""
+    if not weights.numel():
+        return []
+    return sorted((src, tgt) for tgt, src in enumerate(weights.argmax(dim=1).tolist()))
+
+
+def join_segments(segments: Sequence[Translation]) -> Translation:
+    """Join the translations of the segments of a line.
+
+    The n-th candidate joins the n-th candidates of the segments; its score is their mean, and its
+    tokens keep the `</s>` of each segment.
+    """
+    if len(segments) == 1:
+        return segments[0]
     return Translation(
-        [piece for part in parts for piece in part.src_pieces],
-        [_join_candidates(each) for each in zip(*(part.n_best for part in parts), strict=False)],
-        _join_words([part.src_words for part in parts]),
-        len(parts),
-        sum(part.num_protected for part in parts),
+        [token for segment in segments for token in segment.src_tokens],
+        [_join(each) for each in zip(*(segment.n_best for segment in segments), strict=False)],
+        len(segments),
+        sum(segment.num_protected for segment in segments),
     )
 
 
-def _join_candidates(parts: Sequence[Candidate]) -> Candidate:
-    looks = [part.attention for part in parts if part.attention is not None]
+def _join(candidates: Sequence[Candidate]) -> Candidate:
     return Candidate(
-        " ".join(part.text for part in parts if part.text),
-        fmean(part.score for part in parts),
-        [piece for part in parts for piece in part.pieces],
-        [score for part in parts for score in part.token_scores],
-        all(part.is_finished for part in parts),
-        _block_diagonal(looks) if looks else None,
-        _join_words([part.words for part in parts]),
-        sum(part.num_unsaid for part in parts),
-        sum(part.num_lost for part in parts),
+        " ".join(each.text for each in candidates if each.text),
+        fmean(each.score for each in candidates),
+        [token for each in candidates for token in each.tokens],
+        [log_prob for each in candidates for log_prob in each.token_log_probs],
+        all(each.is_finished for each in candidates),
+        _block_diagonal([each.attention for each in candidates]),
+        _block_diagonal([each.word_attention for each in candidates]),
+        sum(each.num_missing_terms for each in candidates),
+        sum(each.num_lost for each in candidates),
     )
 
 
-def _join_words(parts: Sequence[list[int]]) -> list[int]:
-    joined: list[int] = []
-    start = 0
-    for words in parts:
-        joined += [word + start if word >= 0 else -1 for word in words]
-        start += max(words, default=-1) + 1
+def _block_diagonal(blocks: Sequence[Tensor | None]) -> Tensor | None:
+    """Join attention matrices: each segment attends to its own source only."""
+    if any(block is None for block in blocks):
+        return None
+    joined: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
     return joined
 
 
-def _block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
-    """Each part looks at its own source alone."""
-    whole = blocks[0].new_zeros(
-        sum(block.size(0) for block in blocks), sum(block.size(1) for block in blocks)
-    )
-    row = column = 0
-    for block in blocks:
-        whole[row : row + block.size(0), column : column + block.size(1)] = block
-        row, column = row + block.size(0), column + block.size(1)
-    return whole
+def _membership(words: list[int]) -> Tensor:
+    """Return 1 where a token belongs to a word, [words, tokens]."""
+    num_words = max(words, default=-1) + 1
+    return (torch.arange(num_words)[:, None] == torch.tensor(words)).double()

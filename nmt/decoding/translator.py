@@ -1,42 +1,47 @@
-"""The translator: text in, text out, line for line and in order (P6).
+"""Translator: text in, text out, one line per line and in order.
 
-Lines are read a window at a time, so that a file of any size streams. Inside a window they are
-sorted by length and searched in batches whose sources have one padded length: that keeps padding
-small and, as `stepping` explains, what a line becomes independent of the lines around it (P7).
-Lines longer than those of training are cut at sentence ends, and their parts joined again.
+Lines are read a window at a time, so that a file of any size streams. Within a window they are
+sorted by length and searched in batches whose sources have one padded length, which keeps padding
+small and translation batch-invariant (`nmt.decoding.interface`). Lines longer than the maximum
+source length are split at sentence ends, and their translations joined.
 """
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.corpus.text import normalise
-from nmt.decoding.alignments import links
 from nmt.decoding.beam_search import search
 from nmt.decoding.ensemble import Ensemble
 from nmt.decoding.hypotheses import Hypothesis
-from nmt.decoding.interface import SENTENCES, padded_length
-from nmt.decoding.mbr import pairwise_chrf
-from nmt.decoding.preprocess import Part, PartMaker
+from nmt.decoding.interface import BATCH_MULTIPLE, padded_length
+from nmt.decoding.preprocess import Preprocessor, Segment
 from nmt.decoding.requests import Request
-from nmt.decoding.translation import Candidate, Translation, join, nothing
-from nmt.errors import ConfigError
+from nmt.decoding.sampling import rank_by_expected_chrf
+from nmt.decoding.translation import (
+    Candidate,
+    Translation,
+    hard_alignment,
+    join_segments,
+    word_attention,
+)
+from nmt.errors import ConfigError, DataError
 from nmt.model.seq2seq import Seq2Seq
 
 WINDOW_BATCHES = 32
-"""Batches' worth of lines that are read before the first of them comes out."""
+"""Batches of lines in a window, which is read before its first translation is returned."""
 WINDOW_CHARS = 1 << 24
 """Characters after which a window is closed, however few its lines."""
 BATCH_TOKENS = 8192
-"""Most source tokens in a batch, padding counted: long lines come in smaller batches."""
+"""Maximum source tokens of a batch, padding included: long lines go in smaller batches."""
 
 ItemT = TypeVar("ItemT")
 
@@ -44,7 +49,16 @@ _LINE_ENDS = re.compile(r"[\r\n]+")
 
 
 class Translator:
-    """A model with all it needs to turn text into text."""
+    """Trained model with everything it needs to translate text.
+
+    Example:
+        >>> translator = Translator(model, subword, experiment)
+        >>> translator.translate(["A dog runs."])
+        ['Ein Hund rennt.']
+        >>> [detailed] = translator.translate_detailed(["A dog runs."], n_best=5)
+        >>> detailed.score, detailed.alignment, detailed.n_best[1].text
+        (-0.52, [(0, 0), (1, 1), (2, 2)], 'Ein Hund läuft.')
+    """
 
     def __init__(
         self,
@@ -53,22 +67,56 @@ class Translator:
         config: Experiment,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Put the parts together.
+        """Create a translator.
 
         Args:
-            model: is moved to the device.
-            subword: the vocabulary it was trained with.
-            config: its `corpus.cleaning` mends the lines, its `decoding` says how to search.
-            device: where to compute.
+            model: moved to the device.
+            subword: vocabulary of the model.
+            config: `corpus.cleaning` normalises the lines, `decoding` configures the search.
+            device: device of the search.
         """
-        self.model: Any = model.to(device)  # of either kind a StepModel
+        self.model: Any = model.to(device)  # a StepModel in either case
         self.subword = subword
         self.cleaning = config.corpus.cleaning
         self.decoding = config.decoding
-        self.parts = PartMaker(subword, config)
+        self.preprocessor = Preprocessor(subword, config)
         self.device = device
 
     def translate(
+        self, lines: Iterable[str | Request], progress: Callable[[int], object] | None = None
+    ) -> list[str]:
+        """Translate lines to text.
+
+        Args:
+            lines: lines without line ends, or requests with constraints.
+            progress: as in `stream`.
+
+        Returns:
+            One translation per line, in order; "" for a blank line.
+
+        Raises:
+            ConfigError, DataError: as in `stream`.
+        """
+        return [translation.text for translation in self.stream(lines, progress=progress)]
+
+    def translate_detailed(
+        self, lines: Iterable[str | Request], n_best: int = 1
+    ) -> list[Translation]:
+        """Translate lines to n-best lists with scores, tokens and word alignment.
+
+        Args:
+            lines: as in `translate`.
+            n_best: maximum number of candidates per line.
+
+        Returns:
+            One `Translation` per line, in order.
+
+        Raises:
+            ConfigError, DataError: as in `stream`.
+        """
+        return list(self.stream(lines, num_best=n_best, with_attention=True))
+
+    def stream(
         self,
         lines: Iterable[str | Request],
         *,
@@ -77,167 +125,181 @@ class Translator:
         progress: Callable[[int], object] | None = None,
         window_lines: int | None = None,
     ) -> Iterator[Translation]:
-        """Translate lines, one translation each, in order.
+        """Translate lines lazily, a window at a time.
 
         Args:
-            lines: without line ends, or with what else is asked for each; read a window at a time.
-                The model never sees a blank one.
-            num_best: candidates wanted of each line; fewer come where the search finds fewer.
-            with_attention: keep where each piece looked.
-            progress: is told after each batch how many lines are translated; most of them come out
-                only later, for the lines of a window come together.
-            window_lines: most lines of a window; 1: each line is answered before the next is read.
+            lines: lines without line ends, or requests with constraints. Blank lines do not reach
+                the model.
+            num_best: maximum number of candidates per line; the search may find fewer.
+            with_attention: record attention, which alignments need.
+            progress: called after each batch with the number of lines translated. The lines of a
+                window are returned together, so most of these come out later.
+            window_lines: maximum lines of a window; 1 returns each line before the next is read.
+
+        Returns:
+            Iterator over one translation per line, in order.
 
         Raises:
-            ConfigError: num_best is more than the search can find.
-            DataError: later, when a line is reached that asks for what cannot be.
+            ConfigError: `num_best` is not possible with these decoding settings.
+            DataError: while iterating, at a line whose constraints cannot be met.
         """
+        if isinstance(lines, str):
+            raise DataError("lines is a string, but it must be a list of lines")
         self.check(num_best)
-        self.model.eval()  # dropout would go unnoticed
-        most = window_lines or WINDOW_BATCHES * self.decoding.batch_sentences
-        tell = progress or (lambda num_lines: None)
-        asked = (_request(line, number) for number, line in enumerate(lines, start=1))
-        return self._stream(windows(asked, most, num_chars_of), num_best, with_attention, tell)
+        self.model.eval()  # active dropout would go unnoticed
+        max_lines = window_lines or WINDOW_BATCHES * self.decoding.batch_sentences
+        requests = (_to_request(line, number) for number, line in enumerate(lines, start=1))
+        windows = read_windows(requests, max_lines, num_request_chars)
+        return self._stream(windows, num_best, with_attention, progress or (lambda num_lines: None))
 
     def check(self, num_best: int, requests: Iterable[Request] = ()) -> None:
-        """Raise ConfigError or DataError for what `translate` would refuse, before it is begun."""
-        if self.decoding.method != "sample":
-            key = "beam" if self.decoding.method == "beam" else "samples"
-            most = getattr(self.decoding, key)
-            if num_best > most:
-                rule = f"1 to decoding.{key} ({most}) can be had; set decoding.{key} higher"
-                raise ConfigError("the number of candidates for each line", num_best, rule)
+        """Raise the ConfigError or DataError that `stream` would raise, without translating."""
+        method = self.decoding.method
+        if method != "sample":
+            key = "beam" if method == "beam" else "samples"
+            limit = getattr(self.decoding, key)
+            if num_best > limit:
+                rule = f"it must be 1 to decoding.{key} ({limit}): increase decoding.{key}"
+                raise ConfigError("the number of candidates per line", num_best, rule)
+        if num_best < 1:
+            raise ConfigError("the number of candidates per line", num_best, "it must be 1 or more")
         for request in requests:
             if request.constraints or request.avoid or request.target_prefix:
-                list(self.parts.make([request]))
+                list(self.preprocessor.segments([request]))
 
     def _stream(
         self,
-        windows_of_lines: Iterable[list[Request]],
+        windows: Iterable[list[Request]],
         num_best: int,
         with_attention: bool,
         progress: Callable[[int], object],
     ) -> Iterator[Translation]:
         num_done = 0
-        for window in windows_of_lines:
-            parts = list(self.parts.make(window))
-            of_lines: list[list[int]] = [[] for _ in window]
-            for index, part in enumerate(parts):
-                of_lines[part.line].append(index)
-            num_left = list(map(len, of_lines))
-            num_done += num_left.count(0)
-            found: dict[int, Translation] = {}
-            lengths = [len(part.source) for part in parts]
-            every = range(len(parts))
-            for batch in plan_batches(every, lengths, self.decoding.batch_sentences):
-                of_batch = self._search([parts[n] for n in batch], num_best, with_attention)
-                found |= zip(batch, of_batch, strict=True)
-                for index in batch:
-                    num_left[parts[index].line] -= 1
-                    num_done += num_left[parts[index].line] == 0
+        for window in windows:
+            segments = list(self.preprocessor.segments(window))
+            num_left = Counter(segment.line for segment in segments)
+            num_done += len(window) - len(num_left)  # blank lines
+            translations: list[Translation | None] = [None] * len(segments)
+            lengths = [len(segment.source) for segment in segments]
+            for batch in plan_batches(lengths, self.decoding.batch_sentences):
+                found = self._search([segments[n] for n in batch], num_best, with_attention)
+                for index, translation in zip(batch, found, strict=True):
+                    translations[index] = translation
+                    num_left[segments[index].line] -= 1
+                    num_done += num_left[segments[index].line] == 0
                 progress(num_done)
-            for request, indices in zip(window, of_lines, strict=True):
-                if indices:
-                    yield join([found[n] for n in indices])
+            pairs = zip(segments, translations, strict=True)
+            by_line = {
+                line: [translation for _, translation in group if translation]
+                for line, group in groupby(pairs, key=lambda pair: pair[0].line)
+            }
+            for line, request in enumerate(window):
+                if line in by_line:
+                    yield join_segments(by_line[line])
                 else:
-                    blank = replace(nothing(), text=self.parts.untranslated(request))
-                    yield Translation([], [blank], [])
+                    text = self.preprocessor.untranslated(request)
+                    yield Translation([], [self._without_tokens(text, 0.0, [], with_attention)])
 
     def _search(
-        self, parts: Sequence[Part], num_best: int, with_attention: bool
+        self, segments: Sequence[Segment], num_best: int, with_attention: bool
     ) -> Iterator[Translation]:
+        """Search a batch of segments."""
         is_mbr = self.decoding.method == "mbr"
-        with_attention = with_attention or any(part.masked.tags for part in parts)
         found = search(
             self.model,
-            [part.source for part in parts],
+            [segment.source for segment in segments],
             self.decoding,
             num_best=self.decoding.samples if is_mbr else num_best,
-            with_attention=with_attention,
-            controls=[part.control for part in parts],
+            # The attention places the tags.
+            with_attention=with_attention or any(segment.masked.tags for segment in segments),
+            constraints=[segment.constraints for segment in segments],
             device=self.device,
         )
-        for part, hypotheses in zip(parts, found, strict=True):
-            candidates = [self._candidate(part, hypothesis) for hypothesis in hypotheses]
-            if is_mbr:
-                candidates = by_expected_chrf(candidates)[:num_best]
+        for segment, hypotheses in zip(segments, found, strict=True):
+            candidates = [self._candidate(segment, each, with_attention) for each in hypotheses]
+            if not candidates:
+                candidates = [self._without_tokens("", -math.inf, segment.source, with_attention)]
+            elif is_mbr:
+                ranked = rank_by_expected_chrf([candidate.text for candidate in candidates])
+                candidates = [replace(candidates[n], score=score) for n, score in ranked[:num_best]]
             yield Translation(
-                self.subword.pieces(part.source),
-                candidates or [nothing(-math.inf)],
-                self.parts.spelling.words(part.source),
-                num_protected=part.masked.num_parts,
+                self.subword.pieces(segment.source),
+                candidates,
+                num_protected=segment.masked.num_protected,
             )
 
-    def _candidate(self, part: Part, hypothesis: Hypothesis) -> Candidate:
-        # The bytes of any character can be said, a line feed too: mended like a line of training
-        # text, and whatever the cleaning rules are, one line stays one line.
+    def _candidate(
+        self, segment: Segment, hypothesis: Hypothesis, with_attention: bool
+    ) -> Candidate:
+        words = None
+        if hypothesis.attention is not None:
+            word_indices = self.preprocessor.token_text.word_indices
+            tgt_words, src_words = word_indices(hypothesis.tokens), word_indices(segment.source)
+            words = word_attention(hypothesis.attention, tgt_words, src_words)
+        # A model can write the bytes of any character, a line feed too. The text is normalised like
+        # training text, and remains one line whatever the cleaning rules are.
         text = normalise(self.subword.decode(hypothesis.tokens), self.cleaning)
-        words = self.parts.spelling.words(hypothesis.tokens)
-        found = []
-        if part.masked.tags and hypothesis.attention is not None:
-            found = links(hypothesis.attention, words, self.parts.spelling.words(part.source))
-        text, num_lost = part.masked.restored(_LINE_ENDS.sub(" ", text), found)
-        control = part.control
-        asked = control.terms[: part.num_terms] if control else ()
+        links = hard_alignment(words) if segment.masked.tags and words is not None else ()
+        text, num_lost = segment.masked.restore(_LINE_ENDS.sub(" ", text), links)
+        missing: set[tuple[int, ...]] = set()
+        if segment.constraints is not None:
+            requested = segment.constraints.terms[: segment.num_terms]
+            missing = {*requested} & {*segment.constraints.missing_terms(hypothesis.tokens)}
+        # Word positions of a masked line are not those of the text that is returned.
+        is_aligned = with_attention and not segment.masked.num_protected
         return Candidate(
             text,
             hypothesis.score,
             self.subword.pieces(hypothesis.tokens),
             hypothesis.token_log_probs,
             hypothesis.is_finished,
-            hypothesis.attention,
-            words,
-            len(set(asked) & set(control.unsaid(hypothesis.tokens))) if control else 0,
+            hypothesis.attention if with_attention else None,
+            words if is_aligned else None,
+            len(missing),
             num_lost,
         )
 
-
-def by_expected_chrf(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Samples by minimum Bayes risk (Kumar & Byrne 2004): the most like all samples first.
-
-    Each text once, its first sample, with its mean chrF2 against all samples as its score.
-    """
-    texts = [candidate.text for candidate in candidates]
-    first_of = {text: number for number, text in reversed(list(enumerate(texts)))}
-    distinct = list(dict.fromkeys(texts))
-    weights = np.array([texts.count(text) for text in distinct]) / max(1, len(texts))
-    expected = (pairwise_chrf(distinct) * weights).sum(axis=1).tolist()
-    scored = [
-        replace(candidates[first_of[text]], score=score)
-        for text, score in zip(distinct, expected, strict=True)
-    ]
-    return sorted(scored, key=lambda candidate: -candidate.score)
+    def _without_tokens(
+        self, text: str, score: float, source: Sequence[int], with_attention: bool
+    ) -> Candidate:
+        """Return the candidate of a blank line, or of a source without possible translation."""
+        if not with_attention:
+            return Candidate(text, score, [], [])
+        attention = torch.zeros(0, len(source), device=self.device)
+        src_words = self.preprocessor.token_text.word_indices(source)
+        words = word_attention(attention, [], src_words)
+        return Candidate(text, score, [], [], attention=attention, word_attention=words)
 
 
-def plan_batches(
-    indices: Iterable[int], lengths: Sequence[int], max_sentences: int
-) -> Iterator[list[int]]:
-    """Share sentences out to batches of one padded length, the longest first.
+def plan_batches(lengths: Sequence[int], max_sentences: int) -> Iterator[list[int]]:
+    """Divide sentences into batches of one padded length, the longest first.
 
     Args:
-        indices: the sentences.
-        lengths: tokens of the sentence at each index.
-        max_sentences: most sentences in a batch; fewer where they would have over BATCH_TOKENS.
+        lengths: number of tokens of each sentence.
+        max_sentences: maximum sentences of a batch; fewer if they would exceed BATCH_TOKENS.
+
+    Yields:
+        Indices of the sentences of a batch.
     """
 
     def width(index: int) -> int:
         return padded_length(lengths[index])
 
-    in_order = sorted(indices, key=lambda index: (-lengths[index], index))
-    for positions, alike in groupby(in_order, key=width):
-        group = list(alike)
+    in_order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    for positions, indices in groupby(in_order, key=width):
+        group = list(indices)
         limit = min(max_sentences, max(1, BATCH_TOKENS // positions))
-        # Even shares, without fillers where that is possible, instead of full batches and a rest.
+        # Batches of equal size, without fillers if possible, instead of full ones and a remainder.
         share = -(-len(group) // -(-len(group) // limit))
-        size = min(limit, -(-share // SENTENCES) * SENTENCES)
+        size = min(limit, -(-share // BATCH_MULTIPLE) * BATCH_MULTIPLE)
         for start in range(0, len(group), size):
             yield group[start : start + size]
 
 
-def windows(
+def read_windows(
     items: Iterable[ItemT], max_items: int, num_chars: Callable[[ItemT], int]
 ) -> Iterator[list[ItemT]]:
-    """Parts of a stream: of max_items each, or of fewer that have WINDOW_CHARS characters."""
+    """Divide a stream into windows of `max_items` items, or fewer if they have WINDOW_CHARS."""
     window: list[ItemT] = []
     total = 0
     for item in items:
@@ -250,11 +312,11 @@ def windows(
         yield window
 
 
-def _request(line: str | Request, number: int) -> Request:
+def num_request_chars(request: Request) -> int:
+    """Return the number of characters of the line."""
+    return len(request.text)
+
+
+def _to_request(line: str | Request, number: int) -> Request:
     request = Request(line) if isinstance(line, str) else line
     return request if request.where else replace(request, where=f"line {number}")
-
-
-def num_chars_of(request: Request) -> int:
-    """Characters of its line."""
-    return len(request.text)

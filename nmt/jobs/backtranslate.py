@@ -111,7 +111,7 @@ def translate_chunk(runs: tuple[str, ...], decoding: str, chunk: Path) -> None:
     """Translate a file of lines to CHUNK.hyp, which appears when it is complete."""
     translator = _load_translator(runs, decoding)
     with open_output(chunk.with_suffix(".hyp")) as file:
-        for translation in translator.translate(read_lines(chunk)):
+        for translation in translator.stream(read_lines(chunk)):
             file.write(f"{translation.text}\n")
 
 

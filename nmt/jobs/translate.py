@@ -15,10 +15,19 @@ import ray
 import torch
 
 from nmt.config.cluster import Cluster
-from nmt.decoding.output_formats import ALIGNED, OutputCounts, formatted
+from nmt.decoding.output_formats import (
+    FORMATS_WITH_ATTENTION,
+    OutputCounts,
+    format_translation,
+)
 from nmt.decoding.requests import Request
-from nmt.decoding.resumable_output import Unfinished
-from nmt.decoding.translator import WINDOW_BATCHES, Translator, num_chars_of, windows
+from nmt.decoding.resumable_output import ResumableOutput
+from nmt.decoding.translator import (
+    WINDOW_BATCHES,
+    Translator,
+    num_request_chars,
+    read_windows,
+)
 from nmt.jobs.ray_session import fit_workers
 from nmt.jobs.tasks import catch_error, get_result
 from nmt.model.mkl import set_strict_mode
@@ -38,7 +47,7 @@ def translate_on_ray(
     translator: Translator,
     chunks: Iterable[Sequence[ItemT]],
     format_items: FormatChunk[ItemT],
-    unfinished: Unfinished,
+    unfinished: ResumableOutput,
     cluster: Cluster,
     progress: Callable[[int], object],
 ) -> None:
@@ -85,18 +94,19 @@ def translate_on_ray(
 def make_chunks(translator: Translator, requests: Iterable[Request]) -> Iterator[list[Request]]:
     """Split requests into the windows that the translator reads at once."""
     max_requests = WINDOW_BATCHES * translator.decoding.batch_sentences
-    return windows(requests, max_requests, num_chars_of)
+    return read_windows(requests, max_requests, num_request_chars)
 
 
 def format_chunk(
     form: str, num_best: int, translator: Translator, requests: Sequence[Request], first: int
 ) -> Output:
     """Translate requests to a format of `nmt.decoding.output_formats`."""
-    translations = translator.translate(requests, num_best=num_best, with_attention=form in ALIGNED)
+    with_attention = form in FORMATS_WITH_ATTENTION
+    translations = translator.stream(requests, num_best=num_best, with_attention=with_attention)
     texts, counts = [], OutputCounts()
     pairs = zip(requests, translations, strict=True)
     for number, (request, translation) in enumerate(pairs, start=first):
-        texts.append(formatted(form, request, translation, number))
+        texts.append(format_translation(form, request, translation, number))
         counts.add(translation)
     return "".join(texts), asdict(counts)
 

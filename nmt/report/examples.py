@@ -103,13 +103,11 @@ def _translated(
     translator = Translator(run.bundle.model(), run.bundle.subword, run.bundle.experiment)
     lines = [src[row] for _, row in rows]
     examples = []
-    for (what, row), found in zip(
-        rows, translator.translate(lines, with_attention=True), strict=True
-    ):
+    for (what, row), found in zip(rows, translator.translate_detailed(lines), strict=True):
         if found.best.attention is not None:
             chrf = sentence_chrf(found.text, [refs[row]])
             weights = [[round(each, 4) for each in of] for of in found.best.attention.tolist()]
             texts = src[row], refs[row], found.text
-            pieces = found.src_pieces, found.best.pieces
+            pieces = found.src_tokens, found.tokens
             examples.append(Example(name, row + 1, what, chrf, *texts, *pieces, weights))
     return examples

@@ -69,7 +69,7 @@ def validate(
     translator = Translator(
         model, subword, experiment.model_copy(update={"decoding": decoding}), device=world.device
     )
-    my_hyps = [translation.text for translation in translator.translate(srcs[n] for n in mine)]
+    my_hyps = translator.translate(srcs[n] for n in mine)
     hyps = [""] * len(srcs)
     for rank, theirs in enumerate(world.all_gather(my_hyps)):
         hyps[rank :: world.size] = theirs

@@ -17,7 +17,7 @@ from tiny_calls import Nmt, translated
 from nmt.checkpoint.load import load_checkpoint, load_training_state
 from nmt.checkpoint.write import save_checkpoint
 from nmt.decoding.output_formats import FORMATS
-from nmt.decoding.resumable_output import folder_of
+from nmt.decoding.resumable_output import work_folder
 
 LINES = ["1 a dog runs.", "", "2 two cats sleep.", "3 my dog sees a cat."]
 TEXT = "".join(f"{line}\n" for line in LINES)
@@ -95,7 +95,7 @@ def test_what_is_protected_passes_through_and_is_counted(here: Path, nmt: Nmt) -
     first, second = answer.out.splitlines()
     assert all(part in first for part in ("<b>", "</b>", "1"))
     assert "http://a.org" in second
-    assert answer.err.splitlines()[-1].startswith("5 of 5 protected parts are in their places")
+    assert answer.err.splitlines()[-1].startswith("protected spans restored 5 of 5")
 
 
 def test_long_lines_are_cut_and_joined_and_counted(here: Path, nmt: Nmt) -> None:
@@ -104,7 +104,7 @@ def test_long_lines_are_cut_and_joined_and_counted(here: Path, nmt: Nmt) -> None
     answer = nmt("translate runs/tiny --max-source-length 12", text.encode())
     parts = out(nmt, "", "1 a dog runs.\n2 two cats sleep.\n3 two dogs run.\n")
     assert answer.out.splitlines() == [" ".join(parts[:2]), parts[2]]
-    assert answer.err.splitlines()[-1] == "1 long lines cut at sentence ends and joined again"
+    assert answer.err.splitlines()[-1] == "long lines split at sentence ends 1"
 
 
 def test_samples_are_drawn_anew_with_another_seed_alone(here: Path, nmt: Nmt) -> None:
@@ -216,7 +216,7 @@ def test_3000_real_lines_over_workers_are_the_same_bytes(
     subprocess.run(to("here", "--batch 64"), check=True)
     subprocess.run(to("one", "--batch 64 --workers 1"), check=True)
     stopped = subprocess.Popen(to("two", "--batch 8 --workers 2"), start_new_session=True)
-    chunks = folder_of(tmp_path / "two") / "chunks.jsonl"
+    chunks = work_folder(tmp_path / "two") / "chunks.jsonl"
     while not (chunks.exists() and chunks.read_bytes().count(b"\n") >= 2):
         assert stopped.poll() is None, "done before it could be interrupted"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
 import pytest
 
-# Its assertions tell what differs, as those of a test file do.
-pytest.register_assert_rewrite("all_targets")
+# Failed assertions of the helper show what differs, as those of a test file do.
+pytest.register_assert_rewrite("exhaustive")

@@ -18,13 +18,13 @@ from nmt.decoding.interface import padded_length
 from nmt.model import seq2seq
 
 
-def textbook(
+def textbook_search(
     model: TinyModel, source: list[int], config: DecodingConfig
 ) -> list[tuple[tuple[int, ...], float]]:
-    """Beam search of one sentence, without batch, bound or blocks."""
+    """Beam search of one sentence without batch, early stop or blocks."""
     limit = max_length(len(source), config)
     live: list[tuple[tuple[int, ...], Tensor]] = [((), torch.tensor(0.0))]
-    over: list[tuple[tuple[int, ...], float]] = []
+    finished: list[tuple[tuple[int, ...], float]] = []
     for length in range(1, limit + 1):
         longer = []
         for tokens, total in live:
@@ -32,12 +32,12 @@ def textbook(
             every = range(EOS, len(log_probs))
             longer += [((*tokens, token), total + log_probs[token]) for token in every]
         longer.sort(key=lambda pair: -float(pair[1]))
-        longer = longer[: config.beam - len(over)]
+        longer = longer[: config.beam - len(finished)]
         penalty = ((5 + length) / 6) ** config.length_penalty
         is_last = length == limit
-        over += [(t, float(p) / penalty) for t, p in longer if t[-1] == EOS or is_last]
+        finished += [(t, float(p) / penalty) for t, p in longer if t[-1] == EOS or is_last]
         live = [pair for pair in longer if pair[0][-1] != EOS]
-    return sorted(over, key=lambda pair: (pair[0][-1] != EOS, -pair[1]))
+    return sorted(finished, key=lambda pair: (pair[0][-1] != EOS, -pair[1]))
 
 
 def only(found: list[list[Hypothesis]]) -> Hypothesis:
@@ -47,7 +47,7 @@ def only(found: list[list[Hypothesis]]) -> Hypothesis:
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10**6), length=st.integers(1, 6))
-def test_a_beam_of_1_takes_the_likeliest_token_each_time(seed: int, length: int) -> None:
+def test_a_beam_of_1_is_greedy_search(seed: int, length: int) -> None:
     model = TinyModel(seed, vocab_size=7)
     source = [3, 4, 5, 6, 3, 4][:length]
     expected: list[int] = []
@@ -85,7 +85,7 @@ def test_a_full_beam_finds_the_best_of_all_targets(seed: int, alpha: float) -> N
     sharpness=st.sampled_from([0.3, 1.0, 3.0]),
     data=st.data(),
 )
-def test_it_finds_what_a_textbook_search_without_an_early_stop_finds(
+def test_search_equals_a_textbook_search(
     seed: int, beam: int, alpha: float, sharpness: float, data: st.DataObject
 ) -> None:
     model = TinyModel(seed, vocab_size=6, sharpness=sharpness)
@@ -94,21 +94,21 @@ def test_it_finds_what_a_textbook_search_without_an_early_stop_finds(
     num_best = data.draw(st.integers(1, beam))
     found = search(model, sources, config, num_best=num_best)
     for source, hypotheses in zip(sources, found, strict=True):
-        expected = textbook(model, source, config)[:num_best]
+        expected = textbook_search(model, source, config)[:num_best]
         assert [tuple(hypothesis.tokens) for hypothesis in hypotheses] == [t for t, _ in expected]
         assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx(
             [score for _, score in expected], abs=1e-5
         )
 
 
-def test_the_n_best_are_sorted_and_distinct() -> None:
+def test_the_n_best_list_is_sorted_and_distinct() -> None:
     found = search(TinyModel(1, 50), [[7, 8, 9]], decoding(beam=8, ratio=3), num_best=8)[0]
     assert len({tuple(hypothesis.tokens) for hypothesis in found}) == 8
     ranks = [(not hypothesis.is_finished, -hypothesis.score) for hypothesis in found]
     assert ranks == sorted(ranks)
 
 
-def test_a_score_is_the_sum_of_token_log_probabilities_over_the_length_penalty() -> None:
+def test_a_score_is_the_log_probability_over_the_penalty() -> None:
     for hypothesis in search(TinyModel(2, 9), [[3, 4]], decoding(beam=4, alpha=0.6), num_best=4)[0]:
         penalty = ((5 + len(hypothesis.tokens)) / 6) ** 0.6
         assert len(hypothesis.token_log_probs) == len(hypothesis.tokens)
@@ -117,7 +117,7 @@ def test_a_score_is_the_sum_of_token_log_probabilities_over_the_length_penalty()
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-def test_each_sentence_has_a_longest_target_of_its_own(beam: int) -> None:
+def test_each_sentence_has_its_own_maximum_length(beam: int) -> None:
     never_ends = FixedModel([0, 0, -50, 1, 0, 0, 0])
     config = decoding(beam, ratio=1.5, extra=2)
     found = search(never_ends, [[3], [3, 3, 3]], config)
@@ -125,7 +125,7 @@ def test_each_sentence_has_a_longest_target_of_its_own(beam: int) -> None:
     assert not any(hypotheses[0].is_finished for hypotheses in found)
 
 
-def test_a_target_that_was_cut_stands_behind_those_that_ended() -> None:
+def test_truncated_targets_rank_after_finished_ones() -> None:
     rarely_ends = FixedModel([0, 0, -4, 1, 0])
     found = search(rarely_ends, [[3]], decoding(beam=40, alpha=0, extra=1), num_best=5)[0]
     assert [(hypothesis.tokens, hypothesis.is_finished) for hypothesis in found] == [
@@ -137,13 +137,13 @@ def test_a_target_that_was_cut_stands_behind_those_that_ended() -> None:
     ]
 
 
-def test_padding_and_bos_are_never_said() -> None:
+def test_padding_and_bos_are_never_generated() -> None:
     tempted = FixedModel([9, 9, 0, 1, 0.5])
     found = search(tempted, [[3, 4]], decoding(beam=5), num_best=5)[0]
     assert not {PAD, BOS} & {token for hypothesis in found for token in hypothesis.tokens}
 
 
-def test_of_equal_targets_the_one_with_lower_tokens_comes_first() -> None:
+def test_ties_are_broken_by_lower_token_ids() -> None:
     undecided = FixedModel([0.0] * 200)
     found = search(undecided, [[3]], decoding(beam=3, extra=1, alpha=0), num_best=3)[0]
     assert [hypothesis.tokens for hypothesis in found] == [[EOS], [3, EOS], [3, 3]]
@@ -156,7 +156,7 @@ def test_of_equal_targets_the_one_with_lower_tokens_comes_first() -> None:
     num_values=st.integers(1, 6),
     seed=st.integers(0, 10**6),
 )
-def test_the_best_continuations_are_those_of_a_full_sort(
+def test_best_continuations_equal_a_full_sort(
     beam: int, vocab: int, num_values: int, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -170,7 +170,7 @@ def test_the_best_continuations_are_those_of_a_full_sort(
     assert torch.equal(best_continuations(log_probs, totals), expected)
 
 
-def test_a_longer_target_may_still_overtake_one_that_ended() -> None:
+def test_a_longer_target_can_overtake_a_finished_one() -> None:
     never = -math.inf
     model = FixedModel(
         [never, never, math.log(0.6), math.log(0.4)], *[[never, never, never, 0]] * 4,
@@ -181,7 +181,7 @@ def test_a_longer_target_may_still_overtake_one_that_ended() -> None:
     assert best.score == pytest.approx(math.log(0.4) * 6 / 11)
 
 
-def test_a_search_stops_when_nothing_can_become_better() -> None:
+def test_a_search_stops_when_nothing_can_improve() -> None:
     ends_at_once = FixedModel([0, 0, 9, 0, 0])
     search(ends_at_once, [[3] * 9] * 4, decoding(beam=2, ratio=10))
     assert len(ends_at_once.rows_seen) < 5
@@ -209,7 +209,7 @@ def facts(found: list[Hypothesis]) -> list[tuple[list[int], float, list[float], 
     return [(h.tokens, h.score, h.token_log_probs, h.is_finished) for h in found]
 
 
-def test_attention_is_that_of_each_token_and_absent_unless_asked_for() -> None:
+def test_attention_is_recorded_only_on_request() -> None:
     assert only(search(TinyModel(4, 8), [[3, 4]], decoding(beam=3))).attention is None
     model = small_model()
     plain = search(model, [[5, 6, 2], [7, 2]], decoding(beam=3), num_best=3)
@@ -256,10 +256,10 @@ def small_model(
     [([*range(1, 17)] * 4, 0.5), ([*range(289, 321, 4)], 0.02)],
     ids=["short", "long"],
 )
-def test_a_sentence_gets_the_same_in_any_company(
+def test_a_result_is_independent_of_the_batch(
     preset: str, width: int, beam: int, lengths: list[int], ratio: float
 ) -> None:
-    """P7."""
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
     model = small_model(preset, width)
     generator = torch.Generator().manual_seed(6)
     sources = [
@@ -276,7 +276,7 @@ def test_a_sentence_gets_the_same_in_any_company(
             assert list(map(facts, found)) == [facts(together[row]) for row in rows]
 
 
-def test_a_source_takes_at_most_a_quarter_more_than_it_has_from_64_tokens_on() -> None:
+def test_padding_is_at_most_a_quarter_from_64_tokens_on() -> None:
     assert [padded_length(n) for n in (1, 16, 17, 64, 65, 128, 129, 256, 257, 1025)] == [
         16, 16, 32, 64, 80, 128, 160, 256, 320, 1280,
     ]  # fmt: skip
@@ -286,7 +286,7 @@ def test_a_source_takes_at_most_a_quarter_more_than_it_has_from_64_tokens_on() -
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-def test_a_model_that_says_nan_comes_to_an_end(beam: int) -> None:
+def test_a_model_that_returns_nan_terminates(beam: int) -> None:
     found = search(FixedModel([math.nan] * 70), [[3, 4]], decoding(beam), num_best=beam)[0]
     assert found
     assert all(math.isnan(hypothesis.score) for hypothesis in found)

@@ -10,7 +10,7 @@ from nmt.checkpoint.load import load_checkpoint
 from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.corpus.subword import BOS, EOS, Subword
-from nmt.decoding import translator
+from nmt.decoding import translator as translator_module
 from nmt.decoding.beam_search import search
 from nmt.decoding.interface import pad_sources
 from nmt.decoding.scoring import LineScore, ScoreTotals, log_probs, read_pairs, score_pairs
@@ -29,7 +29,7 @@ def small_model(preset: str = "residual") -> seq2seq.Seq2Seq:
     return seq2seq.Seq2Seq(ModelConfig.model_validate(shape), SUBWORD.num_pieces).eval()
 
 
-def real(preset: str = "residual", **decoding: float) -> Translator:
+def make_translator(preset: str = "residual", **decoding: float) -> Translator:
     text = {"name": "text", "src": "a", "tgt": "b"}
     settings = {"name": "test", "corpus": {"train": [text], "dev": text}, "decoding": decoding}
     return Translator(small_model(preset), SUBWORD, Experiment.model_validate(settings))
@@ -42,9 +42,9 @@ def some_lines(num_lines: int, seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("preset", ["residual", "gnmt"])
-def test_what_the_search_found_is_as_likely_as_it_said(preset: str) -> None:
+def test_scores_equal_those_of_the_search(preset: str) -> None:
     model = small_model(preset)
-    config = real(beam=5, max_length_ratio=0.5).decoding
+    config = make_translator(beam=5, max_length_ratio=0.5).decoding
     source = [*SUBWORD.encode("zwei alte Häuser"), EOS]
     found = search(model, [source], config, num_best=5)[0]
     scored = log_probs(model, [source] * 5, [hypothesis.tokens for hypothesis in found])
@@ -52,20 +52,20 @@ def test_what_the_search_found_is_as_likely_as_it_said(preset: str) -> None:
         assert of_tokens == pytest.approx(hypothesis.token_log_probs, abs=1e-5)
 
 
-def test_a_translated_line_has_the_score_of_its_translation(tiny: Path) -> None:
+def test_a_translated_line_gets_the_score_of_its_search(tiny: Path) -> None:
     bundle = load_checkpoint(tiny / "runs/tiny")
-    ours = Translator(bundle.model(), bundle.subword, bundle.experiment)
+    translator = Translator(bundle.model(), bundle.subword, bundle.experiment)
     lines = (tiny / "raw/train.en").read_text(encoding="utf-8").splitlines()
-    found = [translation.best for translation in ours.translate(lines)]
-    scores = list(score_pairs(ours, zip(lines, [best.text for best in found], strict=True)))
-    assert [score.pieces for score in scores] == [best.pieces for best in found]
+    found = [translation.best for translation in translator.stream(lines)]
+    scores = list(score_pairs(translator, zip(lines, [best.text for best in found], strict=True)))
+    assert [score.tokens for score in scores] == [best.tokens for best in found]
     for score, best in zip(scores, found, strict=True):
-        assert score.token_log_probs == pytest.approx(best.token_scores, abs=1e-5)
+        assert score.token_log_probs == pytest.approx(best.token_log_probs, abs=1e-5)
         assert score.penalised(1.0) == pytest.approx(best.score, abs=1e-5)
 
 
 @pytest.mark.parametrize("preset", ["residual", "gnmt"])
-def test_scores_are_those_of_the_teacher_forced_model(preset: str) -> None:
+def test_scores_equal_the_teacher_forced_model(preset: str) -> None:
     model = small_model(preset)
     source, target = [[*SUBWORD.encode(text), EOS] for text in ("das Haus", "ein alter Baum am")]
     src, src_lengths = pad_sources([source], torch.device("cpu"))
@@ -78,32 +78,31 @@ def test_scores_are_those_of_the_teacher_forced_model(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", ["residual", "gnmt"])
-def test_a_pair_is_scored_the_same_in_any_company(preset: str) -> None:
-    """P7."""
+def test_a_score_is_independent_of_the_batch(preset: str) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
     pairs = list(zip(some_lines(40, seed=1), some_lines(40, seed=2)[::-1], strict=True))
     shuffled = random.Random(3).sample(pairs, len(pairs))
     outcomes = []
     for batch_sentences, order in [(64, pairs), (1, pairs), (7, pairs), (7, shuffled)]:
-        scores = score_pairs(real(preset, batch_sentences=batch_sentences), order)
+        scores = score_pairs(make_translator(preset, batch_sentences=batch_sentences), order)
         outcomes.append(dict(zip(order, scores, strict=True)))
     assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
-def test_blank_lines_never_reach_the_model_as_sources() -> None:
-    """P6."""
+def test_blank_sources_never_reach_the_model() -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     pairs = [("", ""), (" ", "ja"), ("ja", "\t"), ("​", " "), ("ja", "ja")]
-    scores = list(score_pairs(real(), pairs))
+    scores = list(score_pairs(make_translator(), pairs))
     assert scores[0] == scores[3] == LineScore([], [], is_possible=True)
     assert scores[1] == LineScore([], [], is_possible=False)
     assert (scores[0].log_prob, scores[1].log_prob) == (0.0, -math.inf)
-    assert scores[2].pieces == ["</s>"]
-    assert scores[4].pieces[-1] == "</s>"
-    assert list(score_pairs(real(), [("", "")])) == [scores[0]]
-    assert list(score_pairs(real(), [])) == []
+    assert scores[2].tokens == ["</s>"]
+    assert scores[4].tokens[-1] == "</s>"
+    assert list(score_pairs(make_translator(), [("", "")])) == [scores[0]]
+    assert list(score_pairs(make_translator(), [])) == []
 
 
-def test_totals_leave_blank_sources_out() -> None:
-    """P6: all pairs are counted."""
+def test_totals_exclude_blank_sources() -> None:
     totals = ScoreTotals()
     totals.add("zwei alte", LineScore(["zwei", "alte", "</s>"], [-1.0, -2.0, -0.5], True))
     totals.add("", LineScore([], [], True))
@@ -113,8 +112,8 @@ def test_totals_leave_blank_sources_out() -> None:
     )
 
 
-def test_it_reads_no_further_than_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P8."""
+def test_scoring_reads_no_further_than_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounded memory (nmt/README.md, Guarantees)."""
     monkeypatch.setattr("nmt.decoding.scoring.WINDOW_BATCHES", 2)
     num_read = 0
 
@@ -125,27 +124,27 @@ def test_it_reads_no_further_than_its_window(monkeypatch: pytest.MonkeyPatch) ->
             yield "das Haus", "ja"
 
     counts: list[int] = []
-    next(score_pairs(real(batch_sentences=4), endless(), counts.append))
+    next(score_pairs(make_translator(batch_sentences=4), endless(), counts.append))
     assert num_read == 8
     assert counts == [4, 8]
 
 
-def test_long_lines_come_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translator, "BATCH_TOKENS", 64)
+def test_long_lines_go_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translator_module, "BATCH_TOKENS", 64)
     pairs = [("Haus " * 30, "ja")] * 5 + [("ja", "Haus " * 30)]
-    scores = list(score_pairs(real(), pairs))
+    scores = list(score_pairs(make_translator(), pairs))
     assert scores[:5] == [scores[0]] * 5
-    assert len(scores[5].pieces) > 30
+    assert len(scores[5].tokens) > 30
 
 
 @pytest.mark.parametrize(("longer", "shorter"), [("a", "b"), ("b", "a")])
-def test_sides_of_different_length_are_refused(longer: str, shorter: str, tmp_path: Path) -> None:
-    """P9."""
+def test_files_of_different_length_are_refused(longer: str, shorter: str, tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     (tmp_path / longer).write_text("1\n2\n3\n4\n")
     (tmp_path / shorter).write_text("1\n2\n")
     with pytest.raises(DataError) as caught:
         list(read_pairs(tmp_path / "a", tmp_path / "b"))
     assert str(caught.value) == (
-        f"{tmp_path}/{longer} has 4 lines, but {tmp_path}/{shorter} has 2; line n of one must "
-        "translate line n of the other: find where they part, or get both again"
+        f"{tmp_path}/{longer} has 4 lines, {tmp_path}/{shorter} has 2: the two files must be "
+        "line-parallel"
     )

@@ -1,4 +1,4 @@
-"""Models small enough to try every target of, shared by the tests of the search."""
+"""Models with few enough targets to try them all, shared by the tests of the search."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from nmt.corpus.subword import BOS
 
 @dataclass(frozen=True)
 class Rows:
-    """Memory and state of TinyModel: one vector a row; of memory, which positions are real too."""
+    """Memory and state of TinyModel: one vector per row, and its real source positions."""
 
     values: Tensor
     is_real: Tensor
@@ -23,7 +23,7 @@ class Rows:
 
 
 class TinyModel:
-    """A random recurrent net in elementwise sums, so that no row can depend on another."""
+    """Random recurrent network of elementwise sums, so that no row can depend on another."""
 
     def __init__(self, seed: int, vocab_size: int, width: int = 4, sharpness: float = 3.0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -48,15 +48,15 @@ class TinyModel:
         self.rows_seen.append(len(tokens))
         mixed = (state.values[:, :, None] * self.recurrent).sum(dim=1)
         values = (mixed + self.embeddings[tokens]).tanh()
-        places = torch.arange(state.is_real.size(1)) * 0.7
-        looks = (values[:, :1] * 5 + places).sin() * 3
-        attention = looks.masked_fill(~state.is_real, -math.inf).softmax(dim=1)
+        positions = torch.arange(state.is_real.size(1)) * 0.7
+        energies = (values[:, :1] * 5 + positions).sin() * 3
+        attention = energies.masked_fill(~state.is_real, -math.inf).softmax(dim=1)
         logits = (values[:, :, None] * self.out).sum(dim=1)
         return logits, Rows(values, state.is_real), attention
 
 
 class FixedModel(TinyModel):
-    """Says the same logits whatever it read: those of the position, the last ones from there on."""
+    """Returns fixed logits for each position, the last ones for all further positions."""
 
     def __init__(self, *logits: list[float]) -> None:
         super().__init__(0, len(logits[0]))

@@ -10,7 +10,7 @@ import ray
 
 from nmt.checkpoint.load import load_checkpoint
 from nmt.config.cluster import Cluster
-from nmt.decoding.resumable_output import folder_of, open_unfinished
+from nmt.decoding.resumable_output import open_resumable, work_folder
 from nmt.decoding.translator import Translator
 from nmt.errors import DataError, NmtError
 from nmt.jobs.translate import FormatChunk, Output, translate_on_ray
@@ -39,7 +39,7 @@ def lines(tiny: Path) -> list[str]:
 def plain() -> FormatChunk[str]:
     def render(translator: Translator, lines: Sequence[str], first: int) -> Output:
         found = translator.translate(lines)
-        text = "".join(f"{n} {each.text}\n" for n, each in enumerate(found, start=first))
+        text = "".join(f"{n} {each}\n" for n, each in enumerate(found, start=first))
         return text, {"num_lines": len(lines)}
 
     return render
@@ -57,7 +57,7 @@ def go(
     num_workers: int = 1, max_failures: int = 1,
 ) -> list[int]:  # fmt: skip
     heard: list[int] = []
-    with open_unfinished(output, {}) as unfinished:
+    with open_resumable(output, {}) as unfinished:
         cluster = Cluster(workers=num_workers, max_failures=max_failures)
         translate_on_ray(translator, chunks, render, unfinished, cluster, heard.append)
         assert unfinished.counts == {"num_lines": unfinished.num_lines}
@@ -82,7 +82,7 @@ def test_what_was_interrupted_goes_on_to_the_same_bytes(
     output = tmp_path / "out.de"
     with suppress(KeyboardInterrupt):
         go(translator, chunks_of(lines, stop_at=4 * before + 2), plain(), output, before)
-    assert len((folder_of(output) / "chunks.jsonl").read_text().splitlines()) >= 2
+    assert len((work_folder(output) / "chunks.jsonl").read_text().splitlines()) >= 2
     heard = go(translator, chunks_of(lines), plain(), output, num_workers=3 - before)
     assert heard[0] >= 3 * 7
     assert output.read_text(encoding="utf-8") == plain()(translator, lines, 0)[0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from nmt.decoding.interface import SENTENCES
+from nmt.decoding.interface import BATCH_MULTIPLE
 from nmt.model import mkl
 
 
@@ -20,11 +20,11 @@ def draw(*shape: int) -> Tensor:
 def test_row_of_product_is_independent_of_row_count(inputs: int, outputs: int) -> None:
     """Batch-invariant translation (nmt/README.md, Guarantees).
 
-    Rows in multiples of SENTENCES, as a search has them.
+    Rows in multiples of BATCH_MULTIPLE, as a search has them.
     """
     x, weight, bias = draw(320, inputs), draw(outputs, inputs), draw(outputs)
     whole = linear(x, weight, bias)
-    for rows in (*range(SENTENCES, 44, SENTENCES), 64, 160, 300):
+    for rows in (*range(BATCH_MULTIPLE, 44, BATCH_MULTIPLE), 64, 160, 300):
         assert torch.equal(linear(x[:rows].clone(), weight, bias), whole[:rows]), rows
 
 

@@ -13,8 +13,7 @@ SCORING = [
     ),
     Wrong(
         "score runs/tiny raw/dev.en raw/talks.de",
-        "raw/dev.en has 8 lines, but raw/talks.de has 3; line n of one must translate line n of "
-        "the other: find where they part, or get both again",
+        "raw/dev.en has 8 lines, raw/talks.de has 3: the two files must be line-parallel",
     ),
     Wrong(
         "score runs/tiny raw/dev.en raw/dev.de -o out.tsv",
@@ -74,8 +73,7 @@ SCORING = [
     ),
     Wrong(
         "score runs/tiny raw/talks.en raw/dev.de",
-        "raw/dev.de has 8 lines, but raw/talks.en has 3; line n of one must translate line n of "
-        "the other: find where they part, or get both again",
+        "raw/dev.de has 8 lines, raw/talks.en has 3: the two files must be line-parallel",
     ),
     Wrong(
         "score runs/tiny raw/dev.en raw/dev.de -o new/out",

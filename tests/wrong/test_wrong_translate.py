@@ -111,36 +111,36 @@ TRANSLATING = [
     ),
     Wrong(
         "translate runs/tiny --json-input -i raw/wrong.jsonl",
-        'raw/wrong.jsonl, line 2: constraints is "Hund", but it must be a list of texts',
+        'raw/wrong.jsonl, line 2: constraints is "Hund", but it must be a list of strings',
         {"raw/wrong.jsonl": b'{"text": "a dog"}\n{"text": "a dog", "constraints": "Hund"}\n'},
     ),
     Wrong(
         "translate runs/tiny --json-input -o out.jsonl",
-        "standard input, line 1: text is 5, but it must be text",
+        "standard input, line 1: text is 5, but it must be a string",
         stdin=b'{"text": 5}\n',
     ),
     Wrong(
         "translate runs/tiny --json-input -i raw/wrong.jsonl",
         "raw/wrong.jsonl, line 1: target_prefix and constraints have 60 tokens, but the "
-        "translation of this line has 10 at most, its end counted; shorten them, or set "
-        "decoding.max_length_extra higher",
+        "translation of this line has at most 10, EOS included: shorten them, or increase "
+        "decoding.max_length_extra",
         {"raw/wrong.jsonl": b'{"text": "a dog", "target_prefix": "' + b"ein Hund " * 30 + b'"}\n'},
     ),
     Wrong(
         "translate runs/tiny --json-input",
-        "standard input, line 1: 'Hund' is to be avoided, but target_prefix or constraints have "
-        "it: take it out of one of them",
+        "standard input, line 1: 'Hund' is in avoid, and also in target_prefix or constraints: "
+        "remove it from one of them",
         stdin=b'{"text": "a dog", "constraints": ["Hund"], "avoid": ["Hund"]}\n',
     ),
     Wrong(
         "translate runs/tiny --json-input --method sample",
-        "standard input, line 1: constraints need decoding.method beam with one group; leave them "
-        "out, or search so",
+        "standard input, line 1: constraints need decoding.method beam with one group: remove "
+        "them, or change the method",
         stdin=b'{"text": "a dog", "constraints": ["Hund"]}\n',
     ),
     Wrong(
         "translate runs/tiny --terms raw/terms.tsv",
-        "raw/terms.tsv, line 1: expected source term, tab, target term; mend or delete the line",
+        "raw/terms.tsv, line 1: expected source term, tab, target term: fix or delete the line",
         {"raw/terms.tsv": b"dog Hund\n"},
     ),
     Wrong(
@@ -201,8 +201,8 @@ TRANSLATING = [
     ),
     Wrong(
         "translate runs/tiny --format moses --n-best 3",
-        "the number of candidates for each line is 3, but 1 to decoding.beam (2) can be had; set "
-        "decoding.beam higher",
+        "the number of candidates per line is 3, but it must be 1 to decoding.beam (2): increase "
+        "decoding.beam",
     ),
     Wrong("translate", "RUN is missing; `nmt translate --help` tells what there is"),
     Wrong("trian tiny.yaml", "'trian' is not a verb; did you mean train?"),

@@ -1,4 +1,4 @@
-"""All targets that a tiny model can say, scored by the formulas: what a search must find."""
+"""Exhaustive search: all targets of a tiny model, scored by the formulas of the papers."""
 
 import functools
 import itertools
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import BOS, EOS
 from nmt.decoding.beam_search import search
-from nmt.decoding.constraints import Control
+from nmt.decoding.constraints import Constraints
 from nmt.decoding.ensemble import Ensemble
 from nmt.decoding.hypotheses import max_length
 
@@ -23,15 +23,15 @@ seeds = st.integers(0, 10**6)
 
 
 class TinyModule(nn.Module):
-    """A TinyModel that an Ensemble takes."""
+    """TinyModel as a module, for an Ensemble."""
 
     def __init__(self, tiny: TinyModel) -> None:
         super().__init__()
         self.encode, self.start, self.step = tiny.encode, tiny.start, tiny.step
 
 
-def every_target(limit: int, tokens: Sequence[int] = (3, 4, 5)) -> list[Target]:
-    """All that end within the limit."""
+def all_targets(limit: int, tokens: Sequence[int] = (3, 4, 5)) -> list[Target]:
+    """Return all targets that end within the limit."""
     bodies = [body for size in range(limit) for body in itertools.product(tokens, repeat=size)]
     return [(*body, EOS) for body in bodies]
 
@@ -45,7 +45,7 @@ def mean_probs(models: tuple[TinyModel, ...], source: Target, prefix: Target) ->
 def score_of(
     models: list[TinyModel], source: list[int], target: Target, config: DecodingConfig
 ) -> float:
-    """As the formulas have it; several models: the mean of their probabilities."""
+    """Return the score by the formulas; of several models with the mean of their probabilities."""
     coverage = torch.zeros(16, dtype=torch.float64)
     total = sum(
         float(mean_probs(tuple(models), tuple(source), target[:position])[token].log())
@@ -60,25 +60,25 @@ def score_of(
             _, state, attention = model.step(torch.tensor([token]), state, memory)
             coverage[: len(source)] += attention[0, : len(source)].double()
     divisor: float = len(target) if config.length_norm == "average" else (5 + len(target)) / 6
-    looked = coverage[: len(source)].clamp(max=1).log().sum() if config.coverage_penalty else 0
-    return total / divisor**config.length_penalty + config.coverage_penalty * float(looked)
+    covered = coverage[: len(source)].clamp(max=1).log().sum() if config.coverage_penalty else 0
+    return total / divisor**config.length_penalty + config.coverage_penalty * float(covered)
 
 
 def check_against_all(
     models: list[TinyModel],
     config: DecodingConfig,
-    control: Control | None,
+    constraints: Constraints | None,
     is_allowed: Callable[[Target], bool],
     num_best: int = 4,
 ) -> None:
-    """A beam that holds everything finds the best of all targets that are allowed."""
+    """Assert that a beam without pruning finds the best of all allowed targets."""
     source = [3, 4]
     limit = max_length(len(source), config)
-    allowed = [target for target in every_target(limit) if is_allowed(target)]
+    allowed = [target for target in all_targets(limit) if is_allowed(target)]
     scores = {target: score_of(models, source, target, config) for target in allowed}
     ranked = sorted(allowed, key=scores.__getitem__, reverse=True)[:num_best]
-    searched: Any = models[0] if len(models) == 1 else Ensemble(list(map(TinyModule, models)))
-    (found,) = search(searched, [source], config, num_best=num_best, controls=[control])
+    model: Any = models[0] if len(models) == 1 else Ensemble(list(map(TinyModule, models)))
+    (found,) = search(model, [source], config, num_best=num_best, constraints=[constraints])
     finished = [tuple(each.tokens) for each in found if each.is_finished]
     assert finished == ranked
     assert [each.score for each in found if each.is_finished] == pytest.approx(

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.decoding.preprocess import split
+from nmt.decoding.preprocess import split_sentences
 
 
 def words(text: str) -> int:
@@ -10,7 +10,7 @@ def words(text: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("text", "limit", "parts"),
+    ("text", "limit", "segments"),
     [
         ("A b. C d! E?", 4, ["A b. C d!", "E?"]),
         ("A b. C d! E?", 2, ["A b.", "C d!", "E?"]),
@@ -21,11 +21,11 @@ def words(text: str) -> int:
         ("3.5 a", 1, ["3.5 a"]),
     ],
 )
-def test_long_lines_are_cut_at_sentence_ends(text: str, limit: int, parts: list[str]) -> None:
-    assert split(text, limit, words) == parts
+def test_long_lines_are_split_at_sentence_ends(text: str, limit: int, segments: list[str]) -> None:
+    assert split_sentences(text, limit, words) == segments
 
 
 @given(text=st.text(alphabet="ab.!“ ", min_size=1), limit=st.integers(1, 9))
-def test_no_character_is_lost(text: str, limit: int) -> None:
-    """P6."""
-    assert "".join(split(text, limit, words)).replace(" ", "") == text.replace(" ", "")
+def test_splitting_loses_no_character(text: str, limit: int) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
+    assert "".join(split_sentences(text, limit, words)).replace(" ", "") == text.replace(" ", "")

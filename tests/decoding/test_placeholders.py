@@ -1,0 +1,125 @@
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from nmt.config.decoding import Protected
+from nmt.decoding.placeholders import extract_tags, insert_tags, mask_line
+
+ALL_KINDS: tuple[Protected, ...] = ("urls", "tags", "numbers", "placeholders")
+
+
+@pytest.mark.parametrize(
+    ("line", "masked", "spans"),
+    [
+        ("see https://a.org/b?c=1.", "see 23 .", ["https://a.org/b?c=1"]),
+        ("write to me@a-b.org", "write to 23", ["me@a-b.org"]),
+        ("hello {name}, %s or %(n)d", "hello 23 , 24 or 25", ["{name}", "%s", "%(n)d"]),
+        ("23 &amp; 4", "23 24 4", ["23", "&amp;", "4"]),
+        ("1,000 people, 5th of 3.", "1,000 people, 5th of 3.", ["1,000", "3"]),
+        ("a < b and 100 % sure", "a < b and 100 % sure", ["100"]),
+    ],
+)
+def test_a_mask_replaces_each_span(line: str, masked: str, spans: list[str]) -> None:
+    found = mask_line(line, ALL_KINDS)
+    assert found.text == masked
+    assert [span.text for span in found.spans] == spans
+
+
+def test_only_requested_kinds_are_masked() -> None:
+    assert mask_line("<b> 5 {x}", ["tags"]).text == "5 {x}"
+    assert mask_line("<b> 5 {x}", ["urls"]).text == "<b> 5 {x}"
+    assert mask_line("<b> 5 {x}", []).text == "<b> 5 {x}"
+
+
+def test_a_span_returns_with_the_spaces_it_had() -> None:
+    found = mask_line("hello {name}!", ALL_KINDS)
+    assert found.restore("hallo 23 !") == ("hallo {name}!", 0)
+
+
+def test_lost_spans_are_counted_and_repeated_ones_removed() -> None:
+    found = mask_line("%s 7 {x}", ALL_KINDS)
+    assert found.restore("23 sieben 23") == ("%s sieben", 2)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["%s{}", "{}%s", "%s{}%d{a}", "x%s{}y", "%s {}%d", "{a}{b}{c}", "1{}%s 2", "&amp;%s&lt;__a__"],
+)
+def test_adjacent_placeholders_return_unchanged(line: str) -> None:
+    found = mask_line(line, ALL_KINDS)
+    assert found.restore(found.text) == (line, 0)
+
+
+def test_adjacent_placeholders_may_change_places() -> None:
+    found = mask_line("a %s{}", ALL_KINDS)
+    assert found.text == "a 23 24"
+    assert found.restore("24 a 23") == ("{} a %s", 0)
+    assert found.restore("23 a 24 23") == ("%sa{}", 0)
+
+
+def test_a_mask_occurs_in_no_tag() -> None:
+    found = mask_line('<a id="23">{x}</a>', ALL_KINDS)
+    assert found.text == "24"
+    assert found.restore("24", [(0, 0)]) == ('<a id="23">{x}</a>', 0)
+
+
+@example(line="%s{}")
+@given(line=st.text(alphabet="a1 {}%s.:ö"))
+def test_restoring_a_copied_line_changes_spaces_only(line: str) -> None:
+    found = mask_line(line, ALL_KINDS)
+    text, num_lost = found.restore(found.text)
+    assert num_lost == 0
+    assert text.replace(" ", "") == line.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "words"),
+    [
+        ("a <b>red</b> dog", "a red dog", [1, 2]),
+        ("<p>a dog</p>", "a dog", [0, 2]),
+        ("one<br/>two", "one two", [1]),
+        ("hel<i>lo</i> you", "hello you", [1, 1]),
+        ("a <!-- no --> b", "a b", [1]),
+        ("a < b > c", "a < b > c", []),
+    ],
+)
+def test_tags_are_extracted(line: str, text: str, words: list[int]) -> None:
+    found, tags = extract_tags(line)
+    assert found == text
+    assert [tag.word for tag in tags] == words
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "links", "expected"),
+    [
+        ("a <b>red</b> dog", "ein roter Hund", [(0, 0), (1, 1), (2, 2)],
+         "ein <b>roter</b> Hund"),
+        ("<b>red</b> dog", "Hund roter", [(0, 1), (1, 0)], "Hund <b>roter</b>"),
+        ("<p>a <i>red dog</i>.</p>", "ein roter Hund.", [(0, 0), (1, 1), (2, 2)],
+         "<p>ein <i>roter Hund</i>.</p>"),
+        ("one<br/>two", "eins zwei", [(0, 0), (1, 1)], "eins<br/>zwei"),
+        ("a <x/> b", "c d", [(0, 0), (1, 1)], "c <x/> d"),
+        ("a <b>", "c", [(0, 0)], "c <b>"),
+        ("a <b>b</b> c", "d", [(0, 0)], "d <b></b>"),
+    ],
+)  # fmt: skip
+def test_tags_enclose_the_words_aligned_with_their_content(
+    line: str, text: str, links: list[tuple[int, int]], expected: str
+) -> None:
+    _, tags = extract_tags(line)
+    assert insert_tags(text, tags, links) == expected
+
+
+parts = st.sampled_from(["a", " ", "bc", "<b>", "</b>", "<i>", "</i>", "<br/>", "."])
+pairs = st.tuples(st.integers(0, 4), st.integers(0, 2))
+
+
+@given(line=st.lists(parts, max_size=12).map("".join), links=st.lists(pairs, max_size=4))
+def test_no_tag_is_lost_and_no_word_changes(line: str, links: list[tuple[int, int]]) -> None:
+    text, tags = extract_tags(line)
+    assert "".join(text.split()) == re.sub(r"<.*?>| ", "", line)
+    written = insert_tags("x y z", tags, links)
+    assert sorted(tag.text for tag in extract_tags(written)[1]) == sorted(tag.text for tag in tags)
+    assert "".join(extract_tags(written)[0].split()) == "xyz"
