@@ -28,21 +28,21 @@ from nmt.corpus.subword import EOS, PAD
 class TokenText:
     """Text of the tokens of a vocabulary, and the word boundaries in it."""
 
-    def __init__(self, spellings: Sequence[bytes]) -> None:
+    def __init__(self, token_bytes: Sequence[bytes]) -> None:
         """Index the bytes of each token, b"" for special ones; a space precedes each word."""
-        self._spellings = spellings
+        self._token_bytes = token_bytes
         self._tokens: dict[bytes, list[int]] = defaultdict(list)
-        for token, spelling in enumerate(spellings):
-            self._tokens[spelling].append(token)
+        for token, text in enumerate(token_bytes):
+            self._tokens[text].append(token)
         self.word_continuations = [
-            token for token, spelling in enumerate(spellings) if _begins_in_word(spelling)
+            token for token, text in enumerate(token_bytes) if _begins_in_word(text)
         ]
         """Tokens that continue the word before them."""
         self._continuations = frozenset(self.word_continuations)
 
     def decode(self, tokens: Iterable[int]) -> bytes:
         """Return the bytes of a token sequence."""
-        return b"".join([self._spellings[token] for token in tokens])
+        return b"".join([self._token_bytes[token] for token in tokens])
 
     def continues_word(self, token: int) -> bool:
         """Return True if the token continues the word before it."""
@@ -57,7 +57,7 @@ class TokenText:
         indices, word, is_between = [], -1, True
         for token in tokens:
             first = -1
-            for byte in self._spellings[token]:
+            for byte in self._token_bytes[token]:
                 if byte == ord(" "):
                     is_between = True
                     continue
