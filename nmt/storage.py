@@ -1,10 +1,10 @@
-"""Object stores: the door of `pyarrow.fs`.
+"""Access to object stores; the only module that uses `pyarrow.fs`.
 
-An address is s3://BUCKET/FOLDER, with what pyarrow takes behind a question mark: region, and for a
-store that is not Amazon's endpoint_override=HOST:PORT and scheme=http. Credentials come from the
+An address is s3://BUCKET/FOLDER, with pyarrow's options after a question mark: region, and for a
+store other than Amazon's endpoint_override=HOST:PORT and scheme=http. Credentials come from the
 environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), from ~/.aws or from the role of the host,
-never from the address: logs, config files and lists of processes repeat it.
-An object is there whole or not at all; there is no rename, and nothing grows.
+never from the address, which appears in logs, config files and process lists.
+Objects are written as a whole: there is no rename and no append.
 """
 
 import contextlib
@@ -19,72 +19,71 @@ from nmt.config.settings import check_address
 from nmt.errors import StorageError
 
 _REASONS = (
-    (("NO_SUCH_BUCKET",), "there is no such bucket; make it, or name another"),
+    (("NO_SUCH_BUCKET",), "no such bucket; create it, or name another"),
     (
         ("ACCESS_DENIED", "HTTP response code 403", "INVALID_ACCESS_KEY", "SIGNATURE", "HTTP 403"),
-        "access is refused; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where this runs, or "
-        "give the host a role that may read and write there",
+        "access denied; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the host a role "
+        "with read and write access",
     ),
     (
         ("NETWORK_CONNECTION", "curlCode", "Could not connect", "resolve host"),
-        "the store does not answer; check the network, and endpoint_override in the address",
+        "no answer from the store; check the network, and endpoint_override in the address",
     ),
 )
-"""What pyarrow's message holds, and what it means."""
+"""Parts of pyarrow's messages, and the message for the user."""
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a listing says of a file."""
+    """Entry of a listing."""
 
     num_bytes: int
     written: float
-    """Seconds since 1970, by the store's clock."""
+    """Time of writing in seconds since 1970, by the store's clock."""
 
 
 def is_address(path: str) -> bool:
-    """Whether text names an object store, not a folder."""
+    """Return True if `path` is the address of an object store, not a directory."""
     return "://" in path
 
 
 def join_address(address: str, name: str) -> str:
-    """The address of a folder in another."""
+    """Return the address of the folder `name` in the folder at `address`."""
     head, mark, query = address.partition("?")
     return f"{head.rstrip('/')}/{name}{mark}{query}"
 
 
 def display_address(address: str) -> str:
-    """An address as people read it: where, not how to get there."""
+    """Return an address without its options, for messages."""
     return address.partition("?")[0].rstrip("/")
 
 
 class ObjectStore:
-    """A folder of an object store.
+    """Folder of an object store.
 
-    All methods raise StorageError where the store does not answer, after a few tries and seconds,
-    or refuses.
+    All methods raise StorageError if the store refuses, or does not answer after pyarrow's retries.
     """
 
     def __init__(self, address: str) -> None:
         check_address("the store", address)
-        with _told(display_address(address)):
+        with _storage_errors(display_address(address)):
             self._files, self._root = FileSystem.from_uri(address)
 
     def url(self, name: str = "") -> str:
-        """What people call a file of it, or itself."""
+        """Return the address of a file, or of this folder, for messages."""
         return f"s3://{self._path(name)}"
 
     def check_writable(self) -> None:
-        """Raise StorageError unless files can be written here."""
-        with _told(self.url()):
+        """Write and delete a test file."""
+        with _storage_errors(self.url()):
             with self._files.open_output_stream(self._path(".nmt-was-here")) as stream:
                 stream.write(b"nmt\n")
             self._files.delete_file(self._path(".nmt-was-here"))
 
     def list_objects(self, folder: str = "") -> dict[str, StoredObject]:
-        """All files, or those below a folder in it, by their names in this one."""
+        """List all files below `folder` by their names relative to this folder."""
         selector = FileSelector(self._path(folder), allow_not_found=True, recursive=True)
-        with _told(self.url(folder)):
+        with _storage_errors(self.url(folder)):
             infos = self._files.get_file_info(selector)
         return {
             info.path.removeprefix(f"{self._root}/"): StoredObject(info.size, info.mtime_ns / 1e9)
@@ -93,8 +92,8 @@ class ObjectStore:
         }
 
     def read(self, name: str) -> bytes | None:
-        """What a small file holds; None: there is none."""
-        with _told(self.url(name)):
+        """Return the content of a small file; None: it does not exist."""
+        with _storage_errors(self.url(name)):
             try:
                 with self._files.open_input_stream(self._path(name)) as stream:
                     content: bytes = stream.read()
@@ -103,13 +102,13 @@ class ObjectStore:
                 return None
 
     def upload(self, file: Path, name: str) -> None:
-        """Put a file there, instead of one of that name."""
-        with _told(self.url(name)):
+        """Upload a file; an existing one of that name is replaced."""
+        with _storage_errors(self.url(name)):
             copy_files(str(file), self._path(name), destination_filesystem=self._files)
 
     def download(self, name: str, file: Path) -> bool:
-        """Get a file; False: there is none."""
-        with _told(self.url(name)):
+        """Download a file and return True; return False if it does not exist."""
+        with _storage_errors(self.url(name)):
             try:
                 copy_files(self._path(name), str(file), source_filesystem=self._files)
             except FileNotFoundError:
@@ -117,9 +116,9 @@ class ObjectStore:
         return True
 
     def delete(self, names: list[str]) -> None:
-        """Remove files, in this order."""
+        """Delete files in this order; missing ones are ignored."""
         for name in names:
-            with _told(self.url(name)), contextlib.suppress(FileNotFoundError):
+            with _storage_errors(self.url(name)), contextlib.suppress(FileNotFoundError):
                 self._files.delete_file(self._path(name))
 
     def _path(self, name: str) -> str:
@@ -127,15 +126,15 @@ class ObjectStore:
 
 
 @contextlib.contextmanager
-def _told(where: str) -> Iterator[None]:
-    """Say what pyarrow says as one line; FileNotFoundError is for the caller."""
+def _storage_errors(where: str) -> Iterator[None]:
+    """Convert pyarrow's errors to a StorageError of one line; FileNotFoundError passes."""
     try:
         yield
     except FileNotFoundError:
         raise
     except (OSError, ArrowException) as error:
         text = " ".join(str(error).split())
-        for signs, meaning in _REASONS:
+        for signs, message in _REASONS:
             if any(sign in text for sign in signs):
-                raise StorageError(f"{where}: {meaning}") from None
+                raise StorageError(f"{where}: {message}") from None
         raise StorageError(f"{where}: {text}") from None

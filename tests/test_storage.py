@@ -1,4 +1,4 @@
-"""Object stores, against an S3-compatible server on loopback."""
+"""Object stores, tested against an S3-compatible server on loopback."""
 
 import urllib.request
 from pathlib import Path
@@ -15,7 +15,7 @@ def message_of_check(address: str) -> str:
     return str(error.value)
 
 
-def test_files_go_up_and_come_down(s3: str, tmp_path: Path) -> None:
+def test_files_are_uploaded_and_downloaded(s3: str, tmp_path: Path) -> None:
     store = ObjectStore(f"s3://bucket/up{s3}")
     store.check_writable()
     (tmp_path / "a").write_bytes(bytes(range(256)) * 100)
@@ -32,7 +32,7 @@ def test_files_go_up_and_come_down(s3: str, tmp_path: Path) -> None:
     assert store.list_objects() == {}
 
 
-def test_what_is_not_there(s3: str, tmp_path: Path) -> None:
+def test_missing_objects(s3: str, tmp_path: Path) -> None:
     store = ObjectStore(f"s3://bucket/nothing{s3}")
     assert store.list_objects() == {}
     assert store.read("a") is None
@@ -47,52 +47,47 @@ def test_addresses() -> None:
     assert display_address("s3://bucket/runs?region=x") == "s3://bucket/runs"
 
 
-# Wrong inputs: one line each, without a secret.
+# Errors: one line, without a secret.
 
 
-def test_a_bucket_that_is_not_there(s3: str) -> None:
-    """P9."""
+def test_a_missing_bucket_is_reported(s3: str) -> None:
     assert message_of_check(f"s3://buckett/runs{s3}") == (
-        "s3://buckett/runs: there is no such bucket; make it, or name another"
+        "s3://buckett/runs: no such bucket; create it, or name another"
     )
 
 
-def test_a_store_that_does_not_answer(s3: str) -> None:
-    """P9."""
+def test_an_unreachable_store_is_reported(s3: str) -> None:
     address = "s3://bucket/runs?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
     assert message_of_check(address) == (
-        "s3://bucket/runs: the store does not answer; check the network, and endpoint_override in "
+        "s3://bucket/runs: no answer from the store; check the network, and endpoint_override in "
         "the address"
     )
 
 
-def test_credentials_that_are_refused(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P9."""
+def test_refused_credentials_are_reported(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = s3.partition("endpoint_override=")[2].partition("&")[0]
 
-    def forgive(count: bytes) -> None:
+    def set_unchecked_requests(count: bytes) -> None:
         url, header = f"http://{endpoint}/moto-api/reset-auth", {"Content-Type": "text/plain"}
         urllib.request.urlopen(urllib.request.Request(url, data=count, headers=header)).close()
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
     store = ObjectStore(f"s3://bucket/runs{s3}")
-    forgive(b"0")
+    set_unchecked_requests(b"0")
     try:
-        for act in (store.check_writable, store.list_objects, lambda: store.read("a")):
+        for call in (store.check_writable, store.list_objects, lambda: store.read("a")):
             with pytest.raises(StorageError) as error:
-                act()
+                call()
             assert str(error.value).removesuffix("/a") in {
-                f"s3://bucket/runs{name}: access is refused; set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY where this runs, or give the host a role that may read and "
-                "write there"
+                f"s3://bucket/runs{name}: access denied; set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or give the host a role with read and write access"
                 for name in ("", "/a")
             }
     finally:
-        forgive(b"inf")
+        set_unchecked_requests(b"inf")
 
 
-def test_an_option_that_pyarrow_does_not_know() -> None:
-    """P9."""
+def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(StorageError) as error:
         ObjectStore("s3://bucket/runs?endpoint=127.0.0.1:9")
     assert str(error.value) == (
@@ -116,8 +111,8 @@ def test_an_option_that_pyarrow_does_not_know() -> None:
         ),
     ],
 )
-def test_an_address_that_cannot_be(address: str, message: str) -> None:
-    """P9, P10."""
+def test_an_invalid_address_is_refused(address: str, message: str) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     with pytest.raises(NmtError) as error:
         ObjectStore(address)
     assert str(error.value) == message

@@ -1,1 +1,1 @@
-"""Bundles: checkpoint directories that translate, go on training, and are refused when damaged."""
+"""Checkpoints: self-contained, verified directories for translating and resuming."""

@@ -1,7 +1,8 @@
-"""Checkpoints beside training: the state is copied, and a thread brings the copy to the disk.
+"""Checkpoint writing in a background thread.
 
-Training waits for the copy, and for the write before it where that has not ended. What goes wrong
-in a write is told at the next question, so that all workers can act on it after the same update.
+Training waits while the state is copied, and for the previous write if it is still running. An
+error of a write is stored until it is asked for, so that all ranks can act on it after the same
+update.
 """
 
 import logging
@@ -22,12 +23,12 @@ from nmt.errors import NmtError, StorageError
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = (2.0, 8.0)
-"""Seconds before each further try to bring a checkpoint to a store that does not take it."""
+RETRY_PAUSES_S = (2.0, 8.0)
+"""Pauses before each further attempt to upload a checkpoint."""
 
 
 class AsyncCheckpointWriter:
-    """Writes the checkpoints of a run, one after the other; the first worker has one."""
+    """Writes the checkpoints of a run one after the other; exists on rank 0 only."""
 
     def __init__(
         self,
@@ -36,7 +37,14 @@ class AsyncCheckpointWriter:
         tokenizer_json: str,
         remote: RemoteRun | None = None,
     ) -> None:
-        """Args: remote: where checkpoints go from the folder of the run; None: they stay there."""
+        """Create a writer without a thread.
+
+        Args:
+            run_dir: run directory.
+            experiment: resolved experiment.
+            tokenizer_json: subword vocabulary as JSON text.
+            remote: object store to upload to; None: checkpoints stay in the run directory.
+        """
         self._run_dir = run_dir
         self._experiment = experiment
         self._tokenizer_json = tokenizer_json
@@ -44,7 +52,7 @@ class AsyncCheckpointWriter:
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self.num_failures = 0
-        """Checkpoints in a row that could not be written."""
+        """Consecutive checkpoints that could not be written."""
 
     def write(
         self,
@@ -54,39 +62,55 @@ class AsyncCheckpointWriter:
         pending: Collection[int] = (),
         on_complete: Callable[[Path], None] = lambda folder: None,
     ) -> None:
-        """Begin to write a checkpoint and to drop old ones; the state may change from now on.
+        """Start writing a checkpoint and pruning old ones; the state may change on return.
 
         Args:
-            pending: updates whose checkpoints are kept because their score is to come.
-            on_complete: told the checkpoint once it is whole, in the thread.
+            state: state to write; copied before this method returns.
+            bleu: dev BLEU; None: not known yet.
+            signature: sacreBLEU signature of that score.
+            pending: updates of checkpoints to keep because their score is pending.
+            on_complete: called in the thread with the complete checkpoint.
         """
         self.wait()
-        # No daemon: an interpreter that ends waits for what it has begun to write.
-        self._thread = threading.Thread(
-            target=self._write,
-            args=(*_copy(state), bleu, signature, tuple(pending), on_complete),
-            name="checkpoint",
-        )
+        copy, copied = _copy_state(state)
+        pending = tuple(pending)
+
+        def run() -> None:
+            try:
+                if copied is not None:
+                    copied.synchronize()
+                written = self._save(copy, bleu, signature, pending)
+                self.num_failures = 0
+                on_complete(written)
+            except Exception as error:
+                self.record_error(error)
+
+        # Not a daemon: an interpreter that exits waits for the checkpoint being written.
+        self._thread = threading.Thread(target=run, name="checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
-        """Until what was begun has ended."""
+        """Wait for the current write to end."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def record_error(self, error: Exception) -> None:
-        """Take note that a checkpoint could not be begun."""
+        """Record an error that prevented a checkpoint."""
         self.num_failures += 1
         self._error = error
 
     @property
     def has_error(self) -> bool:
-        """Whether there is a problem that nobody was told."""
+        """True if an error was recorded that `take_error` has not returned."""
         return self._error is not None
 
     def take_error(self) -> str:
-        """Why a checkpoint could not be written, told once; empty: nothing went wrong so far."""
+        """Return the recorded error message once; empty: none.
+
+        Raises:
+            Exception: the error itself, if it is neither an NmtError nor an OSError.
+        """
         error, self._error = self._error, None
         if error is None:
             return ""
@@ -95,41 +119,29 @@ class AsyncCheckpointWriter:
         return str(error)
 
     def close(self) -> None:
-        """The end: what was begun is written, and what stands beside checkpoints goes up too."""
+        """Wait for the current write and upload the final logs."""
         self.wait()
         if self._remote is not None:
             try:
                 self._remote.upload_logs()
             except (StorageError, OSError) as error:
-                log.warning("the end of the logs is not in the store: %s", error)
+                log.warning("final logs not uploaded: %s", error)
 
-    def _write(
-        self,
-        state: TrainingState,
-        copied: torch.Event | None,
-        bleu: float | None,
-        signature: str,
-        pending: Collection[int],
-        on_complete: Callable[[Path], None],
-    ) -> None:
-        try:
-            if copied is not None:
-                copied.synchronize()
-            written = save_checkpoint(
-                self._run_dir, self._experiment, self._tokenizer_json, state, bleu, signature
-            )
-            prune_checkpoints(self._run_dir, self._experiment.training.keep_last, written, pending)
-            if self._remote is not None:
-                self._upload(self._remote, written, pending)
-            self.num_failures = 0
-            on_complete(written)
-        except Exception as error:
-            self.record_error(error)
+    def _save(
+        self, state: TrainingState, bleu: float | None, signature: str, pending: Collection[int]
+    ) -> Path:
+        written = save_checkpoint(
+            self._run_dir, self._experiment, self._tokenizer_json, state, bleu, signature
+        )
+        prune_checkpoints(self._run_dir, self._experiment.training.keep_last, written, pending)
+        if self._remote is not None:
+            self._upload(self._remote, written, pending)
+        return written
 
     def _upload(self, remote: RemoteRun, folder: Path, pending: Collection[int]) -> None:
-        for pause_s in (*PATIENCE_S, None):
+        for pause_s in (*RETRY_PAUSES_S, None):
             try:
-                # First what a resume from this checkpoint reads beside it, scores among it.
+                # Logs first: whoever resumes from this checkpoint reads them beside it.
                 remote.upload_logs()
                 remote.push(folder)
                 remote.prune(self._experiment.training.keep_last, folder.name, pending)
@@ -137,22 +149,26 @@ class AsyncCheckpointWriter:
             except StorageError as error:
                 if pause_s is None:
                     raise
-                log.warning("%s; trying again in %.0f s", error, pause_s)
+                log.warning("%s; retrying in %.0f s", error, pause_s)
                 time.sleep(pause_s)
 
 
-def _copy(state: TrainingState) -> tuple[TrainingState, torch.Event | None]:
-    """The state as it is now, ties kept; from a GPU, an event at which all of it is here."""
+def _copy_state(state: TrainingState) -> tuple[TrainingState, torch.Event | None]:
+    """Copy a state to CPU memory; tied tensors stay tied.
+
+    Returns:
+        The copy, and for a state on a GPU the event after which the copy is complete.
+    """
     copies: dict[object, Tensor] = {}
 
-    def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def copy_all(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         for tensor in tensors.values():
             if storage_key(tensor) not in copies:
-                copies[storage_key(tensor)] = _copy_of(tensor)
+                copies[storage_key(tensor)] = _copy_tensor(tensor)
         return {name: copies[storage_key(tensor)] for name, tensor in tensors.items()}
 
-    average = None if state.average is None else copied(state.average)
-    weights, optimizer = copied(state.weights), copied(state.optimizer)
+    average = None if state.average is None else copy_all(state.average)
+    weights, optimizer = copy_all(state.weights), copy_all(state.optimizer)
     event = None
     if any(tensor.is_cuda for tensor in state.weights.values()):
         event = torch.Event("cuda")
@@ -160,9 +176,10 @@ def _copy(state: TrainingState) -> tuple[TrainingState, torch.Event | None]:
     return TrainingState(state.update, weights, average, optimizer, state.counters), event
 
 
-def _copy_of(tensor: Tensor) -> Tensor:
+def _copy_tensor(tensor: Tensor) -> Tensor:
     if not tensor.is_cuda:
         return tensor.detach().clone()
-    # Into pinned memory the copy runs beside what comes next; the next step waits for it in turn.
+    # A copy into pinned memory overlaps with what follows; the stream orders it before the next
+    # optimizer step.
     pinned = torch.empty_like(tensor, device="cpu", pin_memory=True)
     return pinned.copy_(tensor.detach(), non_blocking=True)

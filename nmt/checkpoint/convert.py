@@ -1,4 +1,4 @@
-"""Checkpoints without training state, made from others: the average of several, and an export."""
+"""Checkpoints without training state: the average of several, and exports at lower precision."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,63 +14,75 @@ from nmt.model.quantise import Precision
 
 
 def average_checkpoints(folders: Sequence[Path], out: Path) -> Checkpoint:
-    """Write a bundle that only translates, with the mean of the weights of others.
+    """Write a checkpoint with the mean weights of others.
+
+    Args:
+        folders: checkpoints, or runs whose best checkpoint is meant.
+        out: directory to write; it must not exist.
 
     Raises:
-        BundleError: they are of different models or tokenizers, one is damaged, or `out` exists.
+        CheckpointError: models or tokenizers differ, a checkpoint is corrupt, or `out` exists.
     """
     if not folders:
-        raise CheckpointError("nothing to average: name one bundle or more")
-    if out.exists():
-        raise CheckpointError(f"{out} is there already; name another folder, or remove it")
+        raise CheckpointError("no checkpoint to average: name one or more")
+    _check_free(out)
     first = load_checkpoint(folders[0])
+    # Summed in fp64: the mean of one checkpoint is then exactly that checkpoint.
     sums = {name: tensor.to(torch.float64) for name, tensor in first.weights.items()}
     update, names = first.info.update, [str(first.path)]
     for folder in folders[1:]:
         other = load_checkpoint(folder)
-        _check_alike(first, other)
+        _check_same_model(first, other)
         sums = {name: total + other.weights[name] for name, total in sums.items()}
         update, names = max(update, other.info.update), [*names, str(other.path)]
     means = {
         name: (total / len(folders)).to(first.weights[name].dtype) for name, total in sums.items()
     }
-    text = read_text(first.path, first.info, TOKENIZER)
+    tokenizer_json = read_text(first.path, first.info, TOKENIZER)
     info = CheckpointInfo(update, None, "", tuple(names), nmt_version(), {})
-    return load_checkpoint(write_checkpoint(out, first.experiment, text, means, info, None))
-
-
-def _check_alike(one: Checkpoint, other: Checkpoint) -> None:
-    if one.experiment.model != other.experiment.model:
-        theirs = other.experiment.model.model_dump()
-        ours = one.experiment.model.model_dump()
-        key = next(key for key in ours if ours[key] != theirs[key])
-        raise CheckpointError(
-            f"cannot average {one.path} and {other.path}: model.{key} is {ours[key]} and "
-            f"{theirs[key]}; only weights of one model have a mean"
-        )
-    if one.info.files[TOKENIZER] != other.info.files[TOKENIZER]:
-        raise CheckpointError(
-            f"cannot average {one.path} and {other.path}: their tokenizers differ; "
-            "only embeddings of the same pieces have a mean"
-        )
-    assert one.weights.keys() == other.weights.keys()
+    return load_checkpoint(
+        write_checkpoint(out, first.experiment, tokenizer_json, means, info, None)
+    )
 
 
 def export_checkpoint(folder: Path, out: Path, precision: Precision | None = None) -> Checkpoint:
-    """Write what translates of a bundle, or of a run's best one, in numbers of this precision.
+    """Write a checkpoint with the weights for translation only.
 
-    None: in those that it is stored in. The dev BLEU goes along only where the numbers stay.
+    Args:
+        folder: checkpoint, or run whose best checkpoint is meant.
+        out: directory to write; it must not exist.
+        precision: precision of the stored weights; None: keep it. The dev BLEU is copied only if
+            the precision does not change.
 
     Raises:
-        BundleError: there is no bundle, it is damaged, or `out` exists.
+        CheckpointError: there is no checkpoint, it is corrupt, or `out` exists.
     """
-    if out.exists():
-        raise CheckpointError(f"{out} is there already; name another folder, or remove it")
-    bundle = load_checkpoint(folder)
-    precision = precision or bundle.precision
-    info = replace(bundle.info, nmt_version=nmt_version(), files={})
-    if precision != bundle.precision:
+    _check_free(out)
+    checkpoint = load_checkpoint(folder)
+    precision = precision or checkpoint.precision
+    info = replace(checkpoint.info, nmt_version=nmt_version(), files={})
+    if precision != checkpoint.precision:
         info = replace(info, bleu=None, bleu_signature="")
-    text = read_text(bundle.path, bundle.info, TOKENIZER)
-    weights = pack_weights(bundle.weights, precision)
-    return load_checkpoint(write_checkpoint(out, bundle.experiment, text, weights, info, None))
+    tokenizer_json = read_text(checkpoint.path, checkpoint.info, TOKENIZER)
+    weights = pack_weights(checkpoint.weights, precision)
+    return load_checkpoint(
+        write_checkpoint(out, checkpoint.experiment, tokenizer_json, weights, info, None)
+    )
+
+
+def _check_free(out: Path) -> None:
+    if out.exists():
+        raise CheckpointError(f"{out} already exists: name another directory, or remove it")
+
+
+def _check_same_model(one: Checkpoint, other: Checkpoint) -> None:
+    refused = f"cannot average {one.path} and {other.path}"
+    if one.experiment.model != other.experiment.model:
+        first, second = (each.experiment.model.model_dump() for each in (one, other))
+        key = next(key for key in first if first[key] != second[key])
+        raise CheckpointError(
+            f"{refused}: model.{key} is {first[key]} and {second[key]}; the models must be equal"
+        )
+    if one.info.files[TOKENIZER] != other.info.files[TOKENIZER]:
+        raise CheckpointError(f"{refused}: the tokenizers differ, but must be equal")
+    assert one.weights.keys() == other.weights.keys()

@@ -1,23 +1,28 @@
-"""What a bundle is, and whether it is still what was written.
+"""Checkpoint files: layout, digests, and the storage of tensors.
 
     <run>/checkpoints/update-00001000/
-        bundle.json            format, update, dev BLEU; bytes and SHA-256 of the other files
-        config.yaml            the resolved experiment, text normalisation included
-        tokenizer.json         the subword vocabulary
-        weights.safetensors    what translates: the moving average, where there is one
-        training/              what going on needs: state.json, optimizer.safetensors, and the raw
-                               weights.safetensors where those above are an average
-        score.json             dev BLEU, where it was not yet known when the bundle was written
+        bundle.json            format, update, dev BLEU; size and SHA-256 of every other file
+        config.yaml            resolved experiment, text normalisation included
+        tokenizer.json         subword vocabulary
+        weights.safetensors    weights for translation: the moving average, if there is one
+        training/              state for resuming: state.json, optimizer.safetensors, and the raw
+                               weights.safetensors if the weights above are an average
+        score.json             dev BLEU, if it was not known when the checkpoint was written
 
-Nothing is pickled: tensors, JSON, YAML.
+Nothing is pickled: tensors are safetensors, the rest is JSON and YAML. A checkpoint is complete if
+bundle.json and every file that it lists are present and match their digests; it is corrupt if one
+does not match.
+
+Exported weights are fp32, bf16, or int8 with one scale per row. Only large matrices are converted,
+embeddings included; the dtype of a stored tensor tells which.
 """
 
 import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,30 +46,29 @@ STATE = "training/state.json"
 OPTIMIZER = "training/optimizer.safetensors"
 RAW_WEIGHTS = "training/weights.safetensors"
 _ALL_FILES = {CONFIG, TOKENIZER, WEIGHTS, STATE, OPTIMIZER, RAW_WEIGHTS}
-
 _SCALE = ".int8_scale"
-"""Ends the name under which the scales of a matrix are stored."""
+"""Suffix of the name under which the scales of an int8 matrix are stored."""
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything that training needs to go on as if it had never stopped."""
+    """State for an exact resume."""
 
     update: int
     """Updates done."""
     weights: dict[str, Tensor]
-    """The model's state_dict; tied parameters may stand under each of their names."""
+    """The model's state_dict; a tied parameter may appear under each of its names."""
     average: dict[str, Tensor] | None
-    """Moving average of the weights, by the same names; None: there is none."""
+    """Moving average of the weights by the same names; None: no average is kept."""
     optimizer: dict[str, Tensor]
-    """Tensors of the optimizer, each under a name of its own."""
+    """Tensors of the optimizer by unique name."""
     counters: dict[str, Any]
-    """Early stopping, best BLEU, metrics: what JSON keeps as it is (no tuples, keys are text)."""
+    """Early stopping, best BLEU, metrics: values that JSON round-trips (no tuples, text keys)."""
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """What a file must be to be the one that was written."""
+    """Expected size and digest of a file."""
 
     num_bytes: int
     sha256: str
@@ -72,103 +76,116 @@ class CheckpointFile:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What bundle.json says."""
+    """Content of bundle.json."""
 
     update: int
-    """Updates that the weights have seen; of an average of bundles the newest one's."""
+    """Updates done; for an average of checkpoints, those of the newest."""
     bleu: float | None
-    """Dev BLEU of these weights, where they were validated."""
+    """Dev BLEU of these weights; None: not validated."""
     bleu_signature: str
-    """sacreBLEU's signature of that score."""
+    """sacreBLEU signature of that score."""
     averaged: tuple[str, ...]
-    """Names of the bundles that these weights are the mean of; empty: of none."""
+    """Paths of the checkpoints whose mean these weights are; empty: not an average."""
     nmt_version: str
-    """Version of nmt that wrote it."""
+    """Version of nmt that wrote the checkpoint."""
     files: dict[str, CheckpointFile]
-    """All other files, by their path inside the bundle."""
+    """All other files by their path inside the checkpoint."""
 
 
 def read_info(folder: Path) -> CheckpointInfo:
-    """What bundle.json says, of a bundle whose other files nobody has looked at.
+    """Read bundle.json and score.json of a checkpoint; the other files are not verified.
 
     Raises:
-        BundleError: it is missing, damaged, or of another format.
+        CheckpointError: bundle.json is missing, corrupt, or of another format.
     """
-    file = folder / INFO
+    file, score = folder / INFO, folder / SCORE
+    hint = recovery_hint(folder)
     try:
         data = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(
-            f"{file} is missing: this is no whole checkpoint; {recovery_hint(folder)}"
-        ) from None
+        raise CheckpointError(f"{file} is missing: the checkpoint is incomplete; {hint}") from None
     except OSError as error:
-        raise CheckpointError(
-            f"{file} cannot be read: {error.strerror}; {recovery_hint(folder)}"
-        ) from None
-    score = folder / SCORE
-    late = score.read_bytes() if score.exists() else None
-    return parse_info(data, late, str(file), recovery_hint(folder))
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}; {hint}") from None
+    return parse_info(data, score.read_bytes() if score.exists() else None, str(file), hint)
 
 
-def parse_info(data: bytes, score: bytes | None, file: str, mend: str) -> CheckpointInfo:
-    """What bundle.json says, with the score that came later, if one did.
+def parse_info(data: bytes, score: bytes | None, file: str, hint: str) -> CheckpointInfo:
+    """Parse bundle.json, with the dev BLEU of score.json if it was written later.
 
     Args:
-        file: what bundle.json is called; mend: what to do where it is damaged.
+        data: content of bundle.json.
+        score: content of score.json; None: there is none.
+        file: name of bundle.json for error messages.
+        hint: next step for the user if it is corrupt.
 
     Raises:
-        BundleError: it is damaged, or of another format.
+        CheckpointError: bundle.json is corrupt or of another format.
     """
     try:
         tree = json.loads(data)
     except (ValueError, RecursionError):
-        raise CheckpointError(f"{file} is damaged: it is not JSON; {mend}") from None
+        raise CheckpointError(f"{file} is corrupt: not valid JSON; {hint}") from None
+    # The format comes first: the digest of another format may be computed differently.
     found = tree.get("format") if isinstance(tree, dict) else None
     if isinstance(found, int) and found != FORMAT:
-        writer, ours = tree.get("nmt_version"), nmt_version()
         raise CheckpointError(
-            f"{file} has format {found}, but nmt {ours} reads format {FORMAT}; "
-            f"use nmt {writer}, which wrote it"
+            f"{file} has format {found}, but nmt {nmt_version()} reads format {FORMAT}; "
+            f"use nmt {tree.get('nmt_version')}, which wrote it"
         )
     digest = tree.pop("sha256", None) if found is not None else None
     if digest is None or digest != digest_of_json(tree):
-        raise CheckpointError(f"{file} is damaged: it is not what was written; {mend}")
+        raise CheckpointError(f"{file} is corrupt: its SHA-256 does not match; {hint}")
     del tree["format"]
     try:
-        files = {name: CheckpointFile(**of_file) for name, of_file in tree.pop("files").items()}
+        files = {name: CheckpointFile(**entry) for name, entry in tree.pop("files").items()}
         info = CheckpointInfo(averaged=tuple(tree.pop("averaged")), files=files, **tree)
     except (AttributeError, KeyError, TypeError):
-        raise CheckpointError(f"{file} is none of ours: keys are missing or unknown") from None
-    if not files.keys() <= _ALL_FILES:
+        raise CheckpointError(f"{file} was not written by nmt: missing or unknown keys") from None
+    # Only known names: a path such as ../x must never be read or downloaded.
+    if unknown := sorted(files.keys() - _ALL_FILES):
         raise CheckpointError(
-            f"{file} is none of ours: it lists {summarise_names(sorted(files.keys() - _ALL_FILES))}"
+            f"{file} was not written by nmt: unknown file {summarise_names(unknown)}"
         )
-    return info if score is None else _with_score(info, digest, score, file)
+    return info if score is None else _add_score(info, digest, score, file)
+
+
+def format_info(info: CheckpointInfo) -> str:
+    """Return the content of bundle.json."""
+    # Through JSON once: the digest is that of what a reader will parse.
+    tree = json.loads(json.dumps({"format": FORMAT} | asdict(info)))
+    return json.dumps(tree | {"sha256": digest_of_json(tree)}, indent=1) + "\n"
 
 
 def format_score(info_text: str, bleu: float, signature: str) -> str:
-    """What score.json says of the bundle whose bundle.json has that text."""
+    """Return the content of score.json.
+
+    Args:
+        info_text: content of bundle.json of the same checkpoint.
+        bleu: dev BLEU.
+        signature: sacreBLEU signature of the score.
+    """
     tree = {"of": json.loads(info_text)["sha256"], "bleu": bleu, "bleu_signature": signature}
     return json.dumps(tree | {"sha256": digest_of_json(tree)}, indent=1) + "\n"
 
 
-def _with_score(info: CheckpointInfo, digest: str, score: bytes, file: str) -> CheckpointInfo:
+def _add_score(info: CheckpointInfo, digest: str, score: bytes, file: str) -> CheckpointInfo:
+    """Return `info` with the score of score.json; a corrupt or stale one is ignored."""
     try:
         tree = json.loads(score)
         if tree.pop("sha256") == digest_of_json(tree) and tree["of"] == digest:
             return replace(info, bleu=tree["bleu"], bleu_signature=tree["bleu_signature"])
-        problem = "it is of another bundle, or damaged"
+        problem = "it belongs to another checkpoint or is corrupt"
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        problem = "it is damaged"
-    log.warning("a score is not used: %s beside %s: %s", SCORE, file, problem)
+        problem = "it is corrupt"
+    log.warning("%s beside %s ignored: %s", SCORE, file, problem)
     return info
 
 
 def verify_checkpoint(folder: Path) -> None:
-    """Check that every file of a bundle is what was written.
+    """Check that a checkpoint is complete.
 
     Raises:
-        BundleError: one is not; the message names it.
+        CheckpointError: a file is missing or corrupt; the message names it.
     """
     info = read_info(folder)
     for name in info.files:
@@ -176,131 +193,127 @@ def verify_checkpoint(folder: Path) -> None:
 
 
 def verify_file(folder: Path, info: CheckpointInfo, name: str) -> Path:
-    """The path of a file that is what was written."""
+    """Check size and digest of one file of a checkpoint and return its path."""
     file, expected = folder / name, info.files.get(name)
     if expected is None:
-        raise CheckpointError(f"{folder / INFO} lists no {name}: this is no whole checkpoint")
+        raise CheckpointError(f"{folder / INFO} lists no {name}: the checkpoint is incomplete")
     try:
         num_bytes = file.stat().st_size
         if num_bytes != expected.num_bytes:
-            raise CheckpointError(
-                f"{file} is damaged: {num_bytes:,} bytes, but {expected.num_bytes:,} were written; "
-                f"{recovery_hint(folder)}"
-            )
-        if describe_file(file) != expected:
-            raise CheckpointError(
-                f"{file} is damaged: its SHA-256 is not that of what was written; "
-                f"{recovery_hint(folder)}"
-            )
+            problem = f"is corrupt: {num_bytes:,} bytes, expected {expected.num_bytes:,}"
+        elif describe_file(file) != expected:
+            problem = f"is corrupt: its SHA-256 does not match {INFO}"
+        else:
+            return file
     except FileNotFoundError:
-        raise CheckpointError(f"{file} is missing; {recovery_hint(folder)}") from None
+        problem = "is missing"
     except OSError as error:
-        raise CheckpointError(
-            f"{file} cannot be read: {error.strerror}; {recovery_hint(folder)}"
-        ) from None
-    return file
+        problem = f"cannot be read: {error.strerror}"
+    raise CheckpointError(f"{file} {problem}; {recovery_hint(folder)}")
 
 
 def read_text(folder: Path, info: CheckpointInfo, name: str) -> str:
-    """A text file of a bundle, checked."""
+    """Verify and read a text file of a checkpoint."""
     return verify_file(folder, info, name).read_text(encoding="utf-8")
 
 
 def read_tensors(folder: Path, info: CheckpointInfo, name: str) -> dict[str, Tensor]:
-    """The tensors of a file of a bundle, checked, tied ones under each of their names."""
+    """Verify and read a tensor file of a checkpoint; tied tensors get each of their names."""
     with safe_open(verify_file(folder, info, name), framework="pt") as file:
         tied = json.loads(file.metadata()["tied"])
-        # Cloned: safetensors maps the file, and `keep` may delete it under the map on another host.
+        # Cloned: safetensors maps the file, and pruning on another host may delete it meanwhile.
         tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     return tensors | {key: tensors[stored] for key, stored in tied.items()}
 
 
 def pack_weights(weights: Mapping[str, Tensor], precision: Precision) -> dict[str, Tensor]:
-    """What to store of fp32 weights; those that are tied stay tied."""
+    """Convert fp32 weights to what is stored at a precision; tied weights stay tied."""
     packed = dict(weights)
-    if precision == "fp32":
-        return packed
-    large = {
-        name: weight
-        for name, weight in weights.items()
-        if weight.dim() == 2 and weight.numel() >= MIN_WEIGHTS
-    }
-    if precision == "bf16":
-        return packed | _each_once(large, lambda weight: (weight.bfloat16(),), [""])
-    return packed | _each_once(large, quantise_rows, ["", _SCALE])
+    converted: dict[int, tuple[Tensor, ...]] = {}
+    for name, weight in weights.items():
+        if precision == "fp32" or weight.dim() != 2 or weight.numel() < MIN_WEIGHTS:
+            continue
+        # Tied names share their memory: convert it once, so that they stay tied.
+        address = weight.data_ptr()
+        if address not in converted:
+            is_int8 = precision == "int8"
+            converted[address] = quantise_rows(weight) if is_int8 else (weight.bfloat16(),)
+        packed.update(zip((name, name + _SCALE), converted[address], strict=False))
+    return packed
 
 
 def unpack_weights(stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Precision]:
-    """The weights in fp32, and what they were stored in."""
-    kinds = {tensor.dtype for tensor in stored.values()}
-    precision: Precision = "int8" if torch.int8 in kinds else "fp32"
-    if torch.bfloat16 in kinds:
+    """Convert stored weights to fp32.
+
+    Quantising the result with `nmt.model.quantise` gives the same int8 products as quantising the
+    weights before `pack_weights`; only embedded tokens are rounded in addition.
+
+    Returns:
+        The weights, and the precision in which they are stored.
+    """
+    dtypes = {tensor.dtype for tensor in stored.values()}
+    precision: Precision = "int8" if torch.int8 in dtypes else "fp32"
+    if torch.bfloat16 in dtypes:
         precision = "bf16"
     if precision == "fp32":
         return dict(stored), precision
-    found: dict[int, Tensor] = {}
+    converted: dict[int, Tensor] = {}
     weights = {}
     for name, tensor in stored.items():
         if name.endswith(_SCALE):
             continue
-        place = tensor.data_ptr()
-        if place not in found:
-            is_whole = tensor.dtype == torch.int8
-            found[place] = (
-                dequantise_rows(tensor, stored[name + _SCALE]) if is_whole else tensor.float()
+        address = tensor.data_ptr()
+        if address not in converted:
+            is_int8 = tensor.dtype == torch.int8
+            converted[address] = (
+                dequantise_rows(tensor, stored[name + _SCALE]) if is_int8 else tensor.float()
             )
-        weights[name] = found[place]
+        weights[name] = converted[address]
     return weights, precision
 
 
-def _each_once(
-    weights: Mapping[str, Tensor],
-    convert: Callable[[Tensor], tuple[Tensor, ...]],
-    endings: list[str],
-) -> dict[str, Tensor]:
-    """Converted weights under their names with each ending; one memory for those that had one."""
-    made: dict[int, tuple[Tensor, ...]] = {}
-    converted: dict[str, Tensor] = {}
-    for name, weight in weights.items():
-        parts = made.setdefault(weight.data_ptr(), ()) or convert(weight)
-        made[weight.data_ptr()] = parts
-        converted |= {name + ending: part for ending, part in zip(endings, parts, strict=True)}
-    return converted
-
-
 def digest_of_json(tree: Mapping[str, Any]) -> str:
-    """SHA-256 of what bundle.json says, however it is laid out."""
+    """Return the SHA-256 of a JSON object, independent of white space and key order."""
     text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def describe_file(file: Path) -> CheckpointFile:
-    """Size and digest of a file."""
+    """Return size and SHA-256 of a file."""
     with file.open("rb") as stream:
-        return CheckpointFile(
-            file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
-        )
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return CheckpointFile(file.stat().st_size, digest)
 
 
 def folder_name(update: int) -> str:
-    """The folder of a checkpoint after that many updates."""
+    """Return the name of the directory of the checkpoint after `update` updates."""
     return f"update-{update:08d}"
 
 
 def checkpoint_folders(parent: Path) -> list[Path]:
-    """Folders of checkpoints in a folder, oldest first, good or not."""
-    found = [path for path in parent.glob("update-*") if re.fullmatch(r"update-\d{8,}", path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("update-")))
+    """List the checkpoint directories in `parent`, oldest first; none is verified."""
+    folders = [path for path in parent.glob("update-*") if is_folder_name(path.name)]
+    return sorted(folders, key=lambda path: update_of(path.name))
+
+
+def is_folder_name(name: str) -> bool:
+    """Return True if `name` is that of a checkpoint directory."""
+    return re.fullmatch(r"update-\d{8,}", name) is not None
+
+
+def update_of(name: str) -> int:
+    """Return the number of updates in the name of a checkpoint directory."""
+    return int(name.removeprefix("update-"))
 
 
 def summarise_names(names: Sequence[str]) -> str:
-    """The first of several names, and how many more there are."""
+    """Return the first name and the number of further ones."""
     rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{names[0]}{rest}"
 
 
 def nmt_version() -> str:
-    """The version of nmt that runs."""
+    """Return the installed version of nmt."""
     try:
         return metadata.version("nmt")
     except metadata.PackageNotFoundError:
@@ -308,8 +321,13 @@ def nmt_version() -> str:
 
 
 def recovery_hint(folder: Path) -> str:
-    """What to do about a damaged bundle."""
+    """Return the next step for the user of a corrupt checkpoint."""
     others = [path for path in checkpoint_folders(folder.parent) if path.name != folder.name]
+    return hint_from([str(path) for path in others])
+
+
+def hint_from(others: Sequence[str]) -> str:
+    """Return the next step if these are the other checkpoints of the run, oldest first."""
     if not others:
         return "restore it from a copy, or train again"
     return f"use another checkpoint, such as {others[-1]}"

@@ -1,4 +1,4 @@
-"""From a bundle to a model that translates, or to all that training goes on from."""
+"""Loading checkpoints: a model for translation, or the state for resuming training."""
 
 import json
 from collections.abc import Mapping
@@ -24,64 +24,71 @@ from nmt.checkpoint.format import (
     unpack_weights,
 )
 from nmt.checkpoint.run_directory import find_checkpoint
-from nmt.config import files as config
 from nmt.config.experiment import Experiment
+from nmt.config.files import parse_stored
 from nmt.corpus.subword import Subword
 from nmt.errors import CheckpointError, ConfigError, DataError
-from nmt.model import seq2seq
 from nmt.model.quantise import Precision
 from nmt.model.seq2seq import Seq2Seq
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model with all that it needs to turn text into text."""
+    """Trained model with its config and tokenizer."""
 
     path: Path
     experiment: Experiment
     subword: Subword
     weights: dict[str, Tensor]
-    """fp32, whatever numbers they are stored in."""
+    """fp32 weights by name, at any stored precision."""
     info: CheckpointInfo
     precision: Precision = "fp32"
-    """What the weights are stored in, and so what they translate in unless told otherwise."""
+    """Precision of the stored weights, and the default for translation."""
 
     def model(self) -> Seq2Seq:
-        """The network with its weights, on the CPU, ready to translate (dropout off)."""
-        model = seq2seq.Seq2Seq(self.experiment.model, self.subword.num_pieces)
+        """Build the network with these weights on the CPU, in evaluation mode."""
+        model = Seq2Seq(self.experiment.model, self.subword.num_pieces)
         load_weights(model, self.weights, self.path / WEIGHTS)
         return model.eval()
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read what translates from a bundle, or from a run's best bundle, else its newest good one.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Load what translation needs.
+
+    Args:
+        path: checkpoint, or run: its best checkpoint, else its newest complete one.
 
     Raises:
-        BundleError: there is none, or a file of it is missing, damaged or of another version.
+        CheckpointError: there is none, or a file of it is missing, corrupt or of another version.
     """
-    folder = find_checkpoint(folder, prefer_best=True)
+    folder = find_checkpoint(path, prefer_best=True)
     info = read_info(folder)
     try:
-        experiment = config.parse_stored(Experiment, read_text(folder, info, CONFIG), CONFIG)
+        experiment = parse_stored(Experiment, read_text(folder, info, CONFIG), CONFIG)
         subword = Subword.from_json(read_text(folder, info, TOKENIZER))
     except (ConfigError, DataError) as error:
-        versions = f"nmt {info.nmt_version} wrote it, this is nmt {nmt_version()}"
-        raise CheckpointError(f"{folder}/{error}; {versions}: use the one that wrote it") from None
+        raise CheckpointError(
+            f"{folder}/{error}; use nmt {info.nmt_version}, which wrote it (this is nmt "
+            f"{nmt_version()})"
+        ) from None
     weights, precision = unpack_weights(read_tensors(folder, info, WEIGHTS))
     return Checkpoint(folder, experiment, subword, weights, info, precision)
 
 
-def load_training_state(folder: Path) -> TrainingState:
-    """Read what training goes on from, in a bundle or in a run's newest good one; on the CPU.
+def load_training_state(path: Path) -> TrainingState:
+    """Load what resuming needs, on the CPU.
+
+    Args:
+        path: checkpoint, or run: its newest complete checkpoint.
 
     Raises:
-        BundleError: there is none, it only translates, or a file of it is missing or damaged.
+        CheckpointError: there is none, it has no training state, or a file is missing or corrupt.
     """
-    folder = find_checkpoint(folder, prefer_best=False)
+    folder = find_checkpoint(path, prefer_best=False)
     info = read_info(folder)
     if STATE not in info.files:
         raise CheckpointError(
-            f"{folder} only translates: it has no {STATE}; go on from a checkpoint of a run"
+            f"{folder} has no training state ({STATE}): resume from a checkpoint of a run"
         )
     stored = json.loads(read_text(folder, info, STATE))
     weights, average = read_tensors(folder, info, WEIGHTS), None
@@ -91,31 +98,34 @@ def load_training_state(folder: Path) -> TrainingState:
     return TrainingState(stored["update"], weights, average, optimizer, stored["counters"])
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
-    """Copy weights into a model, bit for bit; what the model ties may stand under any of its names.
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
+    """Copy weights into a model.
+
+    Args:
+        model: model to fill.
+        weights: tensors by name; a tied parameter may appear under any of its names.
+        file: file of the weights, for error messages.
 
     Raises:
-        BundleError: a name or a shape is not the model's; the message names the file `where`.
+        CheckpointError: a name or a shape is not that of the model.
     """
-    ours = model.state_dict()
+    expected = model.state_dict()
     given = dict(weights)
-    present = {ours[name].data_ptr(): given[name] for name in given if name in ours}
-    for name, tensor in ours.items():
+    present = {expected[name].data_ptr(): given[name] for name in given if name in expected}
+    for name, tensor in expected.items():
         if name not in given and tensor.data_ptr() in present:
             given[name] = present[tensor.data_ptr()]
-    hint = "the config or the tokenizer beside it is not the one it was trained with"
-    if lacking := sorted(ours.keys() - given.keys()):
+    hint = f"{CONFIG} or {TOKENIZER} beside it does not belong to these weights"
+    if missing := sorted(expected.keys() - given.keys()):
+        raise CheckpointError(f"{file} has no {summarise_names(missing)}; {hint}")
+    if unknown := sorted(given.keys() - expected.keys()):
         raise CheckpointError(
-            f"{where} has no {summarise_names(lacking)}, but the model does; {hint}"
+            f"{file} has {summarise_names(unknown)}, unknown to the model; {hint}"
         )
-    if unknown := sorted(given.keys() - ours.keys()):
-        raise CheckpointError(
-            f"{where} has {summarise_names(unknown)}, but the model does not; {hint}"
-        )
-    for name, tensor in ours.items():
+    for name, tensor in expected.items():
         if tensor.shape != given[name].shape:
-            found, expected = list(given[name].shape), list(tensor.shape)
             raise CheckpointError(
-                f"{where}: {name} is {found}, but the model's is {expected}; {hint}"
+                f"{file}: {name} has shape {list(given[name].shape)}, expected "
+                f"{list(tensor.shape)}; {hint}"
             )
     model.load_state_dict(given)

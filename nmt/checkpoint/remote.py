@@ -1,94 +1,98 @@
-"""A run in an object store, and the copy of it that is worked on here.
+"""Run in an object store, with a local copy in the run directory.
 
-The store is the truth: a checkpoint counts when it is there. It goes up file by file, bundle.json
-last: that commits it, and a folder without one is no checkpoint. It comes down into a folder that
-starts with a dot, each file is held against its digest, and one rename puts it among those here.
-Logs, translations of the dev set and TensorBoard events go up after each checkpoint and at the end,
-and so does the last update made, which goes from there when the run ends by itself.
+The store is authoritative: a checkpoint exists once it is there. Its files are uploaded one by one,
+bundle.json last: that commits it, and a folder without one is not a checkpoint. A download goes to
+a directory whose name starts with a dot, each file is verified, and one rename publishes it.
+Logs, dev translations and TensorBoard events are uploaded after each checkpoint and at the end of
+the run, and so is the record of the last update, which is deleted when the run ends normally.
 """
 
 import contextlib
-import logging
 import secrets
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 from nmt.checkpoint.format import (
     INFO,
     SCORE,
     CheckpointInfo,
-    checkpoint_folders,
     describe_file,
     folder_name,
+    hint_from,
+    is_folder_name,
     parse_info,
+    update_of,
     verify_checkpoint,
 )
-from nmt.checkpoint.run_directory import hide_checkpoint, highest_bleu
+from nmt.checkpoint.run_directory import (
+    delete_checkpoint,
+    highest_bleu,
+    list_checkpoints,
+    log_skipped,
+)
 from nmt.errors import CheckpointError
 from nmt.storage import ObjectStore, StoredObject, display_address
 
-log = logging.getLogger(__name__)
-
-_NOT_MIRRORED = ("checkpoints", "ray", "ray.log")
-"""What has its own way up, and what Ray says."""
-_PULSE = "pulse.json"
-"""The last update made, of a run that has not ended by itself (`nmt.training.run_log`)."""
+_NOT_UPLOADED = ("checkpoints", "ray", "ray.log")
+"""Checkpoints are uploaded by `push`; Ray's logs stay local."""
+_LAST_UPDATE = "pulse.json"
+"""Last update of a run that has not ended normally (`nmt.training.run_log`)."""
 
 
 class RemoteRun:
-    """A run's folder in a store, with its copy here.
+    """Run in an object store and its local copy.
 
-    All methods raise StorageError where the store does not answer or refuses.
+    All methods raise StorageError if the store refuses or does not answer.
     """
 
     def __init__(self, store: ObjectStore, run_dir: Path) -> None:
+        """Access a run.
+
+        Args:
+            store: folder of the run in the store.
+            run_dir: run directory, the local copy.
+        """
         self.store = store
         self._run_dir = run_dir
-        self._sent: dict[str, tuple[int, int]] = {}
+        self._uploaded: dict[str, tuple[int, int]] = {}
+        """Size and time of change of each uploaded log file."""
 
     def names(self) -> list[str]:
-        """Names of the checkpoints that are whole there, oldest first."""
+        """List the names of the checkpoints in the store, oldest first."""
         found = self.store.list_objects("checkpoints")
         names = {name.split("/")[1] for name in found if name.endswith(f"/{INFO}")}
-        return sorted((name for name in names if _is_name(name)), key=_number)
+        return sorted((name for name in names if is_folder_name(name)), key=update_of)
 
     def info(self, name: str) -> CheckpointInfo:
-        """What a checkpoint's bundle.json says.
+        """Read bundle.json of a checkpoint.
 
         Raises:
-            BundleError: it is missing or damaged.
+            CheckpointError: it is missing or corrupt.
         """
-        return self._read(name)[0]
+        return self._read_info(name)[0]
 
     def best(self) -> str | None:
-        """The checkpoint with the highest dev BLEU, of equal ones the oldest."""
+        """Return the checkpoint with the highest dev BLEU, the oldest of equal ones."""
         infos = {}
         for name in self.names():
             try:
                 infos[name] = self.info(name)
             except CheckpointError as error:
-                log.warning("passing over a checkpoint: %s", error)
+                log_skipped(str(error))
         return highest_bleu(infos)
 
-    def newest_complete(self, warn: Callable[[str], None] | None = None) -> Path | None:
-        """The newest checkpoint there that is whole, here.
-
-        Args:
-            warn: told why each one is passed over; None: the log is.
-        """
+    def newest_complete(self) -> Path | None:
+        """Download the newest complete checkpoint; None: there is none."""
         for name in reversed(self.names()):
             try:
                 return self.pull(name)
             except CheckpointError as error:
-                if warn is None:
-                    log.warning("passing over a checkpoint: %s", error)
-                else:
-                    warn(str(error))
+                log_skipped(str(error))
         return None
 
     def push(self, folder: Path) -> None:
-        """Put a checkpoint of the run there, instead of one of that name."""
+        """Upload a checkpoint; an existing one of that name is replaced."""
         self._delete(folder.name)
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
         files = [name for name in names if (folder / name).is_file() and name != INFO]
@@ -96,61 +100,70 @@ class RemoteRun:
             self.store.upload(folder / name, f"checkpoints/{folder.name}/{name}")
 
     def pull(self, name: str) -> Path:
-        """A checkpoint of the store, here; one that is here and whole is not read again.
+        """Download a checkpoint, unless the local copy is complete, and return its directory.
 
         Raises:
-            BundleError: a file of it is missing or damaged there.
+            CheckpointError: a file of it is missing or corrupt in the store.
         """
-        info, text, score = self._read(name)
+        info, text, score = self._read_info(name)
         folder = self._run_dir / "checkpoints" / name
-        if not _is_whole(folder, text):
+        if not _is_copy(folder, text):
             self._download(name, info, text, folder)
         if score is not None:
             (folder / SCORE).write_bytes(score)
         return folder
 
     def delete_unpublished(self) -> None:
-        """Remove the checkpoints here that are not in the store: another host went on without."""
-        known = set(self.names())
-        for folder in checkpoint_folders(self._run_dir / "checkpoints"):
-            if folder.name not in known:
-                shutil.rmtree(hide_checkpoint(folder), ignore_errors=True)
+        """Delete local checkpoints that are not in the store: another host resumed without them."""
+        published = set(self.names())
+        for folder in list_checkpoints(self._run_dir):
+            if folder.name not in published:
+                delete_checkpoint(folder)
 
-    def prune(self, keep_last: int, good: str, pending: Collection[int] = ()) -> None:
-        """As `run_directory.keep`, in the store; interrupted uploads are removed too."""
+    def prune(self, keep_last: int, complete: str, pending: Collection[int] = ()) -> None:
+        """Delete checkpoints in the store as `prune_checkpoints` does in a run directory.
+
+        Interrupted uploads are deleted too.
+
+        Args:
+            keep_last: number of checkpoints to keep.
+            complete: checkpoint known to be complete.
+            pending: updates of checkpoints to keep because their score is pending.
+        """
         found = {name.split("/")[1] for name in self.store.list_objects("checkpoints")}
         names = self.names()
-        spared = {*names[-keep_last:], good, *map(folder_name, pending)}
+        kept = {*names[-keep_last:], complete, *map(folder_name, pending)}
         if len(names) > keep_last:
-            spared.add(self.best() or good)
-        for name in sorted(found - spared):
+            kept.add(self.best() or complete)
+        for name in sorted(found - kept):
             self._delete(name)
 
     def upload_logs(self) -> None:
-        """Bring what has changed beside the checkpoints to the store, and late scores."""
-        there = {} if self._sent else self._beside()
+        """Upload changed files of the run other than checkpoints, and late scores."""
+        # After a restart nothing is known to be uploaded; times of change tell what is newer.
+        stored = {} if self._uploaded else self._stored_logs()
         for path in sorted(self._run_dir.rglob("*")):
             name = path.relative_to(self._run_dir).as_posix()
             is_score = path.name == SCORE and path.parent.parent.name == "checkpoints"
-            if not (_is_mirrored(name) or is_score) or not path.is_file():
+            if not (_is_log(name) or is_score) or not path.is_file():
                 continue
             stat = path.stat()
             state = (stat.st_size, stat.st_mtime_ns)
-            if self._sent.get(name) == state:
+            if self._uploaded.get(name) == state:
                 continue
-            if name not in there or not _is_newer(there[name], path):
+            if name not in stored or not _is_newer(stored[name], path):
                 self.store.upload(path, name)
-            self._sent[name] = state
-        if _PULSE in self._sent and not (self._run_dir / _PULSE).exists():
-            self.store.delete([_PULSE])
+            self._uploaded[name] = state
+        if _LAST_UPDATE in self._uploaded and not (self._run_dir / _LAST_UPDATE).exists():
+            self.store.delete([_LAST_UPDATE])
 
     def download_logs(self) -> None:
-        """Bring what stands beside the checkpoints here, where the store has something newer."""
-        beside = self._beside()
-        if _PULSE not in beside and self.names():
-            # What is here tells of a loss after which the run has gone on, and ended, elsewhere.
-            (self._run_dir / _PULSE).unlink(missing_ok=True)
-        for name, found in beside.items():
+        """Download files other than checkpoints that are newer in the store."""
+        stored = self._stored_logs()
+        if _LAST_UPDATE not in stored and self.names():
+            # The local record is stale: the run was resumed on another host and ended there.
+            (self._run_dir / _LAST_UPDATE).unlink(missing_ok=True)
+        for name, found in stored.items():
             path = self._run_dir / name
             if path.exists() and not _is_newer(found, path):
                 continue
@@ -162,74 +175,75 @@ class RemoteRun:
             finally:
                 temp.unlink(missing_ok=True)
 
-    def _beside(self) -> dict[str, StoredObject]:
-        return {
-            name: found for name, found in self.store.list_objects().items() if _is_mirrored(name)
-        }
+    def _stored_logs(self) -> dict[str, StoredObject]:
+        found = self.store.list_objects()
+        return {name: entry for name, entry in found.items() if _is_log(name)}
 
-    def _read(self, name: str) -> tuple[CheckpointInfo, bytes, bytes | None]:
+    def _read_info(self, name: str) -> tuple[CheckpointInfo, bytes, bytes | None]:
+        """Return the parsed bundle.json, its content, and the content of score.json."""
         text = self.store.read(f"checkpoints/{name}/{INFO}")
         score = self.store.read(f"checkpoints/{name}/{SCORE}")
         file = self.store.url(f"checkpoints/{name}/{INFO}")
         if text is None:
             raise CheckpointError(
-                f"{file} is missing: this is no whole checkpoint; {self._mend(name)}"
+                f"{file} is missing: the checkpoint is incomplete; {self._recovery_hint(name)}"
             )
-        return parse_info(text, score, file, self._mend(name)), text, score
+        return parse_info(text, score, file, self._recovery_hint(name)), text, score
 
     def _download(self, name: str, info: CheckpointInfo, text: bytes, folder: Path) -> None:
+        """Download and verify all files of a checkpoint and rename them to `folder`."""
         temp = folder.with_name(f".{name}.{secrets.token_hex(4)}.reading")
         try:
             for file, expected in info.files.items():
                 (temp / file).parent.mkdir(parents=True, exist_ok=True)
                 url = self.store.url(f"checkpoints/{name}/{file}")
                 if not self.store.download(f"checkpoints/{name}/{file}", temp / file):
-                    raise CheckpointError(f"{url} is missing; {self._mend(name)}")
-                if describe_file(temp / file) != expected:
-                    raise CheckpointError(
-                        f"{url} is damaged: its SHA-256 is not that of what was written; "
-                        f"{self._mend(name)}"
-                    )
+                    problem = "is missing"
+                elif describe_file(temp / file) != expected:
+                    problem = f"is corrupt: its SHA-256 does not match {INFO}"
+                else:
+                    continue
+                raise CheckpointError(f"{url} {problem}; {self._recovery_hint(name)}")
             (temp / INFO).write_bytes(text)
             with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(hide_checkpoint(folder), ignore_errors=True)
+                delete_checkpoint(folder)
             try:
                 temp.rename(folder)
             except OSError:
-                # Another worker of this host was quicker.
-                if not _is_whole(folder, text):
+                # Another rank on this host may have been faster with the same download.
+                if not _is_copy(folder, text):
                     raise
         except OSError as error:
             raise CheckpointError(f"{folder} was not written: {error}") from None
         finally:
             shutil.rmtree(temp, ignore_errors=True)
 
-    def _mend(self, name: str) -> str:
+    def _recovery_hint(self, name: str) -> str:
         others = [other for other in self.names() if other != name]
-        if not others:
-            return "restore it from a copy, or train again"
-        return f"use another checkpoint, such as {self.store.url(f'checkpoints/{others[-1]}')}"
+        return hint_from([self.store.url(f"checkpoints/{other}") for other in others])
 
     def _delete(self, name: str) -> None:
-        below = f"checkpoints/{name}"
-        files = sorted(
-            self.store.list_objects(below), key=lambda file: not file.endswith(f"/{INFO}")
-        )
-        self.store.delete(files)
+        # bundle.json first: an interrupted deletion leaves no checkpoint.
+        files = self.store.list_objects(f"checkpoints/{name}")
+        self.store.delete(sorted(files, key=lambda file: not file.endswith(f"/{INFO}")))
 
 
 def fetch_checkpoint(address: str, scratch: Path, prefer_best: bool = True) -> Path:
-    """The checkpoint that an address means, here: itself, or a run's best one, else its newest.
+    """Download the checkpoint at an address and return its directory.
+
+    Args:
+        address: address of a checkpoint, or of a run.
+        scratch: directory for local copies of runs.
+        prefer_best: choose a run's best checkpoint if there is one, else its newest.
 
     Raises:
-        BundleError: there is none, or it is damaged.
+        CheckpointError: there is none, or it is corrupt.
     """
     head, mark, query = address.partition("?")
-    above, _, last = head.rstrip("/").rpartition("/")
-    if _is_name(last) and above.endswith("/checkpoints"):
-        head, name = above.removesuffix("/checkpoints"), last
-    else:
-        name = ""
+    parent, _, last = head.rstrip("/").rpartition("/")
+    name = ""
+    if is_folder_name(last) and parent.endswith("/checkpoints"):
+        head, name = parent.removesuffix("/checkpoints"), last
     run = f"{head}{mark}{query}"
     remote = RemoteRun(ObjectStore(run), local_copy(run, scratch))
     if name:
@@ -244,12 +258,12 @@ def fetch_checkpoint(address: str, scratch: Path, prefer_best: bool = True) -> P
 
 
 def local_copy(address: str, scratch: Path) -> Path:
-    """The folder here that holds the copy of a run in a store."""
+    """Return the directory of the local copy of a run in an object store."""
     return scratch.expanduser().resolve() / display_address(address).replace("://", "/")
 
 
-def _is_whole(folder: Path, text: bytes) -> bool:
-    """Whether the bundle here is the one whose bundle.json that is."""
+def _is_copy(folder: Path, text: bytes) -> bool:
+    """Return True if the local checkpoint is complete and `text` is its bundle.json."""
     try:
         if (folder / INFO).read_bytes() != text:
             return False
@@ -260,19 +274,12 @@ def _is_whole(folder: Path, text: bytes) -> bool:
 
 
 def _is_newer(found: StoredObject, path: Path) -> bool:
-    """Whether the store's file was written after ours; its clock may be a little off."""
+    """Return True if the stored file is newer than the local one; clocks may differ a little."""
     return found.written > path.stat().st_mtime
 
 
-def _is_mirrored(name: str) -> bool:
+def _is_log(name: str) -> bool:
+    """Return True if a file of a run belongs to neither checkpoints nor Ray and is not hidden."""
     parts = name.split("/")
     is_hidden = any(part.startswith(".") for part in parts)
-    return parts[0] not in _NOT_MIRRORED and not is_hidden and not name.endswith(".tmp")
-
-
-def _is_name(name: str) -> bool:
-    return name.startswith("update-") and name[7:].isdecimal()
-
-
-def _number(name: str) -> int:
-    return int(name.removeprefix("update-"))
+    return parts[0] not in _NOT_UPLOADED and not is_hidden and not name.endswith(".tmp")

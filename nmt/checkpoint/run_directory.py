@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which there are, which one is taken, which ones are kept."""
+"""Checkpoints of a run: listing, selecting and pruning them."""
 
 import logging
 import secrets
@@ -22,103 +22,122 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+def log_skipped(problem: str) -> None:
+    """Log why a checkpoint is not used."""
+    log.warning("skipped a checkpoint: %s", problem)
+
+
 def list_checkpoints(run_dir: Path) -> list[Path]:
-    """Folders of a run's checkpoints, oldest first, good or not."""
+    """List the checkpoint directories of a run, oldest first; none is verified."""
     return checkpoint_folders(run_dir / "checkpoints")
 
 
-def newest_complete(run_dir: Path, warn: Callable[[str], None] | None = None) -> Path | None:
-    """The newest checkpoint whose files are all what was written.
+def newest_complete(run_dir: Path, on_skip: Callable[[str], None] = log_skipped) -> Path | None:
+    """Return the newest complete checkpoint of a run; None: there is none.
 
     Args:
-        warn: told why each one is passed over; None: the log is.
+        run_dir: run directory.
+        on_skip: callback for the error message of each newer checkpoint that is not complete.
     """
     for folder in reversed(list_checkpoints(run_dir)):
         try:
             verify_checkpoint(folder)
         except CheckpointError as error:
-            if warn is None:
-                log.warning("passing over a checkpoint: %s", error)
-            else:
-                warn(str(error))
+            on_skip(str(error))
         else:
             return folder
     return None
 
 
 def best_checkpoint(run_dir: Path) -> Path | None:
-    """The checkpoint with the highest dev BLEU, of equal ones the oldest; None: no score is known.
+    """Return the checkpoint with the highest dev BLEU, the oldest of equal ones.
 
-    Of its files only bundle.json is checked; where that is damaged, the score is not known.
+    Only bundle.json is verified. None: no checkpoint has a score.
     """
     infos = {}
     for folder in list_checkpoints(run_dir):
         try:
             infos[folder] = read_info(folder)
         except CheckpointError as error:
-            log.warning("passing over a checkpoint: %s", error)
+            log_skipped(str(error))
     return highest_bleu(infos)
 
 
 def highest_bleu(infos: Mapping[T, CheckpointInfo]) -> T | None:
-    """The one with the highest dev BLEU, of equal ones the first; None: no score is known."""
-    found, highest = None, float("-inf")
-    for folder, info in infos.items():
-        if info.bleu is not None and info.bleu > highest:
-            found, highest = folder, info.bleu
-    return found
+    """Return the key with the highest dev BLEU, the first of equal ones; None: no score."""
+    scores = {key: info.bleu for key, info in infos.items() if info.bleu is not None}
+    return max(scores, key=scores.__getitem__, default=None)
 
 
 def prune_checkpoints(
-    run_dir: Path, keep_last: int, good: Path | None = None, pending: Collection[int] = ()
+    run_dir: Path, keep_last: int, complete: Path | None = None, pending: Collection[int] = ()
 ) -> list[Path]:
-    """Delete all checkpoints but the newest `keep_last`, the best and the newest good one.
+    """Delete all checkpoints but the newest `keep_last`, the best and the newest complete one.
 
-    Leftovers of interrupted writes go too. Returns the checkpoints that were deleted.
+    Leftovers of interrupted writes are deleted too.
 
     Args:
-        good: known to be good, such as one that was just written; None: all are looked at.
-        pending: updates whose checkpoints are kept too, because their score is to come.
+        run_dir: run directory.
+        keep_last: number of checkpoints to keep, 1 or more.
+        complete: checkpoint known to be complete, such as the one just written; None: search.
+        pending: updates of checkpoints to keep because their score is pending.
+
+    Returns:
+        The deleted checkpoints.
     """
     remove_leftovers(run_dir / "checkpoints")
     assert keep_last >= 1
     old = list_checkpoints(run_dir)[:-keep_last]
     if not old:
         return []
-    spared = {best_checkpoint(run_dir), good or newest_complete(run_dir)}
-    spared |= {run_dir / "checkpoints" / folder_name(update) for update in pending}
-    deleted = [folder for folder in old if folder not in spared]
+    kept = {best_checkpoint(run_dir), complete or newest_complete(run_dir)}
+    kept |= {run_dir / "checkpoints" / folder_name(update) for update in pending}
+    deleted = [folder for folder in old if folder not in kept]
     for folder in deleted:
-        shutil.rmtree(hide_checkpoint(folder), ignore_errors=True)
+        delete_checkpoint(folder)
     return deleted
 
 
-def find_checkpoint(folder: Path, prefer_best: bool) -> Path:
-    """The bundle that a path means: itself, or one of the run that it is."""
-    if (folder / "checkpoints").is_dir():
-        found = (best_checkpoint(folder) if prefer_best else None) or newest_complete(folder)
+def find_checkpoint(path: Path, prefer_best: bool) -> Path:
+    """Resolve a path to a checkpoint directory.
+
+    Args:
+        path: checkpoint, or run directory.
+        prefer_best: choose a run's best checkpoint if there is one, else its newest complete one.
+
+    Raises:
+        CheckpointError: the path is neither, or the run has no complete checkpoint.
+    """
+    if (path / "checkpoints").is_dir():
+        found = (best_checkpoint(path) if prefer_best else None) or newest_complete(path)
         if found is None:
-            state = "no whole checkpoint" if list_checkpoints(folder) else "no checkpoint yet"
-            raise CheckpointError(f"{folder} has {state}; `nmt train` with its config writes one")
+            state = "no complete checkpoint" if list_checkpoints(path) else "no checkpoint yet"
+            raise CheckpointError(f"{path} has {state}: run `nmt train` with its experiment file")
         return found
-    if not folder.is_dir():
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such directory; name a run or one of its checkpoints")
+    if not (path / INFO).exists() and not path.name.startswith("update-"):
         raise CheckpointError(
-            f"{folder}: there is no such folder; name a run or one of its checkpoints"
+            f"{path} is neither a run nor a checkpoint: it has no checkpoints/ and no {INFO}"
         )
-    if not (folder / INFO).exists() and not folder.name.startswith("update-"):
-        raise CheckpointError(
-            f"{folder} is neither a run nor a checkpoint: it has no checkpoints/ and no {INFO}"
-        )
-    return folder
+    return path
 
 
 def remove_leftovers(parent: Path) -> None:
-    """Remove what interrupted writes and deletions of checkpoints have left."""
+    """Delete what interrupted writes and deletions left in a directory of checkpoints."""
     for path in parent.glob(".update-*"):
         if path.suffix in (".writing", ".deleting"):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def hide_checkpoint(folder: Path) -> Path:
-    """Take a bundle's name away before it goes, so that no half-deleted one stands under it."""
+    """Rename a checkpoint before it is deleted or replaced and return its new path.
+
+    An interrupted deletion then leaves no incomplete checkpoint under the original name.
+    """
     return folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.deleting"))
+
+
+def delete_checkpoint(folder: Path) -> None:
+    """Delete a checkpoint; its name disappears first."""
+    shutil.rmtree(hide_checkpoint(folder), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Runs in an object store: a checkpoint counts when its bundle.json is there."""
+"""Runs in an object store."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ from nmt.storage import ObjectStore
 
 @pytest.fixture
 def address(s3: str) -> str:
-    """Of a run that nothing is in."""
+    """Address of a new, empty run."""
     return f"s3://bucket/{uuid.uuid4().hex}/toy{s3}"
 
 
@@ -30,7 +30,7 @@ def remote(address: str, tmp_path: Path) -> RemoteRun:
 
 
 def elsewhere(remote: RemoteRun, tmp_path: Path) -> RemoteRun:
-    """The same run as another host sees it, which has nothing of it."""
+    """Return the same run on another host, without local files."""
     return RemoteRun(remote.store, tmp_path / "there")
 
 
@@ -39,8 +39,8 @@ def push(remote: RemoteRun, *updates: int, bleu: float | None = None) -> None:
         remote.push(save(remote._run_dir, update, bleu))
 
 
-def damage(remote: RemoteRun, name: str) -> None:
-    file = remote._run_dir / "damaged"
+def corrupt(remote: RemoteRun, name: str) -> None:
+    file = remote._run_dir / "corrupt"
     data = bytearray(remote.store.read(name) or b"")
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
@@ -48,8 +48,8 @@ def damage(remote: RemoteRun, name: str) -> None:
     file.unlink()
 
 
-def test_a_checkpoint_comes_down_as_it_went_up(remote: RemoteRun, tmp_path: Path) -> None:
-    """P4, P5."""
+def test_a_download_equals_the_upload(remote: RemoteRun, tmp_path: Path) -> None:
+    """Exact resume, self-contained checkpoints (nmt/README.md, Guarantees)."""
     push(remote, 500)
     folder = elsewhere(remote, tmp_path).pull("update-00000500")
     assert folder == tmp_path / "there/checkpoints/update-00000500"
@@ -59,10 +59,8 @@ def test_a_checkpoint_comes_down_as_it_went_up(remote: RemoteRun, tmp_path: Path
         assert (folder / name).read_bytes() == ours.read_bytes()
 
 
-def test_bundle_json_is_the_last_file_that_goes_up(
-    remote: RemoteRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P5."""
+def test_bundle_json_is_uploaded_last(remote: RemoteRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     sent: list[str] = []
     upload = ObjectStore.upload
 
@@ -77,10 +75,10 @@ def test_bundle_json_is_the_last_file_that_goes_up(
 
 
 @pytest.mark.parametrize("is_there_already", [False, True])
-def test_an_upload_that_is_cut_off_is_no_checkpoint(
+def test_an_interrupted_upload_is_no_checkpoint(
     is_there_already: bool, remote: RemoteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P5."""
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     push(remote, 400, *([500] if is_there_already else []))
     upload = ObjectStore.upload
 
@@ -100,21 +98,21 @@ def test_an_upload_that_is_cut_off_is_no_checkpoint(
     assert load_training_state(newest).update == 400
 
 
-def test_a_damaged_object_is_refused_by_name(remote: RemoteRun, tmp_path: Path) -> None:
-    """P5, P9."""
+def test_a_corrupt_object_is_refused_by_name(remote: RemoteRun, tmp_path: Path) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     push(remote, 400, 500)
-    damage(remote, "checkpoints/update-00000500/training/optimizer.safetensors")
+    corrupt(remote, "checkpoints/update-00000500/training/optimizer.safetensors")
     other, url = elsewhere(remote, tmp_path), remote.store.url()
     assert message_of(lambda: other.pull("update-00000500")) == (
-        f"{url}/checkpoints/update-00000500/training/optimizer.safetensors is damaged: its SHA-256 "
-        "is not that of what was written; use another checkpoint, such as "
+        f"{url}/checkpoints/update-00000500/training/optimizer.safetensors is corrupt: its SHA-256 "
+        "does not match bundle.json; use another checkpoint, such as "
         f"{url}/checkpoints/update-00000400"
     )
     assert list((tmp_path / "there/checkpoints").iterdir()) == []
 
 
 def test_a_missing_object_is_refused_by_name(remote: RemoteRun, tmp_path: Path) -> None:
-    """P5, P9."""
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     push(remote, 500)
     remote.store.delete(["checkpoints/update-00000500/config.yaml"])
     assert message_of(lambda: elsewhere(remote, tmp_path).pull("update-00000500")) == (
@@ -123,52 +121,50 @@ def test_a_missing_object_is_refused_by_name(remote: RemoteRun, tmp_path: Path) 
     )
 
 
-def test_the_newest_good_one_is_taken(
+def test_the_newest_complete_one_is_downloaded(
     remote: RemoteRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """P5."""
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     push(remote, 99_999_999, 100_000_000, 100_000_001)
-    damage(remote, "checkpoints/update-100000000/weights.safetensors")
-    damage(remote, "checkpoints/update-100000001/bundle.json")
+    corrupt(remote, "checkpoints/update-100000000/weights.safetensors")
+    corrupt(remote, "checkpoints/update-100000001/bundle.json")
     with caplog.at_level(logging.WARNING):
         newest = elsewhere(remote, tmp_path).newest_complete()
     assert newest == tmp_path / "there/checkpoints/update-99999999"
     assert [record.getMessage().split(" is ")[0] for record in caplog.records] == [
-        f"passing over a checkpoint: {remote.store.url()}/checkpoints/update-100000001/bundle.json",
-        "passing over a checkpoint: "
+        f"skipped a checkpoint: {remote.store.url()}/checkpoints/update-100000001/bundle.json",
+        "skipped a checkpoint: "
         f"{remote.store.url()}/checkpoints/update-100000000/weights.safetensors",
     ]
 
 
-def test_what_is_here_and_whole_is_not_read_again(
+def test_a_complete_local_copy_is_not_downloaded(
     remote: RemoteRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(remote, 500)
-    monkeypatch.setattr(ObjectStore, "download", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(ObjectStore, "download", lambda *_: pytest.fail("downloaded again"))
     remote.pull("update-00000500")
 
 
-def test_what_is_here_and_damaged_is_read_again(remote: RemoteRun, tmp_path: Path) -> None:
-    """P5."""
+def test_a_corrupt_local_copy_is_downloaded_again(remote: RemoteRun, tmp_path: Path) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     push(remote, 500)
     file = tmp_path / "here/checkpoints/update-00000500/weights.safetensors"
     good = file.read_bytes()
-    file.write_bytes(b"damaged")
+    file.write_bytes(b"corrupt")
     remote.pull("update-00000500")
     assert file.read_bytes() == good
 
 
-def test_checkpoints_that_the_store_does_not_have_are_forgotten(
-    remote: RemoteRun, tmp_path: Path
-) -> None:
+def test_checkpoints_missing_in_the_store_are_deleted(remote: RemoteRun, tmp_path: Path) -> None:
     push(remote, 500)
     save(tmp_path / "here", 600)
     remote.delete_unpublished()
     assert [folder.name for folder in list_checkpoints(tmp_path / "here")] == ["update-00000500"]
 
 
-def test_keeping_spares_there_what_it_spares_here(remote: RemoteRun) -> None:
-    """P5."""
+def test_pruning_in_the_store_equals_local_pruning(remote: RemoteRun) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     for update, bleu in [(1, 20.0), (2, 30.0), (3, 10.0), (4, None), (5, 25.0), (6, 1.0)]:
         push(remote, update, bleu=bleu)
     remote.store.delete(["checkpoints/update-00000001/bundle.json"])
@@ -177,8 +173,8 @@ def test_keeping_spares_there_what_it_spares_here(remote: RemoteRun) -> None:
     assert remote.store.list_objects("checkpoints/update-00000001") == {}
 
 
-def test_a_late_score_belongs_to_its_checkpoint(remote: RemoteRun, tmp_path: Path) -> None:
-    """P11."""
+def test_a_late_score_is_uploaded_and_downloaded(remote: RemoteRun, tmp_path: Path) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     push(remote, 500, 600)
     for update, bleu in ((500, 31.0), (600, 30.0)):
         folder = tmp_path / f"here/checkpoints/update-00000{update}"
@@ -192,13 +188,11 @@ def test_a_late_score_belongs_to_its_checkpoint(remote: RemoteRun, tmp_path: Pat
     assert found == sorted([*FILES, "score.json"])
 
 
-# Logs and the like.
+# Logs.
 
 
-def test_what_stands_beside_checkpoints_comes_to_another_host(
-    remote: RemoteRun, tmp_path: Path
-) -> None:
-    """P4."""
+def test_logs_are_downloaded_on_another_host(remote: RemoteRun, tmp_path: Path) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
     here, there = tmp_path / "here", tmp_path / "there"
     push(remote, 500)
     for name in ("metrics.jsonl", "dev/update-00000500.de", "ray/a", "ray.log", ".hidden"):
@@ -210,7 +204,7 @@ def test_what_stands_beside_checkpoints_comes_to_another_host(
     assert (there / "metrics.jsonl").read_text() == "metrics.jsonl"
 
 
-def test_only_what_has_changed_goes_up_again(
+def test_only_changed_logs_are_uploaded(
     remote: RemoteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = tmp_path / "here"
@@ -225,25 +219,25 @@ def test_only_what_has_changed_goes_up_again(
     assert sent == ["b"]
 
 
-def test_the_newer_of_two_files_is_kept(remote: RemoteRun, tmp_path: Path) -> None:
+def test_the_newer_of_two_logs_is_kept(remote: RemoteRun, tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.mkdir()
     for name in ("older", "newer"):
-        (here / name).write_text("what the store has")
+        (here / name).write_text("stored")
     remote.upload_logs()
     for name, seconds in (("older", -1000), ("newer", 1000)):
-        (here / name).write_text("what is here")
+        (here / name).write_text("local")
         now = (here / name).stat().st_mtime
         os.utime(here / name, (now + seconds, now + seconds))
     remote.download_logs()
-    assert (here / "older").read_text() == "what the store has"
-    assert (here / "newer").read_text() == "what is here"
+    assert (here / "older").read_text() == "stored"
+    assert (here / "newer").read_text() == "local"
 
 
-# Addresses of models.
+# Addresses of checkpoints.
 
 
-def test_an_address_means_a_checkpoint_or_the_best_of_a_run(
+def test_an_address_is_a_checkpoint_or_the_best_of_a_run(
     address: str, remote: RemoteRun, tmp_path: Path
 ) -> None:
     push(remote, 400, bleu=31.0)
@@ -257,32 +251,30 @@ def test_an_address_means_a_checkpoint_or_the_best_of_a_run(
     assert local_copy(address, scratch) == copy.parent
 
 
-def test_an_address_without_a_checkpoint(address: str, tmp_path: Path) -> None:
-    """P9."""
+def test_an_address_without_checkpoints_is_refused(address: str, tmp_path: Path) -> None:
     head, _, _ = address.partition("?")
     assert message_of(lambda: fetch_checkpoint(address, tmp_path)) == (
         f"{head} has no checkpoint; name a run or one of its checkpoints"
     )
 
 
-def test_an_address_of_a_checkpoint_that_is_not_there(
+def test_the_address_of_a_missing_checkpoint_is_refused(
     address: str, remote: RemoteRun, tmp_path: Path
 ) -> None:
-    """P9."""
     push(remote, 400)
     head, query = address.split("?")
     one = f"{head}/checkpoints/update-00000500"
     assert message_of(lambda: fetch_checkpoint(f"{one}?{query}", tmp_path)) == (
-        f"{one}/bundle.json is missing: this is no whole checkpoint; use another checkpoint, such "
+        f"{one}/bundle.json is missing: the checkpoint is incomplete; use another checkpoint, such "
         f"as {head}/checkpoints/update-00000400"
     )
 
 
-# Written in the background.
+# Background uploads.
 
 
-def test_a_run_in_a_store_is_written_there_and_pruned(remote: RemoteRun, tmp_path: Path) -> None:
-    """P4, P5."""
+def test_the_writer_uploads_and_prunes(remote: RemoteRun, tmp_path: Path) -> None:
+    """Exact resume, self-contained checkpoints (nmt/README.md, Guarantees)."""
     (tmp_path / "here").mkdir()
     (tmp_path / "here/train.log").write_text("a line\n")
     writer = AsyncCheckpointWriter(tmp_path / "here", EXPERIMENT, SUBWORD.to_json(), remote)
@@ -300,17 +292,16 @@ def test_a_run_in_a_store_is_written_there_and_pruned(remote: RemoteRun, tmp_pat
     assert (tmp_path / "there/train.log").read_text() == "a line\n"
 
 
-def test_a_store_that_fails_is_told(
+def test_a_failing_store_is_reported(
     remote: RemoteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P9."""
 
     def fail(*_: object) -> None:
-        raise StorageError("s3://bucket/toy: the store does not answer")
+        raise StorageError("s3://bucket/toy: no answer")
 
     monkeypatch.setattr(ObjectStore, "upload", fail)
-    monkeypatch.setattr("nmt.checkpoint.async_writer.PATIENCE_S", (0.0,))
+    monkeypatch.setattr("nmt.checkpoint.async_writer.RETRY_PAUSES_S", (0.0,))
     writer = AsyncCheckpointWriter(tmp_path / "here", EXPERIMENT, SUBWORD.to_json(), remote)
     writer.write(state(1))
     writer.wait()
-    assert writer.take_error() == "s3://bucket/toy: the store does not answer"
+    assert writer.take_error() == "s3://bucket/toy: no answer"

@@ -1,4 +1,4 @@
-"""Small bundles, and ways to damage them."""
+"""Small checkpoints and ways to corrupt them."""
 
 from collections.abc import Callable
 from pathlib import Path

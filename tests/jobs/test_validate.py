@@ -132,8 +132,8 @@ def test_a_task_that_cannot_read_its_checkpoint_says_why(
     assert tasks.arrived() == [
         (
             7,
-            f"{tmp_path}/checkpoints/update-00000007: there is no such folder; name a run or one "
-            "of its checkpoints",
+            f"{tmp_path}/checkpoints/update-00000007: no such directory; name a run or one of "
+            "its checkpoints",
         )
     ]
 

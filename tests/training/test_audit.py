@@ -54,7 +54,7 @@ def changed(number: int, change: Callable[[LedgerEntry], LedgerEntry]) -> Change
 def test_a_run_with_any_workers_stopped_or_not_is_proven(
     one: Path, gloo: Path, folder: str
 ) -> None:
-    """P2, P3, P4."""
+    """Pure schedule, world-size independence, exact resume (nmt/README.md, Guarantees)."""
     found = audit_run(gloo / folder)
     assert found.is_proven, found.findings
     assert (found.updates, found.full_epochs, found.pairs) == (20, 3, 40)
@@ -97,7 +97,7 @@ def test_without_the_corpus_pairs_are_counted(run: Path) -> None:
 
 
 def test_updates_beyond_the_newest_good_checkpoint_do_not_count(run: Path) -> None:
-    """P5: a run goes on from there, and trains them again."""
+    """A resumed run trains them again."""
     (list_checkpoints(run)[-1] / "weights.safetensors").write_bytes(b"damaged")
     found = audit_run(run)
     assert (found.is_proven, found.updates, found.full_epochs) == (True, 10, 1)
@@ -215,7 +215,6 @@ def test_the_verb_ends_with_1_where_nothing_is_proven(run: Path, nmt: Nmt) -> No
 def test_what_cannot_be_audited_is_one_line(
     run: Path, toy_file: Path, tmp_path: Path, nmt: Nmt
 ) -> None:
-    """P9."""
 
     def refused(words: str) -> str:
         answer = nmt(f"audit {words}")
@@ -245,7 +244,6 @@ def test_what_cannot_be_audited_is_one_line(
 def test_another_corpus_than_that_of_the_run_is_refused(
     run: Path, tmp_path: Path, toy_file: Path, nmt: Nmt
 ) -> None:
-    """P9."""
     other = tmp_path / "other"
     shutil.copytree(toy_file.parent / "prepared", other)
     text = (other / "manifest.json").read_text()

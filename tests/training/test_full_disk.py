@@ -12,7 +12,7 @@ from nmt.errors import TrainingError
 
 def told_of(run: Path, update: int) -> str:
     """How the words about a full disk begin."""
-    return f"{run}/checkpoints/update-{update:08d} was not written: the disk filled up before its "
+    return f"{run}/checkpoints/update-{update:08d} was not written: the disk is full; it needs "
 
 
 def test_training_goes_on_without_a_checkpoint_that_could_not_be_written(gloo: Path) -> None:
@@ -33,7 +33,7 @@ def test_a_run_ends_after_a_few_checkpoints_that_could_not_be_written(gloo: Path
         said = (run / f"error-{rank}.txt").read_text()
         assert said.startswith(f"3 checkpoints in a row could not be written: {told_of(run, 8)}")
         assert said.endswith(
-            " MB were on it; make room, or keep fewer checkpoints (training.keep_last); the same "
+            " MB: free some space, or keep fewer checkpoints (training.keep_last); the same "
             "command then goes on from the last good one"
         )
     assert end_of(run).update == 2

@@ -40,7 +40,7 @@ def test_rows_that_nobody_packed_are_a_value_error(packed: str) -> None:
 
 
 def test_the_ledger_holds_the_pairs_that_were_trained_on(toy: Experiment, one: Path) -> None:
-    """P2: what the schedule planned, and what the loader of each worker handed out."""
+    """Pure schedule (nmt/README.md, Guarantees)."""
     shards = corpus_of(toy).shards
     schedule = Schedule(shards.src_lengths, shards.tgt_lengths, toy.batching, toy.seed)
     planned = [np.sort(np.concatenate(schedule.update(n).micro_batches)) for n in range(20)]
@@ -56,7 +56,7 @@ def test_the_ledger_holds_the_pairs_that_were_trained_on(toy: Experiment, one: P
 def test_any_number_of_workers_stopped_or_not_has_one_ledger(
     one: Path, gloo: Path, folder: str
 ) -> None:
-    """P2, P3, P4."""
+    """Pure schedule, world-size independence, exact resume (nmt/README.md, Guarantees)."""
     ours, theirs = list(read_ledger(one)), list(read_ledger(gloo / folder))
     assert [entry.chain for entry in ours] == [entry.chain for entry in theirs]
     assert [entry.rows for entry in ours] == [entry.rows for entry in theirs]
@@ -72,7 +72,7 @@ def test_a_skipped_update_is_marked(gloo: Path) -> None:
 
 
 def test_updates_that_are_trained_again_are_cut_off(tmp_path: Path) -> None:
-    """P4."""
+    """Exact resume (nmt/README.md, Guarantees)."""
     first = Ledger(tmp_path, 0, "", World())
     for update, rows in ((1, [3, 1]), (2, [2])):
         note(first, update, rows)
@@ -87,7 +87,7 @@ def test_updates_that_are_trained_again_are_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_torn_line_is_cut_off(tmp_path: Path) -> None:
-    """P4."""
+    """Exact resume (nmt/README.md, Guarantees)."""
     first = Ledger(tmp_path, 0, "", World())
     note(first, 1, [1])
     chain = first.write()
@@ -109,7 +109,7 @@ def test_the_ledger_costs_little(tmp_path: Path) -> None:
 
 
 def test_what_a_full_disk_does_not_take_is_written_later(tmp_path: Path) -> None:
-    """P4: lines stay whole, and none is lost."""
+    """Exact resume (nmt/README.md, Guarantees). Lines stay whole, and none is lost."""
     kept = Ledger(tmp_path, 0, "", World())
     note(kept, 1, [4, 2])
     kept.write()

@@ -41,7 +41,7 @@ SCORING = [
     Wrong("score", "RUN is missing; `nmt score --help` tells what there is"),
     Wrong(
         "score runs/tinny raw/dev.en raw/dev.de",
-        "runs/tinny: there is no such folder; name a run or one of its checkpoints",
+        "runs/tinny: no such directory; name a run or one of its checkpoints",
     ),
     Wrong(
         "score raw raw/dev.en raw/dev.de",
@@ -54,8 +54,7 @@ SCORING = [
     ),
     Wrong(
         "score runs/tiny raw/dev.en raw/dev.de",
-        f"{BEST}/weights.safetensors is damaged: its SHA-256 is not that of what was written; "
-        f"{OTHER}",
+        f"{BEST}/weights.safetensors is corrupt: its SHA-256 does not match bundle.json; {OTHER}",
         {f"{BEST}/weights.safetensors": flipped},
     ),
     Wrong(

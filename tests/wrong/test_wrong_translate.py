@@ -9,7 +9,7 @@ from wrong_inputs import BEST, OTHER, Wrong, flipped, ids
 RUNS = [
     Wrong(
         "translate runs/tinny",
-        "runs/tinny: there is no such folder; name a run or one of its checkpoints",
+        "runs/tinny: no such directory; name a run or one of its checkpoints",
     ),
     Wrong(
         "translate raw",
@@ -17,13 +17,12 @@ RUNS = [
     ),
     Wrong(
         "translate runs/tiny",
-        "runs/tiny has no checkpoint yet; `nmt train` with its config writes one",
+        "runs/tiny has no checkpoint yet: run `nmt train` with its experiment file",
         {"runs/tiny/checkpoints": None, "runs/tiny/checkpoints/.update-1.writing": b""},
     ),
     Wrong(
         "translate runs/tiny",
-        f"{BEST}/weights.safetensors is damaged: its SHA-256 is not that of what was written; "
-        f"{OTHER}",
+        f"{BEST}/weights.safetensors is corrupt: its SHA-256 does not match bundle.json; {OTHER}",
         {f"{BEST}/weights.safetensors": flipped},
     ),
     Wrong(
@@ -33,15 +32,15 @@ RUNS = [
     ),
     Wrong(
         f"evaluate {BEST}",
-        f"{BEST}/bundle.json is missing: this is no whole checkpoint; {OTHER}",
+        f"{BEST}/bundle.json is missing: the checkpoint is incomplete; {OTHER}",
         {f"{BEST}/bundle.json": None},
     ),
     Wrong(
         f"evaluate {BEST}",
-        f"{BEST}/bundle.json is damaged: it is not what was written; {OTHER}",
+        f"{BEST}/bundle.json is corrupt: its SHA-256 does not match; {OTHER}",
         {f"{BEST}/bundle.json": flipped},
     ),
-    Wrong("average runs/tiny -o raw", "raw is there already; name another folder, or remove it"),
+    Wrong("average runs/tiny -o raw", "raw already exists: name another directory, or remove it"),
 ]
 TRANSLATING = [
     Wrong(
@@ -241,7 +240,7 @@ WORKERS = [
     ),
 ]
 PRECISIONS = [
-    Wrong("export runs/tiny -o raw", "raw is there already; name another folder, or remove it"),
+    Wrong("export runs/tiny -o raw", "raw already exists: name another directory, or remove it"),
     Wrong("export runs/tiny", "--output is missing; `nmt export --help` tells what there is"),
     Wrong(
         "export raw -o small",
@@ -249,8 +248,7 @@ PRECISIONS = [
     ),
     Wrong(
         "export runs/tiny -o small",
-        f"{BEST}/weights.safetensors is damaged: its SHA-256 is not that of what was written; "
-        f"{OTHER}",
+        f"{BEST}/weights.safetensors is corrupt: its SHA-256 does not match bundle.json; {OTHER}",
         {f"{BEST}/weights.safetensors": flipped},
     ),
     Wrong(

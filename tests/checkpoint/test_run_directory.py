@@ -1,4 +1,4 @@
-"""Which checkpoint of a run is taken, which ones are kept."""
+"""Selection and pruning of checkpoints."""
 
 import logging
 from collections.abc import Callable
@@ -14,59 +14,60 @@ from nmt.checkpoint.write import write_score
 
 
 @pytest.mark.parametrize(
-    ("make", "what"),
+    ("make", "problem"),
     [
-        (lambda folder: None, ": there is no such folder; name a run or one of its checkpoints"),
+        (lambda folder: None, ": no such directory; name a run or one of its checkpoints"),
         (
             Path.mkdir,
             " is neither a run nor a checkpoint: it has no checkpoints/ and no bundle.json",
         ),
         (
             lambda folder: (folder / "checkpoints").mkdir(parents=True),
-            " has no checkpoint yet; `nmt train` with its config writes one",
+            " has no checkpoint yet: run `nmt train` with its experiment file",
         ),
         (
             lambda folder: (folder / "checkpoints" / "update-00000001").mkdir(parents=True),
-            " has no whole checkpoint; `nmt train` with its config writes one",
+            " has no complete checkpoint: run `nmt train` with its experiment file",
         ),
     ],
 )
-def test_a_folder_without_a_bundle(make: Callable[[Path], None], what: str, tmp_path: Path) -> None:
-    """P9."""
+def test_a_path_without_a_checkpoint_is_refused(
+    make: Callable[[Path], None], problem: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     make(folder)
-    assert message_of(lambda: load_checkpoint(folder)) == f"{folder}{what}"
+    assert message_of(lambda: load_checkpoint(folder)) == f"{folder}{problem}"
 
 
-def test_resuming_takes_the_newest_good_checkpoint(
+def test_resume_uses_the_newest_complete_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """P5."""
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     folders = [save(tmp_path, update) for update in (1000, 1500, 99_999_999, 100_000_000)]
     truncate(folders[3] / "training/optimizer.safetensors")
     (folders[2] / "bundle.json").unlink()
     with caplog.at_level(logging.WARNING):
         assert newest_complete(tmp_path) == folders[1]
     assert [record.getMessage().split(" is ")[0] for record in caplog.records] == [
-        f"passing over a checkpoint: {folders[3]}/training/optimizer.safetensors",
-        f"passing over a checkpoint: {folders[2]}/bundle.json",
+        f"skipped a checkpoint: {folders[3]}/training/optimizer.safetensors",
+        f"skipped a checkpoint: {folders[2]}/bundle.json",
     ]
     assert load_training_state(tmp_path).update == 1500
 
 
-def test_a_run_without_a_good_checkpoint(tmp_path: Path) -> None:
+def test_a_run_without_checkpoints(tmp_path: Path) -> None:
     assert newest_complete(tmp_path) is None
     assert best_checkpoint(tmp_path) is None
     assert prune_checkpoints(tmp_path, 1) == []
 
 
-def test_the_best_has_the_highest_bleu_and_is_the_first_of_equals(tmp_path: Path) -> None:
+def test_the_best_is_the_oldest_with_the_highest_bleu(tmp_path: Path) -> None:
     for update, bleu in [(1, 20.0), (2, 30.0), (3, 30.0), (4, None)]:
         save(tmp_path, update, bleu)
     assert best_checkpoint(tmp_path) == tmp_path / "checkpoints/update-00000002"
 
 
-def test_a_run_is_loaded_from_its_best_checkpoint_and_resumed_from_its_newest(
+def test_a_run_loads_its_best_and_resumes_its_newest(
     tmp_path: Path,
 ) -> None:
     for update, bleu in [(1, 20.0), (2, 10.0)]:
@@ -75,14 +76,14 @@ def test_a_run_is_loaded_from_its_best_checkpoint_and_resumed_from_its_newest(
     assert load_training_state(tmp_path).update == 2
 
 
-def test_a_run_without_scores_is_loaded_from_its_newest_good_checkpoint(tmp_path: Path) -> None:
+def test_a_run_without_scores_loads_its_newest_complete(tmp_path: Path) -> None:
     for update in (1, 2, 3):
         save(tmp_path, update)
     truncate(tmp_path / "checkpoints/update-00000003/config.yaml")
     assert load_checkpoint(tmp_path).info.update == 2
 
 
-def test_keeping_spares_the_newest_and_the_best(tmp_path: Path) -> None:
+def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     for update, bleu in [(1, 20.0), (2, 30.0), (3, 10.0), (4, None), (5, 25.0)]:
         save(tmp_path, update, bleu)
     deleted = prune_checkpoints(tmp_path, 2)
@@ -91,15 +92,15 @@ def test_keeping_spares_the_newest_and_the_best(tmp_path: Path) -> None:
     assert left == ["update-00000002", "update-00000004", "update-00000005"]
 
 
-def test_keeping_spares_the_newest_good_one(tmp_path: Path) -> None:
-    """P5."""
+def test_pruning_keeps_the_newest_complete_one(tmp_path: Path) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     folders = [save(tmp_path, update) for update in (1, 2, 3)]
     flip(folders[2] / "weights.safetensors")
     assert prune_checkpoints(tmp_path, 1) == [folders[0]]
     assert newest_complete(tmp_path) == folders[1]
 
 
-def test_keeping_spares_what_waits_for_its_score(tmp_path: Path) -> None:
+def test_pruning_keeps_checkpoints_with_pending_scores(tmp_path: Path) -> None:
     for update in (1, 2, 3, 4):
         save(tmp_path, update)
     assert [folder.name for folder in prune_checkpoints(tmp_path, 1, pending=[2])] == [
@@ -108,8 +109,8 @@ def test_keeping_spares_what_waits_for_its_score(tmp_path: Path) -> None:
     ]
 
 
-def test_a_late_score_decides_what_is_best(tmp_path: Path) -> None:
-    """P11."""
+def test_a_late_score_selects_the_best(tmp_path: Path) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     save(tmp_path, 1, 20.0)
     late = save(tmp_path, 2)
     write_score(late, 30.0, "nrefs:1")
@@ -119,21 +120,21 @@ def test_a_late_score_decides_what_is_best(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_of_another", [True, False])
-def test_a_score_that_is_damaged_or_of_another_checkpoint_is_not_used(
+def test_a_corrupt_or_stale_score_is_ignored(
     is_of_another: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """P5, P11."""
+    """Self-contained checkpoints, honest numbers (nmt/README.md, Guarantees)."""
     one, other = save(tmp_path, 1), save(tmp_path, 2)
     write_score(one, 30.0, "nrefs:1")
     text = (one / "score.json").read_text()
     (one / "score.json").unlink()
-    damaged = text if is_of_another else text.replace("30.0", "90.0")
+    corrupt = text if is_of_another else text.replace("30.0", "90.0")
     folder = other if is_of_another else one
-    (folder / "score.json").write_text(damaged)
+    (folder / "score.json").write_text(corrupt)
     with caplog.at_level(logging.WARNING):
         assert read_info(folder).bleu is None
     assert caplog.messages == [
-        f"a score is not used: score.json beside {folder}/bundle.json: it is of another bundle, or "
-        "damaged"
+        f"score.json beside {folder}/bundle.json ignored: it belongs to another checkpoint or is "
+        "corrupt"
     ]
     assert best_checkpoint(tmp_path) is None

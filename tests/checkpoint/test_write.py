@@ -1,4 +1,4 @@
-"""Bundles come to the disk whole, or not at all."""
+"""Atomic writing of checkpoints."""
 
 import errno
 import os
@@ -16,15 +16,15 @@ from nmt.checkpoint.format import read_info, verify_checkpoint
 from nmt.checkpoint.run_directory import newest_complete, prune_checkpoints
 
 
-def test_a_bundle_has_its_files_under_the_number_of_its_update(tmp_path: Path) -> None:
-    """P5."""
+def test_a_checkpoint_has_its_files_and_update_number(tmp_path: Path) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     folder = save(tmp_path)
     assert folder == tmp_path / "checkpoints" / "update-00000500"
     assert files_below(folder) == sorted(FILES)
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_the_same_state_makes_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
     folders = [save(tmp_path / run) for run in ("a", "b")]
     first, second = ([(folder / name).read_bytes() for name in FILES] for folder in folders)
     assert first == second
@@ -38,18 +38,18 @@ def test_a_checkpoint_of_the_same_update_is_replaced(tmp_path: Path) -> None:
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_nothing_in_a_bundle_is_pickled(tmp_path: Path) -> None:
-    """P10."""
+def test_nothing_is_pickled(tmp_path: Path) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     folder = save(tmp_path)
     for name in FILES:
         data = (folder / name).read_bytes()
         assert not data.startswith((b"\x80", b"PK"))
 
 
-def test_every_file_is_on_the_disk_before_the_name_is(
+def test_files_are_synced_before_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P5."""
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     events: list[str] = []
     handles: list[int] = []
     rename, sync = Path.rename, write._sync
@@ -83,10 +83,10 @@ def test_every_file_is_on_the_disk_before_the_name_is(
         SafetensorError("I/O error: No space left on device (os error 28)"),
     ],
 )
-def test_a_disk_that_fills_up_halfway_leaves_nothing(
+def test_a_disk_that_fills_up_leaves_nothing(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P5, P9."""
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     before = save(tmp_path, 400)
     write_tensors = write.save_file
 
@@ -99,28 +99,26 @@ def test_a_disk_that_fills_up_halfway_leaves_nothing(
     monkeypatch.setattr(write, "save_file", fill_up)
     message = message_of(lambda: save(tmp_path))
     assert message == (
-        f"{tmp_path}/checkpoints/update-00000500 was not written: the disk filled up before its "
-        "0.1 MB were on it; make room, or keep fewer checkpoints (training.keep_last)"
+        f"{tmp_path}/checkpoints/update-00000500 was not written: the disk is full; it needs "
+        "0.1 MB: free some space, or keep fewer checkpoints (training.keep_last)"
     )
     assert list(before.parent.iterdir()) == [before]
 
 
-def test_a_disk_without_room_is_seen_before_writing(
+def test_a_full_disk_is_detected_before_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P9."""
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(9e9, 9e9, 20_000))
     message = message_of(lambda: save(tmp_path))
     assert message == (
-        f"{tmp_path}/checkpoints/update-00000500 was not written: it needs 0.1 MB, but 0.0 MB are "
-        "free there; make room, or keep fewer checkpoints (training.keep_last)"
+        f"{tmp_path}/checkpoints/update-00000500 was not written: it needs 0.1 MB, 0.0 MB are "
+        "free; free some space, or keep fewer checkpoints (training.keep_last)"
     )
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    """P9."""
+def test_an_unwritable_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file")
     message = message_of(lambda: save(tmp_path))
     assert message == (
@@ -129,7 +127,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     )
 
 
-def test_a_write_that_is_interrupted_leaves_nothing(
+def test_an_interrupted_write_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(tensors: Any, file: Path, metadata: Any) -> None:
@@ -142,17 +140,15 @@ def test_a_write_that_is_interrupted_leaves_nothing(
 
 
 @pytest.mark.parametrize("ending", ["writing", "deleting"])
-@pytest.mark.parametrize("verb", ["save_checkpoint", "keep"])
-def test_leftovers_of_a_killed_writer_are_no_checkpoints_and_go(
-    verb: str, ending: str, tmp_path: Path
-) -> None:
-    """P5."""
+@pytest.mark.parametrize("verb", ["save", "prune"])
+def test_leftovers_of_a_killed_writer_are_removed(verb: str, ending: str, tmp_path: Path) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     folder = save(tmp_path)
     shutil.copytree(folder, folder.with_name(f".update-00000900.0123abcd.{ending}"))
     mine = folder.with_name(".mine.writing")
     mine.mkdir()
     assert newest_complete(tmp_path) == folder
-    if verb == "save_checkpoint":
+    if verb == "save":
         save(tmp_path)
     else:
         prune_checkpoints(tmp_path, 1)

@@ -1,4 +1,4 @@
-"""Checkpoints beside training are those of the foreground; what goes wrong is told."""
+"""Checkpoints written in the background."""
 
 import errno
 import subprocess
@@ -23,7 +23,7 @@ def writer_of(run: Path) -> AsyncCheckpointWriter:
 
 
 class Gate:
-    """Holds the writing of tensors up until it is opened."""
+    """Blocks the writing of tensors until it is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened, self.reached = threading.Event(), threading.Event()
@@ -37,15 +37,15 @@ class Gate:
 
 
 @pytest.mark.parametrize("has_average", [True, False])
-def test_what_is_written_is_the_state_at_the_call(
+def test_the_state_at_the_call_is_written(
     has_average: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P4, P5."""
+    """Exact resume, self-contained checkpoints (nmt/README.md, Guarantees)."""
     folder = save(tmp_path / "foreground", has_average=has_average)
     gate = Gate(monkeypatch)
-    mine, writer = state(has_average=has_average), writer_of(tmp_path / "background")
-    writer.write(mine)
-    for tensors in (mine.weights, mine.optimizer, mine.average or {}):
+    current, writer = state(has_average=has_average), writer_of(tmp_path / "background")
+    writer.write(current)
+    for tensors in (current.weights, current.optimizer, current.average or {}):
         for tensor in tensors.values():
             tensor.zero_()
     gate.opened.set()
@@ -57,7 +57,7 @@ def test_what_is_written_is_the_state_at_the_call(
         assert (other / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_training_waits_only_for_the_write_before(
+def test_write_waits_only_for_the_previous_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, writer = Gate(monkeypatch), writer_of(tmp_path)
@@ -77,7 +77,7 @@ def test_training_waits_only_for_the_write_before(
     ]
 
 
-def test_old_checkpoints_are_dropped_in_the_background_too(tmp_path: Path) -> None:
+def test_old_checkpoints_are_pruned(tmp_path: Path) -> None:
     writer = writer_of(tmp_path)
     for update in (1, 2, 3, 4, 5):
         writer.write(state(update), 10.0 - update, "nrefs:1")
@@ -88,19 +88,17 @@ def test_old_checkpoints_are_dropped_in_the_background_too(tmp_path: Path) -> No
 
 def test_a_tied_tensor_is_copied_once() -> None:
     tied = torch.randn(3)
-    mine = state()
-    mine.weights["a"] = mine.weights["b"] = tied
-    mine.optimizer["empty"] = torch.zeros(0)
-    copy, _ = async_writer._copy(mine)
+    original = state()
+    original.weights["a"] = original.weights["b"] = tied
+    original.optimizer["empty"] = torch.zeros(0)
+    copy, _ = async_writer._copy_state(original)
     assert copy.weights["a"] is copy.weights["b"]
     assert copy.weights["a"].data_ptr() != tied.data_ptr()
     assert copy.optimizer["empty"].shape == (0,)
 
 
-def test_a_full_disk_is_told_once_and_the_next_write_may_go_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P5, P9."""
+def test_a_full_disk_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     writer = writer_of(tmp_path)
     with monkeypatch.context() as patch:
 
@@ -113,16 +111,14 @@ def test_a_full_disk_is_told_once_and_the_next_write_may_go_well(
     writer.write(state(2))
     writer.wait()
     assert writer.take_error() == (
-        f"{tmp_path}/checkpoints/update-00000001 was not written: the disk filled up before its "
-        "0.1 MB were on it; make room, or keep fewer checkpoints (training.keep_last)"
+        f"{tmp_path}/checkpoints/update-00000001 was not written: the disk is full; it needs "
+        "0.1 MB: free some space, or keep fewer checkpoints (training.keep_last)"
     )
     assert writer.take_error() == ""
     assert [folder.name for folder in list_checkpoints(tmp_path)] == ["update-00000002"]
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_programming_error_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write, "save_file", lambda *_, **__: 1 / 0)
     writer = writer_of(tmp_path)
     writer.write(state(1))
@@ -151,8 +147,8 @@ writer.wait()
 """
 
 
-def test_a_crash_in_the_middle_of_a_write_leaves_the_newest_good_one(tmp_path: Path) -> None:
-    """P4, P5."""
+def test_a_crash_during_a_write_keeps_the_previous_one(tmp_path: Path) -> None:
+    """Exact resume, self-contained checkpoints (nmt/README.md, Guarantees)."""
     command = [sys.executable, "-c", CRASH, str(tmp_path), str(Path(__file__).parent)]
     assert subprocess.run(command, check=False).returncode == 9
     assert [path.suffix for path in (tmp_path / "checkpoints").glob(".*")] == [".writing"]

@@ -18,7 +18,7 @@ def tree_of(run: Path) -> Any:
 
 
 def test_a_manifest_says_what_was_trained_with_what(one: Path, toy_file: Path) -> None:
-    """P11."""
+    """Honest numbers (nmt/README.md, Guarantees)."""
     tree = tree_of(one)
     assert (tree["format"], tree["seed"], tree["pairs"], tree["left_out"]) == (1, 3, 40, 0)
     assert tree["experiment"]["batching"]["micro_batches"] == 3
@@ -57,7 +57,7 @@ def test_workers_that_are_replaced_are_not_a_new_command(
 
 
 def test_no_environment_and_no_command_line_is_kept(one: Path) -> None:
-    """P10: they may hold secrets."""
+    """Safe by default (nmt/README.md, Guarantees). They may hold secrets."""
     import os
     import sys
 
@@ -106,7 +106,6 @@ def test_a_full_disk_does_not_stop_a_run(
 
 
 def test_a_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
-    """P9."""
     (tmp_path / "manifest.json").write_text('{"format": 9}')
     with pytest.raises(DataError) as error:
         run_manifest.read_run_manifest(tmp_path)

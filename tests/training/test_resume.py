@@ -24,7 +24,7 @@ from nmt.training.resume import check_run
 def test_with_all_ingredients_a_run_that_was_stopped_is_one_that_was_not(
     toy_file: Path, one_of_all: Path
 ) -> None:
-    """P4."""
+    """Exact resume (nmt/README.md, Guarantees)."""
     go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=7))
     go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=15))
     go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=18))
@@ -41,7 +41,7 @@ def test_a_run_is_stopped_in_the_middle_of_an_epoch(toy: Experiment, stopped: Pa
 
 
 def test_resumed_is_never_interrupted(toy_file: Path, one: Path, stopped: Path) -> None:
-    """P4."""
+    """Exact resume (nmt/README.md, Guarantees)."""
     run = toy_file.parent / "one-resumed"
     shutil.copytree(stopped, run)
     why, progress = go(toy_file, Run(run.name))
@@ -50,17 +50,17 @@ def test_resumed_is_never_interrupted(toy_file: Path, one: Path, stopped: Path) 
 
 
 def test_two_workers_resumed_are_never_interrupted(gloo: Path) -> None:
-    """P4."""
+    """Exact resume (nmt/README.md, Guarantees)."""
     assert_same(gloo / "two", gloo / "two-stopped")
 
 
 def test_three_workers_resumed_are_never_interrupted(gloo: Path) -> None:
-    """P4: gradients are added in the same order before and after."""
+    """Exact resume (nmt/README.md, Guarantees)."""
     assert_same(gloo / "three", gloo / "three-stopped")
 
 
 def test_resuming_takes_another_number_of_workers(one: Path, gloo: Path) -> None:
-    """P4."""
+    """Exact resume (nmt/README.md, Guarantees)."""
     assert_near(one, gloo / "one-then-two")
 
 
@@ -87,7 +87,7 @@ def test_more_updates_can_be_asked_for_later(toy_file: Path, one: Path) -> None:
 def test_resuming_falls_back_where_the_newest_checkpoint_is_damaged(
     toy_file: Path, one: Path
 ) -> None:
-    """P5."""
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     run = toy_file.parent / "damaged"
     shutil.copytree(one, run)
     newest = list_checkpoints(run)[-1]
@@ -102,14 +102,14 @@ def test_resuming_falls_back_where_the_newest_checkpoint_is_damaged(
 def test_a_run_does_not_begin_anew_where_all_checkpoints_are_damaged(
     toy_file: Path, one: Path
 ) -> None:
-    """P5, P9."""
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     run = toy_file.parent / "all-damaged"
     shutil.copytree(one, run)
     for folder in list_checkpoints(run):
         (folder / "bundle.json").write_text("{}")
     expected = (
         f"no checkpoint of the run in {run} is whole; the newest: {run}/checkpoints/"
-        "update-00000020/bundle.json is damaged: it is not what was written; use another "
+        "update-00000020/bundle.json is corrupt: its SHA-256 does not match; use another "
         f"checkpoint, such as {run}/checkpoints/update-00000010; to train from the start instead, "
         "give the experiment another name or move that folder away"
     )
@@ -125,7 +125,6 @@ def test_a_run_does_not_begin_anew_where_all_checkpoints_are_damaged(
 
 
 def test_a_run_does_not_go_on_with_another_model(toy_file: Path, one: Path) -> None:
-    """P9."""
     with pytest.raises(TrainingError) as error:
         check_run(load_experiment(toy_file, ["model.width=12"]), one)
     assert str(error.value) == (
@@ -161,7 +160,6 @@ def test_a_run_resumes_with_the_legacy_value_of_a_new_setting(
 
 
 def test_the_way_back_is_what_a_person_can_type(toy_file: Path, one: Path) -> None:
-    """P9."""
     with pytest.raises(TrainingError) as error:
         check_run(load_experiment(toy_file, ["training.betas=[0.8,0.9]"]), one)
     assert str(error.value).endswith("or set training.betas=[0.9, 0.98] to go on with it")
