@@ -1,35 +1,32 @@
-"""Subwords: one vocabulary for both languages, and text to tokens and back without loss.
+"""Subword vocabulary shared by both languages: lossless encoding of text as token ids.
 
 Byte-pair encoding (Sennrich et al. 2016) or a unigram language model (Kudo 2018), applied by
-`tokenizers`. Text is cut before either: letters with the space before them, single digits, runs of
-anything else. A piece never spans two such parts, so that no piece learnt from text can look like
-`</s>` or `<0x41>`, the names of the special and the byte pieces. A character that is no piece of
-its own falls to the bytes of its UTF-8 form: there is no <unk>.
+`tokenizers`. Text is first split into letters with the space before them, single digits, and runs
+of anything else. A piece never spans two such parts, so that no piece learnt from text can look
+like `</s>` or `<0x41>`, the names of the special and the byte pieces. A character that is not a
+piece is encoded as the bytes of its UTF-8 form: there is no <unk>.
 
-A space is a space: no other character stands for it, so that text with U+2581 comes back as it
-was. One space is put before every text, for a word to have the same piece at the start and in the
-middle, and is taken off by decoding.
+A space stays a space: no other character stands for it, so that text with U+2581 is restored
+exactly. Encoding puts one space before every text, so that a word has the same pieces at the start
+and inside; decoding removes it.
 
-Learning gives the same vocabulary in every process. BPE counts in whole numbers and breaks ties by
-the order of pieces, whatever the number of threads; the unigram model is learnt by `unigram.py`.
+Training gives the same vocabulary in every process. BPE counts in integers and breaks ties by the
+order of pieces, whatever the number of threads; `unigram.py` trains the unigram model.
 """
 
 import hashlib
 import json
 import os
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
-# Set at all, a process may fork after encoding without a warning on stderr; off, because a task of
-# preparing has one core of its own. tokenizers reads it at each call.
+# Any value lets a process fork after encoding without a warning on stderr; false, because a task of
+# preparing has one core. tokenizers reads it at each call.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from nmt.config.corpus import SubwordConfig
@@ -44,18 +41,19 @@ SPECIAL = ("<pad>", "<s>", "</s>")
 FIRST_BYTE = len(SPECIAL)
 """Id of byte 0; the other 255 follow."""
 NUM_RESERVED = FIRST_BYTE + 256
-"""Special and byte pieces; learnt pieces have the ids from here on."""
+"""Number of special and byte pieces; learnt pieces have the ids from here on."""
 COVERAGE = 0.9999
-"""Share of all characters that are pieces of their own; the rarest fall to bytes."""
+"""Share of all characters in the text that are pieces; the rarest ones are encoded as bytes."""
 
 Merges = dict[tuple[int, int], tuple[int, int]]
-"""Left and right token to the rank of their merge, the smallest first, and the merged token."""
+"""Left and right token to the rank of their merge, best first, and the merged token."""
 
 LogProbs = dict[tuple[int, ...], tuple[int, float]]
-"""The tokens of characters to the token that they make, and its natural log-probability."""
+"""The tokens of a piece's characters to its own token and its natural log-probability."""
 
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-# Runs end after 64 characters: a word's time grows faster than its length, and some lines are one.
+# Parts end after 64 characters: encoding time grows faster than the length of a part, and a line
+# without spaces is one part.
 _PARTS = (
     r" ?[\p{L}\p{M}\x{200C}\x{200D}]{1,64}"
     r"| ?\p{N}"
@@ -65,7 +63,7 @@ _PARTS = (
 
 
 class Subword:
-    """A vocabulary: encodes lines as token ids and decodes them."""
+    """A vocabulary that encodes lines as token ids and decodes them."""
 
     def __init__(self, tokenizer: Tokenizer, text: str) -> None:
         """Wrap a tokenizer whose JSON is `text`; use `train` or `from_json`."""
@@ -77,69 +75,75 @@ class Subword:
 
     @classmethod
     def train(cls, lines: Iterable[str], config: SubwordConfig) -> "Subword":
-        """Learn a vocabulary.
+        """Train a vocabulary.
 
         Args:
-            lines: normalised lines of both languages; gone through twice, so not a generator.
-            config: kind and size; little text makes a smaller vocabulary (`num_pieces`).
+            lines: normalised lines of both languages; iterated twice, so not a generator.
+            config: kind and size; little text gives a smaller vocabulary (`num_pieces`).
         """
-        room = config.vocab_size - NUM_RESERVED
-        counts = _count_characters(lines)
-        alphabet = choose_alphabet(counts, room // 2) | {" "}
+        max_learnt = config.vocab_size - NUM_RESERVED
+        counts: Counter[str] = Counter()
+        for line in lines:
+            counts.update(f" {line}")  # with the space that encoding puts before it
+        alphabet = choose_alphabet(counts, max_learnt // 2) | {" "}
         common = _without(counts.keys() - alphabet, lines)
-        is_bpe = config.kind == "bpe"
-        model = _learn_bpe(common, alphabet, room) if is_bpe else _learn_unigram(common, room)
-        tokenizer = _with_rules(model)
+        if config.kind == "bpe":
+            tokenizer = _add_rules(_train_bpe(common, alphabet, max_learnt))
+        else:
+            tokenizer = _add_rules(_train_unigram(common, max_learnt))
         return cls(tokenizer, tokenizer.to_str())
 
     @classmethod
     def from_json(cls, text: str) -> "Subword":
-        """Load what `to_json` wrote; DataError if it is anything else."""
+        """Load the text of `to_json`; DataError if it is not a vocabulary of nmt."""
         try:
             return cls(Tokenizer.from_str(text), text)
         except DataError:
             raise
-        except Exception:  # that is what tokenizers raises
-            raise _not_ours("tokenizers cannot load it") from None
+        except Exception:  # tokenizers raises nothing more specific
+            raise _invalid("tokenizers cannot load it") from None
 
     def to_json(self) -> str:
-        """The vocabulary as text, in the format of `tokenizers`."""
+        """Return the vocabulary in the format of `tokenizers`."""
         return self._text
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names the vocabulary: the same tokens for the same text, the same meaning of each id."""
+        """SHA-256 of the vocabulary: equal if all texts and ids have the same meaning."""
         return hashlib.sha256(self._text.encode()).hexdigest()
 
     @property
     def num_pieces(self) -> int:
-        """Size of the vocabulary that is there, special and byte pieces counted."""
+        """Size of the vocabulary, special and byte pieces included."""
         return len(self._pieces)
 
     @cached_property
-    def merges(self) -> Merges:
-        """What byte-pair encoding merges; DataError for a vocabulary of another kind."""
-        model = json.loads(self._text)["model"]
-        if model["type"] != "BPE":
-            raise _not_ours("it has no merges")
-        ids = model["vocab"]
-        return {
-            (ids[left], ids[right]): (rank, ids[left + right])
-            for rank, (left, right) in enumerate(model["merges"])
-        }
+    def _model(self) -> dict[str, Any]:
+        model: dict[str, Any] = json.loads(self._text)["model"]
+        return model
 
     @property
     def is_bpe(self) -> bool:
-        """Whether it has merges; a unigram vocabulary has probabilities."""
-        return bool(json.loads(self._text)["model"]["type"] == "BPE")
+        """True if the vocabulary has merges; a unigram vocabulary has probabilities."""
+        return bool(self._model["type"] == "BPE")
+
+    @cached_property
+    def merges(self) -> Merges:
+        """The merges of byte-pair encoding; DataError for a vocabulary of another kind."""
+        if not self.is_bpe:
+            raise _invalid("it has no merges")
+        ids = self._model["vocab"]
+        return {
+            (ids[left], ids[right]): (rank, ids[left + right])
+            for rank, (left, right) in enumerate(self._model["merges"])
+        }
 
     @cached_property
     def log_probs(self) -> LogProbs:
-        """What the pieces of a unigram vocabulary are made of; DataError for another kind."""
-        model = json.loads(self._text)["model"]
-        if model["type"] != "Unigram":
-            raise _not_ours("it has no probabilities")
-        pairs = zip(self.characters, model["vocab"], strict=True)
+        """Log-probabilities of a unigram vocabulary; DataError for another kind."""
+        if self._model["type"] != "Unigram":
+            raise _invalid("it has no probabilities")
+        pairs = zip(self.characters, self._model["vocab"], strict=True)
         return {
             tuple(characters): (token, log_prob)
             for token, (characters, (_, log_prob)) in enumerate(pairs)
@@ -147,103 +151,87 @@ class Subword:
 
     @cached_property
     def characters(self) -> list[list[int]]:
-        """For each piece those of its characters; a special or a byte piece is itself."""
+        """The tokens of each piece's characters; special and byte pieces are their own."""
         ids = {piece: token for token, piece in enumerate(self._pieces)}
         learnt = [[ids[character] for character in piece] for piece in self._pieces[NUM_RESERVED:]]
         return [[token] for token in range(NUM_RESERVED)] + learnt
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a normalised line, without BOS and EOS; none for an empty line."""
+        """Return the token ids of a normalised line, without BOS and EOS."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of many lines, faster than one by one."""
+        """Return the token ids of many lines, faster than one by one."""
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids: exactly the line where `encode` made them of it.
+        """Return the text of token ids; for the ids of `encode`, exactly its line.
 
-        Of other ids, as a model makes them, PAD, BOS and EOS are nothing, and bytes that are not
-        UTF-8 are U+FFFD. A line feed can come out, where a model puts together the byte for one.
+        In ids from a model, PAD, BOS and EOS give no text, and bytes that are not UTF-8 give
+        U+FFFD. The result can have a line feed where a model predicts its byte.
         """
         data = b"".join([self._bytes[token] for token in ids])
         return data.decode("utf-8", errors="replace").removeprefix(" ")
 
     @property
     def token_bytes(self) -> Sequence[bytes]:
-        """What each token writes, a space before a word included; nothing for special ones."""
+        """UTF-8 bytes of each token, with the space before a word; empty for special tokens."""
         return self._bytes
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """The name of each token, for people: U+2581 for a space, <0x41> for a byte."""
+        """Return readable names of tokens: U+2581 for a space, <0x41> for a byte."""
         return [self._pieces[token].replace(" ", "▁") for token in ids]
 
 
 def tag_token(tag: int) -> int:
-    """The piece of a tag, 1 to 8: a byte from 0xFF down to 0xF8, none of which is ever in UTF-8."""
+    """Return the token of a tag from 1 to 8: bytes 0xFF down to 0xF8, which UTF-8 never has."""
     assert 1 <= tag <= 8, tag
     return FIRST_BYTE + 0x100 - tag
 
 
-def choose_alphabet(counts: Counter[str], most: int) -> set[str]:
-    """The most frequent characters that reach COVERAGE, `most` at most; ties by code point."""
+def choose_alphabet(counts: Counter[str], max_size: int) -> set[str]:
+    """Return the most frequent characters that reach COVERAGE; ties by code point."""
     alphabet: set[str] = set()
-    left = COVERAGE * counts.total()
+    remaining = COVERAGE * counts.total()
     for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        if left <= 0 or len(alphabet) == most:
+        if remaining <= 0 or len(alphabet) == max_size:
             break
         alphabet.add(character)
-        left -= count
+        remaining -= count
     return alphabet
 
 
-def _count_characters(lines: Iterable[str]) -> Counter[str]:
-    counts = np.zeros(sys.maxunicode + 1, dtype=np.int64)
-    for batch in _batches(lines):
-        codes = np.frombuffer("".join(batch).encode("utf-32-le"), dtype=np.uint32)
-        found = np.bincount(codes)
-        counts[: len(found)] += found
-        counts[ord(" ")] += len(batch)  # the one before every text
-    return Counter({chr(code): int(counts[code]) for code in np.flatnonzero(counts)})
-
-
 def _without(rare: set[str], lines: Iterable[str]) -> Iterable[str]:
-    """Lines with spaces for rare characters: no piece is learnt across the place of one."""
+    """Yield lines with spaces for rare characters, so that no piece is learnt across one."""
     if not rare:
         return lines
     pattern = re.compile(f"[{re.escape(''.join(sorted(rare)))}]")
     return (pattern.sub(" ", line) for line in lines)
 
 
-def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(lines)
-    while batch := list(islice(iterator, 1000)):
-        yield batch
-
-
-def _with_rules(model: Any) -> Tokenizer:
-    """A tokenizer with our rules around a model."""
+def _add_rules(model: Any) -> Tokenizer:
+    """Return a tokenizer that splits text into parts and applies a model to each."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Prepend(" ")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PARTS), "isolated")
-    # For other readers of the file; `decode` has a table, and needs no rules for what is no text.
+    # For other readers of the file: `decode` uses a table, which also covers invalid bytes.
     tokenizer.decoder = decoders.Sequence(
         [decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     return tokenizer
 
 
-def _learn_bpe(lines: Iterable[str], alphabet: set[str], room: int) -> models.BPE:
-    learner = _with_rules(models.BPE())
+def _train_bpe(lines: Iterable[str], alphabet: set[str], max_learnt: int) -> models.BPE:
+    learner = _add_rules(models.BPE())
     trainer = trainers.BpeTrainer(
-        vocab_size=room,
+        vocab_size=max_learnt,
         min_frequency=2,
         show_progress=False,
         initial_alphabet=sorted(alphabet),
         limit_alphabet=len(alphabet),
     )
-    learner.train_from_iterator(_batches(lines), trainer)
+    learner.train_from_iterator(lines, trainer)
     learnt = json.loads(learner.to_str())["model"]
     pieces = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)
     vocab = {piece: token for token, piece in enumerate([*SPECIAL, *_BYTES, *pieces])}
@@ -251,34 +239,34 @@ def _learn_bpe(lines: Iterable[str], alphabet: set[str], room: int) -> models.BP
     return models.BPE(vocab=vocab, merges=merges, byte_fallback=True)
 
 
-def _learn_unigram(lines: Iterable[str], room: int) -> models.Unigram:
+def _train_unigram(lines: Iterable[str], max_learnt: int) -> models.Unigram:
     rules = pre_tokenizers.Split(Regex(_PARTS), "isolated")
     words: Counter[str] = Counter()
     for line in lines:
         words.update([part for part, _ in rules.pre_tokenize_str(f" {line}")] if line else ())
     reserved = [(name, 0.0) for name in (*SPECIAL, *_BYTES)]
-    vocab = [*reserved, *unigram.learn(words, room)]
-    # The model wants an id for the unknown; all bytes are pieces, so that it never comes out.
+    vocab = [*reserved, *unigram.train_unigram(words, max_learnt)]
+    # The model needs an id for unknown text; it is never produced, because all bytes are pieces.
     return models.Unigram(vocab, unk_id=PAD, byte_fallback=True)
 
 
 def _read_pieces(text: str) -> list[str]:
-    """The pieces by id; DataError where the reserved ones are not in their places."""
+    """Return the pieces by id; DataError if the reserved ones are not in their places."""
     tree = json.loads(text)
     vocab = tree["model"]["vocab"]
+    is_dense = True
     if isinstance(vocab, dict):
         pieces = sorted(vocab, key=vocab.__getitem__)
         is_dense = sorted(vocab.values()) == list(range(len(vocab)))
     else:
         pieces = [piece for piece, _ in vocab]
-        is_dense = True
     if tuple(pieces[:NUM_RESERVED]) != (*SPECIAL, *_BYTES) or not is_dense or tree["added_tokens"]:
-        raise _not_ours("its first pieces are not <pad>, <s>, </s> and the 256 bytes")
+        raise _invalid("its first pieces are not <pad>, <s>, </s> and the 256 bytes")
     return pieces
 
 
-def _not_ours(what: str) -> DataError:
+def _invalid(problem: str) -> DataError:
     return DataError(
-        f"tokenizer.json: not a vocabulary of nmt ({what}); "
+        f"tokenizer.json: not a vocabulary of nmt ({problem}); "
         f"expected the file that `nmt prepare` wrote"
     )

@@ -1,16 +1,16 @@
-"""Subword regularisation: the same text cut another way each epoch.
+"""Subword regularisation: another segmentation of the same text in each epoch.
 
 BPE-dropout (Provilkov et al. 2020): while characters are merged to pieces, each possible merge is
-left out with a small probability; the best of those that remain is made, until none remains. Of a
-unigram vocabulary a cut is drawn instead, by its probability to the power of alpha (Kudo 2018). A
-model that has seen words in many cuts reads and writes rare ones better. There are more tokens: at
-a dropout of 0.1 a quarter more.
+dropped with a small probability; the best remaining merge is applied, until none remains. With a
+unigram vocabulary a segmentation is sampled by its probability to the power of alpha (Kudo 2018).
+A model trained on many segmentations reads and writes rare words better. The number of tokens
+grows: by a quarter at a dropout of 0.1.
 
-This works on token ids, without the text: they fall into words, from a token that begins with a
-space to the next, across which nothing was ever merged. A word has VARIANTS cuts, each a pure
-function of (seed, word, number), made when it is first wanted; a pair takes one for each word by a
-hash of (seed, epoch, row, place). So a cut does not depend on who asks, when, or for what else
-(P2), and most words cost one look into a table.
+The sampler works on token ids, without the text. A word starts at a token that begins with a space;
+nothing was ever merged across words. Each word has NUM_VARIANTS segmentations, computed on first
+use, each a pure function of (seed, word, number). A pair takes one for each word, by a hash of
+(seed, epoch, row, place). So a segmentation depends on nothing else (nmt/README.md, pure schedule
+and world-size independence), and most words cost one table look-up.
 """
 
 import hashlib
@@ -29,26 +29,32 @@ from nmt.corpus.unigram import MAX_PIECE
 
 Tokens = Sequence[int] | npt.NDArray[Any]
 Pair = tuple[Tokens, Tokens]
-Cut = tuple[int, ...]
+Segmentation = tuple[int, ...]
 Hashes = npt.NDArray[np.uint64]
 
-VARIANTS = 64
-"""Cuts of a word that take turns."""
+NUM_VARIANTS = 64
+"""Segmentations per word."""
 MAX_CHARS = 64
-"""Longer words stay as they are: text is cut there, and a merge must not reach across."""
+"""Longer words stay as they are: encoding splits text there, and a merge must not cross it."""
 MAX_WORDS = 200_000
-"""Words whose cuts are kept; when there are more, all are forgotten and made anew, alike."""
-TRIES = 8
-"""Cuts of a pair that are tried until one is short enough; else it stays as it is."""
+"""Words in the table; when it is full it is cleared, and segmentations are computed again."""
+MAX_TRIES = 8
+"""Segmentations of a pair to try for one that is short enough."""
 SAMPLE_PAIRS = 1000
-"""Pairs that tell how much longer cuts are than the pairs."""
+"""Pairs from which the growth in length is estimated."""
 
 
 class SubwordSampler:
-    """Cuts the token ids of a vocabulary another way."""
+    """Samples segmentations of the token ids of one vocabulary."""
 
     def __init__(self, subword: Subword, share: float, seed: int) -> None:
-        """Args: share: of merges left out; of a unigram vocabulary: alpha."""
+        """Create a sampler.
+
+        Args:
+            subword: the vocabulary.
+            share: probability of dropping a merge; for a unigram vocabulary, alpha.
+            seed: seed of the run.
+        """
         self._share = share
         self._seed = seed
         self._is_bpe = subword.is_bpe
@@ -58,35 +64,49 @@ class SubwordSampler:
         self._begins_word = np.array(
             [piece.startswith("▁") for piece in subword.pieces(range(subword.num_pieces))]
         )
-        self._cuts: dict[bytes, list[Cut | None]] = {}
+        self._table: dict[bytes, list[Segmentation | None]] = {}
 
     def segment(
-        self, pairs: Sequence[Pair], rows: Sequence[int] | npt.NDArray[Any], epoch: int, most: int
+        self,
+        pairs: Sequence[Pair],
+        rows: Sequence[int] | npt.NDArray[Any],
+        epoch: int,
+        max_length: int,
     ) -> list[Pair]:
-        """The same text in token ids as they are in an epoch, at most `most` on each side.
+        """Return pairs in their segmentation of one epoch.
 
-        A pair that has more is cut again, and after TRIES such cuts stays as it is.
+        Args:
+            pairs: token ids of source and target, without BOS and EOS.
+            rows: row of each pair in the corpus.
+            epoch: the epoch.
+            max_length: largest number of tokens per side. A longer segmentation is sampled again;
+                after MAX_TRIES the pair stays as it is.
         """
-        found: list[Pair] = [((), ())] * len(pairs)
+        segmented = list(pairs)
         left = np.arange(len(pairs))
-        for number in range(TRIES):
+        for number in range(MAX_TRIES):
             if not len(left):
                 break
             sides = list(chain.from_iterable(pairs[n] for n in left.tolist()))
-            cut = self._cut(sides, np.asarray(rows, dtype=np.uint64)[left], epoch, number)
-            for n, src, tgt in zip(left.tolist(), cut[::2], cut[1::2], strict=True):
-                found[n] = src, tgt
-            is_long = [max(map(len, found[n])) > most for n in left.tolist()]
+            sampled = self._sample_all(
+                sides, np.asarray(rows, dtype=np.uint64)[left], epoch, number
+            )
+            is_long = []
+            for n, src, tgt in zip(left.tolist(), sampled[::2], sampled[1::2], strict=True):
+                is_long.append(max(len(src), len(tgt)) > max_length)
+                if not is_long[-1]:
+                    segmented[n] = src, tgt
             left = left[is_long]
-        for n in left.tolist():
-            found[n] = pairs[n]
-        return found
+        return segmented
 
     def planned_lengths(self, shards: Shards, max_length: int) -> tuple[Lengths, Lengths]:
-        """Source and target tokens of each row, without EOS, to plan with: what most cuts need.
+        """Return source and target lengths of each row, without EOS, for planning batches.
 
-        These are the tokens as they are times one factor for all; a pair within `max_length`, EOS
-        counted, stays within it.
+        They are the stored lengths times one factor, which most segmentations stay within.
+
+        Args:
+            shards: the corpus.
+            max_length: largest length, EOS included; a pair within it stays within it.
         """
         rows = np.unique(np.linspace(0, len(shards) - 1, SAMPLE_PAIRS).astype(np.int64))
         pairs = shards.pairs(rows)
@@ -103,10 +123,10 @@ class SubwordSampler:
         )
         return src, tgt
 
-    def _cut(
+    def _sample_all(
         self, sides: Sequence[Tokens], rows: Hashes, epoch: int, number: int
     ) -> list[list[int]]:
-        """Cut both sides of each row: src and tgt of the first, of the second, ..."""
+        """Sample segmentations of both sides of each row: src and tgt of the first row, ..."""
         lengths = [len(side) for side in sides]
         ends = np.array(list(accumulate(lengths)))
         tokens = np.concatenate([np.zeros(0, np.uint16), *sides]).astype(np.uint16)
@@ -114,47 +134,59 @@ class SubwordSampler:
         begins[(ends - lengths)[np.array(lengths) > 0]] = True
         starts = np.flatnonzero(begins)
         side_of = np.searchsorted(ends, starts, side="right")
-        first = _scramble(_hash(self._seed, epoch, number) + rows)
+        row_hashes = _scramble(_hash(self._seed, epoch, number) + rows)
         place = starts - (ends - lengths)[side_of] + 2**32 * (side_of % 2)
-        variants = _scramble(first[side_of // 2] + place.astype(np.uint64)) % np.uint64(VARIANTS)
+        hashes = _scramble(row_hashes[side_of // 2] + place.astype(np.uint64))
+        variants = hashes % np.uint64(NUM_VARIANTS)
+        # Words as bytes, two per token, are the keys of the table.
         data, bounds = tokens.tobytes(), [*(2 * starts).tolist(), 2 * len(tokens)]
-        found: list[list[int]] = [[] for _ in sides]
+        sampled: list[list[int]] = [[] for _ in sides]
         for side, variant, (begin, end) in zip(
             side_of.tolist(), variants.tolist(), pairwise(bounds), strict=True
         ):
-            found[side] += self._variant(data[begin:end], variant)
-        return found
+            sampled[side] += self._variant(data[begin:end], variant)
+        return sampled
 
-    def _variant(self, word: bytes, number: int) -> Cut:
-        """A cut of a word, made of its token ids as two bytes each."""
-        cuts = self._cuts.get(word)
-        if cuts is None:
-            if len(self._cuts) >= MAX_WORDS:
-                self._cuts.clear()
-            cuts = self._cuts[word] = [None] * VARIANTS
-        cut = cuts[number]
-        if cut is None:
-            cut = cuts[number] = self._sample(np.frombuffer(word, np.uint16).tolist(), number)
-        return cut
+    def _variant(self, word: bytes, number: int) -> Segmentation:
+        """Return one of a word's segmentations from the table, or compute it."""
+        variants = self._table.get(word)
+        if variants is None:
+            if len(self._table) >= MAX_WORDS:
+                self._table.clear()
+            variants = self._table[word] = [None] * NUM_VARIANTS
+        variant = variants[number]
+        if variant is None:
+            tokens = np.frombuffer(word, np.uint16).tolist()
+            variant = variants[number] = self._sample(tokens, number)
+        return variant
 
-    def _sample(self, tokens: list[int], number: int) -> Cut:
+    def _sample(self, tokens: list[int], number: int) -> Segmentation:
         symbols = [symbol for token in tokens for symbol in self._characters[token]]
         if len(symbols) > MAX_CHARS:
             return tuple(tokens)
-        # A text as seed goes through SHA-512: the same numbers in every process.
+        # A text as seed is hashed with SHA-512: the same numbers in every process.
         rng = random.Random(f"{self._seed} {number} {tokens}")
         if not self._is_bpe:
-            return draw_cut(symbols, self._log_probs, self._share, rng)
-        return merge(symbols, self._merges, self._share, rng.random)
+            return sample_unigram(symbols, self._log_probs, self._share, rng)
+        return merge_with_dropout(symbols, self._merges, self._share, rng.random)
 
 
-def merge(symbols: list[int], merges: Merges, dropout: float, draw: Callable[[], float]) -> Cut:
-    """Merge characters to pieces (Provilkov et al. 2020, algorithm 1); `draw` gives 0 to 1."""
+def merge_with_dropout(
+    symbols: list[int], merges: Merges, dropout: float, draw: Callable[[], float]
+) -> Segmentation:
+    """Merge characters to pieces with BPE-dropout (Provilkov et al. 2020, algorithm 1).
+
+    Args:
+        symbols: tokens of the characters.
+        merges: the merges of the vocabulary.
+        dropout: probability of dropping each possible merge at each step.
+        draw: returns uniform random numbers from 0 to 1.
+    """
     symbols = list(symbols)
     while True:
         pairs = ((merges.get(pair), place) for place, pair in enumerate(pairwise(symbols)))
-        for (_, merged), place in sorted((found, place) for found, place in pairs if found):
-            # Best first, so that none is drawn for that is worse than the one that is made.
+        for (_, merged), place in sorted((merge, place) for merge, place in pairs if merge):
+            # Best merge first: worse ones need no random number once one is applied.
             if draw() >= dropout:
                 symbols[place : place + 2] = [merged]
                 break
@@ -162,40 +194,47 @@ def merge(symbols: list[int], merges: Merges, dropout: float, draw: Callable[[],
             return tuple(symbols)
 
 
-def draw_cut(symbols: list[int], log_probs: LogProbs, alpha: float, rng: random.Random) -> Cut:
-    """A cut of characters by its probability to the power of alpha (Kudo 2018, section 3.1).
+def sample_unigram(
+    symbols: list[int], log_probs: LogProbs, alpha: float, rng: random.Random
+) -> Segmentation:
+    """Sample a segmentation by its probability to the power of alpha (Kudo 2018, section 3.1).
 
-    Forward the weights of all cuts up to each place are summed, backward pieces are drawn by them:
-    of all cuts, not of the n best.
+    Forward filtering, backward sampling: over all segmentations, not the n best.
+
+    Args:
+        symbols: tokens of the characters.
+        log_probs: tokens and log-probabilities of the pieces.
+        alpha: 0 samples uniformly, large values give the most probable segmentation.
+        rng: random numbers.
     """
-    ways: list[list[tuple[int, int, float]]] = [[]]
-    sums = [0.0]  # logarithms
+    arcs: list[list[tuple[int, int, float]]] = [[]]  # by end: begin, token, log weight
+    sums = [0.0]  # log weight of all segmentations up to each character
     for end in range(1, len(symbols) + 1):
         here = []
         for begin in range(max(0, end - MAX_PIECE), end):
-            found = log_probs.get(tuple(symbols[begin:end]))
-            if found is not None:
-                token, log_prob = found
+            piece = log_probs.get(tuple(symbols[begin:end]))
+            if piece is not None:
+                token, log_prob = piece
                 here.append((begin, token, sums[begin] + alpha * log_prob))
-        most = max(weight for _, _, weight in here)
-        sums.append(most + math.log(sum(math.exp(weight - most) for _, _, weight in here)))
-        ways.append(here)
-    cut, end = [], len(symbols)
+        highest = max(weight for _, _, weight in here)
+        sums.append(highest + math.log(sum(math.exp(weight - highest) for _, _, weight in here)))
+        arcs.append(here)
+    pieces, end = [], len(symbols)
     while end:
-        weights = [math.exp(weight - sums[end]) for _, _, weight in ways[end]]
-        end, token, _ = rng.choices(ways[end], weights)[0]
-        cut.append(token)
-    return tuple(reversed(cut))
+        weights = [math.exp(weight - sums[end]) for _, _, weight in arcs[end]]
+        end, token, _ = rng.choices(arcs[end], weights)[0]
+        pieces.append(token)
+    return tuple(reversed(pieces))
 
 
 def _hash(*numbers: int) -> np.uint64:
-    """64 bits that depend on all of the numbers."""
+    """Return 64 bits that depend on all of the numbers."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return np.uint64(int.from_bytes(digest, "little"))
 
 
 def _scramble(values: Hashes) -> Hashes:
-    """Neighbours to numbers that look unrelated: the end of SplitMix64 (Steele et al. 2014)."""
+    """Mix the bits of integers: the last steps of SplitMix64 (Steele et al. 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

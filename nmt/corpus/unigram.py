@@ -1,10 +1,12 @@
-"""Learning a unigram vocabulary: pieces and their log-probabilities by expectation-maximisation.
+"""Training a unigram vocabulary: pieces and their log-probabilities by expectation maximisation.
 
-Kudo 2018, section 3.2, as SentencePiece does it: many frequent substrings as a start; EM for their
-probabilities with a sparse prior; the quarter that the likelihood misses least is pruned; and so
-on until few enough are left. `tokenizers` has a trainer for this, but its sums run in the order of
-a hash table that is another in each process, and it starts without most words: only what goes on
-in two ways in different words is a candidate. Here everything is an array in a fixed order.
+The algorithm of SentencePiece (Kudo 2018, section 3.2): start from many frequent substrings,
+estimate their probabilities by EM with a sparse prior, prune the quarter whose removal costs the
+least likelihood, and repeat until the vocabulary is small enough.
+
+The UnigramTrainer of `tokenizers` (0.23.3) is not used because it is not deterministic: with one
+thread and sorted input, 18 runs in six processes gave 18 different files, also after rounding the
+log-probabilities to four digits, because it sums in the order of a randomly seeded hash map.
 
 Shapes: C characters of all words together, L longest piece, V pieces, W words of one length N.
 A table [C, L] holds the piece that begins at each character for each length, V where there is none.
@@ -12,7 +14,7 @@ A table [C, L] holds the piece that begins at each character for each length, V 
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,22 +27,23 @@ Floats = npt.NDArray[np.float64]
 MAX_PIECE = 16
 """L: characters of the longest piece."""
 MAX_WORD = 24
-"""Longer words are cut: the product of so many probabilities is far from the smallest float."""
+"""Longer words are cut: the product of so many probabilities stays far from underflow."""
 MAX_CHARS = 2_000_000
-"""Most C, the most frequent words first: bounds time and memory (about 500 MB, 30 s)."""
+"""Largest C, most frequent words first: bounds time and memory (about 500 MB, 30 s)."""
 SEEDS = 12
-"""Pieces to begin with, for each one wanted."""
+"""Initial pieces per final one."""
 _KEEP = 0.75
 _SLACK = 1.1
 _MIN_COUNT = 0.5
 _BUCKET = 10_000
 
 
-def learn(words: Counter[str], size: int) -> list[tuple[str, float]]:
-    """Learn at most `size` pieces, every character of the words among them.
+def train_unigram(words: Counter[str], size: int) -> list[tuple[str, float]]:
+    """Train at most `size` pieces, every character of the words among them.
 
     Args:
-        words: what no piece may reach across, and how often it occurs.
+        words: parts of text that no piece may cross, with their counts.
+        size: largest number of pieces.
 
     Returns:
         Pieces and natural log-probabilities, the most probable first.
@@ -50,9 +53,10 @@ def learn(words: Counter[str], size: int) -> list[tuple[str, float]]:
     corpus = _Corpus(_frequent_parts(words))
     pieces = _seed(corpus, size)
     while True:
+        # Two EM steps before each pruning step, as in SentencePiece.
         for _ in range(2):
             counts = _expected_counts(corpus, pieces)
-            pieces, counts = _maximised(pieces, counts)
+            pieces, counts = _maximise(pieces, counts)
         if len(counts) <= _SLACK * size:
             return _best(corpus, pieces, size)
         keep = max(int(_SLACK * size), int(_KEEP * len(counts)))
@@ -60,7 +64,7 @@ def learn(words: Counter[str], size: int) -> list[tuple[str, float]]:
 
 
 class _Corpus:
-    """Words as one string, with the places of the words in it."""
+    """All words in one string, with their bounds."""
 
     def __init__(self, words: list[tuple[str, int]]) -> None:
         self.text = "".join(word for word, _ in words)
@@ -69,7 +73,7 @@ class _Corpus:
         self.ends = np.cumsum(self.lengths)
 
     def buckets(self) -> Iterator[tuple[Ints, Floats, int]]:
-        """First characters [W] and counts [W] of some words of one length, and that length N."""
+        """Yield first characters [W] and counts [W] of words of one length N, and N."""
         for length in np.unique(self.lengths):
             rows = np.flatnonzero(self.lengths == length)
             for first in range(0, len(rows), _BUCKET):
@@ -79,24 +83,25 @@ class _Corpus:
 
 @dataclass(frozen=True)
 class _Pieces:
-    """A vocabulary in the making."""
+    """A vocabulary during training."""
 
     table: Table
-    """[C, L]: the piece of each substring, or V."""
+    """Piece of each substring, or V, [C, L]."""
     log_probs: Floats
-    """[V]."""
+    """Natural log-probability of each piece, [V]."""
     places: Ints
-    """[V]: the character where each piece occurs first."""
+    """First occurrence of each piece as a character of the corpus, [V]."""
     sizes: Ints
-    """[V]: characters of each piece."""
+    """Characters of each piece, [V]."""
 
 
 def _frequent_parts(words: Counter[str]) -> list[tuple[str, int]]:
+    """Return the most frequent words, cut to MAX_WORD characters, with counts, in fixed order."""
     parts: Counter[str] = Counter()
-    room = MAX_CHARS
+    num_chars = 0
     for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0])):
-        room -= len(word)
-        if room < 0:
+        num_chars += len(word)
+        if num_chars > MAX_CHARS:
             break
         for first in range(0, len(word), MAX_WORD):
             parts[word[first : first + MAX_WORD]] += count
@@ -104,14 +109,14 @@ def _frequent_parts(words: Counter[str]) -> list[tuple[str, int]]:
 
 
 def _seed(corpus: _Corpus, size: int) -> _Pieces:
-    """All characters, and the substrings that occur at least twice and cover most text.
+    """Return all characters, and the substrings that occur at least twice and cover most text.
 
-    Substrings of length n that repeat are made of two of length n - 1 that do: a key of both ids.
+    Substrings of length n that repeat consist of two of length n - 1 that do: their key is the
+    pair of both ids.
     """
     codes = np.frombuffer(corpus.text.encode("utf-32-le"), dtype=np.uint32)
-    places = np.arange(len(codes))
     counts_here = np.repeat(corpus.counts, corpus.lengths)
-    room_here = np.repeat(corpus.ends, corpus.lengths) - places
+    room_here = np.repeat(corpus.ends, corpus.lengths) - np.arange(len(codes))
     columns, scores, firsts, sizes = [], [], [], []
     num = 0
     _, first, here = np.unique(codes, return_index=True, return_inverse=True)
@@ -120,10 +125,10 @@ def _seed(corpus: _Corpus, size: int) -> _Pieces:
             right = np.append(here[1:], -1)
             valid = np.flatnonzero((here >= 0) & (right >= 0) & (room_here >= length))
             keys = here[valid] * (here.max(initial=0) + 1) + right[valid]
-            _, index, found = np.unique(keys, return_index=True, return_inverse=True)
+            _, index, inverse = np.unique(keys, return_index=True, return_inverse=True)
             first = valid[index]
             here = np.full(len(codes), -1)
-            here[valid] = found
+            here[valid] = inverse
         occurring = here >= 0
         counts = np.bincount(here[occurring], weights=counts_here[occurring], minlength=len(first))
         is_kept = (counts >= 2) | (length == 1)
@@ -137,88 +142,87 @@ def _seed(corpus: _Corpus, size: int) -> _Pieces:
     table = np.stack(columns, axis=1)
     table[table < 0] = num
     score = np.concatenate(scores)
-    pieces = _Pieces(
-        table, np.log(score / score.sum()), np.concatenate(firsts), np.concatenate(sizes)
-    )
+    log_probs = np.log(score / score.sum())
+    pieces = _Pieces(table, log_probs, np.concatenate(firsts), np.concatenate(sizes))
     order = np.where(pieces.sizes == 1, np.inf, score).argsort(kind="stable")
     return _without(pieces, order[: -max(SEEDS * size, len(scores[0]))])
 
 
 def _expected_counts(corpus: _Corpus, pieces: _Pieces) -> Floats:
-    """[V]: how often each piece is expected in all segmentations, by their probability."""
+    """Return the expected count of each piece over all segmentations (forward-backward), [V]."""
     probs = np.append(np.exp(pieces.log_probs), 0.0)
     counts = np.zeros(len(probs))
     for starts, word_counts, length in corpus.buckets():
         limit = min(length, MAX_PIECE)
         ids = pieces.table[starts[:, None] + np.arange(length), :limit]  # [W, N, L]
         steps = probs[ids]
-        before = np.zeros((len(starts), length + 1))  # probability of all ways to here
-        before[:, 0] = 1
+        forward = np.zeros((len(starts), length + 1))  # up to each character, all paths
+        forward[:, 0] = 1
         for end in range(1, length + 1):
             begins = np.arange(max(0, end - limit), end)
-            before[:, end] = (before[:, begins] * steps[:, begins, end - begins - 1]).sum(axis=1)
-        after = np.zeros((len(starts), length + 1 + limit))  # and from here to the end of the word
-        after[:, length] = 1
-        ahead = sliding_window_view(after[:, 1:], limit, axis=1)  # [W, N, L]: after the piece
+            forward[:, end] = (forward[:, begins] * steps[:, begins, end - begins - 1]).sum(axis=1)
+        backward = np.zeros((len(starts), length + 1 + limit))  # from each character to the end
+        backward[:, length] = 1
+        ahead = sliding_window_view(backward[:, 1:], limit, axis=1)  # [W, N, L]: after the piece
         for begin in reversed(range(length)):
-            after[:, begin] = (steps[:, begin] * ahead[:, begin]).sum(axis=1)
-        weight = word_counts / before[:, length]
-        expected = before[:, :length, None] * steps * ahead[:, :length] * weight[:, None, None]
+            backward[:, begin] = (steps[:, begin] * ahead[:, begin]).sum(axis=1)
+        weight = word_counts / forward[:, length]
+        expected = forward[:, :length, None] * steps * ahead[:, :length] * weight[:, None, None]
         counts += np.bincount(ids.ravel(), weights=expected.ravel(), minlength=len(counts))
     return counts[:-1]
 
 
-def _maximised(pieces: _Pieces, counts: Floats) -> tuple[_Pieces, Floats]:
-    """Probabilities for these counts, with Kudo's sparse prior; rare pieces go, characters stay."""
+def _maximise(pieces: _Pieces, counts: Floats) -> tuple[_Pieces, Floats]:
+    """Set the probabilities for expected counts, with a sparse prior; characters always stay."""
     is_kept = (counts >= _MIN_COUNT) | (pieces.sizes == 1)
     pieces = _without(pieces, np.flatnonzero(~is_kept))
     counts = np.maximum(counts[is_kept], _MIN_COUNT)
     log_probs = _digamma(counts) - _digamma(counts.sum(keepdims=True))
-    return _Pieces(pieces.table, log_probs, pieces.places, pieces.sizes), counts
+    return replace(pieces, log_probs=log_probs), counts
 
 
 def _losses(pieces: _Pieces, counts: Floats) -> Floats:
-    """[V]: how much likelihood the corpus loses without each piece; infinite for characters."""
+    """Return the log-likelihood lost without each piece, infinite for characters, [V]."""
     log_probs = np.append(pieces.log_probs, -np.inf)
     total = counts.sum()
     losses = np.full(len(counts), np.inf)
     for length in range(2, MAX_PIECE + 1):
         rows = np.flatnonzero(pieces.sizes == length)
         ids = pieces.table[pieces.places[rows][:, None] + np.arange(length), :length]
-        ids[:, 0, length - 1] = len(counts)  # without itself
+        ids[:, 0, length - 1] = len(counts)  # the piece itself is not available
         best = np.full((len(rows), length + 1), -np.inf)
         best[:, 0] = 0
         back = np.zeros((len(rows), length + 1), dtype=np.int64)
         for end in range(1, length + 1):
             begins = np.arange(end)
-            ways = best[:, begins] + log_probs[ids[:, begins, end - begins - 1]]
-            back[:, end] = ways.argmax(axis=1)
-            best[:, end] = ways.max(axis=1)
-        instead = _trace(ids, back, len(counts))  # [rows, length]: pieces, then V
-        is_used = instead < len(counts)
-        ours = counts[rows]
-        new_total = total + ours * (is_used.sum(axis=1) - 1)
-        new_counts = np.append(counts, 0)[instead] + ours[:, None]
+            scores = best[:, begins] + log_probs[ids[:, begins, end - begins - 1]]
+            back[:, end] = scores.argmax(axis=1)
+            best[:, end] = scores.max(axis=1)
+        substitutes = _trace(ids, back, len(counts))  # [rows, length]: pieces, then V
+        is_used = substitutes < len(counts)
+        own = counts[rows]
+        new_total = total + own * (is_used.sum(axis=1) - 1)
+        new_counts = np.append(counts, 0)[substitutes] + own[:, None]
         new_log_probs = np.where(is_used, np.log(new_counts / new_total[:, None]), 0).sum(axis=1)
-        losses[rows] = ours * (np.log(ours / total) - new_log_probs)
+        losses[rows] = own * (np.log(own / total) - new_log_probs)
     return losses
 
 
 def _trace(ids: Table, back: Ints, nothing: int) -> Ints:
-    """The pieces of the best way through each row, the last first, then `nothing`."""
+    """Follow back-pointers: the pieces of each row's best path, last first, then `nothing`."""
     num_rows, length = back.shape[0], back.shape[1] - 1
-    rows = np.arange(num_rows)
-    end = np.full(num_rows, length)
+    rows, end = np.arange(num_rows), np.full(num_rows, length)
     pieces = np.full((num_rows, length), nothing, dtype=np.int64)
     for step in range(length):
         begin = back[rows, end]
-        is_on = end > 0
-        pieces[is_on, step] = ids[rows, begin, end - begin - 1][is_on]
+        is_open = end > 0
+        pieces[is_open, step] = ids[rows, begin, end - begin - 1][is_open]
         end = begin
     return pieces
 
 
 def _without(pieces: _Pieces, removed: Ints) -> _Pieces:
+    """Remove pieces and renumber the rest."""
     is_kept = np.ones(len(pieces.log_probs), dtype=bool)
     is_kept[removed] = False
     num = int(is_kept.sum())
@@ -229,18 +233,19 @@ def _without(pieces: _Pieces, removed: Ints) -> _Pieces:
 
 
 def _best(corpus: _Corpus, pieces: _Pieces, size: int) -> list[tuple[str, float]]:
+    """Return the most probable pieces, characters before all others."""
     order = np.where(pieces.sizes == 1, np.inf, pieces.log_probs).argsort(kind="stable")[::-1]
-    found = []
+    best = []
     for row in order[:size].tolist():
         first = int(pieces.places[row])
         piece = corpus.text[first : first + int(pieces.sizes[row])]
-        # Rounded, because the last digits of exp and log are not the same on every processor.
-        found.append((piece, round(float(pieces.log_probs[row]), 4)))
-    return sorted(found, key=lambda item: (-item[1], item[0]))
+        # The last digits of exp and log differ between processors.
+        best.append((piece, round(float(pieces.log_probs[row]), 4)))
+    return sorted(best, key=lambda item: (-item[1], item[0]))
 
 
 def _digamma(x: Floats) -> Floats:
-    """Derivative of log gamma, to ten digits: recurrence, then an asymptotic series."""
+    """Return the derivative of log gamma to ten digits: recurrence, then an asymptotic series."""
     shift = sum(1 / (x + step) for step in range(8))
     x = x + 8
     square = x**-2

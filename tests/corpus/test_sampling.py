@@ -15,7 +15,7 @@ from nmt.corpus import subword_sampling
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import open_prepared
 from nmt.corpus.subword import NUM_RESERVED, Merges, Subword
-from nmt.corpus.subword_sampling import Pair, SubwordSampler, draw_cut, merge
+from nmt.corpus.subword_sampling import Pair, SubwordSampler, merge_with_dropout, sample_unigram
 from nmt.errors import DataError
 
 LINES = [
@@ -83,7 +83,7 @@ def test_forgotten_words_are_cut_again_alike(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(subword_sampling, "MAX_WORDS", 2)
     sampler = SubwordSampler(SUBWORD, 0.2, seed=1)
     assert listed(sampler.segment(pairs, range(4), 0, ANY)) == listed(expected)
-    assert len(sampler._cuts) <= 2
+    assert len(sampler._table) <= 2
 
 
 def merge_as_published(symbols: list[int], merges: Merges, dropout: float) -> tuple[int, ...]:
@@ -106,7 +106,9 @@ def test_words_are_cut_as_often_in_each_way_as_in_the_published_algorithm() -> N
     merges = {(a, b): (0, ab), (b, c): (1, bc), (ab, c): (2, abc)}
     random.seed(1)
     num = 20_000
-    ours = Counter(merge([a, b, c, a, b], merges, 0.3, random.random) for _ in range(num))
+    ours = Counter(
+        merge_with_dropout([a, b, c, a, b], merges, 0.3, random.random) for _ in range(num)
+    )
     theirs = Counter(merge_as_published([a, b, c, a, b], merges, 0.3) for _ in range(num))
     assert len(theirs) == 8
     for cut in ours | theirs:
@@ -130,7 +132,7 @@ def test_cuts_are_drawn_by_their_probability_to_the_power_of_alpha() -> None:
     log_probs = {key: (token, math.log(p)) for token, (key, p) in enumerate(probs.items())}
     weights = {(a, b, c): 0.006**0.5, (ab, c): 0.075**0.5, (a, bc): 0.015**0.5}
     rng, num = random.Random(1), 20_000
-    found = Counter(draw_cut([a, b, c], log_probs, 0.5, rng) for _ in range(num))
+    found = Counter(sample_unigram([a, b, c], log_probs, 0.5, rng) for _ in range(num))
     assert found.keys() == weights.keys()
     for cut, weight in weights.items():
         assert found[cut] / num == pytest.approx(weight / sum(weights.values()), abs=0.015), cut

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nmt.corpus import unigram
-from nmt.corpus.unigram import learn
+from nmt.corpus.unigram import train_unigram
 
 WORDS = Counter(
     {" low": 50, " lower": 20, " lowest": 10, " new": 40, " newer": 15, " newest": 12, " wide": 9}
@@ -16,41 +16,41 @@ WORDS = Counter(
 
 
 def test_the_most_useful_parts_of_words_become_pieces() -> None:
-    pieces = dict(learn(WORDS, 14))
+    pieces = dict(train_unigram(WORDS, 14))
     assert set(pieces) - set("".join(WORDS)) == {" low", " new", " newest"}
 
 
 def test_a_word_that_begins_no_other_word_becomes_a_piece() -> None:
-    pieces = dict(learn(Counter({" and": 100, " dog": 5, " cat": 5}), 12))
+    pieces = dict(train_unigram(Counter({" and": 100, " dog": 5, " cat": 5}), 12))
     assert " and" in pieces
 
 
 def test_every_character_is_a_piece_even_where_there_is_no_room() -> None:
-    pieces = dict(learn(WORDS, len(set("".join(WORDS)))))
+    pieces = dict(train_unigram(WORDS, len(set("".join(WORDS)))))
     assert set(pieces) == set("".join(WORDS))
 
 
 def test_pieces_come_in_order_with_probabilities_that_sum_to_at_most_one() -> None:
-    pieces = learn(WORDS, 20)
+    pieces = train_unigram(WORDS, 20)
     scores = [score for _, score in pieces]
     assert scores == sorted(scores, reverse=True)
     assert sum(map(math.exp, scores)) < 1
 
 
 def test_the_order_of_words_does_not_matter() -> None:
-    assert learn(Counter(dict(reversed(WORDS.items()))), 18) == learn(WORDS, 18)
+    assert train_unigram(Counter(dict(reversed(WORDS.items()))), 18) == train_unigram(WORDS, 18)
 
 
 def test_long_words_are_cut_and_rare_words_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unigram, "MAX_CHARS", 60)
-    pieces = dict(learn(Counter({" " + "ab" * 25: 9, " xyz": 5, " rare word": 1}), 30))
+    pieces = dict(train_unigram(Counter({" " + "ab" * 25: 9, " xyz": 5, " rare word": 1}), 30))
     assert max(map(len, pieces)) <= unigram.MAX_PIECE
     assert "r" not in pieces
     assert "z" in pieces
 
 
 def test_no_words_no_pieces() -> None:
-    assert learn(Counter(), 10) == []
+    assert train_unigram(Counter(), 10) == []
 
 
 def test_expected_counts_are_those_of_all_segmentations() -> None:
