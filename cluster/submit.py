@@ -26,7 +26,7 @@ import jobs
 from dashboard import TIMEOUT_S, connect, resolve_address, translate_errors
 
 from nmt.cli import main as cli
-from nmt.cli import options
+from nmt.cli.options import program
 from nmt.config.files import load_cluster, load_experiment, split_overrides
 from nmt.errors import ConfigError, NmtError
 from nmt.storage import is_address
@@ -34,7 +34,7 @@ from nmt.storage import is_address
 VERBS = ("train", "prepare", "evaluate", "translate")
 
 
-class Verbs(options.Verbs):
+class Verbs(cli.CommandGroup):
     """Command group in which `train` is optional before a YAML file."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -81,7 +81,7 @@ def _print_submitted(client: Any, address: str, job: jobs.Job, job_id: str, foll
     option = "" if os.environ.get("RAY_ADDRESS") == address else f" --address {address}"
     _print_line(f"dashboard {address}; next commands:")
     for words in (f"logs {job_id} --follow", f"status {job.name}", f"stop {job_id}"):
-        _print_line(f"  {options.program()} {words}{option}")
+        _print_line(f"  {program()} {words}{option}")
     if job.verb == "train" and not is_address(job.target):
         _print_line(f"  tensorboard --logdir {job.target}/tensorboard")
     if follow:
@@ -98,16 +98,20 @@ def _given_options() -> list[str]:
         if not is_given or not isinstance(option, click.Option) or option.name == "follow":
             continue
         value, word = ctx.params[option.name or ""], max(option.opts, key=len)
-        is_path = option.metavar in ("FILE", "FOLDER")
+        is_path = option.metavar in ("FILE", "DIR")
         for each in value if option.multiple else [value]:
-            text = os.path.abspath(each) if is_path and each != "-" else str(each)
+            # A list is one comma-separated value.
+            text = ",".join(map(str, each)) if isinstance(each, list) else str(each)
+            text = os.path.abspath(text) if is_path and text != "-" else text
             words += [word] if option.is_flag else [word, text]
     return words
 
 
 def _command(verb: str) -> click.Command:
     """Return the command that submits `nmt VERB`, with the options of `nmt VERB`."""
-    of_verb = [each for each in cli.main.commands[verb].params if isinstance(each, click.Option)]
+    command = cli.main.get_command(None, verb)
+    assert command is not None
+    of_verb = [each for each in command.params if isinstance(each, click.Option)]
     params: list[click.Parameter] = [
         click.Argument(["experiment"]),
         click.Argument(["cluster"]),

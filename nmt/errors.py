@@ -4,6 +4,9 @@ The message is one line: what is wrong, where, what was expected, what to do. Th
 prints it and exits with status 2. Any other exception is a bug and keeps its traceback.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class NmtError(Exception):
     """User-correctable error."""
@@ -38,3 +41,15 @@ class TrainingError(NmtError):
 
 class StorageError(NmtError):
     """Object store that is unreachable or refuses a request."""
+
+
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return the end of an error message about an unknown name: the nearest known one, or all.
+
+    Args:
+        prefix: text printed before the nearest name.
+    """
+    names = list(known)
+    if matches := difflib.get_close_matches(word, names, n=1, cutoff=0.5):
+        return f"; did you mean {prefix}{matches[0]}?"
+    return f"; choose from {', '.join(names)}" if names else ""

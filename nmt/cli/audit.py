@@ -1,4 +1,4 @@
-"""`nmt audit`: what a run was trained on, and whether that is what it should have been."""
+"""`nmt audit`: compare the training ledger of a run with its schedule and checkpoints."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nmt.cli.models import run_folder
+from nmt.cli.models import run_dir
 
 if TYPE_CHECKING:
     from nmt.training.audit import Audit
@@ -16,58 +16,63 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run")
-@click.option("--prepared", metavar="FOLDER",
-              help="The prepared corpus; default: where the run found it.")  # fmt: skip
+@click.option("--prepared", metavar="DIR", help="Prepared corpus; default: that of the run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def audit(run: str, prepared: str | None, as_json: bool) -> None:
-    """Prove that each epoch of a run used each pair once.
+    """Verify that each epoch of a run used each pair once.
 
-    That is: each kept pair exactly once in each full epoch, and none twice in the one under way;
-    where corpora have weights, in each update the pairs that these give it.
-    RUN is a run's folder, finished or not. What the workers recorded while they trained is compared
-    with itself, with the checkpoints and, where it is here, with the prepared corpus. Exit status:
-    0 proven, 1 not.
+    Each kept pair must occur exactly once in each complete epoch and at most once in the current
+    one; with corpus weights, each update must contain the pairs that the weights select. The
+    records that the workers wrote during training are compared with each other, with the
+    checkpoints and, if available, with the prepared corpus.
+
+    RUN is a run directory; the run may still be in progress.
+
+    Exit status: 0 if verified, 1 if not, 2 for invalid input.
     """
-    from nmt.training.audit import audit_run as audited
+    from nmt.training.audit import audit_run
 
-    found = audited(run_folder(run), Path(prepared) if prepared else None)
+    result = audit_run(run_dir(run), Path(prepared) if prepared else None)
     if as_json:
-        click.echo(json.dumps(asdict(found) | {"is_proven": found.is_proven}, indent=1))
+        click.echo(json.dumps(asdict(result) | {"is_proven": result.is_proven}, indent=1))
     else:
-        click.echo("\n".join(_told(found)))
-    click.get_current_context().exit(0 if found.is_proven else 1)
+        click.echo("\n".join(_lines(result)))
+    click.get_current_context().exit(0 if result.is_proven else 1)
 
 
-def _told(found: "Audit") -> Iterator[str]:
+def _lines(result: "Audit") -> Iterator[str]:
+    """Format an audit for the terminal."""
     yield (
-        f"{found.run}: {found.updates:,} updates up to its newest good checkpoint; an epoch is "
-        f"{found.pairs:,} pairs in {found.updates_per_epoch:,} updates"
+        f"{result.run}: {result.updates:,} updates up to the newest good checkpoint | "
+        f"{result.pairs:,} pairs and {result.updates_per_epoch:,} updates per epoch"
     )
-    after = found.updates - found.full_epochs * found.updates_per_epoch
-    under_way = f", then {after:,} updates with {found.pairs_after:,} pairs" if after else ""
-    yield f"full epochs: {found.full_epochs:,}{under_way}"
-    corpus = "with the prepared corpus, its target tokens and the schedule"
-    if not found.is_corpus_here:
-        corpus = "with the number of pairs alone: the prepared corpus is not here (--prepared)"
-    yield f"compared: {corpus}; with {found.checkpoints:,} checkpoints; chain {found.chain[:16]}"
-    for stretch in found.workers:
-        plural = "s" * (stretch.workers > 1)
-        yield f"updates {stretch.first:,} to {stretch.last:,}: {stretch.workers} worker{plural}"
-    for start in found.starts:
+    partial = result.updates - result.full_epochs * result.updates_per_epoch
+    current = f" | then {partial:,} updates, {result.pairs_after:,} pairs" if partial else ""
+    yield f"complete epochs: {result.full_epochs:,}{current}"
+    corpus = "prepared corpus (pairs, target tokens, schedule)"
+    if not result.is_corpus_here:
+        corpus = "number of pairs only, the prepared corpus is not available (--prepared)"
+    yield f"compared with: {corpus}; {result.checkpoints:,} checkpoints; chain {result.chain[:16]}"
+    for span in result.workers:
+        yield f"updates {span.first:,} to {span.last:,}: {_workers(span.workers)}"
+    for start in result.starts:
         yield (
-            f"{start.time} {start.reason} after update {start.update:,}: {start.workers} "
-            f"worker{'s' * (start.workers > 1)} on {start.devices}, first on {start.host}"
+            f"{start.time} {start.reason} after update {start.update:,}: "
+            f"{_workers(start.workers)} on {start.devices}, rank 0 on {start.host}"
         )
-    yield f"skipped updates: {', '.join(f'{update:,}' for update in found.skipped) or 'none'}"
-    yield from (f"WRONG: {finding}" for finding in found.findings)
-    if hidden := found.num_findings - len(found.findings):
-        yield f"WRONG: and {hidden:,} findings more"
-    if not found.is_proven:
-        yield f"NOT proven: {found.num_findings:,} findings"
-        return
-    once = "each kept pair was used exactly once in each full epoch, none twice after that"
-    weighted = "each update used the pairs that the weights of the corpora give it"
-    if found.is_even or found.is_corpus_here:
-        yield f"proven: {once if found.is_even else weighted}"
+    yield f"skipped updates: {', '.join(f'{update:,}' for update in result.skipped) or 'none'}"
+    yield from (f"ERROR: {finding}" for finding in result.findings)
+    if hidden := result.num_findings - len(result.findings):
+        yield f"ERROR: {hidden:,} more findings"
+    if not result.is_proven:
+        yield f"NOT verified: {result.num_findings:,} findings"
+    elif result.is_even:
+        yield "verified: each pair used once in each complete epoch, at most once afterwards"
+    elif result.is_corpus_here:
+        yield "verified: each update used the pairs selected by the corpus weights"
     else:
-        yield "nothing contradicts it; with weights of corpora, proof needs the prepared corpus"
+        yield "no contradiction found; with corpus weights, verification needs the prepared corpus"
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker{'s' * (count > 1)}"

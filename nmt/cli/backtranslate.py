@@ -1,4 +1,4 @@
-"""`nmt backtranslate`."""
+"""`nmt backtranslate`: training pairs from monolingual text."""
 
 import os
 import time
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
-from nmt.cli.models import about, check_inputs, load_bundle, pace
-from nmt.cli.options import again
-from nmt.cli.settings import cluster_option
+from nmt.cli.models import describe, open_checkpoint, speed
+from nmt.cli.options import check_files, cluster_option, resume_hint
+from nmt.config.files import load_cluster, load_experiment, override
+from nmt.console import Console
+from nmt.corpus.clean import format_tally, held_out_digests
 from nmt.errors import ConfigError
 
 
@@ -18,65 +20,62 @@ from nmt.errors import ConfigError
 @click.argument("out")
 @click.argument("overrides", metavar="[decoding.KEY=VALUE]...", nargs=-1)
 @click.option("--ensemble", multiple=True, metavar="RUN",
-              help="Another model, to translate together with RUN; repeatable.")  # fmt: skip
-@click.option("--experiment", metavar="FILE", help="What will be trained; default: that of RUN.")
+              help="Another model of the ensemble; repeatable.")  # fmt: skip
+@click.option("--experiment", metavar="FILE",
+              help="Experiment to be trained on the pairs; default: that of RUN.")  # fmt: skip
 @cluster_option
 def backtranslate(
     run: str, mono: str, out: str, overrides: tuple[str, ...], ensemble: tuple[str, ...],
     experiment: str | None, cluster: str | None,
 ) -> None:  # fmt: skip
-    """Make training pairs of text in one language.
+    """Create training pairs from monolingual text.
 
-    RUN translates the lines of the file MONO, on Ray; OUT.<language> become the two sides of a
-    corpus. With a RUN from the target language to the source language that is back-translation;
-    with one, or several, of the same direction and the source side of the training data, it is
-    distillation. Lines of the dev and test sets of the experiment are refused, and duplicates and
-    what its cleaning rules drop are left out, all counted. Samples instead of beam search:
-    decoding.method=sample.
+    Translates the file MONO with the model RUN on Ray and writes both sides to OUT.<language>.
+
+    With a model of the reverse direction this is back-translation; with one or more models of the
+    same direction and the source side of the training data, it is distillation. Excluded and
+    counted: lines of the dev and test sets of the experiment, duplicates, and pairs dropped by its
+    cleaning rules. Use decoding.method=sample to sample instead of beam search.
     """
-    from nmt.config.files import load_cluster, load_experiment, override
-    from nmt.console import Console
-    from nmt.corpus.clean import format_tally, held_out_digests
-    from nmt.jobs.backtranslate import backtranslate as make
-    from nmt.jobs.backtranslate import check_models
-
     for text in overrides:
         if not text.startswith("decoding."):
-            rule = "only decoding.KEY=VALUE can be set here"
-            raise ConfigError("the override", repr(text), rule)
-    check_inputs([mono])
-    bundles = [load_bundle(Path(name)) for name in (run, *ensemble)]
-    check_models(bundles)
-    ours = override(bundles[0].experiment, overrides)
-    corpus = (load_experiment(experiment) if experiment else ours).corpus
-    where = load_cluster(cluster)
-    language, other = ours.corpus.src, ours.corpus.tgt
-    held_out_digests(corpus, language)  # what is wrong there shows before a cluster is touched
-    path = Path(os.path.abspath(out))
-    if not path.parent.is_dir():
-        raise ConfigError("OUT", out, f"there is no folder {path.parent}: make it first")
+            raise ConfigError.from_message(f"{text!r}: only decoding.KEY=VALUE can be set here")
+    check_files([mono])
+    from nmt.jobs.backtranslate import backtranslate as create_pairs
+    from nmt.jobs.backtranslate import check_models
     from nmt.jobs.ray_session import connect
     from nmt.jobs.tasks import run_on_ray
 
+    checkpoints = [open_checkpoint(name) for name in (run, *ensemble)]
+    check_models(checkpoints)
+    settings = override(checkpoints[0].experiment, overrides)
+    corpus = (load_experiment(experiment) if experiment else settings).corpus
+    cluster_settings = load_cluster(cluster)
+    language, other = settings.corpus.src, settings.corpus.tgt
+    # Read now to report errors in the held-out sets before a cluster is used.
+    held_out_digests(corpus, language)
+    path = Path(os.path.abspath(out))
+    if not path.parent.is_dir():
+        raise ConfigError("OUT", out, f"directory {path.parent} does not exist: create it first")
     started = time.monotonic()
     with Console() as console:
-        for bundle in bundles:
-            console.print(about(bundle))
+        for checkpoint in checkpoints:
+            console.print(describe(checkpoint))
         try:
-            with connect(where.workers.max, path.with_name(f"{path.name}.log")):
-                lines, pairs = make(
-                    bundles, ours.decoding, Path(mono), corpus, path,
+            with connect(cluster_settings.workers.max, path.with_name(f"{path.name}.log")):
+                lines, pairs = create_pairs(
+                    checkpoints, settings.decoding, Path(mono), corpus, path,
                     run_on_ray, console.progress,
                 )  # fmt: skip
         except KeyboardInterrupt:
-            console.print(f"to go on with what is left to translate: {again()}")
+            console.print(f"interrupted; to resume: {resume_hint()}")
             raise
         console.clear()
         console.print(f"{mono}: {format_tally(lines)}")
-        console.print(f"pairs: {format_tally(pairs)}; {pace(pairs.total(), started)}")
-        entry = f"src: {out}.{corpus.src}, tgt: {out}.{corpus.tgt}"
-        mark = ", tag: 1" if language == corpus.tgt else ""
-        console.print(
-            f"wrote {out}.{language} and {out}.{other}; to train on them, in corpus.train:"
-        )
-        console.print(f"  - {{name: {path.name}, {entry}{mark}}}")
+        console.print(f"pairs: {format_tally(pairs)}")
+        console.print(speed(pairs.total(), started))
+        console.print(f"wrote {out}.{language} and {out}.{other}; entry for corpus.train:")
+        # Back-translated sources are tagged (Caswell et al. 2019); distilled ones are real text.
+        tag = ", tag: 1" if language == corpus.tgt else ""
+        files = f"src: {out}.{corpus.src}, tgt: {out}.{corpus.tgt}"
+        console.print(f"  - {{name: {path.name}, {files}{tag}}}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from nmt.cli.options import number
+from nmt.cli.options import POSITIVE, check_writable
 from nmt.errors import ConfigError
 
 SECONDS = 5.0
@@ -17,14 +17,13 @@ SECONDS = 5.0
 @click.option("-o", "--output", metavar="FILE", help="Where the figures go as JSON.")
 @click.option(
     "--seconds",
-    callback=number(float, 0, "a number above 0"),
-    metavar="NUMBER",
-    default=str(SECONDS),
+    type=POSITIVE,
+    default=SECONDS,
     show_default=True,
     help="What one comparison may take; more: steadier figures.",
 )
 def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
-    """Measure how fast this machine trains and translates.
+    """Measure training and translation speed.
 
     Parts: lstm, batching, update, train, peer, memory, decode, precision, checkpoint, workers,
     gpu, startup; all of them if none is named. The peaks of the machine are measured first, in the
@@ -38,10 +37,9 @@ def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
             click.echo(line)
         return
     from nmt.bench import suite
-    from nmt.cli.settings import check_folder
 
     if output is not None:
-        check_folder("--output", Path(output).resolve().parent)
+        check_writable("--output", Path(output).resolve().parent)
     report = suite.run(
         parts,
         seconds,

@@ -1,84 +1,204 @@
-"""`nmt compare`."""
+"""`nmt compare`: score translation files; the scoring options shared with `nmt evaluate`."""
 
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from nmt.cli.comparing import comparison_options, label, read_options
-from nmt.cli.models import check_inputs
+from nmt.cli.options import COUNT_OR_0, FiniteFloat, check_files
+from nmt.corpus.text import read_lines
 from nmt.errors import ConfigError, DataError
+from nmt.evaluation import scores, slices, test_sets
+from nmt.evaluation.comparison import Comparison, Gate, check_test
+from nmt.evaluation.comparison import compare as compare_systems
+from nmt.evaluation.metrics import DEFAULT_METRICS, METRICS, check_metrics
+from nmt.evaluation.scores import ScoreReport
+
+SliceLabels = dict[str, Sequence[str]]
+"""Slice name of each segment, by kind of slice."""
+
+
+def scoring_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a command that scores systems; `read_options` checks them."""
+    options: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("--json", {"is_flag": True, "help": "Print a JSON object per line."}),
+        ("--max-p", {"type": FiniteFloat(),
+                     "help": "Gate: maximum p-value of the difference to the baseline."}),
+        ("--min-gain", {"type": FiniteFloat(),
+                        "help": "Gate: minimum gain over the baseline in the first metric."}),
+        ("--changed", {"type": COUNT_OR_0, "default": 3, "show_default": True,
+                       "help": "Number of most improved and most degraded segments to print."}),
+        ("--paired", {"metavar": "TEST", "default": "bs", "show_default": True,
+                      "help": "Significance test against the baseline: bs (bootstrap), "
+                              "ar (approximate randomization) or none."}),
+        ("--train-text", {"metavar": "PATH",
+                          "help": "Target training text or prepared corpus: adds slices by word "
+                                  "rarity."}),
+        ("--slices", {"is_flag": True, "help": "Print scores by length and other slices."}),
+        ("--metrics", {"default": ",".join(DEFAULT_METRICS), "show_default": True,
+                       "metavar": "NAMES",
+                       "help": f"Comma-separated metrics: {', '.join(METRICS)}."}),
+    )  # fmt: skip
+    for name, settings in options:
+        command = click.option(name, **settings)(command)
+    return command
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """Checked options of `scoring_options`, and how they print results."""
+
+    metrics: tuple[str, ...]
+    paired: str
+    gate: Gate | None
+    train_text: Path | None
+    has_slices: bool
+    num_changed: int
+    has_json: bool
+
+    def print_report(self, report: ScoreReport) -> None:
+        """Print the scores of a system on a test set."""
+        if self.has_json:
+            click.echo(json.dumps(json.loads(report.json()), ensure_ascii=False))
+        else:
+            click.echo(report.text(width=2))
+
+    def print_slices(self, reports: Sequence[ScoreReport]) -> None:
+        """Print the slices of all systems on a test set in one table."""
+        if self.has_slices and not self.has_json:
+            names = [report.system for report in reports]
+            click.echo(f"{reports[0].test_set}, slices:")
+            click.echo(slices.text(names, [report.slices for report in reports]))
+
+    def print_comparison(self, comparison: Comparison) -> bool:
+        """Print the differences to the baseline; return True if all systems pass the gate."""
+        verdicts, is_open = [], True
+        for against in comparison.systems if self.gate else ():
+            assert self.gate
+            first = against.differences[0]
+            is_open &= self.gate.is_open(first)
+            verdicts.append(self.gate.verdict(comparison.test_set, against.system, first))
+        if self.has_json:
+            gate = {"gate": {"is_open": is_open, "verdicts": verdicts}} if self.gate else {}
+            click.echo(json.dumps(comparison.tree() | gate, ensure_ascii=False))
+        else:
+            click.echo("\n".join([comparison.text(self.num_changed), *verdicts]))
+        return is_open
+
+
+def read_options(
+    tgt_language: str, baseline: str | None, *, metrics: str, train_text: str | None, slices: bool,
+    paired: str, changed: int, min_gain: float | None, max_p: float | None, json: bool,
+) -> ScoringOptions:  # fmt: skip
+    """Check the scoring options before anything slow starts."""
+    names = tuple(name.strip() for name in metrics.split(",") if name.strip())
+    check_metrics(names, tgt_language)
+    check_test(paired)
+    gate = None
+    if min_gain is not None or max_p is not None:
+        if baseline is None:
+            option = "--max-p" if min_gain is None else "--min-gain"
+            raise ConfigError.from_message(f"{option} needs a system to compare with: --baseline")
+        if max_p is not None and paired == "none":
+            raise ConfigError("--max-p", max_p, "it needs a significance test: --paired bs or ar")
+        gate = Gate(min_gain, max_p)
+        gate.check()
+    check_files([train_text] if train_text else [])
+    path = Path(train_text) if train_text else None
+    return ScoringOptions(names, paired, gate, path, slices, changed, json)
+
+
+def slice_labels(
+    references: Mapping[str, Sequence[str]], tgt_language: str, train_text: Path | None
+) -> dict[str, SliceLabels]:
+    """Return the slices of the segments of each test set, by length and by word rarity.
+
+    Args:
+        references: reference lines by test set.
+        train_text: target training text, read once for all test sets; None: no slices by rarity.
+    """
+    labels: dict[str, SliceLabels] = {
+        name: {"length": slices.by_length(refs, tgt_language)} for name, refs in references.items()
+    }
+    if train_text:
+        lines = [ref for refs in references.values() for ref in refs]
+        rarity = iter(slices.by_rarity(lines, tgt_language, slices.training_lines(train_text)))
+        for name, refs in references.items():
+            labels[name]["rarity"] = [next(rarity) for _ in refs]
+    return labels
 
 
 @click.command()
 @click.argument("hyps", nargs=-1, required=True, metavar="TRANSLATION...")
 @click.option("--ref", required=True, multiple=True, metavar="FILE",
-              help="The reference; given again: another one for the same lines.")  # fmt: skip
-@click.option("--src", metavar="FILE", help="The source, to be shown with what changed.")
-@click.option("--baseline", metavar="FILE", help="The translation to compare the others with.")
+              help="Reference; repeatable for several references.")  # fmt: skip
+@click.option("--src", metavar="FILE", help="Source, printed with changed segments.")
+@click.option("--baseline", metavar="FILE", help="Translation to compare the others with.")
 @click.option("--language", default="", metavar="CODE",
-              help="Target language: for zh, ja and ko BLEU cuts words its own way.")  # fmt: skip
+              help="Target language; selects the BLEU tokenizer for zh, ja and ko.",
+              )  # fmt: skip
 @click.option("--labels", metavar="FILE",
-              help="Name of the corpus of each line: adds slices by corpus.")  # fmt: skip
-@comparison_options
+              help="Corpus name per line: adds slices by corpus.")  # fmt: skip
+@scoring_options
 def compare(
     hyps: tuple[str, ...], ref: tuple[str, ...], src: str | None, baseline: str | None,
-    language: str, labels: str | None, **options: Any,
+    language: str, labels: str | None, **scoring: Any,
 ) -> None:  # fmt: skip
-    """Score files of translations, and compare them.
+    """Score translation files and compare them.
 
-    Exit status: 0; 1 if --min-gain or --max-p is not met by all; 2 for wrong input.
+    Exit status: 0; 1 if a system fails --min-gain or --max-p; 2 for invalid input.
     """
-    from nmt.evaluation import scores, slices, test_sets
-    from nmt.evaluation.comparison import compare as compared
-
-    asked = read_options(language, baseline, **options)
-    check_inputs([*hyps, *ref, *(name for name in (src, baseline, labels) if name)])
+    options = read_options(language, baseline, **scoring)
+    check_files([*hyps, *ref, *(name for name in (src, baseline, labels) if name)])
     names = list(hyps) if baseline is None or baseline in hyps else [baseline, *hyps]
     if len(set(names)) < len(names):
-        raise ConfigError.from_message(
-            f"{max(names, key=names.count)} is given twice; once is enough"
-        )
+        duplicate = max(names, key=names.count)
+        raise ConfigError.from_message(f"{duplicate} is given twice: remove one")
     if baseline is not None and len(names) == 1:
-        raise ConfigError("--baseline", baseline, "it is all there is: name another translation")
-    references = [read(ref[0])]
+        raise ConfigError("--baseline", baseline, "it is the only translation: give another one")
+    references = [read_file(ref[0])]
     num_lines = len(references[0])
-    references += [read(name, ref[0], num_lines) for name in ref[1:]]
-    lines = {name: read(name, ref[0], num_lines) for name in names}
-    src_lines = read(src, ref[0], num_lines) if src else ()
+    references += [read_file(name, ref[0], num_lines) for name in ref[1:]]
+    lines = {name: read_file(name, ref[0], num_lines) for name in names}
+    src_lines = read_file(src, ref[0], num_lines) if src else ()
     test_set = test_sets.name_of(Path(ref[0]))
-    of_set = label({test_set: references[0]}, language, asked.train_text)[test_set]
+    segments = slice_labels({test_set: references[0]}, language, options.train_text)[test_set]
     if labels:
-        of_set["corpus"] = slices.by_corpus(Path(labels), num_lines)
+        segments["corpus"] = slices.by_corpus(Path(labels), num_lines)
     reports = [
         scores.score(
             lines[name], references, language, test_set=test_set, system=name,
-            metrics=asked.metrics, labels=of_set,
+            metrics=options.metrics, labels=segments,
         )
         for name in names
     ]  # fmt: skip
     for report in reports:
-        asked.show(report)
-    asked.show_slices(reports)
+        options.print_report(report)
+    options.print_slices(reports)
     if baseline is not None:
-        comparison = compared(
-            lines, baseline, references, language, test_set=test_set, metrics=asked.metrics,
-            test=asked.paired, src=src_lines,
+        comparison = compare_systems(
+            lines, baseline, references, language, test_set=test_set, metrics=options.metrics,
+            test=options.paired, src=src_lines,
         )  # fmt: skip
-        if not asked.show_comparison(comparison):
+        if not options.print_comparison(comparison):
             raise click.exceptions.Exit(1)
 
 
-def read(name: str, ref: str = "", num_lines: int = 0) -> tuple[str, ...]:
-    """The lines of a file; DataError if there are none, or not as many as in the reference."""
-    from nmt.corpus.text import read_lines
+def read_file(name: str, ref: str = "", num_lines: int = 0) -> tuple[str, ...]:
+    """Return the lines of a file.
 
+    Raises:
+        DataError: the file is empty, or has another number of lines than `ref`.
+    """
     lines = tuple(read_lines(Path(name)))
     if not lines:
-        raise DataError(f"{name} is empty; a score needs one line or more")
+        raise DataError(f"{name} is empty: a score needs at least one line")
     if ref and len(lines) != num_lines:
         raise DataError(
-            f"{name} has {len(lines):,} lines, but {ref} has {num_lines:,}; they need one line "
-            "for each segment"
+            f"{name} has {len(lines):,} lines, {ref} has {num_lines:,}: the files must be "
+            "line-parallel"
         )
     return lines

@@ -1,4 +1,4 @@
-"""`nmt evaluate`."""
+"""`nmt evaluate`: translate test sets with one or more systems and score them."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,229 +8,318 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.cli.comparing import Asked, Labels, comparison_options, label, read_options
-from nmt.cli.models import about, check_inputs, make_translator, pace
-from nmt.cli.options import search_options
-from nmt.cli.systems import System, load_systems
+from nmt.cli.compare import (
+    ScoringOptions,
+    SliceLabels,
+    read_options,
+    scoring_options,
+    slice_labels,
+)
+from nmt.cli.models import describe, load_ensemble, make_translator, open_checkpoint, speed
+from nmt.cli.options import check_files, search_options
+from nmt.console import Console
 from nmt.errors import ConfigError
+from nmt.evaluation import results, robustness, scores, test_sets
+from nmt.evaluation.comparison import compare as compare_systems
+from nmt.evaluation.scores import ScoreReport
+from nmt.evaluation.slices import columns
+from nmt.evaluation.test_sets import TestSet
 
 if TYPE_CHECKING:
     from nmt.checkpoint.load import Checkpoint
-    from nmt.console import Console
     from nmt.decoding.translator import Translator
-    from nmt.evaluation.scores import ScoreReport
-    from nmt.evaluation.test_sets import TestSet
 
 TOGETHER = "together"
-"""Name of the test set that all others are joined to."""
+"""Name of the test set that joins all others."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sets:
-    """What the systems are evaluated on."""
+class System:
+    """Model or ensemble to evaluate."""
 
-    plain: list["TestSet"]
-    variants: list["TestSet"]
-    """Made from those, to see how robust a system is."""
-    together: "TestSet | None"
-    """All plain ones as one, translated already when its turn comes."""
-    labels: dict[str, Labels]
-    """The slices of each."""
+    name: str
+    checkpoint: "Checkpoint"
+    directory: Path
+    """Output directory of its translations and scores."""
+    others: "Sequence[Checkpoint]" = ()
+    """Further members of an ensemble."""
+
+    @property
+    def checkpoint_name(self) -> str:
+        """Names of the checkpoints, joined by "+"."""
+        return "+".join(each.path.name for each in (self.checkpoint, *self.others))
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """What one system made of one test set."""
+class EvaluationSets:
+    """Test sets of an evaluation."""
+
+    plain: list[TestSet]
+    variants: list[TestSet]
+    """Perturbed copies of the plain sets, for robustness."""
+    together: TestSet | None
+    """All plain sets joined; scored from their translations."""
+    labels: dict[str, SliceLabels]
+    """Slices by test set."""
+
+
+@dataclass(frozen=True, eq=False)
+class SetResult:
+    """Translations and scores of a system on a test set."""
 
     hyps: list[str]
-    report: "ScoreReport"
+    report: ScoreReport
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--src", multiple=True, metavar="FILE", help="Source side of a test set; repeatable.")
-@click.option("--ref", multiple=True, metavar="FILE", help="Its reference, one for each --src.")
+@click.option("--src", multiple=True, metavar="FILE", help="Source of a test set; repeatable.")
+@click.option("--ref", multiple=True, metavar="FILE", help="Reference, one per --src.")
 @click.option("--test", multiple=True, metavar="NAME",
-              help="A test set of the config, or sacrebleu:NAME; repeatable.")  # fmt: skip
+              help="Test set of the experiment, or sacrebleu:NAME; repeatable.")  # fmt: skip
 @click.option("--ensemble", multiple=True, metavar="RUN",
-              help="Another model, whose probabilities are averaged in with those of the one RUN; "
-                   "repeatable.")  # fmt: skip
-@click.option("--baseline", metavar="RUN", help="The system to compare the others with.")
+              help="Another model of an ensemble with the single RUN; repeatable.")  # fmt: skip
+@click.option("--baseline", metavar="RUN", help="System to compare the others with.")
 @click.option("--robust", is_flag=True,
-              help="Also score each set in upper case, in title case, with typing errors and "
-                   "without punctuation.")  # fmt: skip
+              help="Also score upper-cased, title-cased, misspelt and unpunctuated sources.",
+              )  # fmt: skip
 @click.option("--together", is_flag=True,
-              help="Also score all test sets as one, with a slice for each.")  # fmt: skip
-@click.option("-o", "--output", metavar="FOLDER",
-              help="For translations and scores; default: RUN/evaluation, of an ensemble "
-                   "RUN/evaluation/ensemble.")  # fmt: skip
-@comparison_options
+              help="Also score all test sets joined, with a slice for each.")  # fmt: skip
+@click.option("-o", "--output", metavar="DIR",
+              help="Directory for translations and scores; default: RUN/evaluation, for an "
+              "ensemble RUN/evaluation/ensemble.")  # fmt: skip
+@scoring_options
 @search_options
 def evaluate(
     runs: tuple[str, ...], src: tuple[str, ...], ref: tuple[str, ...], test: tuple[str, ...],
     ensemble: tuple[str, ...], baseline: str | None, robust: bool, together: bool,
     output: str | None, metrics: str, train_text: str | None, slices: bool, paired: str,
-    changed: int, min_gain: float | None, max_p: float | None, json: bool, **how: Any,
+    changed: int, min_gain: float | None, max_p: float | None, json: bool, **search: Any,
 ) -> None:  # fmt: skip
     """Translate test sets and score them with sacreBLEU.
 
-    RUN is a run's folder or a checkpoint. Without --src or --test: all test sets of the experiment,
-    of several that of the baseline or the first. References are never touched; translations and
-    scores are kept.
+    RUN is a run directory or a checkpoint. Without --src or --test, all test sets of the experiment
+    are scored (with several systems: those of the baseline or the first). Scores are computed on
+    detokenized text against unmodified references.
 
-    Exit status: 0; 1 if --min-gain or --max-p is not met by all; 2 for wrong input.
+    Exit status: 0; 1 if a system fails --min-gain or --max-p; 2 for invalid input.
     """
-    from nmt.console import Console
-    from nmt.evaluation import results
-
     if len(src) != len(ref):
-        rule = f"--src is given {len(src)} times: each --src needs its --ref"
+        rule = f"--src is given {len(src)} times: give one --ref per --src"
         raise ConfigError("--ref", f"given {len(ref)} times", rule)
-    check_inputs([*src, *ref])
+    check_files([*src, *ref])
     systems = load_systems(runs, ensemble, baseline, output)
-    corpus = systems[0].bundle.experiment.corpus
-    asked = read_options(
-        corpus.tgt, baseline, metrics=metrics, train_text=train_text, slices=slices, paired=paired,
-        changed=changed, min_gain=min_gain, max_p=max_p, json=json,
+    tgt_language = systems[0].checkpoint.experiment.corpus.tgt
+    options = read_options(
+        tgt_language, baseline, metrics=metrics, train_text=train_text, slices=slices,
+        paired=paired, changed=changed, min_gain=min_gain, max_p=max_p, json=json,
     )  # fmt: skip
-    found = find_test_sets(systems[0].bundle, src, ref, test)
+    plain = find_test_sets(systems[0].checkpoint, src, ref, test)
     for system in systems:
-        results.check_folder(system.folder, [*src, *ref])
-    sets = arrange(found, robust, together, corpus.tgt, asked.train_text)
+        results.check_folder(system.directory, [*src, *ref])
+    sets = arrange(plain, robust, together, tgt_language, options.train_text)
     is_open = True
     with Console() as console:
-        scored = [evaluate_system(system, sets, asked, how, console) for system in systems]
+        by_system = [evaluate_system(each, sets, options, search, console) for each in systems]
         for test_set in [*sets.plain, *([sets.together] if sets.together else [])]:
-            asked.show_slices([of_system[test_set.name].report for of_system in scored])
+            of_set = [by_set[test_set.name] for by_set in by_system]
+            options.print_slices([result.report for result in of_set])
             if baseline:
-                hyps = [of_system[test_set.name].hyps for of_system in scored]
-                is_open &= compare_and_keep(systems, hyps, test_set, asked)
+                hyps = [result.hyps for result in of_set]
+                is_open &= compare_and_write(systems, hyps, test_set, options)
         for system in systems:
-            console.print(f"translations and scores: {system.folder}/")
+            console.print(f"translations and scores: {system.directory}/")
     if not is_open:
         raise click.exceptions.Exit(1)
 
 
-def find_test_sets(
-    bundle: "Checkpoint", src: Sequence[str], ref: Sequence[str], names: Sequence[str]
-) -> list["TestSet"]:
-    """All of them, so that what is wrong with the last is known before the first is translated."""
-    from nmt.evaluation import test_sets
+def load_systems(
+    runs: Sequence[str], ensemble: Sequence[str], baseline: str | None, output: str | None
+) -> list[System]:
+    """Load all systems, the baseline first, each with its own name and output directory.
 
-    corpus = bundle.experiment.corpus
+    Args:
+        ensemble: runs whose models form an ensemble with the single one of `runs`.
+        output: directory of all results; None: a directory in each run.
+
+    Raises:
+        ConfigError: the systems are ambiguous or cannot be compared.
+    """
+    if ensemble and len(runs) > 1:
+        rule = f"{len(runs)} RUNs are given: an ensemble needs exactly one"
+        raise ConfigError("--ensemble", ensemble[0], rule)
+    models = [[open_checkpoint(run)] for run in ([baseline] if baseline else []) + list(runs)]
+    models[-1] += load_ensemble(models[-1][0], ensemble)
+    # The same model given twice, for example as baseline and as RUN, is evaluated once.
+    paths = [[each.path.resolve() for each in model] for model in models]
+    models = [model for number, model in enumerate(models) if paths.index(paths[number]) == number]
+    if baseline and len(models) == 1:
+        raise ConfigError("--baseline", baseline, "it is the only system: give another run")
+    systems: list[System] = []
+    for name, (checkpoint, *others) in zip(_system_names(models), models, strict=True):
+        directory = results.folder_of(checkpoint.path)
+        if others:
+            directory /= "ensemble"
+        if output:
+            directory = Path(output) / name.replace("/", "_") if len(models) > 1 else Path(output)
+        if directory in [other.directory for other in systems]:
+            raise ConfigError.from_message(
+                f"{directory}: two systems would write to this directory: use --output"
+            )
+        systems.append(System(name, checkpoint, directory, others))
+    _check_languages(systems)
+    return systems
+
+
+def _system_names(models: Sequence[Sequence["Checkpoint"]]) -> list[str]:
+    """Return a unique name per system, as short as possible."""
+    names: list[str] = []
+    for name_of in (
+        lambda checkpoint: checkpoint.experiment.name,
+        lambda checkpoint: f"{checkpoint.experiment.name}@{checkpoint.path.name}",
+        lambda checkpoint: str(checkpoint.path),
+    ):
+        names = ["+".join(map(name_of, model)) for model in models]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _check_languages(systems: Sequence[System]) -> None:
+    """Raise ConfigError if the systems have different language pairs."""
+    first, *others = (system.checkpoint.experiment.corpus for system in systems)
+    for other, system in zip(others, systems[1:], strict=True):
+        if (other.src, other.tgt) != (first.src, first.tgt):
+            raise ConfigError.from_message(
+                f"{system.name} translates {other.src}-{other.tgt}, {systems[0].name} "
+                f"{first.src}-{first.tgt}: only systems of one language pair can be compared"
+            )
+
+
+def find_test_sets(
+    checkpoint: "Checkpoint", src: Sequence[str], ref: Sequence[str], names: Sequence[str]
+) -> list[TestSet]:
+    """Load all test sets, so that errors in any of them are found before the first translation.
+
+    Args:
+        src: source files.
+        ref: reference file of each.
+        names: test sets of the experiment or of sacreBLEU; if `src` is empty too, all of the
+            experiment.
+    """
+    corpus = checkpoint.experiment.corpus
     if not src and not names:
         names = [test.name for test in corpus.tests]
         if not names:
-            rule = "there is nothing to score: give --src and --ref"
+            rule = "there is no test set to score: use --src and --ref"
             raise ConfigError("corpus.tests", "empty", rule)
     found = [
         test_sets.from_files(Path(src_file), [Path(ref_file)])
         for src_file, ref_file in zip(src, ref, strict=True)
     ]
-    prepared = Path(bundle.experiment.prepared)
+    prepared = Path(checkpoint.experiment.prepared)
     found += [test_sets.find(name, prepared, corpus.src, corpus.tgt) for name in names]
     for number, test_set in enumerate(found):
         if test_set.file_name in [other.file_name for other in found[:number]]:
             raise ConfigError.from_message(
-                f"two test sets are called {test_set.file_name}, and the files of one would "
-                "replace those of the other: score them one by one, each with its own --output"
+                f"two test sets are named {test_set.file_name} and would overwrite each other: "
+                "score them separately, each with its own --output"
             )
     return found
 
 
 def arrange(
-    plain: list["TestSet"], is_robust: bool, is_together: bool, tgt: str, train_text: Path | None
-) -> Sets:
-    """All that is made from the test sets before the first of them is translated."""
-    from nmt.evaluation import robustness, test_sets
-
+    plain: list[TestSet], is_robust: bool, is_together: bool, tgt_language: str,
+    train_text: Path | None,
+) -> EvaluationSets:  # fmt: skip
+    """Create the derived test sets and the slices of all sets."""
     if is_together and len(plain) == 1:
         raise ConfigError.from_message(
-            f"--together is given, but {plain[0].name} is the one test set: name another with it"
+            f"--together needs two or more test sets, and {plain[0].name} is the only one"
         )
     variants = [new for each in plain for new in robustness.variants(each)] if is_robust else []
     together = test_sets.joined(plain, TOGETHER) if is_together else None
-    every = [*plain, *variants, *([together] if together else [])]
-    labels = label({each.name: each.references[0] for each in every}, tgt, train_text)
+    references = {
+        each.name: each.references[0]
+        for each in [*plain, *variants, *([together] if together else [])]
+    }
+    labels = slice_labels(references, tgt_language, train_text)
     if together:
         labels[TOGETHER]["corpus"] = [each.name for each in plain for _ in each.src]
-    return Sets(plain, variants, together, labels)
+    return EvaluationSets(plain, variants, together, labels)
 
 
 def evaluate_system(
-    system: System, sets: Sets, asked: Asked, how: dict[str, Any], console: "Console"
-) -> dict[str, Scored]:
-    """Translate and score all test sets with one system; print, keep and return the results."""
-    translator = make_translator(system.bundle, others=system.others, **how)
-    for bundle in (system.bundle, *system.others):
-        console.print(about(bundle))
-    scored: dict[str, Scored] = {}
+    system: System, sets: EvaluationSets, options: ScoringOptions, search: dict[str, Any],
+    console: Console,
+) -> dict[str, SetResult]:  # fmt: skip
+    """Translate and score all test sets with a system; print, write and return the results."""
+    translator = make_translator(system.checkpoint, ensemble=system.others, **search)
+    for checkpoint in (system.checkpoint, *system.others):
+        console.print(describe(checkpoint))
+    found: dict[str, SetResult] = {}
 
-    def add(test_set: "TestSet", hyps: list[str]) -> None:
-        report = score_and_keep(system, test_set, hyps, asked.metrics, sets.labels[test_set.name])
-        asked.show(report)
-        scored[test_set.name] = Scored(hyps, report)
+    def add(test_set: TestSet, hyps: list[str]) -> None:
+        labels = sets.labels[test_set.name]
+        report = score_and_write(system, test_set, hyps, options.metrics, labels)
+        options.print_report(report)
+        found[test_set.name] = SetResult(hyps, report)
 
     for test_set in [*sets.plain, *sets.variants]:
         add(test_set, translate_set(translator, test_set, console))
     if sets.together:
-        add(sets.together, [hyp for each in sets.plain for hyp in scored[each.name].hyps])
-    if sets.variants and not asked.has_json:
+        add(sets.together, [hyp for each in sets.plain for hyp in found[each.name].hyps])
+    if sets.variants and not options.has_json:
+        reports = {name: result.report for name, result in found.items()}
         for test_set in sets.plain:
-            click.echo(robustness_of(test_set.name, {k: v.report for k, v in scored.items()}))
-    return scored
+            click.echo(robustness_table(test_set.name, reports))
+    return found
 
 
-def translate_set(translator: "Translator", test_set: "TestSet", console: "Console") -> list[str]:
-    """Translate a test set, with progress and pace."""
+def translate_set(translator: "Translator", test_set: TestSet, console: Console) -> list[str]:
+    """Translate a test set with a progress bar and a line about the speed."""
 
-    def show(num_done: int) -> None:
+    def progress(num_done: int) -> None:
         console.progress(f"translating {test_set.name}", num_done, len(test_set.src), "lines")
 
     started = time.monotonic()
-    hyps = translator.translate(test_set.src, progress=show)
+    hyps = translator.translate(test_set.src, progress=progress)
     console.clear()
-    console.print(f"{test_set.name}: {pace(len(hyps), started)}")
+    console.print(f"{test_set.name}: {speed(len(hyps), started)}")
     return hyps
 
 
-def score_and_keep(
-    system: System, test_set: "TestSet", hyps: list[str], metrics: Sequence[str], labels: Labels
-) -> "ScoreReport":
-    """Score a translated test set, and keep both."""
-    from nmt.evaluation import results, scores
-
-    corpus = system.bundle.experiment.corpus
+def score_and_write(
+    system: System, test_set: TestSet, hyps: list[str], metrics: Sequence[str], labels: SliceLabels
+) -> ScoreReport:
+    """Score a translated test set; write translations and scores."""
+    corpus = system.checkpoint.experiment.corpus
     report = scores.score(
         hyps, test_set.references, corpus.tgt, test_set=test_set.name, system=system.name,
-        checkpoint=system.checkpoint, metrics=metrics, labels=labels,
+        checkpoint=system.checkpoint_name, metrics=metrics, labels=labels,
     )  # fmt: skip
-    results.write(system.folder, test_set, hyps, report, corpus.src, corpus.tgt)
+    results.write(system.directory, test_set, hyps, report, corpus.src, corpus.tgt)
     return report
 
 
-def compare_and_keep(
-    systems: Sequence[System], hyps: Sequence[list[str]], test_set: "TestSet", asked: Asked
-) -> bool:
-    """Compare all systems with the first one; whether they may pass the gate."""
-    from nmt.evaluation import results
-    from nmt.evaluation.comparison import compare
-
+def compare_and_write(
+    systems: Sequence[System], hyps: Sequence[list[str]], test_set: TestSet,
+    options: ScoringOptions,
+) -> bool:  # fmt: skip
+    """Compare all systems with the first; return True if all pass the gate."""
     names = [system.name for system in systems]
-    comparison = compare(
+    comparison = compare_systems(
         dict(zip(names, hyps, strict=True)), names[0], test_set.references,
-        systems[0].bundle.experiment.corpus.tgt, test_set=test_set.name, metrics=asked.metrics,
-        test=asked.paired, src=test_set.src,
+        systems[0].checkpoint.experiment.corpus.tgt, test_set=test_set.name,
+        metrics=options.metrics, test=options.paired, src=test_set.src,
     )  # fmt: skip
     for system in systems[1:]:
-        results.write_comparison(system.folder, test_set, comparison)
-    return asked.show_comparison(comparison)
+        results.write_comparison(system.directory, test_set, comparison)
+    return options.print_comparison(comparison)
 
 
-def robustness_of(test_set: str, reports: Mapping[str, "ScoreReport"]) -> str:
-    """How far the scores of a set fall when its text is not clean, for people."""
-    from nmt.evaluation.slices import columns
-
+def robustness_table(test_set: str, reports: Mapping[str, ScoreReport]) -> str:
+    """Format the scores of the variants of a test set and their differences to the plain set."""
     plain = reports[test_set]
     rows = [["", *(score.name for score in plain.scores if not score.label)]]
     for name, report in reports.items():

@@ -1,41 +1,132 @@
-"""The program `nmt`: its verbs in the order in which people need them.
+"""Command line `nmt`.
 
-Logs and progress go to standard error, results (translations, scores, settings) to standard output.
-Rooms are imported inside the verbs that need them, so that `nmt --help` does not wait for torch.
+Results (translations, scores, settings) go to standard output, logs and progress to standard error.
+A command's module is imported when the command is used, so that `nmt --help` loads none of them.
 """
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NoReturn
 
 import click
 
-from nmt.cli.audit import audit
-from nmt.cli.backtranslate import backtranslate
-from nmt.cli.bench import bench
-from nmt.cli.compare import compare
-from nmt.cli.demo import demo
-from nmt.cli.evaluate import evaluate
-from nmt.cli.options import Verbs
-from nmt.cli.plan import plan
-from nmt.cli.report import report
-from nmt.cli.score import score
-from nmt.cli.settings import config
-from nmt.cli.train import average, export, prepare, train
-from nmt.cli.translate import translate
-from nmt.cli.tune import tune
+from nmt.errors import NmtError, did_you_mean
 from nmt.model.mkl import set_strict_mode
 
+COMMANDS = {
+    "demo": ("nmt.cli.demo:demo", "Train and score a model on the built-in corpus."),
+    "prepare": ("nmt.cli.train:prepare", "Clean a corpus, learn its subwords, write shards."),
+    "train": ("nmt.cli.train:train", "Train a model, or resume its run."),
+    "translate": ("nmt.cli.translate:translate", "Translate text line by line."),
+    "tune": ("nmt.cli.tune:tune", "Search for the settings with the best dev score."),
+    "backtranslate": (
+        "nmt.cli.backtranslate:backtranslate",
+        "Create training pairs from monolingual text.",
+    ),
+    "score": ("nmt.cli.score:score", "Compute log-probabilities of given translations."),
+    "evaluate": ("nmt.cli.evaluate:evaluate", "Translate test sets and score them with sacreBLEU."),
+    "compare": ("nmt.cli.compare:compare", "Score translation files and compare them."),
+    "report": ("nmt.cli.report:report", "Write an HTML report of runs."),
+    "average": ("nmt.cli.train:average", "Average the weights of checkpoints."),
+    "export": ("nmt.cli.train:export", "Export a model for translation."),
+    "audit": ("nmt.cli.audit:audit", "Verify that each epoch of a run used each pair once."),
+    "plan": ("nmt.cli.plan:plan", "Estimate memory, disk and time of a run."),
+    "bench": ("nmt.cli.bench:bench", "Measure training and translation speed."),
+    "config": ("nmt.cli.config:config", "Show and explain settings."),
+}
+"""Module and function, and help text, by command, in the order of use."""
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+
+class CommandGroup(click.Group):
+    """Command group that imports commands on use and prints a user's error in one line.
+
+    Args:
+        lazy: `module:function` and help text by command name.
+    """
+
+    def __init__(
+        self, *args: Any, lazy: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.lazy, *self.commands]
+
+    def get_command(self, ctx: click.Context | None, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.lazy:
+            return self.commands.get(cmd_name)
+        module, _, function = self.lazy[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), function)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, text) for name, (_, text) in self.lazy.items()]
+        rows += [(name, each.get_short_help_str(80)) for name, each in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            raise click.UsageError(
+                f"{args[0]!r} is not a command{did_you_mean(args[0], known)}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except (NmtError, click.UsageError) as error:
+            _exit_with(error)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (NmtError, click.UsageError) as error:
+            _exit_with(error, f"{ctx.command_path} {ctx.invoked_subcommand or ''}".rstrip())
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("nmt"):
+                raise
+            # Typical case: a script of tools/ started with the system's Python.
+            hint = "run `. .venv/bin/activate` first; `make demo` creates the environment"
+            _exit_with(NmtError(f"{sys.executable} has no package {error.name}: {hint}"))
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("nmt: interrupted", err=True)
+            ctx.exit(130)
+        except BrokenPipeError:
+            # Python flushes standard output at exit; without a reader that would fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            ctx.exit(141)
+
+
+def _exit_with(error: NmtError | click.UsageError, command: str = "nmt") -> NoReturn:
+    """Print the error in one line and exit with status 2.
+
+    Args:
+        command: command path for the help hint, if the error has no context.
+    """
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        raise error  # click 8.2 and later: a group without a command prints its help
+    message = str(error)
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else command
+        message = error.format_message().rstrip(".")
+        message += f"{'' if message[-1] in '?)' else '.'} See `{command} --help`."
+    click.echo(f"nmt: {message}", err=True)
+    raise click.exceptions.Exit(2)
+
+
+@click.group(
+    cls=CommandGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="nmt")
 def main() -> None:
     """Train LSTM translation models on Ray, translate with them, and score them.
 
-    Settings stand in a YAML file for what to train and one for where. Any of them can be set on the
-    command line: section.key=value for the experiment, cluster.key=value for the cluster.
+    An experiment file sets what to train, a cluster file sets where. Settings of both can be
+    overridden on the command line: section.key=value and cluster.key=value.
     """
     set_strict_mode()
-
-
-for _verb in (
-    demo, prepare, train, translate, tune, backtranslate, score, evaluate, compare, report, average,
-    export, audit, plan, bench, config,
-):  # fmt: skip
-    main.add_command(_verb)

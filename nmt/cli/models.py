@@ -1,11 +1,13 @@
-"""A trained model on a command line: loading it, telling which it is, translating with it."""
+"""Load the models named on a command line, describe them, and build translators from them."""
 
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt.errors import ConfigError, DataError
+from nmt.config.cluster import Cluster
+from nmt.errors import ConfigError
+from nmt.storage import ObjectStore, is_address
 
 if TYPE_CHECKING:
     from nmt.checkpoint.load import Checkpoint
@@ -13,63 +15,64 @@ if TYPE_CHECKING:
     from nmt.model.quantise import Precision
 
 
-def load_bundle(run: str | Path) -> "Checkpoint":
-    """The model of a run or of a checkpoint: a folder, or the address of an object store."""
+def open_checkpoint(run: str) -> "Checkpoint":
+    """Load the best checkpoint of a run, or a checkpoint; `run` is a directory or an address."""
     from nmt.checkpoint.load import load_checkpoint
 
-    return load_checkpoint(bundle_folder(str(run)))
+    return load_checkpoint(checkpoint_dir(run))
 
 
-def bundle_folder(run: str) -> Path:
-    """The folder of a run or a checkpoint; of one in an object store, the copy of a checkpoint."""
-    from nmt.storage import is_address
-
+def checkpoint_dir(run: str) -> Path:
+    """Return the directory of a run or checkpoint; download the checkpoint from an object store."""
     if not is_address(run):
         return Path(run)
     from nmt.checkpoint.remote import fetch_checkpoint
-    from nmt.config.cluster import Cluster
 
     return fetch_checkpoint(run, Path(Cluster().scratch))
 
 
-def run_folder(run: str) -> Path:
-    """The folder of a run; of one in an object store, its copy here, brought up to date."""
-    from nmt.storage import ObjectStore, is_address
-
+def run_dir(run: str) -> Path:
+    """Return the directory of a run; update the local copy of a run in an object store."""
     if not is_address(run):
         return Path(run)
     from nmt.checkpoint.remote import RemoteRun, local_copy
-    from nmt.config.cluster import Cluster
 
-    remote = RemoteRun(ObjectStore(run), local_copy(run, Path(Cluster().scratch)))
+    directory = local_copy(run, Path(Cluster().scratch))
+    remote = RemoteRun(ObjectStore(run), directory)
     remote.newest_complete()
     remote.download_logs()
-    return local_copy(run, Path(Cluster().scratch))
+    return directory
 
 
-def about(bundle: "Checkpoint") -> str:
-    """Which weights these are, and how good they were on the dev set, in one line."""
-    info = bundle.info
-    mean = f"the mean of {len(info.averaged)} checkpoints, " if info.averaged else ""
-    bleu = "its dev BLEU is not known"
-    if info.bleu is not None:
-        bleu = f"dev BLEU {info.bleu:.2f}, {info.bleu_signature}"
-    stored = "" if bundle.precision == "fp32" else f"{bundle.precision} weights, "
-    return f"{bundle.path}: {mean}update {info.update:,}, {stored}{bleu}"
+def describe(checkpoint: "Checkpoint") -> str:
+    """Return a line about a checkpoint: path, update, dtype and dev BLEU with its signature."""
+    info = checkpoint.info
+    facts = [f"update {info.update:,}"]
+    if info.averaged:
+        facts.insert(0, f"average of {len(info.averaged)} checkpoints")
+    if checkpoint.precision != "fp32":
+        facts.append(f"{checkpoint.precision} weights")
+    known = info.bleu is not None
+    facts.append(f"dev_bleu {info.bleu:.2f} {info.bleu_signature}" if known else "dev_bleu unknown")
+    return f"{checkpoint.path}: {' | '.join(facts)}"
 
 
 def make_translator(
-    bundle: "Checkpoint",
+    checkpoint: "Checkpoint",
     device: str | None = None,
     threads: int | None = None,
     precision: "Precision | None" = None,
-    others: Sequence["Checkpoint"] = (),
-    **how: Any,
+    ensemble: Sequence["Checkpoint"] = (),
+    **search: Any,
 ) -> "Translator":
-    """A translator with the options of a command line; `others` make it an ensemble.
+    """Build a translator from command-line options.
+
+    Args:
+        ensemble: checkpoints whose probabilities are averaged with those of `checkpoint`.
+        search: settings of `decoding` by option name; None: as the checkpoint has it.
 
     Raises:
-        ConfigError: an option is wrong, or does not go with another.
+        ConfigError: an option is invalid, alone or with another.
     """
     import torch
 
@@ -78,55 +81,52 @@ def make_translator(
     from nmt.model.quantise import quantise_model
     from nmt.training.malloc import configure_malloc
 
-    if device not in (None, "cpu", "cuda"):
-        raise ConfigError("--device", device, "it must be cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device", device, "torch finds no GPU here: say cpu, or leave it out")
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    precisions = [precision or each.precision for each in (bundle, *others)]
-    if "int8" in precisions and place.type != "cpu":
-        rule = "its products are for CPUs: say --precision bf16, or --device cpu"
-        raise ConfigError("--precision", "int8", rule)
+        raise ConfigError("--device", device, "PyTorch finds no GPU: use cpu or omit the option")
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    checkpoints = [checkpoint, *ensemble]
+    precisions = [precision or each.precision for each in checkpoints]
+    check_precision(precisions, has_gpu=target.type != "cpu")
     configure_malloc()
     if threads:
         torch.set_num_threads(threads)
     keys = {"batch": "batch_sentences"}
-    update = {keys.get(key, key): value for key, value in how.items() if value is not None}
-    before = bundle.experiment.decoding
-    decoding = type(before).model_validate(before.model_dump() | update)
-    if "beam" in update and decoding.method != "beam":
-        rule = f"--method {decoding.method} has no beam: leave it out"
-        raise ConfigError("--beam", update["beam"], rule)
-    experiment = bundle.experiment.model_copy(update={"decoding": decoding})
-    pairs = zip((bundle, *others), precisions, strict=True)
-    models = [quantise_model(each.model(), numbers) for each, numbers in pairs]
-    model = Ensemble(models) if others else models[0]
-    return Translator(model, bundle.subword, experiment, device=place)
+    changes = {keys.get(key, key): value for key, value in search.items() if value is not None}
+    stored = checkpoint.experiment.decoding
+    decoding = type(stored).model_validate(stored.model_dump() | changes)
+    if "beam" in changes and decoding.method != "beam":
+        rule = f"--method {decoding.method} has no beam: omit --beam"
+        raise ConfigError("--beam", changes["beam"], rule)
+    experiment = checkpoint.experiment.model_copy(update={"decoding": decoding})
+    pairs = zip(checkpoints, precisions, strict=True)
+    models = [quantise_model(each.model(), dtype) for each, dtype in pairs]
+    model = Ensemble(models) if ensemble else models[0]
+    return Translator(model, checkpoint.subword, experiment, device=target)
 
 
-def load_others(bundle: "Checkpoint", runs: Iterable[str]) -> list["Checkpoint"]:
-    """What a bundle is to be an ensemble with.
+def check_precision(precisions: Iterable[str], has_gpu: bool) -> None:
+    """Raise ConfigError for int8 on a GPU."""
+    if has_gpu and "int8" in precisions:
+        rule = "int8 runs on CPUs only: use --precision bf16 or --device cpu"
+        raise ConfigError("--precision", "int8", rule)
+
+
+def load_ensemble(checkpoint: "Checkpoint", runs: Iterable[str]) -> list["Checkpoint"]:
+    """Load the other checkpoints of an ensemble.
 
     Raises:
-        ConfigError: one has another vocabulary.
+        ConfigError: one has another vocabulary than `checkpoint`.
     """
-    others = [load_bundle(run) for run in runs]
+    others = [open_checkpoint(run) for run in runs]
     for other in others:
-        if other.subword.fingerprint != bundle.subword.fingerprint:
-            rule = f"its vocabulary is not that of {bundle.path}: an ensemble has one tokenizer"
+        if other.subword.fingerprint != checkpoint.subword.fingerprint:
+            rule = f"its vocabulary differs from that of {checkpoint.path}"
             raise ConfigError("--ensemble", other.path, rule)
     return others
 
 
-def check_inputs(files: Iterable[str]) -> None:
-    """Raise DataError for a file that is not there, before anything slow is done."""
-    for file in files:
-        if not Path(file).exists():
-            raise DataError(f"{file}: there is no such file; check its name and where you are")
-
-
-def pace(num_lines: int, started: float) -> str:
-    """How quickly so many lines were translated since `started`, by time.monotonic."""
+def speed(num_lines: int, started: float) -> str:
+    """Return a log line about the translation speed since `started` (time.monotonic)."""
     seconds = max(time.monotonic() - started, 1e-9)
-    what = f"{num_lines:,} line{'s' * (num_lines != 1)} translated"
-    return f"{what} in {seconds:.1f} s, {num_lines / seconds:,.1f} lines/s"
+    unit = "line" if num_lines == 1 else "lines"
+    return f"translated {num_lines:,} {unit} | {seconds:.1f} s | {num_lines / seconds:,.1f} lines/s"

@@ -1,40 +1,34 @@
-"""`nmt report`."""
-
-from pathlib import Path
+"""`nmt report`: HTML report of runs."""
 
 import click
 
-from nmt.cli.models import run_folder
-from nmt.cli.options import number
-from nmt.errors import ConfigError
+from nmt.cli.models import run_dir
+from nmt.cli.options import COUNT_OR_0, check_output
+from nmt.console import Console
+from nmt.corpus.text import open_output
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("-o", "--output", default="report.html", show_default=True, metavar="FILE",
-              help="The page.")  # fmt: skip
-@click.option("--examples", default="3", show_default=True, metavar="NUMBER",
-              callback=number(int, -1, "a whole number, 0 or more"),
-              help="Translations shown with attention, 3 at most; 0: no model is run.")  # fmt: skip
+              help="HTML file to write.")  # fmt: skip
+@click.option("--examples", type=COUNT_OR_0, default=3, show_default=True,
+              help="Number of translations with attention, at most 3; 0 loads no model.",
+              )  # fmt: skip
 def report(runs: tuple[str, ...], output: str, examples: int) -> None:
-    """Write a page about runs: curves, scores, examples.
+    """Write an HTML report of runs.
 
-    One HTML file that needs nothing else. Scores and examples are of what `nmt evaluate` has kept.
+    The file is self-contained. It shows curves, and scores and examples written by `nmt evaluate`.
+    RUN is a run directory.
     """
-    path = Path(output)
-    if not path.parent.is_dir():
-        raise ConfigError("--output", output, f"there is no folder {path.parent}: make it first")
-    if path.is_dir():
-        raise ConfigError("--output", output, "that is a folder: name a file in it")
-    from nmt.console import Console
-    from nmt.corpus.text import open_output
+    check_output(output)
     from nmt.report.examples import choose
     from nmt.report.page import render
     from nmt.report.runs import read_runs
 
-    found = read_runs([run_folder(run) for run in runs])
+    contents = read_runs([run_dir(run) for run in runs])
     with Console() as console:
-        page = render(found, [choose(run, examples) for run in found])
+        page = render(contents, [choose(run, examples) for run in contents])
         with open_output(output) as file:
             file.write(page)
-        console.print(f"{output}: {len(page) / 1024:,.0f} KiB, open it in a browser")
+        console.print(f"wrote {output} ({len(page) / 1024:,.0f} KiB)")

@@ -1,4 +1,4 @@
-"""`nmt score`."""
+"""`nmt score`: forced decoding of given translations."""
 
 import json
 import math
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.cli.models import about, check_inputs, load_bundle, make_translator
-from nmt.cli.options import compute_options, number, one_of
-from nmt.cli.translate import check_output
+from nmt.cli.models import describe, make_translator, open_checkpoint
+from nmt.cli.options import POSITIVE_OR_0, check_files, check_output, compute_options
+from nmt.console import Console
+from nmt.corpus.text import open_output
 
 if TYPE_CHECKING:
     from nmt.decoding.scoring import LineScore, ScoreTotals
@@ -21,84 +22,83 @@ if TYPE_CHECKING:
 @click.argument("run")
 @click.argument("src")
 @click.argument("tgt")
-@click.option("-o", "--output", default="-", metavar="FILE", help="Default: standard output.")
-@click.option("--format", "form", default="text", show_default=True,
-              metavar="[text|scores|jsonl]", callback=one_of("text", "scores", "jsonl"),
-              help="text: score, tab, translation; scores: alone; jsonl: all tokens.")  # fmt: skip
-@click.option("--length-penalty", default="0", show_default=True, metavar="NUMBER",
-              callback=number(float, math.nextafter(0, -1), "a number, 0 or more"),
-              help="GNMT's alpha: scores as the search ranks; 0: log-probabilities.")  # fmt: skip
+@click.option("-o", "--output", default="-", metavar="FILE",
+              help="Output; default: standard output.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["text", "scores", "jsonl"]), default="text",
+              show_default=True,
+              help="text: score, tab, translation; scores: score only; jsonl: with tokens.",
+              )  # fmt: skip
+@click.option("--length-penalty", type=POSITIVE_OR_0, default=0.0, show_default=True,
+              help="GNMT length penalty alpha, as in beam search; 0: log-probability.",
+              )  # fmt: skip
 @compute_options
 def score(
-    run: str, src: str, tgt: str, output: str, form: str, length_penalty: float, **how: Any
+    run: str, src: str, tgt: str, output: str, form: str, length_penalty: float, **compute: Any
 ) -> None:
-    """Say how likely a model finds translations given to it.
+    """Compute log-probabilities of given translations.
 
-    Line n of TGT translates line n of SRC. Scores are natural logarithms of probabilities. A blank
-    source becomes blank for certain, 0; any other translation of it has -inf. The perplexity of all
-    other lines is told at the end.
+    Line n of TGT is the translation of line n of SRC. Scores are natural logarithms. A blank
+    source has log-probability 0 for a blank translation and -inf for any other. The perplexity over
+    all other lines is printed at the end. RUN is a run directory or a checkpoint.
     """
-    from nmt.console import Console
-    from nmt.corpus.text import open_output
+    check_files([src, tgt])
+    check_output(output, [src, tgt])
     from nmt.decoding.scoring import ScoreTotals, read_pairs, score_pairs
 
-    check_inputs([src, tgt])
-    for given in (src, tgt):
-        check_output(given, output)
-    bundle = load_bundle(run)
-    translator = make_translator(bundle, **how)
-    # The files are read twice: what is wrong at their ends shows before anything is scored.
+    checkpoint = open_checkpoint(run)
+    translator = make_translator(checkpoint, **compute)
+    # The files are read twice, so that an error in the last line is found before scoring starts.
     total = sum(1 for _ in read_pairs(Path(src), Path(tgt)))
     totals, started = ScoreTotals(), time.monotonic()
     with Console() as console, open_output(output) as file:
-        console.print(about(bundle))
+        console.print(describe(checkpoint))
 
-        def show(num_done: int) -> None:
+        def progress(num_done: int) -> None:
             if output != "-":
                 console.progress("scoring", num_done, total, "pairs")
 
         pairs, same = tee(read_pairs(Path(src), Path(tgt)))
-        scores = score_pairs(translator, pairs, show)
-        for (src_line, tgt_line), found in zip(same, scores, strict=True):
-            totals.add(tgt_line, found)
-            file.write(_line(src_line, tgt_line, found, form, length_penalty) + "\n")
+        scores = score_pairs(translator, pairs, progress)
+        for (src_line, tgt_line), line_score in zip(same, scores, strict=True):
+            totals.add(tgt_line, line_score)
+            file.write(_format(src_line, tgt_line, line_score, form, length_penalty) + "\n")
         console.clear()
         seconds = max(time.monotonic() - started, 1e-9)
-        console.print(f"{total:,} pairs scored in {seconds:.1f} s, {total / seconds:,.1f} pairs/s")
+        rate = f"{total / seconds:,.1f} pairs/s"
+        console.print(f"scored {total:,} pairs | {seconds:.1f} s | {rate}")
         for line in _summary(totals):
             console.print(line)
 
 
-def _line(src: str, tgt: str, found: "LineScore", form: str, alpha: float) -> str:
-    value = found.penalised(alpha)
+def _format(src: str, tgt: str, score: "LineScore", form: str, alpha: float) -> str:
+    value = score.penalised(alpha)
     if form != "jsonl":
         return f"{value:.6f}" if form == "scores" else f"{value:.6f}\t{tgt}"
     tree = {
         "src": src,
         "tgt": tgt,
         # JSON has no infinity.
-        "score": value if found.is_possible else None,
-        "log_prob": found.log_prob if found.is_possible else None,
-        "tokens": found.tokens,
-        "token_log_probs": found.token_log_probs,
+        "score": value if score.is_possible else None,
+        "log_prob": score.log_prob if score.is_possible else None,
+        "tokens": score.tokens,
+        "token_log_probs": score.token_log_probs,
     }
     return json.dumps(tree, ensure_ascii=False)
 
 
 def _summary(totals: "ScoreTotals") -> list[str]:
-    """The perplexity of the corpus, and what has no part in it."""
+    """Return lines about the perplexity of the corpus and the pairs left out of it."""
     lines = []
     if totals.num_tokens:
-        nats = -totals.log_prob
-        per_token, per_word = nats / totals.num_tokens, nats / max(totals.num_words, 1)
+        loss = -totals.log_prob / totals.num_tokens
+        per_word = -totals.log_prob / max(totals.num_words, 1)
         lines.append(
-            f"{totals.num_tokens:,} target tokens, ends counted: {per_token:.4f} nats/token, "
-            f"perplexity {math.exp(per_token):.2f}; {totals.num_words:,} words: "
-            f"{per_word:.4f} nats/word"
+            f"{totals.num_tokens:,} target tokens with EOS | loss {loss:.4f} nats/token | ppl "
+            f"{math.exp(loss):.2f} | {totals.num_words:,} words | {per_word:.4f} nats/word"
         )
     if totals.num_blank:
         lines.append(
-            f"{totals.num_blank:,} of {totals.num_pairs:,} sources are blank and have no part in "
-            f"that; {totals.num_impossible:,} of these have a translation, which is impossible"
+            f"{totals.num_blank:,} of {totals.num_pairs:,} sources are blank and not counted; "
+            f"{totals.num_impossible:,} of them have a translation (probability 0)"
         )
     return lines

@@ -1,25 +1,30 @@
-"""`nmt prepare`, `nmt train` and `nmt average`: from raw text to a trained model."""
+"""`nmt prepare`, `nmt train`, `nmt average` and `nmt export`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from nmt.cli.models import about, bundle_folder
-from nmt.cli.options import again, precision_option, program, shown
-from nmt.cli.settings import (
-    chatter_of,
-    check_folder,
+from nmt.cli.models import checkpoint_dir, describe
+from nmt.cli.options import (
+    check_writable,
     cluster_option,
+    display_path,
     experiment_argument,
     load_settings,
     overrides_argument,
+    precision_option,
+    program,
+    resume_hint,
 )
+from nmt.config.cluster import Cluster
+from nmt.config.experiment import Experiment
+from nmt.console import Console
+from nmt.corpus.prepare import check_raw
+from nmt.corpus.prepare import prepare as check_complete
+from nmt.corpus.prepared import format_summary, is_prepared, prepared_folder, resolve_auto_preset
 
 if TYPE_CHECKING:
-    from nmt.config.cluster import Cluster
-    from nmt.config.experiment import Experiment
-    from nmt.console import Console
     from nmt.model.quantise import Precision
 
 
@@ -29,8 +34,6 @@ if TYPE_CHECKING:
 @cluster_option
 def prepare(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
     """Clean a corpus, learn its subwords, write shards."""
-    from nmt.console import Console
-
     settings = load_settings(experiment, cluster, overrides)
     with Console() as console:
         prepare_corpus(*settings, console)
@@ -41,68 +44,59 @@ def prepare(experiment: str, overrides: tuple[str, ...], cluster: str | None) ->
 @overrides_argument
 @cluster_option
 def train(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
-    """Train a model, or go on where its run was stopped."""
-    from nmt.console import Console
-
+    """Train a model, or resume its run."""
     settings = load_settings(experiment, cluster, overrides)
     with Console() as console:
-        run = shown(train_model(*settings, console))
-        console.print(f"to score it on its test sets: {program()} evaluate {run}")
+        run = display_path(train_model(*settings, console))
+        console.print(f"next: {program()} evaluate {run}")
 
 
 @click.command()
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
-@click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the model goes.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="Directory to write.")
 def average(checkpoints: tuple[str, ...], output: str) -> None:
-    """Write a model that is the mean of several checkpoints.
+    """Average the weights of checkpoints.
 
-    A run's folder stands for its best one.
+    A run directory stands for its best checkpoint.
     """
-    from nmt.checkpoint.convert import average_checkpoints as mean_of
+    from nmt.checkpoint.convert import average_checkpoints
 
-    made = mean_of([bundle_folder(name) for name in checkpoints], Path(output))
-    click.echo(about(made), err=True)
+    paths = [checkpoint_dir(name) for name in checkpoints]
+    click.echo(describe(average_checkpoints(paths, Path(output))), err=True)
 
 
 @click.command()
 @click.argument("run")
-@click.option("-o", "--output", required=True, metavar="FOLDER", help="Where the model goes.")
-@precision_option("Numbers of its large matrices; default: as they are.")
+@click.option("-o", "--output", required=True, metavar="DIR", help="Directory to write.")
+@precision_option("Dtype of large matrices; default: unchanged.")
 def export(run: str, output: str, precision: "Precision | None") -> None:
-    """Write a model that only translates, in a small folder.
+    """Export a model for translation.
 
-    RUN is a run's folder or a checkpoint. int8 and bf16 make it smaller still, and quicker on CPUs.
+    The result has no optimizer state; int8 and bf16 make it smaller and faster on CPUs. RUN is a
+    run directory or a checkpoint.
     """
-    from nmt.checkpoint.convert import export_checkpoint as write
+    from nmt.checkpoint.convert import export_checkpoint
 
-    made = write(bundle_folder(run), Path(output), precision)
-    click.echo(about(made), err=True)
+    click.echo(describe(export_checkpoint(checkpoint_dir(run), Path(output), precision)), err=True)
 
 
-def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Console") -> None:
-    """Prepare on Ray, unless that is done, and say what became of each corpus."""
-    from nmt.corpus.prepare import check_raw, prepare
-    from nmt.corpus.prepared import (
-        format_summary,
-        is_prepared,
-        prepared_folder,
-        resolve_auto_preset,
-    )
-
+def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -> None:
+    """Prepare the corpus on Ray, unless it is prepared, and print a summary."""
     if is_prepared(experiment):
-        manifest = prepare(experiment)
-        console.print(f"{prepared_folder(experiment)} is prepared already")
+        # Without tasks to run this checks settings and raw files only.
+        manifest = check_complete(experiment)
+        console.print(f"{prepared_folder(experiment)}: already prepared")
     else:
         check_raw(experiment)
-        check_folder("corpus.prepared", prepared_folder(experiment))
+        check_writable("corpus.prepared", prepared_folder(experiment))
         from nmt.jobs.ray_session import connect
         from nmt.jobs.tasks import prepare_on_ray
 
         try:
-            with connect(cluster.workers.max, chatter_of(experiment)):
+            with connect(cluster.workers.max, preparation_log(experiment)):
                 manifest = prepare_on_ray(experiment, console.progress)
         except KeyboardInterrupt:
-            console.print(f"to go on with what is left to prepare: {again()}")
+            console.print(f"interrupted; to resume: {resume_hint()}")
             raise
         console.clear()
     for line in format_summary(manifest):
@@ -110,14 +104,21 @@ def prepare_corpus(experiment: "Experiment", cluster: "Cluster", console: "Conso
     resolve_auto_preset(experiment, console.print)
 
 
-def train_model(experiment: "Experiment", cluster: "Cluster", console: "Console") -> str | Path:
-    """Train; returns the run: its folder, or its address in an object store."""
+def train_model(experiment: Experiment, cluster: Cluster, console: Console) -> str | Path:
+    """Train on Ray and return the run: its directory, or its address in an object store."""
     from nmt.jobs.train import get_run_address, get_run_dir, train_on_ray
 
-    address, folder = get_run_address(experiment, cluster), get_run_dir(experiment, cluster)
-    check_folder("cluster.scratch" if address else "cluster.storage", folder)
-    ended = train_on_ray(experiment, cluster, console)
-    if ended.end_reason == "interrupted":
-        console.print(f"to go on after update {ended.update:,}: {again()}")
+    address = get_run_address(experiment, cluster)
+    directory = get_run_dir(experiment, cluster)
+    check_writable("cluster.scratch" if address else "cluster.storage", directory)
+    result = train_on_ray(experiment, cluster, console)
+    if result.end_reason == "interrupted":
+        console.print(f"interrupted after update {result.update:,}; to resume: {resume_hint()}")
         raise KeyboardInterrupt
-    return address or folder
+    return address or directory
+
+
+def preparation_log(experiment: Experiment) -> Path:
+    """Return the file for Ray's output during preparation, next to the prepared corpus."""
+    directory = Path(experiment.prepared)
+    return directory.with_name(f"{directory.name}.ray.log")

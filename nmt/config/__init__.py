@@ -1,1 +1,1 @@
-"""The two config files: the experiment says what to train, the cluster says where."""
+"""Settings: experiment and cluster files, presets, overrides and explanations."""

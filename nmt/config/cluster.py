@@ -1,4 +1,7 @@
-"""The cluster file: where to train. A key is set on the command line as `cluster.key=value`."""
+"""Cluster file: workers, resources and storage.
+
+Any key can be set on the command line as `cluster.key=value`.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -16,16 +19,16 @@ from nmt.errors import ConfigError
 
 
 class Workers(Settings):
-    """How many workers a run has; a plain number is both the fewest and the most."""
+    """Number of workers; a plain number sets both limits."""
 
     min: PositiveInt = 1
-    """Fewest with which training goes on; with less room it waits."""
+    """Minimum number of workers; with fewer, training waits for resources."""
     max: PositiveInt = 1
-    """Most; reached as hosts join the cluster."""
+    """Maximum number of workers, used when the cluster has room."""
 
     @property
     def is_elastic(self) -> bool:
-        """Whether the number follows the cluster."""
+        """True if the number of workers may change during a run."""
         return self.min < self.max
 
     def check(self) -> None:
@@ -45,43 +48,43 @@ def _workers(value: Any) -> Any:
     if isinstance(value, Workers | dict):
         return value
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError("it must be a whole number, or {min: 1, max: 8}")
+        raise ValueError("it must be an integer or {min: 1, max: 8}")
     if value < 1:
         raise ValueError("it must be 1 or more")
     return {"min": value, "max": value}
 
 
 class Cluster(Settings):
-    """Where to train: workers, what each has, where runs are stored. Never ranks or ports."""
+    """Cluster: workers, their resources and storage; no ranks, ports or addresses."""
 
     name: Name = "local"
-    """What logs call it."""
+    """Name of the cluster in logs."""
     workers: Annotated[Workers, BeforeValidator(_workers)] = Workers()
-    """Worker processes, each with its share of every update: a number, or {min: 1, max: 8}."""
+    """Number of worker processes, or a range {min: 1, max: 8} for elastic training."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=1, strict=True)] = 0
-    """1: each worker trains on a GPU of its own (NCCL); 0: on CPU cores (gloo)."""
+    """GPUs per worker: 1 (NCCL), or 0 to train on CPU cores (gloo)."""
     cpus_per_worker: PositiveInt = 1
-    """CPU cores, and so compute threads, of each worker."""
+    """CPU cores, and compute threads, per worker."""
     gradients: Literal["fp32", "bf16"] = "fp32"
-    """Numbers in which workers send gradients; bf16: half the bytes, rounded to 8 binary digits."""
+    """Dtype of the gradient all-reduce; bf16 halves the traffic and rounds to 8 bits."""
     storage: str = "runs"
-    """Folder that every host sees, or s3://BUCKET/FOLDER; a run is in <storage>/<its name>."""
+    """Directory shared by all hosts, or s3://BUCKET/PATH; a run is stored in <storage>/<name>."""
     scratch: str = "~/.cache/nmt"
-    """Folder of each host's own that holds copies of runs that are in an object store."""
+    """Local directory of each host for copies of runs in an object store."""
     validation: Literal["shared", "task"] = "shared"
-    """Who scores the dev set: the workers, while training waits; or a task on cores beside them."""
+    """Validation: shared (by the workers, training waits) or task (asynchronous, other cores)."""
     validation_cpus: PositiveInt = 1
-    """CPU cores of such a task."""
+    """CPU cores of a validation task."""
     validations_behind: PositiveInt = 2
-    """Validations that training may be ahead of the scores of tasks; then it waits for them."""
+    """Maximum number of pending validation tasks before training waits."""
     max_failures: NaturalInt = 3
-    """Times that lost workers are replaced; hosts taken away after a notice do not count."""
+    """Maximum number of worker failures; announced host preemptions do not count."""
     max_lost_updates: NaturalInt = 0
-    """Most updates that a failure may cost: how often checkpoints are taken; 0: no limit."""
+    """Maximum number of updates lost by a failure, which sets a checkpoint interval; 0: off."""
     hang_timeout_s: PositiveFloat = 900.0
-    """Seconds without progress after which workers tell where they are, and are replaced."""
+    """Seconds without progress before workers log their stacks and are restarted."""
     address: str = ""
-    """Dashboard of the Ray cluster that cluster/submit.py sends jobs to; empty: RAY_ADDRESS."""
+    """Ray dashboard address used by cluster/submit.py; empty: RAY_ADDRESS."""
     env: dict[str, str] = {}
     """Environment variables of the workers."""
 

@@ -1,4 +1,4 @@
-"""The corpus of an experiment: where text lies, how it is cleaned and cut into subwords."""
+"""Corpus settings: files, cleaning rules and subwords."""
 
 from typing import Annotated, Literal
 
@@ -20,64 +20,63 @@ Case = Literal["as_is", "upper", "title"]
 
 
 class ParallelText(Settings):
-    """One corpus of pairs: two line-parallel files, or one TSV file."""
+    """Corpus of pairs: two line-parallel files, or a TSV file."""
 
     name: Name
-    """What logs, tallies and shards call it."""
+    """Name of the corpus in logs, statistics and shards."""
     src: str = ""
-    """File of the source side below corpus.root: UTF-8, a segment a line; plain, .gz, .xz, .zst."""
+    """Source file below corpus.root: UTF-8, a segment per line; plain, .gz, .xz or .zst."""
     tgt: str = ""
-    """File of the target side, parallel to src line by line."""
+    """Target file, line-parallel to src."""
     tsv: str = ""
-    """Instead of src and tgt: a file of source, tab, target; further columns are not read."""
-
+    """TSV file instead of src and tgt: source, tab, target; further columns are ignored."""
     weight: NaturalFloat = 1.0
-    """How often a pair is in an epoch; 0.5: half are, drawn anew each epoch; 0: none."""
+    """Occurrences of a pair per epoch; 0.5: half of the pairs, redrawn every epoch; 0: none."""
     tag: Annotated[int, Field(ge=0, le=8, strict=True)] = added_setting(0, before=0)
-    """1 to 8: each source begins with that one of 8 pieces that no text has; 0: with none."""
+    """Tag (1 to 8) prepended to each source as a reserved piece; 0: none."""
     src_case: Case = added_setting("as_is", before="as_is")
-    """Of a corpus to train on: its source as it is, in upper case, or in title case."""
+    """Case of the source of a training corpus: as_is, upper or title."""
     tgt_case: Case = added_setting("as_is", before="as_is")
-    """The same of its target."""
+    """Case of the target of a training corpus: as_is, upper or title."""
 
     def check(self) -> None:
         if bool(self.tsv) == bool(self.src or self.tgt) or bool(self.src) != bool(self.tgt):
             raise ConfigError.from_message(
-                f"corpus {self.name!r} needs either both src and tgt or tsv alone: "
+                f"corpus {self.name!r} needs either src and tgt, or tsv: "
                 f"src is {self.src!r}, tgt is {self.tgt!r}, tsv is {self.tsv!r}"
             )
 
     @property
     def is_recased(self) -> bool:
-        """Whether it is another corpus in other letters."""
+        """True if the case of the text is changed."""
         return (self.src_case, self.tgt_case) != ("as_is", "as_is")
 
 
 class CleaningConfig(Settings):
-    """Which pairs are dropped or mended before training, each rule with a switch and a tally."""
+    """Cleaning rules, which normalise text or drop pairs; each has a switch and a count."""
 
     nfc: bool = True
-    """Mend: write every character in its composed form (Unicode NFC)."""
+    """Normalise to Unicode NFC."""
     control_characters: bool = True
-    """Mend: control characters, odd separators, runs of spaces to a space, invisible ones away."""
+    """Normalise control characters, separators and runs of spaces; remove invisible characters."""
     invalid_utf8: bool = True
-    """Drop pairs with bytes that are not UTF-8; off: the first such line is an error."""
+    """Drop pairs that are not UTF-8; off: the first one is an error."""
     empty: bool = True
-    """Drop pairs with nothing on one side."""
+    """Drop pairs with an empty side."""
     no_letters: bool = True
-    """Drop pairs without a letter on one side."""
+    """Drop pairs with a side without letters."""
     copies: bool = True
-    """Drop pairs whose two sides are the same."""
+    """Drop pairs with identical sides."""
     duplicates: bool = True
-    """Drop pairs that stood before, in any corpus of the experiment."""
+    """Drop repeated pairs, across all corpora of the experiment."""
     max_chars: NaturalInt = 2000
-    """Drop pairs with more characters than this on one side; 0: no limit."""
+    """Maximum characters of a side; 0: no limit."""
     max_ratio: NaturalFloat = 4.0
-    """Most times the characters of the shorter side that the longer may have; 0: no limit."""
+    """Maximum ratio of the lengths of the two sides, in characters; 0: no limit."""
     ratio_slack: NaturalInt = 20
-    """Characters added to both sides before max_ratio compares them: short pairs vary more."""
+    """Characters added to both lengths before max_ratio applies, as short pairs vary more."""
     max_dropped: Share = 0.5
-    """Largest share of pairs that cleaning may drop before `nmt prepare` stops and asks."""
+    """Maximum share of pairs that cleaning may drop before `nmt prepare` fails."""
 
 
 class SubwordConfig(Settings):
@@ -86,45 +85,45 @@ class SubwordConfig(Settings):
     kind: Literal["bpe", "unigram"] = "bpe"
     """Byte-pair encoding (Sennrich et al. 2016) or a unigram language model (Kudo 2018)."""
     vocab_size: Annotated[int, Field(ge=300, le=65535, strict=True)] = 8000
-    """Pieces in all, with 3 special ones and 256 bytes for what no piece covers."""
+    """Vocabulary size, including 3 special pieces and 256 bytes for unknown characters."""
     max_sentences: PositiveInt = 2_000_000
-    """Most lines, of both sides, that the vocabulary is learnt from; of more, an even sample."""
+    """Maximum lines of both sides used to learn the vocabulary; a larger corpus is sampled."""
 
 
 class CorpusConfig(Settings):
-    """Text in: where it lies, how it is cleaned and cut into subwords."""
+    """Corpora, cleaning and subwords."""
 
     src: Name = "en"
     """Source language, ISO 639-1."""
     tgt: Name = "de"
     """Target language, ISO 639-1."""
     root: str = "."
-    """Folder that the file names below start from."""
+    """Directory of the files below."""
     train: Annotated[list[ParallelText], Field(min_length=1)]
-    """Corpora to train on."""
+    """Training corpora."""
     dev: ParallelText
-    """Pairs that validation translates; never cleaned."""
+    """Dev set for validation; never cleaned."""
     tests: list[ParallelText] = []
     """Test sets that `nmt evaluate` scores by default; never cleaned."""
     prepared: str = ""
-    """Folder that `nmt prepare` writes and `nmt train` reads; empty: prepared/<name>."""
+    """Directory of the prepared corpus; empty: prepared/<name>."""
     shard_pairs: PositiveInt = 100_000
-    """Lines in one chunk of work and pairs, at most, in one shard."""
+    """Maximum pairs per shard, and lines per preparation task."""
     cleaning: CleaningConfig = CleaningConfig()
-    """Which pairs are dropped or mended."""
+    """Cleaning rules."""
     subword: SubwordConfig = SubwordConfig()
-    """How text is cut into tokens."""
+    """Subword vocabulary."""
 
     def check(self) -> None:
         names = [text.name for text in self.train]
         if len(set(names)) < len(names):
-            raise ConfigError("corpus.train", names, "each corpus needs a name of its own")
+            raise ConfigError("corpus.train", names, "names must be unique")
         tests = [text.name for text in self.tests]
         if len(set(tests)) < len(tests):
-            raise ConfigError("corpus.tests", tests, "each test set needs a name of its own")
+            raise ConfigError("corpus.tests", tests, "names must be unique")
         for text in (self.dev, *self.tests):
             if text.is_recased:
-                rule = "dev and test sets stay as they are: only a corpus to train on has a case"
+                rule = "only training corpora can change case: remove it"
                 side = "src_case" if text.src_case != "as_is" else "tgt_case"
                 raise ConfigError(f"{side} of corpus {text.name!r}", getattr(text, side), rule)
         check_folder("corpus.root", self.root)

@@ -1,6 +1,6 @@
-"""How a translation is searched for: the `decoding` section of an experiment.
+"""Search settings: the `decoding` section of an experiment.
 
-All of it can be set again for each translation; nothing here changes what is learnt.
+They do not affect training, and `nmt translate` can override each of them.
 """
 
 from typing import Annotated, Literal
@@ -21,58 +21,58 @@ Protected = Literal["tags", "urls", "numbers", "placeholders"]
 
 
 class DecodingConfig(Settings):
-    """How a translation is searched for."""
+    """Search and sampling."""
 
     method: Literal["beam", "sample", "mbr"] = "beam"
-    """Beam search; a sample; or of many samples the one most like the others (mbr, by chrF)."""
+    """Search: beam, sample, or mbr (minimum Bayes risk over samples, by chrF)."""
     beam: PositiveInt = 5
-    """Hypotheses kept at each step; 1: greedy."""
+    """Beam size; 1: greedy search."""
     length_norm: Literal["gnmt", "average"] = "gnmt"
-    """What divides a score: ((5 + length) / 6)^length_penalty, or length^length_penalty."""
+    """Length normalization: gnmt, ((5 + length) / 6)^alpha, or average, length^alpha."""
     length_penalty: NaturalFloat = 1.0
-    """Exponent alpha of length_norm; 0: none."""
+    """Exponent alpha of length_norm; 0: no normalization."""
     coverage_penalty: NaturalFloat = 0.0
-    """Weight beta of the coverage penalty (Wu et al. 2016, equation 14); 0: none."""
+    """Weight beta of the coverage penalty (Wu et al. 2016, equation 14); 0: off."""
     min_length: NaturalInt = 0
-    """Fewest tokens of a translation, its end counted, where the limits below allow it."""
+    """Minimum tokens of a translation, EOS included; the limits below take precedence."""
     max_length: NaturalInt = 0
-    """Most tokens of any translation, its end counted; 0: only the limit that its source sets."""
+    """Maximum tokens of a translation, EOS included; 0: only the limit set by the source."""
     max_length_ratio: PositiveFloat = 2.0
-    """Longest translation, in tokens for each source token."""
+    """Maximum translation tokens per source token."""
     max_length_extra: NaturalInt = 20
-    """Tokens that any translation may have beyond max_length_ratio."""
+    """Tokens allowed in addition to max_length_ratio."""
     diverse_groups: PositiveInt = 1
-    """Groups that share the beam and avoid each other's tokens (Vijayakumar et al. 2018)."""
+    """Number of groups of diverse beam search (Vijayakumar et al. 2018); 1: off."""
     diversity: NaturalFloat = 0.5
-    """What a token costs for each earlier group that says it at the same step, in nats."""
+    """Diversity penalty in nats per earlier group with the same token at the same step."""
     temperature: PositiveFloat = 1.0
-    """Of samples: what logits are divided by; less than 1 is nearer to greedy."""
+    """Sampling temperature; below 1 is closer to greedy."""
     top_k: NaturalInt = 0
-    """Of samples: draw from so many likeliest tokens (Fan et al. 2018); 0: from all."""
+    """Number of most likely tokens to sample from (Fan et al. 2018); 0: all."""
     top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
-    """Of samples: draw from the likeliest tokens that have this probability together; 1: all."""
+    """Nucleus sampling: probability mass to sample from (Holtzman et al. 2020); 1: all."""
     samples: PositiveInt = 32
-    """Samples of each line that mbr compares."""
+    """Number of samples per line for mbr."""
     seed: NaturalInt = 1
-    """Of samples: with the text of a line it decides what is drawn."""
+    """Sampling seed, combined with the text of each line."""
     max_source_length: NaturalInt = 0
-    """Longer lines, in tokens, are cut at sentence ends; 0: those longer than in training."""
+    """Source tokens above which a line is split into sentences; 0: the limit of training."""
     protect: list[Protected] = []
-    """Parts of a line that pass through untouched; only with a beam of one group."""
+    """Kinds of text copied unchanged; needs beam search with one group."""
     batch_sentences: PositiveInt = 64
-    """Sentences translated together; speed and memory alone, never the result."""
+    """Sentences per batch; affects speed and memory, not the result."""
     validation_beam: PositiveInt = 1
-    """Beam of the validations during training."""
+    """Beam size of validation during training."""
 
     def check(self) -> None:
         if self.beam % self.diverse_groups:
-            rule = f"the groups share decoding.beam ({self.beam}) evenly: it must divide that"
+            rule = f"it must divide decoding.beam ({self.beam})"
             raise ConfigError("decoding.diverse_groups", self.diverse_groups, rule)
         if 0 < self.max_length < self.min_length:
-            rule = f"decoding.max_length is less ({self.max_length})"
+            rule = f"it must be at most decoding.max_length ({self.max_length})"
             raise ConfigError("decoding.min_length", self.min_length, rule)
         if self.protect and (self.method != "beam" or self.diverse_groups > 1):
-            rule = "only a beam of one group can make them appear"
+            rule = "it needs beam search with one group"
             raise ConfigError("decoding.protect", ", ".join(self.protect), rule)
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
         of_beam = ("coverage_penalty", "diverse_groups")
@@ -85,7 +85,7 @@ class DecodingConfig(Settings):
                 raise ConfigError(f"decoding.{name}", value, rule)
 
     def for_validation(self) -> "DecodingConfig":
-        """The plain search of the validations during training."""
+        """Return the search settings of validation during training."""
         return DecodingConfig(
             beam=self.validation_beam,
             length_norm=self.length_norm,

@@ -1,6 +1,6 @@
-"""The experiment file: what to train, the same on a laptop and on eight nodes.
+"""Experiment file: corpus, model and training settings, without anything about machines.
 
-A key is set on the command line as `section.key=value`; values are YAML.
+Any key can be set on the command line as `section.key=value`; values are YAML.
 """
 
 from collections import ChainMap
@@ -22,60 +22,59 @@ from nmt.errors import ConfigError
 
 
 class BatchingConfig(Settings):
-    """How pairs become micro-batches and updates."""
+    """Batch construction."""
 
     max_tokens: PositiveInt = 1024
-    """Most tokens of the longer side in one micro-batch, padding counted."""
+    """Token budget of a micro-batch, on its longer side, padding included."""
     micro_batches: PositiveInt = 2
-    """Micro-batches in one update, all workers together; the most workers a run can use."""
+    """Micro-batches per update over all workers; also the largest number of workers."""
     max_length: PositiveInt = 128
-    """Most tokens of a pair's longer side, EOS counted; longer pairs are counted and left out."""
+    """Length limit of a pair: tokens of its longer side, EOS included; longer ones are skipped."""
     window: PositiveInt = 10_000
-    """Pairs shuffled together, then sorted by length: a larger one pads less and mixes less."""
+    """Pairs shuffled, then sorted by length, together; larger: less padding, less mixing."""
 
     def check(self) -> None:
         if self.max_length > self.max_tokens:
-            limit = f"set batching.max_tokens ({self.max_tokens}) or less"
-            rule = f"no micro-batch could hold such a pair: {limit}"
+            rule = f"a micro-batch holds at most batching.max_tokens ({self.max_tokens})"
             raise ConfigError("batching.max_length", self.max_length, rule)
 
 
 class ModelConfig(Settings):
-    """The network."""
+    """Network architecture."""
 
     preset: Literal["residual", "gnmt"] = "residual"
-    """residual: LSTM blocks with attention in each of the decoder. gnmt: the shape of GNMT v2."""
+    """Architecture: residual (pre-norm LSTM blocks, attention in each) or gnmt (GNMT v2)."""
     width: PositiveInt = 128
     """Size of embeddings, block outputs and LSTM states."""
     encoder_layers: PositiveInt = 3
-    """Encoder blocks (residual), or LSTM layers of which the first is bidirectional (gnmt)."""
+    """Number of encoder blocks (residual) or LSTM layers, the first bidirectional (gnmt)."""
     decoder_layers: PositiveInt = 3
-    """Decoder blocks (residual) or LSTM layers (gnmt)."""
+    """Number of decoder blocks (residual) or LSTM layers (gnmt)."""
     ffn_width: NaturalInt = 256
-    """Hidden size of the feed-forward part of a block; 0: blocks without one. Not used by gnmt."""
+    """Hidden size of the feed-forward layer of a block; 0: no feed-forward. Ignored by gnmt."""
     attention: Literal["multi_head", "additive"] = "multi_head"
-    """Dot products in heads (Vaswani et al. 2017) or additive scores (Bahdanau et al. 2015)."""
+    """Attention: multi_head (Vaswani et al. 2017) or additive (Bahdanau et al. 2015)."""
     heads: PositiveInt = 4
-    """Heads of multi_head attention."""
+    """Number of heads of multi_head attention."""
     tie_embeddings: bool = True
-    """One matrix for both embeddings and, but in gnmt, the output layer."""
+    """Weight tying: one matrix for both embeddings and, except in gnmt, the output layer."""
     dropout: Fraction = 0.2
-    """Share of values dropped from what a block adds (gnmt: from what an LSTM layer reads)."""
+    """Dropout on the output of each sublayer (residual) or the input of each LSTM layer (gnmt)."""
     embedding_dropout: Fraction = 0.1
-    """Share of values dropped from embedded tokens."""
+    """Dropout on token embeddings."""
     attention_dropout: Fraction = 0.0
-    """Share of attention weights dropped."""
+    """Dropout on attention weights."""
     word_dropout: Fraction = 0.0
-    """Share of source and of target input tokens whose whole embedding is dropped."""
+    """Share of source and target input tokens whose embedding is set to zero."""
     locked_dropout: bool = False
-    """dropout and embedding_dropout drop the same values at all positions of a sentence."""
+    """Locked dropout: dropout and embedding_dropout use one mask for all positions of a row."""
     weight_dropout: Fraction = 0.0
-    """Share of the recurrent weights of LSTM layers dropped, anew in each micro-batch."""
+    """Dropout on recurrent LSTM weights, one mask per micro-batch (Merity et al. 2018)."""
 
     def check(self) -> None:
         if self.preset == "residual" and self.width % 2:
             raise ConfigError(
-                "model.width", self.width, "it must be even: each encoder direction has half of it"
+                "model.width", self.width, "it must be even: each encoder direction uses half of it"
             )
         if self.preset == "residual" and self.attention == "multi_head" and self.width % self.heads:
             raise ConfigError(
@@ -85,7 +84,7 @@ class ModelConfig(Settings):
             raise ConfigError(
                 "model.attention",
                 self.attention,
-                "the gnmt preset is defined with additive attention",
+                "the gnmt preset uses additive attention: set model.attention=additive",
             )
         if self.preset == "gnmt" and min(self.encoder_layers, self.decoder_layers) < 2:
             layers = f"{self.encoder_layers} and {self.decoder_layers}"
@@ -95,94 +94,94 @@ class ModelConfig(Settings):
 
 
 class TrainingConfig(Settings):
-    """How the weights are learnt."""
+    """Optimization."""
 
     updates: PositiveInt = 10_000
-    """Optimizer steps in all."""
+    """Number of optimizer steps."""
     learning_rate: PositiveFloat = 3e-3
-    """Highest learning rate, reached after warm-up."""
+    """Peak learning rate, reached after warm-up."""
     warmup_updates: NaturalInt = 500
-    """Updates over which the learning rate rises linearly from 0."""
+    """Updates of linear warm-up from 0."""
     schedule: Literal["cosine", "inverse_sqrt", "plateau"] = "cosine"
-    """How it falls after warm-up: half a cosine to the last update; 1/sqrt(update); by halves."""
+    """Decay after warm-up: cosine, inverse_sqrt, or plateau (halved, see plateau_patience)."""
     plateau_patience: PositiveInt = 3
-    """Validations in a row without a better dev BLEU after which schedule plateau halves it."""
+    """Consecutive validations without a better dev BLEU before plateau halves the learning rate."""
     learning_rate_floor: Share = 0.01
-    """Lowest learning rate after warm-up, as a share of the highest."""
+    """Lowest learning rate after warm-up, as a share of the peak."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
-    """Decay of AdamW's first and second moment."""
+    """Decay rates of the first and second moment of AdamW."""
     epsilon: PositiveFloat = 1e-8
-    """AdamW's guard against division by zero."""
+    """Epsilon of AdamW, added to the denominator."""
     weight_decay: NaturalFloat = 0.01
-    """Decoupled weight decay of matrices; biases and norms have none."""
+    """Decoupled weight decay of matrices; biases and layer norms are not decayed."""
     clip_norm: NaturalFloat = 1.0
-    """Largest norm of the gradient of an update; 0: not clipped."""
+    """Maximum norm of the gradient of an update; 0: no clipping."""
     label_smoothing: Fraction = 0.1
-    """Share of each target's probability spread over the vocabulary (Szegedy et al. 2016)."""
+    """Probability mass spread over the vocabulary (Szegedy et al. 2016)."""
     rdrop: NaturalFloat = 0.0
-    """Weight alpha of R-Drop (Liang et al. 2021): two passes a pair, pulled together; 0: one."""
+    """Weight alpha of R-Drop (Liang et al. 2021), which runs each pair twice; 0: off."""
     subword_dropout: Fraction = 0.0
-    """Share of BPE merges left out, drawn anew for each word each epoch (Provilkov et al. 2020)."""
+    """BPE-dropout: probability of skipping a merge, redrawn every epoch (Provilkov et al. 2020)."""
     subword_sampling: NaturalFloat = 0.0
-    """Alpha of cuts drawn anew each epoch from a unigram vocabulary (Kudo 2018); 0: the best."""
+    """Alpha of unigram subword sampling, redrawn every epoch (Kudo 2018); 0: best split only."""
     ema_decay: Fraction = 0.999
-    """Decay, an update, of the moving average of the weights, which translates; 0: no average."""
+    """Decay per update of the weight average used for validation and translation; 0: none."""
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
-    """Of forward and backward, all else fp32; auto: bf16 if quicker; fp16: for GPUs without it."""
+    """Dtype of forward and backward; fp16: for GPUs without bf16; auto: bf16 if faster."""
     log_every: PositiveInt = 50
-    """Updates between two log lines."""
+    """Updates between log lines."""
     validate_every: PositiveInt = 500
-    """Updates between two translations of the dev set; the last update has one too."""
+    """Updates between validations; the last update is always validated."""
     checkpoint_every: PositiveInt = 500
-    """Updates between two checkpoints; the last update has one too."""
+    """Updates between checkpoints; the last update always has one."""
     keep_last: PositiveInt = 2
-    """Newest checkpoints that are kept, besides the best on dev BLEU."""
+    """Number of newest checkpoints kept, besides the one with the best dev BLEU."""
     patience: NaturalInt = 0
-    """Validations in a row without a better dev BLEU after which training stops; 0: never."""
+    """Early stopping: consecutive validations without a better dev BLEU before the end; 0: off."""
     max_skipped: PositiveInt = 5
-    """Updates in a row with a loss or gradient that is not finite after which the run stops."""
+    """Consecutive updates with a non-finite loss or gradient before the run stops."""
 
     def check(self) -> None:
         if self.warmup_updates > self.updates:
-            rule = f"training has fewer updates ({self.updates})"
+            rule = f"it must be at most training.updates ({self.updates})"
             raise ConfigError("training.warmup_updates", self.warmup_updates, rule)
         if (
             self.patience
             and self.validate_every % self.checkpoint_every
             and self.checkpoint_every % self.validate_every
         ):
-            other = f"checkpoint_every ({self.checkpoint_every})"
-            rule = f"with early stopping one of it and {other} must divide the other"
+            other = f"training.checkpoint_every ({self.checkpoint_every})"
+            rule = f"early stopping needs it to be a multiple or a divisor of {other}"
             raise ConfigError("training.validate_every", self.validate_every, rule)
 
 
 class StageConfig(Settings):
-    """What changes in training from an update on; it holds until a later stage changes it again."""
+    """Settings that change at an update and stay until a later stage changes them again."""
 
     from_update: PositiveInt
-    """Updates done when it begins."""
+    """Number of updates done before the stage starts."""
     rdrop: NaturalFloat | None = None
-    """training.rdrop from then on."""
+    """New value of training.rdrop."""
     label_smoothing: Fraction | None = None
-    """training.label_smoothing from then on."""
+    """New value of training.label_smoothing."""
     learning_rate: PositiveFloat | None = None
-    """training.learning_rate from then on: the height of the schedule, whose shape stays."""
+    """New peak learning rate; the schedule keeps its shape."""
     subword_dropout: Fraction | None = None
-    """training.subword_dropout from then on; epochs begin anew."""
+    """New value of training.subword_dropout; starts a new epoch."""
     subword_sampling: NaturalFloat | None = None
-    """training.subword_sampling from then on; epochs begin anew."""
+    """New value of training.subword_sampling; starts a new epoch."""
     dropout: Fraction | None = None
-    """model.dropout from then on."""
+    """New value of model.dropout."""
     embedding_dropout: Fraction | None = None
-    """model.embedding_dropout from then on."""
+    """New value of model.embedding_dropout."""
     attention_dropout: Fraction | None = None
-    """model.attention_dropout from then on."""
+    """New value of model.attention_dropout."""
     word_dropout: Fraction | None = None
-    """model.word_dropout from then on."""
+    """New value of model.word_dropout."""
     weight_dropout: Fraction | None = None
-    """model.weight_dropout from then on."""
+    """New value of model.weight_dropout."""
     weights: dict[Name, NaturalFloat] = {}
-    """Weights of corpora from then on, by name, 0: none of it; their epochs begin anew."""
+    """New corpus weights by name, 0: unused; starts a new epoch."""
 
     def check(self) -> None:
         if not any(self.changes(of) for of in (TrainingConfig, ModelConfig)) and not self.weights:
@@ -190,37 +189,37 @@ class StageConfig(Settings):
             raise ConfigError("stages.from_update", self.from_update, rule)
 
     def changes(self, of: type[Settings]) -> dict[str, Any]:
-        """The settings of a section, training or model, that it sets."""
+        """Return the settings of a section (training or model) that the stage sets."""
         return self.model_dump(exclude_none=True, include=set(of.model_fields))
 
     @property
     def has_own_epochs(self) -> bool:
-        """Whether its updates are planned anew."""
+        """True if the stage starts a new epoch plan."""
         cuts = (self.subword_dropout, self.subword_sampling)
         return bool(self.weights) or any(cut is not None for cut in cuts)
 
 
 class Experiment(Settings):
-    """What to train: the same file on a laptop and on eight nodes."""
+    """Experiment: corpus, model, training and decoding settings; the same on any cluster."""
 
     name: Name
-    """Name of the run: it is stored in <storage>/<name>, and the same name goes on where it was."""
+    """Name of the run, stored in <storage>/<name>; the same name resumes it."""
     seed: NaturalInt = 1
-    """Seed of everything random: initial weights, order of pairs, dropout."""
+    """Seed of initial weights, data order, dropout and subword sampling."""
     preset: Literal["none", "auto"] = "none"
-    """auto: sizes, dropout and updates that are not set follow from the number of pairs."""
+    """Size preset; auto: sizes, dropout and updates not set here depend on the number of pairs."""
     corpus: CorpusConfig
-    """Text in."""
+    """Corpora, cleaning and subwords."""
     batching: BatchingConfig = BatchingConfig()
-    """How pairs become micro-batches and updates."""
+    """Batch construction."""
     model: ModelConfig = ModelConfig()
-    """The network."""
+    """Network architecture."""
     training: TrainingConfig = TrainingConfig()
-    """How the weights are learnt."""
+    """Optimization."""
     stages: list[StageConfig] = []
-    """What changes in training on the way, in the order of their updates."""
+    """Changes of settings during training, in order of their updates."""
     decoding: DecodingConfig = DecodingConfig()
-    """How a translation is searched for."""
+    """Search and sampling."""
 
     def check(self) -> None:
         kind = self.corpus.subword.kind
@@ -228,45 +227,49 @@ class Experiment(Settings):
         for section in sections:
             name = "training" if section is self.training else "stages"
             if section.subword_dropout and kind != "bpe":
-                rule = f"corpus.subword.kind is {kind}: only bpe has merges"
+                rule = f"corpus.subword.kind is {kind}: BPE-dropout needs bpe"
                 raise ConfigError(f"{name}.subword_dropout", section.subword_dropout, rule)
             if section.subword_sampling and kind != "unigram":
-                rule = f"corpus.subword.kind is {kind}: only unigram has probabilities"
+                rule = f"corpus.subword.kind is {kind}: subword sampling needs unigram"
                 raise ConfigError(f"{name}.subword_sampling", section.subword_sampling, rule)
         starts = [stage.from_update for stage in self.stages]
         if sorted(set(starts)) != starts:
-            rule = "each stage must begin after the one before it"
+            rule = "each stage must start after the previous one"
             raise ConfigError("stages.from_update", starts, rule)
         weights = {text.name: text.weight for text in self.corpus.train}
         _check_some_weight("corpus.train", weights)
         for stage in self.stages:
             for name in stage.weights:
                 if name not in weights:
-                    rule = f"no corpus of corpus.train is called so: {', '.join(weights)}"
+                    rule = f"corpus.train has no corpus of that name; it has {', '.join(weights)}"
                     raise ConfigError("stages.weights", name, rule)
             weights |= stage.weights
-            _check_some_weight(f"stages, from update {stage.from_update}", weights)
+            _check_some_weight(f"stages, from_update {stage.from_update}", weights)
 
     def training_at(self, update: int) -> TrainingConfig:
-        """How update `update`, from 0, is made: the stages that have begun, applied in order."""
+        """Return the training settings of update `update` (from 0), stages applied."""
         return self.training.model_copy(update=self._changes(update, TrainingConfig))
 
     def model_at(self, update: int) -> ModelConfig:
-        """The network of update `update`, from 0: that of all updates but for what is dropped."""
+        """Return the model settings of update `update` (from 0), stages applied.
+
+        Stages change dropout only, so the parameters are the same for all updates.
+        """
         return self.model.model_copy(update=self._changes(update, ModelConfig))
 
     def _changes(self, update: int, of: type[Settings]) -> dict[str, Any]:
-        begun = [stage.changes(of) for stage in self.stages if stage.from_update <= update]
-        return dict(ChainMap(*reversed(begun)))
+        changes = [stage.changes(of) for stage in self.stages if stage.from_update <= update]
+        # The last stage that sets a key wins.
+        return dict(ChainMap(*reversed(changes)))
 
     @property
     def prepared(self) -> str:
-        """Folder of the prepared corpus."""
+        """Directory of the prepared corpus."""
         return self.corpus.prepared or f"prepared/{self.name}"
 
 
 def _check_some_weight(where: str, weights: dict[str, float]) -> None:
     if not any(weights.values()):
         raise ConfigError.from_message(
-            f"{where}: every corpus has weight 0 ({', '.join(weights)}); give one a weight above 0"
+            f"{where}: all corpora have weight 0 ({', '.join(weights)}); set one above 0"
         )

@@ -1,4 +1,4 @@
-"""What a setting means: its docstring, its type, its limits and its default."""
+"""Explanations of settings: description, type, limits and default."""
 
 import json
 from types import UnionType
@@ -8,16 +8,15 @@ from pydantic.fields import FieldInfo
 
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.config.messages import hint_of
 from nmt.config.settings import Settings, has_legacy_value, legacy_value, section_in
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, did_you_mean
 
 
 def explain(key: str) -> str:
-    """What a key means, its type and its default; of a section, that of all its keys.
+    """Explain a setting; for a section also all its settings, one per line.
 
     Raises:
-        ConfigError: there is no such key.
+        ConfigError: the key is unknown.
     """
     is_cluster = key.partition(".")[0] == "cluster"
     kind: Any = Cluster if is_cluster else Experiment
@@ -28,8 +27,9 @@ def explain(key: str) -> str:
     for depth in range(is_cluster, len(parts)):
         part, section = parts[depth], section_in(kind)
         if section is None or part not in section.model_fields:
-            nearest = hint_of(part, list(section.model_fields) if section else [], parts[:depth])
-            raise ConfigError.from_message(f"{key!r} is not a setting{nearest}")
+            prefix = "".join(f"{each}." for each in parts[:depth])
+            hint = did_you_mean(part, section.model_fields if section else [], prefix)
+            raise ConfigError.from_message(f"{key!r} is not a setting{hint}")
         field = section.model_fields[part]
         kind = field.annotation
     assert field is not None
@@ -52,30 +52,28 @@ def _explain_field(key: str, field: FieldInfo) -> str:
         for name, sign in signs.items()
         if hasattr(limit, name)
     ]
-    facts = ", ".join([_kind_of(field.annotation), *limits])
+    facts = ", ".join([_type_name(field.annotation), *limits])
     if field.is_required():
         facts += "; required"
     elif not isinstance(field.default, Settings):
         facts += f"; default {json.dumps(field.default)}"
     if has_legacy_value(field):
-        facts += f"; {json.dumps(legacy_value(field))} in files older than it"
+        facts += f"; {json.dumps(legacy_value(field))} in files of versions without it"
     return f"{key}: {field.description}  [{facts}]"
 
 
-def _kind_of(annotation: Any) -> str:
-    """A type, for people."""
+def _type_name(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " | ".join(inner)
-    if origin in (Union, UnionType):  # with None
-        return _kind_of(inner[0])
-    if origin is Annotated:
-        return _kind_of(inner[0])
+    # A union is always with None; the first member is the type.
+    if origin in (Union, UnionType, Annotated):
+        return _type_name(inner[0])
     if origin is list:
-        return f"[{_kind_of(inner[0])}, ...]"
+        return f"[{_type_name(inner[0])}, ...]"
     if origin is tuple:
-        return f"[{', '.join(map(_kind_of, inner))}]"
+        return f"[{', '.join(map(_type_name, inner))}]"
     if origin is dict:
-        return ": ".join(map(_kind_of, inner))
-    names = {bool: "true | false", int: "whole number", float: "number", str: "text"}
+        return ": ".join(map(_type_name, inner))
+    names = {bool: "true | false", int: "integer", float: "number", str: "text"}
     return names.get(annotation, "section")

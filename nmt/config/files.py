@@ -1,6 +1,6 @@
-"""Settings from YAML files and overrides, and back.
+"""Load settings from YAML files and command-line overrides, compare and dump them.
 
-An unknown key is refused with the nearest known one, a key that stands twice is refused too.
+Unknown and duplicate keys are errors.
 """
 
 import json
@@ -13,36 +13,36 @@ from pydantic import ValidationError
 
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.config.messages import hint_of, keys_in, rule_of, shown
-from nmt.config.settings import Settings, add_legacy_values
-from nmt.errors import ConfigError
+from nmt.config.settings import Settings, add_legacy_values, section_in
+from nmt.errors import ConfigError, did_you_mean
 
 S = TypeVar("S", bound=Settings)
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment file and set what `section.key=value` overrides say.
+    """Read an experiment file and apply `section.key=value` overrides.
 
     Raises:
-        ConfigError: the file or an override is wrong: the place, the key, what it is and may be.
+        ConfigError: the file or an override is invalid.
     """
     return _load(Experiment, path, overrides)
 
 
 def load_cluster(path: str | Path | None, overrides: Sequence[str] = ()) -> Cluster:
-    """Read a cluster file and set `key=value` overrides; None: this machine with one worker."""
+    """Read a cluster file and apply `key=value` overrides; None: one worker on this machine."""
     return _load(Cluster, path, overrides)
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Part overrides into the experiment's and the cluster's, those without their `cluster.`."""
-    ours = [text for text in overrides if not text.startswith("cluster.")]
-    theirs = [text.removeprefix("cluster.") for text in overrides if text.startswith("cluster.")]
-    return ours, theirs
+    """Split overrides into those of the experiment and of the cluster, without `cluster.`."""
+    prefix = "cluster."
+    for_experiment = [text for text in overrides if not text.startswith(prefix)]
+    for_cluster = [text.removeprefix(prefix) for text in overrides if text.startswith(prefix)]
+    return for_experiment, for_cluster
 
 
 def dump(settings: Settings) -> str:
-    """The resolved settings as YAML that loads again to the same."""
+    """Return all settings as YAML; loading it gives equal settings."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -65,10 +65,13 @@ def restore(kind: type[S], tree: Any, where: str) -> S:
 
 
 def override(settings: S, overrides: Sequence[str], where: str = "command line") -> S:
-    """The same settings with what `section.key=value` overrides say, which come from `where`.
+    """Return settings with `section.key=value` overrides applied.
+
+    Args:
+        where: origin of the overrides, for error messages.
 
     Raises:
-        ConfigError: an override is wrong.
+        ConfigError: an override is invalid.
     """
     tree = settings.model_dump(mode="json")
     for text in overrides:
@@ -77,42 +80,42 @@ def override(settings: S, overrides: Sequence[str], where: str = "command line")
 
 
 def overrides_of(values: Mapping[str, Any]) -> list[str]:
-    """Dotted keys and their values as they are typed on a command line."""
+    """Format values by dotted key as command-line overrides."""
     return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 
 
 def differences(one: Settings, other: Settings) -> list[tuple[str, Any, Any]]:
-    """The settings in which two of a kind differ: dotted key, value in one, value in the other.
+    """Return the settings that differ: dotted key, value in one, value in the other.
 
-    A value is what a file would hold; None where the key is not there.
+    Values are those of a file; None where a key is missing.
     """
-    ours, theirs = (dict(_leaves(settings.model_dump(mode="json"))) for settings in (one, other))
+    left, right = (dict(_leaves(settings.model_dump(mode="json"))) for settings in (one, other))
     return [
-        (key, ours.get(key), theirs.get(key))
-        for key in ours | theirs
-        if ours.get(key) != theirs.get(key)
+        (key, left.get(key), right.get(key))
+        for key in left | right
+        if left.get(key) != right.get(key)
     ]
 
 
 def read_tree(path: str | Path) -> dict[str, Any]:
-    """What a YAML file of `key: value` lines says.
+    """Read a YAML file with a mapping.
 
     Raises:
-        ConfigError: it is not there, or not such a file.
+        ConfigError: the file is missing, unreadable or not a YAML mapping.
     """
     try:
         return _read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise ConfigError.from_message(
-            f"{path}: there is no such file; configs/ holds the ones that come with nmt"
+            f"{path}: file not found; the files that come with nmt are in configs/"
         ) from None
     except IsADirectoryError:
-        raise ConfigError.from_message(f"{path} is a folder; name a YAML file in it") from None
+        raise ConfigError.from_message(f"{path} is a directory; give a YAML file") from None
     except OSError as error:
         raise ConfigError.from_message(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError.from_message(
-            f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8 text"
+            f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8"
         ) from None
 
 
@@ -129,7 +132,7 @@ def _load(kind: type[S], path: str | Path | None, overrides: Sequence[str]) -> S
 
 def _read_yaml(text: str, where: str) -> dict[str, Any]:
     try:
-        _refuse_doubles(yaml.compose(text, Loader=yaml.SafeLoader), where)
+        _check_duplicates(yaml.compose(text, Loader=yaml.SafeLoader), where)
         tree = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -138,16 +141,16 @@ def _read_yaml(text: str, where: str) -> dict[str, Any]:
         raise ConfigError.from_message(f"{where}{line}: not valid YAML: {problem}") from None
     if not isinstance(tree, dict):
         raise ConfigError.from_message(
-            f"{where}: settings were expected, `key: value` line by line, but it is {shown(tree)}"
+            f"{where}: expected a mapping (`key: value` per line), but it is {_short(tree)}"
         )
     return tree
 
 
-def _refuse_doubles(node: yaml.Node | None, where: str) -> None:
-    """Raise ConfigError where a key stands twice: YAML would take the last one in silence."""
+def _check_duplicates(node: yaml.Node | None, where: str) -> None:
+    """Raise ConfigError for a duplicate key, of which YAML would silently use the last."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_doubles(item, where)
+            _check_duplicates(item, where)
     elif isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
@@ -155,22 +158,22 @@ def _refuse_doubles(node: yaml.Node | None, where: str) -> None:
             if name in seen:
                 line = key.start_mark.line + 1
                 raise ConfigError.from_message(
-                    f"{where}, line {line}: {name} stands twice in its section; keep one of them"
+                    f"{where}, line {line}: duplicate key {name}; remove one"
                 )
             seen.add(name)
-            _refuse_doubles(value, where)
+            _check_duplicates(value, where)
 
 
 def _set(tree: Any, override: str) -> None:
-    """Put the value of one `a.b.c=value` into the tree; list items go by number."""
+    """Apply an override `a.b.c=value` to a tree in place; list items are numbered from 0."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError.from_message(f"{override!r} is not an override: write section.key=value")
+        raise ConfigError.from_message(f"{override!r} is not an override: use section.key=value")
     try:
         value = yaml.safe_load(text) if text else ""
     except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError.from_message(
-            f"{override!r}: the value is not valid YAML; quote it"
+            f"{override!r}: the value is not valid YAML: quote it"
         ) from None
     *path, last = key.split(".")
     node = tree
@@ -178,7 +181,7 @@ def _set(tree: Any, override: str) -> None:
         if isinstance(node, list):
             node = node[_index(node, part, override)]
             if not isinstance(node, dict | list):
-                raise ConfigError.from_message(f"{override!r}: item {part} has no settings in it")
+                raise ConfigError.from_message(f"{override!r}: item {part} is not a section")
             continue
         if not isinstance(node.get(part), dict | list):
             node[part] = {}
@@ -192,12 +195,13 @@ def _set(tree: Any, override: str) -> None:
 def _index(items: list[Any], part: str, override: str) -> int:
     if not part.isdecimal() or int(part) >= len(items):
         raise ConfigError.from_message(
-            f"{override!r}: {part!r} is not an item of a list of {len(items)}; items count from 0"
+            f"{override!r}: {part!r} is not an index of a list of {len(items)} (0 is the first)"
         )
     return int(part)
 
 
 def _build(kind: type[S], tree: Any, where: str, overrides: Sequence[str] = ()) -> S:
+    """Validate a tree; raise ConfigError with the origin, key, value and rule of one problem."""
     try:
         return kind.model_validate(tree)
     except ConfigError as error:
@@ -205,27 +209,82 @@ def _build(kind: type[S], tree: Any, where: str, overrides: Sequence[str] = ()) 
             where += " and command line"
         raise ConfigError.from_message(f"{where}: {error}") from None
     except ValidationError as error:
-        # A misspelt key comes before the key that is thereby missing.
+        # A misspelt key is reported before the required key that is missing because of it.
         unknown = ("extra_forbidden", "invalid_key")
         errors = error.errors(include_url=False)
         first = min(errors, key=lambda error: error["type"] not in unknown)
     *path, last = map(str, first["loc"])
     key = ".".join([*path, last])
-    ours = [override.partition("=")[0] + "." for override in overrides]
-    if any(name.startswith(f"{key}.") or f"{key}.".startswith(name) for name in ours):
+    overridden = [override.partition("=")[0] + "." for override in overrides]
+    if any(name.startswith(f"{key}.") or f"{key}.".startswith(name) for name in overridden):
         where = "command line"
         path = ["cluster", *path] if kind is Cluster else path
         key = ".".join([*path, last])
     match first["type"]:
         case "extra_forbidden" | "invalid_key":
-            nearest = hint_of(last, keys_in(kind, first["loc"][:-1]), path)
-            raise ConfigError.from_message(f"{where}: {key} is not a setting{nearest}")
+            known = _keys_in(kind, first["loc"][:-1])
+            hint = did_you_mean(last, known, "".join(f"{part}." for part in path))
+            raise ConfigError.from_message(f"{where}: {key} is not a setting{hint}")
         case "missing":
             plain = ".".join(part for part in key.split(".") if not part.isdecimal())
-            hint = f"`nmt config explain {plain}` tells what it is"
+            hint = f"see `nmt config explain {plain}`"
             raise ConfigError.from_message(f"{where}: {key} is missing; {hint}")
-    rule = rule_of(first["type"], first.get("ctx", {}), first["msg"])
-    raise ConfigError.from_message(f"{where}: {key} is {shown(first['input'])}, but {rule}")
+    rule = _rule_of(first["type"], first.get("ctx", {}), first["msg"])
+    raise ConfigError.from_message(f"{where}: {key} is {_short(first['input'])}, but {rule}")
+
+
+def _rule_of(kind: str, facts: Mapping[str, Any], message: str) -> str:
+    """Return the rule that a value breaks, from type, context and message of a pydantic error."""
+    match kind:
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "it must be an integer"
+        case "float_type" | "float_parsing":
+            return "it must be a number"
+        case "finite_number":
+            return "it must be a finite number"
+        case "greater_than_equal":
+            return f"it must be {facts['ge']} or more"
+        case "greater_than":
+            return f"it must be more than {facts['gt']}"
+        case "less_than_equal":
+            return f"it must be {facts['le']} or less"
+        case "less_than":
+            return f"it must be less than {facts['lt']}"
+        case "bool_type" | "bool_parsing":
+            return "it must be true or false"
+        case "string_type":
+            return "it must be text: quote it"
+        case "string_pattern_mismatch":
+            return "it must be 1 to 100 of A-Z a-z 0-9 . _ - and start with a letter or digit"
+        case "literal_error":
+            return f"it must be {facts['expected']}"
+        case "list_type" | "tuple_type":
+            return "it must be a list: [first, second]"
+        case "model_type" | "dict_type":
+            return "it must be a mapping: `key: value` per line, or {key: value}"
+        case "too_short":
+            return f"it must have at least {facts['min_length']} item(s)"
+        case "too_long":
+            return f"it must have at most {facts['max_length']} item(s)"
+    return message.removeprefix("Value error, ")
+
+
+def _short(value: Any) -> str:
+    """Format a value as in a file, in at most 60 characters."""
+    if value is None:
+        return "empty"
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _keys_in(kind: Any, path: Sequence[str | int]) -> list[str]:
+    """Return the keys of the section at a path of keys and list indices."""
+    for part in path:
+        section = section_in(kind)
+        if isinstance(part, str) and section is not None and part in section.model_fields:
+            kind = section.model_fields[part].annotation
+    section = section_in(kind)
+    return list(section.model_fields) if section is not None else []
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,16 +1,16 @@
-"""Sizes that follow from the size of the corpus: `preset: auto`.
+"""Sizes chosen by the number of training pairs: `preset: auto`.
 
-What an experiment does not set itself is taken from the row of `ROWS` for so many pairs, all
-corpora together. More pairs carry a wider and deeper model, more pieces and larger updates; fewer
-need more dropout. The rows are what has been trained, here or by others, not a law in between:
+Settings that the experiment leaves open come from the first row of `ROWS` with at least as many
+pairs. More pairs allow a wider and deeper model, a larger vocabulary and larger updates; fewer need
+more dropout. Sources of the rows:
 
-    10,000      few pieces and strong dropout, of words too (Sennrich & Zhang 2019, about 5,000
-                pairs: 2,000 pieces); the sizes are a guess from the next row
-    60,000      configs/multi30k_en_de.yaml in the hour, 40.76 BLEU; twice the width was behind it
+    10,000      small vocabulary, strong dropout and word dropout (Sennrich & Zhang 2019: about
+                5,000 pairs, 2,000 pieces); sizes estimated from the next row, not measured
+    60,000      configs/multi30k_en_de.yaml, 40.76 BLEU in one hour; twice the width was worse
     500,000     configs/tatoeba_en_de.yaml
-    2,000,000   half-way between its neighbours, for a GPU
-    more        the largest model that still is a cuDNN call a layer (Domhan 2018, after
-                Transformer-big), in updates as of GNMT v2 and larger; for eight GPUs
+    2,000,000   between its neighbours, for one GPU; not measured
+    more        model of Domhan (2018), the size of Transformer-big, with one cuDNN call per layer;
+                updates at least as large as those of GNMT v2; for eight GPUs
 """
 
 import math
@@ -24,9 +24,9 @@ from nmt.config.settings import Settings
 
 @dataclass(frozen=True)
 class PresetRow:
-    """Sizes for corpora of some size; names as in the sections of an experiment."""
+    """Sizes for corpora of up to `max_pairs` pairs; names as in an experiment."""
 
-    most_pairs: float
+    max_pairs: float
     vocab_size: int
     width: int
     layers: int
@@ -42,7 +42,7 @@ class PresetRow:
     learning_rate: float
 
     def settings(self, updates: int) -> dict[str, Any]:
-        """Dotted keys and their values in a run of so many updates."""
+        """Return values by dotted key for a run of `updates` updates."""
         return {
             "corpus.subword.vocab_size": self.vocab_size,
             "batching.max_tokens": self.max_tokens,
@@ -73,40 +73,41 @@ ROWS = (
 
 
 def resolve(experiment: Experiment, num_pairs: int) -> Experiment:
-    """The experiment with all sizes set, of a corpus with so many pairs kept.
+    """Return the experiment with all sizes set for a corpus of `num_pairs` kept pairs.
 
     Raises:
-        ConfigError: what the experiment sets does not go with the rest of its row.
+        ConfigError: a setting of the experiment contradicts its row.
     """
     if experiment.preset == "none":
         return experiment
     settings = _settings_for(experiment, num_pairs)
-    left = {key: value for key, value in settings.items() if not _is_set(experiment, key)}
-    return override(experiment, overrides_of(left), f"preset auto for {num_pairs:,} pairs")
+    unset = {key: value for key, value in settings.items() if not _is_set(experiment, key)}
+    return override(experiment, overrides_of(unset), f"preset auto for {num_pairs:,} pairs")
 
 
 def _settings_for(experiment: Experiment, num_pairs: int) -> dict[str, Any]:
-    row = next(row for row in ROWS if num_pairs <= row.most_pairs)
+    row = next(row for row in ROWS if num_pairs <= row.max_pairs)
     is_set = _is_set(experiment, "training.updates")
     return row.settings(experiment.training.updates if is_set else row.updates)
 
 
 def explain_choice(experiment: Experiment, num_pairs: int) -> str:
-    """In a line what `resolve` makes of an experiment, and what that had set itself."""
-    found = resolve(experiment, num_pairs)
-    model, training, batching = found.model, found.training, found.batching
-    set_here = [key for key in _settings_for(experiment, num_pairs) if _is_set(experiment, key)]
-    kept = f"; as the experiment sets them: {', '.join(set_here)}" if set_here else ""
+    """Return a line about the sizes that `resolve` sets and those the experiment sets itself."""
+    resolved = resolve(experiment, num_pairs)
+    model, training, batching = resolved.model, resolved.training, resolved.batching
+    keys = [key for key in _settings_for(experiment, num_pairs) if _is_set(experiment, key)]
+    kept = f"; set by the experiment: {', '.join(keys)}" if keys else ""
     return (
         f"preset auto: {num_pairs:,} pairs -> width {model.width}, {model.encoder_layers} + "
         f"{model.decoder_layers} layers, dropout {model.dropout:g}, vocabulary "
-        f"{found.corpus.subword.vocab_size:,}, {training.updates:,} updates of "
+        f"{resolved.corpus.subword.vocab_size:,}, {training.updates:,} updates of "
         f"{batching.micro_batches} x {batching.max_tokens:,} tokens, learning rate "
         f"{training.learning_rate:g}{kept}"
     )
 
 
 def _is_set(section: Settings, key: str) -> bool:
+    """Return True if the experiment file or an override sets the key."""
     first, _, rest = key.partition(".")
     return first in section.model_fields_set and (
         not rest or _is_set(getattr(section, first), rest)

@@ -1,9 +1,9 @@
-"""A search space: which settings of an experiment are tried, and with which values.
+"""Search spaces: ranges of settings, and the trials drawn from them.
 
-`training.learning_rate=loguniform(1e-3, 1e-2)` on a command line, or `key: expression` line by line
-in a YAML file. What is tried is drawn from a seed alone, the same in every process, and no two
-trials are alike; of more trials the first are the same. Each is a whole experiment that was
-checked, so a search does not find out in its third hour that two of its values do not go together.
+A range is given as `training.learning_rate=loguniform(1e-3, 1e-2)` on the command line, or as
+`key: expression` in a YAML file. Trials depend on space and seed only; a longer search starts with
+the trials of a shorter one, and no two trials are equal. Each trial is validated when drawn, so
+contradicting values are found before the search starts.
 """
 
 import math
@@ -24,28 +24,28 @@ from nmt.errors import ConfigError
 KINDS = "choice(a, b, ...), uniform(low, high), loguniform(low, high) or integers(low, high)"
 _EXPRESSION = re.compile(r"\s*(choice|uniform|loguniform|integers)\((.*)\)\s*", re.DOTALL)
 _DIGITS = 4
-"""Of a number that is drawn, so that it can be read, typed and remembered."""
+"""Significant digits of drawn numbers."""
 _TRIES = 100
-"""Draws for each trial: a narrow range of numbers with few digits has fewer than were asked for."""
+"""Draws per trial before the search has fewer trials: a narrow range has few distinct values."""
 _NOT_SEARCHED = {
-    "name": "a trial has a name of its own",
-    "preset": "a trial has sizes of its own",
-    "corpus.prepared": "a trial knows the folder of its corpus",
+    "name": "each trial has its own name",
+    "preset": "each trial sets its own sizes",
+    "corpus.prepared": "it is derived from the settings of a trial",
 }
 
 
 @dataclass(frozen=True)
 class Range:
-    """What a setting may be."""
+    """Range of a setting."""
 
     kind: str
-    """choice, uniform, loguniform or integers."""
+    """Kind: choice, uniform, loguniform or integers."""
     values: tuple[Any, ...]
-    """All of a choice; of the others the low and the high end, both included."""
+    """All values of a choice; else the lower and upper limit, both inclusive."""
 
     @property
     def all(self) -> Sequence[Any] | None:
-        """Each value, where they can be counted."""
+        """All values, or None if the range is continuous."""
         match self.kind:
             case "choice":
                 return self.values
@@ -54,7 +54,7 @@ class Range:
         return None
 
     def draw(self, rng: random.Random) -> Any:
-        """One of the values."""
+        """Draw a value."""
         if self.all is not None:
             return rng.choice(self.all)
         low, high = self.values
@@ -66,30 +66,30 @@ class Range:
 
 
 Space = Mapping[str, Range]
-"""What each key may be."""
+"""Range by dotted key."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One of the experiments that are tried."""
+    """Experiment of a search."""
 
     number: int
-    """From 1."""
+    """Number of the trial, from 1."""
     settings: Mapping[str, Any]
-    """What was drawn for each key."""
+    """Drawn value by dotted key."""
     experiment: Experiment
 
     @property
     def overrides(self) -> list[str]:
-        """The settings as they are typed."""
+        """Settings as command-line overrides."""
         return overrides_of(self.settings)
 
 
 def read_space(texts: Sequence[str]) -> Space:
-    """Read `key=expression` and the names of YAML files.
+    """Parse `key=expression` texts and YAML files of them.
 
     Raises:
-        ConfigError: one is neither, or a key stands twice.
+        ConfigError: a text is neither, or a key occurs twice.
     """
     space: dict[str, Range] = {}
     for text in texts:
@@ -100,97 +100,95 @@ def read_space(texts: Sequence[str]) -> Space:
             pairs = list(read_tree(Path(text)).items())
         else:
             raise ConfigError.from_message(
-                f"--search is {text!r}, but it must be KEY={KINDS}, or a YAML file of such lines"
+                f"--search is {text!r}, but it must be KEY={KINDS}, or a YAML file"
             )
         for each, value in pairs:
             if each in space:
-                raise ConfigError.from_message(
-                    f"--search: {each} is searched twice; keep one of them"
-                )
+                raise ConfigError.from_message(f"--search: {each} is given twice; remove one")
             space[each] = _read_range(each, value)
     return space
 
 
-def draw_trials(experiment: Experiment, space: Space, most: int, seed: int) -> list[Trial]:
-    """The trials of a search: `most` of them, or all that there are.
+def draw_trials(experiment: Experiment, space: Space, max_trials: int, seed: int) -> list[Trial]:
+    """Draw at most `max_trials` trials; a finite space with no more values is enumerated.
 
     Raises:
-        ConfigError: a key is unknown or cannot be searched, or has a value that it may not have, by
-            itself or together with the others of a trial.
+        ConfigError: a key is unknown or cannot be searched, or a value is invalid, alone or with
+            the others of a trial.
     """
-    for key, of_key in space.items():
+    for key, range_ in space.items():
         if key in _NOT_SEARCHED:
             raise ConfigError.from_message(
                 f"--search: {key} cannot be searched: {_NOT_SEARCHED[key]}"
             )
         if key.startswith("cluster."):
-            rule = "cannot be searched: where it trains changes nothing of what is learnt"
+            rule = "cannot be searched: cluster settings do not affect the model"
             raise ConfigError.from_message(f"--search: {key} {rule}")
-        for value in of_key.values:
+        for value in range_.values:
             override(experiment, overrides_of({key: value}))
     trials = []
-    for number, settings in enumerate(_draw(space, most, seed), start=1):
+    for number, settings in enumerate(_draw(space, max_trials, seed), start=1):
         try:
             trials.append(Trial(number, settings, override(experiment, overrides_of(settings))))
         except ConfigError as error:
             words = " ".join(overrides_of(settings))
             raise ConfigError.from_message(
-                f"--search: trial {number} ({words}) cannot be: {error}"
+                f"--search: trial {number} ({words}) is invalid: {error}"
             ) from None
     return trials
 
 
-def _draw(space: Space, most: int, seed: int) -> list[dict[str, Any]]:
-    countable = [of_key.all for of_key in space.values()]
+def _draw(space: Space, max_trials: int, seed: int) -> list[dict[str, Any]]:
+    countable = [range_.all for range_ in space.values()]
     if all(values is not None for values in countable):
         num = math.prod(len(values) for values in countable if values is not None)
-        if num <= most:
-            grid = islice(product(*(values for values in countable if values is not None)), most)
+        if num <= max_trials:
+            grid = islice(
+                product(*(values for values in countable if values is not None)), max_trials
+            )
             return [dict(zip(space, values, strict=True)) for values in grid]
     drawn: list[dict[str, Any]] = []
-    # A text as seed goes through SHA-512: the same numbers in every process.
+    # Python hashes a text seed with SHA-512: the same sequence in every process.
     rng = random.Random(f"search {seed}")
-    for _ in range(_TRIES * most):
-        settings = {key: of_key.draw(rng) for key, of_key in space.items()}
+    for _ in range(_TRIES * max_trials):
+        settings = {key: range_.draw(rng) for key, range_ in space.items()}
         if settings not in drawn:
             drawn.append(settings)
-        if len(drawn) == most:
+        if len(drawn) == max_trials:
             break
     return drawn
 
 
 def _read_range(key: str, expression: Any) -> Range:
-    found = _EXPRESSION.fullmatch(expression) if isinstance(expression, str) else None
-    if found is None:
+    match = _EXPRESSION.fullmatch(expression) if isinstance(expression, str) else None
+    if match is None:
         raise ConfigError(f"--search {key}", expression, f"it must be {KINDS}")
-    kind, inside = found.groups()
+    kind, arguments = match.groups()
     try:
-        values = yaml.safe_load(f"[{inside}]")
+        values = yaml.safe_load(f"[{arguments}]")
     except (yaml.YAMLError, ValueError, RecursionError):
         values = []
     if kind == "choice":
         if len(values) < 2 or any(value in values[:n] for n, value in enumerate(values)):
-            raise ConfigError(
-                f"--search {key}", expression, "it needs two values or more, each once"
-            )
+            raise ConfigError(f"--search {key}", expression, "it needs two or more distinct values")
         return Range(kind, tuple(values))
     if kind == "integers":
         is_good = len(values) == 2 and all(type(value) is int for value in values)
-        rule = "it needs two whole numbers, the low end first"
+        rule = "it needs two integers, the lower first"
     else:
         values = [_number(value) for value in values]
         is_good = len(values) == 2 and all(map(math.isfinite, values))
-        rule = "it needs two numbers, the low end first"
+        rule = "it needs two numbers, the lower first"
         if kind == "loguniform":
             is_good = is_good and values[0] > 0
-            rule = "it needs two numbers above 0, the low end first"
+            rule = "it needs two numbers above 0, the lower first"
     if not is_good or values[0] >= values[1]:
         raise ConfigError(f"--search {key}", expression, rule)
     return Range(kind, tuple(values))
 
 
 def _number(value: Any) -> float:
-    """A number, or what YAML takes for text though it is one, such as 1e-3; else not a number."""
+    """Convert a value, also text such as 1e-3 that YAML does not read as a number; else NaN."""
     try:
         return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):

@@ -1,7 +1,6 @@
-"""What a section of settings is, and the numbers that can stand in one.
+"""Base class and field types of settings, and values of settings that older files lack.
 
-Sections are typed, frozen and strict. Paths stay strings: what they lead to may lie on another
-machine.
+Paths are strings, because they may refer to another machine.
 """
 
 from typing import Annotated, Any, Self, get_args, get_origin
@@ -12,14 +11,15 @@ from pydantic.fields import FieldInfo
 from nmt.errors import ConfigError
 
 
-def _no_truth_value(value: Any) -> Any:
-    """Refuse true, which pydantic takes for 1; text may be a number: YAML takes 3e-4 for text."""
+def _not_bool(value: Any) -> Any:
+    """Refuse booleans, which pydantic accepts as numbers."""
     if isinstance(value, bool):
         raise ValueError("it must be a number")
     return value
 
 
-Number = Annotated[float, BeforeValidator(_no_truth_value), Field(allow_inf_nan=False)]
+# Not strict: YAML reads 3e-4 as text.
+Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 PositiveFloat = Annotated[Number, Field(gt=0)]
@@ -30,19 +30,19 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
 class Settings(BaseModel):
-    """Frozen, typed, and without a place for a key that nobody reads."""
+    """Section of settings: typed and frozen; unknown keys are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
     )
 
     @model_validator(mode="after")
-    def _obey_rules(self) -> Self:
+    def _check(self) -> Self:
         self.check()
         return self
 
     def check(self) -> None:
-        """Raise ConfigError where two settings contradict each other."""
+        """Raise ConfigError if settings contradict each other."""
 
 
 def added_setting(default: Any, *, before: Any) -> Any:
@@ -122,30 +122,31 @@ def drop_legacy_values(kind: type[Settings], tree: Any) -> Any:
 
 
 def check_folder(key: str, value: str) -> None:
-    """Refuse the address of an object store, which would be taken for a folder called s3:."""
+    """Raise ConfigError for the address of an object store, where only a directory is supported."""
     if "://" in value:
-        rule = "only runs are kept in object stores: name a folder that every host sees"
+        rule = "only runs can be in an object store: use a directory that every host sees"
         raise ConfigError(key, _without_secret(value), rule)
 
 
 def check_address(key: str, value: str) -> None:
-    """Refuse the address of an object store that cannot be, or that holds a secret."""
+    """Raise ConfigError for an invalid object store address, or one that contains a secret."""
     scheme, mark, rest = value.partition("://")
     bucket = rest.partition("?")[0].partition("/")[0]
     if "@" in bucket:
         rule = (
-            "addresses are printed and logged: leave the secret out, and set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY where it runs"
+            "addresses are logged: remove the secret and set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY in the environment"
         )
         raise ConfigError(key, _without_secret(value), rule)
     if mark and scheme != "s3":
-        rule = "it must be a folder, or s3://BUCKET/FOLDER: a store that speaks S3"
+        rule = "it must be a directory or s3://BUCKET/PATH (S3 or compatible)"
         raise ConfigError(key, value, rule)
     if mark and not bucket:
-        raise ConfigError(key, value, "it names no bucket: s3://BUCKET/FOLDER")
+        raise ConfigError(key, value, "the bucket is missing: s3://BUCKET/PATH")
 
 
 def _without_secret(address: str) -> str:
+    """Replace everything before "@" for error messages."""
     scheme, mark, rest = address.partition("://")
     head, at, tail = rest.rpartition("@")
     return f"{scheme}{mark}***@{tail}" if at and head else address

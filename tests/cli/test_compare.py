@@ -1,13 +1,13 @@
-"""`nmt compare`: translations that are there already, whoever made them."""
+"""`nmt compare`: scores of translation files."""
 
 import json
 from pathlib import Path
 
-from tiny_calls import Nmt, sacrebleu_command
+from cli_calls import Nmt, sacrebleu_command
 
 
-def test_files_are_scored_as_the_sacrebleu_command_does(here: Path, nmt: Nmt) -> None:
-    """P6."""
+def test_scores_equal_those_of_the_sacrebleu_command(here: Path, nmt: Nmt) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     nmt("evaluate runs/tiny --test news")
     folder = "runs/tiny/evaluation"
     answer = nmt(f"compare {folder}/news.de --ref {folder}/news.de.ref --json")
@@ -15,7 +15,7 @@ def test_files_are_scored_as_the_sacrebleu_command_does(here: Path, nmt: Nmt) ->
     assert json.loads(answer.out)["scores"] == printed
 
 
-def test_files_are_compared_with_a_named_baseline(here: Path, nmt: Nmt) -> None:
+def test_compare_with_a_baseline(here: Path, nmt: Nmt) -> None:
     Path("old.de").write_text("1 ein Hund\n2 zwei Katzen\n")
     Path("new.de").write_text("1 ein Hund rennt\n2 zwei Katzen\n")
     Path("corpora").write_text("news\ntalks\n")

@@ -1,15 +1,15 @@
-"""`nmt config`: settings are shown and explained."""
+"""`nmt config`: show and explain settings."""
 
 import re
 from pathlib import Path
 
 import pytest
-from tiny_calls import Nmt
+from cli_calls import Nmt
 
 from nmt.config.files import load_experiment
 
 
-def test_settings_that_are_shown_load_again_to_the_same(here: Path, nmt: Nmt) -> None:
+def test_shown_settings_load_to_equal_settings(here: Path, nmt: Nmt) -> None:
     answer = nmt("config show tiny.yaml model.dropout=0.3 cluster.workers=2")
     Path("shown.yaml").write_text(answer.out, encoding="utf-8")
     assert load_experiment("shown.yaml") == load_experiment("tiny.yaml", ["model.dropout=0.3"])
@@ -17,7 +17,7 @@ def test_settings_that_are_shown_load_again_to_the_same(here: Path, nmt: Nmt) ->
 
 
 @pytest.mark.parametrize("key", ["training.patience", "cluster.storage", "corpus.train.tsv"])
-def test_a_setting_is_explained(key: str, nmt: Nmt) -> None:
+def test_explain_prints_a_setting(key: str, nmt: Nmt) -> None:
     answer = nmt(f"config explain {key}")
     assert answer.status == 0
     assert re.fullmatch(rf"{re.escape(key)}: [A-Z].*\.  \[.*]\n", answer.out)

@@ -1,11 +1,11 @@
-"""`nmt evaluate`: scores on test sets, alone or beside a baseline."""
+"""`nmt evaluate`: scores on test sets and comparison with a baseline."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_calls import TEXT, Nmt, sacrebleu_command, translated
+from cli_calls import TEXT, Nmt, sacrebleu_command, translated
 
 from nmt.checkpoint.run_directory import list_checkpoints
 
@@ -13,15 +13,13 @@ BOTH = "evaluate runs/tiny --baseline runs/tiny/checkpoints/update-00000030 --te
 
 
 def titles_of(answer: Any) -> list[str]:
-    """The lines about test set news, of an evaluation that ended well."""
+    """Return the lines about test set news of a successful evaluation."""
     assert answer.status == 0
     return [line for line in answer.out.splitlines() if line.startswith("news")]
 
 
-def test_scores_are_those_of_the_sacrebleu_command_for_the_written_files(
-    here: Path, nmt: Nmt
-) -> None:
-    """P6, P11."""
+def test_scores_equal_sacrebleu_on_the_written_files(here: Path, nmt: Nmt) -> None:
+    """Line in, line out, honest numbers (nmt/README.md, Guarantees)."""
     answer = nmt("evaluate runs/tiny --test news")
     assert answer.status == 0
     title, *lines = answer.out.splitlines()
@@ -33,8 +31,8 @@ def test_scores_are_those_of_the_sacrebleu_command_for_the_written_files(
     assert lines[3].startswith("lower-cased: BLEU|nrefs:1|bs:1000|seed:12345|case:lc|")
 
 
-def test_json_is_a_line_for_each_test_set(here: Path, nmt: Nmt) -> None:
-    """P11."""
+def test_json_is_one_line_per_test_set(here: Path, nmt: Nmt) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     answer = nmt("evaluate runs/tiny --json")
     news, talks = map(json.loads, answer.out.splitlines())
     assert (news["test_set"], talks["test_set"]) == ("news", "talks")
@@ -43,8 +41,8 @@ def test_json_is_a_line_for_each_test_set(here: Path, nmt: Nmt) -> None:
     assert [score["name"] for score in news["scores"]] == ["BLEU", "chrF2", "TER"]
 
 
-def test_what_was_translated_is_kept_and_the_reference_untouched(here: Path, nmt: Nmt) -> None:
-    """P6."""
+def test_translations_are_kept_and_references_unchanged(here: Path, nmt: Nmt) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     Path("my.en").write_bytes(TEXT.encode().replace(b"\n", b"\r\n"))
     Path("my.de").write_text("1 ein  Hund .\n2\u00a0Katzen\n3 ja\n", encoding="utf-8")
     answer = nmt(f"evaluate {list_checkpoints(Path('runs/tiny'))[0]} --src my.en --ref my.de")
@@ -57,7 +55,7 @@ def test_what_was_translated_is_kept_and_the_reference_untouched(here: Path, nmt
     assert (kept / "my.en").read_text() == TEXT
 
 
-def test_test_sets_together_have_a_slice_for_each(here: Path, nmt: Nmt) -> None:
+def test_joined_test_sets_have_a_slice_each(here: Path, nmt: Nmt) -> None:
     answer = nmt("evaluate runs/tiny --together --train-text prepared/tiny --json --metrics bleu")
     found = json.loads(answer.out.splitlines()[-1])
     assert (found["test_set"], found["segments"]) == ("together", 8)
@@ -67,7 +65,7 @@ def test_test_sets_together_have_a_slice_for_each(here: Path, nmt: Nmt) -> None:
     assert {kind for kind, *_ in parts} == {"length", "rarity", "corpus"}
 
 
-def test_robustness_is_told_beside_the_plain_score(here: Path, nmt: Nmt) -> None:
+def test_robustness_table(here: Path, nmt: Nmt) -> None:
     answer = nmt("evaluate runs/tiny --test news --robust --metrics chrf")
     rows = answer.out.splitlines()[-5:]
     assert rows[0].split() == ["chrF2"]
@@ -76,7 +74,7 @@ def test_robustness_is_told_beside_the_plain_score(here: Path, nmt: Nmt) -> None
     assert Path("runs/tiny/evaluation/news_upper-case.en").read_text().isupper()
 
 
-def test_options_of_the_search_reach_it(here: Path, nmt: Nmt) -> None:
+def test_search_options_are_used(here: Path, nmt: Nmt) -> None:
     options = "--test news --metrics bleu --beam 1 --max-length-ratio 0.1 --threads 1 --batch 2"
     nmt(f"evaluate runs/tiny {options} -o short")
     nmt("evaluate runs/tiny --test news --metrics bleu -o long")
@@ -84,11 +82,11 @@ def test_options_of_the_search_reach_it(here: Path, nmt: Nmt) -> None:
     assert len(short) < len(long)
 
 
-# Beside a baseline.
+# With a baseline.
 
 
-def test_a_system_is_compared_with_a_named_baseline_and_both_are_kept(here: Path, nmt: Nmt) -> None:
-    """P11."""
+def test_compare_with_a_baseline_keeps_both(here: Path, nmt: Nmt) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     answer = nmt(f"{BOTH} --slices --metrics bleu,ter")
     assert titles_of(answer) == [
         "news: 5 segments, tiny@update-00000030, checkpoint update-00000030",
@@ -113,7 +111,7 @@ def test_a_system_is_compared_with_a_named_baseline_and_both_are_kept(here: Path
         ("--min-gain -100 --max-p 0.0000001", 1, "gate shut: news, tiny@update-00000060: BLEU "),
     ],
 )
-def test_the_gate_is_an_exit_status(
+def test_gate_sets_the_exit_status(
     limits: str, status: int, verdict: str, here: Path, nmt: Nmt
 ) -> None:
     answer = nmt(f"{BOTH} {limits}")
@@ -121,7 +119,7 @@ def test_the_gate_is_an_exit_status(
     assert answer.out.splitlines()[-1].startswith(verdict)
 
 
-def test_the_gate_stands_in_the_json_too(here: Path, nmt: Nmt) -> None:
+def test_gate_is_part_of_the_json(here: Path, nmt: Nmt) -> None:
     answer = nmt(f"{BOTH} --json --min-gain 101")
     first, second, found = map(json.loads, answer.out.splitlines())
     assert (first["system"], second["system"]) == ("tiny@update-00000030", "tiny@update-00000060")
@@ -130,10 +128,8 @@ def test_the_gate_stands_in_the_json_too(here: Path, nmt: Nmt) -> None:
     assert kept == {key: value for key, value in found.items() if key != "gate"}
 
 
-def test_an_ensemble_is_scored_as_one_system_against_one_of_its_models(
-    here: Path, nmt: Nmt
-) -> None:
-    """P11."""
+def test_ensemble_is_scored_as_one_system(here: Path, nmt: Nmt) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     earlier = "runs/tiny/checkpoints/update-00000030"
     options = "--test news --metrics bleu"
     answer = nmt(f"evaluate runs/tiny --ensemble {earlier} --baseline runs/tiny {options}")

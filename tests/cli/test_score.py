@@ -1,4 +1,4 @@
-"""`nmt score`: pairs, and what the model thinks of them."""
+"""`nmt score`: log-probabilities of given pairs."""
 
 import gzip
 import json
@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from tiny_calls import Nmt
+from cli_calls import Nmt
 
 
 def write_pairs() -> None:
@@ -14,8 +14,8 @@ def write_pairs() -> None:
     Path("my.de").write_text("1 ein Hund rennt.\n\n\n2 ja\n3 mein Hund\n", encoding="utf-8")
 
 
-def test_each_pair_has_a_score_and_the_corpus_a_perplexity(here: Path, nmt: Nmt) -> None:
-    """P6, P11."""
+def test_pairs_have_scores_and_the_corpus_a_perplexity(here: Path, nmt: Nmt) -> None:
+    """Line in, line out, honest numbers (nmt/README.md, Guarantees)."""
     write_pairs()
     answer = nmt("score runs/tiny my.en my.de --length-penalty 1")
     assert answer.status == 0
@@ -41,16 +41,15 @@ def test_each_pair_has_a_score_and_the_corpus_a_perplexity(here: Path, nmt: Nmt)
     nats = -sum(tree["log_prob"] for tree in real)
     assert answer.err.splitlines()[0].startswith("runs/tiny/checkpoints/update-00000060: update 60")
     assert answer.err.splitlines()[-2:] == [
-        f"{num_tokens} target tokens, ends counted: {nats / num_tokens:.4f} nats/token, perplexity "
-        f"{math.exp(nats / num_tokens):.2f}; 7 words: {nats / 7:.4f} nats/word",
-        "2 of 5 sources are blank and have no part in that; 1 of these have a translation, which "
-        "is impossible",
+        f"{num_tokens} target tokens with EOS | loss {nats / num_tokens:.4f} nats/token | ppl "
+        f"{math.exp(nats / num_tokens):.2f} | 7 words | {nats / 7:.4f} nats/word",
+        "2 of 5 sources are blank and not counted; 1 of them have a translation (probability 0)",
     ]
 
 
 @pytest.mark.parametrize("form", ["text", "scores", "jsonl"])
-def test_the_batch_changes_no_byte_of_scores(form: str, here: Path, nmt: Nmt) -> None:
-    """P7."""
+def test_batch_does_not_change_the_scores(form: str, here: Path, nmt: Nmt) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
     options = f"score runs/tiny raw/train.en raw/train.de --format {form}"
     together = nmt(options).out
     assert len(together.splitlines()) == 100

@@ -1,4 +1,4 @@
-"""`nmt translate`, with all it can be asked for, on the tiny model."""
+"""`nmt translate` with its options, on the tiny model."""
 
 import gzip
 import json
@@ -12,10 +12,11 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from tiny_calls import Nmt, translated
+from cli_calls import Nmt, translated
 
 from nmt.checkpoint.load import load_checkpoint, load_training_state
 from nmt.checkpoint.write import save_checkpoint
+from nmt.cli import translate as translate_command
 from nmt.decoding.output_formats import FORMATS
 from nmt.decoding.resumable_output import work_folder
 
@@ -27,8 +28,8 @@ def out(nmt: Nmt, options: str, text: str = TEXT) -> list[str]:
     return translated(nmt, text, options)
 
 
-def test_every_format_says_the_same_translations(here: Path, nmt: Nmt) -> None:
-    """P6."""
+def test_formats_agree_on_the_translations(here: Path, nmt: Nmt) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     plain = out(nmt, "")
     assert [line.partition("\t")[2] for line in out(nmt, "--format scored")] == plain
     moses = [line.split(" ||| ") for line in out(nmt, "--format moses")]
@@ -39,7 +40,7 @@ def test_every_format_says_the_same_translations(here: Path, nmt: Nmt) -> None:
     assert [json.loads(line)["translation"] for line in out(nmt, "--format jsonl")] == plain
 
 
-def test_moses_has_the_n_best_of_each_line_and_their_scores(here: Path, nmt: Nmt) -> None:
+def test_moses_has_n_best_lists_with_scores(here: Path, nmt: Nmt) -> None:
     lines = [line.split(" ||| ") for line in out(nmt, "--format moses --n-best 2")]
     assert [fields[0] for fields in lines] == ["0", "0", "1", "2", "2", "3", "3"]
     for _, _, features, total in lines:
@@ -48,7 +49,7 @@ def test_moses_has_the_n_best_of_each_line_and_their_scores(here: Path, nmt: Nmt
     assert lines[2][1:] == ["", "LogProb= 0.000000", "0.000000"]
 
 
-def test_an_alignment_has_a_source_word_for_each_word(here: Path, nmt: Nmt) -> None:
+def test_alignment_has_a_source_word_per_word(here: Path, nmt: Nmt) -> None:
     for line in [*out(nmt, "--format pharaoh"), *out(nmt, "--format pharaoh --n-best 1 --beam 1")]:
         text, _, links = line.partition(" |||")
         pairs = [tuple(map(int, link.split("-"))) for link in links.split()]
@@ -61,7 +62,7 @@ def test_an_alignment_has_a_source_word_for_each_word(here: Path, nmt: Nmt) -> N
         assert all(len(row) == len(line.split()) and sum(row) <= 1.001 for row in weights)
 
 
-def test_json_lines_pass_through_what_we_do_not_know(here: Path, nmt: Nmt) -> None:
+def test_json_lines_copy_unknown_keys(here: Path, nmt: Nmt) -> None:
     lines = [
         {"id": 1, "text": "1 a dog runs.", "meta": {"a": [None, 1.5, "ä"]}},
         {"text": "2 two dogs run.", "target_prefix": "2 zwei Katzen"},
@@ -82,14 +83,14 @@ def test_json_lines_pass_through_what_we_do_not_know(here: Path, nmt: Nmt) -> No
     assert len(found[0]["scores"]) == 2
 
 
-def test_a_glossary_and_words_to_avoid_hold_for_all_lines(here: Path, nmt: Nmt) -> None:
+def test_glossary_and_avoided_words_apply_to_all_lines(here: Path, nmt: Nmt) -> None:
     Path("terms.tsv").write_text("dog\tKatze\n")
     found = out(nmt, "--terms terms.tsv --avoid Hund --avoid zwei")
     assert [bool(re.search(r"\bKatze\b", line)) for line in found] == [True, False, False, True]
     assert not any(re.search(r"\b(Hund|zwei)\b", line) for line in found)
 
 
-def test_what_is_protected_passes_through_and_is_counted(here: Path, nmt: Nmt) -> None:
+def test_protected_text_is_copied_and_counted(here: Path, nmt: Nmt) -> None:
     text = "1 a <b>dog</b> runs.\n2 see http://a.org two cats sleep.\n"
     answer = nmt("translate runs/tiny --protect tags,urls,numbers", text.encode())
     first, second = answer.out.splitlines()
@@ -98,8 +99,8 @@ def test_what_is_protected_passes_through_and_is_counted(here: Path, nmt: Nmt) -
     assert answer.err.splitlines()[-1].startswith("protected spans restored 5 of 5")
 
 
-def test_long_lines_are_cut_and_joined_and_counted(here: Path, nmt: Nmt) -> None:
-    """P6."""
+def test_long_lines_are_split_joined_and_counted(here: Path, nmt: Nmt) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     text = "1 a dog runs. 2 two cats sleep.\n3 two dogs run.\n"
     answer = nmt("translate runs/tiny --max-source-length 12", text.encode())
     parts = out(nmt, "", "1 a dog runs.\n2 two cats sleep.\n3 two dogs run.\n")
@@ -107,22 +108,22 @@ def test_long_lines_are_cut_and_joined_and_counted(here: Path, nmt: Nmt) -> None
     assert answer.err.splitlines()[-1] == "long lines split at sentence ends 1"
 
 
-def test_samples_are_drawn_anew_with_another_seed_alone(here: Path, nmt: Nmt) -> None:
-    """P7."""
+def test_samples_depend_on_the_seed_only(here: Path, nmt: Nmt) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
     first = out(nmt, "--method sample --temperature 5 --seed 3")
     assert out(nmt, "--method sample --temperature 5 --seed 3 --batch 1") == first
     assert out(nmt, "--method sample --temperature 5 --seed 4") != first
     assert out(nmt, "--method sample --top-k 1") == out(nmt, "--beam 1")
 
 
-def test_mbr_chooses_of_the_samples(here: Path, nmt: Nmt) -> None:
+def test_mbr_ranks_the_samples(here: Path, nmt: Nmt) -> None:
     lines = out(nmt, "--method mbr --samples 8 --n-best 8 --format moses")
     scores = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("0 ")]
     assert scores == sorted(scores, reverse=True)
     assert all(0 <= score <= 100 for score in scores)
 
 
-def test_an_ensemble_of_a_model_with_itself_is_the_model(here: Path, nmt: Nmt) -> None:
+def test_ensemble_of_a_model_with_itself_is_the_model(here: Path, nmt: Nmt) -> None:
     answer = nmt("translate runs/tiny --ensemble runs/tiny", TEXT.encode())
     assert answer.out.splitlines() == out(nmt, "")
     first, second, *_ = answer.err.splitlines()
@@ -130,8 +131,8 @@ def test_an_ensemble_of_a_model_with_itself_is_the_model(here: Path, nmt: Nmt) -
 
 
 @pytest.mark.parametrize("verb", ["translate", "evaluate"])
-def test_an_ensemble_of_two_vocabularies_is_refused(verb: str, here: Path, nmt: Nmt) -> None:
-    """P9."""
+def test_ensemble_of_two_vocabularies_is_an_error(verb: str, here: Path, nmt: Nmt) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     bundle = load_checkpoint(Path("runs/tiny"))
     tokenizer = json.dumps(json.loads(bundle.subword.to_json()), indent=1)
     save_checkpoint(
@@ -140,9 +141,13 @@ def test_an_ensemble_of_two_vocabularies_is_refused(verb: str, here: Path, nmt: 
     answer = nmt(f"{verb} runs/tiny --ensemble runs/other", TEXT.encode())
     assert (answer.status, answer.out) == (2, "")
     assert answer.err == (
-        "nmt: --ensemble is runs/other/checkpoints/update-00000060, but its vocabulary is not "
-        "that of runs/tiny/checkpoints/update-00000060: an ensemble has one tokenizer\n"
+        "nmt: --ensemble is runs/other/checkpoints/update-00000060, but its vocabulary differs "
+        "from that of runs/tiny/checkpoints/update-00000060\n"
     )
+
+
+def test_formats_of_the_option_are_all_formats() -> None:
+    assert translate_command.FORMATS == FORMATS
 
 
 SEARCHES = (
@@ -153,8 +158,8 @@ SEARCHES = (
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_neither_batch_nor_order_changes_a_byte(search: str, here: Path, nmt: Nmt) -> None:
-    """P7."""
+def test_batch_and_order_do_not_change_the_output(search: str, here: Path, nmt: Nmt) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
     lines = Path("raw/train.en").read_text(encoding="utf-8").splitlines()[::4]
     options = f"--format jsonl --n-best 2 {search}"
     one_way = out(nmt, options, "\n".join(lines) + "\n")
@@ -163,9 +168,30 @@ def test_neither_batch_nor_order_changes_a_byte(search: str, here: Path, nmt: Nm
     assert other == one_way[::-1]
 
 
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_low_precision_rarely_changes_a_translation(
+    precision: str, here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmt.model.quantise.MIN_WEIGHTS", 1)
+    text = Path("raw/train.en").read_text(encoding="utf-8")
+    full, low = translated(nmt, text), translated(nmt, text, f"--precision {precision}")
+    assert sum(one == other for one, other in zip(full, low, strict=True)) > 90
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_batch_does_not_change_the_output_in_int8(
+    batch: int, here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
+    monkeypatch.setattr("nmt.model.quantise.MIN_WEIGHTS", 1)
+    text = Path("raw/train.en").read_text(encoding="utf-8")
+    options = "--precision int8"
+    assert translated(nmt, text, f"{options} --batch {batch}") == translated(nmt, text, options)
+
+
 @pytest.fixture
 def model() -> str:
-    """A run or a checkpoint of English to German."""
+    """Run or checkpoint of an English-German model."""
     named = os.environ.get("NMT_TEST_MODEL")
     if not named:
         pytest.skip("set NMT_TEST_MODEL to a trained model")
@@ -186,10 +212,10 @@ def command(model: str, source: Path, output: Path, form: str, how: str) -> list
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
-def test_3000_real_lines_do_not_depend_on_their_company(
+def test_3000_real_lines_do_not_depend_on_the_batch(
     form: str, model: str, real_lines: list[str], tmp_path: Path
 ) -> None:
-    """P6, P7."""
+    """Line in, line out, batch-invariant translation (nmt/README.md, Guarantees)."""
     answers = {}
     for name, batch, order in [("one", 64, 1), ("two", 7, 1), ("back", 32, -1)]:
         file, output = tmp_path / name, tmp_path / f"{name}.out"
@@ -203,10 +229,10 @@ def test_3000_real_lines_do_not_depend_on_their_company(
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("form", FORMATS)
-def test_3000_real_lines_over_workers_are_the_same_bytes(
+def test_3000_real_lines_on_workers_are_equal(
     form: str, model: str, real_lines: list[str], tmp_path: Path
 ) -> None:
-    """P4, P7."""
+    """Exact resume, batch-invariant translation (nmt/README.md, Guarantees)."""
     source = tmp_path / "in.en"
     source.write_text("".join(real_lines), encoding="utf-8")
 
@@ -230,7 +256,7 @@ def test_3000_real_lines_over_workers_are_the_same_bytes(
 
 
 def per_line(form: str, text: str) -> list[str]:
-    """What each line got; of Moses the translations of a line together, without its number."""
+    """Return the output of each line; for Moses its n-best list without the line number."""
     if form != "moses":
         return text.splitlines()
     found: dict[str, str] = {}

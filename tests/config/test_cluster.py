@@ -1,4 +1,4 @@
-"""Where to run: files of clusters, and how many workers there are."""
+"""Cluster files and the number of workers."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ def cluster_message_of(*overrides: str) -> str:
 @pytest.mark.parametrize(
     "file", sorted((CONFIGS / "clusters").glob("*.yaml")), ids=lambda file: file.name
 )
-def test_clusters_that_come_with_nmt_load(file: Path) -> None:
+def test_cluster_files_of_the_project_load(file: Path) -> None:
     assert load_cluster(file).name == file.stem
 
 
-def test_no_cluster_file_is_this_machine_with_one_worker() -> None:
+def test_default_cluster_is_one_local_worker() -> None:
     assert load_cluster(None) == Cluster(name="local", workers=1, storage="runs")
 
 
@@ -35,7 +35,7 @@ def test_no_cluster_file_is_this_machine_with_one_worker() -> None:
         ("workers.max=4", (1, 4), "workers:\n  min: 1\n  max: 4\n"),
     ],
 )
-def test_workers_are_a_number_or_a_range(
+def test_workers_is_a_number_or_a_range(
     override: str, expected: tuple[int, int], text: str
 ) -> None:
     cluster = load_cluster(None, [override])
@@ -50,11 +50,11 @@ def test_workers_are_a_number_or_a_range(
         ("workers=0", "cluster.workers is 0, but it must be 1 or more"),
         (
             "workers=many",
-            "cluster.workers is 'many', but it must be a whole number, or {min: 1, max: 8}",
+            "cluster.workers is 'many', but it must be an integer or {min: 1, max: 8}",
         ),
         (
             "workers=true",
-            "cluster.workers is true, but it must be a whole number, or {min: 1, max: 8}",
+            "cluster.workers is true, but it must be an integer or {min: 1, max: 8}",
         ),
         (
             "workers={min: 3, max: 2}",
@@ -69,9 +69,8 @@ def test_workers_are_a_number_or_a_range(
         ("max_lost_updates=-1", "cluster.max_lost_updates is -1, but it must be 0 or more"),
         ("worker=2", "cluster.worker is not a setting; did you mean cluster.workers?"),
         ("gpus_per_worker=2", "cluster.gpus_per_worker is 2, but it must be 1 or less"),
-        ("env={A: 1}", "cluster.env.A is 1, but it must be text: put it in quotes"),
+        ("env={A: 1}", "cluster.env.A is 1, but it must be text: quote it"),
     ],
 )
-def test_a_wrong_override_of_the_cluster_is_told(override: str, expected: str) -> None:
-    """P9."""
+def test_invalid_cluster_setting_is_an_error(override: str, expected: str) -> None:
     assert cluster_message_of(override) == f"command line: {expected}"

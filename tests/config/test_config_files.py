@@ -1,4 +1,4 @@
-"""Settings files: read, written, compared, and refused where they are wrong."""
+"""Read, write and compare settings files; errors in them."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from nmt.config.files import differences, dump, load_cluster, load_experiment, p
 from nmt.errors import ConfigError
 
 
-def test_what_is_dumped_loads_to_the_same() -> None:
+def test_dump_loads_to_equal_settings() -> None:
     experiment = load("training.betas=[0.5,0.75]", "corpus.root=ä b", "corpus.src='no'")
     assert parse_stored(Experiment, dump(experiment), "dumped") == experiment
     cluster = load_cluster(None, ["env={A: '1'}"])
     assert parse_stored(Cluster, dump(cluster), "dumped") == cluster
 
 
-def test_differences_are_those_of_single_keys() -> None:
+def test_differences_are_by_dotted_key() -> None:
     assert differences(load(), load("model.width=64", "training.betas=[0.5,0.75]")) == [
         ("model.width", 128, 64),
         ("training.betas", [0.9, 0.98], [0.5, 0.75]),
@@ -32,18 +32,18 @@ def test_differences_are_those_of_single_keys() -> None:
         (("name: toy", "nam: toy"), "toy.yaml: nam is not a setting; did you mean name?"),
         (
             ("name: toy", ""),
-            "toy.yaml: name is missing; `nmt config explain name` tells what it is",
+            "toy.yaml: name is missing; see `nmt config explain name`",
         ),
-        (("name: toy", "name: 5"), "toy.yaml: name is 5, but it must be text: put it in quotes"),
+        (("name: toy", "name: 5"), "toy.yaml: name is 5, but it must be text: quote it"),
         (("name: toy", "name: toy\nmodel:"), f"toy.yaml: model is empty, but it must be {SECTION}"),
         (("name: toy", "name: toy\nseed: -1"), "toy.yaml: seed is -1, but it must be 0 or more"),
         (
             ("name: toy", "name: toy\nname: toy"),
-            "toy.yaml, line 3: name stands twice in its section; keep one of them",
+            "toy.yaml, line 3: duplicate key name; remove one",
         ),
         (
             ("tgt: dev.de", "tgt: dev.de, tgt: dev.fr"),
-            "toy.yaml, line 5: tgt stands twice in its section; keep one of them",
+            "toy.yaml, line 5: duplicate key tgt; remove one",
         ),
         (
             ("name: toy", "name: toy: story"),
@@ -52,46 +52,41 @@ def test_differences_are_those_of_single_keys() -> None:
         (("name: toy", "name: 2024-13-45"), "toy.yaml: not valid YAML: month must be in 1..12"),
         (
             ("name: toy", "name: toy\nyes: 5"),
-            "toy.yaml: 1 is not a setting; known here: name, seed, preset, corpus, batching, "
+            "toy.yaml: 1 is not a setting; choose from name, seed, preset, corpus, batching, "
             "model, training, stages, decoding",
         ),
     ],
 )
-def test_a_wrong_file_is_told(change: tuple[str, str], expected: str) -> None:
-    """P9."""
+def test_invalid_file_is_an_error(change: tuple[str, str], expected: str) -> None:
     assert message_of(text=TEXT.replace(*change)) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "found"), [("", "empty"), ("[1, 2]", "[1, 2]"), ("toy", "'toy'"), ("5", "5")]
 )
-def test_a_file_without_settings_is_told(text: str, found: str) -> None:
-    """P9."""
+def test_file_without_a_mapping_is_an_error(text: str, found: str) -> None:
     assert message_of(text=text) == (
-        f"toy.yaml: settings were expected, `key: value` line by line, but it is {found}"
+        f"toy.yaml: expected a mapping (`key: value` per line), but it is {found}"
     )
 
 
-def test_a_file_that_is_not_there_is_told() -> None:
-    """P9."""
+def test_missing_file_is_an_error() -> None:
     with pytest.raises(ConfigError) as error:
         load_experiment("none.yaml")
     assert str(error.value) == (
-        "none.yaml: there is no such file; configs/ holds the ones that come with nmt"
+        "none.yaml: file not found; the files that come with nmt are in configs/"
     )
 
 
-def test_a_folder_is_no_file() -> None:
-    """P9."""
+def test_directory_is_an_error() -> None:
     Path("folder").mkdir()
     with pytest.raises(ConfigError) as error:
         load_experiment("folder")
-    assert str(error.value) == "folder is a folder; name a YAML file in it"
+    assert str(error.value) == "folder is a directory; give a YAML file"
 
 
-def test_a_file_in_another_encoding_is_told() -> None:
-    """P9."""
+def test_file_that_is_not_utf8_is_an_error() -> None:
     Path("toy.yaml").write_bytes("name: täy\n".encode("latin-1"))
     with pytest.raises(ConfigError) as error:
         load_experiment("toy.yaml")
-    assert str(error.value) == "toy.yaml: byte 8 is not UTF-8; save the file as UTF-8 text"
+    assert str(error.value) == "toy.yaml: byte 8 is not UTF-8; save the file as UTF-8"

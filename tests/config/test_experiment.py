@@ -1,4 +1,4 @@
-"""An experiment: its defaults, what contradicts itself, and what a stage changes."""
+"""Experiments: defaults, contradictions and stages."""
 
 from pathlib import Path
 
@@ -9,21 +9,20 @@ from nmt.config.files import load_experiment
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.name)
-def test_experiments_that_come_with_nmt_load(file: Path) -> None:
+def test_experiments_of_the_project_load(file: Path) -> None:
     assert load_experiment(file).name == file.stem
 
 
-def test_what_is_not_set_has_a_default() -> None:
+def test_unset_settings_have_defaults() -> None:
     experiment = load()
     assert experiment.model.width == 128
     assert experiment.corpus.cleaning.nfc
     assert experiment.prepared == "prepared/toy"
 
 
-def test_a_contradiction_in_a_file_is_told() -> None:
-    """P9."""
+def test_contradiction_in_a_file_is_an_error() -> None:
     assert message_of(text=TEXT.replace("name: news", "name: talks")) == (
-        "toy.yaml: corpus.train is ['talks', 'talks'], but each corpus needs a name of its own"
+        "toy.yaml: corpus.train is ['talks', 'talks'], but names must be unique"
     )
 
 
@@ -32,12 +31,12 @@ def test_a_contradiction_in_a_file_is_told() -> None:
     [
         (
             ["batching.max_length=2000"],
-            "batching.max_length is 2000, but no micro-batch could hold such a pair: set "
-            "batching.max_tokens (1024) or less",
+            "batching.max_length is 2000, but a micro-batch holds at most batching.max_tokens "
+            "(1024)",
         ),
         (
             ["model.width=7"],
-            "model.width is 7, but it must be even: each encoder direction has half of it",
+            "model.width is 7, but it must be even: each encoder direction uses half of it",
         ),
         (
             ["model.heads=3"],
@@ -45,7 +44,8 @@ def test_a_contradiction_in_a_file_is_told() -> None:
         ),
         (
             ["model.preset=gnmt"],
-            "model.attention is multi_head, but the gnmt preset is defined with additive attention",
+            "model.attention is multi_head, but the gnmt preset uses additive attention: set "
+            "model.attention=additive",
         ),
         (
             ["model.preset=gnmt", "model.attention=additive", "model.encoder_layers=1"],
@@ -54,27 +54,27 @@ def test_a_contradiction_in_a_file_is_told() -> None:
         ),
         (
             ["training.updates=100"],
-            "training.warmup_updates is 500, but training has fewer updates (100)",
+            "training.warmup_updates is 500, but it must be at most training.updates (100)",
         ),
         (
             ["training.patience=2", "training.validate_every=300"],
-            "training.validate_every is 300, but with early stopping one of it and "
-            "checkpoint_every (500) must divide the other",
+            "training.validate_every is 300, but early stopping needs it to be a multiple or a "
+            "divisor of training.checkpoint_every (500)",
         ),
         (
             ["training.subword_dropout=0.1", "corpus.subword.kind=unigram"],
-            "training.subword_dropout is 0.1, but corpus.subword.kind is unigram: only bpe has "
-            "merges",
+            "training.subword_dropout is 0.1, but corpus.subword.kind is unigram: BPE-dropout "
+            "needs bpe",
         ),
         (
             ["training.subword_sampling=0.2"],
-            "training.subword_sampling is 0.2, but corpus.subword.kind is bpe: only unigram has "
-            "probabilities",
+            "training.subword_sampling is 0.2, but corpus.subword.kind is bpe: subword sampling "
+            "needs unigram",
         ),
         (
             ["stages=[{from_update: 9, subword_dropout: 0.1}]", "corpus.subword.kind=unigram"],
-            "stages.subword_dropout is 0.1, but corpus.subword.kind is unigram: only bpe has "
-            "merges",
+            "stages.subword_dropout is 0.1, but corpus.subword.kind is unigram: BPE-dropout "
+            "needs bpe",
         ),
         (
             ["stages=[{from_update: 10}]"],
@@ -84,57 +84,55 @@ def test_a_contradiction_in_a_file_is_told() -> None:
         ),
         (
             ["stages=[{from_update: 10, weights: {neews: 2}}]"],
-            "stages.weights is neews, but no corpus of corpus.train is called so: talks, news",
+            "stages.weights is neews, but corpus.train has no corpus of that name; it has "
+            "talks, news",
         ),
         (
             ["corpus.train.0.weight=0", "corpus.train.1.weight=0"],
-            "corpus.train: every corpus has weight 0 (talks, news); give one a weight above 0",
+            "corpus.train: all corpora have weight 0 (talks, news); set one above 0",
         ),
         (
             ["corpus.train.0.weight=0", "stages=[{from_update: 10, weights: {news: 0}}]"],
-            "stages, from update 10: every corpus has weight 0 (talks, news); give one a weight "
-            "above 0",
+            "stages, from_update 10: all corpora have weight 0 (talks, news); set one above 0",
         ),
         (
             ["stages=[{from_update: 10, rdrop: 1}, {from_update: 10, rdrop: 2}]"],
-            "stages.from_update is [10, 10], but each stage must begin after the one before it",
+            "stages.from_update is [10, 10], but each stage must start after the previous one",
         ),
         (
             ["corpus.train.1.name=talks"],
-            "corpus.train is ['talks', 'talks'], but each corpus needs a name of its own",
+            "corpus.train is ['talks', 'talks'], but names must be unique",
         ),
         (
             ["corpus.tests=[{name: a, tsv: a}, {name: a, tsv: b}]"],
-            "corpus.tests is ['a', 'a'], but each test set needs a name of its own",
+            "corpus.tests is ['a', 'a'], but names must be unique",
         ),
         (
             ["corpus.dev.tgt="],
-            "corpus 'dev' needs either both src and tgt or tsv alone: src is 'dev.en', tgt is '', "
-            "tsv is ''",
+            "corpus 'dev' needs either src and tgt, or tsv: src is 'dev.en', tgt is '', tsv is ''",
         ),
         (
             ["corpus.root=s3://bucket/raw"],
-            "corpus.root is s3://bucket/raw, but only runs are kept in object stores: name a "
-            "folder that every host sees",
+            "corpus.root is s3://bucket/raw, but only runs can be in an object store: use a "
+            "directory that every host sees",
         ),
         (
             ["corpus.dev.src_case=upper"],
-            "src_case of corpus 'dev' is upper, but dev and test sets stay as they are: only a "
-            "corpus to train on has a case",
+            "src_case of corpus 'dev' is upper, but only training corpora can change case: remove "
+            "it",
         ),
         (
             ["corpus.dev.tsv=dev.tsv"],
-            "corpus 'dev' needs either both src and tgt or tsv alone: src is 'dev.en', tgt is "
-            "'dev.de', tsv is 'dev.tsv'",
+            "corpus 'dev' needs either src and tgt, or tsv: src is 'dev.en', tgt is 'dev.de', tsv "
+            "is 'dev.tsv'",
         ),
     ],
 )
-def test_settings_that_contradict_each_other_are_told(overrides: list[str], expected: str) -> None:
-    """P9."""
+def test_contradicting_settings_are_an_error(overrides: list[str], expected: str) -> None:
     assert message_of(*overrides) == f"toy.yaml and command line: {expected}"
 
 
-def test_a_stage_holds_until_a_later_one_changes_it_again() -> None:
+def test_stage_holds_until_a_later_one_changes_it() -> None:
     stages = (
         "stages=[{from_update: 5, rdrop: 1.0, label_smoothing: 0.2}, {from_update: 8, rdrop: 3}]"
     )
@@ -145,7 +143,7 @@ def test_a_stage_holds_until_a_later_one_changes_it_again() -> None:
     assert found[0] == experiment.training
 
 
-def test_a_stage_changes_what_the_network_drops() -> None:
+def test_stage_changes_dropout() -> None:
     experiment = load("stages=[{from_update: 5, dropout: 0.5}, {from_update: 8, word_dropout: 0}]")
     found = [experiment.model_at(update) for update in (4, 5, 8)]
     assert [each.dropout for each in found] == [experiment.model.dropout, 0.5, 0.5]

@@ -1,4 +1,4 @@
-"""Settings are explained."""
+"""`explain`: description, type, limits and default of settings."""
 
 import pytest
 
@@ -11,38 +11,37 @@ from nmt.errors import ConfigError
     [
         (
             "training.patience",
-            "training.patience: Validations in a row without a better dev BLEU after which "
-            "training stops; 0: never.  [whole number, >= 0; default 0]",
+            "training.patience: Early stopping: consecutive validations without a better dev BLEU "
+            "before the end; 0: off.  [integer, >= 0; default 0]",
         ),
         (
             "training.betas",
-            "training.betas: Decay of AdamW's first and second moment.  "
+            "training.betas: Decay rates of the first and second moment of AdamW.  "
             "[[number, number]; default [0.9, 0.98]]",
         ),
         (
             "model.dropout",
-            "model.dropout: Share of values dropped from what a block adds (gnmt: from what an "
-            "LSTM layer reads).  [number, >= 0, < 1; default 0.2]",
+            "model.dropout: Dropout on the output of each sublayer (residual) or the input of each "
+            "LSTM layer (gnmt).  [number, >= 0, < 1; default 0.2]",
         ),
         (
             "training.precision",
-            "training.precision: Of forward and backward, all else fp32; auto: bf16 if quicker; "
-            'fp16: for GPUs without it.  [fp32 | bf16 | fp16 | auto; default "fp32"]',
+            "training.precision: Dtype of forward and backward; fp16: for GPUs without bf16; auto: "
+            'bf16 if faster.  [fp32 | bf16 | fp16 | auto; default "fp32"]',
         ),
         (
             "name",
-            "name: Name of the run: it is stored in <storage>/<name>, and the same name goes on "
-            "where it was.  [text; required]",
+            "name: Name of the run, stored in <storage>/<name>; the same name resumes it.  "
+            "[text; required]",
         ),
         (
             "cluster.workers",
-            "cluster.workers: Worker processes, each with its share of every update: a number, or "
-            "{min: 1, max: 8}.  "
-            "[section]\n"
-            "cluster.workers.min: Fewest with which training goes on; with less room it waits.  "
-            "[whole number, >= 1; default 1]\n"
-            "cluster.workers.max: Most; reached as hosts join the cluster.  "
-            "[whole number, >= 1; default 1]",
+            "cluster.workers: Number of worker processes, or a range {min: 1, max: 8} for elastic "
+            "training.  [section]\n"
+            "cluster.workers.min: Minimum number of workers; with fewer, training waits for "
+            "resources.  [integer, >= 1; default 1]\n"
+            "cluster.workers.max: Maximum number of workers, used when the cluster has room.  "
+            "[integer, >= 1; default 1]",
         ),
         (
             "cluster.env",
@@ -50,26 +49,24 @@ from nmt.errors import ConfigError
         ),
     ],
 )
-def test_a_key_is_explained(key: str, expected: str) -> None:
+def test_explain_setting(key: str, expected: str) -> None:
     assert explain(key) == expected
 
 
-def test_a_section_is_explained_with_its_keys() -> None:
+def test_explain_section_lists_its_settings() -> None:
     first, *keys = explain("decoding").splitlines()
-    assert first == "decoding: How a translation is searched for.  [section]"
-    assert keys[1] == (
-        "decoding.beam: Hypotheses kept at each step; 1: greedy.  [whole number, >= 1; default 5]"
-    )
+    assert first == "decoding: Search and sampling.  [section]"
+    assert keys[1] == ("decoding.beam: Beam size; 1: greedy search.  [integer, >= 1; default 5]")
     assert len(keys) == 20
 
 
-def test_a_list_of_sections_is_explained_with_their_keys() -> None:
+def test_explain_list_of_sections() -> None:
     lines = explain("corpus.train").splitlines()
-    assert lines[0] == "corpus.train: Corpora to train on.  [[section, ...]; required]"
+    assert lines[0] == "corpus.train: Training corpora.  [[section, ...]; required]"
     assert lines[1].startswith("corpus.train.name: ")
 
 
-def test_the_cluster_is_explained() -> None:
+def test_explain_cluster() -> None:
     assert explain("cluster").splitlines()[1].startswith("cluster.workers: ")
 
 
@@ -83,16 +80,15 @@ def test_the_cluster_is_explained() -> None:
         ("training.patience.x", ""),
         (
             "xyz",
-            "; known here: name, seed, preset, corpus, batching, model, training, stages, decoding",
+            "; choose from name, seed, preset, corpus, batching, model, training, stages, decoding",
         ),
         (
             "",
-            "; known here: name, seed, preset, corpus, batching, model, training, stages, decoding",
+            "; choose from name, seed, preset, corpus, batching, model, training, stages, decoding",
         ),
     ],
 )
-def test_what_is_no_key_cannot_be_explained(key: str, expected: str) -> None:
-    """P9."""
+def test_explain_unknown_key_is_an_error(key: str, expected: str) -> None:
     with pytest.raises(ConfigError) as error:
         explain(key)
     assert str(error.value) == f"{key!r} is not a setting{expected}"

@@ -1,4 +1,4 @@
-"""Settings on the command line: section.key=value."""
+"""Overrides on the command line: section.key=value."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ from toy_settings import SECTION, load, message_of
 
 from nmt.config.files import split_overrides
 
-A_NAME = "1 to 100 of A-Z a-z 0-9 . _ - and begin with a letter or a digit"
+A_NAME = "1 to 100 of A-Z a-z 0-9 . _ - and start with a letter or digit"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ A_NAME = "1 to 100 of A-Z a-z 0-9 . _ - and begin with a letter or a digit"
         ("model={width: 12, heads: 3}", "model.heads", 3),
     ],
 )
-def test_an_override_sets_a_key(override: str, key: str, expected: Any) -> None:
+def test_override_sets_a_key(override: str, key: str, expected: Any) -> None:
     value: Any = load(override)
     for part in key.split("."):
         value = value[int(part)] if part.isdecimal() else getattr(value, part)
@@ -34,11 +34,11 @@ def test_an_override_sets_a_key(override: str, key: str, expected: Any) -> None:
     assert type(value) is type(expected)
 
 
-def test_the_last_override_counts() -> None:
+def test_last_override_wins() -> None:
     assert load("seed=3", "seed=4").seed == 4
 
 
-def test_overrides_of_the_cluster_are_told_apart() -> None:
+def test_cluster_overrides_are_split_off() -> None:
     assert split_overrides(["cluster.workers=2", "seed=3", "cluster.env={A: b}"]) == (
         ["seed=3"],
         ["workers=2", "env={A: b}"],
@@ -48,11 +48,11 @@ def test_overrides_of_the_cluster_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("training.updates=many", "training.updates is 'many', but it must be a whole number"),
-        ("training.updates=2.5", "training.updates is 2.5, but it must be a whole number"),
-        ("training.updates=yes", "training.updates is true, but it must be a whole number"),
+        ("training.updates=many", "training.updates is 'many', but it must be an integer"),
+        ("training.updates=2.5", "training.updates is 2.5, but it must be an integer"),
+        ("training.updates=yes", "training.updates is true, but it must be an integer"),
         ("training.updates=0", "training.updates is 0, but it must be 1 or more"),
-        ("training.updates=~", "training.updates is empty, but it must be a whole number"),
+        ("training.updates=~", "training.updates is empty, but it must be an integer"),
         ("training.epsilon=fast", "training.epsilon is 'fast', but it must be a number"),
         ("training.epsilon=on", "training.epsilon is true, but it must be a number"),
         ("training.epsilon=[1]", "training.epsilon is [1], but it must be a number"),
@@ -68,8 +68,8 @@ def test_overrides_of_the_cluster_are_told_apart() -> None:
             "corpus.cleaning.nfc=maybe",
             "corpus.cleaning.nfc is 'maybe', but it must be true or false",
         ),
-        ("corpus.src=no", "corpus.src is false, but it must be text: put it in quotes"),
-        ("corpus.root=5", "corpus.root is 5, but it must be text: put it in quotes"),
+        ("corpus.src=no", "corpus.src is false, but it must be text: quote it"),
+        ("corpus.root=5", "corpus.root is 5, but it must be text: quote it"),
         ("model.preset=rnn", "model.preset is 'rnn', but it must be 'residual' or 'gnmt'"),
         ("name=my run", f"name is 'my run', but it must be {A_NAME}"),
         ("name=../toy", f"name is '../toy', but it must be {A_NAME}"),
@@ -79,19 +79,19 @@ def test_overrides_of_the_cluster_are_told_apart() -> None:
             "corpus.train=talks",
             "corpus.train is 'talks', but it must be a list: [first, second]",
         ),
-        ("corpus.train=[]", "corpus.train is [], but it must have 1 or more items"),
+        ("corpus.train=[]", "corpus.train is [], but it must have at least 1 item(s)"),
         (
             "training.betas=[0.5,0.5,0.5]",
-            "training.betas is [0.5, 0.5, 0.5], but it must have 2 items at most",
+            "training.betas is [0.5, 0.5, 0.5], but it must have at most 2 item(s)",
         ),
         ("training.betas=[0.5,2]", "training.betas.1 is 2, but it must be less than 1"),
         (
             "training.betas=[0.5]",
-            "training.betas.1 is missing; `nmt config explain training.betas` tells what it is",
+            "training.betas.1 is missing; see `nmt config explain training.betas`",
         ),
         (
             "corpus={}",
-            "corpus.train is missing; `nmt config explain corpus.train` tells what it is",
+            "corpus.train is missing; see `nmt config explain corpus.train`",
         ),
         ("training.update=5", "training.update is not a setting; did you mean training.updates?"),
         ("trainin.updates=5", "trainin is not a setting; did you mean training?"),
@@ -101,40 +101,38 @@ def test_overrides_of_the_cluster_are_told_apart() -> None:
         ),
         (
             "xyz=5",
-            "xyz is not a setting; known here: name, seed, preset, corpus, batching, model, "
+            "xyz is not a setting; choose from name, seed, preset, corpus, batching, model, "
             "training, stages, decoding",
         ),
     ],
 )
-def test_a_wrong_override_is_told(override: str, expected: str) -> None:
-    """P9."""
+def test_invalid_value_is_an_error(override: str, expected: str) -> None:
     assert message_of(override) == f"command line: {expected}"
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("seed", "'seed' is not an override: write section.key=value"),
-        ("=5", "'=5' is not an override: write section.key=value"),
-        ("seed=[1", "'seed=[1': the value is not valid YAML; quote it"),
-        ("name=2024-13-45", "'name=2024-13-45': the value is not valid YAML; quote it"),
+        ("seed", "'seed' is not an override: use section.key=value"),
+        ("=5", "'=5' is not an override: use section.key=value"),
+        ("seed=[1", "'seed=[1': the value is not valid YAML: quote it"),
+        ("name=2024-13-45", "'name=2024-13-45': the value is not valid YAML: quote it"),
         (
             "corpus.train.2.name=x",
-            "'corpus.train.2.name=x': '2' is not an item of a list of 2; items count from 0",
+            "'corpus.train.2.name=x': '2' is not an index of a list of 2 (0 is the first)",
         ),
         (
             "corpus.train.x=5",
-            "'corpus.train.x=5': 'x' is not an item of a list of 2; items count from 0",
+            "'corpus.train.x=5': 'x' is not an index of a list of 2 (0 is the first)",
         ),
     ],
 )
-def test_what_is_no_override_is_told(override: str, expected: str) -> None:
-    """P9."""
+def test_malformed_override_is_an_error(override: str, expected: str) -> None:
     assert message_of(override) == expected
 
 
-def test_a_long_value_is_told_in_short() -> None:
+def test_long_value_is_shortened_in_the_error() -> None:
     message = message_of(f"seed={list(range(100))}")
     assert re.fullmatch(
-        r"command line: seed is \[0, 1, 2.{49}\.\.\., but it must be a whole number", message
+        r"command line: seed is \[0, 1, 2.{49}\.\.\., but it must be an integer", message
     )

@@ -1,4 +1,4 @@
-"""Sizes that follow from the size of the corpus."""
+"""`preset: auto`: sizes chosen by the number of pairs."""
 
 from typing import Any
 
@@ -19,22 +19,22 @@ def experiment(**sections: Any) -> Experiment:
     return Experiment.model_validate(tree)
 
 
-def test_a_larger_corpus_has_a_larger_model() -> None:
+def test_larger_corpus_has_a_larger_model() -> None:
     found = [resolve(experiment(), pairs) for pairs in (5_000, 29_000, 151_000, 10**6, 10**7)]
     assert [each.model.width for each in found] == [128, 128, 256, 512, 1024]
     assert [each.corpus.subword.vocab_size for each in found] == [2000, 6000, 8000, 16000, 32000]
     assert [each.model.dropout for each in found] == [0.4, 0.3, 0.2, 0.2, 0.2]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.most_pairs))
-def test_each_row_is_a_whole_experiment_and_holds_up_to_its_most_pairs(row: Any) -> None:
-    found = resolve(experiment(), int(min(row.most_pairs, 10**9)))
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.max_pairs))
+def test_row_is_valid_up_to_its_max_pairs(row: Any) -> None:
+    found = resolve(experiment(), int(min(row.max_pairs, 10**9)))
     model = (found.model.width, found.model.encoder_layers, found.model.heads)
     assert model == (row.width, row.layers, row.heads)
     assert found.training.updates == row.updates
 
 
-def test_the_rows_are_those_of_the_experiments_that_come_with_nmt() -> None:
+def test_rows_match_the_experiments_of_the_project() -> None:
     for name, pairs in (("multi30k_en_de", 29_000), ("tatoeba_en_de", 151_000)):
         ours = load_experiment(CONFIGS / f"{name}.yaml")
         found = resolve(experiment(), pairs)
@@ -46,7 +46,7 @@ def test_the_rows_are_those_of_the_experiments_that_come_with_nmt() -> None:
         assert found.training.learning_rate == ours.training.learning_rate
 
 
-def test_what_the_experiment_sets_wins() -> None:
+def test_settings_of_the_experiment_win() -> None:
     given = experiment(
         model={"width": 64, "dropout": 0.1}, training={"updates": 500, "warmup_updates": 7}
     )
@@ -58,31 +58,30 @@ def test_what_the_experiment_sets_wins() -> None:
     assert found.corpus.subword.vocab_size == 6000
 
 
-def test_what_was_resolved_stays_as_it_is() -> None:
-    """A run keeps it in its config: read from there, it is no longer open."""
+def test_resolved_experiment_does_not_change() -> None:
+    """A run stores the resolved settings; loading them resolves nothing again."""
     found = resolve(experiment(), 29_000)
     assert found.preset == "auto"
     again = parse_stored(Experiment, dump(found), "a bundle")
     assert resolve(again, 10**7) == found
 
 
-def test_without_it_nothing_is_chosen() -> None:
+def test_preset_none_changes_nothing() -> None:
     given = experiment(preset="none")
     assert resolve(given, 10**7) is given
 
 
-def test_the_choice_is_explained_in_a_line() -> None:
+def test_explain_choice() -> None:
     given = experiment(model={"width": 64}, training={"updates": 500})
     assert explain_choice(given, 29_000) == (
         "preset auto: 29,000 pairs -> width 64, 3 + 3 layers, dropout 0.3, vocabulary 6,000, "
-        "500 updates of 2 x 1,024 tokens, learning rate 0.003; as the experiment sets them: "
+        "500 updates of 2 x 1,024 tokens, learning rate 0.003; set by the experiment: "
         "model.width, training.updates"
     )
-    assert "as the experiment" not in explain_choice(experiment(), 29_000)
+    assert "set by the experiment" not in explain_choice(experiment(), 29_000)
 
 
-def test_what_does_not_go_with_the_rest_is_refused() -> None:
-    """P9."""
+def test_contradiction_with_a_row_is_an_error() -> None:
     with pytest.raises(ConfigError) as refused:
         resolve(experiment(model={"width": 100}), 10**6)
     assert str(refused.value) == (

@@ -1,4 +1,4 @@
-"""What a search tries: parsing, drawing, and what is refused before anything starts."""
+"""Search spaces: parsing, drawing and errors."""
 
 from pathlib import Path
 
@@ -28,24 +28,24 @@ def experiment(**sections: object) -> Experiment:
         ("integers(1, 4)", "integers", (1, 4)),
     ],
 )
-def test_what_a_range_says(expression: str, kind: str, values: tuple[object, ...]) -> None:
+def test_parse_range(expression: str, kind: str, values: tuple[object, ...]) -> None:
     assert read_space([f"some.key={expression}"]) == {"some.key": Range(kind, values)}
 
 
-def test_of_a_narrow_range_all_values_are_tried_and_that_is_the_end() -> None:
+def test_narrow_range_is_drawn_completely() -> None:
     space = read_space(["training.learning_rate=uniform(0.001, 0.001002)"])
     drawn = [t.settings["training.learning_rate"] for t in draw_trials(experiment(), space, 8, 1)]
     assert sorted(drawn) == [0.001, 0.001001, 0.001002]
 
 
-def test_a_space_stands_in_a_file_too(tmp_path: Path) -> None:
+def test_space_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "space.yaml"
     file.write_text("model.dropout: uniform(0.1, 0.4)\ntraining.rdrop: choice(0, 1)\n")
     space = read_space([str(file), "seed=integers(1, 3)"])
     assert list(space) == ["model.dropout", "training.rdrop", "seed"]
 
 
-def test_what_is_drawn_lies_within_the_ends_and_is_short() -> None:
+def test_drawn_numbers_are_in_range_and_short() -> None:
     space = read_space(["training.learning_rate=loguniform(1e-3,1e-2)"])
     drawn = [t.settings["training.learning_rate"] for t in draw_trials(experiment(), space, 50, 1)]
     assert len(set(drawn)) == 50
@@ -53,7 +53,7 @@ def test_what_is_drawn_lies_within_the_ends_and_is_short() -> None:
     assert 15 < sum(value < 10**-2.5 for value in drawn) < 35
 
 
-def test_a_seed_decides_what_is_tried_and_more_trials_begin_with_the_same() -> None:
+def test_trials_depend_on_the_seed_and_extend() -> None:
     space = read_space(["training.learning_rate=loguniform(1e-3,1e-2)", "seed=integers(1,9)"])
     few, many = (draw_trials(experiment(), space, most, seed=7) for most in (3, 6))
     assert [trial.settings for trial in many[:3]] == [trial.settings for trial in few]
@@ -61,7 +61,7 @@ def test_a_seed_decides_what_is_tried_and_more_trials_begin_with_the_same() -> N
     assert draw_trials(experiment(), space, 3, seed=8)[0].settings != few[0].settings
 
 
-def test_no_two_trials_are_alike_and_what_can_be_counted_is_tried_once() -> None:
+def test_finite_space_is_enumerated_without_repeats() -> None:
     space = read_space(["model.dropout=choice(0.1,0.2)", "seed=integers(1,2)"])
     trials = draw_trials(experiment(), space, 8, seed=1)
     assert [trial.settings for trial in trials] == [
@@ -75,7 +75,7 @@ def test_no_two_trials_are_alike_and_what_can_be_counted_is_tried_once() -> None
     assert all(settings not in some[:n] for n, settings in enumerate(some))
 
 
-def test_a_trial_is_the_experiment_with_what_was_drawn() -> None:
+def test_trial_is_the_experiment_with_drawn_values() -> None:
     space = read_space(["training.schedule=choice(cosine,plateau)", "model.width=choice(64,128)"])
     last = draw_trials(experiment(), space, 4, seed=1)[-1]
     assert last.number == 4
@@ -88,8 +88,7 @@ def test_a_trial_is_the_experiment_with_what_was_drawn() -> None:
     [
         (
             ["model.dropout"],
-            f"--search is 'model.dropout', but it must be KEY={KINDS}, or a YAML file of such "
-            "lines",
+            f"--search is 'model.dropout', but it must be KEY={KINDS}, or a YAML file",
         ),
         (
             ["model.dropout=choise(0.1,0.2)"],
@@ -98,40 +97,37 @@ def test_a_trial_is_the_experiment_with_what_was_drawn() -> None:
         (["model.dropout=0.1"], f"--search model.dropout is 0.1, but it must be {KINDS}"),
         (
             ["model.dropout=choice(0.1)"],
-            "--search model.dropout is choice(0.1), but it needs two values or more, each once",
+            "--search model.dropout is choice(0.1), but it needs two or more distinct values",
         ),
         (
             ["model.dropout=choice(0.1, 0.1)"],
-            "--search model.dropout is choice(0.1, 0.1), but it needs two values or more, each "
-            "once",
+            "--search model.dropout is choice(0.1, 0.1), but it needs two or more distinct values",
         ),
         (
             ["model.dropout=uniform(0.3,0.1)"],
-            "--search model.dropout is uniform(0.3,0.1), but it needs two numbers, the low end "
-            "first",
+            "--search model.dropout is uniform(0.3,0.1), but it needs two numbers, the lower first",
         ),
         (
             ["training.learning_rate=loguniform(0,0.1)"],
             "--search training.learning_rate is loguniform(0,0.1), but it needs two numbers above "
-            "0, the low end first",
+            "0, the lower first",
         ),
         (
             ["model.width=integers(64,128.5)"],
-            "--search model.width is integers(64,128.5), but it needs two whole numbers, the low "
-            "end first",
+            "--search model.width is integers(64,128.5), but it needs two integers, the lower "
+            "first",
         ),
         (
             ["seed=integers(1,2)", "seed=choice(3,4)"],
-            "--search: seed is searched twice; keep one of them",
+            "--search: seed is given twice; remove one",
         ),
         (
             ["nowhere.yaml"],
-            "nowhere.yaml: there is no such file; configs/ holds the ones that come with nmt",
+            "nowhere.yaml: file not found; the files that come with nmt are in configs/",
         ),
     ],
 )
-def test_a_range_that_cannot_be_is_refused(texts: list[str], message: str) -> None:
-    """P9."""
+def test_invalid_range_is_an_error(texts: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read_space(texts)
     assert str(refused.value) == message
@@ -151,12 +147,12 @@ def test_a_range_that_cannot_be_is_refused(texts: list[str], message: str) -> No
         ),
         (
             ["cluster.workers=integers(1,2)"],
-            "--search: cluster.workers cannot be searched: where it trains changes nothing of what "
-            "is learnt",
+            "--search: cluster.workers cannot be searched: cluster settings do not affect the "
+            "model",
         ),
         (
             ["name=choice(a,b)"],
-            "--search: name cannot be searched: a trial has a name of its own",
+            "--search: name cannot be searched: each trial has its own name",
         ),
         (
             ["model.width=choice(64,66)", "model.heads=choice(3,4)"],
@@ -164,15 +160,12 @@ def test_a_range_that_cannot_be_is_refused(texts: list[str], message: str) -> No
         ),
         (
             ["model.width=choice(64,96)", "model.heads=choice(4,32,64)"],
-            "--search: trial 6 (model.width=96 model.heads=64) cannot be: command line: "
+            "--search: trial 6 (model.width=96 model.heads=64) is invalid: command line: "
             "model.width is 96, but it must be a multiple of model.heads (64)",
         ),
     ],
 )
-def test_settings_that_cannot_be_are_refused_before_anything_starts(
-    texts: list[str], message: str
-) -> None:
-    """P9."""
+def test_invalid_trial_is_an_error_before_the_search(texts: list[str], message: str) -> None:
     base = experiment(model={"width": 64})
     with pytest.raises(ConfigError) as refused:
         draw_trials(base, read_space(texts), 8, seed=1)

@@ -138,7 +138,7 @@ def test_what_is_dumped_is_restored() -> None:
 
 def test_explain_shows_the_legacy_value() -> None:
     assert _explain_field("is_strict", Rule.model_fields["is_strict"]) == (
-        "is_strict: Made-up.  [true | false; default true; false in files older than it]"
+        "is_strict: Made-up.  [true | false; default true; false in files of versions without it]"
     )
 
 

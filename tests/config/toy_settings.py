@@ -1,4 +1,4 @@
-"""A small experiment file, changed by overrides: what the tests of settings share."""
+"""Small experiment file for tests of settings, changed by overrides."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ corpus:
   train: [{name: talks, src: talks.en, tgt: talks.de}, {name: news, tsv: news.tsv}]
   dev: {name: dev, src: dev.en, tgt: dev.de}
 """
-SECTION = "a section: `key: value` line by line, or {key: value}"
+SECTION = "a mapping: `key: value` per line, or {key: value}"
 
 
 def load(*overrides: str, text: str = TEXT) -> Experiment:

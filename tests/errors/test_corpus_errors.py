@@ -1,4 +1,4 @@
-"""What a person can get wrong in raw text (P9)."""
+"""Errors in raw text."""
 
 import contextlib
 import gzip
@@ -7,100 +7,100 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wrong_inputs import RAW, Wrong, change, contents, ids, instead, recoded
+from error_cases import RAW, ErrorCase, change, contents, ids, recoded, replaced
 
 from nmt.corpus.task_cache import run_locally
 
 CORPORA = [
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "raw/train.de: there is no such file; check corpus.root and the names in the experiment",
         RAW | {"raw/train.de": None},
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "raw/train.de, line 1: the file is UTF-16, but UTF-8 is expected; convert it "
         "(`iconv -f UTF-16 -t UTF-8`)",
         RAW | {"raw/train.de": recoded("utf-16")},
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "raw/train.de, line 71: a NUL byte: the file is damaged or not UTF-8; download it again, "
         "or delete the NUL bytes (`tr -d '\\000'`) if the lines are complete",
-        RAW | {"raw/train.de": instead("14 ein Hund", "14 ein\0Hund")},
+        RAW | {"raw/train.de": replaced("14 ein Hund", "14 ein\0Hund")},
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "raw/train.en, line 1: gzip data where plain text was expected; rename the file to end "
         "in .gz, or decompress it",
         RAW | {"raw/train.en": gzip.compress},
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "raw/dev.de, line 3: byte 0xE4 at position 18 is not UTF-8; convert the file (`iconv -f "
         "ISO-8859-1 -t UTF-8`) or fix the line",
         RAW | {"raw/dev.de": recoded("latin-1")},
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "corpus dev: raw/dev.en has 8 lines, raw/dev.de has 9: the two files must be "
         "line-parallel; find the first pair that does not match, or download both again",
         RAW | {"raw/dev.de": lambda data: data + b"mehr\n"},
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml corpus.prepared=tiny.yaml",
-        "corpus.prepared is tiny.yaml, but it cannot be written to: name another folder",
+        "corpus.prepared is tiny.yaml, but it is not writable: use another directory",
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml corpus.subword.vocab_size=400",
         "prepared/tiny: prepared with corpus.subword.vocab_size 320, but the experiment has 400; "
         "set it back, or remove the folder and run `nmt prepare` again",
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "raw/train.de: not the file that prepared/tiny was prepared from; remove the folder and "
         "run `nmt prepare` again, or set corpus.prepared to another",
-        {"raw/train.de": instead("14 ein Hund", "14 kein Hund")},
+        {"raw/train.de": replaced("14 ein Hund", "14 kein Hund")},
     ),
 ]
 DEEP_IN_A_CORPUS = [
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "corpus train: raw/train.en has 100 lines, raw/train.de has 101: the two files must be "
         "line-parallel; find the first pair that does not match, or download both again",
         RAW | {"raw/train.de": lambda data: data + b"mehr\n"},
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "raw/train.de, line 3, byte 0xE4 at position 18: 20 of the 20 non-ASCII lines are not "
         "UTF-8; convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or delete these lines",
         RAW | {"raw/train.de": recoded("latin-1")},
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "raw/train.en.gz, line 88: the gzip data is damaged (it ends too early); copy or "
         "download the file again, and check that its format is that of its name",
         RAW
         | {
-            "tiny.yaml": instead("src: train.en", "src: train.en.gz"),
+            "tiny.yaml": replaced("src: train.en", "src: train.en.gz"),
             "raw/train.en.gz": gzip.compress(b"a dog runs.\n" * 100)[:-12],
         },
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "raw/train.tsv, line 2: no tab; expected source, tab, target: fix or delete the line",
         RAW
         | {
-            "tiny.yaml": instead("src: train.en, tgt: train.de", "tsv: train.tsv"),
+            "tiny.yaml": replaced("src: train.en, tgt: train.de", "tsv: train.tsv"),
             "raw/train.tsv": b"a dog\tein Hund\na cat eine Katze\n",
         },
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "raw/train.en: no lines; expected a corpus to train on",
         RAW | {"raw/train.en": b"", "raw/train.de": b""},
     ),
-    Wrong(
+    ErrorCase(
         "prepare tiny.yaml",
         "cleaning dropped all 100 pairs (100 no_letters): nothing is left to train on; check the "
         "corpus and corpus.cleaning",
@@ -109,25 +109,25 @@ DEEP_IN_A_CORPUS = [
 ]
 
 
-@pytest.mark.parametrize("wrong", CORPORA, ids=ids(CORPORA))
-def test_what_is_wrong_is_said_in_a_line_before_anything_is_done(
-    wrong: Wrong, refused: Callable[[Wrong], None]
+@pytest.mark.parametrize("case", CORPORA, ids=ids(CORPORA))
+def test_error_is_reported_before_any_work(
+    case: ErrorCase, check_error: Callable[[ErrorCase], None]
 ) -> None:
-    """P9."""
-    refused(wrong)
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    check_error(case)
 
 
-@pytest.mark.parametrize("wrong", DEEP_IN_A_CORPUS, ids=ids(DEEP_IN_A_CORPUS))
-def test_what_is_wrong_deep_in_a_corpus_leaves_nothing_to_train_from(
-    wrong: Wrong, here: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("case", DEEP_IN_A_CORPUS, ids=ids(DEEP_IN_A_CORPUS))
+def test_error_during_preparation_leaves_no_corpus(
+    case: ErrorCase, here: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P9. The tasks of preparing run in this process instead of on Ray."""
+    """Actionable errors (nmt/README.md, Guarantees); tasks run in this process, not on Ray."""
     monkeypatch.setattr("nmt.jobs.ray_session.connect", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr("nmt.jobs.tasks.run_on_ray", run_locally)
-    change(here, wrong.files)
+    change(here, case.files)
     before = contents(here)
-    answer = nmt(wrong.command)
-    assert answer.err.replace(f"{here}/", "") == f"nmt: {wrong.message}\n"
+    answer = nmt(case.command)
+    assert answer.err.replace(f"{here}/", "") == f"nmt: {case.message}\n"
     assert (answer.status, answer.out) == (2, "")
     prepared = here / "prepared"
     after = {path: data for path, data in contents(here).items() if path != prepared}

@@ -1,4 +1,4 @@
-"""A table of what a person can get wrong: the command, what it says, what was changed before."""
+"""Commands with invalid input: the error message and the changed files of each case."""
 
 import shutil
 from collections.abc import Callable
@@ -6,21 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 Content = bytes | Callable[[bytes], bytes] | None
-"""What a file becomes: bytes, a change of those that it has, or None: it is removed."""
+"""New content of a file, a function of its content, or None to remove it."""
 
 
 @dataclass(frozen=True)
-class Wrong:
-    """A command in the folder of the tiny model, and what it says after `nmt: `."""
+class ErrorCase:
+    """Command in the directory of the tiny model, and its error message after `nmt: `."""
 
     command: str
     message: str
     files: dict[str, Content] = field(default_factory=dict)
-    """Changed before."""
+    """Files changed before the command runs."""
     stdin: bytes = b""
 
 
-def instead(old: str, new: str) -> Callable[[bytes], bytes]:
+def replaced(old: str, new: str) -> Callable[[bytes], bytes]:
     def change(data: bytes) -> bytes:
         assert data.count(old.encode()) == 1
         return data.replace(old.encode(), new.encode())
@@ -42,8 +42,8 @@ OTHER = "use another checkpoint, such as runs/tiny/checkpoints/update-00000030"
 RAW: dict[str, Content] = {"prepared": None}
 
 
-def ids(wrong: list[Wrong]) -> list[str]:
-    return [f"{each.command} | {' '.join(each.files)}" for each in wrong]
+def ids(cases: list[ErrorCase]) -> list[str]:
+    return [f"{case.command} | {' '.join(case.files)}" for case in cases]
 
 
 def change(folder: Path, files: dict[str, Content]) -> None:

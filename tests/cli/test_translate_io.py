@@ -1,4 +1,4 @@
-"""`nmt translate`: a line for each line, wherever they come from and go to."""
+"""Input and output of `nmt translate`: one line per line, for files, pipes and terminals."""
 
 import gzip
 import io
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from tiny_calls import TEXT, Nmt, translated
+from cli_calls import TEXT, Nmt, translated
 
 from nmt.checkpoint.load import load_checkpoint
 from nmt.cli.main import main
@@ -18,7 +18,7 @@ from nmt.cli.main import main
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_tiny_model_translates(here: Path, nmt: Nmt) -> None:
+def test_tiny_model_translates(here: Path, nmt: Nmt) -> None:
     lines = translated(nmt, TEXT)
     assert [line.split(" ", 1)[1] for line in lines][1:] == [
         "zwei Katzen schlafen.",
@@ -28,10 +28,10 @@ def test_the_tiny_model_translates(here: Path, nmt: Nmt) -> None:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", ["", "end"])
-def test_n_lines_in_are_n_lines_out_and_blank_stays_blank(
+def test_n_lines_in_are_n_lines_out_and_blank_stays(
     end: str, last: str, here: Path, nmt: Nmt
 ) -> None:
-    """P6."""
+    """Line in, line out (nmt/README.md, Guarantees)."""
     lines = ["1 a dog\u2028runs.", "", "2 a\u0085cat\u2029sleeps.", " \t\u3000", "3 two\rdogs run."]
     plain = ["1 a dog runs.", "", "2 a cat sleeps.", "", "3 two dogs run."]
     found = translated(nmt, end.join(lines) + (end if last else ""))
@@ -39,14 +39,14 @@ def test_n_lines_in_are_n_lines_out_and_blank_stays_blank(
     assert [not line for line in found] == [False, True, False, True, False]
 
 
-def test_nothing_in_is_nothing_out(here: Path, nmt: Nmt) -> None:
-    """P6."""
+def test_empty_input_gives_empty_output(here: Path, nmt: Nmt) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     answer = nmt("translate runs/tiny", b"")
     assert (answer.status, answer.out) == (0, "")
 
 
-def test_a_line_longer_than_any_seen_in_training_is_translated(here: Path, nmt: Nmt) -> None:
-    """P6."""
+def test_line_longer_than_in_training_is_translated(here: Path, nmt: Nmt) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     text = "a dog runs. " * 750 + "\n" + TEXT
     found = translated(nmt, text, "--beam 1 --max-length-ratio 0.1")
     assert len(found) == 4
@@ -54,15 +54,15 @@ def test_a_line_longer_than_any_seen_in_training_is_translated(here: Path, nmt: 
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
-def test_the_batch_changes_no_byte(batch: int, here: Path, nmt: Nmt) -> None:
-    """P7."""
+def test_batch_size_does_not_change_the_output(batch: int, here: Path, nmt: Nmt) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
     text = Path("raw/train.en").read_text(encoding="utf-8")
     assert translated(nmt, text, f"--batch {batch}") == translated(nmt, text)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".zst"])
-def test_files_are_packed_and_unpacked_by_their_names(suffix: str, here: Path, nmt: Nmt) -> None:
-    """P6."""
+def test_files_are_compressed_by_suffix(suffix: str, here: Path, nmt: Nmt) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     pack = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
     unpack = {
         "": bytes,
@@ -77,7 +77,7 @@ def test_files_are_packed_and_unpacked_by_their_names(suffix: str, here: Path, n
     assert written.split("\n") == [*translated(nmt, TEXT), ""]
 
 
-def test_a_pipe_is_written_to_and_not_replaced(here: Path, nmt: Nmt) -> None:
+def test_pipe_is_written_and_not_replaced(here: Path, nmt: Nmt) -> None:
     os.mkfifo("pipe")
     reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
     assert nmt("translate runs/tiny -o pipe", TEXT.encode()).status == 0
@@ -86,7 +86,7 @@ def test_a_pipe_is_written_to_and_not_replaced(here: Path, nmt: Nmt) -> None:
     assert Path("pipe").is_fifo()
 
 
-def test_the_file_that_a_link_leads_to_is_written(here: Path, nmt: Nmt) -> None:
+def test_target_of_a_symlink_is_written(here: Path, nmt: Nmt) -> None:
     Path("out.de").write_text("before\n")
     Path("link.de").symlink_to("out.de")
     assert nmt("translate runs/tiny -o link.de", TEXT.encode()).status == 0
@@ -94,20 +94,20 @@ def test_the_file_that_a_link_leads_to_is_written(here: Path, nmt: Nmt) -> None:
     assert Path("out.de").read_text(encoding="utf-8").splitlines() == translated(nmt, TEXT)
 
 
-def test_the_checkpoint_and_its_dev_bleu_are_told_in_a_line(here: Path, nmt: Nmt) -> None:
-    """P11."""
+def test_checkpoint_and_dev_bleu_are_printed(here: Path, nmt: Nmt) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     [line] = nmt("translate runs/tiny -o out.de", TEXT.encode()).err.splitlines()[:1]
     info = load_checkpoint(Path("runs/tiny")).info
     assert line == (
-        f"runs/tiny/checkpoints/update-00000060: update 60, dev BLEU {info.bleu:.2f}, "
+        f"runs/tiny/checkpoints/update-00000060: update 60 | dev_bleu {info.bleu:.2f} "
         f"{info.bleu_signature}"
     )
 
 
-def test_a_stream_that_goes_bad_ends_after_whole_lines(
+def test_invalid_stream_ends_after_complete_lines(
     here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P9."""
+    """Actionable errors (nmt/README.md, Guarantees)."""
     monkeypatch.setattr("nmt.corpus.io.READ_BYTES", 64)
     lines = TEXT.encode() * 20
     answer = nmt("translate runs/tiny --batch 1", lines + b"a caf\xe9\n")
@@ -123,7 +123,7 @@ def test_a_stream_that_goes_bad_ends_after_whole_lines(
 
 
 class Typist(io.RawIOBase):
-    """A terminal at which each line waits for the answer to the one before."""
+    """Terminal on which each line waits for the answer to the previous one."""
 
     def __init__(self, lines: list[str], answers: io.BytesIO) -> None:
         self._lines, self._answers = lines, answers
@@ -141,7 +141,7 @@ class Typist(io.RawIOBase):
         return self._lines.pop(0).encode() if self._lines else b""
 
 
-def test_what_is_typed_is_answered_line_by_line(
+def test_typed_lines_are_answered_one_by_one(
     here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answers = io.BytesIO()
@@ -152,10 +152,10 @@ def test_what_is_typed_is_answered_line_by_line(
         main(["translate", "runs/tiny"])
     assert not ended.value.code
     assert typist.waited == [0, 1, 2, 3]
-    assert "type a line to have it translated; Ctrl-D ends\n" in capfd.readouterr().err
+    assert "type a line to translate; Ctrl-D ends\n" in capfd.readouterr().err
 
 
-def test_the_script_of_a_checkout_gives_the_same_bytes(
+def test_script_of_a_checkout_gives_equal_output(
     here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("in.en").write_text(TEXT)
@@ -168,15 +168,14 @@ def test_the_script_of_a_checkout_gives_the_same_bytes(
     assert Path("out.de").read_text(encoding="utf-8").split("\n") == [*translated(nmt, TEXT), ""]
 
 
-def test_a_python_without_the_packages_is_told_what_to_do(
-    here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P9."""
-    monkeypatch.delitem(sys.modules, "nmt.console")
+def test_missing_package_is_an_error(here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    for module in ("nmt.console", "nmt.cli.translate"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "tqdm", None)
     answer = nmt("translate runs/tiny")
     assert (answer.status, answer.err) == (
         2,
-        f"nmt: {sys.executable} has no package tqdm: type `. .venv/bin/activate` before, "
-        "which `make demo` has made\n",
+        f"nmt: {sys.executable} has no package tqdm: run `. .venv/bin/activate` first; "
+        "`make demo` creates the environment\n",
     )

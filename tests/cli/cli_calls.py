@@ -1,4 +1,4 @@
-"""What tests of the verbs on the tiny model share; what the verbs refuse is in wrong/."""
+"""Helpers for tests of commands on the tiny model; errors are tested in errors/."""
 
 import os
 import subprocess

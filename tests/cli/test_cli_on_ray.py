@@ -1,4 +1,4 @@
-"""The verbs as a person types them, on two workers of a local Ray."""
+"""Commands in their own processes, on two workers of a local Ray."""
 
 import os
 import re
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from tiny_calls import Nmt
+from cli_calls import Nmt
 
 
 @pytest.mark.ray
-def test_from_raw_text_to_a_score_on_two_workers(here: Path) -> None:
-    """P1: the four verbs as a person types them."""
+def test_prepare_train_evaluate_on_two_workers(here: Path) -> None:
+    """One code path (nmt/README.md, Guarantees)."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "nmt", *arguments]
@@ -40,8 +40,8 @@ def test_from_raw_text_to_a_score_on_two_workers(here: Path) -> None:
 
 
 @pytest.mark.ray
-def test_a_big_file_has_the_same_bytes_on_two_workers_after_a_kill(here: Path, nmt: Nmt) -> None:
-    """P4, P7."""
+def test_translation_resumed_after_a_kill_is_equal(here: Path, nmt: Nmt) -> None:
+    """Exact resume, batch-invariant translation (nmt/README.md, Guarantees)."""
     text = Path("raw/train.en").read_text(encoding="utf-8") * 6 + "\n"
     Path("in.en.zst").write_bytes(zstandard.compress(text.encode()))
     command = "translate runs/tiny -i in.en.zst -o out.gz --format moses --n-best 2 --batch 1"
@@ -57,9 +57,7 @@ def test_a_big_file_has_the_same_bytes_on_two_workers_after_a_kill(here: Path, n
     assert not Path("out.gz").exists()
     second = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert second.returncode == 0, second.stderr
-    assert re.search(
-        r"^[1-9]\d* of 601 lines were translated before: going on$", second.stderr, re.M
-    )
+    assert re.search(r"^resumed after line [1-9]\d* of 601$", second.stderr, re.M)
     assert not done.parent.exists()
     found = Path("out.gz").read_bytes()
     assert nmt(command).status == 0

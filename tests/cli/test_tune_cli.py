@@ -1,13 +1,13 @@
-"""`nmt tune` of a run: settings of the search, by dev BLEU."""
+"""`nmt tune` of a run: beam size and length penalty by dev BLEU."""
 
 import json
 from pathlib import Path
 
-from tiny_calls import Nmt
+from cli_calls import Nmt
 
 
-def test_the_best_setting_on_the_dev_set_is_the_one_that_scores_so(here: Path, nmt: Nmt) -> None:
-    """P11."""
+def test_best_setting_has_the_best_dev_bleu(here: Path, nmt: Nmt) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     answer = nmt("tune runs/tiny --beams 1,2 --penalties 1")
     assert answer.status == 0, answer.err
     header, first, second = answer.out.splitlines()

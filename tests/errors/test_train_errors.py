@@ -1,99 +1,98 @@
-"""What a person can get wrong when training is begun, planned or measured (P9)."""
+"""Errors of `nmt train`, `nmt plan` and `nmt bench`."""
 
 from collections.abc import Callable
 
 import pytest
-from wrong_inputs import RAW, Wrong, ids
+from error_cases import RAW, ErrorCase, ids
 
 TRAINING = [
-    Wrong(
+    ErrorCase(
         "train tiny.yaml",
         "prepared/tiny: no prepared corpus here (manifest.json is missing); run `nmt prepare` "
         "with this experiment first",
         RAW,
     ),
-    Wrong(
+    ErrorCase(
         "train tiny.yaml name=new corpus.prepared=prepared/tiny corpus.subword.kind=unigram",
         'prepared/tiny: prepared with corpus.subword.kind "bpe", but the experiment has '
         '"unigram"; set it back, or remove the folder and run `nmt prepare` again',
     ),
-    Wrong(
+    ErrorCase(
         "train tiny.yaml",
         "prepared/tiny/tokenizer.json: missing, but the manifest lists {size} bytes; remove the "
         "folder and run `nmt prepare` again",
         {"prepared/tiny/tokenizer.json": None},
     ),
-    Wrong(
+    ErrorCase(
         "train tiny.yaml model.width=64",
         "model.width is 64, but the run in runs/tiny was begun with 32: give the experiment "
         "another name, or set model.width=32 to go on with it",
     ),
-    Wrong(
+    ErrorCase(
         "train tiny.yaml preset=auto corpus.prepared=nowhere",
         "nowhere: no prepared corpus here (manifest.json is missing); run `nmt prepare` with this "
         "experiment first",
     ),
-    Wrong(
+    ErrorCase(
         "train tiny.yaml preset=large",
         "command line: preset is 'large', but it must be 'none' or 'auto'",
     ),
 ]
 BENCH = [
-    Wrong(
+    ErrorCase(
         "plan tiny.yaml",
-        "CLUSTER is missing; `nmt plan --help` tells what there is",
+        "Missing argument 'CLUSTER'. See `nmt plan --help`.",
     ),
-    Wrong(
+    ErrorCase(
         "plan tiny.yaml here.yaml",
-        "here.yaml: there is no such file; configs/ holds the ones that come with nmt",
+        "here.yaml: file not found; the files that come with nmt are in configs/",
     ),
-    Wrong(
+    ErrorCase(
         "plan tiny.yaml c.yaml",
         "prepared/tiny: no prepared corpus here (manifest.json is missing); run `nmt prepare` with "
         "this experiment first",
         {"c.yaml": b"workers: 2", "prepared": None},
     ),
-    Wrong(
+    ErrorCase(
         "plan tiny.yaml c.yaml --workers-per-node 3",
         "3 workers cannot share updates of 2 micro-batches: ask for at most 2 workers, or set "
         "batching.micro_batches=3 or more (a larger update)",
         {"c.yaml": b"workers: 2"},
     ),
-    Wrong(
+    ErrorCase(
         "plan tiny.yaml c.yaml --link 0",
-        "--link is 0, but it must be a number above 0",
+        "Invalid value for '--link': 0.0 is not in the range x>0. See `nmt plan --help`.",
         {"c.yaml": b"workers: 2"},
     ),
-    Wrong(
+    ErrorCase(
         "bench trian",
         "'trian' is not a part of the benchmark; known: lstm, batching, update, train, peer, "
         "memory, decode, precision, checkpoint, workers, gpu, startup",
     ),
-    Wrong(
+    ErrorCase(
         "bench compare before.json",
         "compare needs two reports, and was given 1: nmt bench compare BEFORE.json AFTER.json",
     ),
-    Wrong(
+    ErrorCase(
         "bench compare before.json after.json",
         "before.json: there is no such file; `nmt bench -o before.json` writes one",
     ),
-    Wrong(
+    ErrorCase(
         "bench compare tiny.yaml tiny.yaml",
         "tiny.yaml: not a report of `nmt bench`; run `nmt bench` again",
     ),
-    Wrong(
+    ErrorCase(
         "bench batching",
-        "configs/multi30k_en_de.yaml: there is no such file; configs/ holds the ones that come "
-        "with nmt",
+        "configs/multi30k_en_de.yaml: file not found; the files that come with nmt are in configs/",
     ),
 ]
 
 EARLY = [*TRAINING, *BENCH]
 
 
-@pytest.mark.parametrize("wrong", EARLY, ids=ids(EARLY))
-def test_what_is_wrong_is_said_in_a_line_before_anything_is_done(
-    wrong: Wrong, refused: Callable[[Wrong], None]
+@pytest.mark.parametrize("case", EARLY, ids=ids(EARLY))
+def test_error_is_reported_before_any_work(
+    case: ErrorCase, check_error: Callable[[ErrorCase], None]
 ) -> None:
-    """P9."""
-    refused(wrong)
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    check_error(case)

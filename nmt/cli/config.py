@@ -1,0 +1,44 @@
+"""`nmt config`: show and explain settings."""
+
+import click
+
+from nmt.cli.options import (
+    cluster_option,
+    experiment_argument,
+    load_settings,
+    overrides_argument,
+)
+from nmt.config.explain import explain as explain_key
+from nmt.config.files import dump
+from nmt.corpus.prepared import is_prepared, resolve_auto_preset
+
+
+@click.group()
+def config() -> None:
+    """Show and explain settings."""
+
+
+@config.command()
+@experiment_argument
+@overrides_argument
+@cluster_option
+def show(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
+    """Print the resolved settings.
+
+    Sizes of preset auto are included if the corpus is prepared.
+    """
+    settings, cluster_settings = load_settings(experiment, cluster, overrides)
+    if settings.preset == "auto" and is_prepared(settings):
+        settings = resolve_auto_preset(settings, lambda line: click.echo(f"# {line}"))
+    comment = "".join(f"# {line}\n" for line in dump(cluster_settings).splitlines())
+    click.echo(f"{dump(settings)}\n# cluster\n{comment}")
+
+
+@config.command()
+@click.argument("key")
+def explain(key: str) -> None:
+    """Print the meaning, type and default of a setting or of all settings of a section.
+
+    KEY is, for example, training.patience, cluster.workers or decoding.
+    """
+    click.echo(explain_key(key))

@@ -1,0 +1,81 @@
+"""`nmt prepare` and `nmt train` without work to do; `nmt average` and `nmt export`."""
+
+from pathlib import Path
+
+import pytest
+from cli_calls import TEXT, Nmt
+
+from nmt.checkpoint.load import load_checkpoint
+from nmt.checkpoint.run_directory import list_checkpoints
+
+BEST = "runs/tiny/checkpoints/update-00000060"
+
+
+def weights_of(folder: str) -> Path:
+    return Path(folder, "weights.safetensors")
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_quantised_export_translates_and_is_described(
+    precision: str, here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Honest numbers (nmt/README.md, Guarantees): the stored dev BLEU is of other weights."""
+    monkeypatch.setattr("nmt.checkpoint.format.MIN_WEIGHTS", 1)
+    line = f"small: update 60 | {precision} weights | dev_bleu unknown\n"
+    assert nmt(f"export runs/tiny -o small --precision {precision}").err == line
+    assert weights_of("small").stat().st_size < 0.6 * weights_of(f"{BEST}").stat().st_size
+    built = []
+    monkeypatch.setattr(
+        "nmt.model.quantise.quantise_model", lambda model, numbers: built.append(numbers) or model
+    )
+    answer = nmt("translate small", TEXT.encode())
+    assert answer.err.startswith(line)
+    assert [text.split(" ", 1)[1] for text in answer.out.splitlines()][1:] == [
+        "zwei Katzen schlafen.",
+        "mein Hund sieht eine Katze.",
+    ]
+    nmt("translate small --precision fp32", TEXT.encode())
+    assert built == [precision, "fp32"]
+
+
+def test_finished_run_needs_no_cluster(here: Path, nmt: Nmt, no_ray: None) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    answer = nmt("train tiny.yaml")
+    assert answer.status == 0
+    assert answer.err.splitlines() == [
+        f"the run in {here}/runs/tiny is finished: 60 of 60 updates; increase training.updates "
+        "to train longer, or give the experiment another name",
+        "next: nmt evaluate runs/tiny",
+    ]
+
+
+def test_prepared_corpus_needs_no_cluster(here: Path, nmt: Nmt, no_ray: None) -> None:
+    answer = nmt("prepare tiny.yaml")
+    assert answer.status == 0
+    assert answer.err.splitlines()[:2] == [
+        f"{here}/prepared/tiny: already prepared",
+        "train: 100 pairs read = 100 kept + 0 dropped; normalised: none; 16 kept are also in the "
+        "dev or a test set",
+    ]
+
+
+def test_average_translates_and_is_described(here: Path, nmt: Nmt) -> None:
+    """Self-contained checkpoints, honest numbers (nmt/README.md, Guarantees)."""
+    first, second = map(str, list_checkpoints(Path("runs/tiny")))
+    line = "mean: average of 2 checkpoints | update 60 | dev_bleu unknown\n"
+    assert nmt(f"average {first} {second} -o mean").err == line
+    answer = nmt("translate mean", TEXT.encode())
+    assert answer.err.startswith(line)
+    assert len(answer.out.splitlines()) == 3
+
+
+def test_exported_model_translates_equally(here: Path, nmt: Nmt) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
+    answer = nmt("export runs/tiny -o small")
+    info = load_checkpoint(Path("small")).info
+    assert answer.err == f"small: update 60 | dev_bleu {info.bleu:.2f} {info.bleu_signature}\n"
+    names = ["bundle.json", "config.yaml", "tokenizer.json", "weights.safetensors"]
+    assert sorted(path.name for path in Path("small").iterdir()) == names
+    assert (
+        nmt("translate small", TEXT.encode()).out == nmt("translate runs/tiny", TEXT.encode()).out
+    )

@@ -1,0 +1,279 @@
+"""Errors of `nmt translate`, `nmt average` and `nmt export`."""
+
+import gzip
+from collections.abc import Callable
+
+import pytest
+from error_cases import BEST, OTHER, ErrorCase, flipped, ids
+
+RUNS = [
+    ErrorCase(
+        "translate runs/tinny",
+        "runs/tinny: there is no such folder; name a run or one of its checkpoints",
+    ),
+    ErrorCase(
+        "translate raw",
+        "raw is neither a run nor a checkpoint: it has no checkpoints/ and no bundle.json",
+    ),
+    ErrorCase(
+        "translate runs/tiny",
+        "runs/tiny has no checkpoint yet; `nmt train` with its config writes one",
+        {"runs/tiny/checkpoints": None, "runs/tiny/checkpoints/.update-1.writing": b""},
+    ),
+    ErrorCase(
+        "translate runs/tiny",
+        f"{BEST}/weights.safetensors is damaged: its SHA-256 is not that of what was written; "
+        f"{OTHER}",
+        {f"{BEST}/weights.safetensors": flipped},
+    ),
+    ErrorCase(
+        "translate runs/tiny",
+        f"{BEST}/tokenizer.json is missing; {OTHER}",
+        {f"{BEST}/tokenizer.json": None},
+    ),
+    ErrorCase(
+        f"evaluate {BEST}",
+        f"{BEST}/bundle.json is missing: this is no whole checkpoint; {OTHER}",
+        {f"{BEST}/bundle.json": None},
+    ),
+    ErrorCase(
+        f"evaluate {BEST}",
+        f"{BEST}/bundle.json is damaged: it is not what was written; {OTHER}",
+        {f"{BEST}/bundle.json": flipped},
+    ),
+    ErrorCase(
+        "average runs/tiny -o raw", "raw is there already; name another folder, or remove it"
+    ),
+]
+TRANSLATING = [
+    ErrorCase(
+        "translate runs/tiny -i raw/new.en",
+        "raw/new.en: file not found; check the path",
+    ),
+    ErrorCase("translate runs/tiny -i raw", "raw: is a folder; name a file in it"),
+    ErrorCase(
+        "translate runs/tiny -i raw/news.en -o out.de",
+        "raw/news.en, line 6: byte 0xE9 at position 6 is not UTF-8; convert the file (`iconv -f "
+        "ISO-8859-1 -t UTF-8`) or fix the line",
+        {"raw/news.en": lambda data: data + b"a caf\xe9\n"},
+    ),
+    ErrorCase(
+        "translate runs/tiny",
+        "standard input, line 2: byte 0x93 at position 1 is not UTF-8; convert the file (`iconv "
+        "-f WINDOWS-1252 -t UTF-8`) or fix the line",
+        stdin=b"a dog runs.\n\x93a dog\x94\n",
+    ),
+    ErrorCase(
+        "translate runs/tiny",
+        "standard input, line 1: gzip data where plain text was expected; rename the file to end "
+        "in .gz, or decompress it",
+        stdin=gzip.compress(b"a dog runs.\n"),
+    ),
+    ErrorCase(
+        "translate runs/tiny -i raw/dev.en -o new/out.de",
+        "--output is new/out.de, but directory new does not exist: create it first",
+    ),
+    ErrorCase(
+        "translate runs/tiny -i raw/dev.en -o raw",
+        "--output is raw, but it is a directory: give a file name",
+    ),
+    ErrorCase(
+        "translate runs/tiny -i raw/dev.en -o runs/../raw/dev.en",
+        "--output is runs/../raw/dev.en, but it is the input: give another file name",
+    ),
+    ErrorCase(
+        "translate runs/tiny --beam 0",
+        "Invalid value for '--beam': 0 is not in the range x>=1. See `nmt translate --help`.",
+    ),
+    ErrorCase(
+        "translate runs/tiny --length-penalty nan",
+        "Invalid value for '--length-penalty': nan is not a finite number. See `nmt translate "
+        "--help`.",
+    ),
+    ErrorCase(
+        "translate runs/tiny --max-length-ratio 0",
+        "Invalid value for '--max-length-ratio': 0.0 is not in the range x>0. See `nmt "
+        "translate --help`.",
+    ),
+    ErrorCase(
+        "translate runs/tiny --device cuda",
+        "--device is cuda, but PyTorch finds no GPU: use cpu or omit the option",
+    ),
+    ErrorCase(
+        "translate runs/tiny --device gpu",
+        "Invalid value for '--device': 'gpu' is not one of 'cpu', 'cuda'. See `nmt translate "
+        "--help`.",
+    ),
+    ErrorCase(
+        "translate runs/tiny --beem 4",
+        "No such option '--beem'. (Did you mean one of: '--beam', '--ensemble', '--seed'?) See "
+        "`nmt translate --help`.",
+    ),
+    ErrorCase(
+        "translate runs/tiny --json-input",
+        "standard input, line 1: not JSON: Expecting value; expected an object such as "
+        '{"text": "..."}',
+        stdin=b"a dog runs.\n",
+    ),
+    ErrorCase(
+        "translate runs/tiny --json-input -i raw/wrong.jsonl",
+        'raw/wrong.jsonl, line 2: constraints is "Hund", but it must be a list of texts',
+        {"raw/wrong.jsonl": b'{"text": "a dog"}\n{"text": "a dog", "constraints": "Hund"}\n'},
+    ),
+    ErrorCase(
+        "translate runs/tiny --json-input -o out.jsonl",
+        "standard input, line 1: text is 5, but it must be text",
+        stdin=b'{"text": 5}\n',
+    ),
+    ErrorCase(
+        "translate runs/tiny --json-input -i raw/wrong.jsonl",
+        "raw/wrong.jsonl, line 1: target_prefix and constraints have 60 tokens, but the "
+        "translation of this line has 10 at most, its end counted; shorten them, or set "
+        "decoding.max_length_extra higher",
+        {"raw/wrong.jsonl": b'{"text": "a dog", "target_prefix": "' + b"ein Hund " * 30 + b'"}\n'},
+    ),
+    ErrorCase(
+        "translate runs/tiny --json-input",
+        "standard input, line 1: 'Hund' is to be avoided, but target_prefix or constraints have "
+        "it: take it out of one of them",
+        stdin=b'{"text": "a dog", "constraints": ["Hund"], "avoid": ["Hund"]}\n',
+    ),
+    ErrorCase(
+        "translate runs/tiny --json-input --method sample",
+        "standard input, line 1: constraints need decoding.method beam with one group; leave them "
+        "out, or search so",
+        stdin=b'{"text": "a dog", "constraints": ["Hund"]}\n',
+    ),
+    ErrorCase(
+        "translate runs/tiny --terms raw/terms.tsv",
+        "raw/terms.tsv, line 1: expected source term, tab, target term; mend or delete the line",
+        {"raw/terms.tsv": b"dog Hund\n"},
+    ),
+    ErrorCase(
+        "translate runs/tiny --terms raw/terms.tsv",
+        "raw/terms.tsv: file not found; check the path",
+    ),
+    ErrorCase(
+        "translate runs/tiny --top-p 1.5",
+        "Invalid value for '--top-p': 1.5 is not in the range 0<x<=1. See `nmt translate --help`.",
+    ),
+    ErrorCase(
+        "translate runs/tiny --top-p 0.5",
+        "decoding.top_p is 0.5, but decoding.method beam does not use it; set that to sample or "
+        "mbr",
+    ),
+    ErrorCase(
+        "translate runs/tiny --method sample --beam 4",
+        "--beam is 4, but --method sample has no beam: omit --beam",
+    ),
+    ErrorCase(
+        "translate runs/tiny --method mbr --coverage-penalty 0.2",
+        "decoding.coverage_penalty is 0.2, but decoding.method mbr does not use it",
+    ),
+    ErrorCase(
+        "translate runs/tiny --method bean",
+        "Invalid value for '--method': 'bean' is not one of 'beam', 'sample', 'mbr'. See `nmt "
+        "translate --help`.",
+    ),
+    ErrorCase(
+        "translate runs/tiny --diverse-groups 3 --beam 4",
+        "decoding.diverse_groups is 3, but it must divide decoding.beam (4)",
+    ),
+    ErrorCase(
+        "translate runs/tiny --min-length 9 --max-length 5",
+        "decoding.min_length is 9, but it must be at most decoding.max_length (5)",
+    ),
+    ErrorCase(
+        "translate runs/tiny --protect tags,link",
+        "Invalid value for '--protect': 'link' is not one of 'tags', 'urls', 'numbers', "
+        "'placeholders'. See `nmt translate --help`.",
+    ),
+    ErrorCase(
+        "translate runs/tiny --protect tags --method mbr",
+        "decoding.protect is tags, but it needs beam search with one group",
+    ),
+    ErrorCase(
+        "translate runs/tiny --protect tags --format soft",
+        "--format is soft, but --protect replaces words, so there is no alignment for them: use "
+        "text or jsonl",
+    ),
+    ErrorCase(
+        "translate runs/tiny --format mose",
+        "Invalid value for '--format': 'mose' is not one of 'text', 'scored', 'moses', "
+        "'pharaoh', 'soft', 'jsonl'. See `nmt translate --help`.",
+    ),
+    ErrorCase(
+        "translate runs/tiny --format text --n-best 2",
+        "--n-best is 2, but --format text has one translation per line: use moses or jsonl",
+    ),
+    ErrorCase(
+        "translate runs/tiny --format moses --n-best 3",
+        "the number of candidates for each line is 3, but 1 to decoding.beam (2) can be had; set "
+        "decoding.beam higher",
+    ),
+    ErrorCase("translate", "Missing argument 'RUN'. See `nmt translate --help`."),
+    ErrorCase("trian tiny.yaml", "'trian' is not a command; did you mean train? See `nmt --help`."),
+]
+WORKERS = [
+    ErrorCase(
+        "translate runs/tiny --workers 2 -o out.de",
+        "--input is -, but --workers and --cluster need a file, to resume after an interruption",
+    ),
+    ErrorCase(
+        "translate runs/tiny -i raw/dev.en --workers 2",
+        "--output is -, but --workers and --cluster need a file, to resume after an interruption",
+    ),
+    ErrorCase(
+        "translate runs/tiny -i raw/dev.en -o out.de --workers 0",
+        "Invalid value for '--workers': 0 is not in the range x>=1. See `nmt translate --help`.",
+    ),
+    ErrorCase(
+        "translate runs/tiny -i raw/dev.en -o out.de --cluster wrong.yaml",
+        "wrong.yaml: worker is not a setting; did you mean workers?",
+        {"wrong.yaml": b"worker: 2\n"},
+    ),
+    ErrorCase(
+        "translate runs/tiny -i raw/dev.en -o out.de --workers 2 --device gpu",
+        "Invalid value for '--device': 'gpu' is not one of 'cpu', 'cuda'. See `nmt translate "
+        "--help`.",
+    ),
+    ErrorCase(
+        "translate runs/tiny -i raw/dev.en -o out.de --workers 2 --device cuda --precision int8",
+        "--precision is int8, but int8 runs on CPUs only: use --precision bf16 or --device cpu",
+    ),
+    ErrorCase(
+        "translate runs/tiny -i raw/dev.en -o out.de --workers 2",
+        "raw/dev.en, line 9: byte 0xE9 at position 6 is not UTF-8; convert the file (`iconv -f "
+        "ISO-8859-1 -t UTF-8`) or fix the line",
+        {"raw/dev.en": lambda data: data + b"a caf\xe9\n"},
+    ),
+]
+PRECISIONS = [
+    ErrorCase("export runs/tiny -o raw", "raw is there already; name another folder, or remove it"),
+    ErrorCase("export runs/tiny", "Missing option '-o' / '--output'. See `nmt export --help`."),
+    ErrorCase(
+        "export raw -o small",
+        "raw is neither a run nor a checkpoint: it has no checkpoints/ and no bundle.json",
+    ),
+    ErrorCase(
+        "export runs/tiny -o small",
+        f"{BEST}/weights.safetensors is damaged: its SHA-256 is not that of what was written; "
+        f"{OTHER}",
+        {f"{BEST}/weights.safetensors": flipped},
+    ),
+    ErrorCase(
+        "translate runs/tiny --precision int4",
+        "Invalid value for '--precision': 'int4' is not one of 'fp32', 'bf16', 'int8'. See `nmt "
+        "translate --help`.",
+    ),
+]
+
+EARLY = [*RUNS, *TRANSLATING, *WORKERS, *PRECISIONS]
+
+
+@pytest.mark.parametrize("case", EARLY, ids=ids(EARLY))
+def test_error_is_reported_before_any_work(
+    case: ErrorCase, check_error: Callable[[ErrorCase], None]
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    check_error(case)
