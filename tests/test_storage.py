@@ -100,14 +100,14 @@ def test_an_unknown_option_is_refused() -> None:
     [
         (
             "gs://bucket/runs",
-            "the store is gs://bucket/runs, but it must be a folder, or s3://BUCKET/FOLDER: a "
-            "store that speaks S3",
+            "the store is gs://bucket/runs, but it must be a directory or s3://BUCKET/PATH (S3 or "
+            "compatible)",
         ),
-        ("s3:///runs", "the store is s3:///runs, but it names no bucket: s3://BUCKET/FOLDER"),
+        ("s3:///runs", "the store is s3:///runs, but the bucket is missing: s3://BUCKET/PATH"),
         (
             "s3://AKIA:s3cr3t@bucket/runs",
-            "the store is s3://***@bucket/runs, but addresses are printed and logged: leave the "
-            "secret out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where it runs",
+            "the store is s3://***@bucket/runs, but addresses are logged: remove the secret and "
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment",
         ),
     ],
 )

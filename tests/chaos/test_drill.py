@@ -117,7 +117,7 @@ def test_curve_table_shows_both_losses() -> None:
     [
         (
             ["no.yaml"],
-            "drill: no.yaml: there is no such file; configs/ holds the ones that come with nmt",
+            "drill: no.yaml: file not found; the files that come with nmt are in configs/",
         ),
         (
             ["--faults", "many"],

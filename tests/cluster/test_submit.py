@@ -63,7 +63,7 @@ Call = Callable[..., tuple[int, str, str]]
             "decoding.beam=2: `nmt evaluate` accepts only name= and cluster.* settings, as a model "
             "keeps those it was trained with; options: `submit.py evaluate --help`",
         ),
-        (["stpo", "tiny"], "'stpo' is not a verb; did you mean stop?"),
+        (["stpo", "tiny"], "'stpo' is not a command; did you mean stop? See `submit.py --help`."),
     ],
 )  # fmt: skip
 def test_user_errors_are_found_before_connecting(

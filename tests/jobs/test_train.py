@@ -167,7 +167,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(
     assert process.returncode == 130
     assert 5 <= stopped_at < longer.training.updates
     assert "stopping after this update, with a checkpoint" in said
-    assert f"to go on after update {stopped_at:,}: " in said
+    assert f"interrupted after update {stopped_at:,}; to resume: " in said
     assert "Traceback" not in said
     again = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     going_on = f"going on after update {stopped_at:,}"
@@ -183,7 +183,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(
     _, said = third.communicate(timeout=60)
     assert third.returncode == 130
     assert "stopped before the first update of these workers: nothing to save" in said
-    assert f"to go on after update {stopped_at:,}: " in said
+    assert f"interrupted after update {stopped_at:,}; to resume: " in said
     assert load_training_state(tmp_path / "tiny").update == stopped_at
 
 

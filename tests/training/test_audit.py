@@ -177,13 +177,13 @@ def test_the_verb_tells_what_is_proven(gloo: Path, nmt: Nmt) -> None:
     assert answer.status == 0
     lines = answer.out.splitlines()
     assert lines[:2] == [
-        f"{run}: 20 updates up to its newest good checkpoint; an epoch is 40 pairs in 6 updates",
-        "full epochs: 3, then 2 updates with 11 pairs",
+        f"{run}: 20 updates up to the newest good checkpoint | 40 pairs and 6 updates per epoch",
+        "complete epochs: 3 | then 2 updates, 11 pairs",
     ]
     assert "updates 1 to 7: 1 worker" in lines
     assert "updates 8 to 20: 2 workers" in lines
     assert lines[-1] == (
-        "proven: each kept pair was used exactly once in each full epoch, none twice after that"
+        "verified: each pair used once in each complete epoch, at most once afterwards"
     )
 
 
@@ -196,7 +196,7 @@ def test_the_verb_claims_no_more_than_the_weights_of_corpora_allow(
     answer = nmt(f"audit {toy_file.parent / run.folder}")
     assert answer.status == 0, answer.out
     assert answer.out.splitlines()[-1] == (
-        "proven: each update used the pairs that the weights of the corpora give it"
+        "verified: each update used the pairs selected by the corpus weights"
     )
 
 
@@ -204,8 +204,8 @@ def test_the_verb_ends_with_1_where_nothing_is_proven(run: Path, nmt: Nmt) -> No
     rewrite(run, lambda entries: [entry for entry in entries if entry.update != 5])
     answer = nmt(f"audit {run}")
     assert answer.status == 1
-    assert "WRONG: update 5 is not in the ledger" in answer.out.splitlines()
-    assert answer.out.splitlines()[-1].startswith("NOT proven: ")
+    assert "ERROR: update 5 is not in the ledger" in answer.out.splitlines()
+    assert answer.out.splitlines()[-1].startswith("NOT verified: ")
     as_json = nmt(f"audit {run} --json")
     assert as_json.status == 1
     found = json.loads(as_json.out)
