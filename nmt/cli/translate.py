@@ -134,7 +134,9 @@ def check_format(form: str, num_best: int, protect: Sequence[str]) -> None:
     from nmt.decoding.output_formats import FORMATS_WITH_N_BEST
 
     if num_best > 1 and form not in FORMATS_WITH_N_BEST:
-        rule = f"--format {form} has one translation per line: use {' or '.join(FORMATS_WITH_N_BEST)}"
+        rule = (
+            f"--format {form} has one translation per line: use {' or '.join(FORMATS_WITH_N_BEST)}"
+        )
         raise ConfigError("--n-best", num_best, rule)
     if protect and form in ("pharaoh", "soft"):
         rule = "--protect replaces words, so there is no alignment for them: use text or jsonl"
@@ -168,7 +170,7 @@ def write_translations(
         is_typed: translate each line before reading the next.
         is_stdout: flush after each line, for the reader of a pipe.
     """
-    from nmt.decoding.output_formats import (FORMATS_WITH_ATTENTION, OutputCounts, format_translation)
+    from nmt.decoding.output_formats import FORMATS_WITH_ATTENTION, OutputCounts, format_translation
 
     # A progress bar would break lines on a terminal, and those of a program in the same pipe.
     has_bar = not is_stdout or Path("/dev/stdout").is_file()

@@ -9,7 +9,7 @@ from error_cases import BEST, OTHER, ErrorCase, flipped, ids
 RUNS = [
     ErrorCase(
         "translate runs/tinny",
-        "runs/tinny: there is no such folder; name a run or one of its checkpoints",
+        "runs/tinny: no such directory; name a run or one of its checkpoints",
     ),
     ErrorCase(
         "translate raw",
@@ -17,13 +17,14 @@ RUNS = [
     ),
     ErrorCase(
         "translate runs/tiny",
-        "runs/tiny has no checkpoint yet; `nmt train` with its config writes one",
+        "runs/tiny has no checkpoint yet: run `nmt train` with its experiment file",
         {"runs/tiny/checkpoints": None, "runs/tiny/checkpoints/.update-1.writing": b""},
     ),
     ErrorCase(
         "translate runs/tiny",
-        f"{BEST}/weights.safetensors is damaged: its SHA-256 is not that of what was written; "
-        f"{OTHER}",
+        f"{BEST}/weights.safetensors is corrupt: its SHA-256 does "
+        "not match bundle.json; use another checkpoint, such as "
+        f"{EARLIER}",
         {f"{BEST}/weights.safetensors": flipped},
     ),
     ErrorCase(
@@ -33,16 +34,18 @@ RUNS = [
     ),
     ErrorCase(
         f"evaluate {BEST}",
-        f"{BEST}/bundle.json is missing: this is no whole checkpoint; {OTHER}",
+        f"{BEST}/bundle.json is missing: the checkpoint is "
+        f"incomplete; use another checkpoint, such as {EARLIER}",
         {f"{BEST}/bundle.json": None},
     ),
     ErrorCase(
         f"evaluate {BEST}",
-        f"{BEST}/bundle.json is damaged: it is not what was written; {OTHER}",
+        f"{BEST}/bundle.json is corrupt: its SHA-256 does not "
+        f"match; use another checkpoint, such as {EARLIER}",
         {f"{BEST}/bundle.json": flipped},
     ),
     ErrorCase(
-        "average runs/tiny -o raw", "raw is there already; name another folder, or remove it"
+        "average runs/tiny -o raw", "raw already exists: name another directory, or remove it"
     ),
 ]
 TRANSLATING = [
@@ -117,36 +120,36 @@ TRANSLATING = [
     ),
     ErrorCase(
         "translate runs/tiny --json-input -i raw/wrong.jsonl",
-        'raw/wrong.jsonl, line 2: constraints is "Hund", but it must be a list of texts',
+        'raw/wrong.jsonl, line 2: constraints is "Hund", but it must be a list of strings',
         {"raw/wrong.jsonl": b'{"text": "a dog"}\n{"text": "a dog", "constraints": "Hund"}\n'},
     ),
     ErrorCase(
         "translate runs/tiny --json-input -o out.jsonl",
-        "standard input, line 1: text is 5, but it must be text",
+        "standard input, line 1: text is 5, but it must be a string",
         stdin=b'{"text": 5}\n',
     ),
     ErrorCase(
         "translate runs/tiny --json-input -i raw/wrong.jsonl",
         "raw/wrong.jsonl, line 1: target_prefix and constraints have 60 tokens, but the "
-        "translation of this line has 10 at most, its end counted; shorten them, or set "
-        "decoding.max_length_extra higher",
+        "translation of this line has at most 10, EOS included: shorten them, or increase "
+        "decoding.max_length_extra",
         {"raw/wrong.jsonl": b'{"text": "a dog", "target_prefix": "' + b"ein Hund " * 30 + b'"}\n'},
     ),
     ErrorCase(
         "translate runs/tiny --json-input",
-        "standard input, line 1: 'Hund' is to be avoided, but target_prefix or constraints have "
-        "it: take it out of one of them",
+        "standard input, line 1: 'Hund' is in avoid, and also in target_prefix or constraints: "
+        "remove it from one of them",
         stdin=b'{"text": "a dog", "constraints": ["Hund"], "avoid": ["Hund"]}\n',
     ),
     ErrorCase(
         "translate runs/tiny --json-input --method sample",
-        "standard input, line 1: constraints need decoding.method beam with one group; leave them "
-        "out, or search so",
+        "standard input, line 1: constraints need decoding.method beam with one group: remove "
+        "them, or change the method",
         stdin=b'{"text": "a dog", "constraints": ["Hund"]}\n',
     ),
     ErrorCase(
         "translate runs/tiny --terms raw/terms.tsv",
-        "raw/terms.tsv, line 1: expected source term, tab, target term; mend or delete the line",
+        "raw/terms.tsv, line 1: expected source term, tab, target term: fix or delete the line",
         {"raw/terms.tsv": b"dog Hund\n"},
     ),
     ErrorCase(
@@ -208,8 +211,8 @@ TRANSLATING = [
     ),
     ErrorCase(
         "translate runs/tiny --format moses --n-best 3",
-        "the number of candidates for each line is 3, but 1 to decoding.beam (2) can be had; set "
-        "decoding.beam higher",
+        "the number of candidates per line is 3, but it must be 1 to decoding.beam (2): "
+        "increase decoding.beam",
     ),
     ErrorCase("translate", "Missing argument 'RUN'. See `nmt translate --help`."),
     ErrorCase("trian tiny.yaml", "'trian' is not a command; did you mean train? See `nmt --help`."),
@@ -249,7 +252,9 @@ WORKERS = [
     ),
 ]
 PRECISIONS = [
-    ErrorCase("export runs/tiny -o raw", "raw is there already; name another folder, or remove it"),
+    ErrorCase(
+        "export runs/tiny -o raw", "raw already exists: name another directory, or remove it"
+    ),
     ErrorCase("export runs/tiny", "Missing option '-o' / '--output'. See `nmt export --help`."),
     ErrorCase(
         "export raw -o small",
@@ -257,8 +262,9 @@ PRECISIONS = [
     ),
     ErrorCase(
         "export runs/tiny -o small",
-        f"{BEST}/weights.safetensors is damaged: its SHA-256 is not that of what was written; "
-        f"{OTHER}",
+        f"{BEST}/weights.safetensors is corrupt: its SHA-256 does "
+        "not match bundle.json; use another checkpoint, such as "
+        f"{EARLIER}",
         {f"{BEST}/weights.safetensors": flipped},
     ),
     ErrorCase(
