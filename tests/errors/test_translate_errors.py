@@ -22,9 +22,7 @@ RUNS = [
     ),
     ErrorCase(
         "translate runs/tiny",
-        f"{BEST}/weights.safetensors is corrupt: its SHA-256 does "
-        "not match bundle.json; use another checkpoint, such as "
-        f"{EARLIER}",
+        f"{BEST}/weights.safetensors is corrupt: its SHA-256 does not match bundle.json; {OTHER}",
         {f"{BEST}/weights.safetensors": flipped},
     ),
     ErrorCase(
@@ -34,14 +32,12 @@ RUNS = [
     ),
     ErrorCase(
         f"evaluate {BEST}",
-        f"{BEST}/bundle.json is missing: the checkpoint is "
-        f"incomplete; use another checkpoint, such as {EARLIER}",
+        f"{BEST}/bundle.json is missing: the checkpoint is incomplete; {OTHER}",
         {f"{BEST}/bundle.json": None},
     ),
     ErrorCase(
         f"evaluate {BEST}",
-        f"{BEST}/bundle.json is corrupt: its SHA-256 does not "
-        f"match; use another checkpoint, such as {EARLIER}",
+        f"{BEST}/bundle.json is corrupt: its SHA-256 does not match; {OTHER}",
         {f"{BEST}/bundle.json": flipped},
     ),
     ErrorCase(
@@ -262,9 +258,7 @@ PRECISIONS = [
     ),
     ErrorCase(
         "export runs/tiny -o small",
-        f"{BEST}/weights.safetensors is corrupt: its SHA-256 does "
-        "not match bundle.json; use another checkpoint, such as "
-        f"{EARLIER}",
+        f"{BEST}/weights.safetensors is corrupt: its SHA-256 does not match bundle.json; {OTHER}",
         {f"{BEST}/weights.safetensors": flipped},
     ),
     ErrorCase(
