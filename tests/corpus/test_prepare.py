@@ -1,4 +1,4 @@
-"""Raw text to a prepared folder: what comes out, and nothing is lost in silence."""
+"""Preparing: from raw text to a prepared corpus."""
 
 import gzip
 import subprocess
@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_corpora import CLEAN, DIRTY, NOUNS, Make, text_of
+from toy_corpora import CLEAN, DIRTY, NOUNS, Make, error_of, text_of
 
 from nmt.config.experiment import Experiment
 from nmt.corpus import prepare as prepare_module
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import format_summary, open_prepared, read_dev
+from nmt.corpus.prepared import format_summary, open_prepared, read_dev, resolve_auto_preset
 from nmt.corpus.subword import Subword
 from nmt.corpus.task_cache import run_locally
 
 
-def test_every_pair_kept_comes_back_with_its_origin(make_corpus: Make) -> None:
-    """P6."""
+def test_every_kept_pair_is_stored_with_its_origin(make_corpus: Make) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     experiment = make_corpus({"clean": CLEAN, "dirty": DIRTY}, shard_pairs=30)
     prepare(experiment)
     expected = [("clean", line, *pair) for line, pair in enumerate(CLEAN, start=1)]
@@ -30,10 +30,10 @@ def test_every_pair_kept_comes_back_with_its_origin(make_corpus: Make) -> None:
 
 
 @pytest.mark.parametrize(("shard_pairs", "num_shards"), [(5, 10), (7, 8), (48, 2)])
-def test_the_size_of_a_chunk_changes_no_pair(
+def test_chunk_size_does_not_change_the_pairs(
     make_corpus: Make, shard_pairs: int, num_shards: int
 ) -> None:
-    """P2."""
+    """Pure schedule (nmt/README.md, Guarantees)."""
     experiment = make_corpus({"clean": CLEAN[:40], "dirty": DIRTY}, shard_pairs=shard_pairs)
     manifest = prepare(experiment)
     assert len(manifest.shards) == num_shards
@@ -45,7 +45,7 @@ def test_the_size_of_a_chunk_changes_no_pair(
 
 
 @pytest.mark.parametrize("part_pairs", [7, 1000])
-def test_copies_are_found_whatever_the_parts(
+def test_duplicates_do_not_depend_on_part_size(
     make_corpus: Make, monkeypatch: pytest.MonkeyPatch, part_pairs: int
 ) -> None:
     monkeypatch.setattr(prepare_module, "PART_PAIRS", part_pairs)
@@ -55,8 +55,8 @@ def test_copies_are_found_whatever_the_parts(
     assert [row[1] for row in text_of(experiment)] == [*range(1, 21), *range(11, 21)]
 
 
-def test_the_tallies_obey_their_law(make_corpus: Make) -> None:
-    """P6."""
+def test_every_dropped_pair_is_counted(make_corpus: Make) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     manifest = prepare(make_corpus({"clean": CLEAN, "dirty": DIRTY}))
     dirty = manifest.corpora[1]
     assert (dirty.read, dirty.kept) == (8, 3)
@@ -68,7 +68,7 @@ def test_the_tallies_obey_their_law(make_corpus: Make) -> None:
     assert dirty.normalised == {"control_characters": 1, "nfc": 1}
 
 
-def test_a_person_sees_what_became_of_the_corpus(make_corpus: Make) -> None:
+def test_the_summary_lists_all_counts(make_corpus: Make) -> None:
     leak = [("Nothing else", "Sonst\u00a0nichts"), ("New", "Neu")]
     experiment = make_corpus({"clean": CLEAN, "dirty": DIRTY}, dev=leak)
     manifest = prepare(experiment)
@@ -86,8 +86,8 @@ def test_a_person_sees_what_became_of_the_corpus(make_corpus: Make) -> None:
     ]
 
 
-def test_dev_and_test_sets_are_laid_in_untouched(make_corpus: Make, tmp_path: Path) -> None:
-    """P6."""
+def test_dev_and_test_sets_are_not_cleaned(make_corpus: Make, tmp_path: Path) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     odd = [("  two  spaces\u2028 ", "e\u0301"), ("", ""), ("Berlin", "Berlin")]
     experiment = make_corpus({"train": CLEAN}, dev=odd)
     settings = experiment.model_dump()
@@ -103,7 +103,7 @@ def test_dev_and_test_sets_are_laid_in_untouched(make_corpus: Make, tmp_path: Pa
     assert (folder / "tests" / "flickr.tgt").read_bytes() == b"eins\nzwei\n"
 
 
-def test_packed_files_and_tsv_give_the_same_pairs_as_plain_files(make_corpus: Make) -> None:
+def test_compressed_tsv_gives_the_pairs_of_plain_files(make_corpus: Make) -> None:
     plain = make_corpus({"train": CLEAN})
     prepare(plain)
     rows = text_of(plain)
@@ -119,7 +119,7 @@ def test_packed_files_and_tsv_give_the_same_pairs_as_plain_files(make_corpus: Ma
     assert text_of(packed) == rows
 
 
-def test_the_vocabulary_is_learnt_from_an_even_sample(
+def test_the_vocabulary_uses_an_even_sample(
     make_corpus: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
@@ -141,8 +141,8 @@ def test_the_vocabulary_is_learnt_from_an_even_sample(
     assert seen == [line for n in (0, 5, 10, 15) for line in pairs[n]]
 
 
-def test_a_tag_is_a_piece_that_no_text_has(make_corpus: Make) -> None:
-    """Tagged pairs have one source token more; a weight is no matter of shards."""
+def test_a_tag_is_a_token_that_no_text_has(make_corpus: Make) -> None:
+    """Tagged pairs have one more source token; weights do not affect the shards."""
     pairs = [("A dog runs.", "Ein Hund rennt."), ("Two cats sleep.", "Zwei Katzen schlafen.")]
     experiment = make_corpus({"plain": pairs[:1], "made": pairs[1:]})
     texts = experiment.corpus.train
@@ -161,20 +161,81 @@ def test_a_tag_is_a_piece_that_no_text_has(make_corpus: Make) -> None:
     open_prepared(experiment.model_copy(update={"corpus": corpus}))
 
 
-def test_progress_is_told_of_each_stage(make_corpus: Make) -> None:
-    heard: list[tuple[str, int, int]] = []
+def test_progress_covers_each_stage(make_corpus: Make) -> None:
+    calls: list[tuple[str, int, int]] = []
     prepare(
         make_corpus({"train": CLEAN}, shard_pairs=60),
         run_locally,
-        lambda stage, done, total: heard.append((stage, done, total)),
+        lambda stage, done, total: calls.append((stage, done, total)),
     )
-    assert heard == [
+    assert calls == [
         *(("reading", done, 3) for done in range(4)),
         *(("cleaning", done, 2) for done in range(3)),
         *(("duplicates", done, 1) for done in range(2)),
         *(("subwords", done, 1) for done in range(2)),
         *(("encoding", done, 2) for done in range(3)),
     ]
+
+
+# --- a corpus repeated in another letter case ---
+
+
+def with_cases(experiment: Experiment, **cases: str) -> Experiment:
+    """Repeat the first corpus under each of these names with its source in that case."""
+    texts = list(experiment.corpus.train)
+    texts += [
+        texts[0].model_copy(update={"name": name, "src_case": case, "weight": 0.1})
+        for name, case in cases.items()
+    ]
+    corpus = experiment.corpus.model_copy(update={"train": texts})
+    return experiment.model_copy(update={"corpus": corpus})
+
+
+def test_a_corpus_can_repeat_another_in_upper_case(make_corpus: Make) -> None:
+    pairs = [("A dog runs.", "Ein Hund rennt."), ("Two cats sleep.", "Zwei Katzen schlafen.")]
+    experiment = with_cases(make_corpus({"plain": pairs}), upper="upper", title="title")
+    manifest = prepare(experiment)
+    assert [info.kept for info in manifest.corpora] == [2, 2, 2]
+    assert text_of(experiment)[2:] == [
+        ("upper", 1, "A DOG RUNS.", "Ein Hund rennt."),
+        ("upper", 2, "TWO CATS SLEEP.", "Zwei Katzen schlafen."),
+        ("title", 1, "A Dog Runs.", "Ein Hund rennt."),
+        ("title", 2, "Two Cats Sleep.", "Zwei Katzen schlafen."),
+    ]
+    other = with_cases(make_corpus({"plain": pairs}), upper="title", title="title")
+    assert error_of(other) == (
+        'prepared: prepared with corpus.train.1.src_case "upper", but the experiment has '
+        '"title"; set it back, or remove the folder and run `nmt prepare` again'
+    )
+
+
+@pytest.mark.parametrize("shard_pairs", [15, 1000])
+def test_upper_case_takes_a_small_part_of_the_vocabulary(
+    make_corpus: Make, shard_pairs: int
+) -> None:
+    plain = make_corpus({"plain": CLEAN}, shard_pairs=shard_pairs)
+    sizes = []
+    for experiment in (plain, with_cases(plain, upper="upper")):
+        settings = experiment.corpus.model_copy(
+            update={"prepared": f"{experiment.corpus.prepared}-{len(experiment.corpus.train)}"}
+        )
+        experiment = experiment.model_copy(update={"corpus": settings})
+        prepare(experiment)
+        _, subword = open_prepared(experiment)
+        pieces = subword.pieces(range(259, subword.num_pieces))
+        sizes.append(sum(piece.strip("▁").isupper() and len(piece) > 2 for piece in pieces))
+        assert subword.decode(subword.encode("THE DOG")) == "THE DOG"
+    assert sizes[0] == 0
+    assert 0 < sizes[1] < 40
+
+
+def test_repeated_pairs_do_not_count_for_the_preset(make_corpus: Make) -> None:
+    auto = make_corpus({"plain": CLEAN[:60]}).model_copy(update={"preset": "auto"})
+    experiment = with_cases(auto, upper="upper")
+    prepare(experiment)
+    lines: list[str] = []
+    resolve_auto_preset(experiment, lines.append)
+    assert lines[0].startswith("preset auto: 60 pairs -> ")
 
 
 PEAK = """
@@ -189,9 +250,9 @@ print(int(status["VmHWM"].split()[0]) // 1024)
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_corpus(make_corpus: Make, tmp_path: Path) -> None:
-    """P8."""
+    """Bounded memory, P8 (nmt/README.md, Guarantees)."""
     peaks = []
-    for num_pairs in (20_000, 200_000):
+    for num_pairs in (20_000, 120_000):
         pairs = [
             (f"{n % 97} {NOUNS[n % 5][0]}s and {n} trees", f"{n % 97} {NOUNS[n % 5][1]} und {n}")
             for n in range(num_pairs)

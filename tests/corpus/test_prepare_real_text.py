@@ -1,4 +1,4 @@
-"""Real text is prepared, and broken bytes are read or told."""
+"""Preparing real text and files with damaged bytes."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def broken(shared_data: Path, tmp_path: Path, case: str) -> Experiment:
         ("invalid_utf8", 180, {"invalid_utf8": 20}),
     ],
 )
-def test_broken_bytes_that_can_be_read_are(
+def test_readable_damage_keeps_the_other_lines(
     shared_data: Path, tmp_path: Path, case: str, kept: int, dropped: dict[str, int]
 ) -> None:
     experiment = broken(shared_data, tmp_path, case)
@@ -83,10 +83,10 @@ def test_broken_bytes_that_can_be_read_are(
         ),
     ],
 )
-def test_broken_bytes_that_cannot_be_read_are_errors(
+def test_unreadable_files_are_errors(
     shared_data: Path, tmp_path: Path, case: str, message: str
 ) -> None:
-    """P9."""
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as caught:
         prepare(broken(shared_data, tmp_path, case))
     folder = f"{shared_data}/dirty_ende"

@@ -1,4 +1,4 @@
-"""A prepared folder: whether it is the one that the experiment asks for."""
+"""Opening a prepared corpus and comparing its settings."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from nmt.corpus.prepared import open_prepared, resolve_auto_preset
 from nmt.errors import DataError
 
 
-def test_training_without_preparing_says_what_to_run(make_corpus: Make) -> None:
+def test_a_missing_corpus_is_reported(make_corpus: Make) -> None:
     assert error_of(make_corpus({"train": CLEAN}), open_prepared) == (
         "prepared: no prepared corpus here (manifest.json is missing); "
         "run `nmt prepare` with this experiment first"
@@ -34,7 +34,7 @@ def test_training_without_preparing_says_what_to_run(make_corpus: Make) -> None:
     ],
 )
 @pytest.mark.parametrize("call", [prepare, open_prepared])
-def test_a_folder_prepared_with_other_settings_names_the_setting(
+def test_a_different_setting_is_reported(
     make_corpus: Make,
     call: Callable[[Experiment], Any],
     section: str | None,
@@ -53,7 +53,7 @@ def test_a_folder_prepared_with_other_settings_names_the_setting(
     )
 
 
-def test_a_folder_prepared_from_fewer_corpora_names_the_one_more(make_corpus: Make) -> None:
+def test_an_additional_corpus_is_reported(make_corpus: Make) -> None:
     prepare(make_corpus({"one": CLEAN[:9]}))
     message = error_of(make_corpus({"one": CLEAN[:9], "two": CLEAN[9:12]}), open_prepared)
     assert message.startswith(
@@ -62,7 +62,7 @@ def test_a_folder_prepared_from_fewer_corpora_names_the_one_more(make_corpus: Ma
 
 
 @pytest.mark.parametrize("key", ["root", "shard_pairs"])
-def test_settings_that_change_no_pair_may_change(make_corpus: Make, key: str) -> None:
+def test_settings_without_effect_on_pairs_may_differ(make_corpus: Make, key: str) -> None:
     experiment = make_corpus({"train": CLEAN[:9]})
     prepare(experiment)
     settings = experiment.model_dump()
@@ -78,7 +78,7 @@ def test_a_new_test_set_does_not_stop_training(make_corpus: Make) -> None:
     open_prepared(Experiment.model_validate(settings))
 
 
-def test_raw_files_that_changed_after_preparing_are_named(make_corpus: Make) -> None:
+def test_changed_raw_files_are_reported(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN[:9]})
     prepare(experiment)
     write(experiment, "train.de", "".join(f"{tgt}\n" for _, tgt in reversed(CLEAN[:9])))
@@ -88,10 +88,8 @@ def test_raw_files_that_changed_after_preparing_are_named(make_corpus: Make) -> 
     )
 
 
-def test_another_vocabulary_than_that_of_the_shards_is_refused(
-    make_corpus: Make, tmp_path: Path
-) -> None:
-    """P5."""
+def test_a_foreign_vocabulary_is_refused(make_corpus: Make, tmp_path: Path) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     experiment = make_corpus({"train": CLEAN[:9]})
     prepare(experiment)
     path = tmp_path / "prepared" / "tokenizer.json"
@@ -105,7 +103,7 @@ def test_another_vocabulary_than_that_of_the_shards_is_refused(
     )
 
 
-def test_the_vocabulary_of_preset_auto_is_that_for_the_pairs_that_were_kept(
+def test_preset_auto_uses_the_number_of_kept_pairs(
     make_corpus: Make,
 ) -> None:
     tree = make_corpus({"a": CLEAN[:60]}).model_dump(mode="json", exclude_unset=True)
@@ -114,16 +112,16 @@ def test_the_vocabulary_of_preset_auto_is_that_for_the_pairs_that_were_kept(
     with pytest.raises(DataError, match="run `nmt prepare` with this experiment first"):
         resolve_auto_preset(auto)
     prepare(auto)
-    told: list[str] = []
-    found = resolve_auto_preset(auto, told.append)
+    lines: list[str] = []
+    found = resolve_auto_preset(auto, lines.append)
     assert found.corpus.subword.vocab_size == 2000
-    assert told[0].startswith("preset auto: 60 pairs -> width 128, 2 + 2 layers, dropout 0.4")
+    assert lines[0].startswith("preset auto: 60 pairs -> width 128, 2 + 2 layers, dropout 0.4")
     shards, _ = open_prepared(found)
     assert shards.manifest.settings["corpus.subword.vocab_size"] == 2000
     assert prepare(auto) == shards.manifest
 
 
-# Settings of other versions.
+# --- settings of other versions ---
 
 
 class LaterCleaning(CleaningConfig):
@@ -139,13 +137,13 @@ class LaterExperiment(Experiment):
 
 
 def later(experiment: Experiment, **cleaning: bool) -> Experiment:
-    """The experiment as read by a version with one more cleaning rule."""
+    """Return the experiment as a version with one more cleaning rule reads it."""
     tree = experiment.model_dump()
     tree["corpus"]["cleaning"] |= cleaning
     return LaterExperiment.model_validate(tree)
 
 
-def test_an_old_corpus_serves_a_later_version_with_its_new_rule_off(make_corpus: Make) -> None:
+def test_an_old_corpus_means_new_rules_are_off(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN[:9]})
     prepare(experiment)
     open_prepared(later(experiment, html=False))
@@ -155,7 +153,7 @@ def test_an_old_corpus_serves_a_later_version_with_its_new_rule_off(make_corpus:
     )
 
 
-def test_a_later_version_prepares_the_same_with_its_new_rule_off(make_corpus: Make) -> None:
+def test_a_new_rule_that_is_off_changes_no_manifest(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN[:9]})
     manifest = prepare(experiment)
     other = make_corpus({"train": CLEAN[:9]}, prepared="again")

@@ -1,4 +1,4 @@
-"""Token ids on disk: what is written is read, by row, and nothing damaged is."""
+"""Token ids on disk."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SECOND: list[Pair] = [([11], [12]), ([13, 14], [15, 16, 17])]
 
 
 def write(folder: Path, *parts: list[Pair], num_pieces: int = 500) -> Manifest:
-    """A prepared folder whose n-th shard has the n-th part; lines are 10, 20, ..."""
+    """Write a prepared corpus whose n-th shard has the n-th part; lines are 10, 20, ..."""
     (folder / "shards").mkdir(parents=True)
     shards = []
     for number, pairs in enumerate(parts):
@@ -68,13 +68,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "prepared"
 
 
-def test_pairs_come_back_in_the_order_asked_for(folder: Path) -> None:
+def test_pairs_come_in_the_requested_order(folder: Path) -> None:
     rows = [4, 0, 2, 1, 3, 0]
     found = [(src.tolist(), tgt.tolist()) for src, tgt in Shards.open(folder).pairs(rows)]
     assert found == [(FIRST + SECOND)[row] for row in rows]
 
 
-def test_lengths_are_those_of_all_rows_without_bos_and_eos(folder: Path) -> None:
+def test_lengths_exclude_bos_and_eos(folder: Path) -> None:
     shards = Shards.open(folder)
     assert len(shards) == 5
     assert shards.src_lengths.tolist() == [3, 0, 1, 1, 2]
@@ -93,7 +93,7 @@ def test_rows_know_where_they_came_from(folder: Path) -> None:
     ]
 
 
-def test_the_manifest_counts_what_the_shards_hold(tmp_path: Path) -> None:
+def test_the_manifest_counts_pairs_and_tokens(tmp_path: Path) -> None:
     manifest = write(tmp_path / "prepared", FIRST, SECOND)
     assert [(s.pairs, s.src_tokens, s.tgt_tokens, s.longest) for s in manifest.shards] == [
         (3, 4, 5, 3),
@@ -110,7 +110,7 @@ def test_the_manifest_counts_what_the_shards_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("num_pieces", "kind"), [(256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, "u4")]
 )
-def test_tokens_have_the_smallest_type_that_holds_the_vocabulary(
+def test_tokens_have_the_smallest_sufficient_type(
     tmp_path: Path, num_pieces: int, kind: object
 ) -> None:
     write(tmp_path / "prepared", [([0], [num_pieces - 1])], num_pieces=num_pieces)
@@ -118,14 +118,14 @@ def test_tokens_have_the_smallest_type_that_holds_the_vocabulary(
     assert (src.dtype, tgt.tolist()) == (kind, [num_pieces - 1])
 
 
-def test_pairs_are_views_of_the_file_that_cannot_be_written(folder: Path) -> None:
-    """P8."""
+def test_pairs_are_read_only_views_of_the_file(folder: Path) -> None:
+    """Bounded memory (nmt/README.md, Guarantees)."""
     src, _ = Shards.open(folder).pairs([0])[0]
     assert not src.flags.owndata
     assert not src.flags.writeable
 
 
-def test_a_shard_is_plain_arrow_for_everybody(folder: Path) -> None:
+def test_a_shard_is_a_plain_arrow_file(folder: Path) -> None:
     table = pa.ipc.open_file(str(folder / "shards" / "00000.arrow")).read_all()
     assert table.to_pylist() == [
         {"src": src, "tgt": tgt, "corpus": "corpus0", "line": line}
@@ -135,13 +135,13 @@ def test_a_shard_is_plain_arrow_for_everybody(folder: Path) -> None:
 
 
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path, folder: Path) -> None:
-    """P2."""
+    """Pure schedule (nmt/README.md, Guarantees)."""
     write(tmp_path / "again", FIRST, SECOND)
     for name in ("manifest.json", "shards/00000.arrow", "shards/00001.arrow"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_another_process_reads_the_same(folder: Path) -> None:
+def test_pickled_and_forked_shards_read_the_same(folder: Path) -> None:
     shards = Shards.open(folder)
     shards.pairs([0])
     again = pickle.loads(pickle.dumps(shards))
@@ -153,12 +153,12 @@ def test_another_process_reads_the_same(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("row", [-1, 5])
-def test_a_row_that_is_not_there_is_our_own_mistake(folder: Path, row: int) -> None:
+def test_a_row_out_of_range_raises_index_error(folder: Path, row: int) -> None:
     with pytest.raises(IndexError, match=f"rows {row} to {row} of 5"):
         Shards.open(folder).pairs([row])
 
 
-def test_a_side_without_tokens_is_a_side(tmp_path: Path) -> None:
+def test_empty_sides_are_stored(tmp_path: Path) -> None:
     write(tmp_path / "prepared", [([], [5]), ([], [])])
     shards = Shards.open(tmp_path / "prepared")
     assert shards.src_lengths.tolist() == [0, 0]
@@ -168,11 +168,11 @@ def test_a_side_without_tokens_is_a_side(tmp_path: Path) -> None:
     ]
 
 
-def test_no_rows_no_pairs(folder: Path) -> None:
+def test_no_rows_give_no_pairs(folder: Path) -> None:
     assert Shards.open(folder).pairs([]) == []
 
 
-def test_a_folder_without_manifest_is_not_prepared(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_reported(tmp_path: Path) -> None:
     assert error_of(tmp_path / "prepared") == (
         "prepared: no prepared corpus here (manifest.json is missing); "
         "run `nmt prepare` with this experiment first"
@@ -197,7 +197,7 @@ def test_a_manifest_of_another_format_is_refused(folder: Path) -> None:
     )
 
 
-def test_a_missing_shard_is_named(folder: Path) -> None:
+def test_a_missing_shard_is_reported(folder: Path) -> None:
     size = (folder / "shards" / "00001.arrow").stat().st_size
     (folder / "shards" / "00001.arrow").unlink()
     assert error_of(folder) == (
@@ -206,8 +206,8 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
     )
 
 
-def test_a_shard_of_another_size_is_named(folder: Path) -> None:
-    """P9."""
+def test_a_truncated_shard_is_reported(folder: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     path = folder / "shards" / "00000.arrow"
     data = path.read_bytes()
     path.write_bytes(data[:-8])
@@ -229,7 +229,7 @@ def test_a_damaged_shard_is_found_by_its_digest(folder: Path) -> None:
     )
 
 
-def test_a_file_that_is_no_shard_is_named(folder: Path) -> None:
+def test_a_file_of_another_format_is_reported(folder: Path) -> None:
     path = folder / "shards" / "00000.arrow"
     path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(DataError, match="not a shard of nmt") as caught:
@@ -238,7 +238,7 @@ def test_a_file_that_is_no_shard_is_named(folder: Path) -> None:
     assert str(caught.value).endswith("); remove the folder and run `nmt prepare` again")
 
 
-def test_a_shard_of_other_rows_is_named(folder: Path) -> None:
+def test_a_shard_with_other_rows_is_reported(folder: Path) -> None:
     manifest = Shards.open(folder).manifest
     first = replace(manifest.shards[0], pairs=4)
     changed = replace(manifest, shards=[first, *manifest.shards[1:]], pairs=6)

@@ -1,4 +1,4 @@
-"""Text to tokens and back: nothing is lost, and nothing special comes out of text."""
+"""Subword vocabularies: lossless encoding and deterministic training."""
 
 import json
 import os
@@ -60,7 +60,7 @@ HARD = [
     "\x00\x01\x7f",
     "\U0010ffff\ue000",
 ]
-# Pieces of text that could be taken for something else, and anything at all.
+# Text that looks like reserved pieces, and anything else.
 TEXT = st.lists(
     st.one_of(
         st.text(st.characters(exclude_categories=("Cs",))),
@@ -75,16 +75,16 @@ def subword(request: pytest.FixtureRequest) -> Subword:
 
 
 @pytest.mark.parametrize("text", [*LINES[:6], *HARD])
-def test_hard_text_comes_back(subword: Subword, text: str) -> None:
-    """P6."""
+def test_hard_text_is_restored(subword: Subword, text: str) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     ids = subword.encode(text)
     assert subword.decode(ids) == text
     assert not {PAD, BOS, EOS}.intersection(ids)
 
 
 @given(TEXT)
-def test_any_text_comes_back(text: str) -> None:
-    """P6."""
+def test_any_text_is_restored(text: str) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     for subword in VOCABULARIES.values():
         ids = subword.encode(text)
         assert subword.decode(ids) == text
@@ -92,16 +92,16 @@ def test_any_text_comes_back(text: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",))))
-def test_any_normalised_line_comes_back_as_one_line(text: str) -> None:
-    """P6."""
+def test_any_normalised_line_is_restored(text: str) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     line = normalise(text, CleaningConfig())
     for subword in VOCABULARIES.values():
         assert subword.decode(subword.encode(line)) == line
 
 
 @given(st.lists(TEXT, max_size=5))
-def test_a_line_is_encoded_the_same_in_any_company(texts: list[str]) -> None:
-    """P7."""
+def test_encoding_does_not_depend_on_the_batch(texts: list[str]) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
     for subword in VOCABULARIES.values():
         assert subword.encode_batch(texts) == [subword.encode(text) for text in texts]
 
@@ -112,7 +112,7 @@ def test_any_ids_decode(ids: list[int]) -> None:
         subword.decode([token for token in ids if token < subword.num_pieces]).encode()
 
 
-def test_special_ids_are_nothing_and_bytes_that_are_no_text_are_replaced(subword: Subword) -> None:
+def test_special_ids_and_invalid_bytes_decode(subword: Subword) -> None:
     euro = [FIRST_BYTE + byte for byte in "€".encode()]
     assert subword.decode([BOS, *euro, EOS, PAD]) == "€"
     assert subword.decode(euro[:2]) == "\ufffd"
@@ -123,19 +123,19 @@ def test_an_empty_line_has_no_tokens(subword: Subword) -> None:
     assert subword.decode([]) == ""
 
 
-def test_a_word_has_the_same_pieces_at_the_start_and_inside(subword: Subword) -> None:
+def test_a_word_has_the_same_pieces_anywhere(subword: Subword) -> None:
     hund = subword.encode("Hund")
     assert subword.encode("Hund Hund") == hund + hund
 
 
-def test_pieces_are_shown_to_people(subword: Subword) -> None:
+def test_piece_names_are_readable(subword: Subword) -> None:
     ids = subword.encode("Hund €")
     assert subword.pieces(ids[-3:]) == ["<0xE2>", "<0x82>", "<0xAC>"]
     assert "".join(subword.pieces(ids[:-3])) == "▁Hund▁"
     assert subword.pieces([PAD, BOS, EOS]) == list(SPECIAL)
 
 
-def test_digits_stand_alone(subword: Subword) -> None:
+def test_digits_are_single_pieces(subword: Subword) -> None:
     pieces = subword.pieces(subword.encode("12 3456"))
     assert all(sum(map(str.isdecimal, piece)) <= 1 for piece in pieces if piece[0] != "<")
 
@@ -146,8 +146,8 @@ def test_no_learnt_piece_looks_like_a_reserved_one(subword: Subword) -> None:
     assert names[:NUM_RESERVED] == [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
 
 
-def test_a_vocabulary_survives_being_saved(subword: Subword) -> None:
-    """P5."""
+def test_a_vocabulary_is_restored_from_json(subword: Subword) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     again = Subword.from_json(subword.to_json())
     assert again.to_json() == subword.to_json()
     assert again.fingerprint == subword.fingerprint
@@ -166,7 +166,7 @@ def test_vocabularies_of_other_text_have_other_fingerprints() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_little_text_makes_a_small_vocabulary(kind: str) -> None:
+def test_little_text_gives_a_small_vocabulary(kind: str) -> None:
     config = SubwordConfig.model_validate({"kind": kind, "vocab_size": 8000})
     subword = Subword.train(["ab ab abc", "cab"], config)
     assert NUM_RESERVED < subword.num_pieces < NUM_RESERVED + 20
@@ -180,7 +180,7 @@ def test_no_text_leaves_the_bytes(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_vocabulary_too_small_for_the_alphabet_falls_to_bytes(kind: str) -> None:
+def test_rare_characters_are_encoded_as_bytes(kind: str) -> None:
     characters = [chr(code) for code in range(0x4E00, 0x4E00 + 200)]
     lines = ["".join(characters), *("".join(pair) for pair in pairwise(characters[:10] * 9))]
     subword = Subword.train(lines, SubwordConfig.model_validate({"kind": kind, "vocab_size": 300}))
@@ -190,7 +190,7 @@ def test_a_vocabulary_too_small_for_the_alphabet_falls_to_bytes(kind: str) -> No
     assert subword.decode(subword.encode(lines[0])) == lines[0]
 
 
-def test_the_alphabet_is_what_covers_the_text() -> None:
+def test_the_alphabet_reaches_the_coverage() -> None:
     counts = Counter({"a": 50_000, "b": 49_990, "c": 6, "d": 3, "e": 1})
     assert choose_alphabet(counts, 10) == {"a", "b"}
     assert choose_alphabet(Counter("cab"), 10) == {"a", "b", "c"}
@@ -198,7 +198,7 @@ def test_the_alphabet_is_what_covers_the_text() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "not json", "{}", '{"model": {"type": "BPE"}}'])
-def test_text_that_is_no_vocabulary_is_refused(text: str) -> None:
+def test_invalid_vocabularies_are_refused(text: str) -> None:
     with pytest.raises(DataError) as caught:
         Subword.from_json(text)
     assert str(caught.value) == (
@@ -207,7 +207,7 @@ def test_text_that_is_no_vocabulary_is_refused(text: str) -> None:
     )
 
 
-def test_a_vocabulary_of_other_people_is_refused(subword: Subword) -> None:
+def test_a_vocabulary_of_another_tool_is_refused(subword: Subword) -> None:
     text = subword.to_json().replace("<pad>", "<PAD>")
     with pytest.raises(DataError) as caught:
         Subword.from_json(text)
@@ -217,7 +217,7 @@ def test_a_vocabulary_of_other_people_is_refused(subword: Subword) -> None:
     )
 
 
-def test_a_vocabulary_with_tokens_added_to_it_is_refused(subword: Subword) -> None:
+def test_a_vocabulary_with_added_tokens_is_refused(subword: Subword) -> None:
     other = tokenizers.Tokenizer.from_str(subword.to_json())
     other.add_special_tokens(["<s>"])
     with pytest.raises(DataError, match="not a vocabulary of nmt"):
@@ -234,8 +234,8 @@ for kind in ("bpe", "unigram"):
 """
 
 
-def test_the_vocabulary_does_not_depend_on_the_process_or_its_threads() -> None:
-    """P2."""
+def test_training_is_deterministic_across_processes() -> None:
+    """Pure schedule (nmt/README.md, Guarantees)."""
     text = "\n".join(LINES)
     outputs = set()
     for threads, is_parallel in [("1", "false"), ("3", "true")]:
@@ -270,14 +270,14 @@ if child:
 """
 
 
-def test_a_process_that_forks_is_not_warned() -> None:
+def test_forking_after_encoding_gives_no_warning() -> None:
     env = {name: text for name, text in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
     result = subprocess.run([sys.executable, "-c", FORK], env=env, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_the_golden_vocabulary_still_means_the_same() -> None:
-    """P5: a bundle of today translates with the tokenizers of tomorrow."""
+def test_the_golden_vocabulary_is_unchanged() -> None:
+    """Checkpoints of today translate with later versions of tokenizers."""
     subword = Subword.train(["low low low lower lowest"] * 3, SubwordConfig(vocab_size=300))
     names = subword.pieces(range(NUM_RESERVED, subword.num_pieces))
     assert names[:8] == ["▁", "e", "l", "o", "r", "s", "t", "w"]

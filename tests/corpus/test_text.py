@@ -1,4 +1,4 @@
-"""Text in, text out, and the mending of a line."""
+"""Lines of text and their normalisation."""
 
 import gzip
 import io
@@ -36,11 +36,11 @@ def write(folder: Path, **lines: str) -> None:
         (folder / name.replace("_", ".")).write_bytes(text.encode())
 
 
-# --- the mending of a line ---
+# --- normalisation ---
 
 
 @pytest.mark.parametrize(
-    ("line", "mended"),
+    ("line", "normalised"),
     [
         ("plain text", "plain text"),
         ("", ""),
@@ -69,28 +69,28 @@ def write(folder: Path, **lines: str) -> None:
         ("▁ and <s> stay", "▁ and <s> stay"),
     ],
 )
-def test_a_line_is_mended(line: str, mended: str) -> None:
-    assert normalise(line, ALL) == mended
+def test_a_line_is_normalised(line: str, normalised: str) -> None:
+    assert normalise(line, ALL) == normalised
 
 
 @given(st.text(st.one_of(st.characters(), st.sampled_from(" \u200c\u200d\u200b\t\u0301e"))))
-def test_mending_twice_is_mending_once(line: str) -> None:
+def test_normalisation_is_idempotent(line: str) -> None:
     once = normalise(line, ALL)
     assert normalise(once, ALL) == once
 
 
 @given(st.text())
-def test_a_mended_line_is_one_line_for_everybody(line: str) -> None:
-    """P6."""
+def test_a_normalised_line_has_no_line_break(line: str) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     assert len(normalise(line, ALL).splitlines()) <= 1
 
 
 @given(st.text())
-def test_with_both_rules_off_a_line_is_left_alone(line: str) -> None:
+def test_a_line_is_unchanged_with_both_rules_off(line: str) -> None:
     assert normalise(line, NOTHING) == line
 
 
-def test_each_rule_mends_alone() -> None:
+def test_each_normalisation_works_alone() -> None:
     line = "e\u0301\t1"
     assert normalise(line, CleaningConfig(nfc=False)) == "e\u0301 1"
     assert normalise(line, CleaningConfig(control_characters=False)) == "é\t1"
@@ -100,7 +100,7 @@ def test_each_rule_mends_alone() -> None:
 
 
 def test_odd_line_separators_stay_inside_their_line() -> None:
-    """P6."""
+    """Line in, line out (nmt/README.md, Guarantees)."""
     data = "one\u2028still\u2029one\u0085 one\r one\x0b\x0c\x1c\ntwo\n".encode()
     assert list(read_lines(io.BytesIO(data))) == [
         "one\u2028still\u2029one\u0085 one\r one\x0b\x0c\x1c",
@@ -108,7 +108,7 @@ def test_odd_line_separators_stay_inside_their_line() -> None:
     ]
 
 
-def test_a_byte_that_is_not_utf_8_is_named_with_its_place(tmp_path: Path) -> None:
+def test_an_invalid_byte_is_reported_with_its_position(tmp_path: Path) -> None:
     path = tmp_path / "a.de"
     path.write_bytes(b"gut\n" + "schön\n".encode("latin-1"))
     with pytest.raises(DataError) as caught:
@@ -137,7 +137,7 @@ def test_pairs_come_from_one_tsv_file(tmp_path: Path) -> None:
     ]
 
 
-def test_a_tsv_row_without_a_tab_is_named(tmp_path: Path) -> None:
+def test_a_tsv_row_without_a_tab_is_reported(tmp_path: Path) -> None:
     write(tmp_path, a_tsv="one\teins\ntwo zwei\n")
     with pytest.raises(DataError) as caught:
         list(read_pairs(texts(tsv="a.tsv"), tmp_path))
@@ -150,7 +150,7 @@ def test_a_tsv_row_without_a_tab_is_named(tmp_path: Path) -> None:
     ("src", "tgt", "counts"),
     [("1\n2\n3\n4\n", "1\n2\n", (4, 2)), ("1\n", "1\n2\n3\n", (1, 3)), ("", "1\n", (0, 1))],
 )
-def test_sides_of_different_length_are_refused_with_both_counts(
+def test_sides_of_different_length_are_refused(
     tmp_path: Path, src: str, tgt: str, counts: tuple[int, int]
 ) -> None:
     write(tmp_path, a_en=src, a_de=tgt)
@@ -163,7 +163,7 @@ def test_sides_of_different_length_are_refused_with_both_counts(
     )
 
 
-# --- is the file UTF-8 at all? ---
+# --- encoding ---
 
 
 def check(lines: list[bytes], *, is_strict: bool = False) -> EncodingChecker:
@@ -178,7 +178,7 @@ def test_a_few_damaged_lines_are_counted() -> None:
     assert (encoding.num_beyond_ascii, encoding.num_invalid) == (2, 1)
 
 
-def test_damage_in_nine_of_ten_lines_is_another_encoding() -> None:
+def test_mostly_invalid_lines_are_another_encoding() -> None:
     good, bad = "schön".encode(), b"\x84sch\xf6n\x93"
     check([good] + [bad] * 9)
     with pytest.raises(DataError) as caught:
@@ -189,7 +189,7 @@ def test_damage_in_nine_of_ten_lines_is_another_encoding() -> None:
     )
 
 
-def test_strictly_the_first_damaged_line_is_an_error() -> None:
+def test_a_strict_check_fails_at_the_first_error() -> None:
     with pytest.raises(DataError) as caught:
         check([b"plain", b"sch\xf6n"], is_strict=True)
     assert str(caught.value) == (
@@ -198,18 +198,18 @@ def test_strictly_the_first_damaged_line_is_an_error() -> None:
     )
 
 
-# --- lines out ---
+# --- output ---
 
 
 @pytest.mark.parametrize("name", ["out.txt", "out.gz", "out.xz", "out.zst"])
-def test_what_is_written_is_read_back(tmp_path: Path, name: str) -> None:
-    """P6."""
+def test_output_is_read_back(tmp_path: Path, name: str) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     with open_output(tmp_path / name) as out:
         out.write("schön\n\nzwei\u2028\n")
     assert list(read_lines(tmp_path / name)) == ["schön", "", "zwei\u2028"]
 
 
-def test_other_programs_unpack_what_is_written(tmp_path: Path) -> None:
+def test_other_programs_decompress_the_output(tmp_path: Path) -> None:
     for name in ("out.gz", "out.xz", "out.zst"):
         with open_output(tmp_path / name) as out:
             out.write("schön\n")
@@ -218,15 +218,15 @@ def test_other_programs_unpack_what_is_written(tmp_path: Path) -> None:
             assert file.read() == "schön\n".encode()
 
 
-def test_packing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_compressed_output_is_deterministic(tmp_path: Path) -> None:
     for name in ("one.gz", "two.gz"):
         with open_output(tmp_path / name) as out:
             out.write("schön\n")
     assert (tmp_path / "one.gz").read_bytes() == (tmp_path / "two.gz").read_bytes()
 
 
-def test_half_a_translation_leaves_no_file(tmp_path: Path) -> None:
-    """P9."""
+def test_a_failed_output_leaves_no_file(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(UnicodeEncodeError), open_output(tmp_path / "out.gz") as out:
         out.writelines(["one\n", "\ud800\n"])
     assert list(tmp_path.iterdir()) == []
@@ -244,7 +244,7 @@ def test_standard_output_is_utf_8_and_stays_open(
     assert not buffer.closed
 
 
-# --- the ways in which real files are wrong at the level of bytes ---
+# --- damaged files ---
 
 
 @pytest.mark.parametrize(
@@ -263,10 +263,10 @@ def test_files_of_the_same_text_have_the_same_lines(shared_data: Path, case: str
     assert list(read_lines(folder / f"bytes_{case}.de.gz")) == good
 
 
-def test_odd_separators_are_mended_away(shared_data: Path) -> None:
+def test_unusual_separators_are_normalised(shared_data: Path) -> None:
     folder = shared_data / "dirty_ende"
-    mended = [normalise(line, ALL) for line in read_lines(folder / "bytes_ls_ps_nel.en.gz")]
-    assert all(line.isprintable() for line in mended)
+    normalised = [normalise(line, ALL) for line in read_lines(folder / "bytes_ls_ps_nel.en.gz")]
+    assert all(line.isprintable() for line in normalised)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_odd_separators_are_mended_away(shared_data: Path) -> None:
         ("cp1252", ", line 1: byte 0xE4 at position 19 is not UTF-8; "),
     ],
 )
-def test_files_that_are_not_text_are_refused(shared_data: Path, case: str, message: str) -> None:
+def test_binary_files_are_refused(shared_data: Path, case: str, message: str) -> None:
     path = shared_data / "dirty_ende" / f"bytes_{case}.de.gz"
     with pytest.raises(DataError) as caught:
         list(read_lines(path))
@@ -294,5 +294,5 @@ def test_files_that_are_not_text_are_refused(shared_data: Path, case: str, messa
         ("title", "A Straße, Über McDonald's."),
     ],
 )
-def test_a_line_in_other_letters(case: Case, line: str) -> None:
+def test_the_case_of_a_line_is_changed(case: Case, line: str) -> None:
     assert change_case("a straße, über McDonald's.", case) == line

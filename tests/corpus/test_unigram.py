@@ -1,4 +1,4 @@
-"""The unigram vocabulary: what it finds, and that it finds the same each time."""
+"""Training of unigram vocabularies."""
 
 import math
 from collections import Counter
@@ -15,33 +15,33 @@ WORDS = Counter(
 )
 
 
-def test_the_most_useful_parts_of_words_become_pieces() -> None:
+def test_frequent_word_parts_become_pieces() -> None:
     pieces = dict(train_unigram(WORDS, 14))
     assert set(pieces) - set("".join(WORDS)) == {" low", " new", " newest"}
 
 
-def test_a_word_that_begins_no_other_word_becomes_a_piece() -> None:
+def test_a_complete_word_becomes_a_piece() -> None:
     pieces = dict(train_unigram(Counter({" and": 100, " dog": 5, " cat": 5}), 12))
     assert " and" in pieces
 
 
-def test_every_character_is_a_piece_even_where_there_is_no_room() -> None:
+def test_every_character_is_a_piece_in_a_small_vocabulary() -> None:
     pieces = dict(train_unigram(WORDS, len(set("".join(WORDS)))))
     assert set(pieces) == set("".join(WORDS))
 
 
-def test_pieces_come_in_order_with_probabilities_that_sum_to_at_most_one() -> None:
+def test_pieces_are_sorted_by_probability() -> None:
     pieces = train_unigram(WORDS, 20)
     scores = [score for _, score in pieces]
     assert scores == sorted(scores, reverse=True)
     assert sum(map(math.exp, scores)) < 1
 
 
-def test_the_order_of_words_does_not_matter() -> None:
+def test_the_order_of_words_has_no_effect() -> None:
     assert train_unigram(Counter(dict(reversed(WORDS.items()))), 18) == train_unigram(WORDS, 18)
 
 
-def test_long_words_are_cut_and_rare_words_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_words_are_cut_and_rare_words_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unigram, "MAX_CHARS", 60)
     pieces = dict(train_unigram(Counter({" " + "ab" * 25: 9, " xyz": 5, " rare word": 1}), 30))
     assert max(map(len, pieces)) <= unigram.MAX_PIECE
@@ -49,12 +49,12 @@ def test_long_words_are_cut_and_rare_words_left_out(monkeypatch: pytest.MonkeyPa
     assert "z" in pieces
 
 
-def test_no_words_no_pieces() -> None:
+def test_no_words_give_no_pieces() -> None:
     assert train_unigram(Counter(), 10) == []
 
 
-def test_expected_counts_are_those_of_all_segmentations() -> None:
-    """The forward-backward sums, against a list of all ways to cut a word."""
+def test_expected_counts_match_all_segmentations() -> None:
+    """Forward-backward sums, against a list of all segmentations."""
     corpus = unigram._Corpus([("aaba", 3), ("ab", 2)])
     pieces = unigram._seed(corpus, 50)
     names = [
@@ -64,26 +64,26 @@ def test_expected_counts_are_those_of_all_segmentations() -> None:
     probs = dict(zip(names, np.exp(pieces.log_probs), strict=True))
     expected: Counter[str] = Counter()
     for word, count in (("aaba", 3), ("ab", 2)):
-        ways = []
+        paths = []
         for cuts in product([False, True], repeat=len(word) - 1):
             bounds = [0, *(place for place, cut in enumerate(cuts, 1) if cut), len(word)]
             parts = [word[i:j] for i, j in pairwise(bounds)]
             if all(part in probs for part in parts):
-                ways.append((math.prod(probs[part] for part in parts), parts))
-        total = sum(prob for prob, _ in ways)
-        for prob, parts in ways:
+                paths.append((math.prod(probs[part] for part in parts), parts))
+        total = sum(prob for prob, _ in paths)
+        for prob, parts in paths:
             for part in parts:
                 expected[part] += count * prob / total
     counts = dict(zip(names, unigram._expected_counts(corpus, pieces), strict=True))
     assert counts == pytest.approx({name: expected[name] for name in names})
 
 
-def test_what_the_corpus_loses_without_a_piece_is_what_it_would_cost_to_spell_it() -> None:
+def test_the_loss_of_a_piece_is_the_cost_of_its_substitute() -> None:
     corpus = unigram._Corpus([("ab", 10), ("a", 5), ("b", 5)])
     pieces = unigram._seed(corpus, 3)
     counts = np.array([5.0, 5.0, 10.0])  # a, b, ab
     losses = unigram._losses(pieces, counts)
-    # Without "ab" its 10 are 10 more of a and of b: 15 each of 30.
+    # Without "ab" its 10 count for a and for b: 15 each of 30.
     assert losses.tolist() == pytest.approx(
         [math.inf, math.inf, 10 * (math.log(10 / 20) - 2 * math.log(15 / 30))]
     )

@@ -1,4 +1,4 @@
-"""Pairs that are clean and pairs that are not, and how prepared folders are looked at."""
+"""Toy corpora, clean and dirty, and how tests inspect prepared corpora."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,19 +22,19 @@ CLEAN: Pairs = [
     for b, y in NOUNS
 ]
 DIRTY: Pairs = [
-    ("Two  spaces", "Zwei\u2028Leerzeichen"),  # mended
-    CLEAN[3],  # stands in the first corpus
+    ("Two  spaces", "Zwei\u2028Leerzeichen"),  # normalised
+    CLEAN[3],  # also in the first corpus
     ("", "Nichts"),
     ("Nothing else", "Sonst nichts"),
     ("Nothing else", "Sonst nichts"),
     ("Berlin", "Berlin"),
-    ("e\u0301t\u00e9", "sommer"),  # mended
+    ("e\u0301t\u00e9", "sommer"),  # normalised
     CLEAN[99],
 ]
 
 
 def text_of(experiment: Experiment) -> list[tuple[str, int, str, str]]:
-    """Corpus, line, source and target of every row."""
+    """Return corpus, line, source and target of every row."""
     shards, subword = open_prepared(experiment)
     rows = []
     for row, (src, tgt) in enumerate(shards.pairs(range(len(shards)))):

@@ -1,4 +1,4 @@
-"""Prepared again, in another order or after a stop: the same bytes."""
+"""Preparing is deterministic and resumes."""
 
 import fcntl
 import logging
@@ -29,47 +29,47 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_preparing_twice_gives_the_same_bytes(make_corpus: Make, tmp_path: Path) -> None:
-    """P2."""
+    """Pure schedule (nmt/README.md, Guarantees)."""
     for name in ("one", "two"):
         prepare(make_corpus({"a": CLEAN, "b": DIRTY}, prepared=name, shard_pairs=20))
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     assert sorted(files_of(tmp_path / "one"))[:3] == ["dev.src", "dev.tgt", "manifest.json"]
 
 
-def run_backwards(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+def run_reversed(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
     return run_locally(function, list(reversed(tasks)))
 
 
-def test_the_order_of_tasks_changes_no_byte(make_corpus: Make, tmp_path: Path) -> None:
-    """P2."""
+def test_task_order_does_not_change_the_bytes(make_corpus: Make, tmp_path: Path) -> None:
+    """Pure schedule (nmt/README.md, Guarantees)."""
     prepare(make_corpus({"a": CLEAN, "b": DIRTY}, prepared="one", shard_pairs=20))
-    prepare(make_corpus({"a": CLEAN, "b": DIRTY}, prepared="two", shard_pairs=20), run_backwards)
+    prepare(make_corpus({"a": CLEAN, "b": DIRTY}, prepared="two", shard_pairs=20), run_reversed)
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
 
 
 @pytest.mark.parametrize("num_done", [0, 4, 8, 12, 13, 16])
-def test_an_interrupted_prepare_goes_on_to_the_same_bytes(
+def test_a_resumed_prepare_gives_the_same_bytes(
     make_corpus: Make, tmp_path: Path, num_done: int
 ) -> None:
-    """P4."""
-    prepare(make_corpus({"a": CLEAN, "b": DIRTY}, prepared="whole", shard_pairs=20))
-    left = num_done
+    """Exact resume (nmt/README.md, Guarantees)."""
+    prepare(make_corpus({"a": CLEAN, "b": DIRTY}, prepared="complete", shard_pairs=20))
+    remaining = num_done
 
     def run_until_power_cut(
         function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]
     ) -> Iterator[Any]:
-        nonlocal left
+        nonlocal remaining
         for task in tasks:
-            if not left:
+            if not remaining:
                 raise PowerCutError
-            left -= 1
+            remaining -= 1
             yield function(*task)
 
     experiment = make_corpus({"a": CLEAN, "b": DIRTY}, prepared="cut", shard_pairs=20)
-    for _ in range(2):  # making the corpus again would be a change of its files
+    for _ in range(2):  # writing the corpus again would change its files
         with pytest.raises(PowerCutError):
             prepare(experiment, run_until_power_cut)
-        left = 1
+        remaining = 1
     calls = 0
 
     def count(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
@@ -78,13 +78,13 @@ def test_an_interrupted_prepare_goes_on_to_the_same_bytes(
         return run_locally(function, tasks)
 
     prepare(experiment, count)
-    assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
+    assert files_of(tmp_path / "cut") == files_of(tmp_path / "complete")
     num_tasks = 5 + 6 + 1 + 1 + 6  # reading, cleaning, duplicates, subwords, encoding
     assert calls == num_tasks - num_done - 1
 
 
-def test_half_prepared_is_not_prepared(make_corpus: Make) -> None:
-    """P9."""
+def test_an_incomplete_corpus_is_refused(make_corpus: Make) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
 
     def cut(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         raise PowerCutError
@@ -98,7 +98,7 @@ def test_half_prepared_is_not_prepared(make_corpus: Make) -> None:
 
 
 @pytest.mark.parametrize("change", ["settings", "files"])
-def test_unfinished_work_of_other_settings_or_files_is_not_used(
+def test_unfinished_work_of_other_inputs_is_discarded(
     make_corpus: Make, tmp_path: Path, change: str
 ) -> None:
     def cut_before_encoding(
@@ -118,12 +118,12 @@ def test_unfinished_work_of_other_settings_or_files_is_not_used(
         num_kept = 104
     else:
         write(experiment, "train.en", "".join(f"{src}!\n" for src, _ in CLEAN + DIRTY))
-        num_kept = 104  # CLEAN[3]! and CLEAN[99]! again; "!" is no letter, but not nothing
+        num_kept = 104  # CLEAN[3]! and CLEAN[99]! again; "!" is not empty
     manifest = prepare(experiment)
     assert (manifest.pairs, len(text_of(experiment))) == (num_kept, num_kept)
 
 
-def test_a_finished_prepare_says_so_and_does_nothing(
+def test_preparing_a_complete_corpus_does_nothing(
     make_corpus: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     experiment = make_corpus({"train": CLEAN})
@@ -139,14 +139,14 @@ def test_a_finished_prepare_says_so_and_does_nothing(
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "prepared").rglob("*")} == before
 
 
-def test_a_prepared_folder_serves_without_the_raw_files(make_corpus: Make) -> None:
+def test_a_prepared_corpus_needs_no_raw_files(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN})
     manifest = prepare(experiment)
     shutil.rmtree(experiment.corpus.root)
     assert prepare(experiment) == manifest
 
 
-def test_two_at_once_are_kept_apart(make_corpus: Make, tmp_path: Path) -> None:
+def test_a_locked_corpus_is_refused(make_corpus: Make, tmp_path: Path) -> None:
     experiment = make_corpus({"train": CLEAN[:9]})
     (tmp_path / "prepared" / "work").mkdir(parents=True)
     with (tmp_path / "prepared" / "work" / "lock").open("w") as lock:

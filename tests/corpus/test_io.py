@@ -1,4 +1,4 @@
-"""Bytes in and out: every way a file can be wrong, and every way it can be packed."""
+"""Reading and writing files: errors, compression and atomic replacement."""
 
 import errno
 import gzip
@@ -26,13 +26,13 @@ from nmt.corpus.io import (
 )
 from nmt.errors import DataError
 
-PACK: dict[str, Callable[[bytes], bytes]] = {
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": lambda data: data,
     ".gz": gzip.compress,
     ".xz": lzma.compress,
     ".zst": zstandard.ZstdCompressor().compress,
 }
-# No line of these ends in a carriage return: that would be half of a CRLF.
+# No line ends in a carriage return: it would be half of a CRLF.
 LINES = st.lists(
     st.text(st.characters(exclude_characters="\n\0", exclude_categories=("Cs",))).filter(
         lambda line: not line.endswith("\r")
@@ -52,23 +52,23 @@ def error_of(path: Path, data: bytes) -> str:
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-@pytest.mark.parametrize("suffix", PACK)
+@pytest.mark.parametrize("suffix", COMPRESS)
 @given(lines=LINES)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_lines_split_on_line_feed_and_nothing_else(
+def test_lines_split_at_line_feeds_only(
     tmp_path: Path, suffix: str, end: bytes, lines: list[str]
 ) -> None:
-    """P6."""
+    """Line in, line out (nmt/README.md, Guarantees)."""
     path = tmp_path / f"text{suffix}"
     raw = [line.encode() for line in lines]
-    # A text of one line with carriage returns inside is refused; a second line makes it clear.
+    # A single line with carriage returns inside is refused; a second line makes it valid.
     raw.append(b"last")
-    path.write_bytes(PACK[suffix](b"\xef\xbb\xbf" + b"".join(line + end for line in raw)))
+    path.write_bytes(COMPRESS[suffix](b"\xef\xbb\xbf" + b"".join(line + end for line in raw)))
     assert read(path) == raw
 
 
 @given(lines=LINES, sizes=st.lists(st.integers(1, 5), min_size=1))
-def test_lines_do_not_depend_on_how_the_bytes_arrive(lines: list[str], sizes: list[int]) -> None:
+def test_lines_do_not_depend_on_read_sizes(lines: list[str], sizes: list[int]) -> None:
     data = b"".join(line.encode() + b"\n" for line in [*lines, "last"])
 
     class Pipe(io.BytesIO):
@@ -86,7 +86,7 @@ def test_the_last_line_needs_no_line_feed() -> None:
     assert read(io.BytesIO(b"one\ntwo")) == [b"one", b"two"]
 
 
-def test_an_empty_file_has_no_lines_and_an_empty_line_is_one() -> None:
+def test_an_empty_file_has_no_lines() -> None:
     assert read(io.BytesIO(b"")) == []
     assert read(io.BytesIO(b"\n")) == [b""]
 
@@ -97,7 +97,7 @@ def test_blocks_know_the_number_of_their_first_line(monkeypatch: pytest.MonkeyPa
     assert blocks == [(1, b"a\nb\n"), (3, b"cc\n"), (4, b"dddddd\n"), (5, b"e\n")]
 
 
-def test_a_pipe_is_answered_before_it_ends() -> None:
+def test_a_pipe_is_read_line_by_line() -> None:
     reading, writing = os.pipe()
     with open(reading, "rb") as source, open(writing, "wb", buffering=0) as sink:
         blocks = read_blocks(source)
@@ -106,19 +106,19 @@ def test_a_pipe_is_answered_before_it_ends() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
-def test_members_follow_each_other(tmp_path: Path, suffix: str) -> None:
+def test_concatenated_members_are_decompressed(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"text{suffix}"
-    path.write_bytes(PACK[suffix](b"one\ntw") + PACK[suffix](b"o\n"))
+    path.write_bytes(COMPRESS[suffix](b"one\ntw") + COMPRESS[suffix](b"o\n"))
     assert read(path) == [b"one", b"two"]
 
 
-def test_zeros_after_the_last_member_are_nothing(tmp_path: Path) -> None:
+def test_zero_padding_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "text.gz"
     path.write_bytes(gzip.compress(b"one\n") + b"\0" * 512)
     assert read(path) == [b"one"]
 
 
-def test_the_digest_is_of_the_packed_bytes(tmp_path: Path) -> None:
+def test_the_digest_is_of_the_compressed_bytes(tmp_path: Path) -> None:
     path = tmp_path / "text.gz"
     path.write_bytes(gzip.compress(b"one\n"))
     digest = hashlib.sha256()
@@ -126,7 +126,7 @@ def test_the_digest_is_of_the_packed_bytes(tmp_path: Path) -> None:
     assert digest.hexdigest() == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         list(read_blocks(tmp_path / "no.en"))
     assert str(caught.value) == (
@@ -134,13 +134,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         list(read_blocks(tmp_path))
     assert str(caught.value) == f"{tmp_path}: is a folder; name a file in it"
 
 
-def test_a_nul_byte_is_named_with_its_line(tmp_path: Path) -> None:
+def test_a_nul_byte_is_reported_with_its_line(tmp_path: Path) -> None:
     assert error_of(tmp_path / "a.en", b"one\ntwo\nth\0ree\n") == (
         "raw/a.en, line 3: a NUL byte: the file is damaged or not UTF-8; download it again, or "
         "delete the NUL bytes (`tr -d '\\000'`) if the lines are complete"
@@ -148,7 +148,7 @@ def test_a_nul_byte_is_named_with_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
-def test_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
+def test_utf_16_is_refused(tmp_path: Path, encoding: str) -> None:
     bom = b"\xfe\xff" if encoding == "utf-16-be" else b""
     assert error_of(tmp_path / "a.en", bom + "one\ntwo\n".encode(encoding)) == (
         "raw/a.en, line 1: the file is UTF-16, but UTF-8 is expected; "
@@ -156,14 +156,14 @@ def test_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
     )
 
 
-def test_carriage_returns_alone_are_no_line_ends(tmp_path: Path) -> None:
+def test_carriage_returns_as_line_ends_are_refused(tmp_path: Path) -> None:
     assert error_of(tmp_path / "a.en", b"one\rtwo\rthree\r") == (
         "raw/a.en, line 1: carriage returns but no line feed; expected line feeds at the ends of "
         "lines: convert the file (`tr '\\r' '\\n'`)"
     )
 
 
-def test_a_line_without_end_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlong_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_io, "MAX_LINE_BYTES", 1 << 20)
     assert error_of(tmp_path / "a.en", b"one\n" + b"x" * (1 << 21)) == (
         "raw/a.en, line 2: no line feed in 1 MiB; expected one segment per line: this is not a "
@@ -179,9 +179,9 @@ def test_a_line_without_end_is_no_line(tmp_path: Path, monkeypatch: pytest.Monke
         (".zst", "the zstd data is damaged (it ends too early)"),
     ],
 )
-def test_packed_data_that_ends_too_early_is_named(tmp_path: Path, suffix: str, what: str) -> None:
+def test_truncated_data_is_reported(tmp_path: Path, suffix: str, what: str) -> None:
     lines = b"".join(os.urandom(30).hex().encode() + b"\n" for _ in range(9000))
-    message = error_of(tmp_path / f"a.en{suffix}", PACK[suffix](lines)[:-20])
+    message = error_of(tmp_path / f"a.en{suffix}", COMPRESS[suffix](lines)[:-20])
     place, _, rest = message.partition(": ")
     assert place.startswith(f"raw/a.en{suffix}, line ")
     assert int(place.rsplit(" ", 1)[1]) > 1000
@@ -190,7 +190,7 @@ def test_packed_data_that_ends_too_early_is_named(tmp_path: Path, suffix: str, w
     )
 
 
-def test_packed_data_that_is_not_is_named(tmp_path: Path) -> None:
+def test_uncompressed_data_with_a_suffix_is_reported(tmp_path: Path) -> None:
     assert error_of(tmp_path / "a.en.gz", b"plain text\n") == (
         "raw/a.en.gz, line 1: the gzip data is damaged (Error -3 while decompressing data: "
         "incorrect header check); copy or download the file again, and check that its format is "
@@ -199,22 +199,22 @@ def test_packed_data_that_is_not_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [(".gz", "gzip"), (".xz", "xz"), (".zst", "zstd")])
-def test_packed_data_without_its_suffix_is_named(tmp_path: Path, suffix: str, kind: str) -> None:
-    assert error_of(tmp_path / "a.en", PACK[suffix](b"one\n")) == (
+def test_compressed_data_without_suffix_is_reported(tmp_path: Path, suffix: str, kind: str) -> None:
+    assert error_of(tmp_path / "a.en", COMPRESS[suffix](b"one\n")) == (
         f"raw/a.en, line 1: {kind} data where plain text was expected; rename the file to end in "
         f"{suffix}, or decompress it"
     )
 
 
-@pytest.mark.parametrize("suffix", PACK)
-def test_packing_is_undone_by_reading(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_compressed_output_is_read_back(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"text{suffix}"
     with path.open("wb") as file, open_compressor(file, suffix) as packed:
         packed.write(b"one\ntwo\n")
     assert read(path) == [b"one", b"two"]
 
 
-def test_a_file_that_is_being_replaced_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(UnicodeEncodeError), atomic_write(path) as temporary:
@@ -223,7 +223,7 @@ def test_a_file_that_is_being_replaced_stays_until_the_new_one_is_whole(tmp_path
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught, atomic_write(tmp_path / "no" / "file"):
         pass
     assert str(caught.value) == (
@@ -232,8 +232,8 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    """P9."""
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
 
     def fill(path: Path) -> None:
         with atomic_write(path):
@@ -247,7 +247,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_our_own_packed_files_keep_every_byte(tmp_path: Path) -> None:
+def test_zstd_files_keep_every_byte(tmp_path: Path) -> None:
     data = [b"a\r\n", b"", b"\0\xff\n"]
     write_zstd(tmp_path / "x.zst", data)
     assert read_zstd(tmp_path / "x.zst") == b"".join(data)

@@ -1,4 +1,4 @@
-"""Raw text that cannot be prepared, and lines of it that can be left out."""
+"""Raw text that is refused, and lines of it that are dropped."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from nmt.corpus.prepare import check_raw, prepare
 from nmt.corpus.task_cache import run_locally
 
 
-def test_a_missing_raw_file_is_named_before_anything_is_done(make_corpus: Make) -> None:
+def test_a_missing_raw_file_is_reported_first(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN})
     Path(experiment.corpus.root, "train.de").unlink()
     message = (
@@ -54,17 +54,17 @@ def test_a_missing_raw_file_is_named_before_anything_is_done(make_corpus: Make) 
         ),
     ],
 )
-def test_raw_files_that_are_refused(
+def test_invalid_raw_files_are_refused(
     files: dict[str, bytes], message: str, make_corpus: Make
 ) -> None:
-    """P9."""
+    """Actionable errors (nmt/README.md, Guarantees)."""
     experiment = make_corpus({"train": CLEAN})
     for name, data in files.items():
         write(experiment, name, data)
     assert error_of(experiment) == message
 
 
-def test_a_tsv_row_without_a_tab_is_named(make_corpus: Make) -> None:
+def test_a_tsv_row_without_a_tab_is_reported(make_corpus: Make) -> None:
     settings = make_corpus({"train": CLEAN}).model_dump()
     settings["corpus"]["train"] = [{"name": "train", "tsv": "t.tsv"}]
     experiment = Experiment.model_validate(settings)
@@ -74,14 +74,14 @@ def test_a_tsv_row_without_a_tab_is_named(make_corpus: Make) -> None:
     )
 
 
-def test_a_line_that_is_not_utf_8_is_dropped_and_counted(make_corpus: Make) -> None:
+def test_an_invalid_line_is_dropped_and_counted(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN[:3]}, cleaning={"max_dropped": 0.5})
     write(experiment, "train.de", b"Gut.\nSch\xf6n.\nBesser.\n")
     manifest = prepare(experiment)
     assert (manifest.corpora[0].kept, manifest.corpora[0].dropped["invalid_utf8"]) == (2, 1)
 
 
-def test_a_line_that_is_not_utf_8_is_an_error_where_that_rule_is_off(make_corpus: Make) -> None:
+def test_an_invalid_line_is_an_error_with_the_rule_off(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN[:3]}, cleaning={"invalid_utf8": False})
     write(experiment, "train.de", b"Gut.\nSch\xf6n.\nBesser.\n")
     assert error_of(experiment) == (
@@ -93,8 +93,7 @@ def test_a_line_that_is_not_utf_8_is_an_error_where_that_rule_is_off(make_corpus
 ALL_NEW = ["subwords 0/1", "subwords 1/1", "encoding 0/1", "encoding 1/1"]
 
 
-def test_too_much_dropped_stops_with_the_tally_and_goes_on_when_allowed(make_corpus: Make) -> None:
-    """P6: nothing is dropped in silence."""
+def test_dropping_too_many_pairs_is_an_error(make_corpus: Make) -> None:
     pairs = [*CLEAN[:2], *[("1", "2")] * 3, ("", "")]
     experiment = make_corpus({"train": pairs})
     assert error_of(experiment) == (
@@ -113,7 +112,7 @@ def test_too_much_dropped_stops_with_the_tally_and_goes_on_when_allowed(make_cor
     assert done == ["reading 3/3", "cleaning 1/1", *ALL_NEW]
 
 
-def test_nothing_left_is_an_error_whatever_is_allowed(make_corpus: Make) -> None:
+def test_dropping_all_pairs_is_always_an_error(make_corpus: Make) -> None:
     experiment = make_corpus({"train": [("1", "2")]}, cleaning={"max_dropped": 1.0})
     assert error_of(experiment) == (
         "cleaning dropped all 1 pairs (1 no_letters): nothing is left to train on; check the "
@@ -121,7 +120,7 @@ def test_nothing_left_is_an_error_whatever_is_allowed(make_corpus: Make) -> None
     )
 
 
-def test_a_folder_that_cannot_be_made_is_named(make_corpus: Make, tmp_path: Path) -> None:
+def test_an_impossible_folder_is_reported(make_corpus: Make, tmp_path: Path) -> None:
     (tmp_path / "prepared").write_text("a file")
     assert error_of(make_corpus({"train": CLEAN[:9]})) == (
         "prepared: cannot be written: Not a directory; set corpus.prepared to another folder"

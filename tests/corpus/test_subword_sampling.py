@@ -1,4 +1,4 @@
-"""Subwords cut anew: the same text, the statistics of the paper, whoever asks and when."""
+"""Segmentations: the same text, the published statistics, deterministic."""
 
 import math
 import random
@@ -44,8 +44,8 @@ def test_without_dropout_nothing_changes() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.1, 0.5, 0.99])
-def test_every_cut_is_of_the_same_text(dropout: float) -> None:
-    """P6."""
+def test_every_segmentation_gives_the_same_text(dropout: float) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     pairs = pairs_of(LINES[:4] + ODD)
     sampler = SubwordSampler(SUBWORD, dropout, seed=1)
     for epoch in range(20):
@@ -55,15 +55,15 @@ def test_every_cut_is_of_the_same_text(dropout: float) -> None:
     assert any(listed([pair]) != listed([cut]) for pair, cut in zip(pairs, found, strict=True))
 
 
-def test_with_much_dropout_words_fall_to_characters() -> None:
+def test_high_dropout_gives_characters() -> None:
     [(src, _)] = SubwordSampler(SUBWORD, 0.9999, seed=1).segment(
         pairs_of(["dogs run"]), [0], 0, ANY
     )
     assert SUBWORD.pieces(src) == ["▁", "d", "o", "g", "s", "▁", "r", "u", "n"]
 
 
-def test_a_cut_depends_on_seed_epoch_and_row_alone() -> None:
-    """P2, P3: not on the company of a pair, nor on what was cut before."""
+def test_a_segmentation_depends_on_seed_epoch_and_row() -> None:
+    """World-size independence (nmt/README.md, Guarantees): not on other pairs or earlier calls."""
     pairs = pairs_of(LINES[:40])
     rows = np.arange(100, 140)
     together = listed(SubwordSampler(SUBWORD, 0.2, seed=1).segment(pairs, rows, 3, ANY))
@@ -76,8 +76,8 @@ def test_a_cut_depends_on_seed_epoch_and_row_alone() -> None:
     assert listed(sampler.segment(pairs, rows + 1, 3, ANY)) != together
 
 
-def test_forgotten_words_are_cut_again_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P2, P8."""
+def test_a_full_table_does_not_change_segmentations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounded memory (nmt/README.md, Guarantees)."""
     pairs = pairs_of(LINES[:4])
     expected = SubwordSampler(SUBWORD, 0.2, seed=1).segment(pairs, range(4), 0, ANY)
     monkeypatch.setattr(subword_sampling, "MAX_WORDS", 2)
@@ -87,7 +87,7 @@ def test_forgotten_words_are_cut_again_alike(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def merge_as_published(symbols: list[int], merges: Merges, dropout: float) -> tuple[int, ...]:
-    """Provilkov et al. 2020, algorithm 1, to the letter: each merge dropped or not at each step."""
+    """Apply algorithm 1 of Provilkov et al. 2020 literally: draw for each merge at each step."""
     while True:
         possible = [
             (*merges[pair], place)
@@ -100,33 +100,33 @@ def merge_as_published(symbols: list[int], merges: Merges, dropout: float) -> tu
         symbols = [*symbols[:place], merged, *symbols[place + 2 :]]
 
 
-def test_words_are_cut_as_often_in_each_way_as_in_the_published_algorithm() -> None:
-    """Equality with a reference, in distribution: 20,000 cuts each of abcab."""
+def test_dropout_matches_the_published_algorithm() -> None:
+    """20,000 segmentations each of abcab."""
     a, b, c, ab, bc, abc = range(6)
     merges = {(a, b): (0, ab), (b, c): (1, bc), (ab, c): (2, abc)}
     random.seed(1)
     num = 20_000
-    ours = Counter(
+    sampled = Counter(
         merge_with_dropout([a, b, c, a, b], merges, 0.3, random.random) for _ in range(num)
     )
-    theirs = Counter(merge_as_published([a, b, c, a, b], merges, 0.3) for _ in range(num))
-    assert len(theirs) == 8
-    for cut in ours | theirs:
-        assert ours[cut] / num == pytest.approx(theirs[cut] / num, abs=0.015), cut
+    published = Counter(merge_as_published([a, b, c, a, b], merges, 0.3) for _ in range(num))
+    assert len(published) == 8
+    for cut in sampled | published:
+        assert sampled[cut] / num == pytest.approx(published[cut] / num, abs=0.015), cut
 
 
-def test_a_word_keeps_each_merge_with_the_asked_probability() -> None:
-    """Over many rows and epochs; the variants of a word are a sample of their own."""
+def test_each_merge_is_kept_with_its_probability() -> None:
+    """Over many rows and epochs; the variants of a word are themselves a sample."""
     left, right = SUBWORD.encode("12")
     assert SUBWORD.pieces([left, right]) == ["▁1", "2"]
     sampler = SubwordSampler(SUBWORD, 0.25, seed=1)
     cut = [sampler.segment([([left], [right])], [row], row % 7, ANY)[0][0] for row in range(2000)]
     whole = sum(len(src) == 1 for src in cut) / len(cut)
-    assert whole == pytest.approx(0.75, abs=0.12)  # 64 variants: a deviation of 0.054
+    assert whole == pytest.approx(0.75, abs=0.12)  # 64 variants: standard deviation 0.054
 
 
-def test_cuts_are_drawn_by_their_probability_to_the_power_of_alpha() -> None:
-    """Equality with the definition (Kudo 2018): 20,000 cuts of abc, all three by hand."""
+def test_unigram_samples_match_their_probabilities() -> None:
+    """20,000 segmentations of abc, against all three by hand (Kudo 2018)."""
     a, b, c, ab, bc = range(5)
     probs = {(a,): 0.1, (b,): 0.2, (c,): 0.3, (a, b): 0.25, (b, c): 0.15}
     log_probs = {key: (token, math.log(p)) for token, (key, p) in enumerate(probs.items())}
@@ -138,8 +138,8 @@ def test_cuts_are_drawn_by_their_probability_to_the_power_of_alpha() -> None:
         assert found[cut] / num == pytest.approx(weight / sum(weights.values()), abs=0.015), cut
 
 
-def test_a_unigram_vocabulary_cuts_the_same_text_in_many_ways() -> None:
-    """P2, P6: by seed, epoch and row alone; of a great alpha the best cut alone is left."""
+def test_unigram_samples_are_deterministic() -> None:
+    """By seed, epoch and row alone; a large alpha gives the most probable segmentation."""
     subword = Subword.train(LINES, SubwordConfig(kind="unigram", vocab_size=330))
     pairs = [(subword.encode(line), subword.encode(line[::-1])) for line in LINES[:4] + ODD]
     rows = range(len(pairs))
@@ -155,8 +155,8 @@ def test_a_unigram_vocabulary_cuts_the_same_text_in_many_ways() -> None:
     )
 
 
-def test_a_cut_has_room() -> None:
-    """The token budget holds; a pair that fits in no cut stays as it is."""
+def test_segmentations_stay_within_the_maximum_length() -> None:
+    """A pair without a segmentation that is short enough stays as it is."""
     pairs = pairs_of([LINES[0]])
     length = max(len(side) for side in pairs[0])
     sampler = SubwordSampler(SUBWORD, 0.3, seed=1)
@@ -169,10 +169,10 @@ def test_a_cut_has_room() -> None:
     assert sampler.segment([], [], 0, ANY) == []
 
 
-def test_lengths_are_planned_with_room_for_what_dropout_adds(
+def test_planned_lengths_include_the_growth(
     make_corpus: Callable[..., Experiment],
 ) -> None:
-    """P2: from the corpus, the dropout and the seed alone."""
+    """Pure schedule (nmt/README.md, Guarantees): from corpus, dropout and seed alone."""
     lines = [f"{line} {n}" for n, line in enumerate(LINES[:40])]
     experiment = make_corpus({"train": list(zip(lines[::2], lines[1::2], strict=True))})
     prepare(experiment)
@@ -188,7 +188,7 @@ def test_lengths_are_planned_with_room_for_what_dropout_adds(
     assert np.array_equal(none[0], shards.src_lengths)
 
 
-def test_characters_and_merges_are_those_of_the_vocabulary() -> None:
+def test_characters_and_merges_match_the_vocabulary() -> None:
     assert SUBWORD.characters[:NUM_RESERVED] == [[token] for token in range(NUM_RESERVED)]
     for token, characters in enumerate(SUBWORD.characters):
         assert SUBWORD.decode([65 + 3, token]) == SUBWORD.decode([65 + 3, *characters])
