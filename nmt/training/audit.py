@@ -1,10 +1,11 @@
-"""Audit of a run: was each kept pair used exactly once in each full epoch?
+"""Audit of a run: was every kept pair used exactly once in every full epoch?
 
-It is answered from the ledger, which says what the workers trained on, up to the newest good
-checkpoint: that is the surviving lineage. The chain of the ledger must hold from line to line and
-lead to the chain in each checkpoint. Where the prepared corpus is here, the pairs are compared with
-those that it holds, their target tokens with those that were trained on, and the updates with those
-of the schedule; where it is not, with the number of pairs that the manifest tells.
+The ledger records what the workers trained on. The audit covers its updates up to the newest
+complete checkpoint, those that led to the current weights. The chain of the ledger must hold from
+line to line and match the chain in each checkpoint. If the prepared corpus is available, pairs are
+compared with the pairs of the corpus, target tokens with theirs, and updates with the schedule;
+otherwise the number of pairs is compared with the manifest. Skipped updates count like others:
+their pairs had their turn.
 """
 
 from collections.abc import Iterator
@@ -29,12 +30,12 @@ from nmt.training.ledger import LedgerEntry
 from nmt.training.run_manifest import RunManifest, RunStart
 
 MAX_FINDINGS = 20
-"""More are counted, not told."""
+"""Number of findings that are listed; further ones are counted."""
 
 
 @dataclass(frozen=True)
 class WorkerSpan:
-    """Updates in a row that were shared by the same number of workers."""
+    """Consecutive updates with the same world size."""
 
     first: int
     last: int
@@ -43,243 +44,246 @@ class WorkerSpan:
 
 @dataclass
 class Audit:
-    """What the ledger of a run proves."""
+    """Result of an audit."""
 
     run: str
     updates: int = 0
-    """Updates on the surviving lineage, by its newest good checkpoint."""
+    """Updates of the newest complete checkpoint."""
     chain: str = ""
-    """Of the ledger there; equal in two runs that trained on the same pairs in the same updates."""
+    """Chain of the ledger there, equal for two runs with the same pairs in the same updates."""
     pairs: int = 0
-    """Pairs in an epoch."""
+    """Pairs of an epoch."""
     updates_per_epoch: int = 0
     full_epochs: int = 0
     pairs_after: int = 0
-    """Pairs used in the epoch that is under way."""
+    """Pairs used in the epoch that is not full yet."""
     checkpoints: int = 0
-    """Good checkpoints whose chain was compared."""
+    """Complete checkpoints whose chain was compared."""
     is_even: bool = True
-    """Whether an epoch is to have each pair once: no corpus has a weight, no stage another one."""
+    """True if an epoch has each pair once: no corpus has a weight, no stage its own epochs."""
     is_corpus_here: bool = False
-    """Whether pairs were compared with the prepared corpus and with the schedule."""
+    """True if pairs were compared with the prepared corpus and the schedule."""
     skipped: list[int] = field(default_factory=list)
-    """Updates whose gradient was not finite."""
+    """Updates without an optimizer step: non-finite gradient, fp16 overflow included."""
     workers: list[WorkerSpan] = field(default_factory=list)
     starts: list[RunStart] = field(default_factory=list)
     num_findings: int = 0
     findings: list[str] = field(default_factory=list)
-    """What contradicts the promise; the first MAX_FINDINGS."""
+    """First MAX_FINDINGS contradictions."""
 
     @property
     def is_proven(self) -> bool:
-        """Whether nothing contradicts it."""
+        """True if there is no contradiction."""
         return not self.num_findings
 
-    def find(self, what: str) -> None:
-        """Note a contradiction."""
+    def add_finding(self, text: str) -> None:
+        """Record a contradiction."""
         self.num_findings += 1
         if self.num_findings <= MAX_FINDINGS:
-            self.findings.append(what)
+            self.findings.append(text)
 
 
 def audit_run(run_dir: Path, prepared: Path | None = None) -> Audit:
     """Audit a run, finished or not.
 
     Args:
-        prepared: folder of the prepared corpus; None: the one that the run was trained on, if it is
-            on this machine.
+        run_dir: run directory.
+        prepared: prepared corpus; None: the one of the run, if it is on this machine.
 
     Raises:
-        NmtError: there is no run with a ledger and a good checkpoint here, or no corpus in the
-            folder that was named.
+        NmtError: the run has no ledger or no complete checkpoint, or `prepared` is not its corpus.
     """
     if not run_dir.is_dir():
-        raise DataError(f"{run_dir}: there is no such folder; name the folder of a run")
-    about = run_manifest.read_run_manifest(run_dir)
+        raise DataError(f"{run_dir}: no such directory; name a run")
+    manifest = run_manifest.read_run_manifest(run_dir)
     if not (run_dir / ledger.NAME).is_file():
         raise DataError(
-            f"{run_dir}: no {ledger.NAME} here, so nobody knows what was trained on; runs write it "
-            "before their first checkpoint"
+            f"{run_dir}: {ledger.NAME} is missing; a run writes it before its first checkpoint"
         )
     newest = newest_complete(run_dir)
     if newest is None:
-        raise CheckpointError(
-            f"{run_dir} has no good checkpoint, so no update of it has survived yet"
-        )
-    found = Audit(
-        str(run_dir), read_info(newest).update, pairs=about.pairs,
-        updates_per_epoch=about.updates_per_epoch, starts=about.starts,
+        raise CheckpointError(f"{run_dir} has no complete checkpoint: nothing to audit yet")
+    result = Audit(
+        str(run_dir), read_info(newest).update, pairs=manifest.pairs,
+        updates_per_epoch=manifest.updates_per_epoch, starts=manifest.starts,
     )  # fmt: skip
-    corpus = _open_corpus(about, prepared, found)
-    entries = _Chained(run_dir, found)
-    _compare_epochs(entries, about, corpus, found)
-    _compare_checkpoints(run_dir, entries.chains, found)
-    return found
+    experiment = restore(Experiment, manifest.experiment, str(run_dir / run_manifest.NAME))
+    corpus = _open_corpus(manifest, experiment, prepared, result)
+    entries = _LedgerReader(run_dir, result)
+    _compare_epochs(entries, manifest, experiment, corpus, result)
+    _compare_checkpoints(run_dir, entries.chains, result)
+    return result
 
 
-class _Chained:
-    """The entries of the surviving lineage, in order, as far as the ledger can be trusted."""
+class _LedgerReader:
+    """Iterates over the entries up to the newest complete checkpoint and verifies their chain."""
 
-    def __init__(self, run_dir: Path, found: Audit) -> None:
+    def __init__(self, run_dir: Path, result: Audit) -> None:
         self._run_dir = run_dir
-        self._found = found
+        self._result = result
         self.chains: dict[int, str] = {0: ""}
-        """By updates done."""
+        """Chain by updates done."""
 
     def __iter__(self) -> Iterator[tuple[LedgerEntry, Rows]]:
-        found, done, chain = self._found, 0, ""
+        result, done, chain = self._result, 0, ""
         try:
             for entry in ledger.read_ledger(self._run_dir):
-                if entry.update > found.updates:
+                if entry.update > result.updates:
                     break
                 if entry.update != done + 1:
-                    found.find(_gap(done, entry.update))
+                    result.add_finding(_describe_gap(done, entry.update))
                 rows = ledger.unpack_rows(entry.rows)
-                linked = ledger.chain_digest(
+                expected = ledger.chain_digest(
                     chain, entry.update, entry.tgt_tokens, entry.is_skipped, rows
                 )  # fmt: skip
-                if linked != entry.chain or len(rows) != entry.pairs:
-                    found.find(f"update {entry.update:,}: its line is not what was written")
+                if expected != entry.chain or len(rows) != entry.pairs:
+                    result.add_finding(f"update {entry.update:,}: the entry was changed")
+                # Continue from the stored chain: one changed entry is one finding.
                 done, chain = entry.update, entry.chain
                 self.chains[done] = chain
                 self._count(entry)
                 yield entry, rows
         except (OSError, ValueError) as error:
-            found.find(f"{ledger.NAME} cannot be read after update {done:,}: {error}")
-        if done < found.updates:
-            found.find(
+            result.add_finding(f"{ledger.NAME} cannot be read after update {done:,}: {error}")
+        if done < result.updates:
+            result.add_finding(
                 f"the ledger ends after update {done:,}, but the newest checkpoint has "
-                f"{found.updates:,}"
+                f"{result.updates:,}"
             )
-        found.chain = chain
+        result.chain = chain
 
     def _count(self, entry: LedgerEntry) -> None:
-        workers = self._found.workers
-        if workers and workers[-1].workers == entry.workers:
-            workers[-1] = WorkerSpan(workers[-1].first, entry.update, entry.workers)
+        spans = self._result.workers
+        if spans and spans[-1].workers == entry.workers:
+            spans[-1] = WorkerSpan(spans[-1].first, entry.update, entry.workers)
         else:
-            workers.append(WorkerSpan(entry.update, entry.update, entry.workers))
+            spans.append(WorkerSpan(entry.update, entry.update, entry.workers))
         if entry.is_skipped:
-            self._found.skipped.append(entry.update)
+            self._result.skipped.append(entry.update)
 
 
 @dataclass(frozen=True)
 class _AuditedCorpus:
-    """The prepared corpus, where it is here."""
+    """Prepared corpus of the run with its schedule."""
 
     schedule: Schedule
     sampler_at: SamplerAt
     tgt_lengths: Rows
-    """Target tokens of each row as it was prepared, EOS counted."""
+    """Target tokens of each row, EOS included."""
 
 
-def _open_corpus(about: RunManifest, prepared: Path | None, found: Audit) -> _AuditedCorpus | None:
-    folder = prepared or Path(about.prepared)
+def _open_corpus(
+    manifest: RunManifest, experiment: Experiment, prepared: Path | None, result: Audit
+) -> _AuditedCorpus | None:
+    """Open the prepared corpus of the run; None: it is not on this machine."""
+    folder = prepared or Path(manifest.prepared)
     if prepared is None and not folder.is_dir():
         return None
-    experiment = restore(Experiment, about.experiment, run_manifest.NAME)
     corpus = experiment.corpus.model_copy(update={"prepared": str(folder)})
     experiment = experiment.model_copy(update={"corpus": corpus})
     shards, subword = open_prepared(experiment)
-    if run_manifest.corpus_sha256(shards) != about.corpus_sha256:
+    if run_manifest.corpus_sha256(shards) != manifest.corpus_sha256:
         if prepared is None:
             return None
         raise DataError(
-            f"{prepared} is not the corpus that the run was trained on: name the folder that "
-            f"{about.prepared} was"
+            f"{prepared} is not the corpus of the run: name the one that was at {manifest.prepared}"
         )
-    found.is_corpus_here = True
+    result.is_corpus_here = True
     sampler_at, schedule = make_schedule(experiment, TrainingData(shards, subword, ([], [])))
     return _AuditedCorpus(schedule, sampler_at, shards.tgt_lengths.astype(np.int64) + 1)
 
 
 def _compare_epochs(
-    entries: _Chained, about: RunManifest, corpus: _AuditedCorpus | None, found: Audit
+    entries: _LedgerReader,
+    manifest: RunManifest,
+    experiment: Experiment,
+    corpus: _AuditedCorpus | None,
+    result: Audit,
 ) -> None:
-    """Read all updates, and look at the pairs of one epoch after the other."""
-    size = about.updates_per_epoch
-    experiment = restore(Experiment, about.experiment, run_manifest.NAME)
+    """Read all entries and check the pairs of one epoch after the other."""
+    size = manifest.updates_per_epoch
     has_one_schedule = not any(stage.has_own_epochs for stage in experiment.stages)
-    # Else an epoch has some pairs more than once, others not: what an update has tells it all then.
-    is_even = has_one_schedule and all(text.weight == 1 for text in experiment.corpus.train)
-    found.is_even = is_even
+    # With weights an epoch has some pairs more than once and others not at all: then only the
+    # comparison of updates with the schedule proves something.
+    result.is_even = has_one_schedule and all(text.weight == 1 for text in experiment.corpus.train)
     for epoch, updates in groupby(entries, key=lambda each: (each[0].update - 1) // size):
+        name = f"epoch {epoch + 1:,}"
         rows, owners = [], []
-        for entry, of_update in updates:
-            rows.append(of_update)
-            owners.append(np.full(len(of_update), entry.update))
+        for entry, entry_rows in updates:
+            rows.append(entry_rows)
+            owners.append(np.full(len(entry_rows), entry.update))
             if corpus is not None:
-                _compare_update(entry, of_update, corpus, found)
-        is_full = len(rows) == size
+                _compare_update(entry, entry_rows, corpus, result)
         used = np.concatenate(rows)
-        if is_even:
-            _compare_pairs(f"epoch {epoch + 1:,}", used, np.concatenate(owners), found)
-        if not is_full:
-            found.pairs_after = len(used)
+        if result.is_even:
+            _find_repeated(name, used, np.concatenate(owners), result)
+        if len(rows) < size:
+            result.pairs_after = len(used)
             continue
-        found.full_epochs += 1
-        if not is_even:
-            if has_one_schedule and len(used) != about.pairs:
-                found.find(
-                    f"epoch {epoch + 1:,}: {len(used):,} pairs were used, but an epoch has "
-                    f"{about.pairs:,}"
-                )
-        elif corpus is not None:
-            if len(missing := np.setdiff1d(corpus.schedule.rows, used)):
-                found.find(f"epoch {epoch + 1:,}: {_some(missing)} not used")
-            if len(unknown := np.setdiff1d(used, corpus.schedule.rows)):
-                found.find(f"epoch {epoch + 1:,}: {_some(unknown)} not kept, but used")
-        elif len(np.unique(used)) != about.pairs:
-            found.find(
-                f"epoch {epoch + 1:,}: {len(np.unique(used)):,} pairs were used, but an epoch has "
-                f"{about.pairs:,}"
-            )
+        result.full_epochs += 1
+        if result.is_even and corpus is not None:
+            _compare_rows(name, used, corpus.schedule.rows, result)
+        elif has_one_schedule:
+            num_used = len(np.unique(used)) if result.is_even else len(used)
+            if num_used != manifest.pairs:
+                result.add_finding(f"{name}: {num_used:,} pairs used, expected {manifest.pairs:,}")
 
 
-def _compare_pairs(epoch: str, used: Rows, owners: Rows, found: Audit) -> None:
-    """No pair twice in an epoch, whether it is full or not."""
+def _find_repeated(epoch: str, used: Rows, owners: Rows, result: Audit) -> None:
+    """Report pairs used more than once in an epoch, full or not."""
     values, counts = np.unique(used, return_counts=True)
     for row in values[counts > 1]:
-        where = ", ".join(f"{owner:,}" for owner in owners[used == row])
-        found.find(f"{epoch}: pair {row:,} was used more than once, in updates {where}")
+        updates = ", ".join(f"{owner:,}" for owner in owners[used == row])
+        result.add_finding(f"{epoch}: pair {row:,} used more than once, in updates {updates}")
 
 
-def _compare_update(entry: LedgerEntry, rows: Rows, corpus: _AuditedCorpus, found: Audit) -> None:
+def _compare_rows(epoch: str, used: Rows, expected: Rows, result: Audit) -> None:
+    """Report pairs of the corpus that a full epoch lacks, and pairs that it should not have."""
+    if len(missing := np.setdiff1d(expected, used)):
+        result.add_finding(f"{epoch}: not used: {_list_pairs(missing)}")
+    if len(unknown := np.setdiff1d(used, expected)):
+        result.add_finding(f"{epoch}: used, but not part of an epoch: {_list_pairs(unknown)}")
+
+
+def _compare_update(entry: LedgerEntry, rows: Rows, corpus: _AuditedCorpus, result: Audit) -> None:
+    """Compare an entry with the schedule and its target tokens with the corpus."""
     planned = corpus.schedule.update(entry.update - 1)
     if not np.array_equal(np.sort(np.concatenate(planned.micro_batches)), rows):
-        found.find(f"update {entry.update:,}: its pairs are not those of the schedule")
+        result.add_finding(f"update {entry.update:,}: its pairs are not those of the schedule")
     elif corpus.sampler_at(entry.update - 1) is None:
+        # With subword regularisation the number of tokens is drawn, so it is not compared.
         expected = int(corpus.tgt_lengths[rows].sum())
         if entry.tgt_tokens != expected:
-            found.find(
-                f"update {entry.update:,}: {entry.tgt_tokens:,} target tokens were trained on, but "
-                f"its pairs have {expected:,}"
+            result.add_finding(
+                f"update {entry.update:,}: {entry.tgt_tokens:,} target tokens, expected "
+                f"{expected:,}"
             )
 
 
-def _compare_checkpoints(run_dir: Path, chains: dict[int, str], found: Audit) -> None:
+def _compare_checkpoints(run_dir: Path, chains: dict[int, str], result: Audit) -> None:
+    """Compare the chain in each complete checkpoint with the ledger."""
     for folder in list_checkpoints(run_dir):
         try:
             state = load_training_state(folder)
         except CheckpointError:
-            continue  # Damaged: nothing goes on from it.
-        if "ledger" not in state.counters or state.update > found.updates:
+            continue  # Corrupt: no run is resumed from it.
+        if "ledger" not in state.counters or state.update > result.updates:
             continue
-        found.checkpoints += 1
+        result.checkpoints += 1
         if state.counters["ledger"] != chains.get(state.update):
-            found.find(f"{folder.name}: its chain is not that of the ledger")
+            result.add_finding(f"{folder.name}: its chain is not that of the ledger")
 
 
-def _gap(done: int, update: int) -> str:
-    """What is wrong where that update follows `done` updates."""
+def _describe_gap(done: int, update: int) -> str:
+    """Describe an entry that does not follow the one before it."""
     if update <= done:
-        return f"update {update:,} stands in the ledger again"
+        return f"update {update:,} is in the ledger twice"
     if update == done + 2:
         return f"update {done + 1:,} is not in the ledger"
     return f"updates {done + 1:,} to {update - 1:,} are not in the ledger"
 
 
-def _some(rows: Rows) -> str:
+def _list_pairs(rows: Rows) -> str:
     shown = ", ".join(f"{row:,}" for row in rows[:5])
     more = f" and {len(rows) - 5:,} more" if len(rows) > 5 else ""
-    return f"pair{'s' * (len(rows) > 1)} {shown}{more} {'were' if len(rows) > 1 else 'was'}"
+    return f"pair{'s' * (len(rows) > 1)} {shown}{more}"

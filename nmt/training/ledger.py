@@ -1,16 +1,17 @@
-"""The pair ledger: which pairs the workers really trained on, update by update, in ledger.jsonl.
+"""Pair ledger: the pairs that each update was trained on, in ledger.jsonl of a run.
 
-Each worker notes the rows of a micro-batch once it has its gradient. Before a checkpoint the notes
-of all come together, and the first worker adds a line for each update since the checkpoint before:
+Every rank records the rows of a micro-batch after its backward pass. Before a checkpoint the
+records of all ranks are gathered, and rank 0 appends a line for each update since the previous
+checkpoint:
 
     {"update": 41, "pairs": 152, "tgt_tokens": 1890, "is_skipped": false, "rows": "eJxj...",
      "workers": 2, "chain": "9f3c..."}
 
-`rows` are the sorted row numbers: their differences as uint32, zlib, base64. `chain` is the SHA-256
-of the chain before it and of what the update trained on; the checkpoint has it too. So a line that
-was changed, left out or put in is found, and two runs with one chain trained on the same pairs in
-the same updates, whatever their numbers of workers. A run that goes on first cuts off the updates
-that it will train again: what is left is the surviving lineage.
+`rows` are the sorted row numbers: differences as uint32, zlib, base64. `chain` is the SHA-256 of
+the previous chain and of the content of the update; the checkpoint stores it too. A line that is
+changed, removed or inserted is therefore detected, and two runs with the same chain trained on the
+same pairs in the same updates, at any world size. A resumed run first removes the lines after its
+checkpoint: the ledger holds the updates that led to the current weights.
 """
 
 import base64
@@ -33,76 +34,91 @@ from nmt.training.distributed import World
 
 NAME = "ledger.jsonl"
 
-Packed = tuple[int, int, bool, str]
-"""What one worker did in an update: updates done, target tokens, is skipped, packed rows."""
+RankRecord = tuple[int, int, bool, str]
+"""Share of one rank in an update: updates done, target tokens, is skipped, packed rows."""
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """What all workers trained on in one update."""
+    """Line of the ledger: one update on all ranks."""
 
     update: int
-    """Updates done, with this one."""
+    """Updates done, including this one."""
     pairs: int
-    """Pairs in it; one that was used twice counts twice."""
+    """Number of pairs; a pair used twice counts twice."""
     tgt_tokens: int
-    """Target tokens in the tensors that were trained on, EOS counted."""
+    """Target tokens trained on, EOS included."""
     is_skipped: bool
-    """Whether its gradient was not finite, so that nothing was learnt."""
+    """True if the gradient was not finite and the optimizer step was skipped."""
     rows: str
-    """Row numbers in the prepared corpus, packed."""
+    """Packed row numbers in the prepared corpus (`pack_rows`)."""
     workers: int
-    """Workers that shared it."""
+    """World size."""
     chain: str
-    """SHA-256 of all up to here."""
+    """SHA-256 of all entries up to this one."""
 
 
 class Ledger:
-    """One worker's notes since the last checkpoint; the first worker's writes the file."""
+    """Records of one rank since the last checkpoint; on rank 0 also the writer of the file."""
 
     def __init__(self, run_dir: Path, update: int, chain: str, world: World) -> None:
-        """Go on after that many updates, where the chain was this; later lines are cut off."""
+        """Continue a ledger; rank 0 removes the lines after the update.
+
+        Args:
+            run_dir: run directory.
+            update: updates done.
+            chain: chain after that update; empty for a new run.
+            world: ranks of the run.
+        """
         self._path = run_dir / NAME
         self._chain = chain
         self._world = world
         self._rows: list[Rows] = []
         self._tgt_tokens = 0
-        self._notes: list[Packed] = []
-        self._lines: list[bytes] = []
+        self._records: list[RankRecord] = []
+        self._unwritten: list[bytes] = []
         if world.is_main:
-            _cut(self._path, update)
+            _truncate(self._path, update)
 
     def record(self, micro_batch: MicroBatch) -> None:
-        """The gradient of this micro-batch is there."""
+        """Record a micro-batch after its backward pass."""
         self._rows.append(micro_batch.rows)
         self._tgt_tokens += len(micro_batch.batch.tgt_out)
 
     def end_update(self, update: int, is_skipped: bool) -> None:
-        """What was noted since the last call is all that this worker did in the update."""
+        """Complete an update with the micro-batches recorded since the last call.
+
+        Args:
+            update: updates done, including this one.
+            is_skipped: True if the optimizer step was skipped.
+        """
         rows = np.concatenate(self._rows) if self._rows else np.empty(0, dtype=np.int64)
-        self._notes.append((update, self._tgt_tokens, is_skipped, pack_rows(rows)))
+        self._records.append((update, self._tgt_tokens, is_skipped, pack_rows(rows)))
         self._rows, self._tgt_tokens = [], 0
 
     def write(self) -> str:
-        """Add the updates since the last call to the file, and return the chain; all must ask.
+        """Append the updates since the last call and return the chain.
+
+        Collective: call on every rank.
 
         Raises:
-            OSError: at the first worker: the disk is full; the next call writes them too.
+            OSError: on rank 0: the disk is full; the next call writes these updates too.
         """
-        notes, self._notes = self._world.all_gather(self._notes), []
-        for of_update in zip(*notes, strict=True):
-            updates, tgt_tokens, is_skipped, packed = zip(*of_update, strict=True)
+        by_rank, self._records = self._world.all_gather(self._records), []
+        for shares in zip(*by_rank, strict=True):
+            updates, tgt_tokens, is_skipped, packed = zip(*shares, strict=True)
             assert len(set(updates)) == 1
             rows = np.sort(np.concatenate([unpack_rows(each) for each in packed]))
-            done, tokens, skipped = updates[0], sum(tgt_tokens), any(is_skipped)
-            self._chain = chain_digest(self._chain, done, tokens, skipped, rows)
+            update, num_tokens, skipped = updates[0], sum(tgt_tokens), any(is_skipped)
+            self._chain = chain_digest(self._chain, update, num_tokens, skipped, rows)
             entry = LedgerEntry(
-                done, len(rows), tokens, skipped, pack_rows(rows), self._world.size, self._chain
-            )
-            self._lines.append(json.dumps(asdict(entry)).encode() + b"\n")
+                update, len(rows), num_tokens, skipped, pack_rows(rows), self._world.size,
+                self._chain,
+            )  # fmt: skip
+            self._unwritten.append(json.dumps(asdict(entry)).encode() + b"\n")
         if self._world.is_main:
-            self._append(b"".join(self._lines))
-        self._lines = []
+            self._append(b"".join(self._unwritten))
+        self._unwritten = []
         return self._chain
 
     def _append(self, lines: bytes) -> None:
@@ -111,7 +127,7 @@ class Ledger:
             try:
                 if file.write(lines) != len(lines):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-                # Before the checkpoint is: one that survives a power cut has its pairs recorded.
+                # Synced before the checkpoint: one that survives a power cut has its pairs here.
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(end)
@@ -119,19 +135,23 @@ class Ledger:
 
 
 def chain_digest(chain: str, update: int, tgt_tokens: int, is_skipped: bool, rows: Rows) -> str:
-    """The chain after an update: the same for any number of workers, any version of zlib."""
+    """Return the chain after an update, equal for any world size and version of zlib."""
     head = f"{chain} {update} {tgt_tokens} {int(is_skipped)} ".encode()
     return hashlib.sha256(head + rows.astype("<u4").tobytes()).hexdigest()
 
 
 def pack_rows(rows: Rows) -> str:
-    """Row numbers in few bytes; their order is lost."""
+    """Compress row numbers to text; their order is lost."""
     steps = np.diff(np.sort(rows), prepend=0).astype("<u4")
     return base64.b64encode(zlib.compress(steps.tobytes())).decode()
 
 
 def unpack_rows(packed: str) -> npt.NDArray[np.int64]:
-    """Sorted row numbers; ValueError where they are not what `pack` made."""
+    """Return the sorted row numbers of `pack_rows`.
+
+    Raises:
+        ValueError: the text is not valid.
+    """
     try:
         raw = zlib.decompress(base64.b64decode(packed, validate=True))
     except zlib.error as error:
@@ -140,23 +160,27 @@ def unpack_rows(packed: str) -> npt.NDArray[np.int64]:
 
 
 def read_ledger(run_dir: Path) -> Iterator[LedgerEntry]:
-    """The lines of a run's ledger; ValueError, OSError where one cannot be read."""
+    """Read the ledger of a run line by line.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is not valid.
+    """
     with (run_dir / NAME).open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield LedgerEntry(**json.loads(line))
             except (ValueError, TypeError):
-                raise ValueError(f"line {number} is not one of a ledger") from None
+                raise ValueError(f"line {number} is not a ledger entry") from None
 
 
-def _cut(path: Path, update: int) -> None:
-    """Keep the lines of that many updates."""
+def _truncate(path: Path, update: int) -> None:
+    """Remove the lines after an update; a torn or corrupt line ends the ledger."""
     if not path.exists():
         return
     scratch = path.with_suffix(".tmp")
     with path.open(encoding="utf-8") as old, scratch.open("w", encoding="utf-8") as new:
         for line in old:
-            # A line that was torn or damaged stays out, with all that follow it.
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 if line.endswith("}\n") and json.loads(line)["update"] <= update:
                     new.write(line)

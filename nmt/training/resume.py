@@ -1,4 +1,4 @@
-"""Where a run goes on: its newest good checkpoint, the same at all workers, or a refusal."""
+"""Resuming a run from its newest complete checkpoint, the same on all ranks."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from nmt.checkpoint.load import load_checkpoint, load_training_state
 from nmt.checkpoint.remote import RemoteRun
 from nmt.checkpoint.run_directory import newest_complete
 from nmt.config.experiment import Experiment
-from nmt.config.files import differences
+from nmt.config.files import differences, overrides_of
 from nmt.errors import CheckpointError, TrainingError
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
@@ -20,62 +20,102 @@ RESUMABLE_CHANGES = (
     "training.keep_last", "training.patience",
     "decoding", "corpus.root", "corpus.tests", "corpus.prepared", "corpus.shard_pairs",
 )  # fmt: skip
-"""Settings that a run may go on with although it began with others."""
+"""Settings that may change between two starts of a run; a section stands for all its settings."""
 
-_NONE_WHOLE = (
-    "no checkpoint of the run in {run} is whole; the newest: {newest}; to train from the start "
-    "instead, give the experiment another name or move that folder away"
+_NONE_COMPLETE = (
+    "no checkpoint of the run in {run} is complete; the newest: {newest}; to start over, give the "
+    "experiment another name or move the run away"
 )
 
 
 def check_run(experiment: Experiment, run_dir: Path) -> None:
-    """Raise TrainingError where a run of this name was begun with settings that must not change."""
-    newest, _ = _newest(run_dir)
+    """Check that an existing run can be resumed with an experiment.
+
+    Raises:
+        TrainingError: a setting differs that must not change, or no checkpoint is complete.
+    """
+    newest, _ = _newest_complete(run_dir)
     if newest is None:
         return
-    begun = load_checkpoint(newest).experiment
-    for key, was, now in differences(begun, experiment):
+    stored = load_checkpoint(newest).experiment
+    for key, before, now in differences(stored, experiment):
         if not key.startswith(RESUMABLE_CHANGES):
+            [setting], [stored_setting] = overrides_of({key: now}), overrides_of({key: before})
             raise TrainingError(
-                f"{key} is {now}, but the run in {run_dir} was begun with {was}: give the "
-                f"experiment another name, or set {key}={was} to go on with it"
+                f"{setting}, but the run in {run_dir} was started with {stored_setting}: set it "
+                "back to resume, or give the experiment another name"
             )
 
 
-def _newest(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """The newest good checkpoint, and why newer ones are passed over.
+def resume(
+    learner: Learner, corpus: TrainingData, world: World, run_dir: Path, remote: RemoteRun | None
+) -> tuple[TrainState, list[str]]:
+    """Load the newest complete checkpoint. Collective: call on every rank.
 
-    Where all are damaged the run does not begin anew by itself: the first new checkpoints would
-    push out what a person may still get back from a copy, or from a disk that is not mounted.
+    Args:
+        learner: model and optimizer to fill.
+        corpus: data of the run.
+        world: ranks of the run.
+        run_dir: run directory.
+        remote: object store of the run; rank 0 downloads its logs. None: the run is local.
+
+    Returns:
+        The state of the run, new if it has no checkpoint; and the error messages of newer
+        checkpoints that are not complete.
+
+    Raises:
+        TrainingError: no checkpoint is complete, or the vocabulary of the corpus is another one.
     """
-    damaged: list[str] = []
-    newest = newest_complete(run_dir, damaged.append)
-    if newest is None and damaged:
-        raise TrainingError(_NONE_WHOLE.format(run=run_dir, newest=damaged[0]))
-    return newest, damaged
+    folder, skipped = _agree_on_newest(world, run_dir, remote)
+    if remote is not None and world.is_main:
+        remote.delete_unpublished()
+        remote.download_logs()
+    if folder is None:
+        return TrainState(), skipped
+    if read_info(folder).files[TOKENIZER].sha256 != corpus.subword.fingerprint:
+        raise TrainingError(
+            f"{corpus.shards.folder} has another vocabulary than the run in {run_dir}: set "
+            "corpus.prepared to the corpus of the run, or give the experiment another name"
+        )
+    state = load_training_state(folder)
+    learner.load(state, folder)
+    return TrainState.of(state.counters), skipped
 
 
-def _newest_of_all(
+def _newest_complete(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """Return the newest complete checkpoint, and why newer ones are skipped."""
+    skipped: list[str] = []
+    newest = newest_complete(run_dir, skipped.append)
+    # A run without a complete checkpoint does not start over by itself: its first checkpoints would
+    # prune those that can be restored from a copy, or that are on a disk that is not mounted.
+    if newest is None and skipped:
+        raise TrainingError(_NONE_COMPLETE.format(run=run_dir, newest=skipped[0]))
+    return newest, skipped
+
+
+def _agree_on_newest(
     world: World, run_dir: Path, remote: RemoteRun | None
 ) -> tuple[Path | None, list[str]]:
-    """The same, at all workers; of a run in an object store it is good where each has read it."""
+    """Return the result of `_newest_complete` of rank 0 on every rank."""
     if remote is not None:
-        return _newest_in_store(world, remote)
-    told: tuple[str, list[str], str] = ("", [], "")
+        return _agree_on_newest_remote(world, remote)
+    answer: tuple[str, list[str], str] = ("", [], "")
     if world.is_main:
         try:
-            newest, damaged = _newest(run_dir)
-            told = (str(newest or ""), damaged, "")
+            newest, skipped = _newest_complete(run_dir)
+            answer = (str(newest or ""), skipped, "")
         except TrainingError as error:
-            told = ("", [], str(error))
-    found, damaged, problem = world.all_gather(told)[0]
+            # Sent to all ranks: if rank 0 raised alone, the others would wait for it.
+            answer = ("", [], str(error))
+    path, skipped, problem = world.all_gather(answer)[0]
     if problem:
         raise TrainingError(problem)
-    return Path(found) if found else None, damaged
+    return Path(path) if path else None, skipped
 
 
-def _newest_in_store(world: World, remote: RemoteRun) -> tuple[Path | None, list[str]]:
-    damaged: list[str] = []
+def _agree_on_newest_remote(world: World, remote: RemoteRun) -> tuple[Path | None, list[str]]:
+    """Download the newest checkpoint that every rank finds complete."""
+    skipped: list[str] = []
     for name in reversed(world.all_gather(remote.names() if world.is_main else [])[0]):
         folder, problem = None, ""
         try:
@@ -84,30 +124,8 @@ def _newest_in_store(world: World, remote: RemoteRun) -> tuple[Path | None, list
             problem = str(error)
         problems = [each for each in world.all_gather(problem) if each]
         if not problems:
-            return folder, damaged
-        damaged.append(problems[0])
-    if damaged:
-        raise TrainingError(_NONE_WHOLE.format(run=remote.store.url(), newest=damaged[0]))
-    return None, damaged
-
-
-def resume(
-    learner: Learner, corpus: TrainingData, world: World, run_dir: Path, remote: RemoteRun | None
-) -> tuple[TrainState, list[str]]:
-    """Load the newest good checkpoint at all workers, and what stands beside it at the first."""
-    folder, damaged = _newest_of_all(world, run_dir, remote)
-    if remote is not None and world.is_main:
-        remote.delete_unpublished()
-        remote.download_logs()
-    if folder is None:
-        return TrainState(), damaged
-    tokenizer = read_info(folder).files[TOKENIZER]
-    if tokenizer.sha256 != corpus.subword.fingerprint:
-        raise TrainingError(
-            f"the vocabulary of {corpus.shards.folder} is not the one that the run in {run_dir} "
-            "was begun with: give the experiment another name, or set corpus.prepared to the "
-            "folder that it was begun with"
-        )
-    state = load_training_state(folder)
-    learner.load(state, folder)
-    return TrainState.of(state.counters), damaged
+            return folder, skipped
+        skipped.append(problems[0])
+    if skipped:
+        raise TrainingError(_NONE_COMPLETE.format(run=remote.store.url(), newest=skipped[0]))
+    return None, skipped

@@ -1,8 +1,8 @@
-"""manifest.json of a run: what was started, with which code, on what, how often.
+"""manifest.json of a run: what was trained with which code and data, and every start.
 
-One entry for each time that workers began: by whom a run was begun, continued or put together again
-after a loss is thereby known for good, and a score can be traced to the code and the data that it
-came from. Environment variables and command lines stay out: they may hold secrets.
+One entry per start of the workers: a score can be traced to the code and the data behind it, and
+resumes and restarts stay visible. Environment variables and command lines are not stored: they may
+hold secrets.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from nmt.corpus.io import atomic_write
 from nmt.corpus.shards import Shards
 from nmt.errors import DataError
 
+# Not imported at run time: submitting a job needs this module, but not torch.
 if TYPE_CHECKING:
     from nmt.training.distributed import World
 
@@ -31,69 +32,69 @@ log = logging.getLogger(__name__)
 NAME = "manifest.json"
 FORMAT = 1
 REVISION = "REVISION"
-"""File beside nmt/ that names the git revision where there is no git: in the folder of a job."""
+"""File beside nmt/ with the git revision, in the directory of a submitted job without git."""
 SUBMITTED = "NMT_SUBMITTED"
-"""Environment variable of a job: when it was submitted, in seconds since 1970."""
+"""Environment variable of a job: time of submission in seconds since 1970."""
 PACKAGES = ("nmt", "torch", "ray", "numpy", "pyarrow", "tokenizers", "sacrebleu", "safetensors",
             "pydantic")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the command that started the workers ran, and with which code."""
+    """Command that started the workers, and its code."""
 
     launched: str
-    """When, as Unix seconds; the same for all starts of one command."""
+    """Time of the command in Unix seconds; equal for all starts of one command."""
     host: str
     revision: str
-    """Git revision of the code, +changes where files differ from it; empty: not known."""
+    """Git revision of the code, with +changes if files differ from it; empty: unknown."""
     code_sha256: str
-    """Over the names and the contents of nmt/**/*.py."""
+    """Digest of the names and contents of nmt/**/*.py."""
 
     @classmethod
     def here(cls) -> "Origin":
-        """Of this process, now."""
+        """Return the origin of workers that this process starts now."""
         return cls(f"{time.time():.3f}", platform.node(), revision(), code_sha256())
 
 
 @dataclass(frozen=True)
 class RunStart:
-    """One time that workers began."""
+    """One start of the workers of a run."""
 
     time: str
-    """UTC, ISO 8601."""
+    """Time in UTC, ISO 8601."""
     reason: str
-    """begun, continued (the command was given again) or restarted (workers had to be replaced)."""
+    """begun (new run), continued (resumed by another command) or restarted (workers replaced)."""
     update: int
     """Updates done before it."""
     origin: Origin
     workers: int
+    """World size."""
     devices: str
     """cpu or cuda, with the name of the GPU."""
     host: str
-    """Of the first worker."""
+    """Host of rank 0."""
     python: str
     platform: str
     packages: dict[str, str]
-    """Versions of those that results depend on."""
+    """Versions of the packages that results depend on."""
 
 
 @dataclass
 class RunManifest:
-    """What is known of a run."""
+    """Content of manifest.json."""
 
     format: int = FORMAT
     experiment: dict[str, Any] = field(default_factory=dict)
-    """The resolved experiment of the last start."""
+    """Resolved experiment of the last start."""
     seed: int = 0
-    """Of everything random."""
     prepared: str = ""
-    """Folder of the corpus at the last start."""
+    """Directory of the prepared corpus at the last start."""
     corpus_sha256: str = ""
-    """Of the corpus's manifest, which has the digests of all its files."""
+    """Digest of the manifest of the prepared corpus, which has the digests of its files."""
     tokenizer_sha256: str = ""
     pairs: int = 0
-    """Kept pairs that are short enough: an epoch."""
+    """Pairs of an epoch: all kept pairs up to batching.max_length."""
     left_out: int = 0
     """Kept pairs longer than batching.max_length."""
     updates_per_epoch: int = 0
@@ -109,10 +110,19 @@ def add_start(
     update: int,
     origin: Origin,
 ) -> None:
-    """Add a start to the manifest of a run; the first worker does.
+    """Add a start to the manifest of a run; call on rank 0.
 
-    Training goes on without: a damaged one is set aside as manifest.json.damaged, and a full disk
-    gets a warning in the log.
+    No error stops the run: a corrupt manifest is renamed to manifest.json.damaged, and a full disk
+    is logged as a warning.
+
+    Args:
+        run_dir: run directory.
+        experiment: resolved experiment.
+        shards: prepared corpus.
+        schedule: schedule of the first stage.
+        world: ranks of the run.
+        update: updates done before this start.
+        origin: command that started the workers.
     """
     path = run_dir / NAME
     before: list[RunStart] = []
@@ -120,8 +130,9 @@ def add_start(
         try:
             before = read_run_manifest(run_dir).starts
         except DataError as error:
-            log.warning("a new manifest is begun: %s", error)
+            log.warning("started a new manifest: %s", error)
             path.replace(path.with_name(f"{NAME}.damaged"))
+    # A restart by the same command has the same time of launch as the start before it.
     reason = "continued" if update else "begun"
     if before and before[-1].origin.launched == origin.launched:
         reason = "restarted"
@@ -152,17 +163,21 @@ def add_start(
         with atomic_write(path) as scratch:
             scratch.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
     except DataError as error:
-        log.warning("this start is not in the manifest: %s", error)
+        log.warning("start not recorded in the manifest: %s", error)
 
 
 def read_run_manifest(run_dir: Path) -> RunManifest:
-    """The manifest of a run; DataError where it is missing or damaged."""
+    """Read the manifest of a run.
+
+    Raises:
+        DataError: it is missing, corrupt or of another format.
+    """
     path = run_dir / NAME
     try:
         tree = json.loads(path.read_bytes())
         found = tree["format"]
         if found != FORMAT:
-            raise DataError(f"{path}: format {found}, but this nmt reads format {FORMAT}")
+            raise DataError(f"{path}: format {found}, but this version reads format {FORMAT}")
         starts = [
             RunStart(**{**start, "origin": Origin(**start["origin"])})
             for start in tree.pop("starts")
@@ -170,22 +185,21 @@ def read_run_manifest(run_dir: Path) -> RunManifest:
         return RunManifest(**tree, starts=starts)
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read: {error.strerror}; name the folder of a run that this nmt "
-            "trained"
+            f"{path}: cannot be read: {error.strerror}; name the directory of a run"
         ) from None
     except (ValueError, KeyError, TypeError):
         raise DataError(
-            f"{path}: damaged, not the manifest of a run; the next start sets it aside"
+            f"{path}: corrupt, not the manifest of a run; the next start of the run replaces it"
         ) from None
 
 
 def corpus_sha256(shards: Shards) -> str:
-    """Digest of a prepared corpus: of its manifest, which has the digests of its files."""
+    """Return the digest of the manifest of a prepared corpus, which has those of its files."""
     return hashlib.sha256(shards.manifest.to_json().encode()).hexdigest()
 
 
 def code_sha256() -> str:
-    """Over the names and the contents of nmt/**/*.py, as they are on disk."""
+    """Return the digest of the names and contents of nmt/**/*.py on disk."""
     root = Path(nmt.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -196,7 +210,10 @@ def code_sha256() -> str:
 
 
 def revision() -> str:
-    """Git revision of this checkout, +changes where nmt/ differs; else what REVISION says."""
+    """Return the git revision, with +changes if nmt/ differs from it.
+
+    Without git it is read from REVISION; empty: unknown.
+    """
     root = Path(nmt.__file__).parents[1]
     if (root / REVISION).is_file():
         return (root / REVISION).read_text(encoding="utf-8").strip()
@@ -208,12 +225,12 @@ def revision() -> str:
 
 def _git(root: Path, *words: str) -> str:
     try:
-        told = subprocess.run(
+        done = subprocess.run(
             ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return told.stdout.strip()
+    return done.stdout.strip()
 
 
 def _device(world: "World") -> str:

@@ -83,9 +83,9 @@ def test_run_with_other_settings_is_not_submitted(client: Any, files: Path, call
     status, _, err = call("tiny.yaml", "here.yaml", *words)
     assert status == 2
     assert err == (
-        f"nmt: corpus.subword.vocab_size is 500, but the run in {files}/runs/toy was begun with "
-        "8000: give the experiment another name, or set corpus.subword.vocab_size=8000 to go on "
-        "with it\n"
+        f"nmt: corpus.subword.vocab_size=500, but the run in {files}/runs/toy was started with "
+        "corpus.subword.vocab_size=8000: set it back to resume, or give the experiment another "
+        "name\n"
     )
 
 

@@ -25,8 +25,8 @@ TRAINING = [
     ),
     ErrorCase(
         "train tiny.yaml model.width=64",
-        "model.width is 64, but the run in runs/tiny was begun with 32: give the experiment "
-        "another name, or set model.width=32 to go on with it",
+        "model.width=64, but the run in runs/tiny was started with model.width=32: set it back to "
+        "resume, or give the experiment another name",
     ),
     ErrorCase(
         "train tiny.yaml preset=auto corpus.prepared=nowhere",

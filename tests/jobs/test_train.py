@@ -144,7 +144,7 @@ def test_a_run_whose_workers_die_and_hang_ends_as_if_they_had_not(
         f"no progress for {HANG_S} s in update {update}; stacks and pairs in {rough}/hangs"
     )
     (entry,) = [each for each in ledger.read_ledger(rough) if each.update == update]
-    pairs = f"pairs: {ledger.unpack(entry.rows).tolist()}"
+    pairs = f"pairs: {ledger.unpack_rows(entry.rows).tolist()}"
     texts = [path.read_text() for path in told]
     assert [text.splitlines()[1] for text in texts] == [pairs, pairs]
     step = re.compile(r'sitecustomize\.py", line \d+ in <lambda>')

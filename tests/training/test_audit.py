@@ -1,4 +1,4 @@
-"""What an audit proves, and what it finds in a ledger that somebody changed."""
+"""Audit of runs, and of ledgers that were changed."""
 
 import json
 import shutil
@@ -23,12 +23,12 @@ Change = Callable[[list[LedgerEntry]], list[LedgerEntry]]
 
 @pytest.fixture
 def run(one: Path, tmp_path: Path) -> Path:
-    """A run that may be changed: 20 updates, 40 pairs an epoch in 6 updates."""
+    """Copy of a run: 20 updates, 40 pairs per epoch in 6 updates."""
     return Path(shutil.copytree(one, tmp_path / "run"))
 
 
 def rewrite(run: Path, change: Change, link_again: bool = False) -> None:
-    """Change the entries of a ledger; with a chain that fits, if the liar knows how."""
+    """Change the entries of a ledger, with a new chain or with the old one."""
     entries = change(list(read_ledger(run)))
     if link_again:
         chain = ""
@@ -51,9 +51,7 @@ def changed(number: int, change: Callable[[LedgerEntry], LedgerEntry]) -> Change
 
 
 @pytest.mark.parametrize("folder", ["two", "three", "two-stopped", "one-then-two"])
-def test_a_run_with_any_workers_stopped_or_not_is_proven(
-    one: Path, gloo: Path, folder: str
-) -> None:
+def test_any_world_size_and_resume_is_proven(one: Path, gloo: Path, folder: str) -> None:
     """Pure schedule, world-size independence, exact resume (nmt/README.md, Guarantees)."""
     found = audit_run(gloo / folder)
     assert found.is_proven, found.findings
@@ -63,24 +61,24 @@ def test_a_run_with_any_workers_stopped_or_not_is_proven(
     assert found.chain == audit_run(one).chain
 
 
-def test_workers_and_starts_are_told(gloo: Path) -> None:
+def test_world_sizes_and_starts_are_listed(gloo: Path) -> None:
     found = audit_run(gloo / "one-then-two")
     assert found.workers == [WorkerSpan(1, 7, 1), WorkerSpan(8, 20, 2)]
     starts = [(start.reason, start.update, start.workers) for start in found.starts]
     assert starts == [("begun", 0, 1), ("continued", 7, 2)]
 
 
-def test_skipped_updates_are_told(gloo: Path) -> None:
+def test_skipped_updates_are_listed(gloo: Path) -> None:
     found = audit_run(gloo / "skips")
     assert (found.is_proven, found.skipped) == (True, [3])
 
 
-def test_a_run_that_is_not_finished_is_proven_as_far_as_it_is(stopped: Path) -> None:
+def test_an_unfinished_run_is_proven_so_far(stopped: Path) -> None:
     found = audit_run(stopped)
     assert (found.is_proven, found.updates, found.full_epochs) == (True, 7, 1)
 
 
-def test_a_run_that_cuts_words_anew_is_proven(toy_file: Path) -> None:
+def test_a_run_with_subword_dropout_is_proven(toy_file: Path) -> None:
     run = Run("cut-anew", overrides=["training.subword_dropout=0.1", "training.updates=8"])
     go(toy_file, run)
     found = audit_run(toy_file.parent / run.folder)
@@ -93,10 +91,10 @@ def test_without_the_corpus_pairs_are_counted(run: Path) -> None:
     found = audit_run(run)
     assert (found.is_proven, found.is_corpus_here) == (True, False)
     rewrite(run, changed(2, lambda entry: with_rows(entry, lambda rows: rows[1:])), True)
-    assert "epoch 1: 39 pairs were used, but an epoch has 40" in audit_run(run).findings
+    assert "epoch 1: 39 pairs used, expected 40" in audit_run(run).findings
 
 
-def test_updates_beyond_the_newest_good_checkpoint_do_not_count(run: Path) -> None:
+def test_updates_after_the_newest_complete_do_not_count(run: Path) -> None:
     """A resumed run trains them again."""
     (list_checkpoints(run)[-1] / "weights.safetensors").write_bytes(b"damaged")
     found = audit_run(run)
@@ -104,18 +102,18 @@ def test_updates_beyond_the_newest_good_checkpoint_do_not_count(run: Path) -> No
 
 
 @pytest.mark.parametrize("link_again", [False, True])
-def test_a_pair_that_was_used_twice_is_found(run: Path, link_again: bool) -> None:
+def test_a_repeated_pair_is_found(run: Path, link_again: bool) -> None:
     first = unpack_rows(next(read_ledger(run)).rows).tolist()
     rewrite(
         run, changed(2, lambda entry: with_rows(entry, lambda rows: [*rows, first[0]])), link_again
     )
     found = audit_run(run)
-    assert f"epoch 1: pair {first[0]} was used more than once, in updates 1, 2" in found.findings
-    assert ("update 2: its line is not what was written" in found.findings) != link_again
-    mended = {
+    assert f"epoch 1: pair {first[0]} used more than once, in updates 1, 2" in found.findings
+    assert ("update 2: the entry was changed" in found.findings) != link_again
+    expected = {
         f"{folder.name}: its chain is not that of the ledger" for folder in list_checkpoints(run)
     }
-    assert mended <= set(found.findings) or not link_again
+    assert expected <= set(found.findings) or not link_again
 
 
 @pytest.mark.parametrize(
@@ -127,11 +125,11 @@ def test_a_pair_that_was_used_twice_is_found(run: Path, link_again: bool) -> Non
         ),
         (
             changed(2, lambda entry: replace(entry, tgt_tokens=1)),
-            "update 2: 1 target tokens were trained on, but its pairs have 156",
+            "update 2: 1 target tokens, expected 156",
         ),
         (
             changed(2, lambda entry: replace(entry, is_skipped=True)),
-            "update 2: its line is not what was written",
+            "update 2: the entry was changed",
         ),
         (
             lambda entries: [entry for entry in entries if entry.update != 5],
@@ -143,7 +141,7 @@ def test_a_pair_that_was_used_twice_is_found(run: Path, link_again: bool) -> Non
         ),
         (
             lambda entries: [*entries[:6], entries[5], *entries[6:]],
-            "update 6 stands in the ledger again",
+            "update 6 is in the ledger twice",
         ),
         (
             lambda entries: entries[:-2],
@@ -155,23 +153,23 @@ def test_a_pair_that_was_used_twice_is_found(run: Path, link_again: bool) -> Non
         ),
     ],
 )
-def test_what_was_changed_is_found(run: Path, change: Any, finding: str) -> None:
+def test_a_changed_ledger_is_found(run: Path, change: Any, finding: str) -> None:
     rewrite(run, change)
     found = audit_run(run)
     assert not found.is_proven
     assert any(line.startswith(finding) for line in found.findings), found.findings
 
 
-def test_a_ledger_that_fits_itself_but_not_the_checkpoints_is_found(run: Path) -> None:
-    """Whoever links the chain anew would have to change every checkpoint too."""
+def test_a_forged_chain_is_found(run: Path) -> None:
+    """A forged chain differs from the one in the checkpoints."""
     rewrite(run, changed(20, lambda entry: replace(entry, is_skipped=True)), link_again=True)
     assert audit_run(run).findings == ["update-00000020: its chain is not that of the ledger"]
 
 
-# On the command line.
+# `nmt audit`.
 
 
-def test_the_verb_tells_what_is_proven(gloo: Path, nmt: Nmt) -> None:
+def test_the_command_prints_what_is_proven(gloo: Path, nmt: Nmt) -> None:
     run = gloo / "one-then-two"
     answer = nmt(f"audit {run}")
     assert answer.status == 0
@@ -187,9 +185,7 @@ def test_the_verb_tells_what_is_proven(gloo: Path, nmt: Nmt) -> None:
     )
 
 
-def test_the_verb_claims_no_more_than_the_weights_of_corpora_allow(
-    toy_file: Path, nmt: Nmt
-) -> None:
+def test_the_claim_follows_corpus_weights(toy_file: Path, nmt: Nmt) -> None:
     settings = ["corpus.train.0.weight=1.5", "training.updates=8"]
     run = Run("weighted", overrides=settings)
     go(toy_file, run)
@@ -200,7 +196,7 @@ def test_the_verb_claims_no_more_than_the_weights_of_corpora_allow(
     )
 
 
-def test_the_verb_ends_with_1_where_nothing_is_proven(run: Path, nmt: Nmt) -> None:
+def test_the_command_exits_with_1_if_not_proven(run: Path, nmt: Nmt) -> None:
     rewrite(run, lambda entries: [entry for entry in entries if entry.update != 5])
     answer = nmt(f"audit {run}")
     assert answer.status == 1
@@ -212,7 +208,7 @@ def test_the_verb_ends_with_1_where_nothing_is_proven(run: Path, nmt: Nmt) -> No
     assert (found["is_proven"], found["updates"], found["full_epochs"]) == (False, 20, 2)
 
 
-def test_what_cannot_be_audited_is_one_line(
+def test_a_run_that_cannot_be_audited_is_an_error(
     run: Path, toy_file: Path, tmp_path: Path, nmt: Nmt
 ) -> None:
 
@@ -221,29 +217,24 @@ def test_what_cannot_be_audited_is_one_line(
         assert (answer.status, answer.out) == (2, "")
         return str(answer.err)
 
-    assert refused("gone") == "nmt: gone: there is no such folder; name the folder of a run\n"
+    assert refused("gone") == "nmt: gone: no such directory; name a run\n"
     assert refused(f"{tmp_path}") == (
         f"nmt: {tmp_path}/manifest.json: cannot be read: No such file or directory; name the "
-        "folder of a run that this nmt trained\n"
+        "directory of a run\n"
     )
     assert refused(f"{run} --prepared {run}").startswith(f"nmt: {run}/manifest.json: damaged")
     (run / ledger.NAME).rename(run / "elsewhere")
     assert refused(f"{run}") == (
-        f"nmt: {run}: no ledger.jsonl here, so nobody knows what was trained on; runs write it "
-        "before their first checkpoint\n"
+        f"nmt: {run}: ledger.jsonl is missing; a run writes it before its first checkpoint\n"
     )
     (run / "elsewhere").rename(run / ledger.NAME)
     shutil.rmtree(run / "checkpoints")
-    assert refused(f"{run}") == (
-        f"nmt: {run} has no good checkpoint, so no update of it has survived yet\n"
-    )
+    assert refused(f"{run}") == (f"nmt: {run} has no complete checkpoint: nothing to audit yet\n")
     with pytest.raises(NmtError):
         audit_run(run)
 
 
-def test_another_corpus_than_that_of_the_run_is_refused(
-    run: Path, tmp_path: Path, toy_file: Path, nmt: Nmt
-) -> None:
+def test_another_corpus_is_refused(run: Path, tmp_path: Path, toy_file: Path, nmt: Nmt) -> None:
     other = tmp_path / "other"
     shutil.copytree(toy_file.parent / "prepared", other)
     text = (other / "manifest.json").read_text()
@@ -251,6 +242,6 @@ def test_another_corpus_than_that_of_the_run_is_refused(
     answer = nmt(f"audit {run} --prepared {other}")
     assert (answer.status, answer.err) == (
         2,
-        f"nmt: {other} is not the corpus that the run was trained on: name the folder that "
-        f"{toy_file.parent}/prepared was\n",
+        f"nmt: {other} is not the corpus of the run: name the one that was at "
+        f"{toy_file.parent}/prepared\n",
     )

@@ -20,7 +20,7 @@ def rows_of(run: Path) -> dict[int, list[int]]:
     return {entry.update: unpack_rows(entry.rows).tolist() for entry in read_ledger(run)}
 
 
-def note(into: Ledger, update: int, rows: list[int], tgt_tokens: int = 5) -> None:
+def add_update(into: Ledger, update: int, rows: list[int], tgt_tokens: int = 5) -> None:
     batch: Any = SimpleNamespace(
         rows=np.array(rows), batch=SimpleNamespace(tgt_out=[0] * tgt_tokens)
     )
@@ -29,17 +29,17 @@ def note(into: Ledger, update: int, rows: list[int], tgt_tokens: int = 5) -> Non
 
 
 @pytest.mark.parametrize("rows", [[], [0], [7, 3, 3, 70_000], list(range(500))])
-def test_packed_rows_come_back_sorted(rows: list[int]) -> None:
+def test_packed_rows_are_unpacked_sorted(rows: list[int]) -> None:
     assert unpack_rows(pack_rows(np.array(rows, dtype=np.int64))).tolist() == sorted(rows)
 
 
 @pytest.mark.parametrize("packed", ["???", "AAAA", "eJxj"])
-def test_rows_that_nobody_packed_are_a_value_error(packed: str) -> None:
+def test_invalid_packed_rows_are_a_value_error(packed: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         unpack_rows(packed)
 
 
-def test_the_ledger_holds_the_pairs_that_were_trained_on(toy: Experiment, one: Path) -> None:
+def test_the_ledger_equals_schedule_and_loader(toy: Experiment, one: Path) -> None:
     """Pure schedule (nmt/README.md, Guarantees)."""
     shards = corpus_of(toy).shards
     schedule = Schedule(shards.src_lengths, shards.tgt_lengths, toy.batching, toy.seed)
@@ -53,16 +53,14 @@ def test_the_ledger_holds_the_pairs_that_were_trained_on(toy: Experiment, one: P
 
 
 @pytest.mark.parametrize("folder", ["two", "three", "two-stopped", "one-then-two"])
-def test_any_number_of_workers_stopped_or_not_has_one_ledger(
-    one: Path, gloo: Path, folder: str
-) -> None:
+def test_world_size_and_resume_do_not_change_the_ledger(one: Path, gloo: Path, folder: str) -> None:
     """Pure schedule, world-size independence, exact resume (nmt/README.md, Guarantees)."""
-    ours, theirs = list(read_ledger(one)), list(read_ledger(gloo / folder))
-    assert [entry.chain for entry in ours] == [entry.chain for entry in theirs]
-    assert [entry.rows for entry in ours] == [entry.rows for entry in theirs]
+    first, second = list(read_ledger(one)), list(read_ledger(gloo / folder))
+    assert [entry.chain for entry in first] == [entry.chain for entry in second]
+    assert [entry.rows for entry in first] == [entry.rows for entry in second]
 
 
-def test_the_ledger_tells_how_many_workers_shared_an_update(gloo: Path) -> None:
+def test_the_ledger_has_the_world_size(gloo: Path) -> None:
     workers = [entry.workers for entry in read_ledger(gloo / "one-then-two")]
     assert workers == [1] * 7 + [2] * 13
 
@@ -71,25 +69,25 @@ def test_a_skipped_update_is_marked(gloo: Path) -> None:
     assert [entry.update for entry in read_ledger(gloo / "skips") if entry.is_skipped] == [3]
 
 
-def test_updates_that_are_trained_again_are_cut_off(tmp_path: Path) -> None:
+def test_resuming_removes_later_entries(tmp_path: Path) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
     first = Ledger(tmp_path, 0, "", World())
     for update, rows in ((1, [3, 1]), (2, [2])):
-        note(first, update, rows)
+        add_update(first, update, rows)
     chain = first.write()
-    note(first, 3, [9])
+    add_update(first, 3, [9])
     first.write()
     again = Ledger(tmp_path, 2, chain, World())
     assert rows_of(tmp_path) == {1: [1, 3], 2: [2]}
-    note(again, 3, [4])
+    add_update(again, 3, [4])
     again.write()
     assert rows_of(tmp_path) == {1: [1, 3], 2: [2], 3: [4]}
 
 
-def test_a_torn_line_is_cut_off(tmp_path: Path) -> None:
+def test_a_torn_line_is_removed(tmp_path: Path) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
     first = Ledger(tmp_path, 0, "", World())
-    note(first, 1, [1])
+    add_update(first, 1, [1])
     chain = first.write()
     with (tmp_path / ledger.NAME).open("a") as file:
         file.write('{"update": 2, "pa')
@@ -97,25 +95,25 @@ def test_a_torn_line_is_cut_off(tmp_path: Path) -> None:
     assert rows_of(tmp_path) == {1: [1]}
 
 
-def test_the_ledger_costs_little(tmp_path: Path) -> None:
-    """Noting and writing an update of 150 pairs: well below 1 % of 0.1 s."""
-    many = Ledger(tmp_path, 0, "", World())
+def test_the_ledger_is_fast(tmp_path: Path) -> None:
+    """An update of 150 pairs costs well below 1 % of 0.1 s."""
+    ledger_ = Ledger(tmp_path, 0, "", World())
     rows = list(range(0, 30_000, 200))
     started = time.process_time()
     for update in range(1, 201):
-        note(many, update, rows)
-    many.write()
+        add_update(ledger_, update, rows)
+    ledger_.write()
     assert (time.process_time() - started) / 200 < 0.001
 
 
-def test_what_a_full_disk_does_not_take_is_written_later(tmp_path: Path) -> None:
-    """Exact resume (nmt/README.md, Guarantees). Lines stay whole, and none is lost."""
+def test_entries_refused_by_a_full_disk_are_written_later(tmp_path: Path) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
     kept = Ledger(tmp_path, 0, "", World())
-    note(kept, 1, [4, 2])
+    add_update(kept, 1, [4, 2])
     kept.write()
     limit = (tmp_path / ledger.NAME).stat().st_size + 20
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    note(kept, 2, [7])
+    add_update(kept, 2, [7])
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         with pytest.raises(OSError, match=r"No space left|File too large"):
@@ -123,6 +121,6 @@ def test_what_a_full_disk_does_not_take_is_written_later(tmp_path: Path) -> None
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert rows_of(tmp_path) == {1: [2, 4]}
-    note(kept, 3, [1])
+    add_update(kept, 3, [1])
     kept.write()
     assert rows_of(tmp_path) == {1: [2, 4], 2: [7], 3: [1]}

@@ -1,4 +1,4 @@
-"""A run that was stopped goes on as if it had not been, or says why it does not."""
+"""Resumed runs equal uninterrupted ones, or are refused."""
 
 import shutil
 from pathlib import Path
@@ -21,9 +21,7 @@ from nmt.training.loop import train
 from nmt.training.resume import check_run
 
 
-def test_with_all_ingredients_a_run_that_was_stopped_is_one_that_was_not(
-    toy_file: Path, one_of_all: Path
-) -> None:
+def test_a_run_with_all_settings_resumes_exactly(toy_file: Path, one_of_all: Path) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
     go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=7))
     go(toy_file, Run("of-all-stopped", overrides=INGREDIENTS, stop_after=15))
@@ -32,7 +30,7 @@ def test_with_all_ingredients_a_run_that_was_stopped_is_one_that_was_not(
     assert_same(toy_file.parent / "of-all-stopped", one_of_all)
 
 
-def test_a_run_is_stopped_in_the_middle_of_an_epoch(toy: Experiment, stopped: Path) -> None:
+def test_the_stopped_run_is_within_an_epoch(toy: Experiment, stopped: Path) -> None:
     shards = corpus_of(toy).shards
     schedule = Schedule(shards.src_lengths, shards.tgt_lengths, toy.batching, toy.seed)
     assert end_of(stopped).update == 7
@@ -40,7 +38,7 @@ def test_a_run_is_stopped_in_the_middle_of_an_epoch(toy: Experiment, stopped: Pa
     assert schedule.updates_per_epoch < 20
 
 
-def test_resumed_is_never_interrupted(toy_file: Path, one: Path, stopped: Path) -> None:
+def test_a_resumed_run_equals_one_never_stopped(toy_file: Path, one: Path, stopped: Path) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
     run = toy_file.parent / "one-resumed"
     shutil.copytree(stopped, run)
@@ -49,22 +47,22 @@ def test_resumed_is_never_interrupted(toy_file: Path, one: Path, stopped: Path) 
     assert_same(one, run)
 
 
-def test_two_workers_resumed_are_never_interrupted(gloo: Path) -> None:
+def test_two_resumed_workers_equal_uninterrupted_ones(gloo: Path) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
     assert_same(gloo / "two", gloo / "two-stopped")
 
 
-def test_three_workers_resumed_are_never_interrupted(gloo: Path) -> None:
+def test_three_resumed_workers_equal_uninterrupted_ones(gloo: Path) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
     assert_same(gloo / "three", gloo / "three-stopped")
 
 
-def test_resuming_takes_another_number_of_workers(one: Path, gloo: Path) -> None:
+def test_a_run_resumes_with_another_world_size(one: Path, gloo: Path) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
     assert_near(one, gloo / "one-then-two")
 
 
-def test_a_run_that_is_over_stays_as_it_is(toy_file: Path, one: Path) -> None:
+def test_a_finished_run_is_unchanged(toy_file: Path, one: Path) -> None:
     run = toy_file.parent / "over"
     shutil.copytree(one, run)
     why, progress = go(toy_file, Run(run.name))
@@ -72,7 +70,7 @@ def test_a_run_that_is_over_stays_as_it_is(toy_file: Path, one: Path) -> None:
     assert_same(one, run)
 
 
-def test_more_updates_can_be_asked_for_later(toy_file: Path, one: Path) -> None:
+def test_a_finished_run_resumes_with_more_updates(toy_file: Path, one: Path) -> None:
     run = toy_file.parent / "longer"
     shutil.copytree(one, run)
     longer = ["training.updates=22"]
@@ -81,37 +79,33 @@ def test_more_updates_can_be_asked_for_later(toy_file: Path, one: Path) -> None:
     assert progress.update == 22
 
 
-# Damaged checkpoints.
+# Corrupt checkpoints.
 
 
-def test_resuming_falls_back_where_the_newest_checkpoint_is_damaged(
-    toy_file: Path, one: Path
-) -> None:
+def test_resume_skips_a_corrupt_checkpoint(toy_file: Path, one: Path) -> None:
     """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     run = toy_file.parent / "damaged"
     shutil.copytree(one, run)
     newest = list_checkpoints(run)[-1]
     assert newest.name == "update-00000020"
-    (newest / "weights.safetensors").write_bytes(b"not what was written")
+    (newest / "weights.safetensors").write_bytes(b"corrupt")
     check_run(load_experiment(toy_file), run)
     go(toy_file, Run(run.name))
     assert rows_of(run).keys() == {str(number) for number in range(10, 20)}
     assert_same(one, run)
 
 
-def test_a_run_does_not_begin_anew_where_all_checkpoints_are_damaged(
-    toy_file: Path, one: Path
-) -> None:
+def test_a_run_without_complete_checkpoint_is_refused(toy_file: Path, one: Path) -> None:
     """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     run = toy_file.parent / "all-damaged"
     shutil.copytree(one, run)
     for folder in list_checkpoints(run):
         (folder / "bundle.json").write_text("{}")
     expected = (
-        f"no checkpoint of the run in {run} is whole; the newest: {run}/checkpoints/"
+        f"no checkpoint of the run in {run} is complete; the newest: {run}/checkpoints/"
         "update-00000020/bundle.json is corrupt: its SHA-256 does not match; use another "
-        f"checkpoint, such as {run}/checkpoints/update-00000010; to train from the start instead, "
-        "give the experiment another name or move that folder away"
+        f"checkpoint, such as {run}/checkpoints/update-00000010; to start over, "
+        "give the experiment another name or move the run away"
     )
     with pytest.raises(TrainingError) as error:
         check_run(load_experiment(toy_file), run)
@@ -121,15 +115,15 @@ def test_a_run_does_not_begin_anew_where_all_checkpoints_are_damaged(
     assert str(error.value) == expected
 
 
-# Other settings than those it was begun with.
+# Other settings and data.
 
 
-def test_a_run_does_not_go_on_with_another_model(toy_file: Path, one: Path) -> None:
+def test_another_model_is_refused(toy_file: Path, one: Path) -> None:
     with pytest.raises(TrainingError) as error:
         check_run(load_experiment(toy_file, ["model.width=12"]), one)
     assert str(error.value) == (
-        f"model.width is 12, but the run in {one} was begun with 8: give the experiment another "
-        "name, or set model.width=8 to go on with it"
+        f"model.width=12, but the run in {one} was started with model.width=8: set it back to "
+        "resume, or give the experiment another name"
     )
 
 
@@ -154,27 +148,30 @@ def test_a_run_resumes_with_the_legacy_value_of_a_new_setting(
     with pytest.raises(TrainingError) as error:
         check_run(later(), one)
     assert str(error.value) == (
-        f"model.bias is True, but the run in {one} was begun with False: give the experiment "
-        "another name, or set model.bias=False to go on with it"
+        f"model.bias=true, but the run in {one} was started with model.bias=false: set it back to "
+        "resume, or give the experiment another name"
     )
 
 
-def test_the_way_back_is_what_a_person_can_type(toy_file: Path, one: Path) -> None:
+def test_the_refusal_shows_overrides_to_type(toy_file: Path, one: Path) -> None:
     with pytest.raises(TrainingError) as error:
         check_run(load_experiment(toy_file, ["training.betas=[0.8,0.9]"]), one)
-    assert str(error.value).endswith("or set training.betas=[0.9, 0.98] to go on with it")
+    assert str(error.value).startswith(
+        f"training.betas=[0.8, 0.9], but the run in {one} was started with "
+        "training.betas=[0.9, 0.98]: "
+    )
 
 
-def test_what_a_failed_run_is_told_to_change_may_change(toy_file: Path, one: Path) -> None:
+def test_learning_rate_and_precision_may_change(toy_file: Path, one: Path) -> None:
     advice = ["training.learning_rate=0.001", "training.precision=bf16"]
     check_run(load_experiment(toy_file, advice), one)
 
 
-def test_a_new_run_has_nothing_to_agree_with(toy: Experiment, tmp_path: Path) -> None:
+def test_a_new_run_is_not_checked(toy: Experiment, tmp_path: Path) -> None:
     check_run(toy, tmp_path)
 
 
-def test_a_run_does_not_go_on_with_another_vocabulary(toy_file: Path, one: Path) -> None:
+def test_another_vocabulary_is_refused(toy_file: Path, one: Path) -> None:
     run = toy_file.parent / "other-words"
     shutil.copytree(one, run)
     corpus = corpus_of(load_experiment(toy_file))
@@ -182,7 +179,6 @@ def test_a_run_does_not_go_on_with_another_vocabulary(toy_file: Path, one: Path)
     with pytest.raises(TrainingError) as error:
         train(load_experiment(toy_file), other, World(), run)
     assert str(error.value) == (
-        f"the vocabulary of {corpus.shards.folder} is not the one that the run in {run} was begun "
-        "with: give the experiment another name, or set corpus.prepared to the folder that it was "
-        "begun with"
+        f"{corpus.shards.folder} has another vocabulary than the run in {run}: set "
+        "corpus.prepared to the corpus of the run, or give the experiment another name"
     )

@@ -17,7 +17,7 @@ def tree_of(run: Path) -> Any:
     return json.loads((run / "manifest.json").read_text())
 
 
-def test_a_manifest_says_what_was_trained_with_what(one: Path, toy_file: Path) -> None:
+def test_a_manifest_has_settings_data_and_versions(one: Path, toy_file: Path) -> None:
     """Honest numbers (nmt/README.md, Guarantees)."""
     tree = tree_of(one)
     assert (tree["format"], tree["seed"], tree["pairs"], tree["left_out"]) == (1, 3, 40, 0)
@@ -34,14 +34,12 @@ def test_a_manifest_says_what_was_trained_with_what(one: Path, toy_file: Path) -
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", start["time"])
 
 
-def test_each_start_is_kept(gloo: Path) -> None:
+def test_each_start_is_recorded(gloo: Path) -> None:
     starts = run_manifest.read_run_manifest(gloo / "two-stopped").starts
     assert [(start.reason, start.update) for start in starts] == [("begun", 0), ("continued", 7)]
 
 
-def test_workers_that_are_replaced_are_not_a_new_command(
-    stopped: Path, tmp_path: Path, toy: Any
-) -> None:
+def test_a_restart_differs_from_a_resume(stopped: Path, tmp_path: Path, toy: Any) -> None:
     from toy_runs import corpus_of
 
     from nmt.batching.schedule import Schedule
@@ -56,8 +54,8 @@ def test_workers_that_are_replaced_are_not_a_new_command(
     assert [start.reason for start in starts] == ["begun", "restarted", "continued"]
 
 
-def test_no_environment_and_no_command_line_is_kept(one: Path) -> None:
-    """Safe by default (nmt/README.md, Guarantees). They may hold secrets."""
+def test_environment_and_command_line_are_not_stored(one: Path) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     import os
     import sys
 
@@ -66,7 +64,7 @@ def test_no_environment_and_no_command_line_is_kept(one: Path) -> None:
     assert {"env", "environ", "argv", "command"}.isdisjoint(re.findall(r'"(\w+)":', text))
 
 
-def test_a_damaged_manifest_does_not_stop_a_run(toy_file: Path, stopped: Path) -> None:
+def test_a_corrupt_manifest_does_not_stop_a_run(toy_file: Path, stopped: Path) -> None:
     import shutil
 
     from toy_runs import Run, go
@@ -77,7 +75,8 @@ def test_a_damaged_manifest_does_not_stop_a_run(toy_file: Path, stopped: Path) -
     with pytest.raises(DataError) as error:
         run_manifest.read_run_manifest(run)
     assert str(error.value) == (
-        f"{run}/manifest.json: damaged, not the manifest of a run; the next start sets it aside"
+        f"{run}/manifest.json: corrupt, not the manifest of a run; the next start of the run "
+        "replaces it"
     )
     go(toy_file, Run(run.name))
     assert [start.update for start in run_manifest.read_run_manifest(run).starts] == [7]
@@ -109,10 +108,12 @@ def test_a_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"format": 9}')
     with pytest.raises(DataError) as error:
         run_manifest.read_run_manifest(tmp_path)
-    assert str(error.value) == f"{tmp_path}/manifest.json: format 9, but this nmt reads format 1"
+    assert (
+        str(error.value) == f"{tmp_path}/manifest.json: format 9, but this version reads format 1"
+    )
 
 
-def test_the_digest_of_the_code_follows_names_and_contents(
+def test_the_code_digest_covers_names_and_contents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nmt, "__file__", str(tmp_path / "nmt/__init__.py"))
@@ -126,7 +127,7 @@ def test_the_digest_of_the_code_follows_names_and_contents(
     assert len(seen) == 3
 
 
-def test_the_revision_is_gits_or_what_a_job_was_told(
+def test_the_revision_is_from_git_or_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nmt, "__file__", str(tmp_path / "nmt/__init__.py"))
