@@ -14,7 +14,7 @@ from nmt.errors import ConfigError, DataError
 from nmt.evaluation import scores, slices, test_sets
 from nmt.evaluation.comparison import Comparison, Gate, check_test
 from nmt.evaluation.comparison import compare as compare_systems
-from nmt.evaluation.metrics import DEFAULT_METRICS, METRICS, check_metrics
+from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS, METRICS, check_metrics
 from nmt.evaluation.scores import ScoreReport
 
 SliceLabels = dict[str, Sequence[str]]
@@ -79,7 +79,7 @@ class ScoringOptions:
         for against in comparison.systems if self.gate else ():
             assert self.gate
             first = against.differences[0]
-            is_open &= self.gate.is_open(first)
+            is_open &= self.gate.passes(first)
             verdicts.append(self.gate.verdict(comparison.test_set, against.system, first))
         if self.has_json:
             gate = {"gate": {"is_open": is_open, "verdicts": verdicts}} if self.gate else {}
@@ -125,7 +125,7 @@ def slice_labels(
     }
     if train_text:
         lines = [ref for refs in references.values() for ref in refs]
-        rarity = iter(slices.by_rarity(lines, tgt_language, slices.training_lines(train_text)))
+        rarity = iter(slices.by_rarity(lines, tgt_language, slices.read_training_lines(train_text)))
         for name, refs in references.items():
             labels[name]["rarity"] = [next(rarity) for _ in refs]
     return labels

@@ -12,7 +12,7 @@ from nmt.cli.train import preparation_log, prepare_corpus, train_model
 from nmt.console import Console
 from nmt.corpus.builtin import generate
 from nmt.evaluation import results
-from nmt.evaluation.metrics import DEFAULT_METRICS
+from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS
 
 
 @click.command()
@@ -42,7 +42,7 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
             run = train_model(config, cluster, console)
         console.log("4/4 translate test sentences with word combinations unseen in training")
         checkpoint = open_checkpoint(str(run))
-        system = System(config.name, checkpoint, results.folder_of(checkpoint.path))
+        system = System(config.name, checkpoint, results.default_folder(checkpoint.path))
         translator = make_translator(checkpoint)
         for test_set in find_test_sets(checkpoint, (), (), ()):
             hyps = translate_set(translator, test_set, console)

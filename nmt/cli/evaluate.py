@@ -22,7 +22,7 @@ from nmt.errors import ConfigError
 from nmt.evaluation import results, robustness, scores, test_sets
 from nmt.evaluation.comparison import compare as compare_systems
 from nmt.evaluation.scores import ScoreReport
-from nmt.evaluation.slices import columns
+from nmt.evaluation.slices import align_columns
 from nmt.evaluation.test_sets import TestSet
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def load_systems(
         raise ConfigError("--baseline", baseline, "it is the only system: give another run")
     systems: list[System] = []
     for name, (checkpoint, *others) in zip(_system_names(models), models, strict=True):
-        directory = results.folder_of(checkpoint.path)
+        directory = results.default_folder(checkpoint.path)
         if others:
             directory /= "ensemble"
         if output:
@@ -237,8 +237,9 @@ def arrange(
         raise ConfigError.from_message(
             f"--together needs two or more test sets, and {plain[0].name} is the only one"
         )
-    variants = [new for each in plain for new in robustness.variants(each)] if is_robust else []
-    together = test_sets.joined(plain, TOGETHER) if is_together else None
+    make_variants = robustness.make_variants
+    variants = [new for each in plain for new in make_variants(each)] if is_robust else []
+    together = test_sets.concatenate(plain, TOGETHER) if is_together else None
     references = {
         each.name: each.references[0]
         for each in [*plain, *variants, *([together] if together else [])]
@@ -329,4 +330,4 @@ def robustness_table(test_set: str, reports: Mapping[str, ScoreReport]) -> str:
                 f"{score.value:.2f} ({score.value - before.value:+.2f})"
                 for score, before in pairs if not score.label
             )])  # fmt: skip
-    return "\n".join([f"{test_set}, robustness of {plain.system}:", *columns(rows)])
+    return "\n".join([f"{test_set}, robustness of {plain.system}:", *align_columns(rows)])

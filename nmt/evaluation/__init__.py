@@ -1,1 +1,1 @@
-"""sacreBLEU scores with signature and confidence."""
+"""Evaluation: sacreBLEU scores with signatures and intervals, comparisons and slices."""

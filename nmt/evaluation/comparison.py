@@ -1,11 +1,11 @@
-"""Comparison of systems with a baseline: is the difference more than chance, and where is it?
+"""Comparison of systems with a baseline: gains, their significance, and changed segments.
 
-Significance is sacreBLEU's own (`sacrebleu --paired-bs`, `--paired-ar`), to the last digit: paired
-bootstrap resampling (Koehn 2004) or approximate randomisation (Riezler and Maxwell 2005). It holds
-all its resamples at once, about 100 MB for each 1,000 segments, so for a very large set it is left
-out on request. What it does not say is refused here: it takes a seed of 0 for no seed at all.
+Significance tests are those of sacreBLEU (`--paired-bs`, `--paired-ar`) with equal results: paired
+bootstrap resampling (Koehn 2004) or approximate randomisation (Riezler & Maxwell 2005). sacreBLEU
+holds all resamples at once, about 100 MB per 1,000 segments, so the test can be omitted for very
+large sets. It also treats a seed of 0 as no seed, which is refused here.
 
-A gate turns the difference into a yes or no for a release.
+A gate turns a gain and its significance into a pass or fail for a release.
 """
 
 import math
@@ -16,90 +16,90 @@ from typing import Any
 from sacrebleu.significance import PairedTest, Result
 
 from nmt.errors import ConfigError
-from nmt.evaluation.metrics import EXTRAS, make_metric, resampling_seed, sentence_chrf
+from nmt.evaluation.sacrebleu_metrics import METRICS, make_metric, resampling_seed, sentence_chrf
 from nmt.evaluation.scores import check_lines
 
 TESTS = {"bs": "paired bootstrap", "ar": "paired approximate randomisation", "none": ""}
-"""Tests of significance, by the names that sacreBLEU's options end in."""
+"""Significance tests, by the suffixes of sacreBLEU's options."""
 NUM_TRIALS = {"bs": 1000, "ar": 10000}
-"""sacreBLEU's defaults."""
-NUM_CHANGED = 10
-"""Most segments kept of those that became better, and of those that became worse."""
+"""Resamples or trials of each test, sacreBLEU's defaults."""
+MAX_CHANGED = 10
+"""Maximum number of improved segments that are kept, and of degraded ones."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of one system, beside that of the baseline."""
+    """One metric of a system and of the baseline; the fields are keys of comparison.json."""
 
     metric: str
-    """sacreBLEU's name of the metric."""
+    """Name that sacreBLEU gives the metric."""
     label: str
-    """What an extra is; empty for a score to report."""
+    """Description of an extra (`MetricKind.label`); empty for a score to report."""
     baseline: float
     score: float
     gain: float
-    """Points by which the system is better; less than 0: worse. Of TER, fewer is better."""
+    """Points by which the system is better; negative if it is worse."""
     p_value: float | None
-    """Of the difference; None: not tested."""
+    """p-value of the difference; None if not tested."""
     mean: float | None
-    """Of the system's resamples; the paired bootstrap alone has it."""
+    """Mean of the system's resamples; None except with the paired bootstrap."""
     half_width: float | None
-    """Of the system's 95 % interval."""
+    """Half width of the system's 95 % interval."""
     signature: str
-    """Of the metric and, where there is one, of the test."""
+    """Signature of the metric, and of the test if there is one."""
 
 
 @dataclass(frozen=True)
-class Changed:
-    """One segment that two systems translate differently."""
+class ChangedSegment:
+    """Segment that a system and the baseline translate differently."""
 
     line: int
-    """From 1."""
+    """Number of the line, from 1."""
     gain: float
-    """Points of sentence chrF2 by which the system is better than the baseline."""
+    """Points of sentence chrF2 by which the system is better."""
     src: str
-    """Empty where it is not known."""
+    """Source line; empty if unknown."""
     ref: str
     baseline: str
     hyp: str
 
 
 @dataclass(frozen=True)
-class Against:
-    """One system against the baseline."""
+class SystemComparison:
+    """Comparison of one system with the baseline."""
 
     system: str
     differences: tuple[Difference, ...]
     num_changed: int
-    """Segments with another translation than the baseline's."""
+    """Segments that differ from the baseline's."""
     num_better: int
-    """Segments with a higher sentence chrF2."""
+    """Changed segments with a higher sentence chrF2."""
     num_worse: int
-    better: tuple[Changed, ...]
-    """Those that gained most, at most NUM_CHANGED."""
-    worse: tuple[Changed, ...]
-    """Those that lost most."""
+    better: tuple[ChangedSegment, ...]
+    """Segments of largest gain, at most MAX_CHANGED."""
+    worse: tuple[ChangedSegment, ...]
+    """Segments of largest loss."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What a system must reach to be released; metrics are judged alone, the first one given."""
+    """Requirements for a release, checked on the first metric."""
 
     min_gain: float | None
-    """Fewest points over the baseline; None: any, but more than none. The paired tests' p-value of
-    a system that says the same as the baseline is low."""
+    """Minimum gain in points; None for any gain above 0. Without a gain a system does not pass,
+    because paired tests give identical systems a low p-value."""
     max_p: float | None
-    """Highest p-value of the difference; None: it need not be significant."""
+    """Maximum p-value of the difference; None if it need not be significant."""
 
     def check(self) -> None:
-        """Raise ConfigError for limits that nothing, or everything, would pass."""
+        """Raise ConfigError for limits that nothing or everything would pass."""
         if self.max_p is not None and not 0 < self.max_p < 1:
             raise ConfigError("--max-p", self.max_p, "it must be above 0 and below 1")
         if self.min_gain is not None and not math.isfinite(self.min_gain):
             raise ConfigError("--min-gain", self.min_gain, "it must be a number")
 
-    def is_open(self, difference: Difference) -> bool:
-        """Whether the system may pass."""
+    def passes(self, difference: Difference) -> bool:
+        """Return True if the system meets the requirements."""
         p_value = difference.p_value
         is_significant = self.max_p is None or (p_value is not None and p_value <= self.max_p)
         if self.min_gain is None:
@@ -107,30 +107,29 @@ class Gate:
         return difference.gain >= self.min_gain and is_significant
 
     def verdict(self, test_set: str, system: str, difference: Difference) -> str:
-        """The same for people, with all numbers it was made from."""
-        least = "a gain" if self.min_gain is None else f"a gain of {self.min_gain:+.2f} or more"
-        wanted = [least]
-        found = f"{difference.metric} {difference.gain:+.2f}"
+        """Return the result with all numbers that it depends on."""
+        gain = "a gain" if self.min_gain is None else f"a gain of {self.min_gain:+.2f} or more"
+        measured = f"{difference.metric} {difference.gain:+.2f}"
         if self.max_p is not None:
-            wanted.append(f"p of {self.max_p:g} or less")
-            found += f", p = {difference.p_value:.4f}"
-        result = "open" if self.is_open(difference) else "shut"
-        return f"gate {result}: {test_set}, {system}: {found}; wanted: {' and '.join(wanted)}"
+            gain += f" and p of {self.max_p:g} or less"
+            measured += f", p = {difference.p_value:.4f}"
+        result = "passed" if self.passes(difference) else "failed"
+        return f"gate {result}: {test_set}, {system}: {measured}; required: {gain}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All systems against the baseline on one test set."""
+    """Comparison of all systems with the baseline on one test set."""
 
     test_set: str
     num_segments: int
     baseline: str
     test: str
     """A key of TESTS."""
-    systems: tuple[Against, ...]
+    systems: tuple[SystemComparison, ...]
 
     def tree(self) -> dict[str, Any]:
-        """For programs: everything, numbers as they are."""
+        """Return the comparison as a JSON object, numbers unrounded."""
         return {
             "comparison": self.test_set,
             "segments": self.num_segments,
@@ -141,29 +140,29 @@ class Comparison:
         }
 
     def text(self, num_changed: int = 0) -> str:
-        """For people.
+        """Return the comparison as text.
 
         Args:
-            num_changed: most segments shown of those that became better, and worse.
+            num_changed: maximum number of improved segments shown, and of degraded ones.
         """
         lines = []
-        for against in self.systems:
-            title = f"{self.test_set}: {against.system} against {self.baseline}"
+        for each in self.systems:
+            title = f"{self.test_set}: {each.system} against {self.baseline}"
             if self.test != "none":
                 title += f", {TESTS[self.test]}, {NUM_TRIALS[self.test]:,} trials"
             lines.append(title)
-            lines += [_line(difference) for difference in against.differences]
+            lines += [_difference_line(difference) for difference in each.differences]
             lines.append(
-                f"  {against.num_changed:,} of {self.num_segments:,} translations differ; sentence "
-                f"chrF2 rises in {against.num_better:,} and falls in {against.num_worse:,}"
+                f"  {each.num_changed:,} of {self.num_segments:,} translations differ; sentence "
+                f"chrF2 rises in {each.num_better:,} and falls in {each.num_worse:,}"
             )
-            for segments in (against.better, against.worse):
-                lines += [line for segment in segments[:num_changed] for line in _segment(segment)]
+            for segment in [*each.better[:num_changed], *each.worse[:num_changed]]:
+                lines += _segment_lines(segment)
         return "\n".join(lines)
 
 
 def check_test(test: str) -> None:
-    """Raise ConfigError before translating for a test that could not be made after it."""
+    """Raise ConfigError for a significance test that cannot be run."""
     if test not in TESTS:
         rule = "it must be bs (bootstrap), ar (approximate randomisation) or none"
         raise ConfigError("--paired", test, rule)
@@ -187,37 +186,36 @@ def compare(
     """Compare systems with a baseline.
 
     Args:
-        hyps: the lines of each system, by its name; the baseline among them.
-        baseline: its name.
-        references: one sequence of lines, or several.
+        hyps: lines of each system, by its name; the baseline is one of them.
+        baseline: name of the baseline.
+        references: one or more sequences of lines.
         tgt_language: target language.
-        test_set: what the numbers belong to.
-        metrics: of METRICS.
+        test_set: name of the test set.
+        metrics: names in METRICS.
         test: a key of TESTS.
-        src: source lines, to show with segments that changed.
+        src: source lines, to show with changed segments.
 
     Raises:
-        DataError: no lines, or not the same number of them.
-        ConfigError: an unknown metric or test.
+        DataError: there are no lines, or the numbers of lines differ.
+        ConfigError: a metric or the test is unknown.
     """
     check_test(test)
+    # The baseline first, as sacreBLEU expects it.
     names = [baseline, *(name for name in hyps if name != baseline)]
-    checked = {name: check_lines(hyps[name], references, test_set)[0] for name in names}
+    stripped = {name: check_lines(hyps[name], references, test_set)[0] for name in names}
     refs = check_lines(hyps[baseline], references, test_set)[1]
-    differences = {
-        metric: _differences(metric, checked, refs, tgt_language, test) for metric in metrics
-    }
+    by_metric = [_differences(metric, stripped, refs, tgt_language, test) for metric in metrics]
     systems = []
     for number, name in enumerate(names[1:]):
-        changed = list(_changed(checked[baseline], checked[name], refs, src))
-        by_gain = sorted(changed, key=lambda each: (-each.gain, each.line))
-        better = [each for each in by_gain if each.gain > 0]
-        worse = [each for each in reversed(by_gain) if each.gain < 0]
-        against = tuple(differences[metric][number] for metric in metrics)
+        changed = list(_changed_segments(stripped[baseline], stripped[name], refs, src))
+        by_gain = sorted(changed, key=lambda segment: (-segment.gain, segment.line))
+        better = [segment for segment in by_gain if segment.gain > 0]
+        worse = [segment for segment in reversed(by_gain) if segment.gain < 0]
+        differences = tuple(of_metric[number] for of_metric in by_metric)
         counts = len(changed), len(better), len(worse)
-        shown = tuple(better[:NUM_CHANGED]), tuple(worse[:NUM_CHANGED])
-        systems.append(Against(name, against, *counts, *shown))
-    return Comparison(test_set, len(checked[baseline]), baseline, test, tuple(systems))
+        kept = tuple(better[:MAX_CHANGED]), tuple(worse[:MAX_CHANGED])
+        systems.append(SystemComparison(name, differences, *counts, *kept))
+    return Comparison(test_set, len(stripped[baseline]), baseline, test, tuple(systems))
 
 
 def _differences(
@@ -227,12 +225,12 @@ def _differences(
     tgt_language: str,
     test: str,
 ) -> list[Difference]:
-    """One metric of all systems, the baseline being the first of them."""
-    metric = make_metric(name, tgt_language)
+    """Return the differences of one metric between the first system and each other one."""
+    metric, kind = make_metric(name, tgt_language), METRICS[name]
     if test == "none":
         scores = [metric.corpus_score(lines, references) for lines in hyps.values()]
         title, signature = scores[0].name, str(metric.get_signature())
-        results = [Result(found.score) for found in scores]
+        results = [Result(score.score) for score in scores]
     else:
         signatures, table = PairedTest(list(hyps.items()), {name: metric}, references, test)()
         [title] = table.keys() - {"System"}
@@ -241,38 +239,38 @@ def _differences(
     return [
         Difference(
             title,
-            EXTRAS.get(name, ""),
+            kind.label,
             float(baseline.score),
             float(other.score),
-            float(baseline.score - other.score if name == "ter" else other.score - baseline.score),
-            _plain(other.p_value),
-            _plain(other.mean),
-            _plain(other.ci),
+            float(kind.gain(baseline.score, other.score)),
+            _to_float(other.p_value),
+            _to_float(other.mean),
+            _to_float(other.ci),
             signature,
         )
         for other in others
     ]
 
 
-def _plain(value: Any) -> float | None:
-    """A number as JSON can hold it."""
+def _to_float(value: Any) -> float | None:
+    """Return a number that JSON can hold; sacreBLEU's are those of numpy."""
     return None if value is None else float(value)
 
 
-def _changed(
+def _changed_segments(
     before: Sequence[str],
     after: Sequence[str],
     references: Sequence[Sequence[str]],
     src: Sequence[str],
-) -> Iterator[Changed]:
+) -> Iterator[ChangedSegment]:
     for row, (old, new) in enumerate(zip(before, after, strict=True)):
         if old != new:
             refs = [lines[row] for lines in references]
             gain = sentence_chrf(new, refs) - sentence_chrf(old, refs)
-            yield Changed(row + 1, gain, src[row] if src else "", refs[0], old, new)
+            yield ChangedSegment(row + 1, gain, src[row] if src else "", refs[0], old, new)
 
 
-def _line(difference: Difference) -> str:
+def _difference_line(difference: Difference) -> str:
     name = f"{difference.label}: {difference.metric}" if difference.label else difference.metric
     p_value = "" if difference.p_value is None else f", p = {difference.p_value:.4f}"
     return (
@@ -281,14 +279,10 @@ def _line(difference: Difference) -> str:
     )
 
 
-def _segment(segment: Changed) -> list[str]:
+def _segment_lines(segment: ChangedSegment) -> list[str]:
     lines = [f"  line {segment.line:,}, chrF2 {segment.gain:+.1f}"]
-    for what, line in (
-        ("source", segment.src),
-        ("reference", segment.ref),
-        ("baseline", segment.baseline),
-        ("now", segment.hyp),
-    ):
-        if line or what != "source":
-            lines.append(f"    {what:<9}  {line}")
-    return lines
+    if segment.src:
+        lines.append(f"    source     {segment.src}")
+    lines.append(f"    reference  {segment.ref}")
+    lines.append(f"    baseline   {segment.baseline}")
+    return [*lines, f"    now        {segment.hyp}"]

@@ -1,8 +1,8 @@
-"""The files of an evaluation: what was translated, how, against what, and with which scores.
+"""Files of an evaluation: source, translation, references and scores of each test set.
 
-Their names follow Mozilla's training pipeline: of a set `flickr` from en to de, flickr.en,
-flickr.de, flickr.de.ref, flickr.metrics and flickr.metrics.json. A system that was compared with a
-baseline has flickr.comparison.json too.
+Names follow Mozilla's training pipeline. A set `flickr` from en to de has flickr.en, flickr.de,
+flickr.de.ref, flickr.metrics and flickr.metrics.json, and flickr.comparison.json if the system was
+compared with a baseline.
 """
 
 import json
@@ -17,26 +17,26 @@ from nmt.evaluation.scores import ScoreReport
 from nmt.evaluation.test_sets import TestSet
 
 
-def folder_of(bundle: Path) -> Path:
-    """Where the results of a checkpoint belong: in the folder of its run, else in its own."""
-    is_of_run = bundle.parent.name == "checkpoints"
-    return (bundle.parent.parent if is_of_run else bundle) / "evaluation"
+def default_folder(checkpoint: Path) -> Path:
+    """Return the results folder of a checkpoint: in its run if it has one, else in itself."""
+    has_run = checkpoint.parent.name == "checkpoints"
+    return (checkpoint.parent.parent if has_run else checkpoint) / "evaluation"
 
 
 def check_folder(folder: Path, inputs: Sequence[str | Path]) -> None:
-    """Check before translating that results can be written, and replace no file they are made from.
+    """Check before translating that results can be written and replace none of the inputs.
 
     Raises:
-        DataError: the folder cannot be written, or one of the input files lies in it.
+        DataError: the folder is not writable, or contains an input file.
     """
     for file in inputs:
         if folder.is_dir() and folder.samefile(Path(file).parent):
             raise DataError(
-                f"{folder}: {file} lies there, and a translation could replace it; "
-                "name another folder for the results"
+                f"{folder}: contains {file}, which a translation could overwrite: choose another "
+                "folder for the results"
             )
     if not is_writable(folder):
-        raise DataError(f"{folder}: results cannot be written there; name another folder for them")
+        raise DataError(f"{folder}: not writable: choose another folder for the results")
 
 
 def write(
@@ -47,30 +47,29 @@ def write(
     src_lang: str,
     tgt_lang: str,
 ) -> list[Path]:
-    """Write all files of one test set, each whole or not at all; those of before are replaced."""
+    """Write the files of one test set, each atomically, and return their paths."""
     assert len(hyps) == len(test_set.src)
-    texts = {src_lang: _lines(test_set.src), tgt_lang: _lines(hyps)}
+    texts = {src_lang: _join(test_set.src), tgt_lang: _join(hyps)}
     for number, refs in enumerate(test_set.references):
-        texts[f"{tgt_lang}.ref{number or ''}"] = _lines(refs)
+        texts[f"{tgt_lang}.ref{number or ''}"] = _join(refs)
     texts["metrics"] = report.text() + "\n"
     texts["metrics.json"] = report.json() + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for ending, text in texts.items():
-        written.append(folder / f"{test_set.file_name}.{ending}")
-        with open_output(written[-1]) as file:
-            file.write(text)
-    return written
+    return [_write(folder, test_set, suffix, text) for suffix, text in texts.items()]
 
 
 def write_comparison(folder: Path, test_set: TestSet, comparison: Comparison) -> Path:
-    """Write what a comparison found beside the scores of the set: flickr.comparison.json."""
+    """Write the comparison of a test set as JSON, and return its path."""
+    text = json.dumps(comparison.tree(), indent=1, ensure_ascii=False) + "\n"
+    return _write(folder, test_set, "comparison.json", text)
+
+
+def _write(folder: Path, test_set: TestSet, suffix: str, text: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{test_set.file_name}.comparison.json"
+    path = folder / f"{test_set.file_name}.{suffix}"
     with open_output(path) as file:
-        file.write(json.dumps(comparison.tree(), indent=1, ensure_ascii=False) + "\n")
+        file.write(text)
     return path
 
 
-def _lines(lines: Sequence[str]) -> str:
+def _join(lines: Sequence[str]) -> str:
     return "".join(f"{line}\n" for line in lines)

@@ -1,9 +1,8 @@
-"""Scores: BLEU, chrF2 and TER of detokenised text, as sacreBLEU prints them (Post 2018).
+"""Scores: BLEU, chrF2 and TER of detokenised text, as the `sacrebleu` command prints them.
 
-Every number carries its signature and, from bootstrap resampling (Koehn 2004), its 95 % interval.
-What is printed here is what the `sacrebleu` command prints for the same files. Resampling runs on
-sacreBLEU's own statistics, but one resample at a time: its own function holds all thousand of them
-at once, gigabytes for a large test set.
+Every number has its signature (Post 2018) and its 95 % interval from bootstrap resampling (Koehn
+2004). Resampling uses sacreBLEU's statistics and draws, but one resample at a time: sacreBLEU's own
+function holds a thousand resamples at once, gigabytes for a large test set.
 """
 
 import json
@@ -17,12 +16,11 @@ import numpy as np
 
 from nmt.errors import DataError
 from nmt.evaluation import slices
-from nmt.evaluation.metrics import (
+from nmt.evaluation.sacrebleu_metrics import (
     DEFAULT_METRICS,
-    EXTRAS,
     METRICS,
+    base_language,
     check_metrics,
-    language_of,
     make_metric,
     resampling_seed,
 )
@@ -31,15 +29,16 @@ from nmt.evaluation.slices import Slice
 log = logging.getLogger(__name__)
 
 NUM_RESAMPLES = 1000
-_LONG_WORDS = 150
-"""From here on TER, which tries all shifts of all word runs, may take seconds for a bad line."""
+_SLOW_TER_WORDS = 150
+"""Words from which TER, which tries all shifts of word sequences, can take seconds for a line."""
 _MAX_TOKENISED = 0.05
+"""Share of lines with marks of tokenisation from which a warning is given."""
 _TOKENISED = re.compile(r" [.,。，](?= |$)|@@(?= |$)|@-@|&(?:apos|quot|amp);|▁")
 
 
 @dataclass(frozen=True)
 class Bleu:
-    """A BLEU score and what it was computed with."""
+    """BLEU score and its signature."""
 
     score: float
     signature: str
@@ -47,27 +46,27 @@ class Bleu:
 
 @dataclass(frozen=True)
 class Score:
-    """One number of one metric."""
+    """Score of one metric."""
 
     name: str
-    """sacreBLEU's name of the metric: BLEU, chrF2, TER."""
+    """Name that sacreBLEU gives the metric: BLEU, chrF2, TER."""
     value: float
     signature: str
     verbose: str
-    """BLEU's precisions, brevity penalty and lengths; empty for the others."""
+    """Precisions, brevity penalty and lengths of BLEU; empty for other metrics."""
     interval: tuple[float, float] | None
-    """Mean and half width of the 95 % interval of resamples; None: not resampled, or all 0."""
+    """Mean and half width of the 95 % interval; None without resampling, or if all scores are 0."""
     label: str = ""
-    """Empty for a score to report; what an extra is, for one that is only for comparisons."""
+    """Description of an extra (`MetricKind.label`); empty for a score to report."""
 
     def line(self, width: int = 1) -> str:
-        """The score as `sacrebleu -w width -f text` prints it."""
+        """Return the score as `sacrebleu -w width -f text` prints it."""
         confidence = f" ({self._confidence(width)})" if self.interval else ""
         verbose = f" {self.verbose}" if self.verbose else ""
         return f"{self.name}|{self.signature} = {self.value:.{width}f}{confidence}{verbose}"
 
     def tree(self, width: int = 1) -> dict[str, Any]:
-        """The score as `sacrebleu -w width -f json` prints it."""
+        """Return the score as `sacrebleu -w width -f json` prints it."""
         value = float(f"{self.value:.{width}f}")
         tree: dict[str, Any] = {"name": self.name, "score": value, "signature": self.signature}
         if self.interval:
@@ -86,28 +85,28 @@ class Score:
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """All scores of one system on one test set."""
+    """Scores of one system on one test set."""
 
     test_set: str
     system: str
     checkpoint: str
-    """The checkpoint that translated; empty: not known."""
+    """Name of the checkpoint; empty if unknown."""
     num_segments: int
     scores: tuple[Score, ...]
     warnings: tuple[str, ...]
     slices: tuple[Slice, ...] = ()
 
     def text(self, width: int = 1) -> str:
-        """For people: a title, the lines of the `sacrebleu` command, labelled extras, warnings."""
+        """Return a title, the lines of the `sacrebleu` command, labelled extras and warnings."""
         title = f"{self.test_set}: {self.num_segments:,} segments, {self.system}"
         if self.checkpoint:
             title += f", checkpoint {self.checkpoint}"
-        lines = _align([score.line(width) for score in self.scores if not score.label])
+        lines = _align_equals([score.line(width) for score in self.scores if not score.label])
         extras = [f"{score.label}: {score.line(width)}" for score in self.scores if score.label]
         return "\n".join([title, *lines, *extras, *(f"warning: {text}" for text in self.warnings)])
 
     def json(self, width: int = 8) -> str:
-        """For programs: the objects of `sacrebleu -w width -f json`, and what they belong to."""
+        """Return the objects of `sacrebleu -w width -f json` with test set, system and slices."""
         tree = {
             "test_set": self.test_set,
             "system": self.system,
@@ -138,27 +137,25 @@ def score(
     """Score detokenised translations against untouched references.
 
     Args:
-        hyps: one line a segment.
-        references: one sequence of lines, or several, each as long as `hyps`.
-        tgt_language: target language; it chooses BLEU's tokenizer.
-        test_set, system, checkpoint: what the numbers belong to.
-        metrics: of METRICS.
-        num_resamples: resamples for the intervals; 1 or less: no intervals.
-        labels: for each kind of slices.KINDS, the name of the slice of each segment.
+        hyps: one line per segment.
+        references: one or more sequences of lines, each as long as `hyps`.
+        tgt_language: target language; selects BLEU's tokenizer.
+        test_set, system, checkpoint: names for the report.
+        metrics: names in METRICS; reported in the order of METRICS.
+        num_resamples: resamples for the intervals; 1 or less for no intervals.
+        labels: slice name of each segment, for each kind of `slices.KINDS`.
 
     Raises:
-        DataError: no lines, or not the same number of them.
-        ConfigError: an unknown metric, or a tokenizer that is not installed.
+        DataError: there are no lines, or the numbers of lines differ.
+        ConfigError: a metric is unknown, or its tokenizer is not installed.
     """
     check_metrics(metrics, tgt_language)
     hyps, references = check_lines(hyps, references, test_set)
-    if "ter" in metrics and (num_long := sum(_is_long(line) for line in hyps)):
+    num_long = sum(line.count(" ") + 1 >= _SLOW_TER_WORDS for line in hyps)
+    if "ter" in metrics and num_long:
         log.warning(
-            "%s: %d translations have %d words or more; TER may take seconds for each, "
-            "or leave it out of the metrics",
-            test_set,
-            num_long,
-            _LONG_WORDS,
+            f"{test_set}: {num_long:,} translations have {_SLOW_TER_WORDS} words or more; TER can "
+            "take seconds for each; to omit it, leave ter out of --metrics"
         )
     scores = tuple(
         _score(name, hyps, references, tgt_language, num_resamples)
@@ -166,12 +163,16 @@ def score(
         if name in metrics
     )
     warnings = tuple(_warn(hyps, references, tgt_language, metrics))
-    parts = slices.cut(hyps, references, tgt_language, labels or {})
+    parts = slices.score_slices(hyps, references, tgt_language, labels or {})
     return ScoreReport(test_set, system, checkpoint, len(hyps), scores, warnings, parts)
 
 
 def bleu(hyps: Sequence[str], refs: Sequence[str], tgt_language: str) -> Bleu:
-    """BLEU alone, of one reference and without an interval, for validation; errors as `score`."""
+    """Return BLEU with one reference and without an interval, for validation.
+
+    Raises:
+        DataError, ConfigError: as in `score`.
+    """
     hyps, references = check_lines(hyps, [refs], "dev set")
     metric = make_metric("bleu", tgt_language)
     value = metric.corpus_score(hyps, references).score
@@ -187,17 +188,17 @@ def _score(
 ) -> Score:
     metric = make_metric(name, tgt_language)
     stats = metric._extract_corpus_statistics(hyps, references)
-    found = metric._aggregate_and_compute(stats)
+    result = metric._aggregate_and_compute(stats)
     if num_resamples > 1:
-        found.estimate_ci(_resample(metric, stats, num_resamples))
-    interval = (float(found._mean), float(found._ci)) if found._mean > 0 else None
+        result.estimate_ci(_resample(metric, stats, num_resamples))
+    interval = (float(result._mean), float(result._ci)) if result._mean > 0 else None
     signature = str(metric.get_signature())
-    label = EXTRAS.get(name, "")
-    return Score(found.name, float(found.score), signature, found._verbose, interval, label)
+    label = METRICS[name].label
+    return Score(result.name, float(result.score), signature, result._verbose, interval, label)
 
 
 def _resample(metric: Any, stats: Sequence[Any], num: int) -> list[Any]:
-    """sacreBLEU's scores of resampled test sets; draws and sums are its own, bit for bit."""
+    """Return the scores of resampled test sets; bit for bit those of sacreBLEU."""
     seed = resampling_seed()
     rng = np.random.default_rng(None if seed == "none" else int(seed))
     metric.n_bootstrap, metric.seed = num, seed
@@ -207,7 +208,7 @@ def _resample(metric: Any, stats: Sequence[Any], num: int) -> list[Any]:
         rows = rng.choice(len(table), size=len(table), replace=True)
         resamples.append(metric._compute_score_from_stats(table[rows].sum(0)))
     if len({type(resample.score) for resample in resamples}) > 1:
-        # sacreBLEU's mean fails on resamples of which some, blank or perfect, are no numpy numbers.
+        # Blank and perfect resamples have Python floats, with which sacreBLEU's mean fails.
         for resample in resamples:
             resample.score = float(resample.score)
     return resamples
@@ -216,20 +217,20 @@ def _resample(metric: Any, stats: Sequence[Any], num: int) -> list[Any]:
 def check_lines(
     hyps: Sequence[str], references: Sequence[Sequence[str]], test_set: str
 ) -> tuple[list[str], list[list[str]]]:
-    """The same lines without white space at their ends, which the sacrebleu command drops too.
+    """Strip white space at the ends of lines, as the sacrebleu command does.
 
     Raises:
-        DataError: no lines, or not the same number of them.
+        DataError: there are no lines, or the numbers of lines differ.
     """
     assert references
     for refs in references:
         if len(refs) != len(hyps):
             raise DataError(
-                f"{test_set}: {len(hyps):,} lines of translation, but {len(refs):,} of reference; "
-                "both need one line a segment"
+                f"{test_set}: the translation has {len(hyps):,} lines, the reference "
+                f"{len(refs):,}: both need one line per segment"
             )
     if not hyps:
-        raise DataError(f"{test_set}: it has no lines; a score needs one segment or more")
+        raise DataError(f"{test_set} is empty: a score needs at least one segment")
     return [line.rstrip() for line in hyps], [
         [line.rstrip() for line in refs] for refs in references
     ]
@@ -241,27 +242,23 @@ def _warn(
     tgt_language: str,
     metrics: Sequence[str],
 ) -> list[str]:
-    """What a reader of the scores should know about the text."""
-    found = []
-    for what, lines in [("translation", hyps), *(("reference", refs) for refs in references)]:
+    """Return warnings about text that makes scores misleading."""
+    warnings = []
+    for side, lines in [("translation", hyps), *(("reference", refs) for refs in references)]:
         marked = [number for number, line in enumerate(lines) if _TOKENISED.search(line)]
         if len(marked) > _MAX_TOKENISED * len(lines):
-            found.append(
-                f"the {what} looks tokenised in {len(marked):,} of {len(lines):,} lines, first in "
-                f"line {marked[0] + 1}; scores are meant for plain text"
+            warnings.append(
+                f"the {side} looks tokenised in {len(marked):,} of {len(lines):,} lines, first in "
+                f"line {marked[0] + 1}; scores need detokenised text"
             )
         if num_blank := sum(not line for line in lines):
-            found.append(f"{num_blank:,} of {len(lines):,} lines of the {what} are blank")
-    if "ter" in metrics and language_of(tgt_language) in ("zh", "ja"):
-        found.append(f"TER counts what stands between spaces, and {tgt_language} has no spaces")
-    return found
+            warnings.append(f"{num_blank:,} of {len(lines):,} lines of the {side} are blank")
+    if "ter" in metrics and base_language(tgt_language) in ("zh", "ja"):
+        warnings.append(f"TER counts space-separated words, and {tgt_language} has no spaces")
+    return warnings
 
 
-def _is_long(line: str) -> bool:
-    return line.count(" ") >= _LONG_WORDS - 1
-
-
-def _align(lines: Sequence[str]) -> list[str]:
-    """Put the equals signs below each other, as the sacrebleu command does."""
+def _align_equals(lines: Sequence[str]) -> list[str]:
+    """Align the equals signs, as the sacrebleu command does."""
     column = max((line.index("=") for line in lines), default=0)
     return [" " * (column - line.index("=")) + line for line in lines]

@@ -1,4 +1,4 @@
-"""The search tuned on the dev set: which beam and length penalty score best, with no retraining."""
+"""Tuning of the search on the dev set: beam and length penalty by BLEU, without training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from nmt.evaluation.scores import Bleu, bleu
 
 @dataclass(frozen=True)
 class DecodingTrial:
-    """One setting of the search, and what it reached."""
+    """Search settings and their dev BLEU."""
 
     beam: int
     length_penalty: float
@@ -26,11 +26,18 @@ def tune(
     tgt_language: str,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[DecodingTrial]:
-    """Try each beam with each length penalty; the best first, of equal ones the smaller beam.
+    """Evaluate all combinations of beams and length penalties.
 
     Args:
-        translate: the dev set with some settings, a translation for each of `refs`.
-        decoding: the settings that stay.
+        translate: returns the translations of the dev set with given settings, one per reference.
+        decoding: all other settings.
+        beams, penalties: values to try.
+        refs: references of the dev set.
+        tgt_language: target language; selects BLEU's tokenizer.
+        progress: called before each trial with the number of trials done and their total.
+
+    Returns:
+        All trials, best first; of equal scores the smaller beam first.
     """
     grid = list(product(sorted(set(beams)), sorted(set(penalties))))
     trials = []
@@ -43,12 +50,10 @@ def tune(
 
 
 def table(trials: Sequence[DecodingTrial], decoding: DecodingConfig) -> str:
-    """Lines for people, the settings that were those of the model marked."""
+    """Format trials as a table in which the settings in `decoding` are marked."""
     lines = [f"{'beam':>4}  {'length_penalty':>14}  {'dev BLEU':>8}"]
     for trial in trials:
-        is_now = (trial.beam, trial.length_penalty) == (decoding.beam, decoding.length_penalty)
-        mark = "  as it was" if is_now else ""
-        lines.append(
-            f"{trial.beam:>4}  {trial.length_penalty:>14g}  {trial.bleu.score:>8.2f}{mark}"
-        )
+        is_current = (trial.beam, trial.length_penalty) == (decoding.beam, decoding.length_penalty)
+        row = f"{trial.beam:>4}  {trial.length_penalty:>14g}  {trial.bleu.score:>8.2f}"
+        lines.append(row + ("  current" if is_current else ""))
     return "\n".join(lines)

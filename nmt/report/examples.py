@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nmt.decoding.translator import Translator
-from nmt.evaluation.metrics import sentence_chrf
+from nmt.evaluation.sacrebleu_metrics import sentence_chrf
 from nmt.report.runs import Run
 
 PLACES = {"one of the better": 0.9, "a typical one": 0.5, "one of the weaker": 0.1}

@@ -26,5 +26,5 @@ def test_compare_with_a_baseline(here: Path, nmt: Nmt) -> None:
     assert "ref: new.de against old.de, paired approximate randomisation, 10,000" in answer.out
     names = [line.split()[0] for line in answer.out.splitlines() if line]
     assert names.index("news") + 1 == names.index("talks")
-    assert answer.out.endswith("wanted: a gain of +1.00 or more\n")
+    assert answer.out.endswith("required: a gain of +1.00 or more\n")
     assert nmt(f"{command} --min-gain 99").status == 1

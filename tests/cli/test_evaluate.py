@@ -106,9 +106,9 @@ def test_compare_with_a_baseline_keeps_both(here: Path, nmt: Nmt) -> None:
 @pytest.mark.parametrize(
     ("limits", "status", "verdict"),
     [
-        ("--min-gain -100", 0, "gate open: news, tiny@update-00000060: BLEU "),
-        ("--min-gain 101", 1, "gate shut: news, tiny@update-00000060: BLEU "),
-        ("--min-gain -100 --max-p 0.0000001", 1, "gate shut: news, tiny@update-00000060: BLEU "),
+        ("--min-gain -100", 0, "gate passed: news, tiny@update-00000060: BLEU "),
+        ("--min-gain 101", 1, "gate failed: news, tiny@update-00000060: BLEU "),
+        ("--min-gain -100 --max-p 0.0000001", 1, "gate failed: news, tiny@update-00000060: BLEU "),
     ],
 )
 def test_gate_sets_the_exit_status(

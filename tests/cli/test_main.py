@@ -12,7 +12,7 @@ import pytest
 from cli_calls import Nmt
 
 from nmt.cli.main import COMMANDS, main
-from nmt.evaluation.metrics import DEFAULT_METRICS
+from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:

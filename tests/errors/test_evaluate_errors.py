@@ -21,7 +21,7 @@ EVALUATING = [
     ),
     ErrorCase(
         "evaluate runs/tiny --src raw/dev.en --ref raw/dev.de",
-        "raw/dev.en is empty; a test set needs one line or more",
+        "raw/dev.en is empty: a test set needs at least one line",
         {"raw/dev.en": b"", "raw/dev.de": b""},
     ),
     ErrorCase(
@@ -44,7 +44,7 @@ EVALUATING = [
     ),
     ErrorCase(
         "evaluate runs/tiny --src raw/dev.en --ref raw/dev.de -o raw",
-        "raw: raw/dev.en lies there, and a translation could replace it; name another folder for "
+        "raw: contains raw/dev.en, which a translation could overwrite: choose another folder for "
         "the results",
     ),
     ErrorCase(
@@ -140,12 +140,12 @@ EVALUATING = [
     ),
     ErrorCase(
         "compare raw/news.de --ref raw/news.de --labels raw/talks.de",
-        "raw/talks.de has 3 lines, but the test set has 5 segments; it needs the name of a corpus "
-        "for each",
+        "raw/talks.de has 3 lines, the test set has 5 segments: it needs the name of a corpus for "
+        "each segment",
     ),
     ErrorCase(
         "evaluate runs/tiny -o tiny.yaml",
-        "tiny.yaml: results cannot be written there; name another folder for them",
+        "tiny.yaml: not writable: choose another folder for the results",
     ),
 ]
 REPORTING = [

@@ -1,4 +1,4 @@
-"""Comparison with a baseline: significance as sacreBLEU finds it, what changed, the gate."""
+"""Comparison with a baseline: significance as in sacreBLEU, changed segments, the gate."""
 
 import json
 import os
@@ -39,7 +39,7 @@ NEW = [
 OTHER = [*OLD[:16], "Nichts.", OLD[17]]
 HYPS = {"new": NEW, "old": OLD, "other": OTHER}
 METRICS = ("bleu", "chrf", "ter")
-# The command as it is, but for its JSON, which knows no numpy floats and would end in a traceback.
+# The command, except that its JSON accepts numpy floats, with which it would fail.
 COMMAND = (
     "import functools, json; json.dumps = functools.partial(json.dumps, default=float)\n"
     "from sacrebleu.sacrebleu import main; main()"
@@ -63,12 +63,11 @@ def sacrebleu_command(folder: Path, *options: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("seed", ["12345", "7"])
-@pytest.mark.parametrize("test", ["bs", "ar"])
-def test_significance_is_what_the_sacrebleu_command_prints(
+@pytest.mark.parametrize(("test", "seed"), [("bs", "12345"), ("ar", "7")])
+def test_significance_equals_the_sacrebleu_command(
     test: str, seed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P6, P11."""
+    """Line in, line out (nmt/README.md, Guarantees)."""
     monkeypatch.setenv("SACREBLEU_SEED", seed)
     printed = sacrebleu_command(tmp_path, "-m", *METRICS, f"--paired-{test}")
     for against, theirs in zip(compared(test=test).systems, printed[1:], strict=True):
@@ -88,7 +87,7 @@ def test_significance_is_what_the_sacrebleu_command_prints(
         assert all(f"|seed:{seed}|" in each.signature for each in against.differences)
 
 
-def test_without_a_test_the_scores_are_the_same() -> None:
+def test_scores_do_not_depend_on_the_test() -> None:
     plain, tested = (compared(test=test).systems[0].differences for test in ("none", "bs"))
     assert [(each.score, each.gain) for each in plain] == [
         (each.score, each.gain) for each in tested
@@ -96,7 +95,7 @@ def test_without_a_test_the_scores_are_the_same() -> None:
     assert [each.p_value for each in plain] == [None, None, None]
 
 
-def test_a_gain_is_what_is_better_also_of_a_metric_that_counts_errors() -> None:
+def test_a_gain_in_an_error_rate_is_a_decrease() -> None:
     [bleu, _, ter] = compared(test="none").systems[0].differences
     assert bleu.gain == bleu.score - bleu.baseline
     assert ter.gain == ter.baseline - ter.score
@@ -107,7 +106,7 @@ def test_an_extra_keeps_its_label() -> None:
     assert (extra.metric, extra.label) == ("BLEU", "lower-cased")
 
 
-def test_segments_that_changed_are_those_with_another_translation() -> None:
+def test_changed_segments_have_another_translation() -> None:
     other = compared(test="none", src=[str(n) for n in range(18)]).systems[1]
     assert (other.num_changed, other.num_better, other.num_worse) == (1, 0, 1)
     [segment] = other.worse
@@ -116,7 +115,7 @@ def test_segments_that_changed_are_those_with_another_translation() -> None:
     assert segment.gain < 0
 
 
-def test_segments_that_gained_most_stand_first() -> None:
+def test_segments_with_the_largest_gain_come_first() -> None:
     against = compared(test="none").systems[0]
     assert [each.line for each in against.better] == [4, 1]
     assert [each.line for each in against.worse] == [5]
@@ -124,8 +123,8 @@ def test_segments_that_gained_most_stand_first() -> None:
     assert gains == sorted(gains, reverse=True)
 
 
-def test_text_for_people_names_what_was_compared_and_how() -> None:
-    """P11."""
+def test_the_text_names_systems_test_and_signature() -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     found = comparison.compare(
         {"a": ["Ein Hund", "Ja"], "b": ["Ein Hund", "Nein"]}, "a", [["Ein Hund", "Nein"]], "de",
         test_set="toy", metrics=["chrf"],
@@ -142,7 +141,7 @@ def test_text_for_people_names_what_was_compared_and_how() -> None:
     ]
 
 
-def test_json_holds_everything() -> None:
+def test_json_has_all_fields() -> None:
     found = json.loads(json.dumps(compared().tree()))
     assert (found["comparison"], found["baseline"], found["test"]) == ("toy", "old", "bs")
     assert (found["segments"], found["trials"]) == (18, 1000)
@@ -155,7 +154,7 @@ def difference(gain: float, p_value: float | None) -> Difference:
 
 
 @pytest.mark.parametrize(
-    ("gate", "gain", "p_value", "is_open"),
+    ("gate", "gain", "p_value", "passes"),
     [
         (Gate(0.5, None), 0.5, None, True),
         (Gate(0.5, None), 0.49, None, False),
@@ -168,19 +167,19 @@ def difference(gain: float, p_value: float | None) -> Difference:
         (Gate(0.5, 0.05), 0.4, 0.01, False),
     ],
 )
-def test_the_gate_opens_for_a_gain_that_is_large_and_sure_enough(
-    gate: Gate, gain: float, p_value: float | None, is_open: bool
+def test_the_gate_needs_a_large_and_significant_gain(
+    gate: Gate, gain: float, p_value: float | None, passes: bool
 ) -> None:
-    assert gate.is_open(difference(gain, p_value)) == is_open
+    assert gate.passes(difference(gain, p_value)) == passes
 
 
-def test_a_verdict_says_what_was_found_and_what_was_wanted() -> None:
+def test_a_verdict_names_result_and_requirements() -> None:
     assert Gate(0.5, 0.05).verdict("toy", "new", difference(0.3, 0.2)) == (
-        "gate shut: toy, new: BLEU +0.30, p = 0.2000; wanted: a gain of +0.50 or more and p of "
+        "gate failed: toy, new: BLEU +0.30, p = 0.2000; required: a gain of +0.50 or more and p of "
         "0.05 or less"
     )
     assert Gate(0.1, None).verdict("toy", "new", difference(0.3, None)) == (
-        "gate open: toy, new: BLEU +0.30; wanted: a gain of +0.10 or more"
+        "gate passed: toy, new: BLEU +0.30; required: a gain of +0.10 or more"
     )
 
 
@@ -191,15 +190,15 @@ def test_a_verdict_says_what_was_found_and_what_was_wanted() -> None:
         (Gate(None, 0.0), "--max-p is 0.0, but it must be above 0 and below 1"),
     ],
 )
-def test_limits_that_say_nothing(gate: Gate, message: str) -> None:
-    """P9."""
+def test_limits_without_meaning_are_refused(gate: Gate, message: str) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(ConfigError) as error:
         gate.check()
     assert str(error.value) == message
 
 
-def test_a_test_that_is_not_known() -> None:
-    """P9."""
+def test_an_unknown_test_is_refused() -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(ConfigError) as error:
         comparison.check_test("t")
     assert str(error.value) == (
@@ -207,8 +206,8 @@ def test_a_test_that_is_not_known() -> None:
     )
 
 
-def test_a_seed_that_sacrebleu_takes_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P9, P11: its signature would say seed:0 for draws that nobody can repeat."""
+def test_seed_0_is_refused_for_paired_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Honest numbers: the signature would have seed:0 for draws that cannot be repeated."""
     monkeypatch.setenv("SACREBLEU_SEED", "0")
     comparison.check_test("none")
     with pytest.raises(ConfigError) as error:
@@ -219,12 +218,12 @@ def test_a_seed_that_sacrebleu_takes_for_none(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
-def test_line_counts_that_differ() -> None:
-    """P9."""
+def test_compared_systems_need_as_many_lines() -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as error:
         comparison.compare(
             {"a": ["x"], "b": []}, "a", [["x"]], "de", test_set="toy", metrics=["bleu"]
         )
     assert str(error.value) == (
-        "toy: 0 lines of translation, but 1 of reference; both need one line a segment"
+        "toy: the translation has 0 lines, the reference 1: both need one line per segment"
     )

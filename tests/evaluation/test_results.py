@@ -6,8 +6,8 @@ from pathlib import Path
 from nmt.evaluation import results, scores, test_sets
 
 
-def test_an_evaluation_leaves_its_texts_and_scores(tmp_path: Path) -> None:
-    """P11."""
+def test_an_evaluation_writes_texts_and_scores(tmp_path: Path) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     test_set = test_sets.TestSet("sacrebleu:wmt16/B", ("a\u2028", ""), (("A", ""), ("Ä", "")))
     report = scores.score(
         ["Ä", ""],

@@ -1,4 +1,4 @@
-"""Robustness: what is made from a test set, and what stays as it was."""
+"""Variants of a test set: which text changes, and which does not."""
 
 import random
 
@@ -10,12 +10,12 @@ PLAIN = test_sets.TestSet(
 
 
 def made(seed: int = 1) -> dict[str, tuple[str, ...]]:
-    return {each.name: each.src for each in robustness.variants(PLAIN, seed)}
+    return {each.name: each.src for each in robustness.make_variants(PLAIN, seed)}
 
 
-def test_variants_change_the_source_alone() -> None:
-    """P6."""
-    variants = list(robustness.variants(PLAIN))
+def test_variants_change_only_the_source() -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
+    variants = list(robustness.make_variants(PLAIN))
     assert all(each.references == PLAIN.references for each in variants)
     assert all(len(each.src) == 3 and each.src[1] == "" for each in variants)
 
@@ -27,26 +27,26 @@ def test_case_and_punctuation() -> None:
     assert variants["flickr+no-punctuation"] == ("Don t stop said the man", "", "état major")
 
 
-def test_typing_errors_depend_on_seed_number_and_text_alone() -> None:
+def test_typos_depend_on_seed_number_and_text_only() -> None:
     src = tuple(f"some longer words stand here {n}" for n in range(50))
     whole, part = (
         {
             each.name: each.src
-            for each in robustness.variants(test_sets.TestSet("t", lines, (lines,)))
+            for each in robustness.make_variants(test_sets.TestSet("t", lines, (lines,)))
         }
         for lines in (src, src[:7])
     )
     assert whole["t+typos"][:7] == part["t+typos"]
     other = {
         each.name: each.src
-        for each in robustness.variants(test_sets.TestSet("t", src, (src,)), seed=2)
+        for each in robustness.make_variants(test_sets.TestSet("t", src, (src,)), seed=2)
     }
     assert whole["t+typos"] != other["t+typos"]
 
 
-def test_a_typing_error_is_one_letter_in_a_word_of_four_or_more() -> None:
+def test_a_typo_changes_one_letter_of_a_word() -> None:
     words = ["word"] * 2000 + ["the"] * 100 + ["1,500"] * 100
-    found = robustness.with_typos(" ".join(words), random.Random(1)).split(" ")
+    found = robustness.add_typos(" ".join(words), random.Random(1)).split(" ")
     typos = [new for old, new in zip(words, found, strict=True) if old != new]
     assert found[2000:] == words[2000:]
     assert set(typos) == {

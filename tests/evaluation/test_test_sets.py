@@ -1,4 +1,4 @@
-"""Test sets: from files, from a prepared corpus, from sacreBLEU; and what each gets wrong."""
+"""Test sets from files, from a prepared corpus and from sacreBLEU, and their errors."""
 
 import gzip
 import io
@@ -27,7 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def no_network(url: str) -> NoReturn:
-    assert socket.getdefaulttimeout() == test_sets.FETCH_TIMEOUT_S
+    assert socket.getdefaulttimeout() == test_sets.DOWNLOAD_TIMEOUT_S
     raise URLError(f"Name or service not known for {url[:8]}")
 
 
@@ -37,15 +37,15 @@ def write(file: Path, text: str) -> Path:
     return file
 
 
-def test_files_are_read_line_by_line_and_left_as_they_are(tmp_path: Path) -> None:
-    """P6."""
+def test_files_are_read_unchanged(tmp_path: Path) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     src = write(tmp_path / "set.en", "a\u2028b \n\n c\n")
     ref = write(tmp_path / "set.de", "A\u2028B \n\n C\n")
     found = test_sets.from_files(src, [ref])
     assert found == test_sets.TestSet("set", ("a\u2028b ", "", " c"), (("A\u2028B ", "", " C"),))
 
 
-def test_files_may_be_packed_and_references_several(tmp_path: Path) -> None:
+def test_files_may_be_compressed_and_references_several(tmp_path: Path) -> None:
     src = tmp_path / "newstest2014.en.gz"
     src.write_bytes(gzip.compress(b"a\n"))
     refs = [write(tmp_path / "r1", "A\n"), write(tmp_path / "r2", "B\n")]
@@ -57,37 +57,37 @@ def test_files_may_be_packed_and_references_several(tmp_path: Path) -> None:
     ("file", "name"),
     [("flickr.en", "flickr"), ("flickr.en.zst", "flickr"), ("src", "src"), (".en", ".en")],
 )
-def test_a_set_without_a_name_has_that_of_its_source(file: str, name: str, tmp_path: Path) -> None:
+def test_the_default_name_is_that_of_the_source(file: str, name: str, tmp_path: Path) -> None:
     assert test_sets.name_of(tmp_path / file) == name
 
 
-def test_line_counts_that_differ(tmp_path: Path) -> None:
-    """P9."""
+def test_references_need_as_many_lines_as_the_source(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     src, ref = write(tmp_path / "s.en", "a\nb\n"), write(tmp_path / "s.de", "A\n")
     with pytest.raises(DataError) as error:
         test_sets.from_files(src, [ref])
     assert str(error.value) == (
-        f"{src} has 2 lines, but {ref} has 1; a reference needs one line for each source line"
+        f"{ref} has 1 lines, {src} has 2: the two files must be line-parallel"
     )
 
 
-def test_an_empty_file(tmp_path: Path) -> None:
-    """P9."""
+def test_an_empty_source_is_refused(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     src, ref = write(tmp_path / "s.en", ""), write(tmp_path / "s.de", "")
     with pytest.raises(DataError) as error:
         test_sets.from_files(src, [ref])
-    assert str(error.value) == f"{src} is empty; a test set needs one line or more"
+    assert str(error.value) == f"{src} is empty: a test set needs at least one line"
 
 
-def test_a_set_of_the_prepared_corpus(tmp_path: Path) -> None:
+def test_a_set_of_a_prepared_corpus_is_found(tmp_path: Path) -> None:
     write(tmp_path / "tests/flickr.src", "a\n")
     write(tmp_path / "tests/flickr.tgt", "A\n")
     found = test_sets.find("flickr", tmp_path, "en", "de")
     assert found == test_sets.TestSet("flickr", ("a",), (("A",),))
 
 
-def test_a_name_that_the_prepared_corpus_lacks(tmp_path: Path) -> None:
-    """P9."""
+def test_an_unknown_set_of_a_prepared_corpus_is_refused(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     write(tmp_path / "tests/flickr16.src", "a\n")
     with pytest.raises(DataError) as error:
         test_sets.find("flickr", tmp_path, "en", "de")
@@ -97,8 +97,8 @@ def test_a_name_that_the_prepared_corpus_lacks(tmp_path: Path) -> None:
     )
 
 
-def test_a_corpus_prepared_without_test_sets(tmp_path: Path) -> None:
-    """P9."""
+def test_a_prepared_corpus_without_test_sets_is_refused(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as error:
         test_sets.find("flickr", tmp_path, "en", "de")
     assert str(error.value) == (
@@ -106,7 +106,7 @@ def test_a_corpus_prepared_without_test_sets(tmp_path: Path) -> None:
     )
 
 
-def test_a_set_of_sacrebleu_in_its_cache(cache: Path) -> None:
+def test_a_set_is_read_from_the_cache_of_sacrebleu(cache: Path) -> None:
     for field, text in [("src", "a\nb\n"), ("ref", "A\nB\n"), ("docid", "1\n1\n")]:
         write(cache / f"wmt16.en-de.{field}", text)
     for field in ("genre", "origlang"):
@@ -116,15 +116,15 @@ def test_a_set_of_sacrebleu_in_its_cache(cache: Path) -> None:
     assert found.file_name == "sacrebleu_wmt16"
 
 
-def test_a_set_of_sacrebleu_that_cannot_be_fetched(
+def test_a_failed_download_names_the_next_step(
     cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """P9."""
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as error:
         test_sets.find("sacrebleu:wmt16", cache, "en", "de")
     assert str(error.value) == (
-        f"sacreBLEU's wmt16 en-de is not in its cache ({cache}) and cannot be fetched: "
-        "Name or service not known for https://; where there is a network, run: "
+        f"sacreBLEU's wmt16 en-de is not in its cache ({cache}) and cannot be "
+        "downloaded: Name or service not known for https://; on a machine with network access run "
         "sacrebleu -t wmt16 -l en-de --echo src, and copy that folder here"
     )
     assert caplog.records == []
@@ -132,28 +132,25 @@ def test_a_set_of_sacrebleu_that_cannot_be_fetched(
     assert not logging.getLogger("sacrebleu").disabled
 
 
-def test_a_download_of_sacrebleu_that_is_damaged(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P9."""
+def test_a_corrupt_download_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     monkeypatch.setattr(urllib.request, "urlopen", lambda url: io.BytesIO(b"not what was meant"))
     with pytest.raises(DataError) as error:
         test_sets.from_sacrebleu("wmt16", "en", "de")
     assert str(error.value) == (
-        f"sacreBLEU's wmt16 en-de was fetched, but is not what was published; remove {cache} "
-        "and try again"
+        f"sacreBLEU's wmt16 en-de: the download has a wrong checksum: remove {cache} and try again"
     )
 
 
-def test_an_unknown_set_of_sacrebleu() -> None:
-    """P9."""
+def test_an_unknown_set_of_sacrebleu_is_refused() -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as error:
         test_sets.from_sacrebleu("wmt_16", "en", "de")
     assert str(error.value) == "sacreBLEU has no test set 'wmt_16'; did you mean wmt16?"
 
 
-def test_a_language_pair_that_a_set_of_sacrebleu_lacks() -> None:
-    """P9."""
+def test_an_unknown_language_pair_is_refused() -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as error:
         test_sets.from_sacrebleu("wmt16/B", "en", "de")
     assert str(error.value) == (

@@ -5,28 +5,28 @@ REFS = ["the cat sits on the mat now", "a dog runs through the old park"]
 
 
 def translate(decoding: DecodingConfig) -> list[str]:
-    """Right with a penalty of 1, whatever the beam; else a word is missing."""
+    """Return the references with a penalty of 1; otherwise omit their last word."""
     if decoding.length_penalty == 1:
         return REFS
     return [ref.rsplit(" ", 1)[0] for ref in REFS]
 
 
-def test_each_setting_is_tried_and_the_best_comes_first() -> None:
-    told: list[tuple[int, int]] = []
+def test_all_settings_are_tried_and_ranked() -> None:
+    progress: list[tuple[int, int]] = []
     trials = tune(
         translate, DecodingConfig(beam=4), [4, 2, 4], [0.5, 1.0], REFS, "en",
-        lambda *counts: told.append(counts),
+        lambda *counts: progress.append(counts),
     )  # fmt: skip
     settings = [(trial.beam, trial.length_penalty) for trial in trials]
     assert settings == [(2, 1.0), (4, 1.0), (2, 0.5), (4, 0.5)]
     assert trials[0].bleu.score > 99.9 > trials[2].bleu.score
-    assert told == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert progress == [(0, 4), (1, 4), (2, 4), (3, 4)]
 
 
-def test_the_table_marks_what_was_set() -> None:
+def test_the_table_marks_the_current_settings() -> None:
     trials = tune(translate, DecodingConfig(beam=4), [2, 4], [1.0], REFS, "en")
     assert table(trials, DecodingConfig(beam=4)).splitlines() == [
         "beam  length_penalty  dev BLEU",
         "   2               1    100.00",
-        "   4               1    100.00  as it was",
+        "   4               1    100.00  current",
     ]
