@@ -12,8 +12,7 @@ EVALUATING = [
     ),
     ErrorCase(
         "evaluate runs/tiny --src raw/dev.en --ref raw/talks.de",
-        "raw/dev.en has 8 lines, but raw/talks.de has 3; a reference needs one line for each "
-        "source line",
+        "raw/talks.de has 3 lines, raw/dev.en has 8: the two files must be line-parallel",
     ),
     ErrorCase(
         "evaluate runs/tiny --src raw/dev.en --ref raw/dev.fr",
