@@ -46,9 +46,9 @@ def _lines(result: "Audit") -> Iterator[str]:
         f"{result.run}: {result.updates:,} updates up to the newest good checkpoint | "
         f"{result.pairs:,} pairs and {result.updates_per_epoch:,} updates per epoch"
     )
-    partial = result.updates - result.full_epochs * result.updates_per_epoch
-    current = f" | then {partial:,} updates, {result.pairs_after:,} pairs" if partial else ""
-    yield f"complete epochs: {result.full_epochs:,}{current}"
+    current = result.updates - result.full_epochs * result.updates_per_epoch
+    rest = f" | then {current:,} updates, {result.pairs_after:,} pairs" if current else ""
+    yield f"complete epochs: {result.full_epochs:,}{rest}"
     corpus = "prepared corpus (pairs, target tokens, schedule)"
     if not result.is_corpus_here:
         corpus = "number of pairs only, the prepared corpus is not available (--prepared)"

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from nmt.cli.models import describe, open_checkpoint, speed
-from nmt.cli.options import check_files, cluster_option, resume_hint
+from nmt.cli.options import check_files, cluster_option, resumable
 from nmt.config.files import load_cluster, load_experiment, override
 from nmt.console import Console
 from nmt.corpus.clean import format_tally, held_out_digests
@@ -19,18 +19,17 @@ from nmt.errors import ConfigError
 @click.argument("mono")
 @click.argument("out")
 @click.argument("overrides", metavar="[decoding.KEY=VALUE]...", nargs=-1)
-@click.option("--ensemble", multiple=True, metavar="RUN",
-              help="Another model of the ensemble; repeatable.")  # fmt: skip
-@click.option("--experiment", metavar="FILE",
-              help="Experiment to be trained on the pairs; default: that of RUN.")  # fmt: skip
+@click.option("--ensemble", multiple=True, metavar="RUN", help="Another model; repeatable.")
+@click.option("--experiment", metavar="FILE", help="Experiment to train; default: that of RUN.")
 @cluster_option
 def backtranslate(
     run: str, mono: str, out: str, overrides: tuple[str, ...], ensemble: tuple[str, ...],
     experiment: str | None, cluster: str | None,
 ) -> None:  # fmt: skip
-    """Create training pairs from monolingual text.
+    """Translate monolingual text.
 
-    Translates the file MONO with the model RUN on Ray and writes both sides to OUT.<language>.
+    Translates the file MONO with the model RUN on Ray and writes both sides to OUT.<language>, as
+    training pairs.
 
     With a model of the reverse direction this is back-translation; with one or more models of the
     same direction and the source side of the training data, it is distillation. Excluded and
@@ -61,15 +60,12 @@ def backtranslate(
     with Console() as console:
         for checkpoint in checkpoints:
             console.print(describe(checkpoint))
-        try:
-            with connect(cluster_settings.workers.max, path.with_name(f"{path.name}.log")):
-                lines, pairs = create_pairs(
-                    checkpoints, settings.decoding, Path(mono), corpus, path,
-                    run_on_ray, console.progress,
-                )  # fmt: skip
-        except KeyboardInterrupt:
-            console.print(f"interrupted; to resume: {resume_hint()}")
-            raise
+        ray_session = connect(cluster_settings.workers.max, path.with_name(f"{path.name}.log"))
+        with resumable(console), ray_session:
+            lines, pairs = create_pairs(
+                checkpoints, settings.decoding, Path(mono), corpus, path, run_on_ray,
+                console.progress,
+            )  # fmt: skip
         console.clear()
         console.print(f"{mono}: {format_tally(lines)}")
         console.print(f"pairs: {format_tally(pairs)}")

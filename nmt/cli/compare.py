@@ -12,7 +12,7 @@ from nmt.cli.options import COUNT_OR_0, FiniteFloat, check_files
 from nmt.corpus.text import read_lines
 from nmt.errors import ConfigError, DataError
 from nmt.evaluation import scores, slices, test_sets
-from nmt.evaluation.comparison import Comparison, Gate, check_test
+from nmt.evaluation.comparison import Comparison, Gate
 from nmt.evaluation.comparison import compare as compare_systems
 from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS, METRICS, check_metrics
 from nmt.evaluation.scores import ScoreReport
@@ -22,7 +22,7 @@ SliceLabels = dict[str, Sequence[str]]
 
 
 def scoring_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a command that scores systems; `read_options` checks them."""
+    """Add the options of a command that scores systems; `ScoringOptions` checks them."""
     options: tuple[tuple[str, dict[str, Any]], ...] = (
         ("--json", {"is_flag": True, "help": "Print a JSON object per line."}),
         ("--max-p", {"type": FiniteFloat(),
@@ -31,7 +31,8 @@ def scoring_options(command: Callable[..., None]) -> Callable[..., None]:
                         "help": "Gate: minimum gain over the baseline in the first metric."}),
         ("--changed", {"type": COUNT_OR_0, "default": 3, "show_default": True,
                        "help": "Number of most improved and most degraded segments to print."}),
-        ("--paired", {"metavar": "TEST", "default": "bs", "show_default": True,
+        ("--paired", {"type": click.Choice(["bs", "ar", "none"]), "default": "bs",
+                      "show_default": True,
                       "help": "Significance test against the baseline: bs (bootstrap), "
                               "ar (approximate randomization) or none."}),
         ("--train-text", {"metavar": "PATH",
@@ -58,6 +59,32 @@ class ScoringOptions:
     has_slices: bool
     num_changed: int
     has_json: bool
+
+    @classmethod
+    def read(
+        cls, tgt_language: str, baseline: str | None, values: dict[str, Any]
+    ) -> "ScoringOptions":
+        """Remove the options of `scoring_options` from `values` and check them."""
+        metrics = tuple(name.strip() for name in values.pop("metrics").split(",") if name.strip())
+        check_metrics(metrics, tgt_language)
+        paired, min_gain, max_p = (values.pop(key) for key in ("paired", "min_gain", "max_p"))
+        gate = None
+        if min_gain is not None or max_p is not None:
+            if baseline is None:
+                option = "--max-p" if min_gain is None else "--min-gain"
+                raise ConfigError.from_message(
+                    f"{option} needs a system to compare with: --baseline"
+                )
+            if max_p is not None and paired == "none":
+                rule = "it needs a significance test: --paired bs or ar"
+                raise ConfigError("--max-p", max_p, rule)
+            gate = Gate(min_gain, max_p)
+            gate.check()
+        train_text = values.pop("train_text")
+        check_files([train_text] if train_text else [])
+        path = Path(train_text) if train_text else None
+        others = (values.pop(key) for key in ("slices", "changed", "json"))
+        return cls(metrics, paired, gate, path, *others)
 
     def print_report(self, report: ScoreReport) -> None:
         """Print the scores of a system on a test set."""
@@ -89,28 +116,6 @@ class ScoringOptions:
         return is_open
 
 
-def read_options(
-    tgt_language: str, baseline: str | None, *, metrics: str, train_text: str | None, slices: bool,
-    paired: str, changed: int, min_gain: float | None, max_p: float | None, json: bool,
-) -> ScoringOptions:  # fmt: skip
-    """Check the scoring options before anything slow starts."""
-    names = tuple(name.strip() for name in metrics.split(",") if name.strip())
-    check_metrics(names, tgt_language)
-    check_test(paired)
-    gate = None
-    if min_gain is not None or max_p is not None:
-        if baseline is None:
-            option = "--max-p" if min_gain is None else "--min-gain"
-            raise ConfigError.from_message(f"{option} needs a system to compare with: --baseline")
-        if max_p is not None and paired == "none":
-            raise ConfigError("--max-p", max_p, "it needs a significance test: --paired bs or ar")
-        gate = Gate(min_gain, max_p)
-        gate.check()
-    check_files([train_text] if train_text else [])
-    path = Path(train_text) if train_text else None
-    return ScoringOptions(names, paired, gate, path, slices, changed, json)
-
-
 def slice_labels(
     references: Mapping[str, Sequence[str]], tgt_language: str, train_text: Path | None
 ) -> dict[str, SliceLabels]:
@@ -133,15 +138,12 @@ def slice_labels(
 
 @click.command()
 @click.argument("hyps", nargs=-1, required=True, metavar="TRANSLATION...")
-@click.option("--ref", required=True, multiple=True, metavar="FILE",
-              help="Reference; repeatable for several references.")  # fmt: skip
+@click.option("--ref", required=True, multiple=True, metavar="FILE", help="Reference; repeatable.")
 @click.option("--src", metavar="FILE", help="Source, printed with changed segments.")
 @click.option("--baseline", metavar="FILE", help="Translation to compare the others with.")
 @click.option("--language", default="", metavar="CODE",
-              help="Target language; selects the BLEU tokenizer for zh, ja and ko.",
-              )  # fmt: skip
-@click.option("--labels", metavar="FILE",
-              help="Corpus name per line: adds slices by corpus.")  # fmt: skip
+              help="Target language; zh, ja and ko have their own BLEU tokenizers.")  # fmt: skip
+@click.option("--labels", metavar="FILE", help="Corpus name per line: adds slices by corpus.")
 @scoring_options
 def compare(
     hyps: tuple[str, ...], ref: tuple[str, ...], src: str | None, baseline: str | None,
@@ -151,7 +153,7 @@ def compare(
 
     Exit status: 0; 1 if a system fails --min-gain or --max-p; 2 for invalid input.
     """
-    options = read_options(language, baseline, **scoring)
+    options = ScoringOptions.read(language, baseline, scoring)
     check_files([*hyps, *ref, *(name for name in (src, baseline, labels) if name)])
     names = list(hyps) if baseline is None or baseline in hyps else [baseline, *hyps]
     if len(set(names)) < len(names):

@@ -2,12 +2,7 @@
 
 import click
 
-from nmt.cli.options import (
-    cluster_option,
-    experiment_argument,
-    load_settings,
-    overrides_argument,
-)
+from nmt.cli import options
 from nmt.config.explain import explain as explain_key
 from nmt.config.files import dump
 from nmt.corpus.prepared import is_prepared, resolve_auto_preset
@@ -19,15 +14,15 @@ def config() -> None:
 
 
 @config.command()
-@experiment_argument
-@overrides_argument
-@cluster_option
+@options.experiment_argument
+@options.overrides_argument
+@options.cluster_option
 def show(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
     """Print the resolved settings.
 
     Sizes of preset auto are included if the corpus is prepared.
     """
-    settings, cluster_settings = load_settings(experiment, cluster, overrides)
+    settings, cluster_settings = options.load_settings(experiment, cluster, overrides)
     if settings.preset == "auto" and is_prepared(settings):
         settings = resolve_auto_preset(settings, lambda line: click.echo(f"# {line}"))
     comment = "".join(f"# {line}\n" for line in dump(cluster_settings).splitlines())

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.cli.compare import (
-    ScoringOptions,
-    SliceLabels,
-    read_options,
-    scoring_options,
-    slice_labels,
-)
+from nmt.cli.compare import ScoringOptions, SliceLabels, scoring_options, slice_labels
 from nmt.cli.models import describe, load_ensemble, make_translator, open_checkpoint, speed
 from nmt.cli.options import check_files, search_options
 from nmt.console import Console
@@ -63,12 +57,8 @@ class EvaluationSets:
     """Slices by test set."""
 
 
-@dataclass(frozen=True, eq=False)
-class SetResult:
-    """Translations and scores of a system on a test set."""
-
-    hyps: list[str]
-    report: ScoreReport
+SetResult = tuple[list[str], ScoreReport]
+"""Translations and scores of a system on a test set."""
 
 
 @click.command()
@@ -77,24 +67,19 @@ class SetResult:
 @click.option("--ref", multiple=True, metavar="FILE", help="Reference, one per --src.")
 @click.option("--test", multiple=True, metavar="NAME",
               help="Test set of the experiment, or sacrebleu:NAME; repeatable.")  # fmt: skip
-@click.option("--ensemble", multiple=True, metavar="RUN",
-              help="Another model of an ensemble with the single RUN; repeatable.")  # fmt: skip
+@click.option("--ensemble", multiple=True, metavar="RUN", help="Another model; repeatable.")
 @click.option("--baseline", metavar="RUN", help="System to compare the others with.")
 @click.option("--robust", is_flag=True,
-              help="Also score upper-cased, title-cased, misspelt and unpunctuated sources.",
-              )  # fmt: skip
-@click.option("--together", is_flag=True,
-              help="Also score all test sets joined, with a slice for each.")  # fmt: skip
+              help="Also score recased, misspelt and unpunctuated sources.")  # fmt: skip
+@click.option("--together", is_flag=True, help="Also score all test sets joined.")
 @click.option("-o", "--output", metavar="DIR",
-              help="Directory for translations and scores; default: RUN/evaluation, for an "
-              "ensemble RUN/evaluation/ensemble.")  # fmt: skip
+              help="Default: RUN/evaluation, for an ensemble RUN/evaluation/ensemble.")  # fmt: skip
 @scoring_options
 @search_options
 def evaluate(
     runs: tuple[str, ...], src: tuple[str, ...], ref: tuple[str, ...], test: tuple[str, ...],
     ensemble: tuple[str, ...], baseline: str | None, robust: bool, together: bool,
-    output: str | None, metrics: str, train_text: str | None, slices: bool, paired: str,
-    changed: int, min_gain: float | None, max_p: float | None, json: bool, **search: Any,
+    output: str | None, **settings: Any,
 ) -> None:  # fmt: skip
     """Translate test sets and score them with sacreBLEU.
 
@@ -110,22 +95,19 @@ def evaluate(
     check_files([*src, *ref])
     systems = load_systems(runs, ensemble, baseline, output)
     tgt_language = systems[0].checkpoint.experiment.corpus.tgt
-    options = read_options(
-        tgt_language, baseline, metrics=metrics, train_text=train_text, slices=slices,
-        paired=paired, changed=changed, min_gain=min_gain, max_p=max_p, json=json,
-    )  # fmt: skip
+    options = ScoringOptions.read(tgt_language, baseline, settings)
     plain = find_test_sets(systems[0].checkpoint, src, ref, test)
     for system in systems:
         results.check_folder(system.directory, [*src, *ref])
     sets = arrange(plain, robust, together, tgt_language, options.train_text)
     is_open = True
     with Console() as console:
-        by_system = [evaluate_system(each, sets, options, search, console) for each in systems]
+        by_system = [evaluate_system(each, sets, options, settings, console) for each in systems]
         for test_set in [*sets.plain, *([sets.together] if sets.together else [])]:
             of_set = [by_set[test_set.name] for by_set in by_system]
-            options.print_slices([result.report for result in of_set])
+            options.print_slices([report for _, report in of_set])
             if baseline:
-                hyps = [result.hyps for result in of_set]
+                hyps = [hyps for hyps, _ in of_set]
                 is_open &= compare_and_write(systems, hyps, test_set, options)
         for system in systems:
             console.print(f"translations and scores: {system.directory}/")
@@ -264,14 +246,14 @@ def evaluate_system(
         labels = sets.labels[test_set.name]
         report = score_and_write(system, test_set, hyps, options.metrics, labels)
         options.print_report(report)
-        found[test_set.name] = SetResult(hyps, report)
+        found[test_set.name] = hyps, report
 
     for test_set in [*sets.plain, *sets.variants]:
         add(test_set, translate_set(translator, test_set, console))
     if sets.together:
-        add(sets.together, [hyp for each in sets.plain for hyp in found[each.name].hyps])
+        add(sets.together, [hyp for each in sets.plain for hyp in found[each.name][0]])
     if sets.variants and not options.has_json:
-        reports = {name: result.report for name, result in found.items()}
+        reports = {name: report for name, (_, report) in found.items()}
         for test_set in sets.plain:
             click.echo(robustness_table(test_set.name, reports))
     return found

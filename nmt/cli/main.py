@@ -21,10 +21,7 @@ COMMANDS = {
     "train": ("nmt.cli.train:train", "Train a model, or resume its run."),
     "translate": ("nmt.cli.translate:translate", "Translate text line by line."),
     "tune": ("nmt.cli.tune:tune", "Search for the settings with the best dev score."),
-    "backtranslate": (
-        "nmt.cli.backtranslate:backtranslate",
-        "Create training pairs from monolingual text.",
-    ),
+    "backtranslate": ("nmt.cli.backtranslate:backtranslate", "Translate monolingual text."),
     "score": ("nmt.cli.score:score", "Compute log-probabilities of given translations."),
     "evaluate": ("nmt.cli.evaluate:evaluate", "Translate test sets and score them with sacreBLEU."),
     "compare": ("nmt.cli.compare:compare", "Score translation files and compare them."),

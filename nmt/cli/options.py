@@ -5,7 +5,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import click
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_cluster, load_experiment, split_overrides
+from nmt.console import Console
 from nmt.corpus.io import is_writable
 from nmt.errors import ConfigError, DataError
 
@@ -166,10 +168,21 @@ def program() -> str:
     return script.name if shutil.which(script.name) == str(script) else str(script)
 
 
-def resume_hint() -> str:
-    """Return the command that resumes the interrupted one."""
-    is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    return "submit the job again" if is_job else f"{program()} {shlex.join(sys.argv[1:])}"
+@contextmanager
+def resumable(console: Console, position: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Print the command that resumes this one if it is interrupted.
+
+    Args:
+        position: text such as " after line 5", evaluated at the interruption.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+        command = f"{program()} {shlex.join(sys.argv[1:])}"
+        hint = "submit the job again" if is_job else command
+        console.print(f"interrupted{position()}; to resume: {hint}")
+        raise
 
 
 def display_path(location: str | Path) -> str:

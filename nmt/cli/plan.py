@@ -2,30 +2,21 @@
 
 import click
 
-from nmt.cli.options import (
-    COUNT,
-    POSITIVE,
-    experiment_argument,
-    load_settings,
-    overrides_argument,
-)
+from nmt.cli import options
+from nmt.cli.options import COUNT, POSITIVE
 from nmt.corpus.prepared import resolve_auto_preset
 
 
 @click.command()
-@experiment_argument
+@options.experiment_argument
 @click.argument("cluster", metavar="CLUSTER")
-@overrides_argument
-@click.option("--workers-per-node", type=COUNT,
-              help="Workers per node; default: all of CLUSTER, with GPUs at most 8.")  # fmt: skip
+@options.overrides_argument
+@click.option("--workers-per-node", type=COUNT, help="Default: all workers, with GPUs at most 8.")
 @click.option("--link", type=POSITIVE, metavar="GBIT/S",
-              help="Bandwidth between nodes, per direction; default: 10, with GPUs 400.",
-              )  # fmt: skip
+              help="Bandwidth between nodes, per direction; default: 10, GPUs 400.")  # fmt: skip
 @click.option("--link-inside", type=POSITIVE, metavar="GBIT/S",
-              help="Bandwidth between workers of a node; default: 10, with GPUs 2400.",
-              )  # fmt: skip
-@click.option("--tflops", type=POSITIVE,
-              help="Effective TFLOP/s per worker; default: as measured here.")  # fmt: skip
+              help="Bandwidth between workers of a node; default: 10, GPUs 2400.")  # fmt: skip
+@click.option("--tflops", type=POSITIVE, help="TFLOP/s per worker; default: measured here.")
 def plan(
     experiment: str, cluster: str, overrides: tuple[str, ...], workers_per_node: int | None,
     link: float | None, link_inside: float | None, tflops: float | None,
@@ -35,7 +26,7 @@ def plan(
     The corpus must be prepared. Twenty updates run on this machine's CPU; everything else is
     estimated from the schedule and the bandwidths.
     """
-    settings, cluster_settings = load_settings(experiment, cluster, overrides)
+    settings, cluster_settings = options.load_settings(experiment, cluster, overrides)
     from nmt.planning.plan import Wishes, lines_of, make_plan
 
     settings = resolve_auto_preset(settings, lambda line: click.echo(line, err=True))

@@ -13,8 +13,7 @@ from nmt.corpus.text import open_output
 @click.option("-o", "--output", default="report.html", show_default=True, metavar="FILE",
               help="HTML file to write.")  # fmt: skip
 @click.option("--examples", type=COUNT_OR_0, default=3, show_default=True,
-              help="Number of translations with attention, at most 3; 0 loads no model.",
-              )  # fmt: skip
+              help="Translations with attention, at most 3; 0: load no model.")  # fmt: skip
 def report(runs: tuple[str, ...], output: str, examples: int) -> None:
     """Write an HTML report of runs.
 

@@ -22,15 +22,12 @@ if TYPE_CHECKING:
 @click.argument("run")
 @click.argument("src")
 @click.argument("tgt")
-@click.option("-o", "--output", default="-", metavar="FILE",
-              help="Output; default: standard output.")  # fmt: skip
+@click.option("-o", "--output", default="-", metavar="FILE", help="Default: stdout.")
 @click.option("--format", "form", type=click.Choice(["text", "scores", "jsonl"]), default="text",
               show_default=True,
-              help="text: score, tab, translation; scores: score only; jsonl: with tokens.",
-              )  # fmt: skip
+              help="text: score, tab, translation; scores; jsonl: with tokens.")  # fmt: skip
 @click.option("--length-penalty", type=POSITIVE_OR_0, default=0.0, show_default=True,
-              help="GNMT length penalty alpha, as in beam search; 0: log-probability.",
-              )  # fmt: skip
+              help="GNMT length penalty alpha; 0: log-probability.")  # fmt: skip
 @compute_options
 def score(
     run: str, src: str, tgt: str, output: str, form: str, length_penalty: float, **compute: Any

@@ -5,18 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nmt.cli import options
 from nmt.cli.models import checkpoint_dir, describe
-from nmt.cli.options import (
-    check_writable,
-    cluster_option,
-    display_path,
-    experiment_argument,
-    load_settings,
-    overrides_argument,
-    precision_option,
-    program,
-    resume_hint,
-)
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.console import Console
@@ -29,26 +19,26 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@experiment_argument
-@overrides_argument
-@cluster_option
+@options.experiment_argument
+@options.overrides_argument
+@options.cluster_option
 def prepare(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
     """Clean a corpus, learn its subwords, write shards."""
-    settings = load_settings(experiment, cluster, overrides)
+    settings = options.load_settings(experiment, cluster, overrides)
     with Console() as console:
         prepare_corpus(*settings, console)
 
 
 @click.command()
-@experiment_argument
-@overrides_argument
-@cluster_option
+@options.experiment_argument
+@options.overrides_argument
+@options.cluster_option
 def train(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
     """Train a model, or resume its run."""
-    settings = load_settings(experiment, cluster, overrides)
+    settings = options.load_settings(experiment, cluster, overrides)
     with Console() as console:
-        run = display_path(train_model(*settings, console))
-        console.print(f"next: {program()} evaluate {run}")
+        run = options.display_path(train_model(*settings, console))
+        console.print(f"next: {options.program()} evaluate {run}")
 
 
 @click.command()
@@ -68,7 +58,7 @@ def average(checkpoints: tuple[str, ...], output: str) -> None:
 @click.command()
 @click.argument("run")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Directory to write.")
-@precision_option("Dtype of large matrices; default: unchanged.")
+@options.precision_option("Dtype of large matrices; default: unchanged.")
 def export(run: str, output: str, precision: "Precision | None") -> None:
     """Export a model for translation.
 
@@ -88,16 +78,13 @@ def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -
         console.print(f"{prepared_folder(experiment)}: already prepared")
     else:
         check_raw(experiment)
-        check_writable("corpus.prepared", prepared_folder(experiment))
+        options.check_writable("corpus.prepared", prepared_folder(experiment))
         from nmt.jobs.ray_session import connect
         from nmt.jobs.tasks import prepare_on_ray
 
-        try:
-            with connect(cluster.workers.max, preparation_log(experiment)):
-                manifest = prepare_on_ray(experiment, console.progress)
-        except KeyboardInterrupt:
-            console.print(f"interrupted; to resume: {resume_hint()}")
-            raise
+        ray_session = connect(cluster.workers.max, preparation_log(experiment))
+        with options.resumable(console), ray_session:
+            manifest = prepare_on_ray(experiment, console.progress)
         console.clear()
     for line in format_summary(manifest):
         console.print(line)
@@ -110,11 +97,11 @@ def train_model(experiment: Experiment, cluster: Cluster, console: Console) -> s
 
     address = get_run_address(experiment, cluster)
     directory = get_run_dir(experiment, cluster)
-    check_writable("cluster.scratch" if address else "cluster.storage", directory)
+    options.check_writable("cluster.scratch" if address else "cluster.storage", directory)
     result = train_on_ray(experiment, cluster, console)
     if result.end_reason == "interrupted":
-        console.print(f"interrupted after update {result.update:,}; to resume: {resume_hint()}")
-        raise KeyboardInterrupt
+        with options.resumable(console, lambda: f" after update {result.update:,}"):
+            raise KeyboardInterrupt
     return address or directory
 
 

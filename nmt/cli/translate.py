@@ -7,23 +7,15 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice, tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.cli.models import (
-    check_precision,
-    describe,
-    load_ensemble,
-    make_translator,
-    open_checkpoint,
-    speed,
-)
-from nmt.cli.options import COUNT, check_files, check_output, resume_hint, search_options
+from nmt.cli import models, options
 from nmt.config.cluster import Cluster, Workers
 from nmt.config.files import load_cluster
 from nmt.console import Console
@@ -42,30 +34,37 @@ CHANGEABLE_OPTIONS = ("source", "output", "workers", "cluster", "device", "threa
 """Parameters that may differ between an interrupted command and the one that resumes it."""
 
 
+@dataclass(frozen=True)
+class TranslationTask:
+    """Lines to translate, and the form of the output."""
+
+    translator: "Translator"
+    requests: Callable[[], Iterable[Request]]
+    """Reads the input from its start."""
+    num_lines: int
+    """Number of input lines; 0 if unknown."""
+    form: str
+    num_best: int
+
+
 @click.command()
 @click.argument("run")
-@click.option("-i", "--input", "source", default="-", metavar="FILE",
-              help="Input; default: standard input.")  # fmt: skip
-@click.option("-o", "--output", default="-", metavar="FILE",
-              help="Output; default: standard output.")  # fmt: skip
+@click.option("-i", "--input", "source", default="-", metavar="FILE", help="Default: stdin.")
+@click.option("-o", "--output", default="-", metavar="FILE", help="Default: stdout.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True,
-              help="text; scored: score, tab, translation; moses: n-best list; pharaoh: with word "
-              "alignment; soft: with attention; jsonl: everything, an object per line.",
-              )  # fmt: skip
-@click.option("--n-best", "num_best", type=COUNT, default=1, show_default=True,
+              help="text; scored: score, tab, translation; moses: n-best list; pharaoh: with "
+              "alignment; soft: with attention; jsonl: an object per line.")  # fmt: skip
+@click.option("--n-best", "num_best", type=options.COUNT, default=1, show_default=True,
               help="Translations per line, for moses and jsonl.")  # fmt: skip
 @click.option("--json-input", is_flag=True,
               help="Read an object per line: text, constraints, avoid, target_prefix; other keys "
               "are copied to jsonl output.")  # fmt: skip
-@click.option("--terms", metavar="FILE",
-              help="Glossary (TSV): translation required for each source term.")  # fmt: skip
-@click.option("--avoid", multiple=True, metavar="WORDS",
-              help="Words excluded from translations; repeatable.")  # fmt: skip
-@click.option("--ensemble", multiple=True, metavar="RUN",
-              help="Another model of the ensemble; repeatable.")  # fmt: skip
-@click.option("--workers", type=COUNT, help="Translate on this number of Ray workers, resumable.")
+@click.option("--terms", metavar="FILE", help="Glossary (TSV) of source and target terms.")
+@click.option("--avoid", multiple=True, metavar="WORDS", help="Excluded words; repeatable.")
+@click.option("--ensemble", multiple=True, metavar="RUN", help="Another model; repeatable.")
+@click.option("--workers", type=options.COUNT, help="Number of Ray workers; resumable.")
 @click.option("--cluster", metavar="FILE", help="Cluster file of the workers; default: local.")
-@search_options
+@options.search_options
 def translate(
     run: str, source: str, output: str, form: str, num_best: int, json_input: bool,
     terms: str | None, avoid: tuple[str, ...], ensemble: tuple[str, ...],
@@ -79,54 +78,40 @@ def translate(
     each line is translated as it is typed. Scores are natural logarithms; alignments count words
     separated by spaces.
     """
-    check_files([*([source] if source != "-" else []), *([terms] if terms else [])])
-    check_output(output, [source])
+    options.check_files([*([source] if source != "-" else []), *([terms] if terms else [])])
+    options.check_output(output, [source])
     on_ray = None
     if workers or cluster:
         on_ray = worker_cluster(source, output, cluster, workers, search)
         # This process only sends the model to the workers.
         search |= {"device": "cpu", "threads": None}
     glossary = Glossary.read(Path(terms)) if terms else Glossary({})
-    checkpoint = open_checkpoint(run)
-    others = load_ensemble(checkpoint, ensemble)
+    checkpoint = models.open_checkpoint(run)
+    others = models.load_ensemble(checkpoint, ensemble)
     checkpoints = [checkpoint, *others]
     if on_ray is not None:
         precisions = [search["precision"] or each.precision for each in checkpoints]
-        check_precision(precisions, has_gpu=bool(on_ray.gpus_per_worker))
-    translator = make_translator(checkpoint, ensemble=others, **search)
+        models.check_precision(precisions, has_gpu=bool(on_ray.gpus_per_worker))
+    translator = models.make_translator(checkpoint, ensemble=others, **search)
     check_format(form, num_best, translator.decoding.protect)
     translator.check(num_best)
     requests = partial(read_requests, source, json_input, glossary, avoid)
     # A file is read twice: an error in its last line is found before the first is translated.
-    total = 0
+    num_lines = 0
     if Path(source).is_file():
         for request in requests():
             translator.check(num_best, [request])
-            total += 1
+            num_lines += 1
+    task = TranslationTask(translator, requests, num_lines, form, num_best)
+    models_text = "\n".join(models.describe(each) for each in checkpoints)
     with Console() as console:
-        if on_ray is not None:
-            for each in checkpoints:
-                console.print(describe(each))
+        if on_ray is None:
+            is_typed = source == "-" and sys.stdin.isatty()
+            translate_here(task, output, is_typed, models_text, console)
+        else:
+            console.print(models_text)
             key = resume_key(checkpoints, [source, *([terms] if terms else [])])
-            translate_on_workers(
-                translator, requests, total, form, num_best, Path(output), key, on_ray, console
-            )
-            return
-        is_typed = source == "-" and sys.stdin.isatty()
-        lines: Iterable[Request] = requests()
-        with open_output(output) as file:
-            if not is_typed:
-                # An error in the first line of a stream is reported before any other output.
-                first = list(islice(lines, 1))
-                translator.check(num_best, first)
-                lines = chain(first, lines)
-            for each in checkpoints:
-                console.print(describe(each))
-            if is_typed:
-                console.print("type a line to translate; Ctrl-D ends")
-            write_translations(
-                translator, lines, form, num_best, file, total, is_typed, output == "-", console
-            )
+            translate_on_workers(task, Path(output), key, on_ray, console)
 
 
 def check_format(form: str, num_best: int, protect: Sequence[str]) -> None:
@@ -134,10 +119,8 @@ def check_format(form: str, num_best: int, protect: Sequence[str]) -> None:
     from nmt.decoding.output_formats import FORMATS_WITH_N_BEST
 
     if num_best > 1 and form not in FORMATS_WITH_N_BEST:
-        rule = (
-            f"--format {form} has one translation per line: use {' or '.join(FORMATS_WITH_N_BEST)}"
-        )
-        raise ConfigError("--n-best", num_best, rule)
+        rule = f"--format {form} has one translation per line: use "
+        raise ConfigError("--n-best", num_best, rule + " or ".join(FORMATS_WITH_N_BEST))
     if protect and form in ("pharaoh", "soft"):
         rule = "--protect replaces words, so there is no alignment for them: use text or jsonl"
         raise ConfigError("--format", form, rule)
@@ -159,41 +142,51 @@ def read_requests(
         yield glossary.apply(replace(request, avoid=(*request.avoid, *avoid)))
 
 
-def write_translations(
-    translator: "Translator", lines: Iterable[Request], form: str, num_best: int, file: TextIO,
-    total: int, is_typed: bool, is_stdout: bool, console: Console,
-) -> None:  # fmt: skip
+def translate_here(
+    task: TranslationTask, output: str, is_typed: bool, models_text: str, console: Console
+) -> None:
     """Translate in this process and write line by line.
 
     Args:
-        total: number of lines; 0 if unknown.
+        output: file name, or "-" for standard output, which is flushed after each line.
         is_typed: translate each line before reading the next.
-        is_stdout: flush after each line, for the reader of a pipe.
+        models_text: lines about the checkpoints, printed after the first line is checked.
     """
-    from nmt.decoding.output_formats import FORMATS_WITH_ATTENTION, OutputCounts, format_translation
+    from nmt.decoding import output_formats
 
     # A progress bar would break lines on a terminal, and those of a program in the same pipe.
-    has_bar = not is_stdout or Path("/dev/stdout").is_file()
-    started, num_lines, counts = time.monotonic(), 0, OutputCounts()
+    has_bar = output != "-" or Path("/dev/stdout").is_file()
+    counts, num_lines, lines = output_formats.OutputCounts(), 0, iter(task.requests())
 
     def progress(num_done: int) -> None:
         if has_bar:
-            console.progress("translating", num_done, total, "lines")
+            console.progress("translating", num_done, task.num_lines, "lines")
 
-    lines, same = tee(lines)
-    translations = translator.stream(
-        lines, num_best=num_best, with_attention=form in FORMATS_WITH_ATTENTION, progress=progress,
-        window_lines=1 if is_typed else None,
-    )  # fmt: skip
-    for request, translation in zip(same, translations, strict=False):
-        file.write(format_translation(form, request, translation, num_lines))
-        num_lines += 1
-        counts.add(translation)
-        if is_stdout:
-            file.flush()
+    with open_output(output) as file:
+        if not is_typed:
+            # An error in the first line of a stream is reported before any other output.
+            first = list(islice(lines, 1))
+            task.translator.check(task.num_best, first)
+            lines = chain(first, lines)
+        console.print(models_text)
+        if is_typed:
+            console.print("type a line to translate; Ctrl-D ends")
+        started = time.monotonic()
+        lines, same = tee(lines)
+        translations = task.translator.stream(
+            lines, num_best=task.num_best, progress=progress, window_lines=1 if is_typed else None,
+            with_attention=task.form in output_formats.FORMATS_WITH_ATTENTION,
+        )  # fmt: skip
+        for request, translation in zip(same, translations, strict=False):
+            text = output_formats.format_translation(task.form, request, translation, num_lines)
+            file.write(text)
+            num_lines += 1
+            counts.add(translation)
+            if output == "-":
+                file.flush()
     if has_bar:
         console.clear()
-        console.print(speed(num_lines, started))
+        console.print(models.speed(num_lines, started))
     if text := counts.summary():
         console.print(text)
 
@@ -249,13 +242,11 @@ def _digest(file: Path) -> str:
 
 
 def translate_on_workers(
-    translator: "Translator", requests: Callable[[], Iterable[Request]], total: int, form: str,
-    num_best: int, output: Path, key: dict[str, str], cluster: Cluster, console: Console,
-) -> None:  # fmt: skip
+    task: TranslationTask, output: Path, key: dict[str, str], cluster: Cluster, console: Console
+) -> None:
     """Translate the remaining lines of a file on Ray.
 
     Args:
-        total: number of lines of the file.
         key: see `resume_key`; an unfinished output with another key is refused.
     """
     from nmt.decoding.output_formats import OutputCounts
@@ -264,26 +255,25 @@ def translate_on_workers(
     from nmt.jobs.translate import format_chunk, make_chunks, translate_on_ray
 
     def progress(num_done: int) -> None:
-        console.progress("translating", num_done, total, "lines")
+        console.progress("translating", num_done, task.num_lines, "lines")
+
+    def position() -> str:
+        return f" after line {unfinished.num_lines:,} of {task.num_lines:,}"
 
     with open_resumable(output, key) as unfinished:
         num_before, started = unfinished.num_lines, time.monotonic()
         if unfinished.num_chunks:
-            console.print(f"resumed after line {num_before:,} of {total:,}")
+            console.print(f"resumed{position()}")
         progress(num_before)
-        num_cpus = cluster.workers.min * cluster.cpus_per_worker
-        try:
-            if num_before < total:
-                with connect(num_cpus, work_folder(output) / "ray.log"):
-                    translate_on_ray(
-                        translator, make_chunks(translator, requests()),
-                        partial(format_chunk, form, num_best), unfinished, cluster, progress,
-                    )  # fmt: skip
-        except KeyboardInterrupt:
-            num_lines = f"{unfinished.num_lines:,} of {total:,}"
-            console.print(f"interrupted after line {num_lines}; to resume: {resume_hint()}")
-            raise
+        if num_before < task.num_lines:
+            num_cpus = cluster.workers.min * cluster.cpus_per_worker
+            ray_session = connect(num_cpus, work_folder(output) / "ray.log")
+            with options.resumable(console, position), ray_session:
+                translate_on_ray(
+                    task.translator, make_chunks(task.translator, task.requests()),
+                    partial(format_chunk, task.form, task.num_best), unfinished, cluster, progress,
+                )  # fmt: skip
         console.clear()
-        console.print(speed(unfinished.num_lines - num_before, started))
+        console.print(models.speed(unfinished.num_lines - num_before, started))
         if text := OutputCounts(**unfinished.counts).summary():
             console.print(text)

@@ -8,26 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nmt.cli import options
 from nmt.cli.models import describe, make_translator, open_checkpoint
-from nmt.cli.options import (
-    COUNT,
-    COUNT_OR_0,
-    POSITIVE_OR_0,
-    check_writable,
-    cluster_option,
-    comma_list,
-    compute_options,
-    display_path,
-    load_settings,
-    overrides_argument,
-    program,
-    resume_hint,
-)
+from nmt.cli.options import COUNT, COUNT_OR_0, POSITIVE_OR_0, comma_list
 from nmt.cli.train import prepare_corpus
 from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump
-from nmt.config.search_space import Trial, draw_trials, read_space
+from nmt.config.search_space import KINDS, Trial, draw_trials, read_space
 from nmt.console import Console
 from nmt.corpus.io import atomic_write
 from nmt.corpus.prepared import corpus_settings, is_prepared, open_prepared, resolve_auto_preset
@@ -45,27 +33,21 @@ TRAINING_OPTIONS = ("search", "trials", "metric", "least", "search_seed", "clust
 
 @click.command()
 @click.argument("run", metavar="RUN|EXPERIMENT")
-@overrides_argument
+@options.overrides_argument
 @click.option("--beams", default="1,4,5,8", show_default=True, metavar="NUMBERS",
               callback=comma_list(COUNT), help="Beam sizes to try.")  # fmt: skip
 @click.option("--penalties", default="0.6,0.8,1.0,1.2,1.4", show_default=True, metavar="NUMBERS",
               callback=comma_list(POSITIVE_OR_0), help="Length penalties to try.")  # fmt: skip
-@compute_options
+@options.compute_options
 @click.option("--search", multiple=True, metavar="KEY=RANGE|FILE",
-              help="Setting to search: choice(a, b, ...), uniform(low, high), "
-              "loguniform(low, high), integers(low, high); or a YAML file of them; repeatable.",
-              )  # fmt: skip
-@click.option("--trials", type=COUNT, default=8, show_default=True,
-              help="Maximum number of models to train.")  # fmt: skip
+              help=f"Setting to search: {KINDS}; or a YAML file; repeatable.")  # fmt: skip
+@click.option("--trials", type=COUNT, default=8, show_default=True, help="Maximum trials.")
 @click.option("--metric", type=click.Choice(["bleu", "loss"]), default="bleu", show_default=True,
               help="Dev metric that ranks the trials.")  # fmt: skip
-@click.option("--least", type=COUNT,
-              help="Updates before a trial may be stopped; default: a quarter of all.",
-              )  # fmt: skip
-@click.option("--search-seed", type=COUNT_OR_0, default=1, show_default=True,
-              help="Seed of the search.")  # fmt: skip
-@cluster_option
-def tune(run: str, overrides: tuple[str, ...], **options: Any) -> None:
+@click.option("--least", type=COUNT, help="Updates before a trial may be stopped; default: 1/4.")
+@click.option("--search-seed", type=COUNT_OR_0, default=1, show_default=True, help="Search seed.")
+@options.cluster_option
+def tune(run: str, overrides: tuple[str, ...], **values: Any) -> None:
     """Search for the settings with the best dev score.
 
     With a RUN (run directory or checkpoint), the dev set is translated with each beam size and
@@ -78,8 +60,8 @@ def tune(run: str, overrides: tuple[str, ...], **options: Any) -> None:
     """
     context = click.get_current_context()
     command_line = click.core.ParameterSource.COMMANDLINE
-    given = [name for name in options if context.get_parameter_source(name) == command_line]
-    is_search = bool(options["search"])
+    given = [name for name in values if context.get_parameter_source(name) == command_line]
+    is_search = bool(values["search"])
     for name in given:
         if (name in TRAINING_OPTIONS) != is_search:
             rule = "tunes decoding: it cannot be combined with --search"
@@ -87,15 +69,14 @@ def tune(run: str, overrides: tuple[str, ...], **options: Any) -> None:
                 rule = "needs --search and an experiment file"
             raise ConfigError.from_message(f"--{name.replace('_', '-')} {rule}")
     if is_search:
-        search_training(run, overrides, **{name: options[name] for name in TRAINING_OPTIONS})
+        search_training(run, overrides, **{name: values[name] for name in TRAINING_OPTIONS})
         return
     if run.endswith((".yaml", ".yml")):
         example = "--search 'training.learning_rate=loguniform(1e-3, 1e-2)'"
         raise ConfigError.from_message(f"{run} is an experiment: add {example}, or give a run")
     if overrides:
         raise ConfigError.from_message(f"{overrides[0]!r}: settings can be set only with --search")
-    decoding_options = {name: options[name] for name in options if name not in TRAINING_OPTIONS}
-    tune_decoding(run, **decoding_options)
+    tune_decoding(run, **{key: values[key] for key in values if key not in TRAINING_OPTIONS})
 
 
 def tune_decoding(run: str, beams: list[int], penalties: list[float], **compute: Any) -> None:
@@ -124,7 +105,7 @@ def tune_decoding(run: str, beams: list[int], penalties: list[float], **compute:
         best = trials[0]
         console.print(f"{corpus.dev.name}: {len(refs):,} lines | BLEU|{best.bleu.signature}")
         console.print(
-            f"next: {program()} translate {run} --beam {best.beam} "
+            f"next: {options.program()} translate {run} --beam {best.beam} "
             f"--length-penalty {best.length_penalty:g}"
         )
 
@@ -143,7 +124,7 @@ def search_training(
     from nmt.jobs.ray_session import connect, lock_run_directory
     from nmt.jobs.tune import format_table, tune_on_ray
 
-    experiment, cluster_settings = load_settings(path, cluster, overrides)
+    experiment, cluster_settings = options.load_settings(path, cluster, overrides)
     space = read_space(search)
     experiment = resolve_auto_preset(experiment)
     drawn = [
@@ -155,7 +136,7 @@ def search_training(
         raise ConfigError("cluster.storage", cluster_settings.storage, rule)
     storage = Path(cluster_settings.storage).expanduser().resolve()
     directory = storage / f"{experiment.name}.tune"
-    check_writable("cluster.storage", directory)
+    options.check_writable("cluster.storage", directory)
     least = least or max(1, experiment.training.updates // 4)
     corpora = {trial.experiment.prepared: trial.experiment for trial in drawn}
     if experiment.prepared in corpora:
@@ -163,16 +144,13 @@ def search_training(
     max_workers = cluster_settings.workers.max
     num_cpus = max(max_workers, min(trials, max_workers) * cluster_settings.cpus_per_worker)
     with Console() as console:
-        try:
-            with lock_run_directory(directory), connect(num_cpus, directory / "ray.log"):
-                for each in corpora.values():
-                    if not is_prepared(each):
-                        console.print(f"{each.prepared}: prepare the corpus of some trials")
-                        prepare_corpus(each, cluster_settings, console)
-                outcomes = tune_on_ray(drawn, directory, cluster_settings, console, metric, least)
-        except KeyboardInterrupt:
-            console.print(f"interrupted; to resume: {resume_hint()}")
-            raise
+        ray_session = connect(num_cpus, directory / "ray.log")
+        with options.resumable(console), lock_run_directory(directory), ray_session:
+            for each in corpora.values():
+                if not is_prepared(each):
+                    console.print(f"{each.prepared}: prepare the corpus of some trials")
+                    prepare_corpus(each, cluster_settings, console)
+            outcomes = tune_on_ray(drawn, directory, cluster_settings, console, metric, least)
         click.echo(format_table(outcomes, metric))
         for line in _best_lines(outcomes[0], metric, directory, experiment.name):
             console.print(line)
@@ -200,6 +178,6 @@ def _best_lines(best: "Outcome", metric: "Metric", directory: Path, name: str) -
     return [
         f"best: {' '.join(best.trial.overrides)}",
         f"dev_bleu {validation['dev_bleu']:.2f} {validation['signature']} | model "
-        f"{display_path(best.run_dir)}",
-        f"next: {program()} train {display_path(file)}",
+        f"{options.display_path(best.run_dir)}",
+        f"next: {options.program()} train {options.display_path(file)}",
     ]

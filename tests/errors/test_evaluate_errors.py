@@ -92,8 +92,8 @@ EVALUATING = [
     ),
     ErrorCase(
         "evaluate runs/tiny --paired bootstrap",
-        "--paired is bootstrap, but it must be bs (bootstrap), ar (approximate randomisation) or "
-        "none",
+        "Invalid value for '--paired': 'bootstrap' is not one of 'bs', 'ar', 'none'. See `nmt "
+        "evaluate --help`.",
     ),
     ErrorCase(
         "evaluate runs/tiny --changed -1",
