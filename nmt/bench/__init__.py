@@ -1,1 +1,1 @@
-"""How fast it is: figures with their unit, what they count, and what they are measured against."""
+"""Benchmarks: training, translation and start-up speed, each figure with its unit."""

@@ -1,4 +1,4 @@
-"""Figures, and the report that they make: a table for people, JSON for `nmt bench compare`."""
+"""Benchmark figures and reports: table lines, JSON files, and comparison of two reports."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,135 +9,129 @@ from typing import Any
 from nmt.errors import DataError
 
 FORMAT = 1
-"""Version of the JSON."""
+"""Version of the JSON report."""
 NOISE = 0.05
-"""Share that any figure may move by itself, besides what its repeats differ."""
+"""Relative change that any figure may have between two runs of the same code."""
 QUIET = 0.9
-"""Share of its core that a work must have had for its wall-clock figure to be taken at its word."""
+"""Lowest share of a core at which a wall-clock figure is shown without a note."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number, and all that is needed to read it (P11)."""
+    """One measured value. Field names are keys of the JSON report."""
 
     name: str
-    """part/what/how."""
+    """part/case/figure."""
     value: float
-    """The median where it was repeated."""
+    """Median of the repeats."""
     unit: str
     counts: str
-    """What is counted or timed."""
+    """Description of the amount that is counted or timed."""
     is_better_high: bool = True
     spread: float = 0.0
-    """Middle half of the repeats over the median."""
+    """Interquartile range of the repeats over their median."""
     repeats: int = 1
     busy: float | None = None
-    """Processor seconds over wall seconds; 1 for one thread that had a core for itself."""
+    """CPU seconds over wall seconds; 1 for a thread with a core of its own."""
     ratio: float | None = None
+    """Value relative to a baseline."""
     ratio_to: str = ""
-    """What `ratio` is a share or a multiple of."""
+    """Description of the baseline."""
 
 
 @dataclass(frozen=True)
 class BenchReport:
-    """All figures of one run on one machine."""
+    """Figures of one run on one machine."""
 
     machine: Mapping[str, Any]
     figures: Sequence[Figure]
 
     def save(self, path: Path) -> None:
-        """Write as JSON; DataError where that cannot be done."""
-        tree = {
-            "format": FORMAT,
-            "machine": dict(self.machine),
-            "figures": [*map(asdict, self.figures)],
-        }
+        """Write the report as JSON.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        figures = [asdict(figure) for figure in self.figures]
+        tree = {"format": FORMAT, "machine": dict(self.machine), "figures": figures}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
-            raise DataError(
-                f"{path}: cannot be written: {error.strerror}; name another file"
-            ) from None
+            reason = f"cannot be written: {error.strerror}; name another file"
+            raise DataError(f"{path}: {reason}") from None
 
     @classmethod
     def load(cls, path: Path) -> "BenchReport":
-        """Read what `save` wrote; DataError if it is anything else."""
+        """Read a report.
+
+        Raises:
+            DataError: the file is missing, unreadable, or no report of this format.
+        """
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
             if tree["format"] != FORMAT:
-                raise DataError(
-                    f"{path}: format {tree['format']}, but this nmt reads format {FORMAT}; "
-                    "run `nmt bench` again"
-                )
+                reason = f"report format {tree['format']}, expected {FORMAT}; run `nmt bench` again"
+                raise DataError(f"{path}: {reason}")
             return cls(tree["machine"], [Figure(**figure) for figure in tree["figures"]])
         except FileNotFoundError:
-            raise DataError(
-                f"{path}: there is no such file; `nmt bench -o {path}` writes one"
-            ) from None
+            reason = f"file not found; `nmt bench -o {path}` writes one"
         except OSError as error:
-            raise DataError(
-                f"{path}: cannot be read: {error.strerror}; name another file"
-            ) from None
+            reason = f"cannot be read: {error.strerror}; name another file"
         except (ValueError, KeyError, TypeError):
-            raise DataError(f"{path}: not a report of `nmt bench`; run `nmt bench` again") from None
+            reason = "not a report of `nmt bench`; run `nmt bench` again"
+        raise DataError(f"{path}: {reason}")
 
 
-def line_of(figure: Figure) -> str:
-    """A figure as a line of the table."""
-    ratio = ""
-    if figure.ratio is not None:
-        ratio = f"{figure.ratio:.2f} of {figure.ratio_to}"
+def format_figure(figure: Figure) -> str:
+    """Return a line of the table."""
+    ratio = "" if figure.ratio is None else f"{figure.ratio:.2f} of {figure.ratio_to}"
     spread = f"± {figure.spread / 2:.0%}" if figure.repeats > 1 else ""
-    starved = ""
+    note = ""
     if figure.busy is not None and figure.busy < QUIET:
-        starved = f" (had {figure.busy:.0%} of a core)"
-    value = f"{shown(figure.value)} {figure.unit}"
-    return f"{figure.name:<36} {value:>24} {spread:>6}  {ratio:<40} {figure.counts}{starved}"
+        note = f" (had {figure.busy:.0%} of a core)"
+    value = f"{format_value(figure.value)} {figure.unit}"
+    return f"{figure.name:<36} {value:>24} {spread:>6}  {ratio:<40} {figure.counts}{note}"
 
 
-def shown(value: float) -> str:
-    """Three digits that count, or all before the point."""
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+def format_value(value: float) -> str:
+    """Return a number with three significant digits, or as an integer from 100."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def compare(before: BenchReport, after: BenchReport) -> list[str]:
-    """What moved by more than noise, a line each, the worst first; then how many stayed."""
+def compare_reports(before: BenchReport, after: BenchReport) -> list[str]:
+    """Return a line per figure that changed by more than noise, worst first, and a summary."""
     lines = []
-    for key in before.machine.keys() | after.machine.keys():
+    for key in ("cores", "processor", "threads", "torch"):
         was, now = before.machine.get(key), after.machine.get(key)
-        if was != now and key in ("processor", "cores", "threads", "torch"):
-            lines.append(f"not the same {key}: {was}, then {now}; what follows may come from that")
-    lines.sort()
-    theirs = {figure.name: figure for figure in before.figures}
-    moved: list[tuple[float, str]] = []
-    same = 0
+        if was != now:
+            lines.append(f"{key}: {was} before, {now} after; this may explain changes below")
+    old = {figure.name: figure for figure in before.figures}
+    changes: list[tuple[float, str]] = []
+    num_same = 0
     for figure in after.figures:
-        was_figure = theirs.pop(figure.name, None)
+        was_figure = old.pop(figure.name, None)
         if was_figure is None:
-            lines.append(f"{figure.name}: new, {shown(figure.value)} {figure.unit}")
+            lines.append(f"{figure.name}: new, {format_value(figure.value)} {figure.unit}")
             continue
-        gain = gain_of(was_figure, figure)
-        # The repeats of each say how far its median can be trusted.
+        gain = relative_gain(was_figure, figure)
+        # The spread of the repeats bounds the error of each median.
         noise = max(NOISE, was_figure.spread + figure.spread)
         if abs(gain) <= noise:
-            same += 1
+            num_same += 1
             continue
         word = "better" if gain > 0 else "WORSE"
-        values = f"{shown(was_figure.value)} to {shown(figure.value)} {figure.unit}"
-        moved.append(
-            (gain, f"{figure.name}: {word} by {abs(gain):.0%}, {values}; noise {noise:.0%}")
-        )
-    lines += [line for _, line in sorted(moved)]
-    lines += [f"{name}: gone" for name in theirs]
-    lines.append(f"{same} {'figure' if same == 1 else 'figures'} within noise")
+        values = f"{format_value(was_figure.value)} to {format_value(figure.value)} {figure.unit}"
+        text = f"{figure.name}: {word} by {abs(gain):.0%}, {values}; noise {noise:.0%}"
+        changes.append((gain, text))
+    lines += [text for _, text in sorted(changes)]
+    lines += [f"{name}: removed" for name in old]
+    lines.append(f"{num_same} {'figure' if num_same == 1 else 'figures'} within noise")
     return lines
 
 
-def gain_of(before: Figure, after: Figure) -> float:
-    """How much better the later figure is: 1 is twice as good, -0.5 half as good."""
+def relative_gain(before: Figure, after: Figure) -> float:
+    """Return the improvement: 1 is twice as good, -0.5 half as good."""
     if not before.value or not after.value:
         return 0.0 if before.value == after.value else 1.0
     ratio = after.value / before.value

@@ -1,7 +1,4 @@
-"""How long a person waits before something happens: help, one line translated, the first update.
-
-Each command runs as a person would run it, in a process of its own.
-"""
+"""Start-up time of commands."""
 
 import json
 import os
@@ -9,15 +6,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from nmt.bench.bench import Bench
 from nmt.bench.figures import Figure
-from nmt.bench.timing import middle_half
+from nmt.bench.harness import Bench
+from nmt.bench.timing import relative_iqr
 from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.checkpoint.write import save_checkpoint
 from nmt.config.experiment import Experiment
@@ -31,108 +28,97 @@ from nmt.training.learner import Learner
 from nmt.training.precision import resolve_precision
 
 REPEATS = 3
-REPEATS_OF_RAY = 2
-"""It takes a quarter of a minute to start and to end."""
+RAY_REPEATS = 2
+"""Fewer repeats of commands with Ray: each takes a quarter of a minute."""
 TIMEOUT_S = 300
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
-    """`nmt --help`, `nmt translate`, Ray by itself, `nmt train`."""
+def measure_startup(bench: Bench) -> Iterator[Figure]:
+    """Commands in a process of their own: help, one translation, Ray alone, first update."""
     nmt = [sys.executable, "-m", "nmt"]
     folder = bench.scratch / "startup"
-    experiment = _experiment(folder)
-    model, line = _model(experiment, folder), folder / "line.en"
+    experiment = _prepare_demo(folder)
+    model, line = _save_untrained(experiment, folder), folder / "line.en"
     line.write_text("The old neighbour buys a red house.\n", encoding="utf-8")
     translate = [*nmt, "translate", str(model), "-i", str(line), "-o", str(folder / "line.de")]
-    for name, command, counts in (
-        ("help", [*nmt, "--help"], "until `nmt --help` has printed"),
-        ("translate", translate, "until `nmt translate` has translated one line"),
-    ):
-        yield _figure(name, counts, [_seconds_of(command) for _ in range(REPEATS)])
-    ray = _figure(
-        "ray",
-        "until a Ray of its own has started one worker that does nothing",
-        [_ray_alone() for _ in range(REPEATS_OF_RAY)],
-    )
+    counts = "until `nmt --help` has printed"
+    yield _seconds_figure("help", counts, lambda: _seconds_of([*nmt, "--help"]), REPEATS)
+    counts = "until `nmt translate` has translated one line"
+    yield _seconds_figure("translate", counts, lambda: _seconds_of(translate), REPEATS)
+    counts = "until a local Ray has started one worker that does nothing"
+    ray = _seconds_figure("ray", counts, _seconds_to_ray_worker, RAY_REPEATS)
     yield ray
-    yield _first_update(nmt, experiment, folder, ray)
+    file = folder / "startup.yaml"
+    file.write_text(dump(experiment), encoding="utf-8")
+    counts = "from `nmt train` on a prepared corpus with a local Ray to the end of update 1"
+
+    def first_update() -> float:
+        return _seconds_to_first_update([*nmt, "train", str(file)], experiment.name, folder)
+
+    figure = _seconds_figure("first update", counts, first_update, RAY_REPEATS)
+    yield replace(figure, ratio=figure.value / ray.value, ratio_to="Ray alone")
 
 
-def _figure(name: str, counts: str, seconds: Sequence[float]) -> Figure:
-    return Figure(
-        f"startup/{name}",
-        statistics.median(seconds),
-        "s",
-        counts,
-        is_better_high=False,
-        spread=middle_half(tuple(seconds)),
-        repeats=len(seconds),
-    )
+def _seconds_figure(name: str, counts: str, measure: Callable[[], float], repeats: int) -> Figure:
+    seconds = [measure() for _ in range(repeats)]
+    spread, value = relative_iqr(seconds), statistics.median(seconds)
+    return Figure(f"startup/{name}", value, "s", counts, False, spread, repeats)
 
 
 def _seconds_of(command: Sequence[str]) -> float:
-    began = time.perf_counter()
+    start_s = time.perf_counter()
     _run(command)
-    return time.perf_counter() - began
+    return time.perf_counter() - start_s
 
 
-def _ray_alone() -> float:
-    began = time.time()
-    return float(_run([sys.executable, "-m", "nmt.jobs.noop_run"]).split()[-1]) - began
+def _seconds_to_ray_worker() -> float:
+    start_s = time.time()
+    return float(_run([sys.executable, "-m", "nmt.jobs.noop_run"]).split()[-1]) - start_s
+
+
+def _seconds_to_first_update(train: Sequence[str], name: str, folder: Path) -> float:
+    storage, start_s = folder / f"runs-{time.time_ns()}", time.time()
+    _run([*train, f"cluster.storage={storage}"])
+    metrics = (storage / name / "metrics.jsonl").read_text(encoding="utf-8")
+    records = map(json.loads, metrics.splitlines())
+    return float(next(record for record in records if record["kind"] == "train")["time"] - start_s)
 
 
 def _run(command: Sequence[str]) -> str:
-    """What a command prints."""
-    called = " ".join(command[1:4])
+    """Return the output of a command."""
+    shown = " ".join(command[1:4])
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    env = {key: value for key, value in (os.environ | threads).items() if key != "RAY_ADDRESS"}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_S, env=_environment()
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=env)
     except subprocess.TimeoutExpired:
-        raise NmtError(f"{called} was not done after {TIMEOUT_S} s; free the machine") from None
+        raise NmtError(
+            f"{shown} did not finish within {TIMEOUT_S} s; stop other work on this machine"
+        ) from None
     if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise NmtError(f"{called} ended with status {done.returncode}: {reason[0]}")
+        reason = done.stderr.strip().splitlines()[-1:] or ["no output"]
+        raise NmtError(f"{shown} ended with status {done.returncode}: {reason[0]}")
     return done.stdout
 
 
-def _first_update(nmt: Sequence[str], experiment: Experiment, folder: Path, ray: Figure) -> Figure:
-    file = folder / "startup.yaml"
-    file.write_text(dump(experiment), encoding="utf-8")
-    seconds = []
-    for number in range(REPEATS_OF_RAY):
-        storage = folder / f"runs-{number}"
-        metrics = storage / experiment.name / "metrics.jsonl"
-        began = time.time()
-        _run([*nmt, "train", str(file), f"cluster.storage={storage}"])
-        records = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
-        first = next(record for record in records if record["kind"] == "train")
-        seconds.append(first["time"] - began)
-    what = "from `nmt train` of a prepared corpus, on a Ray of its own, to the end of update 1"
-    figure = _figure("first update", what, seconds)
-    return replace(figure, ratio=figure.value / ray.value, ratio_to="Ray alone")
-
-
-def _experiment(folder: Path) -> Experiment:
-    """The demo with few pairs and few updates, prepared."""
-    changes = [f"corpus.root={folder}", f"corpus.prepared={folder / 'prepared'}", "name=startup"]
-    changes += ["training.updates=2", "training.warmup_updates=1", "training.log_every=1"]
-    changes += ["corpus.subword.vocab_size=1000"]
+def _prepare_demo(folder: Path) -> Experiment:
+    """Prepare the demo with few pairs and updates."""
+    settings = {
+        "corpus.root": folder, "corpus.prepared": folder / "prepared", "name": "startup",
+        "corpus.subword.vocab_size": 1000, "training.updates": 2, "training.warmup_updates": 1,
+        "training.log_every": 1,
+    }  # fmt: skip
+    changes = [f"{key}={value}" for key, value in settings.items()]
     experiment = load_experiment("configs/demo.yaml", changes)
     generate.write(folder, num_train=3000, num_dev=20, num_test=20)
     prepare(experiment)
     return experiment
 
 
-def _model(experiment: Experiment, folder: Path) -> Path:
-    """A bundle with fresh weights; it speaks nonsense, up to the longest length allowed."""
+def _save_untrained(experiment: Experiment, folder: Path) -> Path:
+    """Save a checkpoint with random weights; its translations reach the length limit."""
     _, subword = open_prepared(experiment)
     experiment = resolve_precision(experiment, World())
     learner = Learner(experiment, subword.num_pieces, World())
     save_checkpoint(folder / "model", experiment, subword.to_json(), learner.state(1, {}))
     return list_checkpoints(folder / "model")[0]
-
-
-def _environment() -> dict[str, str]:
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return {name: value for name, value in (os.environ | threads).items() if name != "RAY_ADDRESS"}

@@ -1,4 +1,4 @@
-"""The parts of the benchmark in their order, and how they are run."""
+"""Parts of the benchmark in their order."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,91 +6,74 @@ from pathlib import Path
 
 import torch
 
-from nmt.bench import (
-    cases,
-    checkpoints,
-    decoding,
-    feeding,
-    gpu,
-    kernels,
-    machine,
-    memory,
-    peer,
-    precision,
-    startup,
-    training,
-    update,
-    workers,
-)
-from nmt.bench.bench import Bench
+from nmt.bench import decode_speed, gpu, startup, train_speed, workers
 from nmt.bench.figures import BenchReport, Figure
+from nmt.bench.harness import Bench
+from nmt.bench.timing import machine_facts, measure_peaks
+from nmt.bench.workloads import check_experiments
 from nmt.errors import ConfigError
 from nmt.training.malloc import configure_malloc
 
 Part = Callable[[Bench], Iterator[Figure]]
 
 PARTS: Mapping[str, Part] = {
-    "lstm": kernels.measure,
-    "batching": feeding.measure,
-    "update": update.measure,
-    "train": training.measure,
-    "peer": peer.measure,
-    "memory": memory.measure,
-    "decode": decoding.measure,
-    "precision": precision.measure,
-    "checkpoint": checkpoints.measure,
-    "workers": workers.measure,
-    "gpu": gpu.measure,
-    "startup": startup.measure,
+    "update": train_speed.measure_update,
+    "train": train_speed.measure_training,
+    "peer": train_speed.measure_peer,
+    "memory": workers.measure_memory,
+    "decode": decode_speed.measure_search,
+    "precision": decode_speed.measure_precision,
+    "workers": workers.measure_scaling,
+    "gpu": gpu.measure_gpu,
+    "startup": startup.measure_startup,
 }
-"""Each can be asked for by name; the peaks of the machine are measured before, always."""
+"""Functions by name. The first line of their docstring is shown when they start."""
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raise ConfigError for a part that there is not, or not on this machine."""
-    for name in names:
-        if name not in PARTS:
-            known = ", ".join(PARTS)
-            raise ConfigError.from_message(
-                f"{name!r} is not a part of the benchmark; known: {known}"
-            )
-    if "gpu" in names and not torch.cuda.is_available():
-        raise ConfigError.from_message("torch finds no GPU here: leave out the part gpu")
-
-
-def run(
+def run_bench(
     names: Sequence[str],
     seconds: float,
-    show: Callable[[str], object],
-    take: Callable[[Figure], object],
+    log: Callable[[str], object],
+    report: Callable[[Figure], object],
 ) -> BenchReport:
-    """Measure parts, all if none is named, each worker on one thread.
+    """Measure the peaks of the machine, then parts, each worker on one thread.
 
     Args:
-        seconds: what one comparison may take; each takes three rounds at least.
-        show: told the machine, then each part that begins.
-        take: gets each figure as it comes.
+        names: parts; all if empty.
+        seconds: time limit of one comparison, which takes three rounds at least.
+        log: called with the machine, then with each part that starts.
+        report: called with each figure.
+
+    Raises:
+        ConfigError: a part or an experiment file does not exist, or there is no GPU for `gpu`.
     """
-    check_names(names)
-    cases.check()
+    _check_names(names)
+    check_experiments()
     configure_malloc()
     torch.set_num_threads(1)
-    figures: list[Figure] = []
-
-    def add(figure: Figure) -> None:
-        figures.append(figure)
-        take(figure)
-
+    facts = machine_facts()
+    log(
+        f"{facts['cores']} cores of {facts['processor']}, {facts['memory_gib']} GiB, torch "
+        f"{facts['torch']}, {facts['threads']} thread per process, load {facts['load']}"
+    )
+    figures, products = measure_peaks(seconds)
+    for figure in figures:
+        report(figure)
     with tempfile.TemporaryDirectory(prefix="nmt-bench-") as scratch:
-        folder = Path(scratch)
-        facts = machine.facts()
-        show(machine.describe(facts))
-        found, products = machine.measure(seconds)
-        for figure in found:
-            add(figure)
-        bench = Bench(folder, seconds, products)
+        bench = Bench(Path(scratch), seconds, products)
         for name in names or PARTS:
-            show(f"{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}")
+            log(f"{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}")
             for figure in PARTS[name](bench):
-                add(figure)
+                figures.append(figure)
+                report(figure)
     return BenchReport(facts, figures)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in PARTS:
+            raise ConfigError.from_message(
+                f"unknown benchmark part {name!r}; choose from {', '.join(PARTS)}"
+            )
+    if "gpu" in names and not torch.cuda.is_available():
+        raise ConfigError.from_message("part gpu needs a GPU, and torch finds none: leave it out")

@@ -1,30 +1,30 @@
-"""Workers that train one model against one worker: the training loop itself, over gloo.
+"""Worker processes: peak memory of one, and scaling to several over gloo.
 
-Weak scaling: W workers share updates of W micro-batches, one worker makes updates of one. In turns,
-so that other load falls on all alike: one alone, two beside each other that do not talk, two that
-train one model, and four, who have to share the cores of a small machine. Ratios are of positions a
-second, padding counted: the updates of W micro-batches are other ones, and some are fuller.
+Scaling is weak: W workers share updates of W micro-batches. The modes take turns, so that other
+load affects all alike. Ratios are of positions per second, padding included: updates of W
+micro-batches are other updates, some of them fuller.
 """
 
 import json
 import os
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from nmt.bench.bench import Bench, start
-from nmt.bench.cases import Case
+from nmt.batching.loader import Loader
+from nmt.bench.baselines import PlainLearner, random_batches
 from nmt.bench.figures import Figure
-from nmt.bench.timing import middle_half
-from nmt.config.experiment import Experiment
-from nmt.errors import NmtError
+from nmt.bench.harness import Bench, start_module, worker_error
+from nmt.bench.timing import relative_iqr
+from nmt.bench.workloads import Updates, Workload
 from nmt.planning.probe import probe
 from nmt.planning.scaling import ON_CPUS, Hosts, positions_of, rows_of
 from nmt.planning.size import count_parameters
@@ -33,198 +33,233 @@ from nmt.training.distributed import World
 from nmt.training.loop import train
 from nmt.training.malloc import configure_malloc
 
-WAYS: Mapping[str, tuple[int, bool]] = {
+MEMORY_UPDATES = 8
+"""Updates of the memory part; their peak is within 3 % of that of 12."""
+MODES: Mapping[str, tuple[int, bool]] = {
     "one": (1, True),
     "beside": (2, False),
     "two": (2, True),
     "four": (4, True),
 }
-"""How many processes, and whether they train one model."""
+"""Number of processes, and True if they train one model together."""
 PROCESSES = 4
 ROUNDS = 3
 LOG_EVERY = 8
 UPDATES = 4 * LOG_EVERY
-"""Updates of each way in one round, of which the first ones are not timed."""
+"""Updates per mode and round; the first LOG_EVERY are not timed."""
 TIMEOUT_S = 600
 PROBE_S = 10.0
 
-Paces = dict[str, list["Pace"]]
-"""By way, one for each round."""
-
 
 @dataclass(frozen=True)
-class Pace:
-    """What a run did in one round, as its first worker saw it."""
+class Speed:
+    """Measurements of one round on rank 0."""
 
     tgt_tokens_per_s: float
-    """Of all its workers."""
+    """Sum over all ranks."""
     positions_per_s: float
-    """Of both sides, padding counted."""
+    """Source and target positions, padding included, sum over all ranks."""
     waiting: float
-    """Share of the time in which the training thread did not run: it waited for data, for the
-    other workers, or for a core."""
+    """Share of time in which the training thread did not run: it waited for data, for other
+    ranks, or for a core."""
     data: float
-    """Share of the time that it waited for data."""
+    """Share of time spent waiting for data."""
 
 
-def measure(bench: Bench) -> Iterator[Figure]:
-    """Two and four workers against one, and against what `nmt plan` says of them."""
-    case = bench.small
-    found = _all_rounds(case, bench.scratch / "workers")
-    yield from figures_of(case.name, found)
-    for workers, (tokens_per_s, positions_per_s) in _planned(case).items():
-        how = {1: "one", 2: "two", 4: "four"}[workers]
-        seen = statistics.median(pace.positions_per_s for pace in found[0][how])
-        yield Figure(
-            f"workers/{case.name}/{how} planned",
-            tokens_per_s,
-            "tgt tokens/s",
-            "as `nmt plan` predicts it from a probe of one worker",
-            ratio=positions_per_s / seen,
-            ratio_to="what they did",
-        )
+SpeedsByMode = dict[str, list[Speed]]
+"""Speeds of the rounds of each mode."""
 
 
-def figures_of(name: str, workers: Sequence[Paces]) -> Iterator[Figure]:
-    """What all processes found, put together."""
-    first = workers[0]
-    tokens, positions = (_totals(workers, of) for of in ("tgt_tokens_per_s", "positions_per_s"))
-    median = {how: statistics.median(found) for how, found in positions.items()}
-    for how, counts in (
-        ("one", "one worker by itself"),
-        ("beside", "two that train a model each"),
+def measure_memory(bench: Bench) -> Iterator[Figure]:
+    """Peak memory of training, relative to the plain version."""
+    for workload in (bench.small, bench.wide):
+        ours, plain = (_peak_mib(bench, workload, how) for how in (workload.precision, "plain"))
+        counts = f"peak resident memory of {MEMORY_UPDATES} updates of one worker, torch included"
+        name = f"memory/{workload.name}/{workload.precision}"
+        ratio = {"ratio": ours / plain, "ratio_to": "the plain version"}
+        yield Figure(name, ours, "MiB", counts, is_better_high=False, **ratio)  # type: ignore[arg-type]
+
+
+def _peak_mib(bench: Bench, workload: Workload, how: str) -> float:
+    job, out = (bench.scratch / f"memory-{workload.name}-{how}.{kind}" for kind in ("job", "json"))
+    job.write_text(workload.to_json(), encoding="utf-8")
+    if status := start_module(__spec__.name, "memory", how, str(job), str(out)).wait():
+        raise worker_error(status)
+    peak_mib: float = json.loads(out.read_text())
+    return peak_mib
+
+
+def run_memory_job(how: str, job: Path, out: Path) -> None:
+    """Train in this process and write its peak memory to a file."""
+    workload = Workload.from_json(job.read_text(encoding="utf-8"))
+    if how == "plain":
+        model = Updates(workload, "fp32", 1).learner.model
+        learner = PlainLearner(model, workload.experiment.training.label_smoothing)
+        for batch in random_batches(workload, MEMORY_UPDATES):
+            learner.backward(batch)
+            learner.step()
+    else:
+        updates = Updates(workload, how, 1)
+        for update, parts in Loader(workload.shards, workload.schedule, range(MEMORY_UPDATES)):
+            updates.run(update, parts)
+    out.write_text(json.dumps(_peak_mib_of_process()))
+
+
+def _peak_mib_of_process() -> float:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        scale = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
+    # Not getrusage: on Linux the peak of a process starts at that of its parent.
+    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(kib) / 1024
+
+
+def measure_scaling(bench: Bench) -> Iterator[Figure]:
+    """Two and four workers relative to one, and to the prediction of `nmt plan`."""
+    workload = bench.small
+    speeds = _run_processes(workload, bench.scratch / "workers")
+    yield from scaling_figures(workload.name, speeds)
+    counts = "prediction of `nmt plan` from a probe of one worker"
+    for num_workers, (tokens_per_s, positions_per_s) in _predict(workload).items():
+        mode = {1: "one", 2: "two", 4: "four"}[num_workers]
+        measured = statistics.median(speed.positions_per_s for speed in speeds[0][mode])
+        ratio, name = positions_per_s / measured, f"workers/{workload.name}/{mode} planned"
+        yield Figure(name, tokens_per_s, "tgt tokens/s", counts, ratio=ratio, ratio_to="measured")
+
+
+def scaling_figures(name: str, by_process: Sequence[SpeedsByMode]) -> Iterator[Figure]:
+    """Combine the measurements of all processes."""
+    tokens, positions = (
+        _totals(by_process, field) for field in ("tgt_tokens_per_s", "positions_per_s")
+    )
+    median = {mode: statistics.median(values) for mode, values in positions.items()}
+    for mode, counts in (
+        ("one", "one worker alone"),
+        ("beside", "two workers that train separate models"),
         ("two", "two workers that train one model"),
         ("four", f"four workers that train one model on {os.cpu_count()} cores"),
     ):
-        size = WAYS[how][0]
+        size, value = MODES[mode][0], statistics.median(tokens[mode])
+        ratio, baseline = median[mode] / size / median["one"], f"{size} times one worker"
         yield Figure(
-            f"workers/{name}/{how}",
-            statistics.median(tokens[how]),
-            "tgt tokens/s",
-            counts,
-            spread=middle_half(tokens[how]),
-            repeats=ROUNDS,
-            ratio=None if size == 1 else median[how] / size / median["one"],
-            ratio_to="" if size == 1 else f"{size} times one worker",
-        )
+            f"workers/{name}/{mode}", value, "tgt tokens/s", counts,
+            spread=relative_iqr(tokens[mode]), repeats=ROUNDS,
+            ratio=ratio if size > 1 else None, ratio_to=baseline if size > 1 else "",
+        )  # fmt: skip
     yield Figure(
-        f"workers/{name}/two to beside",
-        median["two"] / median["beside"],
-        "times",
-        "what talking to each other leaves of two that do not",
-        spread=middle_half(positions["two"]) + middle_half(positions["beside"]),
-    )
-    for share, counts in (("data", "data"), ("waiting", "data, the other, or a core")):
-        values = tuple(100 * getattr(pace, share) for pace in first["two"])
+        f"workers/{name}/two to beside", median["two"] / median["beside"], "times",
+        "speed of two workers of one model relative to two of separate models",
+        spread=relative_iqr(positions["two"]) + relative_iqr(positions["beside"]),
+    )  # fmt: skip
+    for field, label, reason in (
+        ("data", "waits for data", "data"),
+        ("waiting", "waits in all", "data, the other rank, or a core"),
+    ):
+        value = statistics.median(100 * getattr(speed, field) for speed in by_process[0]["two"])
+        counts = f"rank 0 of two waits for {reason}"
         yield Figure(
-            f"workers/{name}/waits for {share}".replace("for waiting", "in all"),
-            statistics.median(values),
-            "% of the time",
-            f"the first of two workers waits for {counts}",
-            is_better_high=False,
-            repeats=ROUNDS,
+            f"workers/{name}/{label}", value, "% of the time", counts, False, repeats=ROUNDS
         )
 
 
-def _totals(workers: Sequence[Paces], of: str) -> dict[str, tuple[float, ...]]:
-    """What all of each way made a second, round by round."""
-    totals = {how: tuple(getattr(pace, of) for pace in workers[0][how]) for how in WAYS}
-    totals["beside"] = tuple(
-        sum(getattr(pace, of) for pace in paces)
-        for paces in zip(*(worker["beside"] for worker in workers[:2]), strict=True)
-    )
+def _totals(by_process: Sequence[SpeedsByMode], field: str) -> dict[str, list[float]]:
+    """Return the sum over all workers of each mode, by round."""
+    totals = {mode: [getattr(speed, field) for speed in by_process[0][mode]] for mode in MODES}
+    # Separate models: each process has measured its own share.
+    second = [getattr(speed, field) for speed in by_process[1]["beside"]]
+    totals["beside"] = [one + two for one, two in zip(totals["beside"], second, strict=True)]
     return totals
 
 
-def _planned(case: Case) -> dict[int, tuple[float, float]]:
-    """Target tokens and positions a second that `nmt plan` predicts of 1, 2 and 4 workers here."""
+def _predict(workload: Workload) -> dict[int, tuple[float, float]]:
+    """Predict target tokens and positions per second of 1, 2 and 4 workers as `nmt plan` does."""
     predicted = {}
-    shards, pieces = case.shards, case.subword.num_pieces
-    measured = probe(case.experiment, shards, case.schedule, pieces, PROBE_S)
-    for workers in (1, 2, 4):
-        sized = with_micro_batches(case.experiment, workers)
-        schedule = case.schedule_of(sized)
-        hosts = Hosts(workers, 1, os.cpu_count() or 0, has_gpus=False)
-        parameters, sizes = count_parameters(sized, pieces), positions_of(shards, schedule)
-        [row] = rows_of(sized, parameters, sizes, measured, ON_CPUS, hosts, nodes=[1])
+    shards, num_pieces = workload.shards, workload.subword.num_pieces
+    measured = probe(workload.experiment, shards, workload.schedule, num_pieces, PROBE_S)
+    for num_workers in (1, 2, 4):
+        sized = workload.with_settings("batching", micro_batches=num_workers)
+        hosts = Hosts(num_workers, 1, os.cpu_count() or 0, has_gpus=False)
+        parameters = count_parameters(sized.experiment, num_pieces)
+        sizes = positions_of(shards, sized.schedule)
+        [row] = rows_of(sized.experiment, parameters, sizes, measured, ON_CPUS, hosts, nodes=[1])
         positions_per_s = float(sizes[0].sum(axis=1).mean()) / row.update_s
-        predicted[workers] = (row.tgt_tokens_per_s, positions_per_s)
+        predicted[num_workers] = (row.tgt_tokens_per_s, positions_per_s)
     return predicted
 
 
-def _all_rounds(case: Case, folder: Path) -> list[Paces]:
+def _run_processes(workload: Workload, folder: Path) -> list[SpeedsByMode]:
     folder.mkdir()
-    (folder / "job.json").write_text(case.to_json(), encoding="utf-8")
-    processes = [start("nmt.bench.workers", str(rank), str(folder)) for rank in range(PROCESSES)]
+    (folder / "job.json").write_text(workload.to_json(), encoding="utf-8")
+    processes = [
+        start_module(__spec__.name, "scaling", str(rank), str(folder)) for rank in range(PROCESSES)
+    ]
     while any(process.poll() is None for process in processes):
         if any(process.poll() for process in processes):
             for process in processes:
-                process.kill()  # it would wait for the one that failed
+                process.kill()  # the others would wait for the one that failed
         time.sleep(0.2)
-    if any(process.poll() for process in processes):
-        raise NmtError("a worker of the benchmark failed; its own words stand above")
-    return [_read(folder / f"{rank}.json") for rank in range(PROCESSES)]
+    if failed := [process.returncode for process in processes if process.returncode]:
+        raise worker_error(failed[0])
+    results = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(PROCESSES)]
+    return [
+        {mode: [Speed(**speed) for speed in speeds] for mode, speeds in by_mode.items()}
+        for by_mode in results
+    ]
 
 
-def _read(file: Path) -> Paces:
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return {how: [Pace(**pace) for pace in paces] for how, paces in found.items()}
-
-
-def work(rank: int, folder: Path) -> None:
-    """All rounds of one of the processes."""
+def run_scaling_job(rank: int, folder: Path) -> None:
+    """Run all rounds of one process and write its speeds to a file."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    configure_malloc()
-    torch.set_num_threads(1)
-    case = Case.from_json((folder / "job.json").read_text(encoding="utf-8"))
-    corpus = TrainingData(case.shards, case.subword, ([], []))
-    lobby = dist.FileStore(str(folder / "lobby"), PROCESSES)  # type: ignore[attr-defined]
-    found: dict[str, list[dict[str, float]]] = {how: [] for how in WAYS}
+    workload = Workload.from_json((folder / "job.json").read_text(encoding="utf-8"))
+    store = dist.FileStore(str(folder / "store"), PROCESSES)  # type: ignore[attr-defined]
+    speeds: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
     for number in range(ROUNDS):
-        for how, (size, is_one_model) in WAYS.items():
-            name = f"{how}-{number}"
-            if lobby.add(name, 1) == PROCESSES:
-                lobby.set(f"{name} begins", "")
-            lobby.wait([f"{name} begins"], timedelta(seconds=TIMEOUT_S))
+        for mode, (size, is_one_model) in MODES.items():
+            name = f"{mode}-{number}"
+            # Barrier: processes without work in this mode must leave the cores to the others.
+            if store.add(name, 1) == PROCESSES:
+                store.set(f"{name} starts", "")
+            store.wait([f"{name} starts"], timedelta(seconds=TIMEOUT_S))
             if rank >= size:
                 continue
-            shares = is_one_model and size > 1
-            world = _meet(folder / name, rank, size) if shares else World()
-            run_dir = folder / f"run-{name}-{0 if shares else rank}"
-            pace = _round(case.experiment, corpus, world, run_dir)
-            found[how] += [vars(pace)] if pace else []
-            if shares:
+            is_shared = is_one_model and size > 1
+            world = _join_group(folder / name, rank, size) if is_shared else World()
+            speed = _run_round(workload, world, folder / f"run-{name}-{0 if is_shared else rank}")
+            speeds[mode] += [asdict(speed)] if speed else []
+            if is_shared:
                 dist.destroy_process_group()
-    (folder / f"{rank}.json").write_text(json.dumps(found))
+    (folder / f"{rank}.json").write_text(json.dumps(speeds))
 
 
-def _meet(store: Path, rank: int, size: int) -> World:
-    limit = timedelta(seconds=TIMEOUT_S)
-    method = f"file://{store}"
-    dist.init_process_group("gloo", init_method=method, rank=rank, world_size=size, timeout=limit)
+def _join_group(store: Path, rank: int, size: int) -> World:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=size,
+        timeout=timedelta(seconds=TIMEOUT_S),
+    )  # fmt: skip
     return World.from_process_group(torch.device("cpu"), TIMEOUT_S)
 
 
-def _round(
-    experiment: Experiment, corpus: TrainingData, world: World, run_dir: Path
-) -> Pace | None:
-    """Train for some updates as a run does, and stop; None: not the first worker."""
+def _run_round(workload: Workload, world: World, run_dir: Path) -> Speed | None:
+    """Train for some updates; return None on ranks other than 0."""
     never = 10**6
-    often = {"updates": never, "log_every": LOG_EVERY, "validate_every": never}
-    training = experiment.training.model_copy(update=often | {"checkpoint_every": never})
-    experiment = with_micro_batches(experiment, world.size)
-    experiment = experiment.model_copy(update={"training": training})
-    watch = _Watch()
-    train(experiment, corpus, world, run_dir, should_stop=watch)
+    workload = workload.with_settings("batching", micro_batches=world.size)
+    workload = workload.with_settings(
+        "training", updates=never, log_every=LOG_EVERY, validate_every=never,
+        checkpoint_every=never,
+    )  # fmt: skip
+    corpus, clock = TrainingData(workload.shards, workload.subword, ([], [])), _Clock()
+    train(workload.experiment, corpus, world, run_dir, should_stop=clock)
     if not world.is_main:
         return None
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [record for record in map(json.loads, lines) if record["kind"] == "train"]
-    records = records[1:]  # the first one is warming up
-    return Pace(
+    records = records[1:]  # warm-up
+    return Speed(
         statistics.fmean(record["tgt_tokens_per_s"] for record in records),
         statistics.fmean(_positions_per_s(record) for record in records),
-        watch.waiting(),
+        clock.waiting(),
         statistics.fmean(record["data_wait_percent"] for record in records) / 100,
     )
 
@@ -234,29 +269,35 @@ def _positions_per_s(record: Mapping[str, float]) -> float:
     return real_per_s / (1 - record["padding_percent"] / 100)
 
 
-def with_micro_batches(experiment: Experiment, number: int) -> Experiment:
-    """The experiment with updates of so many micro-batches."""
-    batching = experiment.batching.model_copy(update={"micro_batches": number})
-    return experiment.model_copy(update={"batching": batching})
-
-
-class _Watch:
-    """Told each update of the first worker: notes when it was done, and stops the run."""
+class _Clock:
+    """Wall and CPU time of the training thread; stops the run after UPDATES updates."""
 
     def __init__(self) -> None:
-        self._began = self._now = (0.0, 0.0)
+        self._start = self._now = (0.0, 0.0)
 
-    def __call__(self, done: int) -> bool:
+    def __call__(self, num_updates: int) -> bool:
         self._now = (time.perf_counter(), time.thread_time())
-        if done == LOG_EVERY:
-            self._began = self._now
-        return done == UPDATES
+        if num_updates == LOG_EVERY:
+            self._start = self._now
+        return num_updates == UPDATES
 
     def waiting(self) -> float:
-        """Share of the time, from the first log line on, in which this thread did not run."""
-        wall_s, cpu_s = (now - began for now, began in zip(self._now, self._began, strict=True))
+        """Return the share of time, from the first log line, in which this thread did not run."""
+        wall_s, cpu_s = (now - start for now, start in zip(self._now, self._start, strict=True))
         return max(0.0, 1 - cpu_s / wall_s)
 
 
+def main(kind: str, *arguments: str) -> None:
+    """Run a job in this process, on one thread."""
+    configure_malloc()
+    torch.set_num_threads(1)
+    if kind == "memory":
+        how, job, out = arguments
+        run_memory_job(how, Path(job), Path(out))
+    else:
+        rank, folder = arguments
+        run_scaling_job(int(rank), Path(folder))
+
+
 if __name__ == "__main__":
-    work(int(sys.argv[1]), Path(sys.argv[2]))
+    main(*sys.argv[1:])

@@ -1,6 +1,5 @@
-"""`nmt bench`: how fast it is here, and what moved between two reports."""
+"""`nmt bench`: measure speed, or compare two reports."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -9,52 +8,47 @@ from nmt.cli.options import POSITIVE, check_writable
 from nmt.errors import ConfigError
 
 SECONDS = 5.0
-"""For one comparison: most are steady to 2 % by then."""
+"""Time limit of one comparison; most figures are stable to 2 % by then."""
 
 
 @click.command()
 @click.argument("parts", nargs=-1, metavar="[PART]... | compare BEFORE.json AFTER.json")
-@click.option("-o", "--output", metavar="FILE", help="Where the figures go as JSON.")
+@click.option("-o", "--output", metavar="FILE", help="Write the figures as JSON to FILE.")
 @click.option(
     "--seconds",
     type=POSITIVE,
     default=SECONDS,
     show_default=True,
-    help="What one comparison may take; more: steadier figures.",
+    help="Time limit of one comparison; longer is more stable.",
 )
 def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
     """Measure training and translation speed.
 
-    Parts: lstm, batching, update, train, peer, memory, decode, precision, checkpoint, workers,
-    gpu, startup; all of them if none is named. The peaks of the machine are measured first, in the
-    same process. Or `compare` two reports.
+    Parts: update, train, peer, memory, decode, precision, workers, gpu, startup; default: all. The
+    peak of the machine is measured first. `compare` lists what changed between two reports.
     """
-    from nmt.bench.figures import BenchReport, compare, line_of
+    from nmt.bench.figures import BenchReport, compare_reports, format_figure
 
     if parts[:1] == ("compare",):
-        before, after = _two(parts[1:])
-        for line in compare(BenchReport.load(before), BenchReport.load(after)):
+        if len(parts) != 3:
+            raise ConfigError.from_message(
+                f"compare takes two reports, got {len(parts) - 1}: "
+                "nmt bench compare BEFORE.json AFTER.json"
+            )
+        before, after = (BenchReport.load(Path(file)) for file in parts[1:])
+        for line in compare_reports(before, after):
             click.echo(line)
         return
-    from nmt.bench import suite
+    from nmt.bench.suite import run_bench
 
     if output is not None:
         check_writable("--output", Path(output).resolve().parent)
-    report = suite.run(
+    report = run_bench(
         parts,
         seconds,
-        show=lambda line: click.echo(line, err=True),
-        take=lambda figure: click.echo(line_of(figure)),
+        log=lambda line: click.echo(line, err=True),
+        report=lambda figure: click.echo(format_figure(figure)),
     )
     if output is not None:
         report.save(Path(output))
-        click.echo(f"written: {output}; `nmt bench compare {output} OTHER` compares", err=True)
-
-
-def _two(files: Sequence[str]) -> tuple[Path, Path]:
-    if len(files) != 2:
-        raise ConfigError.from_message(
-            f"compare needs two reports, and was given {len(files)}: "
-            "nmt bench compare BEFORE.json AFTER.json"
-        )
-    return Path(files[0]), Path(files[1])
+        click.echo(f"written: {output}; compare: nmt bench compare {output} OTHER", err=True)

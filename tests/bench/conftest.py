@@ -1,12 +1,12 @@
-"""Tiny cases, so that every part of the benchmark runs in a second or two."""
+"""A tiny workload, so that every part of the benchmark runs in a second or two."""
 
 from pathlib import Path
 
 import pytest
 
-from nmt.bench import machine
-from nmt.bench.bench import Bench
-from nmt.bench.cases import MULTI30K, Case, made_up_pieces, write_random
+from nmt.bench.harness import Bench
+from nmt.bench.timing import MatrixProduct, measure_peaks
+from nmt.bench.workloads import MULTI30K, Workload, synthetic_subword, write_random_corpus
 from nmt.config.experiment import Experiment
 from nmt.corpus.shards import Shards
 
@@ -24,22 +24,24 @@ EXPERIMENT = {
 
 
 @pytest.fixture(scope="session")
-def tiny_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def tiny_workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
     experiment = Experiment.model_validate(EXPERIMENT)
-    folder = tmp_path_factory.mktemp("case") / "shards-and-manifest"
-    write_random(folder, MULTI30K, 300, experiment, num_pairs=400)
-    return Case("tiny", experiment, Shards.open(folder), made_up_pieces(300), "synthetic")
+    folder = tmp_path_factory.mktemp("workload") / "prepared"
+    write_random_corpus(folder, MULTI30K, 300, experiment, num_pairs=400)
+    return Workload("tiny", experiment, Shards.open(folder), synthetic_subword(300), "synthetic")
 
 
 @pytest.fixture(scope="session")
-def products() -> dict[str, machine.Product]:
-    return machine.measure(seconds=0)[1]
+def products() -> dict[str, MatrixProduct]:
+    return measure_peaks(seconds=0)[1]
 
 
 @pytest.fixture
-def tiny_bench(tiny_case: Case, products: dict[str, machine.Product], tmp_path: Path) -> Bench:
-    """All cases are the tiny one."""
+def tiny_bench(
+    tiny_workload: Workload, products: dict[str, MatrixProduct], tmp_path: Path
+) -> Bench:
+    """A benchmark in which all workloads are the tiny one."""
     bench = Bench(tmp_path, 0.0, products)
     for name in ("small", "wide", "large"):
-        bench.__dict__[name] = tiny_case
+        bench.__dict__[name] = tiny_workload
     return bench

@@ -1,4 +1,4 @@
-"""What the plain version learns in so many updates, the fast paths learn too."""
+"""Dev loss of the fast paths after some updates, against the plain version."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,9 +9,8 @@ from torch import nn
 
 from nmt.batching.batch import Batch, make_batch
 from nmt.batching.loader import Loader
-from nmt.bench.bench import Updates
-from nmt.bench.cases import Case
-from nmt.bench.plain import PlainLearner
+from nmt.bench.baselines import PlainLearner
+from nmt.bench.workloads import Updates, Workload
 from nmt.config.files import load_experiment
 from nmt.corpus.builtin import generate
 from nmt.corpus.prepare import prepare
@@ -36,7 +35,7 @@ SETTINGS = [
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
     """The built-in corpus."""
     folder = tmp_path_factory.mktemp("quality")
     changes = [f"corpus.root={folder}", f"corpus.prepared={folder / 'prepared'}"]
@@ -44,13 +43,13 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     experiment = load_experiment("configs/demo.yaml", [*SETTINGS, *changes])
     generate.write(folder, num_train=8000, num_dev=300, num_test=10)
     prepare(experiment)
-    return Case("quality", experiment, *open_prepared(experiment), "real")
+    return Workload("quality", experiment, *open_prepared(experiment), "real")
 
 
-def dev_nats(case: Case, model: Seq2Seq) -> float:
-    """For each target token of sentences that training does not see."""
-    srcs, refs = read_dev(case.shards.folder)
-    encode = case.subword.encode
+def dev_nats(workload: Workload, model: Seq2Seq) -> float:
+    """Return the loss per target token of the dev set."""
+    srcs, refs = read_dev(workload.shards.folder)
+    encode = workload.subword.encode
     batch = make_batch([(encode(src), encode(ref)) for src, ref in zip(srcs, refs, strict=True)])
     with torch.no_grad():
         hidden = model.eval()(batch.src, batch.src_lengths, batch.tgt_in, batch.real)
@@ -59,10 +58,10 @@ def dev_nats(case: Case, model: Seq2Seq) -> float:
     return sums.nll.item() / len(batch.tgt_out)
 
 
-def by_plain(case: Case, batches: Iterable[Batch]) -> float:
-    """fp32, packed, whole logits."""
-    settings = case.experiment.training
-    learner = PlainLearner(Updates(case, "fp32", 0).learner.model, settings.label_smoothing)
+def train_plain(workload: Workload, batches: Iterable[Batch]) -> float:
+    """Train the plain version: fp32, packed, whole logits."""
+    settings = workload.experiment.training
+    learner = PlainLearner(Updates(workload, "fp32", 0).learner.model, settings.label_smoothing)
     optimizer = make_optimizer(learner.model, settings)
     for number, batch in enumerate(batches):
         learner.backward(batch)
@@ -71,35 +70,35 @@ def by_plain(case: Case, batches: Iterable[Batch]) -> float:
             group["lr"] = learning_rate(number, settings)
         optimizer.step()
         optimizer.zero_grad()
-    return dev_nats(case, learner.model)
+    return dev_nats(workload, learner.model)
 
 
-def by_fast(case: Case) -> float:
-    updates = Updates(case, "bf16", 0)
-    for update, parts in Loader(case.shards, case.schedule, range(UPDATES)):
-        updates.make(update, parts)
-    return dev_nats(case, updates.learner.model)
+def train_fast(workload: Workload) -> float:
+    updates = Updates(workload, "bf16", 0)
+    for update, parts in Loader(workload.shards, workload.schedule, range(UPDATES)):
+        updates.run(update, parts)
+    return dev_nats(workload, updates.learner.model)
 
 
-def ours(case: Case) -> Iterator[Batch]:
-    """Of one length each."""
-    for _, [part] in Loader(case.shards, case.schedule, range(UPDATES)):
+def our_batches(workload: Workload) -> Iterator[Batch]:
+    """Return the batches of our schedule, sorted by length."""
+    for _, [part] in Loader(workload.shards, workload.schedule, range(UPDATES)):
         yield part.batch
 
 
-def unsorted(case: Case) -> Iterator[Batch]:
-    """Of random pairs, as many as ours have."""
-    num_pairs = round(case.schedule.num_pairs / case.schedule.updates_per_epoch)
+def unsorted_batches(workload: Workload) -> Iterator[Batch]:
+    """Return batches of random pairs, as many as ours have."""
+    num_pairs = round(workload.schedule.num_pairs / workload.schedule.updates_per_epoch)
     random = np.random.default_rng(1)
     for _ in range(UPDATES):
-        rows = random.integers(len(case.shards), size=num_pairs)
-        yield make_batch(case.shards.pairs(rows))
+        rows = random.integers(len(workload.shards), size=num_pairs)
+        yield make_batch(workload.shards.pairs(rows))
 
 
 @pytest.mark.slow
-def test_no_quality_is_lost(case: Case) -> None:
-    """bf16, unpacked layers and loss in chunks; then batches of one length too."""
-    fast = by_fast(case)
+def test_fast_paths_reach_the_loss_of_the_plain_version(workload: Workload) -> None:
+    """Against the same batches, then against batches that are not sorted."""
+    fast = train_fast(workload)
     assert fast < 3.2  # from 6.9 before the first update
-    assert fast == pytest.approx(by_plain(case, ours(case)), rel=0.01)
-    assert fast == pytest.approx(by_plain(case, unsorted(case)), rel=0.05)
+    assert fast == pytest.approx(train_plain(workload, our_batches(workload)), rel=0.01)
+    assert fast == pytest.approx(train_plain(workload, unsorted_batches(workload)), rel=0.05)

@@ -5,34 +5,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.bench import cases, gpu, suite
-from nmt.bench.bench import Bench
-from nmt.bench.cases import MULTI30K, WMT16, Case, Lengths
-from nmt.bench.figures import BenchReport, Figure, line_of
-from nmt.bench.workers import Pace, figures_of
-from nmt.corpus.shards import Shards
-from nmt.errors import ConfigError
+from nmt.bench import harness, suite, workloads
+from nmt.bench.figures import BenchReport, Figure, format_figure
+from nmt.bench.gpu import measure_device, with_batch_size
+from nmt.bench.harness import Bench
+from nmt.bench.workers import Speed, scaling_figures
+from nmt.bench.workloads import Workload
+from nmt.errors import ConfigError, NmtError
 
-HERE = ["lstm", "batching", "update", "train", "peer", "decode", "precision", "checkpoint"]
-"""Parts that need no other process."""
 EXPECTED = {
-    "lstm": ["lstm/512/fp32", "lstm/512/bf16", "lstm/512/two-way"],
-    "batching": [f"batching/tiny/{what}" for what in ("src fill", "spread of tokens", "loader")],
     "update": [f"update/tiny/{part}" for part in ("embedding", "encoder", "decoder", "attention",
                                                   "output", "optimizer", "whole", "rest")],
     "train": ["train/tiny/fp32", "train/tiny/bf16", "train/tiny/bf16 to fp32", "train/tiny/plain",
               "train/tiny/fp32 to plain", "train/tiny/bf16 to plain"],
     "peer": ["peer/ours", "peer/input feeding"],
-    "decode": ["decode/greedy/sentences", "decode/beam 5/tokens"],
+    "decode": ["decode/greedy/sentences", "decode/beam 5/tokens",
+               "decode/beam 5/sorted and compacted"],
     "precision": ["precision/tiny/1/fp32", "precision/tiny/64/bf16", "precision/tiny/64/int8"],
-    "checkpoint": ["checkpoint/tiny/save", "checkpoint/tiny/load",
-                   "beside/tiny/checkpoint", "beside/tiny/validation"],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("part", HERE)
-def test_a_part_gives_its_figures(part: str, tiny_bench: Bench) -> None:
-    """P11: each has a unit, and says what it counts."""
+@pytest.mark.parametrize("part", EXPECTED)
+def test_part_yields_figures_with_units(part: str, tiny_bench: Bench) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     figures = list(suite.PARTS[part](tiny_bench))
     assert set(EXPECTED[part]) <= {figure.name for figure in figures}
     for figure in figures:
@@ -41,12 +36,12 @@ def test_a_part_gives_its_figures(part: str, tiny_bench: Bench) -> None:
         assert figure.counts, figure
         assert figure.value > 0 or figure.name.endswith("rest"), figure
         assert (figure.ratio is None) == (not figure.ratio_to), figure
-        assert figure.name in line_of(figure)
+        assert figure.name in format_figure(figure)
 
 
-def test_the_part_of_a_gpu_gives_its_figures_on_any_device(tiny_bench: Bench) -> None:
-    """P11. On a CPU its figures mean little, but it is the same code."""
-    figures = list(gpu.of_device(tiny_bench, torch.device("cpu"), 64, 1 << 20, (16,)))
+def test_gpu_part_yields_figures_on_any_device(tiny_bench: Bench) -> None:
+    """On a CPU its figures mean little, but the code is the same."""
+    figures = list(measure_device(tiny_bench, torch.device("cpu"), 64, 1 << 20, (16,)))
     expected = [f"gpu/product/{name}" for name in ("fp32", "bf16", "fp16")]
     expected += ["gpu/copy", *(f"gpu/train/16/{name}" for name in ("fp32", "bf16", "fp16"))]
     expected += [f"gpu/search/16/{n}/beam {beam}" for n in ("fp32", "bf16") for beam in (1, 5)]
@@ -57,41 +52,36 @@ def test_the_part_of_a_gpu_gives_its_figures_on_any_device(tiny_bench: Bench) ->
         assert (figure.ratio is None) == (figure.name.startswith(("gpu/product", "gpu/copy")))
 
 
-def test_updates_on_a_gpu_are_of_about_as_many_sentences_as_asked_for(tiny_case: Case) -> None:
-    few, many = (gpu._of_sentences(tiny_case, number).schedule for number in (8, 32))
+def test_gpu_batches_have_about_the_given_size(tiny_workload: Workload) -> None:
+    few, many = (with_batch_size(tiny_workload, number).schedule for number in (8, 32))
     assert few.num_pairs / few.updates_per_epoch == pytest.approx(8, rel=0.2)
     assert many.num_pairs / many.updates_per_epoch == pytest.approx(32, rel=0.2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["memory", "workers"])
-def test_a_part_with_processes_gives_its_figures(part: str, tiny_bench: Bench) -> None:
-    names = [figure.name for figure in suite.PARTS[part](tiny_bench)]
-    expected = {
-        "memory": ["memory/tiny/bf16"],
-        "workers": [f"workers/tiny/{what}" for what in (
-            "one", "beside", "two", "four", "two to beside", "waits for data", "waits in all",
-            "one planned", "two planned", "four planned")],
-    }  # fmt: skip
-    assert set(expected[part]) <= set(names)
+def test_workers_part_yields_figures(tiny_bench: Bench) -> None:
+    names = {figure.name for figure in suite.PARTS["workers"](tiny_bench)}
+    expected = ("one", "beside", "two", "four", "two to beside", "waits for data", "waits in all",
+                "one planned", "two planned", "four planned")  # fmt: skip
+    assert {f"workers/tiny/{figure}" for figure in expected} == names
 
 
 @pytest.mark.slow
-def test_memory_of_a_process_is_its_own(tiny_bench: Bench) -> None:
-    """Not the peak of the one that started it."""
+def test_memory_of_a_process_excludes_that_of_its_parent(tiny_bench: Bench) -> None:
     ballast = b"x" * 2**30
     [figure, _] = suite.PARTS["memory"](tiny_bench)
+    assert figure.name == "memory/tiny/bf16"
     assert 100 < figure.value < len(ballast) / 2**20
 
 
 def test_two_workers_are_compared_with_twice_one() -> None:
-    """P11."""
+    """Honest numbers (nmt/README.md, Guarantees)."""
     paces = {"one": 100.0, "beside": 90.0, "two": 170.0, "four": 160.0}
-    found = {
-        how: [Pace(2 * pace, positions_per_s=pace, waiting=0.2, data=0.01)] * 3
-        for how, pace in paces.items()
+    speeds = {
+        mode: [Speed(2 * pace, positions_per_s=pace, waiting=0.2, data=0.01)] * 3
+        for mode, pace in paces.items()
     }
-    figures = {figure.name: figure for figure in figures_of("x", [found, found])}
+    figures = {figure.name: figure for figure in scaling_figures("x", [speeds, speeds])}
     assert figures["workers/x/one"].value == 200
     assert figures["workers/x/one"].ratio is None
     assert figures["workers/x/beside"].ratio == pytest.approx(0.9)
@@ -104,56 +94,50 @@ def test_two_workers_are_compared_with_twice_one() -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_the_start_of_commands_is_timed(tiny_bench: Bench) -> None:
+def test_startup_part_yields_figures(tiny_bench: Bench) -> None:
     names = [figure.name for figure in suite.PARTS["startup"](tiny_bench)]
     assert names == [f"startup/{what}" for what in ("help", "translate", "ray", "first update")]
 
 
-def test_the_peaks_come_first_and_the_parts_asked_for_after(
-    tiny_case: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_peaks_are_measured_before_the_parts(
+    tiny_workload: Workload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """P11: the machine, and the peak measured in the same process."""
-    for name in ("multi30k", "gnmt"):
-        monkeypatch.setattr(cases, name, lambda scratch: tiny_case)
-    shown: list[str] = []
-    taken: list[Figure] = []
-    report = suite.run(["batching"], 0.0, shown.append, taken.append)
+    """Honest numbers (nmt/README.md, Guarantees)."""
+    monkeypatch.setattr(workloads, "multi30k", lambda scratch: tiny_workload)
+    logged: list[str] = []
+    reported: list[Figure] = []
+    report = suite.run_bench(["decode"], 0.0, logged.append, reported.append)
     names = [figure.name for figure in report.figures]
     assert names[:3] == ["machine/product/fp32", "machine/product/bf16", "machine/copy"]
-    assert {name.partition("/")[0] for name in names[3:]} == {"batching"}
-    assert taken == report.figures
+    assert {name.partition("/")[0] for name in names[3:]} == {"decode"}
+    assert reported == report.figures
     assert {"processor", "cores", "threads", "torch", "load"} <= report.machine.keys()
-    assert shown[1].startswith("batching: ")
+    assert logged[1] == "decode: Greedy and beam search in fp32."
     report.save(tmp_path / "report.json")
     assert BenchReport.load(tmp_path / "report.json") == report
     assert json.loads((tmp_path / "report.json").read_text())["format"] == 1
 
 
-def test_a_part_that_there_is_not_is_told_before_anything_is_measured() -> None:
-    """P9."""
+def test_unknown_part_is_refused_before_measuring() -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(ConfigError) as error:
-        suite.run(["lsmt"], 0.0, lambda line: None, lambda figure: None)
+        suite.run_bench(["trian"], 0.0, lambda line: None, lambda figure: None)
     assert str(error.value) == (
-        "'lsmt' is not a part of the benchmark; known: lstm, batching, update, train, peer, "
-        "memory, decode, precision, checkpoint, workers, gpu, startup"
+        "unknown benchmark part 'trian'; choose from update, train, peer, memory, decode, "
+        "precision, workers, gpu, startup"
     )
 
 
-def test_a_gpu_that_there_is_not_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P9."""
+def test_gpu_part_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="torch finds no GPU here: leave out the part gpu"):
-        suite.run(["gpu"], 0.0, lambda line: None, lambda figure: None)
+    with pytest.raises(ConfigError) as error:
+        suite.run_bench(["gpu"], 0.0, lambda line: None, lambda figure: None)
+    assert str(error.value) == "part gpu needs a GPU, and torch finds none: leave it out"
 
 
-@pytest.mark.parametrize("lengths", [MULTI30K, WMT16])
-def test_random_pairs_are_as_long_as_real_ones(
-    lengths: Lengths, tiny_case: Case, tmp_path: Path
-) -> None:
-    experiment = tiny_case.experiment
-    longer = experiment.batching.model_copy(update={"max_length": 256, "max_tokens": 1024})
-    experiment = experiment.model_copy(update={"batching": longer})
-    cases.write_random(tmp_path / "made", lengths, 6000, experiment, num_pairs=4000)
-    shards = Shards.open(tmp_path / "made")
-    assert shards.src_lengths.mean() + 1 == pytest.approx(lengths.mean, rel=0.03)
-    assert shards.tgt_lengths.mean() + 1 == pytest.approx(lengths.mean * lengths.factor, rel=0.03)
+def test_failed_process_is_reported() -> None:
+    status = harness.start_module("nmt.bench.workers", "memory").wait()
+    assert status == 1
+    error = harness.worker_error(status)
+    assert isinstance(error, NmtError)
+    assert str(error) == "a benchmark process ended with status 1; see its output above"

@@ -66,23 +66,23 @@ BENCH = [
     ),
     ErrorCase(
         "bench trian",
-        "'trian' is not a part of the benchmark; known: lstm, batching, update, train, peer, "
-        "memory, decode, precision, checkpoint, workers, gpu, startup",
+        "unknown benchmark part 'trian'; choose from update, train, peer, memory, decode, "
+        "precision, workers, gpu, startup",
     ),
     ErrorCase(
         "bench compare before.json",
-        "compare needs two reports, and was given 1: nmt bench compare BEFORE.json AFTER.json",
+        "compare takes two reports, got 1: nmt bench compare BEFORE.json AFTER.json",
     ),
     ErrorCase(
         "bench compare before.json after.json",
-        "before.json: there is no such file; `nmt bench -o before.json` writes one",
+        "before.json: file not found; `nmt bench -o before.json` writes one",
     ),
     ErrorCase(
         "bench compare tiny.yaml tiny.yaml",
         "tiny.yaml: not a report of `nmt bench`; run `nmt bench` again",
     ),
     ErrorCase(
-        "bench batching",
+        "bench update",
         "configs/multi30k_en_de.yaml: file not found; the files that come with nmt are in configs/",
     ),
 ]

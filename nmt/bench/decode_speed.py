@@ -1,0 +1,143 @@
+"""Translation speed: greedy and beam search, batched and one by one, in each precision.
+
+Models have random weights, so no trained model is needed. Hypotheses then reach the length limit,
+which is the length of the source, as is that of typical translations.
+"""
+
+from collections.abc import Iterator
+from unittest.mock import patch
+
+import torch
+
+from nmt.bench.figures import Figure
+from nmt.bench.harness import Bench
+from nmt.bench.timing import rate_figure, take_turns
+from nmt.bench.workloads import Workload
+from nmt.config.decoding import DecodingConfig
+from nmt.decoding import beam_search
+from nmt.decoding.beam_search import search
+from nmt.decoding.interface import padded_length
+from nmt.decoding.translator import plan_batches
+from nmt.model.quantise import PRECISIONS, quantise_model
+from nmt.model.seq2seq import Seq2Seq
+
+SENTENCES = 192
+SINGLE_SENTENCES = 8
+"""Sentences that are searched one by one."""
+PRECISION_SENTENCES = {1: 4, 64: 128}
+"""Sentences in all by batch size, for the comparison of precisions."""
+
+
+def measure_search(bench: Bench) -> Iterator[Figure]:
+    """Greedy and beam search in fp32."""
+    workload = bench.small
+    model, sources = workload.untrained_model(), workload.first_sources(SENTENCES)
+    widest = workload.experiment.decoding.beam
+    for name, beam in (("greedy", 1), (f"beam {widest}", widest)):
+        decoding = limit_to_source_length(workload, beam)
+        batch_size = decoding.batch_sentences
+        batched = Search(model, sources, decoding, batch_size)
+        single = Search(model, sources[:SINGLE_SENTENCES], decoding, 1)
+        plain = PlainSearch(model, sources, decoding, batch_size)
+        works = {"batched": batched, "single": single, "plain": plain}
+        timings = take_turns(works, bench.seconds)
+        cpu_s = {work: timing.cpu_s for work, timing in timings.items()}
+        gain = len(sources) / cpu_s["batched"] / (len(single.sources) / cpu_s["single"])
+        counts = (
+            f"{len(sources)} sentences, the {workload.name} model, fp32, batches of {batch_size}"
+        )
+        ratio = gain, "the speed of one by one"
+        timing, unit = timings["batched"], "sentences/s"
+        yield rate_figure(f"decode/{name}/sentences", len(sources), timing, unit, counts, ratio)
+        counts = "tokens of the best hypotheses"
+        name_of_tokens, unit = f"decode/{name}/tokens", "tgt tokens/s"
+        yield rate_figure(name_of_tokens, batched.num_tokens, timing, unit, counts)
+        counts = "speed relative to unsorted batches that keep finished sentences"
+        value = cpu_s["plain"] / cpu_s["batched"]
+        yield Figure(f"decode/{name}/sorted and compacted", value, "times", counts)
+
+
+def measure_precision(bench: Bench) -> Iterator[Figure]:
+    """Beam search in fp32, bf16 and int8, by model and batch size."""
+    for workload in (bench.small, bench.wide):
+        sources = workload.first_sources(max(PRECISION_SENTENCES.values()))
+        flops_model = workload.untrained_model()
+        models = {name: quantise_model(workload.untrained_model(), name) for name in PRECISIONS}
+        decoding = limit_to_source_length(workload, workload.experiment.decoding.beam)
+        for batch_size, num_sentences in PRECISION_SENTENCES.items():
+            some = sources[:num_sentences]
+            works: dict[str, Search] = {
+                name: Search(model, some, decoding, batch_size) for name, model in models.items()
+            }
+            turns = bench.take_turns(works)
+            flops = search_flops(flops_model, some, decoding.beam)
+            for name in PRECISIONS:
+                cpu_s = turns[name].cpu_s
+                counts = f"{len(some)} sentences, the {workload.name} model, "
+                counts += f"beam {decoding.beam}, batches of {batch_size}, "
+                counts += f"{flops / cpu_s / 1e9:.1f} useful GFLOP/s"
+                ratio = turns["fp32"].cpu_s / cpu_s, "the speed of fp32"
+                if name == "fp32":
+                    ratio = turns.of_peak(flops, name, name)
+                yield rate_figure(
+                    f"precision/{workload.name}/{batch_size}/{name}",
+                    len(some), turns[name], "sentences/s", counts, ratio,
+                )  # fmt: skip
+
+
+def limit_to_source_length(workload: Workload, beam: int) -> DecodingConfig:
+    """Return search settings under which random hypotheses are as long as their source."""
+    limits = {"max_length_ratio": 1.0, "max_length_extra": 0, "beam": beam}
+    return workload.experiment.decoding.model_copy(update=limits)
+
+
+def search_flops(model: Seq2Seq, sources: list[list[int]], beam: int) -> float:
+    """Return the operations of a search in which all hypotheses are as long as their source."""
+    flops = model.flops()
+    lengths = [len(source) for source in sources]
+    num_pairs = sum(length * length for length in lengths)
+    per_token = flops.per_src + beam * flops.per_tgt
+    return float(per_token * sum(lengths) + beam * flops.per_src_tgt * num_pairs)
+
+
+class Search:
+    """Search for sentences in sorted batches; each call repeats it."""
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        sources: list[list[int]],
+        decoding: DecodingConfig,
+        batch_sentences: int,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.sources = sources
+        self._model, self._decoding, self._batch = model, decoding, batch_sentences
+        self._device = device
+        self.num_tokens = 0
+        """Tokens of the best hypotheses of the last call."""
+
+    def __call__(self) -> None:
+        lengths = list(map(len, self.sources))
+        self.num_tokens = 0
+        for batch in plan_batches(lengths, self._batch):
+            self.search([self.sources[n] for n in batch])
+
+    def search(self, sources: list[list[int]]) -> None:
+        """Search for one batch."""
+        hypotheses = search(self._model, sources, self._decoding, device=self._device)
+        self.num_tokens += sum(len(best[0].tokens) for best in hypotheses)
+
+
+class PlainSearch(Search):
+    """Batches in file order, padded to their longest sentence, kept until all are finished."""
+
+    def __call__(self) -> None:
+        for start in range(0, len(self.sources), self._batch):
+            batch = self.sources[start : start + self._batch]
+            longest = padded_length(max(map(len, batch)))
+            with (
+                patch.object(beam_search, "padded_length", lambda _, longest=longest: longest),
+                patch.object(beam_search, "COMPACT_SHARE", 2.0),
+            ):
+                self.search(batch)
