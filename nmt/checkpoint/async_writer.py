@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nmt.checkpoint.format import TrainingState
+from nmt.checkpoint.format import CheckpointState
 from nmt.checkpoint.remote import RemoteRun
 from nmt.checkpoint.run_directory import prune_checkpoints
 from nmt.checkpoint.write import save_checkpoint, storage_key
@@ -56,7 +56,7 @@ class AsyncCheckpointWriter:
 
     def write(
         self,
-        state: TrainingState,
+        state: CheckpointState,
         bleu: float | None = None,
         signature: str = "",
         pending: Collection[int] = (),
@@ -128,7 +128,7 @@ class AsyncCheckpointWriter:
                 log.warning("final logs not uploaded: %s", error)
 
     def _save(
-        self, state: TrainingState, bleu: float | None, signature: str, pending: Collection[int]
+        self, state: CheckpointState, bleu: float | None, signature: str, pending: Collection[int]
     ) -> Path:
         written = save_checkpoint(
             self._run_dir, self._experiment, self._tokenizer_json, state, bleu, signature
@@ -153,7 +153,7 @@ class AsyncCheckpointWriter:
                 time.sleep(pause_s)
 
 
-def _copy_state(state: TrainingState) -> tuple[TrainingState, torch.Event | None]:
+def _copy_state(state: CheckpointState) -> tuple[CheckpointState, torch.Event | None]:
     """Copy a state to CPU memory; tied tensors stay tied.
 
     Returns:
@@ -173,7 +173,7 @@ def _copy_state(state: TrainingState) -> tuple[TrainingState, torch.Event | None
     if any(tensor.is_cuda for tensor in state.weights.values()):
         event = torch.Event("cuda")
         event.record()
-    return TrainingState(state.update, weights, average, optimizer, state.counters), event
+    return CheckpointState(state.update, weights, average, optimizer, state.counters), event
 
 
 def _copy_tensor(tensor: Tensor) -> Tensor:

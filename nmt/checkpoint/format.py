@@ -51,8 +51,8 @@ _SCALE = ".int8_scale"
 
 
 @dataclass(frozen=True)
-class TrainingState:
-    """State for an exact resume."""
+class CheckpointState:
+    """Training state for an exact resume."""
 
     update: int
     """Updates done."""

@@ -15,7 +15,7 @@ from nmt.checkpoint.format import (
     TOKENIZER,
     WEIGHTS,
     CheckpointInfo,
-    TrainingState,
+    CheckpointState,
     nmt_version,
     read_info,
     read_tensors,
@@ -75,7 +75,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(folder, experiment, subword, weights, info, precision)
 
 
-def load_training_state(path: Path) -> TrainingState:
+def load_training_state(path: Path) -> CheckpointState:
     """Load what resuming needs, on the CPU.
 
     Args:
@@ -95,7 +95,7 @@ def load_training_state(path: Path) -> TrainingState:
     if RAW_WEIGHTS in info.files:
         weights, average = read_tensors(folder, info, RAW_WEIGHTS), weights
     optimizer = read_tensors(folder, info, OPTIMIZER)
-    return TrainingState(stored["update"], weights, average, optimizer, stored["counters"])
+    return CheckpointState(stored["update"], weights, average, optimizer, stored["counters"])
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:

@@ -28,7 +28,7 @@ from nmt.checkpoint.format import (
     TOKENIZER,
     WEIGHTS,
     CheckpointInfo,
-    TrainingState,
+    CheckpointState,
     describe_file,
     folder_name,
     format_info,
@@ -47,7 +47,7 @@ def save_checkpoint(
     run_dir: Path,
     experiment: Experiment,
     tokenizer_json: str,
-    state: TrainingState,
+    state: CheckpointState,
     bleu: float | None = None,
     bleu_signature: str = "",
 ) -> Path:
@@ -80,7 +80,7 @@ def write_checkpoint(
     tokenizer_json: str,
     weights: Mapping[str, Tensor],
     info: CheckpointInfo,
-    state: TrainingState | None,
+    state: CheckpointState | None,
 ) -> Path:
     """Write a checkpoint to a temporary directory, sync it, and rename it to `folder`.
 
@@ -156,7 +156,7 @@ def storage_key(tensor: Tensor) -> object:
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
 
 
-def _weights_for_translation(state: TrainingState) -> dict[str, Tensor]:
+def _weights_for_translation(state: CheckpointState) -> dict[str, Tensor]:
     """Return the average, under every name that the weights have; without one, the weights."""
     if state.average is None:
         return state.weights

@@ -43,7 +43,7 @@ def audit(run: str, prepared: str | None, as_json: bool) -> None:
 def _lines(result: "Audit") -> Iterator[str]:
     """Format an audit for the terminal."""
     yield (
-        f"{result.run}: {result.updates:,} updates up to the newest good checkpoint | "
+        f"{result.run}: {result.updates:,} updates up to the newest complete checkpoint | "
         f"{result.pairs:,} pairs and {result.updates_per_epoch:,} updates per epoch"
     )
     current = result.updates - result.full_epochs * result.updates_per_epoch

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.batching.batch import Batch, make_batch
-from nmt.checkpoint.format import TrainingState
+from nmt.checkpoint.format import CheckpointState
 from nmt.checkpoint.load import load_weights
 from nmt.config.experiment import Experiment
 from nmt.model.seq2seq import Seq2Seq, num_parameters
@@ -120,13 +120,13 @@ class Learner:
         """Trained numbers, tied ones counted once."""
         return num_parameters(self.model)
 
-    def state(self, update: int, counters: dict[str, object]) -> TrainingState:
+    def state(self, update: int, counters: dict[str, object]) -> CheckpointState:
         """What a checkpoint holds after that many updates."""
         average = self._average.state_dict() if self._average is not None else None
         moments = optimizer_tensors(self._optimizer, self.model)
-        return TrainingState(update, self.model.state_dict(), average, moments, counters)
+        return CheckpointState(update, self.model.state_dict(), average, moments, counters)
 
-    def load(self, state: TrainingState, where: Path) -> None:
+    def load(self, state: CheckpointState, where: Path) -> None:
         """Go on from a checkpoint's state, bit for bit; `where` it came from is for messages."""
         load_weights(self.model, state.weights, where)
         if self._average is not None:

@@ -132,11 +132,30 @@ def add_start(
         except DataError as error:
             log.warning("started a new manifest: %s", error)
             path.replace(path.with_name(f"{NAME}.damaged"))
+    manifest = RunManifest(
+        experiment=experiment.model_dump(mode="json"),
+        seed=experiment.seed,
+        prepared=str(shards.folder.resolve()),
+        corpus_sha256=corpus_sha256(shards),
+        tokenizer_sha256=shards.manifest.tokenizer_fingerprint,
+        pairs=schedule.num_pairs,
+        left_out=schedule.num_left_out,
+        updates_per_epoch=schedule.updates_per_epoch,
+        starts=[*before, _new_start(before, world, update, origin)],
+    )
+    try:
+        with atomic_write(path) as scratch:
+            scratch.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    except DataError as error:
+        log.warning("start not recorded in the manifest: %s", error)
+
+
+def _new_start(before: list[RunStart], world: "World", update: int, origin: Origin) -> RunStart:
     # A restart by the same command has the same time of launch as the start before it.
     reason = "continued" if update else "begun"
     if before and before[-1].origin.launched == origin.launched:
         reason = "restarted"
-    start = RunStart(
+    return RunStart(
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         reason=reason,
         update=update,
@@ -148,22 +167,6 @@ def add_start(
         platform=platform.platform(),
         packages={name: _version(name) for name in PACKAGES},
     )
-    manifest = RunManifest(
-        experiment=experiment.model_dump(mode="json"),
-        seed=experiment.seed,
-        prepared=str(shards.folder.resolve()),
-        corpus_sha256=corpus_sha256(shards),
-        tokenizer_sha256=shards.manifest.tokenizer_fingerprint,
-        pairs=schedule.num_pairs,
-        left_out=schedule.num_left_out,
-        updates_per_epoch=schedule.updates_per_epoch,
-        starts=[*before, start],
-    )
-    try:
-        with atomic_write(path) as scratch:
-            scratch.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
-    except DataError as error:
-        log.warning("start not recorded in the manifest: %s", error)
 
 
 def read_run_manifest(run_dir: Path) -> RunManifest:

@@ -85,18 +85,18 @@ def test_a_flipped_byte_is_detected(tmp_path: Path) -> None:
     folder = save(tmp_path)
     info = read_info(folder)
     for name in FILES:
-        good = (folder / name).read_bytes()
-        for place in range(0, len(good), max(1, len(good) // 50)):
-            bad = bytearray(good)
-            bad[place] ^= 1 << place % 8
-            (folder / name).write_bytes(bad)
+        intact = (folder / name).read_bytes()
+        for position in range(0, len(intact), max(1, len(intact) // 50)):
+            corrupt = bytearray(intact)
+            corrupt[position] ^= 1 << position % 8
+            (folder / name).write_bytes(corrupt)
             error = error_of(folder)
             if error or name != "bundle.json":
-                assert error.startswith(f"{folder}/{name} "), place
+                assert error.startswith(f"{folder}/{name} "), position
             else:
                 # White space may differ: the content is the same.
                 assert read_info(folder) == info
-        (folder / name).write_bytes(good)
+        (folder / name).write_bytes(intact)
 
 
 @pytest.mark.parametrize(

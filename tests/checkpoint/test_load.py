@@ -23,7 +23,7 @@ from toy_checkpoints import (
 )
 
 from nmt.checkpoint import load, write
-from nmt.checkpoint.format import TrainingState, verify_checkpoint
+from nmt.checkpoint.format import CheckpointState, verify_checkpoint
 from nmt.checkpoint.load import load_checkpoint, load_training_state, load_weights
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.config.settings import added_setting
@@ -47,7 +47,7 @@ def test_training_state_is_restored_bit_for_bit(has_average: bool, tmp_path: Pat
 
 def test_special_values_and_empty_tensors_are_restored(tmp_path: Path) -> None:
     odd = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45])
-    written = TrainingState(1, {"a": odd}, None, {"empty": torch.zeros(0, 3)}, {})
+    written = CheckpointState(1, {"a": odd}, None, {"empty": torch.zeros(0, 3)}, {})
     folder = write.save_checkpoint(tmp_path, EXPERIMENT, SUBWORD.to_json(), written)
     found = load_training_state(folder)
     assert found.weights["a"].view(torch.int32).tolist() == odd.view(torch.int32).tolist()
@@ -72,7 +72,7 @@ def test_without_an_average_weights_are_stored_once(tmp_path: Path) -> None:
 
 def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     tied = torch.randn(1000, 100)
-    written = TrainingState(1, {"a": tied, "b": tied, "c": tied.clone()}, None, {}, {})
+    written = CheckpointState(1, {"a": tied, "b": tied, "c": tied.clone()}, None, {}, {})
     folder = write.save_checkpoint(tmp_path, EXPERIMENT, SUBWORD.to_json(), written)
     assert (folder / "weights.safetensors").stat().st_size < 2.1 * tied.nbytes
     found = load_training_state(folder).weights
@@ -82,7 +82,7 @@ def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
 
 def test_an_averaged_tied_weight_has_all_its_names(tmp_path: Path) -> None:
     tied = torch.zeros(2)
-    written = TrainingState(1, {"a": tied, "b": tied}, {"a": torch.ones(2)}, {}, {})
+    written = CheckpointState(1, {"a": tied, "b": tied}, {"a": torch.ones(2)}, {}, {})
     folder = write.save_checkpoint(tmp_path, EXPERIMENT, SUBWORD.to_json(), written)
     assert load_checkpoint(folder).weights["b"].tolist() == [1, 1]
 

@@ -26,12 +26,12 @@ def address(s3: str) -> str:
 
 @pytest.fixture
 def remote(address: str, tmp_path: Path) -> RemoteRun:
-    return RemoteRun(ObjectStore(address), tmp_path / "here")
+    return RemoteRun(ObjectStore(address), tmp_path / "local")
 
 
 def elsewhere(remote: RemoteRun, tmp_path: Path) -> RemoteRun:
     """Return the same run on another host, without local files."""
-    return RemoteRun(remote.store, tmp_path / "there")
+    return RemoteRun(remote.store, tmp_path / "other")
 
 
 def push(remote: RemoteRun, *updates: int, bleu: float | None = None) -> None:
@@ -52,11 +52,11 @@ def test_a_download_equals_the_upload(remote: RemoteRun, tmp_path: Path) -> None
     """Exact resume, self-contained checkpoints (nmt/README.md, Guarantees)."""
     push(remote, 500)
     folder = elsewhere(remote, tmp_path).pull("update-00000500")
-    assert folder == tmp_path / "there/checkpoints/update-00000500"
+    assert folder == tmp_path / "other/checkpoints/update-00000500"
     assert files_below(folder) == sorted(FILES)
     for name in FILES:
-        ours = tmp_path / "here/checkpoints/update-00000500" / name
-        assert (folder / name).read_bytes() == ours.read_bytes()
+        original = tmp_path / "local/checkpoints/update-00000500" / name
+        assert (folder / name).read_bytes() == original.read_bytes()
 
 
 def test_bundle_json_is_uploaded_last(remote: RemoteRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_a_corrupt_object_is_refused_by_name(remote: RemoteRun, tmp_path: Path) 
         "does not match bundle.json; use another checkpoint, such as "
         f"{url}/checkpoints/update-00000400"
     )
-    assert list((tmp_path / "there/checkpoints").iterdir()) == []
+    assert list((tmp_path / "other/checkpoints").iterdir()) == []
 
 
 def test_a_missing_object_is_refused_by_name(remote: RemoteRun, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_the_newest_complete_one_is_downloaded(
     corrupt(remote, "checkpoints/update-100000001/bundle.json")
     with caplog.at_level(logging.WARNING):
         newest = elsewhere(remote, tmp_path).newest_complete()
-    assert newest == tmp_path / "there/checkpoints/update-99999999"
+    assert newest == tmp_path / "other/checkpoints/update-99999999"
     assert [record.getMessage().split(" is ")[0] for record in caplog.records] == [
         f"skipped a checkpoint: {remote.store.url()}/checkpoints/update-100000001/bundle.json",
         "skipped a checkpoint: "
@@ -149,18 +149,18 @@ def test_a_complete_local_copy_is_not_downloaded(
 def test_a_corrupt_local_copy_is_downloaded_again(remote: RemoteRun, tmp_path: Path) -> None:
     """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     push(remote, 500)
-    file = tmp_path / "here/checkpoints/update-00000500/weights.safetensors"
-    good = file.read_bytes()
+    file = tmp_path / "local/checkpoints/update-00000500/weights.safetensors"
+    intact = file.read_bytes()
     file.write_bytes(b"corrupt")
     remote.pull("update-00000500")
-    assert file.read_bytes() == good
+    assert file.read_bytes() == intact
 
 
 def test_checkpoints_missing_in_the_store_are_deleted(remote: RemoteRun, tmp_path: Path) -> None:
     push(remote, 500)
-    save(tmp_path / "here", 600)
+    save(tmp_path / "local", 600)
     remote.delete_unpublished()
-    assert [folder.name for folder in list_checkpoints(tmp_path / "here")] == ["update-00000500"]
+    assert [folder.name for folder in list_checkpoints(tmp_path / "local")] == ["update-00000500"]
 
 
 def test_pruning_in_the_store_equals_local_pruning(remote: RemoteRun) -> None:
@@ -177,7 +177,7 @@ def test_a_late_score_is_uploaded_and_downloaded(remote: RemoteRun, tmp_path: Pa
     """Honest numbers (nmt/README.md, Guarantees)."""
     push(remote, 500, 600)
     for update, bleu in ((500, 31.0), (600, 30.0)):
-        folder = tmp_path / f"here/checkpoints/update-00000{update}"
+        folder = tmp_path / f"local/checkpoints/update-00000{update}"
         text = format_score((folder / "bundle.json").read_text(), bleu, "nrefs:1")
         (folder / "score.json").write_text(text)
     remote.upload_logs()
@@ -193,26 +193,26 @@ def test_a_late_score_is_uploaded_and_downloaded(remote: RemoteRun, tmp_path: Pa
 
 def test_logs_are_downloaded_on_another_host(remote: RemoteRun, tmp_path: Path) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
-    here, there = tmp_path / "here", tmp_path / "there"
+    local, other = tmp_path / "local", tmp_path / "other"
     push(remote, 500)
     for name in ("metrics.jsonl", "dev/update-00000500.de", "ray/a", "ray.log", ".hidden"):
-        (here / name).parent.mkdir(exist_ok=True)
-        (here / name).write_text(name)
+        (local / name).parent.mkdir(exist_ok=True)
+        (local / name).write_text(name)
     remote.upload_logs()
     elsewhere(remote, tmp_path).download_logs()
-    assert files_below(there) == ["dev/update-00000500.de", "metrics.jsonl"]
-    assert (there / "metrics.jsonl").read_text() == "metrics.jsonl"
+    assert files_below(other) == ["dev/update-00000500.de", "metrics.jsonl"]
+    assert (other / "metrics.jsonl").read_text() == "metrics.jsonl"
 
 
 def test_only_changed_logs_are_uploaded(
     remote: RemoteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = tmp_path / "here"
-    here.mkdir()
+    local = tmp_path / "local"
+    local.mkdir()
     for name in ("a", "b"):
-        (here / name).write_text("1")
+        (local / name).write_text("1")
     remote.upload_logs()
-    (here / "b").write_text("1\n2")
+    (local / "b").write_text("1\n2")
     sent: list[str] = []
     monkeypatch.setattr(ObjectStore, "upload", lambda store, file, name: sent.append(name))
     remote.upload_logs()
@@ -220,18 +220,18 @@ def test_only_changed_logs_are_uploaded(
 
 
 def test_the_newer_of_two_logs_is_kept(remote: RemoteRun, tmp_path: Path) -> None:
-    here = tmp_path / "here"
-    here.mkdir()
+    local = tmp_path / "local"
+    local.mkdir()
     for name in ("older", "newer"):
-        (here / name).write_text("stored")
+        (local / name).write_text("stored")
     remote.upload_logs()
     for name, seconds in (("older", -1000), ("newer", 1000)):
-        (here / name).write_text("local")
-        now = (here / name).stat().st_mtime
-        os.utime(here / name, (now + seconds, now + seconds))
+        (local / name).write_text("local")
+        now = (local / name).stat().st_mtime
+        os.utime(local / name, (now + seconds, now + seconds))
     remote.download_logs()
-    assert (here / "older").read_text() == "stored"
-    assert (here / "newer").read_text() == "local"
+    assert (local / "older").read_text() == "stored"
+    assert (local / "newer").read_text() == "local"
 
 
 # Addresses of checkpoints.
@@ -275,21 +275,21 @@ def test_the_address_of_a_missing_checkpoint_is_refused(
 
 def test_the_writer_uploads_and_prunes(remote: RemoteRun, tmp_path: Path) -> None:
     """Exact resume, self-contained checkpoints (nmt/README.md, Guarantees)."""
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here/train.log").write_text("a line\n")
-    writer = AsyncCheckpointWriter(tmp_path / "here", EXPERIMENT, SUBWORD.to_json(), remote)
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/train.log").write_text("a line\n")
+    writer = AsyncCheckpointWriter(tmp_path / "local", EXPERIMENT, SUBWORD.to_json(), remote)
     for update in (1, 2, 3):
         writer.write(state(update))
     writer.wait()
     assert writer.take_error() == ""
     assert remote.names() == ["update-00000002", "update-00000003"]
-    shutil.rmtree(tmp_path / "here")
+    shutil.rmtree(tmp_path / "local")
     other = elsewhere(remote, tmp_path)
     newest = other.newest_complete()
     assert newest is not None
     assert load_training_state(newest).update == 3
     other.download_logs()
-    assert (tmp_path / "there/train.log").read_text() == "a line\n"
+    assert (tmp_path / "other/train.log").read_text() == "a line\n"
 
 
 def test_a_failing_store_is_reported(
@@ -301,7 +301,7 @@ def test_a_failing_store_is_reported(
 
     monkeypatch.setattr(ObjectStore, "upload", fail)
     monkeypatch.setattr("nmt.checkpoint.async_writer.RETRY_PAUSES_S", (0.0,))
-    writer = AsyncCheckpointWriter(tmp_path / "here", EXPERIMENT, SUBWORD.to_json(), remote)
+    writer = AsyncCheckpointWriter(tmp_path / "local", EXPERIMENT, SUBWORD.to_json(), remote)
     writer.write(state(1))
     writer.wait()
     assert writer.take_error() == "s3://bucket/toy: no answer"

@@ -145,11 +145,11 @@ def test_leftovers_of_a_killed_writer_are_removed(verb: str, ending: str, tmp_pa
     """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     folder = save(tmp_path)
     shutil.copytree(folder, folder.with_name(f".update-00000900.0123abcd.{ending}"))
-    mine = folder.with_name(".mine.writing")
-    mine.mkdir()
+    unrelated = folder.with_name(".mine.writing")
+    unrelated.mkdir()
     assert newest_complete(tmp_path) == folder
     if verb == "save":
         save(tmp_path)
     else:
         prune_checkpoints(tmp_path, 1)
-    assert sorted(folder.parent.iterdir()) == [mine, folder]
+    assert sorted(folder.parent.iterdir()) == [unrelated, folder]

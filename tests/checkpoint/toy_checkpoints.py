@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nmt.checkpoint import write
-from nmt.checkpoint.format import TrainingState
+from nmt.checkpoint.format import CheckpointState
 from nmt.config.corpus import CorpusConfig, ParallelText, SubwordConfig
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.corpus.subword import Subword
@@ -36,11 +36,11 @@ FILES = [
 ]
 
 
-def state(update: int = 500, has_average: bool = True) -> TrainingState:
+def state(update: int = 500, has_average: bool = True) -> CheckpointState:
     torch.manual_seed(update)
     model = seq2seq.Seq2Seq(MODEL, SUBWORD.num_pieces)
     parameters = dict(model.named_parameters())
-    return TrainingState(
+    return CheckpointState(
         update=update,
         weights=model.state_dict(),
         average={name: torch.randn_like(one) for name, one in parameters.items()}

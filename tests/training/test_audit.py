@@ -79,15 +79,15 @@ def test_an_unfinished_run_is_proven_so_far(stopped: Path) -> None:
 
 
 def test_a_run_with_subword_dropout_is_proven(toy_file: Path) -> None:
-    run = Run("cut-anew", overrides=["training.subword_dropout=0.1", "training.updates=8"])
+    run = Run("subword-dropout", overrides=["training.subword_dropout=0.1", "training.updates=8"])
     go(toy_file, run)
     found = audit_run(toy_file.parent / run.folder)
     assert (found.is_proven, found.full_epochs, found.findings) == (True, 1, [])
 
 
 def test_without_the_corpus_pairs_are_counted(run: Path) -> None:
-    about = json.loads((run / "manifest.json").read_text())
-    (run / "manifest.json").write_text(json.dumps(about | {"prepared": "/not/here"}))
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"prepared": "/not/here"}))
     found = audit_run(run)
     assert (found.is_proven, found.is_corpus_here) == (True, False)
     rewrite(run, changed(2, lambda entry: with_rows(entry, lambda rows: rows[1:])), True)
@@ -96,7 +96,7 @@ def test_without_the_corpus_pairs_are_counted(run: Path) -> None:
 
 def test_updates_after_the_newest_complete_do_not_count(run: Path) -> None:
     """A resumed run trains them again."""
-    (list_checkpoints(run)[-1] / "weights.safetensors").write_bytes(b"damaged")
+    (list_checkpoints(run)[-1] / "weights.safetensors").write_bytes(b"corrupt")
     found = audit_run(run)
     assert (found.is_proven, found.updates, found.full_epochs) == (True, 10, 1)
 
@@ -175,7 +175,8 @@ def test_the_command_prints_what_is_proven(gloo: Path, nmt: Nmt) -> None:
     assert answer.status == 0
     lines = answer.out.splitlines()
     assert lines[:2] == [
-        f"{run}: 20 updates up to the newest good checkpoint | 40 pairs and 6 updates per epoch",
+        f"{run}: 20 updates up to the newest complete checkpoint | 40 pairs and 6 updates per "
+        "epoch",
         "complete epochs: 3 | then 2 updates, 11 pairs",
     ]
     assert "updates 1 to 7: 1 worker" in lines

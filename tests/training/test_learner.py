@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmt.batching.batch import make_batch
-from nmt.checkpoint.format import TrainingState
+from nmt.checkpoint.format import CheckpointState
 from nmt.config.experiment import Experiment
 from nmt.errors import CheckpointError
 from nmt.training.distributed import World
@@ -37,7 +37,7 @@ def gradients(learner: Learner) -> list[Tensor]:
     return [gradient.clone() for gradient in found if gradient is not None]
 
 
-def assert_same(one: TrainingState, other: TrainingState) -> None:
+def assert_same(one: CheckpointState, other: CheckpointState) -> None:
     assert one.average is not None
     assert other.average is not None
     for ours, theirs in [

@@ -42,8 +42,8 @@ def test_a_resumed_run_equals_one_never_stopped(toy_file: Path, one: Path, stopp
     """Exact resume (nmt/README.md, Guarantees)."""
     run = toy_file.parent / "one-resumed"
     shutil.copytree(stopped, run)
-    why, progress = go(toy_file, Run(run.name))
-    assert (why, progress.update) == ("finished", 20)
+    reason, progress = go(toy_file, Run(run.name))
+    assert (reason, progress.update) == ("finished", 20)
     assert_same(one, run)
 
 
@@ -65,8 +65,8 @@ def test_a_run_resumes_with_another_world_size(one: Path, gloo: Path) -> None:
 def test_a_finished_run_is_unchanged(toy_file: Path, one: Path) -> None:
     run = toy_file.parent / "over"
     shutil.copytree(one, run)
-    why, progress = go(toy_file, Run(run.name))
-    assert (why, progress.update) == ("finished", 20)
+    reason, progress = go(toy_file, Run(run.name))
+    assert (reason, progress.update) == ("finished", 20)
     assert_same(one, run)
 
 
@@ -84,7 +84,7 @@ def test_a_finished_run_resumes_with_more_updates(toy_file: Path, one: Path) -> 
 
 def test_resume_skips_a_corrupt_checkpoint(toy_file: Path, one: Path) -> None:
     """Self-contained checkpoints (nmt/README.md, Guarantees)."""
-    run = toy_file.parent / "damaged"
+    run = toy_file.parent / "corrupt"
     shutil.copytree(one, run)
     newest = list_checkpoints(run)[-1]
     assert newest.name == "update-00000020"
@@ -97,7 +97,7 @@ def test_resume_skips_a_corrupt_checkpoint(toy_file: Path, one: Path) -> None:
 
 def test_a_run_without_complete_checkpoint_is_refused(toy_file: Path, one: Path) -> None:
     """Self-contained checkpoints (nmt/README.md, Guarantees)."""
-    run = toy_file.parent / "all-damaged"
+    run = toy_file.parent / "all-corrupt"
     shutil.copytree(one, run)
     for folder in list_checkpoints(run):
         (folder / "bundle.json").write_text("{}")

@@ -69,7 +69,7 @@ def test_a_corrupt_manifest_does_not_stop_a_run(toy_file: Path, stopped: Path) -
 
     from toy_runs import Run, go
 
-    run = toy_file.parent / "damaged-manifest"
+    run = toy_file.parent / "corrupt-manifest"
     shutil.copytree(stopped, run)
     (run / "manifest.json").write_text("{")
     with pytest.raises(DataError) as error:
@@ -99,8 +99,8 @@ def test_a_full_disk_does_not_stop_a_run(
     shutil.copytree(stopped, run)
     with monkeypatch.context() as patch:
         patch.setattr(run_manifest, "asdict", lambda _: full(run))
-        why, _ = go(toy_file, Run(run.name, overrides=["training.updates=8"]))
-    assert why == "finished"
+        reason, _ = go(toy_file, Run(run.name, overrides=["training.updates=8"]))
+    assert reason == "finished"
     assert [start.update for start in run_manifest.read_run_manifest(run).starts] == [0]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt.checkpoint.format import TrainingState
+from nmt.checkpoint.format import CheckpointState
 from nmt.checkpoint.load import load_training_state
 
 OF_THE_CLOCK = {"time", "train_s", "eta_s", "src_tokens_per_s", "tgt_tokens_per_s"} | {
@@ -15,7 +15,7 @@ OF_THE_CLOCK = {"time", "train_s", "eta_s", "src_tokens_per_s", "tgt_tokens_per_
 }
 
 
-def end_of(run: Path) -> TrainingState:
+def end_of(run: Path) -> CheckpointState:
     return load_training_state(run)
 
 

@@ -22,7 +22,7 @@ from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Update
 from nmt.checkpoint import write
 from nmt.checkpoint.async_writer import AsyncCheckpointWriter
-from nmt.checkpoint.format import TrainingState
+from nmt.checkpoint.format import CheckpointState
 from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.remote import RemoteRun
 from nmt.config.experiment import Experiment
@@ -238,7 +238,7 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[EndReason, Tra
             super().begin(number, *what)
 
     class Disk(AsyncCheckpointWriter):
-        def write(self, state: TrainingState, *what: Any, **named: Any) -> None:
+        def write(self, state: CheckpointState, *what: Any, **named: Any) -> None:
             if state.update not in run.full:
                 return super().write(state, *what, **named)
             with mock.patch.object(write, "save_file", fill_up):
