@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`nmt evaluate` for a checkout: the same verb with the same options."""
+"""`nmt evaluate` from a checkout, without installing the package."""
 
 import sys
 from pathlib import Path

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`nmt translate` for a checkout: the same verb with the same options."""
+"""`nmt translate` from a checkout, without installing the package."""
 
 import sys
 from pathlib import Path

@@ -86,11 +86,6 @@ class DecodingConfig(Settings):
 
     def for_validation(self) -> "DecodingConfig":
         """Return the search settings of validation during training."""
-        return DecodingConfig(
-            beam=self.validation_beam,
-            length_norm=self.length_norm,
-            length_penalty=self.length_penalty,
-            max_length_ratio=self.max_length_ratio,
-            max_length_extra=self.max_length_extra,
-            batch_sentences=self.batch_sentences,
-        )
+        lengths = {"length_norm", "length_penalty", "max_length_ratio", "max_length_extra"}
+        kept = self.model_dump(include=lengths | {"batch_sentences"})
+        return DecodingConfig(beam=self.validation_beam, **kept)

@@ -73,24 +73,18 @@ class ModelConfig(Settings):
 
     def check(self) -> None:
         if self.preset == "residual" and self.width % 2:
-            raise ConfigError(
-                "model.width", self.width, "it must be even: each encoder direction uses half of it"
-            )
+            rule = "it must be even: each encoder direction uses half of it"
+            raise ConfigError("model.width", self.width, rule)
         if self.preset == "residual" and self.attention == "multi_head" and self.width % self.heads:
-            raise ConfigError(
-                "model.width", self.width, f"it must be a multiple of model.heads ({self.heads})"
-            )
+            rule = f"it must be a multiple of model.heads ({self.heads})"
+            raise ConfigError("model.width", self.width, rule)
         if self.preset == "gnmt" and self.attention != "additive":
-            raise ConfigError(
-                "model.attention",
-                self.attention,
-                "the gnmt preset uses additive attention: set model.attention=additive",
-            )
+            rule = "the gnmt preset uses additive attention: set model.attention=additive"
+            raise ConfigError("model.attention", self.attention, rule)
         if self.preset == "gnmt" and min(self.encoder_layers, self.decoder_layers) < 2:
-            layers = f"{self.encoder_layers} and {self.decoder_layers}"
-            raise ConfigError(
-                "model.encoder_layers and decoder_layers", layers, "the gnmt preset needs 2 or more"
-            )
+            key, layers = "model.encoder_layers and decoder_layers", "{} and {}"
+            layers = layers.format(self.encoder_layers, self.decoder_layers)
+            raise ConfigError(key, layers, "the gnmt preset needs 2 or more")
 
 
 class TrainingConfig(Settings):

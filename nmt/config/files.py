@@ -17,6 +17,24 @@ from nmt.config.settings import Settings, add_legacy_values, section_in
 from nmt.errors import ConfigError, did_you_mean
 
 S = TypeVar("S", bound=Settings)
+_RULES = {
+    "int_type int_parsing int_from_float": "be an integer",
+    "float_type float_parsing": "be a number",
+    "finite_number": "be a finite number",
+    "greater_than_equal": "be {ge} or more",
+    "greater_than": "be more than {gt}",
+    "less_than_equal": "be {le} or less",
+    "less_than": "be less than {lt}",
+    "bool_type bool_parsing": "be true or false",
+    "string_type": "be text: quote it",
+    "string_pattern_mismatch": "be 1 to 100 of A-Z a-z 0-9 . _ - and start with a letter or digit",
+    "literal_error": "be {expected}",
+    "list_type tuple_type": "be a list: [first, second]",
+    "model_type dict_type": "be a mapping: `key: value` per line, or {{key: value}}",
+    "too_short": "have at least {min_length} item(s)",
+    "too_long": "have at most {max_length} item(s)",
+}
+"""Rule by types of pydantic errors."""
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -90,11 +108,8 @@ def differences(one: Settings, other: Settings) -> list[tuple[str, Any, Any]]:
     Values are those of a file; None where a key is missing.
     """
     left, right = (dict(_leaves(settings.model_dump(mode="json"))) for settings in (one, other))
-    return [
-        (key, left.get(key), right.get(key))
-        for key in left | right
-        if left.get(key) != right.get(key)
-    ]
+    keys = [key for key in left | right if left.get(key) != right.get(key)]
+    return [(key, left.get(key), right.get(key)) for key in keys]
 
 
 def read_tree(path: str | Path) -> dict[str, Any]:
@@ -106,28 +121,21 @@ def read_tree(path: str | Path) -> dict[str, Any]:
     try:
         return _read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        raise ConfigError.from_message(
-            f"{path}: file not found; the files that come with nmt are in configs/"
-        ) from None
+        problem = "file not found; the files that come with nmt are in configs/"
     except IsADirectoryError:
-        raise ConfigError.from_message(f"{path} is a directory; give a YAML file") from None
+        problem = "this is a directory; give a YAML file"
     except OSError as error:
-        raise ConfigError.from_message(f"{path}: cannot be read: {error.strerror}") from None
+        problem = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
-        raise ConfigError.from_message(
-            f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8"
-        ) from None
+        problem = f"byte {error.start + 1} is not UTF-8; save the file as UTF-8"
+    raise ConfigError.from_message(f"{path}: {problem}")
 
 
 def _load(kind: type[S], path: str | Path | None, overrides: Sequence[str]) -> S:
-    tree: Any = {}
-    where = "command line"
-    if path is not None:
-        where = str(path)
-        tree = read_tree(path)
+    tree = {} if path is None else read_tree(path)
     for override in overrides:
         _set(tree, override)
-    return _build(kind, tree, where, overrides)
+    return _build(kind, tree, "command line" if path is None else str(path), overrides)
 
 
 def _read_yaml(text: str, where: str) -> dict[str, Any]:
@@ -156,10 +164,8 @@ def _check_duplicates(node: yaml.Node | None, where: str) -> None:
         for key, value in node.value:
             name = str(key.value)
             if name in seen:
-                line = key.start_mark.line + 1
-                raise ConfigError.from_message(
-                    f"{where}, line {line}: duplicate key {name}; remove one"
-                )
+                where = f"{where}, line {key.start_mark.line + 1}"
+                raise ConfigError.from_message(f"{where}: duplicate key {name}; remove one")
             seen.add(name)
             _check_duplicates(value, where)
 
@@ -172,9 +178,8 @@ def _set(tree: Any, override: str) -> None:
     try:
         value = yaml.safe_load(text) if text else ""
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise ConfigError.from_message(
-            f"{override!r}: the value is not valid YAML: quote it"
-        ) from None
+        problem = "the value is not valid YAML: quote it"
+        raise ConfigError.from_message(f"{override!r}: {problem}") from None
     *path, last = key.split(".")
     node = tree
     for part in path:
@@ -235,38 +240,8 @@ def _build(kind: type[S], tree: Any, where: str, overrides: Sequence[str] = ()) 
 
 def _rule_of(kind: str, facts: Mapping[str, Any], message: str) -> str:
     """Return the rule that a value breaks, from type, context and message of a pydantic error."""
-    match kind:
-        case "int_type" | "int_parsing" | "int_from_float":
-            return "it must be an integer"
-        case "float_type" | "float_parsing":
-            return "it must be a number"
-        case "finite_number":
-            return "it must be a finite number"
-        case "greater_than_equal":
-            return f"it must be {facts['ge']} or more"
-        case "greater_than":
-            return f"it must be more than {facts['gt']}"
-        case "less_than_equal":
-            return f"it must be {facts['le']} or less"
-        case "less_than":
-            return f"it must be less than {facts['lt']}"
-        case "bool_type" | "bool_parsing":
-            return "it must be true or false"
-        case "string_type":
-            return "it must be text: quote it"
-        case "string_pattern_mismatch":
-            return "it must be 1 to 100 of A-Z a-z 0-9 . _ - and start with a letter or digit"
-        case "literal_error":
-            return f"it must be {facts['expected']}"
-        case "list_type" | "tuple_type":
-            return "it must be a list: [first, second]"
-        case "model_type" | "dict_type":
-            return "it must be a mapping: `key: value` per line, or {key: value}"
-        case "too_short":
-            return f"it must have at least {facts['min_length']} item(s)"
-        case "too_long":
-            return f"it must have at most {facts['max_length']} item(s)"
-    return message.removeprefix("Value error, ")
+    rule = next((rule for kinds, rule in _RULES.items() if kind in kinds.split()), None)
+    return f"it must {rule.format(**facts)}" if rule else message.removeprefix("Value error, ")
 
 
 def _short(value: Any) -> str:

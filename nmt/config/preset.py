@@ -44,25 +44,21 @@ class PresetRow:
     def settings(self, updates: int) -> dict[str, Any]:
         """Return values by dotted key for a run of `updates` updates."""
         return {
-            "corpus.subword.vocab_size": self.vocab_size,
-            "batching.max_tokens": self.max_tokens,
-            "batching.micro_batches": self.micro_batches,
-            "model.width": self.width,
+            **{key: getattr(self, key.rpartition(".")[2]) for key in _KEYS},
             "model.encoder_layers": self.layers,
             "model.decoder_layers": self.layers,
-            "model.ffn_width": self.ffn_width,
-            "model.heads": self.heads,
-            "model.dropout": self.dropout,
-            "model.embedding_dropout": self.embedding_dropout,
-            "model.word_dropout": self.word_dropout,
-            "training.updates": self.updates,
             "training.warmup_updates": min(self.warmup_updates, updates // 10),
-            "training.learning_rate": self.learning_rate,
             "training.validate_every": max(1, updates // 20),
             "training.checkpoint_every": max(1, updates // 20),
         }
 
 
+_KEYS = (
+    "corpus.subword.vocab_size", "batching.max_tokens", "batching.micro_batches", "model.width",
+    "model.ffn_width", "model.heads", "model.dropout", "model.embedding_dropout",
+    "model.word_dropout", "training.updates", "training.learning_rate",
+)  # fmt: skip
+"""Settings named like a field of PresetRow."""
 ROWS = (
     PresetRow(10_000, 2_000, 128, 2, 256, 4, 0.4, 0.3, 0.2, 1024, 2, 8_000, 500, 3e-3),
     PresetRow(60_000, 6_000, 128, 3, 256, 4, 0.3, 0.2, 0.1, 1024, 2, 22_000, 1000, 3e-3),

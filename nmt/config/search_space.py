@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ _NOT_SEARCHED = {
     "name": "each trial has its own name",
     "preset": "each trial sets its own sizes",
     "corpus.prepared": "it is derived from the settings of a trial",
+    "cluster": "cluster settings do not affect the model",
 }
 
 
@@ -46,12 +47,9 @@ class Range:
     @property
     def all(self) -> Sequence[Any] | None:
         """All values, or None if the range is continuous."""
-        match self.kind:
-            case "choice":
-                return self.values
-            case "integers":
-                return range(self.values[0], self.values[1] + 1)
-        return None
+        if self.kind == "choice":
+            return self.values
+        return range(self.values[0], self.values[1] + 1) if self.kind == "integers" else None
 
     def draw(self, rng: random.Random) -> Any:
         """Draw a value."""
@@ -99,9 +97,8 @@ def read_space(texts: Sequence[str]) -> Space:
         elif text.endswith((".yaml", ".yml")):
             pairs = list(read_tree(Path(text)).items())
         else:
-            raise ConfigError.from_message(
-                f"--search is {text!r}, but it must be KEY={KINDS}, or a YAML file"
-            )
+            rule = f"it must be KEY={KINDS}, or a YAML file"
+            raise ConfigError("--search", repr(text), rule)
         for each, value in pairs:
             if each in space:
                 raise ConfigError.from_message(f"--search: {each} is given twice; remove one")
@@ -117,13 +114,8 @@ def draw_trials(experiment: Experiment, space: Space, max_trials: int, seed: int
             the others of a trial.
     """
     for key, range_ in space.items():
-        if key in _NOT_SEARCHED:
-            raise ConfigError.from_message(
-                f"--search: {key} cannot be searched: {_NOT_SEARCHED[key]}"
-            )
-        if key.startswith("cluster."):
-            rule = "cannot be searched: cluster settings do not affect the model"
-            raise ConfigError.from_message(f"--search: {key} {rule}")
+        if reason := _NOT_SEARCHED.get("cluster" if key.startswith("cluster.") else key):
+            raise ConfigError.from_message(f"--search: {key} cannot be searched: {reason}")
         for value in range_.values:
             override(experiment, overrides_of({key: value}))
     trials = []
@@ -132,21 +124,15 @@ def draw_trials(experiment: Experiment, space: Space, max_trials: int, seed: int
             trials.append(Trial(number, settings, override(experiment, overrides_of(settings))))
         except ConfigError as error:
             words = " ".join(overrides_of(settings))
-            raise ConfigError.from_message(
-                f"--search: trial {number} ({words}) is invalid: {error}"
-            ) from None
+            problem = f"trial {number} ({words}) is invalid: {error}"
+            raise ConfigError.from_message(f"--search: {problem}") from None
     return trials
 
 
 def _draw(space: Space, max_trials: int, seed: int) -> list[dict[str, Any]]:
-    countable = [range_.all for range_ in space.values()]
-    if all(values is not None for values in countable):
-        num = math.prod(len(values) for values in countable if values is not None)
-        if num <= max_trials:
-            grid = islice(
-                product(*(values for values in countable if values is not None)), max_trials
-            )
-            return [dict(zip(space, values, strict=True)) for values in grid]
+    finite = [values for range_ in space.values() if (values := range_.all) is not None]
+    if len(finite) == len(space) and math.prod(map(len, finite)) <= max_trials:
+        return [dict(zip(space, values, strict=True)) for values in product(*finite)]
     drawn: list[dict[str, Any]] = []
     # Python hashes a text seed with SHA-512: the same sequence in every process.
     rng = random.Random(f"search {seed}")
@@ -169,21 +155,20 @@ def _read_range(key: str, expression: Any) -> Range:
     except (yaml.YAMLError, ValueError, RecursionError):
         values = []
     if kind == "choice":
-        if len(values) < 2 or any(value in values[:n] for n, value in enumerate(values)):
-            raise ConfigError(f"--search {key}", expression, "it needs two or more distinct values")
-        return Range(kind, tuple(values))
-    if kind == "integers":
-        is_good = len(values) == 2 and all(type(value) is int for value in values)
-        rule = "it needs two integers, the lower first"
+        is_valid = len(values) > 1 and all(x not in values[:n] for n, x in enumerate(values))
+        rule = "two or more distinct values"
+    elif kind == "integers":
+        are_integers = len(values) == 2 and all(type(value) is int for value in values)
+        is_valid = are_integers and values[0] < values[1]
+        rule = "two integers, the lower first"
     else:
+        # NaN, for what is not a number, makes the comparison false.
         values = [_number(value) for value in values]
-        is_good = len(values) == 2 and all(map(math.isfinite, values))
-        rule = "it needs two numbers, the lower first"
-        if kind == "loguniform":
-            is_good = is_good and values[0] > 0
-            rule = "it needs two numbers above 0, the lower first"
-    if not is_good or values[0] >= values[1]:
-        raise ConfigError(f"--search {key}", expression, rule)
+        limit = 0.0 if kind == "loguniform" else -math.inf
+        is_valid = len(values) == 2 and limit < values[0] < values[1] < math.inf
+        rule = f"two numbers{' above 0' if limit == 0 else ''}, the lower first"
+    if not is_valid:
+        raise ConfigError(f"--search {key}", expression, f"it needs {rule}")
     return Range(kind, tuple(values))
 
 

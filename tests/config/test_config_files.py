@@ -82,7 +82,7 @@ def test_directory_is_an_error() -> None:
     Path("folder").mkdir()
     with pytest.raises(ConfigError) as error:
         load_experiment("folder")
-    assert str(error.value) == "folder is a directory; give a YAML file"
+    assert str(error.value) == "folder: this is a directory; give a YAML file"
 
 
 def test_file_that_is_not_utf8_is_an_error() -> None:

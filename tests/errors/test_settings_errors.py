@@ -67,7 +67,7 @@ EXPERIMENTS = [
         "train tiny.yml",
         "tiny.yml: file not found; the files that come with nmt are in configs/",
     ),
-    ErrorCase("train raw", "raw is a directory; give a YAML file"),
+    ErrorCase("train raw", "raw: this is a directory; give a YAML file"),
     ErrorCase(
         "train tiny.yaml runs/cluster.yaml",
         "runs/cluster.yaml: one file too many; use --cluster runs/cluster.yaml",
