@@ -19,7 +19,7 @@ from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.checkpoint.write import save_checkpoint
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, load_experiment
-from nmt.corpus.builtin import generate
+from nmt.corpus.builtin import generator
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import open_prepared
 from nmt.errors import NmtError
@@ -110,7 +110,7 @@ def _prepare_demo(folder: Path) -> Experiment:
     }  # fmt: skip
     changes = [f"{key}={value}" for key, value in settings.items()]
     experiment = load_experiment("configs/demo.yaml", changes)
-    generate.write(folder, num_train=3000, num_dev=20, num_test=20)
+    generator.write(folder, num_train=3000, num_dev=20, num_test=20)
     prepare(experiment)
     return experiment
 

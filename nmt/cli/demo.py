@@ -10,7 +10,7 @@ from nmt.cli.models import make_translator, open_checkpoint
 from nmt.cli.options import display_path, load_settings, overrides_argument, program
 from nmt.cli.train import preparation_log, prepare_corpus, train_model
 from nmt.console import Console
-from nmt.corpus.builtin import generate
+from nmt.corpus.builtin import generator
 from nmt.evaluation import results
 from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS
 
@@ -31,7 +31,7 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
     root = Path(config.corpus.root)
     with Console() as console:
         console.log(f"1/4 write the built-in corpus (English-German) to {root}/")
-        generate.write(root)
+        generator.write(root)
         num_cpus = cluster.workers.max * cluster.cpus_per_worker
         with connect(num_cpus, preparation_log(config)):
             console.log(

@@ -12,7 +12,7 @@ from nmt.batching.loader import Loader
 from nmt.bench.baselines import PlainLearner
 from nmt.bench.workloads import Updates, Workload
 from nmt.config.files import load_experiment
-from nmt.corpus.builtin import generate
+from nmt.corpus.builtin import generator
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import open_prepared, read_dev
 from nmt.model.seq2seq import Seq2Seq
@@ -41,7 +41,7 @@ def workload(tmp_path_factory: pytest.TempPathFactory) -> Workload:
     changes = [f"corpus.root={folder}", f"corpus.prepared={folder / 'prepared'}"]
     changes.append(f"training.updates={UPDATES}")
     experiment = load_experiment("configs/demo.yaml", [*SETTINGS, *changes])
-    generate.write(folder, num_train=8000, num_dev=300, num_test=10)
+    generator.write(folder, num_train=8000, num_dev=300, num_test=10)
     prepare(experiment)
     return Workload("quality", experiment, *open_prepared(experiment), "real")
 

@@ -176,7 +176,7 @@ def load_prepared(experiment: str, overrides: Sequence[str], folder: Path) -> Ex
 
     The corpus of the demo is written and prepared below the folder if it is missing.
     """
-    from nmt.corpus.builtin import generate
+    from nmt.corpus.builtin import generator
     from nmt.corpus.prepare import prepare
     from nmt.corpus.prepared import open_prepared
 
@@ -185,7 +185,7 @@ def load_prepared(experiment: str, overrides: Sequence[str], folder: Path) -> Ex
     is_demo = loaded.name == "demo" and not Path(loaded.prepared).exists()
     if is_demo:
         corpus = {"root": str(folder / "raw"), "prepared": str(folder / "prepared")}
-        generate.write(folder / "raw")
+        generator.write(folder / "raw")
     loaded = loaded.model_copy(update={"corpus": loaded.corpus.model_copy(update=corpus)})
     if is_demo:
         prepare(loaded)

@@ -1,1 +1,1 @@
-"""The corpus that comes with nmt: English-German pairs from a small synchronous grammar."""
+"""Built-in English-German corpus, generated from a small grammar."""

@@ -1,333 +1,176 @@
-"""The grammar of the built-in corpus: phrases and clauses that are said in both languages at once.
+"""Grammar of the built-in corpus: phrases and clauses, each with an English and a German form."""
 
-A `Phrase` knows its forms in every case; a `Clause` has no word order of its own. English has one
-order and its question; German has three: the finite verb second, first or last, and between the
-two parts of the verb (finite form; participle, infinitive or separable particle) the middle field:
-recipient, object if "nicht" or an adverb must follow it, time, adverb, "nicht", object, place,
-indefinite object.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from nmt.corpus.builtin import lexicon
-from nmt.corpus.builtin.lexicon import HE, SHE, THEY, Adjective, Case, Noun, Verb
+from nmt.corpus.builtin.lexicon import BASE, HE, PAST, THEY, THIRD, Noun, Verb
 
 Combination = tuple[str, str]
-"""A verb or an adjective and the noun it is said of, in English dictionary forms."""
-
-_CASES: tuple[Case, ...] = ("nom", "acc", "dat")
+"""A verb or an adjective with its noun, in English dictionary forms."""
 
 
-def _table(*rows: str) -> dict[Case, list[str]]:
-    """Rows of cases; columns of masculine, feminine, neuter, plural."""
-    return {case: row.split(",") for case, row in zip(_CASES, rows, strict=True)}
+def _table(*rows: str) -> list[list[str]]:
+    """Split rows (nominative, accusative, dative) into columns (m, f, n, plural)."""
+    return [row.split() for row in rows]
 
 
-# Endings of adjectives after no article, after der and after ein; of ein itself.
-_STRONG = _table("er,e,es,e", "en,e,es,e", "em,er,em,en")
-_AFTER_DER = _table("e,e,e,en", "en,e,e,en", "en,en,en,en")
-_AFTER_EIN = _table("er,e,es,en", "en,e,es,en", "en,en,en,en")
-_EIN = _table(",e,,e", "en,e,,e", "em,er,em,en")
-_DER = _table("der,die,das,die", "den,die,das,die", "dem,der,dem,den")
-_RELATIVE = _table("der,die,das,die", "den,die,das,die", "dem,der,dem,denen")
+_DER = _table("der die das die", "den die das die", "dem der dem den")
+_RELATIVE = _table("der die das die", "den die das die", "dem der dem denen")
+_STRONG = _table("er e es e", "en e es e", "em er em en")
+_AFTER_DER = _table("e e e en", "en e e en", "en en en en")
+_AFTER_EIN = _table("er e es en", "en e es en", "en en en en")
+_EIN = [["", "e", "", "e"], ["en", "e", "", "e"], ["em", "er", "em", "en"]]
 _LIKE_DER = {"this": "dies", "which": "welch"}
 _LIKE_EIN = {"a": "ein", "no": "kein", **lexicon.POSSESSIVES}
-_NUMBERS = dict(lexicon.number_words(number) for number in range(2, 100))
-_CONTRACTIONS = {"in dem ": "im ", "in das ": "ins ", "an dem ": "am ", "zu dem ": "zum ",
-                 "zu der ": "zur ", "von dem ": "vom "}  # fmt: skip
 
 
 class Text(NamedTuple):
-    """Words that do not bend: an adverb, a phrase with a preposition, a finished clause."""
+    """Words that do not inflect."""
 
-    en: str
-    de: str
+    en: str = ""
+    de: str = ""
     combinations: tuple[Combination, ...] = ()
 
 
-@dataclass(frozen=True)
-class Phrase:
-    """A noun phrase, a name or a pronoun in all its cases."""
+class Phrase(NamedTuple):
+    """Noun phrase, name or pronoun."""
 
     en: str
-    de: tuple[str, str, str]
-    """Nominative, accusative, dative."""
+    de: tuple[str, ...]  # nominative, accusative, dative
     agreement: int = HE
-    en_object: str = ""
-    """The English object form where it is another."""
-    head: Noun | None = None
-    is_plural: bool = False
-    is_pronoun: bool = False
-    is_definite: bool = True
-    is_negative: bool = False
-    """It says "kein", so that its clause does not say "nicht"."""
-    pronoun: int | None = None
-    """Which of PRONOUNS may refer to it."""
+    en_object: str = ""  # object form of a pronoun
+    noun: Noun | None = None
+    is_negative: bool = False  # "kein", which replaces "nicht"
     combinations: tuple[Combination, ...] = ()
 
-    @property
-    def as_object(self) -> str:
-        """The English form after a verb or a preposition."""
-        return self.en_object or self.en
 
-    def german(self, case: Case) -> str:
-        """The German form in one case."""
-        return self.de[_CASES.index(case)]
-
-
-@dataclass(frozen=True)
-class Clause:
-    """A subject and what is said of it."""
+class Clause(NamedTuple):
+    """Subject and predicate, without a word order."""
 
     subject: Phrase
     verb: Verb
     tense: str = "present"
     object: Phrase | None = None
-    recipient: Phrase | None = None
-    time: Text | None = None
-    adverb: Text | None = None
-    last: Text | None = None
-    """A place, a companion, a predicate."""
+    time: Text = Text()
+    complement: Text = Text()  # place or predicate
     is_negated: bool = False
-    gap: Noun | None = None
-    """The noun that is its object but stands outside ("the book that Anna reads")."""
+    gap: Phrase | None = None  # object outside the clause: question phrase or antecedent
+    opener: Text = Text()  # question phrase or relative pronoun before a clause with a gap
 
-    @property
     def combinations(self) -> tuple[Combination, ...]:
-        """Every combination in it."""
-        parts = (self.subject, self.object, self.recipient, self.last)
+        """Return all combinations of verb or adjective and noun in the clause."""
+        parts = (self.subject, self.object, self.gap, self.complement)
         inside = tuple(pair for part in parts if part for pair in part.combinations)
-        head = self.object.head if self.object else self.gap
-        return (*inside, (self.verb.name, head.en)) if head else inside
+        head = self.object or self.gap
+        return (*inside, (self.verb.name, head.noun.en)) if head and head.noun else inside
 
 
-def join(*parts: str) -> str:
-    """Words in a row; what is empty is left out."""
-    return " ".join(part for part in parts if part)
+def join(*words: str) -> str:
+    """Join words with spaces; empty ones are omitted."""
+    return " ".join(word for word in words if word)
 
 
 def noun_phrase(
-    noun: Noun,
-    determiner: str = "the",
-    adjectives: Sequence[Adjective] = (),
-    is_plural: bool = False,
+    noun: Noun, determiner: str, adjective: str = "", is_plural: bool = False
 ) -> Phrase:
-    """Put a noun into both languages.
+    """Return a noun phrase.
 
-    Args:
-        noun: its gender and its class of forms decide the endings.
-        determiner: "the", "a", "this", "which", a possessive ("my", "Anna's"), a number in words,
-            "" for none, or "no": "a" or "any" in a negated English clause, "kein" in German.
-        adjectives: in the order in which both languages say them.
-        is_plural: more than one; the determiner stays as above.
+    The determiner is the, a, this, which, a possessive, a number ("two zwei"), "no" ("a" or "any"
+    in English, "kein" in German), or "" for none.
     """
-    column = 3 if is_plural else "mfn".index(noun.gender)
-    de = []
-    for case in _CASES:
+    column, german = 3 if is_plural else noun.gender, []
+    en_determiner, _, number = determiner.partition(" ")
+    for row in range(3):
+        endings, article = _STRONG, number
         if determiner == "the":
-            de_determiner, endings = _DER[case][column], _AFTER_DER
+            endings, article = _AFTER_DER, _DER[row][column]
         elif determiner in _LIKE_DER:
-            ending = _STRONG[case][column]
-            de_determiner, endings = _LIKE_DER[determiner] + ending, _AFTER_DER
+            endings, article = _AFTER_DER, _LIKE_DER[determiner] + _STRONG[row][column]
         elif determiner in _LIKE_EIN:
-            ending = _EIN[case][column]
-            de_determiner, endings = _LIKE_EIN[determiner] + ending, _AFTER_EIN
-        else:
-            de_determiner, endings = _NUMBERS.get(determiner, determiner.replace("'", "")), _STRONG
-        ending = endings[case][column]
-        words = (adjective.stem + ending for adjective in adjectives)
-        de.append(join(de_determiner, *words, _decline(noun, case, is_plural)))
-    words = (adjective.en for adjective in adjectives)
-    en = join(*words, noun.en_plural if is_plural else noun.en)
-    return Phrase(
-        en=join(_english_determiner(noun, determiner, is_plural, following=en), en),
-        de=(de[0], de[1], de[2]),
-        agreement=THEY if is_plural else HE,
-        head=noun,
-        is_plural=is_plural,
-        is_definite=determiner not in ("a", "no", "") and determiner not in _NUMBERS,
-        is_negative=determiner == "no",
-        pronoun=_referring(noun, is_plural),
-        combinations=tuple((adjective.en, noun.en) for adjective in adjectives),
-    )
-
-
-def _referring(noun: Noun, is_plural: bool) -> int | None:
-    # A child is "es" in German and a girl mostly "sie": nothing refers to either.
-    return THEY if is_plural else {"m": HE, "f": SHE}.get(noun.gender)
-
-
-def _english_determiner(noun: Noun, determiner: str, is_plural: bool, following: str) -> str:
+            endings, article = _AFTER_EIN, _LIKE_EIN[determiner] + _EIN[row][column]
+        stem = lexicon.ADJECTIVES[adjective][0] if adjective else ""
+        word = noun.de_plural if is_plural else noun.de
+        word += "n" * (is_plural and row == 2 and word[-1] not in "ns")
+        german.append(join(article, stem and stem + endings[row][column], word))
+    en = join(adjective, noun.en_plural if is_plural else noun.en)
     if determiner == "no":
-        determiner = "any" if is_plural or noun.en_plural == "-" else "a"
-    if determiner == "a" and following[0] in "aeiou":
-        return "an"
-    return "these" if determiner == "this" and is_plural else determiner
+        en_determiner = "any" if is_plural or noun.de_plural == "-" else "a"
+    if determiner == "this" and is_plural:
+        en_determiner = "these"
+    en_determiner += "n" * (en_determiner == "a" and en[0] in "aeiou")
+    combinations = ((adjective, noun.en),) if adjective else ()
+    agreement = THEY if is_plural else HE
+    return Phrase(join(en_determiner, en), tuple(german), agreement, "", noun, determiner == "no",
+                  combinations)  # fmt: skip
 
 
-def _decline(noun: Noun, case: Case, is_plural: bool) -> str:
-    if is_plural:
-        return noun.de_plural + "n" * (case == "dat" and noun.de_plural[-1] not in "ns")
-    return noun.de_plural if noun.is_weak and case != "nom" else noun.de
+def relative_pronoun(noun: Noun, is_plural: bool = False) -> Phrase:
+    """Return the relative pronoun that refers to a noun."""
+    column = 3 if is_plural else noun.gender
+    german = tuple(row[column] for row in _RELATIVE)
+    return Phrase("who", german, THEY if is_plural else HE)
 
 
-def pronoun(index: int) -> Phrase:
-    """A personal pronoun, by its index into PRONOUNS."""
-    en, en_object, de, agreement = lexicon.PRONOUNS[index]
-    return Phrase(en, de, agreement, en_object, is_pronoun=True, pronoun=index)
+def prepositional(en: str, de: str, phrase: Phrase, case: str) -> Text:
+    """Return a phrase with a preposition; German contracts "in dem" to "im"."""
+    german = join(de, phrase.de[("nom", "acc", "dat").index(case)])
+    german = german.replace("in dem ", "im ") if de == "in" else german
+    return Text(join(en, phrase.en_object or phrase.en), german, phrase.combinations)
 
 
-def name(full: str) -> Phrase:
-    """A person by first name, or by surname after "Mr." or "Mrs."."""
-    title, _, surname = full.rpartition(" ")
-    if not title:
-        return Phrase(full, (full, full, full), pronoun=SHE if full in lexicon.WOMEN else HE)
-    if title == "Mrs.":
-        return Phrase(full, (f"Frau {surname}", f"Frau {surname}", f"Frau {surname}"), pronoun=SHE)
-    return Phrase(full, (f"Herr {surname}", f"Herrn {surname}", f"Herrn {surname}"), pronoun=HE)
+def case_of(verb: Verb) -> str:
+    """Return the case of the object of a verb."""
+    return "dat" if verb.frame == "dat" else "acc"
 
 
-def both(first: Phrase, second: Phrase) -> Phrase:
-    """Two people at once."""
-    nom, acc, dat = (f"{one} und {other}" for one, other in zip(first.de, second.de, strict=True))
-    en = f"{first.en} and {second.en}"
-    return Phrase(en, (nom, acc, dat), THEY, is_plural=True, pronoun=THEY)
-
-
-def followed(phrase: Phrase, en: str, de: str) -> Phrase:
-    """The phrase with words put behind it, in every case the same."""
-    nom, acc, dat = (f"{words}{de}" for words in phrase.de)
-    return replace(phrase, en=f"{phrase.en}{en}", de=(nom, acc, dat))
-
-
-def relative_pronoun(noun: Noun, is_plural: bool) -> Phrase:
-    """What a relative clause about the noun begins with."""
-    column = 3 if is_plural else "mfn".index(noun.gender)
-    nom, acc, dat = (_RELATIVE[case][column] for case in _CASES)
-    return Phrase(
-        "who" if noun.kind in ("person", "relative") else "that",
-        (nom, acc, dat),
-        THEY if is_plural else HE,
-        is_plural=is_plural,
-        pronoun=_referring(noun, is_plural),
-    )
-
-
-def prepositional(en: str, de: str, phrase: Phrase, case: Case) -> Text:
-    """A preposition and its phrase; German contracts it with a definite article."""
-    german = f"{de} {phrase.german(case)}".strip()
-    if phrase.head:  # without a noun it is no article: das Auto, von dem ich träume
-        for long, short in _CONTRACTIONS.items():
-            german = short + german.removeprefix(long) if german.startswith(long) else german
-    return Text(join(en, phrase.as_object), german, phrase.combinations)
-
-
-def english(clause: Clause, opener: str = "", is_question: bool = False) -> str:
-    """Subject, verb, objects, place, time; in a question the auxiliary comes first."""
-    verb, who, tense = clause.verb, clause.subject.agreement, lexicon.TENSES[clause.tense]
-    is_past = tense.en_form == lexicon.PAST
-    carrier = tense.carrier.split() or verb.en
-    infinitive = f"to {verb.en[lexicon.BASE]}" if tense.carrier else ""
-    negation = "not" if clause.is_negated else ""
-    if verb.infinitive == "sein" and not tense.en_auxiliary:
-        forms = "was were was were were" if is_past else "am are is are are"
-        auxiliary, main = forms.split()[who], ""
-    elif tense.en_auxiliary:
-        auxiliary, main = tense.en_auxiliary.split()[who], join(carrier[tense.en_form], infinitive)
-        if clause.is_negated and clause.tense in lexicon.NEGATIVE_AUXILIARIES:
-            auxiliary, negation = lexicon.NEGATIVE_AUXILIARIES[clause.tense], ""
-    elif is_question or clause.is_negated:
-        auxiliary = "did" if is_past else "does" if who == HE else "do"
-        main = join(carrier[lexicon.BASE], infinitive)
-    else:
-        form = lexicon.PAST if is_past else lexicon.THIRD if who == HE else lexicon.BASE
-        auxiliary, main = "", join(carrier[form], infinitive)
-    start = (auxiliary, clause.subject.en) if is_question else (clause.subject.en, auxiliary)
-    words = [verb.en_word, clause.object.as_object if clause.object else ""]
-    if verb.is_movable and clause.object and clause.object.is_pronoun:
-        words.reverse()
-    unbent = (clause.adverb, clause.last, clause.time)
-    adverb, last, time = (part.en if part else "" for part in unbent)
-    recipient = clause.recipient.as_object if clause.recipient else ""
-    return join(opener, *start, negation, adverb, main, recipient, *words, last, time)
-
-
-def german_main(clause: Clause, opener: str | None = None) -> str:
-    """Verb second: after the subject, or after `opener`, which in a question may be empty."""
-    finite, tail = _german_verb(clause)
-    subject = clause.subject.german("nom")
-    start = (subject, finite) if opener is None else (opener, finite, subject)
-    return join(*start, _middle_field(clause), tail or clause.verb.particle)
-
-
-def german_last(clause: Clause, opener: str = "") -> str:
-    """Verb last: after a conjunction, a question word or a relative pronoun."""
-    finite, tail = _german_verb(clause)
-    end = (tail, finite) if tail else (clause.verb.particle + finite,)
-    return join(opener, clause.subject.german("nom"), _middle_field(clause), *end)
-
-
-def german_infinitive(clause: Clause, opener: str) -> str:
-    """No subject, and the infinitive last."""
-    return join(opener, _middle_field(clause), clause.verb.particle + clause.verb.infinitive)
-
-
-def german_command(clause: Clause, opener: str = "") -> str:
-    """The imperative to one friend, first but for `opener`."""
-    stem, er_stem = clause.verb.infinitive.removesuffix("en"), clause.verb.er[:-1]
-    if "i" in er_stem and "i" not in stem:  # lesen, liest: lies
-        verb = er_stem
-    else:
-        verb = f"{stem}e" if stem[-1] in "td" or stem.endswith("ier") else stem
-    return join(opener, verb, _middle_field(clause), clause.verb.particle)
-
-
-def statement(clause: Clause, front: str = "") -> Text:
-    """A main clause, with its "time" or its "last" part at the front if `front` says so."""
-    opener = {"time": clause.time, "last": clause.last}.get(front)
-    if not opener:
-        return Text(english(clause), german_main(clause), clause.combinations)
-    rest = replace(clause, time=None) if front == "time" else replace(clause, last=None)
-    return Text(english(rest, opener.en), german_main(rest, opener.de), clause.combinations)
-
-
-def _german_verb(clause: Clause) -> tuple[str, str]:
-    """The finite form without a particle; the infinitive or participle at the end, or ""."""
+def english(clause: Clause, is_inverted: bool = False) -> str:
+    """Return the English clause; inverted: as a question without its question word."""
     verb, who = clause.verb, clause.subject.agreement
-    finite = lexicon.TENSES[clause.tense].de_finite
-    if finite == "perfect" and verb.infinitive in lexicon.PRETERITES:
-        return lexicon.FINITE[lexicon.PRETERITES[verb.infinitive]][who], ""
+    auxiliary, form, _ = lexicon.TENSES[clause.tense]
+    is_past, main = form == PAST, ""
+    if verb.frame == "copula":
+        auxiliary = "was were was were were" if is_past else "am are is are are"
+    elif not auxiliary and (is_inverted or clause.is_negated):
+        auxiliary, main = ("did " * 5 if is_past else "do do does do do"), verb.en[BASE]
+    else:
+        main = verb.en[THIRD if form == BASE and not auxiliary and who == HE else form]
+    start = [clause.subject.en, auxiliary.split()[who] if auxiliary else ""]
+    thing = (clause.object.en_object or clause.object.en) if clause.object else ""
+    words = [verb.en_word.lstrip("+"), thing]
+    if verb.en_word[:1] == "+" and clause.object and clause.object.en_object:
+        words.reverse()  # "picks him up"
+    return join(*start[:: -1 if is_inverted else 1], "not" * clause.is_negated, main, *words,
+                clause.complement.en, clause.time.en)  # fmt: skip
+
+
+def german(clause: Clause, order: str = "second") -> str:
+    """Return the German clause with its finite verb second, first (question) or last."""
+    verb, who = clause.verb, clause.subject.agreement
+    finite, rest = lexicon.TENSES[clause.tense][2], verb.particle + verb.infinitive
     if finite == "perfect":
-        return lexicon.FINITE[verb.auxiliary][who], verb.participle
-    if finite:
-        return lexicon.FINITE[finite][who], verb.particle + verb.infinitive
-    if verb.infinitive in lexicon.FINITE:
-        return lexicon.FINITE[verb.infinitive][who], ""
-    stem = verb.er[:-1]
+        # "war" and "hatte" instead of the perfect, which is unusual for these two verbs.
+        finite = {"sein": "war", "haben": "hatte"}.get(verb.infinitive, verb.auxiliary)
+        rest = verb.participle if finite == verb.auxiliary else ""
+    elif not finite:
+        finite, rest = verb.infinitive, ""
+    stem, plural = verb.er[:-1], verb.infinitive
     du = verb.er if stem[-1] in "sßz" else f"{stem}st"
-    plural = verb.infinitive
-    return (plural.removesuffix("n"), du, verb.er, plural, plural)[who], ""
+    regular = (plural.removesuffix("n"), du, verb.er, plural, plural)
+    finite = lexicon.FINITE.get(finite, regular)[who]
+    subject, middle = clause.subject.de[0], _middle_field(clause)
+    if order == "last":
+        return join(subject, middle, join(rest, finite) if rest else verb.particle + finite)
+    start = (finite, subject) if order == "first" else (subject, finite)
+    return join(*start, middle, rest or verb.particle)
 
 
 def _middle_field(clause: Clause) -> str:
-    """What stands between the two parts of the verb, but the subject."""
-    verb, thing = clause.verb, clause.object
-    last = clause.last.de if clause.last else ""
-    time, adverb = (part.de if part else "" for part in (clause.time, clause.adverb))
-    negation = "nicht" if clause.is_negated and not (thing and thing.is_negative) else ""
-    recipient = clause.recipient.german("dat") if clause.recipient else ""
-    if thing and verb.preposition:
-        companion = prepositional("", verb.preposition, thing, verb.case).de
-        return join(time, adverb, negation, last, companion)
-    if not thing:
-        return join(recipient, time, adverb, negation, last)
-    words = thing.german(verb.case)
-    is_known = thing.is_definite and (negation or (adverb and not recipient))
-    if thing.is_pronoun or is_known:
-        return join(recipient, words, time, adverb, negation, last)
-    # What is new comes late, but for where it is put: that belongs to the verb.
-    if thing.is_definite or verb.needs_adjunct:
-        return join(recipient, time, adverb, words, last)
-    return join(recipient, time, adverb, last, words)
+    """Return the German words between the subject and the last part of the verb."""
+    verb, thing, words, is_early = clause.verb, clause.object, "", False
+    negation = "nicht" * (clause.is_negated and not (thing and thing.is_negative))
+    if thing:
+        words = prepositional("", verb.preposition, thing, case_of(verb)).de
+        # Pronouns come early, and so does a known object that "nicht" must follow.
+        is_early = not verb.preposition and bool(thing.en_object or negation)
+    return join(words * is_early, clause.time.de, negation, words * (not is_early),
+                clause.complement.de)  # fmt: skip

@@ -1,0 +1,177 @@
+import hashlib
+import re
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from nmt.corpus.builtin.generator import (
+    MAX_PAIRS,
+    MAX_WORDS,
+    Sampler,
+    SplitCorpus,
+    generate,
+    is_reserved,
+    words_of,
+    write,
+)
+from nmt.corpus.builtin.grammar import Text
+from nmt.corpus.builtin.lexicon import ADJECTIVES, NOUNS, NUMBERS, POSSESSIVES, VERBS
+from nmt.errors import DataError
+
+DETERMINERS = {"the", "a", "an", "any", "this", "these", *POSSESSIVES, *(en for en, _ in NUMBERS)}
+NOUN_OF = {form: noun for noun in NOUNS for form in (noun.en, noun.en_plural)}
+VERBS_OF = {
+    tuple(f"{form} {verb.en_word.strip('+')}".split()): verb
+    for verb in VERBS
+    if verb.objects
+    for form in verb.en
+}
+UNTIDY = r"[,.]{2}| [,.?!]|None|_|[^,] in dem "
+
+
+@pytest.fixture(scope="module")
+def corpus() -> SplitCorpus:
+    return generate()
+
+
+@pytest.fixture(scope="module")
+def sampled() -> list[Text]:
+    """More sentences than the corpus was made of."""
+    sampler = Sampler(seed=1)
+    return [sampler.sentence() for _ in range(40_000)]
+
+
+def combinations_in(english: str) -> set[tuple[str, str]]:
+    """Return the adjective before each noun, and the verb before these and the determiner."""
+    words = re.findall(r"[\w'-]+", english.lower())
+    combinations = set()
+    for end, word in enumerate(words):
+        if word not in NOUN_OF:
+            continue
+        noun, start = NOUN_OF[word], end
+        while words[start - 1] in ADJECTIVES:
+            start -= 1
+            combinations.add((words[start], noun.en))
+        if words[start - 1] in DETERMINERS:
+            start -= 1
+        for length in (1, 2):
+            verb = VERBS_OF.get(tuple(words[max(start - length, 0) : start]))
+            if verb and noun in verb.objects:
+                combinations.add((verb.name, noun.en))
+    return combinations
+
+
+def test_seed_gives_the_same_corpus_on_every_machine(corpus: SplitCorpus) -> None:
+    assert corpus.train[:3] == [
+        ("Eva will dance soon.", "Eva wird bald tanzen."),
+        ("Which friendly child did he visit?", "Welches freundliche Kind hat er besucht?"),
+        ("Was our flower beautiful?", "War unsere Blume schön?"),
+    ]
+    pairs = [*corpus.train[:1000], *corpus.dev, *corpus.test]
+    text = "".join(f"{en}\t{de}\n" for en, de in pairs)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "d1b9f2c54c084ab4"
+
+
+def test_other_seed_gives_another_corpus() -> None:
+    assert generate(50, 0, 0, seed=1).train != generate(50, 0, 0, seed=2).train
+
+
+def test_sets_have_the_requested_sizes(corpus: SplitCorpus) -> None:
+    assert [len(pairs) for pairs in corpus] == [24_000, 500, 500]
+    assert [len(pairs) for pairs in generate(2000, 7, 0)] == [2000, 7, 0]
+
+
+def test_english_sentences_are_unique(corpus: SplitCorpus) -> None:
+    english = [en for pairs in corpus for en, _ in pairs]
+    assert len(set(english)) == len(english)
+
+
+def test_english_sentence_has_one_translation(sampled: list[Text]) -> None:
+    pairs = {(en, de) for en, de, _ in sampled}
+    assert len(pairs) == len({en for en, _ in pairs})
+    assert len(pairs) > 0.9 * len(sampled)
+
+
+def test_training_has_no_reserved_combination(corpus: SplitCorpus) -> None:
+    seen = {combination for en, _ in corpus.train for combination in combinations_in(en)}
+    assert ("buy", "apple") in seen or ("eat", "apple") in seen
+    assert len(seen) > 500
+    assert [combination for combination in sorted(seen) if is_reserved(combination)] == []
+
+
+def test_held_out_sentences_have_reserved_combinations(
+    corpus: SplitCorpus, sampled: list[Text]
+) -> None:
+    held_out = {en for en, _ in chain(corpus.dev, corpus.test)}
+    reserved = {text.en for text in sampled if any(map(is_reserved, text.combinations))}
+    assert held_out <= reserved
+    visible = [any(map(is_reserved, combinations_in(en))) for en in held_out]
+    assert sum(visible) > 0.6 * len(held_out)
+
+
+def test_held_out_words_occur_in_training(corpus: SplitCorpus) -> None:
+    known = words_of(*chain.from_iterable(corpus.train))
+    assert words_of(*chain.from_iterable(corpus.dev + corpus.test)) - known == set()
+
+
+def test_sentences_are_tidy(corpus: SplitCorpus) -> None:
+    for en, de in chain.from_iterable(corpus):
+        assert 2 <= len(en.split()) <= MAX_WORDS, en
+        for text in (en, de):
+            assert text == " ".join(text.split()), text
+            assert text[0].isupper(), text
+            assert re.search(r"[.?]$", text), text
+            assert not re.search(UNTIDY, text), text
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r", (weil|obwohl|dass|wenn|ob|während) .*(t|e|n)\.$",
+        r"^(Weil|Wenn) .*, \w+ ",
+        r", (der|die|das|den|dem|denen) ",
+        r"^(Gestern|Morgen|Jetzt) \w+ ",
+        r"\b(an|ein|auf|zu|aus|ab|mit|weg)[.?]",
+        r"\b(angerufen|eingeladen|aufgemacht|zurückgekommen) (hat|ist)\b",
+        r"\b(nicht|kein(e|en|em|er)?)\b",
+        r"^(Wer|Wen|Wem|Wann|Warum|Welche\w*) .*\?$",
+        r"\b\w+und(zwanzig|dreißig|vierzig)\b",
+        r"am \d+\. \w+",
+        r"\bim \w+",
+        r"\b(ihm|ihr|ihnen|mir|dir|uns)\b",
+    ],
+)
+def test_each_phenomenon_is_frequent(corpus: SplitCorpus, pattern: str) -> None:
+    assert sum(bool(re.search(pattern, de)) for _, de in corpus.train) >= 50
+
+
+def test_write_creates_six_files(tmp_path: Path) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
+    write(tmp_path / "demo", num_train=2000, num_dev=20, num_test=30)
+    names = ["dev.de", "dev.en", "test.de", "test.en", "train.de", "train.en"]
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == names
+    split = generate(2000, 20, 30)
+    german = (tmp_path / "demo" / "test.de").read_bytes().decode()
+    assert german == "".join(f"{de}\n" for _, de in split.test)
+
+
+def test_too_many_pairs_are_refused() -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    with pytest.raises(DataError) as error:
+        generate(num_train=MAX_PAIRS)
+    assert str(error.value) == (
+        "the built-in corpus was requested with 400000 + 500 + 500 pairs: it has 0 to 400000 in "
+        "total; request fewer"
+    )
+
+
+def test_too_few_training_pairs_are_refused(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    with pytest.raises(DataError) as error:
+        write(tmp_path / "demo", num_train=2, num_dev=1, num_test=1)
+    assert str(error.value) == (
+        "the built-in corpus was requested with 2 + 1 + 1 pairs: 2 training pairs do not contain "
+        "the words of that many dev and test pairs; request more training pairs"
+    )
+    assert not (tmp_path / "demo").exists()
