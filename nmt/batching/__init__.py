@@ -1,1 +1,1 @@
-"""From prepared pairs to the batches of each worker."""
+"""Batches: schedule of updates, padding, and background loading for each worker."""

@@ -1,4 +1,4 @@
-"""Pairs to padded tensors.
+"""Padded tensors of a micro-batch.
 
 Shapes: B pairs, S longest source, T longest target, N real target tokens.
 """
@@ -14,42 +14,45 @@ from torch import Tensor
 from nmt.corpus.subword import BOS, EOS, PAD
 
 TokenIds = Sequence[int] | npt.NDArray[Any]
-"""Ids of one side of a pair, without BOS and EOS."""
+"""Token ids of one side of a pair, without BOS and EOS."""
 
 
 class Batch(NamedTuple):
-    """One micro-batch, padded."""
+    """Padded micro-batch."""
 
     src: Tensor
-    """Source ids, EOS last, [B, S]."""
+    """Source ids, EOS last, padded with PAD, [B, S]."""
     src_lengths: Tensor
-    """Real tokens of each source, EOS counted, [B]."""
+    """Source tokens without padding, EOS included, [B]."""
     tgt_in: Tensor
-    """Target ids shifted right, BOS first, [B, T]."""
+    """Decoder input: target ids after BOS, padded with PAD, [B, T]."""
     real: Tensor
-    """Which of the B * T target positions are not padding, as flat indices, [N]."""
+    """Flat indices into B * T of the target positions that are not padding, ascending, [N]."""
     tgt_out: Tensor
-    """What is to be said at these positions, EOS last in each pair, [N]."""
+    """Expected output at these positions, EOS last in each pair, [N]."""
 
     @property
     def tgt_lengths(self) -> Tensor:
-        """Real target tokens of each pair, EOS included, [B]."""
+        """Target tokens without padding, EOS included, [B]."""
         rows = self.real // self.tgt_in.size(1)
         return rows.bincount(minlength=len(self.src))
 
     @property
     def num_padded(self) -> int:
-        """Positions of both sides, padding counted."""
+        """Positions of both sides, padding included."""
         return self.src.numel() + self.tgt_in.numel()
 
-    def twice(self) -> "Batch":
-        """The pairs, and below them the same once more; what is to be said stands once, [N]."""
+    def repeat(self) -> "Batch":
+        """Return the batch with every pair repeated below, for R-Drop (Liang et al. 2021).
+
+        `tgt_out` is not repeated: it remains [N], while `real` has 2 N indices.
+        """
         src, src_lengths, tgt_in = (torch.cat([x, x]) for x in self[:3])
         real = torch.cat([self.real, self.real + self.tgt_in.numel()])
         return Batch(src, src_lengths, tgt_in, real, self.tgt_out)
 
-    def halves(self) -> tuple["Batch", "Batch"]:
-        """The first and the second half of the pairs, padded as they were; two pairs at least."""
+    def split(self) -> tuple["Batch", "Batch"]:
+        """Return the first and the second half of at least two pairs, with the same padding."""
         half = len(self.src) // 2
         assert half
         cut = half * self.tgt_in.size(1)
@@ -64,24 +67,29 @@ class Batch(NamedTuple):
         )  # fmt: skip
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on a device; a GPU copy does not wait where the batch is pinned."""
+        """Copy to a device; asynchronous from page-locked memory to a GPU."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
     def pin(self) -> "Batch":
-        """The same in page-locked memory."""
+        """Copy to page-locked memory."""
         return Batch(*(tensor.pin_memory() for tensor in self))
 
 
 def make_batch(pairs: Sequence[tuple[TokenIds, TokenIds]]) -> Batch:
-    """Pad pairs to the longest of each side.
+    """Pad pairs to the longest source and the longest target.
 
-    No pairs make a batch of one padded pair without real target tokens: its loss and gradients are
-    exactly 0, so that a worker with nothing to do in an update still takes part in it.
+    Args:
+        pairs: source and target ids. An empty sequence gives a batch of one pair without target
+            tokens, whose loss and gradients are exactly 0: a rank without pairs in an update still
+            takes part in its collectives.
+
+    Returns:
+        Batch of int64 tensors on the CPU.
     """
     if not pairs:
-        one = torch.full((1, 1), EOS)
-        none = torch.zeros(0, dtype=torch.int64)
-        return Batch(one, torch.ones(1, dtype=torch.int64), torch.full((1, 1), BOS), none, none)
+        eos, bos = torch.full((1, 1), EOS), torch.full((1, 1), BOS)
+        empty = torch.zeros(0, dtype=torch.int64)
+        return Batch(eos, torch.ones(1, dtype=torch.int64), bos, empty, empty)
     src_lengths = np.array([len(src) + 1 for src, _ in pairs])
     tgt_lengths = np.array([len(tgt) + 1 for _, tgt in pairs])
     src = np.full((len(pairs), src_lengths.max()), PAD, dtype=np.int64)
@@ -92,8 +100,8 @@ def make_batch(pairs: Sequence[tuple[TokenIds, TokenIds]]) -> Batch:
         src[row, len(src_ids)] = EOS
         tgt[row, 1 : len(tgt_ids) + 1] = tgt_ids
         tgt[row, len(tgt_ids) + 1] = EOS
-    is_real = np.arange(tgt.shape[1] - 1)[None] < tgt_lengths[:, None]
-    real = np.flatnonzero(is_real)
+    # Input: without the last column of tgt; output: without the first, which is BOS.
+    real = np.flatnonzero(np.arange(tgt.shape[1] - 1)[None] < tgt_lengths[:, None])
     return Batch(
         torch.from_numpy(src),
         torch.from_numpy(src_lengths),

@@ -1,16 +1,16 @@
-"""Which pairs make up which update: a pure function of lengths, batching config and seed (P2).
+"""Schedule of updates: pairs of each update as a pure function of lengths, config and seed.
 
-Pairs are sorted by max(src, tgt), then tgt, and dealt into windows like cards, so that every window
-spans all lengths. The n-th pair of a window is thereby no longer than a bound that is the same for
-all windows and all epochs: cut by these bounds, every epoch has the same number of updates of the
-same sizes, and update n is found by a division, not a replay. Who lands in which window, and the
-order of updates, is drawn anew each epoch. An update is a run of pairs of a window, parted evenly
-into micro-batches of nearly the same length, so that no worker waits for another.
-Lengths count the closing EOS.
+Pairs are sorted by max(src, tgt), then tgt, and distributed in turn over windows, so that every
+window spans all lengths. The n-th pair of any window therefore has the same length bound in all
+windows and epochs. Cut by these bounds, every epoch has the same number of updates of the same
+sizes, and update n is found by a division without replaying earlier ones. The assignment of pairs
+to windows and the order of updates are drawn again for each epoch. An update is a contiguous range
+of a window, split evenly into micro-batches of nearly equal length, so that no worker waits for
+another. Lengths include EOS.
 
-What is dealt are places. A corpus of weight 2 has two places for each pair; of weight 1/2 one place
-for two neighbours in its order of lengths, one of which is drawn for it each epoch. So the places,
-their bounds and the number of updates stay the same in all epochs, whatever the weights.
+With corpus weights, slots take the place of pairs. A corpus of weight 2 has two slots per pair; one
+of weight 1/2 has one slot for each two neighbours in length order, and each epoch draws one of the
+two. Slots, their bounds and the number of updates are thus the same in all epochs.
 """
 
 import math
@@ -24,30 +24,30 @@ from nmt.config.experiment import BatchingConfig
 from nmt.errors import DataError
 
 Rows = npt.NDArray[np.int64]
-"""Row numbers of pairs in the prepared corpus."""
+"""Row numbers of pairs in the prepared corpus, int64."""
 
 
 @dataclass(frozen=True)
 class Update:
-    """One optimizer step: a fixed list of micro-batches, whoever works on them."""
+    """One optimizer step: a list of micro-batches that does not depend on the world size."""
 
     number: int
     """Counted from 0 over all epochs."""
     epoch: int
     """Counted from 0."""
     micro_batches: tuple[Rows, ...]
-    """Rows of each; some are empty only where a window has fewer pairs than micro-batches."""
+    """Rows of each micro-batch; empty only if the update has fewer pairs than micro-batches."""
     num_tgt_tokens: int
-    """Target tokens of all micro-batches, EOS counted: what the loss is divided by."""
+    """Target tokens of all micro-batches, EOS included: divisor of the loss."""
 
-    def of_worker(self, rank: int, num_workers: int) -> Iterator[tuple[int, Rows]]:
-        """The micro-batches of one worker with their numbers: every `num_workers`-th."""
+    def share_of(self, rank: int, num_workers: int) -> Iterator[tuple[int, Rows]]:
+        """Yield index and rows of the micro-batches of one rank: every `num_workers`-th."""
         for index in range(rank, len(self.micro_batches), num_workers):
             yield index, self.micro_batches[index]
 
 
 class Schedule:
-    """The updates of all epochs."""
+    """Updates of all epochs."""
 
     def __init__(
         self,
@@ -59,15 +59,19 @@ class Schedule:
         weights: Sequence[float] = (),
         later: Sequence[tuple[int, "Schedule"]] = (),
     ) -> None:
-        """Plan for pairs of these lengths, in tokens without EOS.
+        """Compute the cuts that all epochs share.
 
         Args:
-            corpora: number of the corpus of each pair; empty: all are of one.
-            weights: how often a pair of each corpus stands in an epoch; empty: once.
-            later: schedules that begin with these updates, with an epoch of their own.
+            src_lengths: source tokens of each pair, without EOS.
+            tgt_lengths: target tokens of each pair, without EOS.
+            config: token budget, number of micro-batches, window size.
+            seed: seed of windows and order.
+            corpora: corpus index of each pair; empty for a single corpus.
+            weights: occurrences per epoch of a pair of each corpus; empty for 1.
+            later: first update and schedule of later stages, which start a new epoch.
 
         Raises:
-            DataError: no pair is short enough for batching.max_length.
+            DataError: no pair is short enough for batching.max_length, or the weights leave none.
         """
         self.config = config
         self.seed = seed
@@ -75,55 +79,54 @@ class Schedule:
         src = np.asarray(src_lengths, dtype=np.int64) + 1
         self._tgt = np.asarray(tgt_lengths, dtype=np.int64) + 1
         longer = np.maximum(src, self._tgt)
-        kept = np.flatnonzero(longer <= config.max_length)
-        self.rows = kept
-        """Rows that epochs are made of, sorted."""
+        self.rows = kept = np.flatnonzero(longer <= config.max_length)
+        """Rows of the pairs in use, ascending."""
         self.num_left_out = len(longer) - len(kept)
-        """Pairs longer than batching.max_length."""
+        """Number of pairs longer than batching.max_length."""
         if not len(kept):
             raise DataError(
                 f"none of the {len(longer)} prepared pairs has at most batching.max_length "
-                f"({config.max_length}) tokens, EOS counted; set it higher or look at the corpus"
+                f"({config.max_length}) tokens including EOS: increase it, or check the corpus"
             )
         sort_key = longer * (config.max_length + 1) + self._tgt
         by_length = kept[np.argsort(sort_key[kept], kind="stable")]
-        self._places: _Places | None
+        self._slots: _Slots | None
         if all(weight == 1 for weight in weights):
-            # A place for each pair: rows serve as places.
-            self._places, self._sorted, longest = None, by_length, by_length
+            # One slot per pair: the rows themselves are the slots.
+            self._slots, self._sorted, longest = None, by_length, by_length
         else:
-            self._places = _places_of(by_length, np.asarray(corpora)[by_length], weights)
-            longest = self._places.longest
+            self._slots = _make_slots(by_length, np.asarray(corpora)[by_length], weights)
+            longest = self._slots.longest
             self._sorted = np.argsort(sort_key[longest], kind="stable")
             longest = longest[self._sorted]
-        # Sorted once; each epoch only shuffles within what compares equal and within deals.
+        # Sorted once: an epoch only shuffles within equal keys and within groups of neighbours.
         self._sort_key = sort_key[longest]
         self.num_pairs = num_pairs = len(longest)
-        """Pairs in an epoch, as often as they stand in it."""
+        """Pairs in an epoch, repetitions by weight included."""
         if not num_pairs:
             raise DataError(
-                f"an epoch of {len(kept)} prepared pairs has none of them at the weights of "
-                f"corpus.train ({', '.join(map(str, weights))}); set one of them higher"
+                f"the weights of corpus.train ({', '.join(map(str, weights))}) leave none of "
+                f"{len(kept)} prepared pairs in an epoch: increase one of them"
             )
         self._num_windows = max(1, round(num_pairs / config.window))
         self._cuts = self._cut(longer[longest])
-        # Windows differ by one pair at most, the last one: where it is an update of its own, only
-        # so many windows have it.
+        # Window sizes differ by at most one pair, the last. If that pair is an update of its own,
+        # only the larger windows have this update.
         k, last_cut = self._num_windows, self._cuts[-1][0]
         self.updates_per_epoch = k * (len(self._cuts) - 1) + min(k, num_pairs - k * last_cut)
-        """Updates in an epoch, the same number in each."""
+        """Number of updates, equal in all epochs."""
         self._epoch = -1
         self._windows: list[Rows] = []
         self._order: Rows = np.empty(0, dtype=np.int64)
 
     def update(self, number: int) -> Update:
-        """The update of this number, from 0; any number, in any order."""
+        """Return an update by its number, counted from 0; in any order."""
         for start, schedule in reversed(self._later):
             if number >= start:
                 return replace(schedule.update(number - start), number=number)
         epoch, index = divmod(number, self.updates_per_epoch)
         if epoch != self._epoch:
-            self._deal(epoch)
+            self._draw_epoch(epoch)
         cut, window = divmod(int(self._order[index]), self._num_windows)
         start, stop, _ = self._cuts[cut]
         rows = self._windows[window][start:stop]
@@ -132,19 +135,19 @@ class Schedule:
 
     @property
     def largest(self) -> tuple[int, int]:
-        """The largest micro-batch that any epoch can have: pairs, and tokens of each side."""
+        """Bound of the largest micro-batch of all epochs: pairs, and tokens per side."""
         parts = self.config.micro_batches
         sizes = [(-(-(stop - start) // parts), bound) for start, stop, bound in self._cuts]
         return max([*sizes, *(each.largest for _, each in self._later)], key=math.prod)
 
     def _cut(self, sorted_lengths: npt.NDArray[np.int64]) -> list[tuple[int, int, int]]:
-        """Where windows are cut into updates, all alike: first position, last + 1, longest pair."""
-        # Position p of any window holds one of the sorted pairs p*k to p*k+k-1 (k windows): the
-        # longest of them bounds it.
+        """Return (start, stop, longest pair) of each update within a window, equal for all."""
+        # With k windows, position p of any window holds one of the sorted pairs p*k to p*k+k-1:
+        # the longest of them is its bound.
         k = self._num_windows
         num_positions = -(-len(sorted_lengths) // k)
-        last_dealt = np.minimum(np.arange(1, num_positions + 1) * k, len(sorted_lengths)) - 1
-        bounds = sorted_lengths[last_dealt]
+        last_pair = np.minimum(np.arange(1, num_positions + 1) * k, len(sorted_lengths)) - 1
+        bounds = sorted_lengths[last_pair]
         cuts = []
         start = 0
         while start < num_positions:
@@ -156,60 +159,60 @@ class Schedule:
         return cuts
 
     def _fits(self, num_pairs: int, longest: int) -> bool:
-        """Whether so many pairs of at most that length keep the token budget of micro-batches."""
-        largest_part = -(-num_pairs // self.config.micro_batches)
-        return largest_part * longest <= self.config.max_tokens
+        """Return True if each micro-batch of these pairs stays within the token budget."""
+        return -(-num_pairs // self.config.micro_batches) * longest <= self.config.max_tokens
 
-    def _deal(self, epoch: int) -> None:
+    def _draw_epoch(self, epoch: int) -> None:
         """Draw the windows and the order of updates of an epoch."""
         random = np.random.default_rng([self.seed, epoch])
-        # A random order within equal lengths, then a random deal of each k neighbours to k windows.
+        # Random order within equal lengths, then each k neighbours to k windows at random.
         shuffle = random.permutation(len(self._sorted))
         ties = np.argsort(self._sort_key[shuffle], kind="stable")
-        places = self._sorted[shuffle[ties]]
+        slots = self._sorted[shuffle[ties]]
         k = self._num_windows
-        deal = np.lexsort((random.random(len(places)), np.arange(len(places)) // k))
-        places = places[deal]
+        order = np.lexsort((random.random(len(slots)), np.arange(len(slots)) // k))
+        slots = slots[order]
         self._order = random.permutation(self.updates_per_epoch)
-        rows = places if self._places is None else self._places.draw(random)[places]
+        rows = slots if self._slots is None else self._slots.draw(random)[slots]
         self._windows = [rows[window::k] for window in range(k)]
         self._epoch = epoch
 
 
 @dataclass(frozen=True)
-class _Places:
-    """The places of an epoch, and the rows that one is drawn from for each."""
+class _Slots:
+    """Slots of an epoch, each with the rows that one is drawn from."""
 
     rows: Rows
-    """Of all places together, those of one side by side, the longest last."""
+    """Rows of all slots; those of one slot are adjacent, the longest last."""
     first: Rows
-    """Where those of each place begin."""
+    """Position of the first row of each slot."""
     size: Rows
-    """How many they are."""
+    """Number of rows of each slot."""
 
     @property
     def longest(self) -> Rows:
-        """The longest row of each place."""
+        """Longest row of each slot."""
         rows: Rows = self.rows[self.first + self.size - 1]
         return rows
 
     def draw(self, random: np.random.Generator) -> Rows:
-        """The row of each place in an epoch."""
+        """Draw a row for each slot."""
         chosen = (random.random(len(self.size)) * self.size).astype(np.int64)
         rows: Rows = self.rows[self.first + chosen]
         return rows
 
 
-def _places_of(by_length: Rows, corpora: Rows, weights: Sequence[float]) -> _Places:
-    """The places of rows sorted by length, of corpora with these weights."""
+def _make_slots(by_length: Rows, corpora: Rows, weights: Sequence[float]) -> _Slots:
+    """Return the slots of rows sorted by length, with the weight of each corpus."""
     rows, firsts, sizes, start = [by_length[:0]], [by_length[:0]], [by_length[:0]], 0
     for corpus, weight in enumerate(weights):
-        ours = by_length[corpora == corpus]
-        whole, part = divmod(weight, 1)
-        all_of = np.arange(len(ours))
-        bounds = np.linspace(0, len(ours), round(part * len(ours)) + 1).astype(np.int64)
-        rows.append(ours)
-        firsts += [start + np.tile(all_of, int(whole)), start + bounds[:-1]]
-        sizes += [np.ones(int(whole) * len(ours), dtype=np.int64), np.diff(bounds)]
-        start += len(ours)
-    return _Places(np.concatenate(rows), np.concatenate(firsts), np.concatenate(sizes))
+        members = by_length[corpora == corpus]
+        # Integer part: slots of one row each. Fraction: slots of several neighbours in length.
+        whole, fraction = divmod(weight, 1)
+        single = np.arange(len(members))
+        bounds = np.linspace(0, len(members), round(fraction * len(members)) + 1).astype(np.int64)
+        rows.append(members)
+        firsts += [start + np.tile(single, int(whole)), start + bounds[:-1]]
+        sizes += [np.ones(int(whole) * len(members), dtype=np.int64), np.diff(bounds)]
+        start += len(members)
+    return _Slots(np.concatenate(rows), np.concatenate(firsts), np.concatenate(sizes))

@@ -142,7 +142,7 @@ class Learner:
 
     def _loss(self, batch: Batch) -> LossSums:
         if self.settings.rdrop:
-            batch = batch.twice()
+            batch = batch.repeat()
         is_cast = self._dtype != torch.float32
         with torch.autocast(self._world.device.type, self._dtype, enabled=is_cast):
             hidden: Tensor = self._gradients.model(

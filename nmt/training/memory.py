@@ -156,7 +156,7 @@ def _halve(
     here, part = failed
     batch = parts[here][part]
     if len(batch.src) > 1:
-        parts[here][part : part + 1] = batch.halves()
+        parts[here][part : part + 1] = batch.split()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return Split(rank, micro_batches[here].index, len(batch.src), batch.num_padded)

@@ -5,7 +5,7 @@ from nmt.batching.batch import make_batch
 from nmt.corpus.subword import BOS, EOS, PAD
 
 
-def test_pairs_are_padded_to_the_longest_of_each_side() -> None:
+def test_pairs_are_padded_to_the_longest_side() -> None:
     batch = make_batch([([5, 6, 7], [8]), ([9], [10, 11])])
     assert batch.src.tolist() == [[5, 6, 7, EOS], [9, EOS, PAD, PAD]]
     assert batch.src_lengths.tolist() == [4, 2]
@@ -14,19 +14,19 @@ def test_pairs_are_padded_to_the_longest_of_each_side() -> None:
     assert batch.tgt_out.tolist() == [8, EOS, 10, 11, EOS]
 
 
-def test_every_number_is_int64() -> None:
+def test_all_tensors_are_int64() -> None:
     batch = make_batch([(np.array([5], np.uint16), np.array([6], np.uint16))])
     assert {tensor.dtype for tensor in batch} == {torch.int64}
 
 
-def test_an_empty_side_is_eos_alone() -> None:
+def test_empty_side_is_only_eos() -> None:
     batch = make_batch([([], [5])])
     assert batch.src.tolist() == [[EOS]]
     assert batch.src_lengths.tolist() == [1]
 
 
-def test_no_pairs_make_a_batch_without_target_tokens() -> None:
-    """P3: a worker without a share of an update takes part in it all the same."""
+def test_batch_of_no_pairs_has_no_target_tokens() -> None:
+    """World-size independence (nmt/README.md, Guarantees): ranks without pairs take part."""
     batch = make_batch([])
     assert batch.src.tolist() == [[EOS]]
     assert batch.tgt_in.tolist() == [[BOS]]
@@ -34,37 +34,37 @@ def test_no_pairs_make_a_batch_without_target_tokens() -> None:
     assert batch.tgt_out.tolist() == []
 
 
-def test_padding_is_counted_on_both_sides() -> None:
+def test_num_padded_counts_both_sides() -> None:
     assert make_batch([([5, 6, 7], [8]), ([9], [10, 11])]).num_padded == 8 + 6
 
 
-def test_a_batch_moves_whole() -> None:
+def test_all_tensors_move_to_the_device() -> None:
     batch = make_batch([([5], [6])])
     moved = batch.to(torch.device("cpu"))
     assert all(torch.equal(one, other) for one, other in zip(moved, batch, strict=True))
 
 
-def test_rows_of_a_mapped_shard_are_left_as_they_are() -> None:
+def test_read_only_rows_are_not_changed() -> None:
     src = np.array([5, 6], np.uint16)
     src.setflags(write=False)
     assert make_batch([(src, src)]).src.tolist() == [[5, 6, EOS]]
 
 
-def test_twice_the_pairs_have_the_same_things_to_say() -> None:
+def test_repeat_keeps_the_expected_output() -> None:
     batch = make_batch([([5, 6], [7]), ([8], [9, 10])])
-    twice = batch.twice()
-    assert twice.src.tolist() == batch.src.tolist() * 2
-    assert twice.src_lengths.tolist() == [3, 2, 3, 2]
-    assert twice.tgt_in.tolist() == batch.tgt_in.tolist() * 2
-    assert twice.tgt_out is batch.tgt_out
-    said = twice.tgt_in.flatten()[twice.real]
-    assert said.tolist() == batch.tgt_in.flatten()[batch.real].tolist() * 2
+    repeated = batch.repeat()
+    assert repeated.src.tolist() == batch.src.tolist() * 2
+    assert repeated.src_lengths.tolist() == [3, 2, 3, 2]
+    assert repeated.tgt_in.tolist() == batch.tgt_in.tolist() * 2
+    assert repeated.tgt_out is batch.tgt_out
+    inputs = repeated.tgt_in.flatten()[repeated.real]
+    assert inputs.tolist() == batch.tgt_in.flatten()[batch.real].tolist() * 2
 
 
-def test_halves_have_what_the_whole_has() -> None:
-    """P3."""
+def test_split_gives_two_halves() -> None:
+    """World-size independence (nmt/README.md, Guarantees)."""
     pairs = [([5, 6, 7], [8]), ([9], [10, 11, 12]), ([4], [3, 4])]
-    first, second = make_batch(pairs).halves()
+    first, second = make_batch(pairs).split()
     assert first.src.tolist() == [[5, 6, 7, EOS]]
     assert first.tgt_in.tolist() == [[BOS, 8, EOS, PAD]]
     assert (first.real.tolist(), first.tgt_out.tolist()) == ([0, 1], [8, EOS])

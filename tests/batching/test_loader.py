@@ -17,19 +17,19 @@ SCHEDULE = Schedule(
 
 
 class FakeShards:
-    """Pair n is ([n, n, n], [n, n, n]); `broken` cannot be read."""
+    """Pair n is ([n, n, n], [n, n, n]); reading row `broken` fails."""
 
     def __init__(self, broken: int = -1) -> None:
         self.broken = broken
 
     def pairs(self, rows: Any) -> list[tuple[Any, Any]]:
         if self.broken in rows:
-            raise OSError("the disk is gone")
+            raise OSError("disk error")
         return [(np.full(3, row), np.full(3, row)) for row in rows]
 
 
 @pytest.fixture(autouse=True)
-def _no_thread_is_left() -> Iterator[None]:
+def _no_thread_remains() -> Iterator[None]:
     yield
     assert not loader_threads()
 
@@ -39,17 +39,17 @@ def loader_threads() -> list[threading.Thread]:
 
 
 def load(updates: range, **options: Any) -> list[tuple[int, list[tuple[int, list[int], Any]]]]:
-    """Number of each update; number, rows and sources of each of its micro-batches."""
+    """Return (number, [(index, rows, sources) of each micro-batch]) of each update."""
     loader = Loader(FakeShards(), SCHEDULE, updates, **options)  # type: ignore[arg-type]
-    found = [
+    loaded = [
         (update.number, [(m.index, m.rows.tolist(), m.batch.src.tolist()) for m in micro_batches])
         for update, micro_batches in loader
     ]
     loader.close()
-    return found
+    return loaded
 
 
-def test_batches_are_those_of_the_schedule() -> None:
+def test_batches_follow_the_schedule() -> None:
     for number, micro_batches in load(range(10)):
         expected = [rows.tolist() for rows in SCHEDULE.update(number).micro_batches]
         assert [rows for _, rows, _ in micro_batches] == expected
@@ -62,14 +62,14 @@ def test_batches_do_not_depend_on_the_prefetch(prefetch: int) -> None:
     assert load(range(10), prefetch=prefetch) == load(range(10))
 
 
-def test_loading_begins_at_any_update() -> None:
-    """P4."""
+def test_loading_starts_at_any_update() -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
     assert load(range(6, 10)) == load(range(10))[6:]
 
 
 @pytest.mark.parametrize("num_workers", [2, 3])
-def test_a_worker_loads_its_own_micro_batches(num_workers: int) -> None:
-    """P3."""
+def test_rank_loads_its_own_micro_batches(num_workers: int) -> None:
+    """World-size independence (nmt/README.md, Guarantees)."""
     alone = load(range(10))
     for rank in range(num_workers):
         shared = load(range(10), rank=rank, num_workers=num_workers)
@@ -77,21 +77,21 @@ def test_a_worker_loads_its_own_micro_batches(num_workers: int) -> None:
         assert shared == expected
 
 
-def test_nothing_to_load_is_an_end() -> None:
+def test_no_updates_end_at_once() -> None:
     assert load(range(0)) == []
 
 
-def test_an_error_in_the_background_comes_out_in_front() -> None:
+def test_error_of_the_thread_is_raised_by_the_iterator() -> None:
     broken = FakeShards(broken=int(SCHEDULE.update(2).micro_batches[0][0]))
     loader = Loader(broken, SCHEDULE, range(4))  # type: ignore[arg-type]
     seen = []
-    with pytest.raises(OSError, match="the disk is gone"):
+    with pytest.raises(OSError, match="disk error"):
         seen.extend(update.number for update, _ in loader)
     loader.close()
     assert seen in ([], [0, 1])
 
 
-def test_closing_ends_the_thread_in_the_middle() -> None:
+def test_close_ends_the_thread() -> None:
     loader = Loader(FakeShards(), SCHEDULE, range(10**9), prefetch=2)  # type: ignore[arg-type]
     next(iter(loader))
     assert loader_threads()
@@ -101,7 +101,7 @@ def test_closing_ends_the_thread_in_the_middle() -> None:
     assert time.perf_counter() - started < 5
 
 
-def test_closing_twice_is_closing() -> None:
+def test_close_is_idempotent() -> None:
     loader = Loader(FakeShards(), SCHEDULE, range(10), prefetch=1)  # type: ignore[arg-type]
     loader.close()
     loader.close()

@@ -14,11 +14,11 @@ from nmt.config.experiment import BatchingConfig
 from nmt.errors import DataError
 
 Lengths = npt.NDArray[np.int64]
-unhurried = settings(deadline=None, max_examples=50)
+slow_settings = settings(deadline=None, max_examples=50)
 
 
 class Case(NamedTuple):
-    """Lengths without EOS, and how to batch them; at least one pair is short enough."""
+    """Lengths without EOS and batching config; at least one pair is short enough."""
 
     src: list[int]
     tgt: list[int]
@@ -63,56 +63,56 @@ def content(update: Update) -> tuple[int, int, list[list[int]], int]:
     return update.number, update.epoch, parts, update.num_tgt_tokens
 
 
-@unhurried
+@slow_settings
 @given(cases())
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
-def test_an_epoch_trains_on_every_pair_exactly_once(num_workers: int, case: Case) -> None:
-    """P2."""
+def test_each_epoch_uses_every_pair_once(num_workers: int, case: Case) -> None:
+    """Pure schedule (nmt/README.md, Guarantees)."""
     for epoch in (0, 1):
         trained = [
             int(row)
             for update in epoch_of(case.schedule(), epoch)
             for rank in range(num_workers)
-            for _, rows in update.of_worker(rank, num_workers)
+            for _, rows in update.share_of(rank, num_workers)
             for row in rows
         ]
         assert sorted(trained) == case.kept()
 
 
-@unhurried
+@slow_settings
 @given(cases())
-def test_the_token_budget_is_kept(case: Case) -> None:
+def test_micro_batches_stay_within_the_token_budget(case: Case) -> None:
     for update in epoch_of(case.schedule(), 0):
         for rows in update.micro_batches:
             longest = max((case.longer(row) for row in rows), default=0)
             assert len(rows) * longest <= case.config.max_tokens
 
 
-@unhurried
+@slow_settings
 @given(cases())
 def test_no_update_is_empty(case: Case) -> None:
     assert all(update.num_tgt_tokens > 0 for update in epoch_of(case.schedule(), 0))
 
 
-def test_a_window_without_the_last_position_has_one_update_fewer() -> None:
+def test_shorter_windows_have_one_update_fewer() -> None:
     config = BatchingConfig(max_length=4, max_tokens=4, micro_batches=1, window=2)
     schedule = Schedule([3, 3, 3, 3, 3], [3, 3, 3, 3, 3], config, seed=1)
     assert schedule.updates_per_epoch == 5
     assert sorted(rows_of(update)[0] for update in epoch_of(schedule, 0)) == [0, 1, 2, 3, 4]
 
 
-@unhurried
+@slow_settings
 @given(cases())
-def test_every_epoch_has_updates_of_the_same_sizes(case: Case) -> None:
+def test_update_sizes_are_equal_in_all_epochs(case: Case) -> None:
     schedule = case.schedule()
     sizes = [sorted(len(rows_of(update)) for update in epoch_of(schedule, n)) for n in range(3)]
     assert sizes[0] == sizes[1] == sizes[2]
 
 
-@unhurried
+@slow_settings
 @given(cases(), st.data())
-def test_seeking_to_an_update_gives_the_update(case: Case, data: st.DataObject) -> None:
-    """P2."""
+def test_seeking_gives_the_same_update(case: Case, data: st.DataObject) -> None:
+    """Pure schedule (nmt/README.md, Guarantees)."""
     one_by_one = case.schedule()
     last = 3 * one_by_one.updates_per_epoch - 1
     expected = [content(one_by_one.update(number)) for number in range(last + 1)]
@@ -123,53 +123,51 @@ def test_seeking_to_an_update_gives_the_update(case: Case, data: st.DataObject) 
     ]
 
 
-@unhurried
+@slow_settings
 @given(cases())
-def test_workers_share_the_micro_batches_of_an_update(case: Case) -> None:
-    """P3: 2 workers, or 3, have the same list as 1."""
+def test_ranks_share_the_micro_batches_of_an_update(case: Case) -> None:
+    """World-size independence (nmt/README.md, Guarantees)."""
     update = case.schedule().update(0)
-    whole = list(update.of_worker(0, 1))
+    complete = list(update.share_of(0, 1))
     for num_workers in (2, 3):
-        parts = [
-            pair for rank in range(num_workers) for pair in update.of_worker(rank, num_workers)
-        ]
+        parts = [pair for rank in range(num_workers) for pair in update.share_of(rank, num_workers)]
         assert [index for index, _ in sorted(parts, key=lambda pair: pair[0])] == [
-            index for index, _ in whole
+            index for index, _ in complete
         ]
         for index, rows in parts:
-            assert rows.tolist() == whole[index][1].tolist()
+            assert rows.tolist() == complete[index][1].tolist()
 
 
-@unhurried
+@slow_settings
 @given(cases())
-def test_target_tokens_are_counted_with_eos(case: Case) -> None:
+def test_target_tokens_include_eos(case: Case) -> None:
     for update in epoch_of(case.schedule(), 0):
         assert update.num_tgt_tokens == sum(case.tgt[row] + 1 for row in rows_of(update))
 
 
-@unhurried
+@slow_settings
 @given(cases())
-def test_what_is_left_out_is_counted(case: Case) -> None:
-    """P6."""
+def test_pairs_left_out_are_counted(case: Case) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     schedule = case.schedule()
     assert schedule.num_pairs == len(case.kept())
     assert schedule.num_left_out == len(case.src) - len(case.kept())
 
 
-@unhurried
+@slow_settings
 @given(cases())
-def test_micro_batches_of_an_update_differ_by_one_pair_at_most(case: Case) -> None:
+def test_micro_batches_differ_by_at_most_one_pair(case: Case) -> None:
     for update in epoch_of(case.schedule(), 0):
         sizes = {len(rows) for rows in update.micro_batches}
         assert len(update.micro_batches) == case.config.micro_batches
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_workers_take_every_nth_micro_batch() -> None:
+def test_rank_takes_every_nth_micro_batch() -> None:
     config = BatchingConfig(max_length=4, max_tokens=4, micro_batches=5)
     update = Schedule([3] * 5, [3] * 5, config, seed=1).update(0)
-    assert [index for index, _ in update.of_worker(0, 2)] == [0, 2, 4]
-    assert [index for index, _ in update.of_worker(1, 2)] == [1, 3]
+    assert [index for index, _ in update.share_of(0, 2)] == [0, 2, 4]
+    assert [index for index, _ in update.share_of(1, 2)] == [1, 3]
 
 
 def uniform(seed: int = 1) -> Schedule:
@@ -187,29 +185,29 @@ def test_seeds_differ() -> None:
     assert content(uniform(1).update(0)) != content(uniform(2).update(0))
 
 
-def test_updates_are_numbered_through_all_epochs() -> None:
+def test_updates_are_numbered_across_epochs() -> None:
     schedule = uniform()
     update = schedule.update(schedule.updates_per_epoch + 3)
     assert (update.number, update.epoch) == (schedule.updates_per_epoch + 3, 1)
 
 
-def test_a_corpus_of_long_pairs_alone_is_refused() -> None:
-    """P9."""
+def test_corpus_of_only_long_pairs_is_refused() -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as error:
         Schedule([4, 9], [2, 3], BatchingConfig(max_length=4), seed=1)
     assert str(error.value) == (
-        "none of the 2 prepared pairs has at most batching.max_length (4) tokens, EOS counted; "
-        "set it higher or look at the corpus"
+        "none of the 2 prepared pairs has at most batching.max_length (4) tokens including EOS: "
+        "increase it, or check the corpus"
     )
 
 
-def test_a_pair_of_just_the_longest_length_is_kept() -> None:
+def test_pair_of_maximum_length_is_kept() -> None:
     schedule = Schedule([3, 4], [3, 3], BatchingConfig(max_length=4), seed=1)
     assert rows_of(schedule.update(0)) == [0]
 
 
-def fill(src: Lengths, tgt: Lengths) -> float:
-    """Real tokens of both sides over padded positions, in the first epoch of the default config."""
+def efficiency(src: Lengths, tgt: Lengths) -> float:
+    """Tokens over padded positions of both sides, in the first epoch of the default config."""
     padded = 0
     for update in epoch_of(Schedule(src, tgt, BatchingConfig(), seed=1), 0):
         for rows in update.micro_batches:
@@ -217,25 +215,25 @@ def fill(src: Lengths, tgt: Lengths) -> float:
     return float(src.sum() + tgt.sum() + 2 * len(src)) / padded
 
 
-def test_padding_is_under_10_percent_for_lengths_like_those_of_captions() -> None:
+def test_padding_is_under_10_percent_for_captions() -> None:
     random = np.random.default_rng(1)
     src = random.normal(15, 6, 20_000).clip(3, 45).astype(int)
     tgt = (src + random.normal(0.5, 2, 20_000)).clip(3, 45).astype(int)
-    assert fill(src, tgt) >= 0.9
+    assert efficiency(src, tgt) >= 0.9
 
 
 def test_padding_is_under_10_percent_on_multi30k(shared_data: Path) -> None:
-    """In words and marks, of which there are about as many as subwords."""
+    """Lengths in words and punctuation, about as many as subwords."""
     lengths = []
     for side in ("en", "de"):
         with gzip.open(
             shared_data / "multi30k" / f"train.{side}.gz", "rt", encoding="utf-8"
         ) as text:
             lengths.append(np.array([len(re.findall(r"\w+|[^\w\s]", line)) for line in text]))
-    assert fill(*lengths) >= 0.9
+    assert efficiency(*lengths) >= 0.9
 
 
-# Weights of corpora: rows 0 to 39 are of the first one, 40 to 99 of the second.
+# Corpus weights: rows 0 to 39 are the first corpus, 40 to 99 the second.
 
 CORPORA = [0] * 40 + [1] * 60
 LENGTHS = [5 + (7 * row) % 13 for row in range(100)]
@@ -246,33 +244,33 @@ def weighted(*weights: float, seed: int = 1) -> Schedule:
     return Schedule(LENGTHS, LENGTHS, WEIGHTED, seed, CORPORA, weights)
 
 
-def times_of(schedule: Schedule, epoch: int) -> list[int]:
+def count_rows(schedule: Schedule, epoch: int) -> list[int]:
     rows = [row for update in epoch_of(schedule, epoch) for row in rows_of(update)]
     return np.bincount(rows, minlength=100).tolist()
 
 
 def test_weights_of_1_change_nothing() -> None:
-    """P2."""
+    """Pure schedule (nmt/README.md, Guarantees)."""
     plain = Schedule(LENGTHS, LENGTHS, WEIGHTED, 1)
-    for ours, theirs in zip(epoch_of(weighted(1, 1), 1), epoch_of(plain, 1), strict=True):
-        assert content(ours) == content(theirs)
+    for actual, expected in zip(epoch_of(weighted(1, 1), 1), epoch_of(plain, 1), strict=True):
+        assert content(actual) == content(expected)
 
 
-def test_a_corpus_of_weight_2_is_trained_on_twice() -> None:
-    """P2."""
+def test_weight_2_uses_each_pair_twice() -> None:
+    """Pure schedule (nmt/README.md, Guarantees)."""
     for epoch in range(3):
-        assert times_of(weighted(2, 1), epoch) == [2] * 40 + [1] * 60
+        assert count_rows(weighted(2, 1), epoch) == [2] * 40 + [1] * 60
 
 
-def test_a_corpus_of_weight_0_is_left_out() -> None:
-    """P2."""
-    assert times_of(weighted(1, 0), 0) == [1] * 40 + [0] * 60
+def test_weight_0_leaves_a_corpus_out() -> None:
+    """Pure schedule (nmt/README.md, Guarantees)."""
+    assert count_rows(weighted(1, 0), 0) == [1] * 40 + [0] * 60
 
 
-def test_of_a_corpus_of_weight_a_half_each_epoch_has_another_half() -> None:
-    """P2."""
+def test_weight_one_half_draws_another_half_each_epoch() -> None:
+    """Pure schedule (nmt/README.md, Guarantees)."""
     schedule = weighted(1, 0.5)
-    epochs = [times_of(schedule, epoch) for epoch in range(40)]
+    epochs = [count_rows(schedule, epoch) for epoch in range(40)]
     for times in epochs:
         assert times[:40] == [1] * 40
         assert sum(times[40:]) == 30
@@ -280,11 +278,11 @@ def test_of_a_corpus_of_weight_a_half_each_epoch_has_another_half() -> None:
     assert epochs[0] != epochs[1]
     share = np.mean(epochs, axis=0)[40:]
     assert (abs(share - 0.5) < 0.35).all()
-    assert times_of(weighted(1, 0.5), 7) == epochs[7]
+    assert count_rows(weighted(1, 0.5), 7) == epochs[7]
 
 
-def test_weights_keep_the_token_budget_and_the_number_of_updates() -> None:
-    """P2."""
+def test_weights_keep_the_token_budget() -> None:
+    """Pure schedule (nmt/README.md, Guarantees)."""
     schedule = weighted(1.5, 0.3)
     assert schedule.num_pairs == 60 + 18
     for update in (update for epoch in range(5) for update in epoch_of(schedule, epoch)):
@@ -294,7 +292,7 @@ def test_weights_keep_the_token_budget_and_the_number_of_updates() -> None:
 
 
 @pytest.mark.parametrize("later", [None, 30])
-def test_no_micro_batch_is_larger_than_the_largest(later: int | None) -> None:
+def test_largest_bounds_all_micro_batches(later: int | None) -> None:
     other = WEIGHTED.model_copy(update={"max_tokens": 150})
     stages = [(later, Schedule(LENGTHS, LENGTHS, other, 2))] if later else []
     schedule = Schedule(LENGTHS, LENGTHS, WEIGHTED, 1, CORPORA, (1.5, 0.3), stages)
@@ -308,18 +306,18 @@ def test_no_micro_batch_is_larger_than_the_largest(later: int | None) -> None:
     assert max(sizes) <= num_pairs * length < 1.2 * max(sizes)
 
 
-def test_weights_that_leave_no_pair_are_told() -> None:
-    """P9."""
+def test_weights_that_leave_no_pair_are_refused() -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as caught:
         weighted(0.001, 0.002)
     assert str(caught.value) == (
-        "an epoch of 100 prepared pairs has none of them at the weights of corpus.train "
-        "(0.001, 0.002); set one of them higher"
+        "the weights of corpus.train (0.001, 0.002) leave none of 100 prepared pairs in an epoch: "
+        "increase one of them"
     )
 
 
-def test_a_later_schedule_begins_with_its_update() -> None:
-    """P2: found without a replay of what was before."""
+def test_later_schedule_starts_at_its_update() -> None:
+    """Pure schedule (nmt/README.md, Guarantees)."""
     later = weighted(0.5, 1, seed=2)
     both = Schedule(LENGTHS, LENGTHS, WEIGHTED, 1, CORPORA, [1, 1], [(7, later)])
     for number in (0, 6):
