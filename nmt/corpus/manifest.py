@@ -108,10 +108,9 @@ class Manifest:
     def to_json(self) -> str:
         """Return the text of the file, the same for equal manifests."""
         tree = asdict(self)
-        tree["corpora"] = [
-            {_FILE_KEYS.get(key, key): value for key, value in corpus.items()}
-            for corpus in tree["corpora"]
-        ]
+        for number, corpus in enumerate(tree["corpora"]):
+            renamed = {_FILE_KEYS.get(key, key): value for key, value in corpus.items()}
+            tree["corpora"][number] = renamed
         return json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -136,10 +135,12 @@ class Manifest:
             tree["files"] = [FileInfo(**file) for file in tree["files"]]
             return cls(**tree)
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise DataError(
-                f"{where}: damaged, not the manifest that `nmt prepare` wrote; "
-                f"remove the folder and run `nmt prepare` again"
-            ) from None
+            raise unusable(where, "damaged, not the manifest that `nmt prepare` wrote") from None
+
+
+def unusable(path: str | Path, problem: str) -> DataError:
+    """Return the error for a prepared corpus that has to be prepared again."""
+    return DataError(f"{path}: {problem}; remove the folder and run `nmt prepare` again")
 
 
 def read_manifest(folder: Path) -> Manifest:

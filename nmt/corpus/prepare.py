@@ -25,7 +25,7 @@ order, so that the bytes depend neither on the process that runs a task nor on t
 import logging
 import os
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from nmt.config.corpus import ParallelText
@@ -148,7 +148,7 @@ def _read(
     for number, text in enumerate(corpus.train):
         for side, name in _sides(text):
             target = work / f"raw/{number:03}-{{}}.{side}.zst"
-            about = Path(root, name), target, corpus.shard_pairs, side == "tsv", is_strict
+            about = Path(root, name), name, target, corpus.shard_pairs, side == "tsv", is_strict
             tasks[f"{number:03}-{side}"] = prepare_tasks.split_raw, about
     copy = prepare_tasks.copy_held_out
     tasks["dev"] = copy, (corpus.dev, root, work.parent, "dev")
@@ -157,10 +157,7 @@ def _read(
     results = stages.run("reading", tasks)
     raw: dict[str, list[FileInfo]] = {}
     for number, text in enumerate(corpus.train):
-        files = [
-            replace(FileInfo(**results[f"{number:03}-{side}"]), name=name)
-            for side, name in _sides(text)
-        ]
+        files = [FileInfo(**results[f"{number:03}-{side}"]) for side, _ in _sides(text)]
         paths = Path(root, files[0].name), Path(root, files[-1].name)
         if files[0].lines != files[-1].lines:
             counts = (files[0].lines, files[-1].lines)

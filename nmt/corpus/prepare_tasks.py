@@ -72,46 +72,49 @@ class Sample:
     def __iter__(self) -> Iterator[str]:
         """Yield lines, the same in the same order each time."""
         # A corpus in upper case must not take half of the vocabulary for a few pairs per epoch.
-        strides = {
-            chunk.key: RECASED_STRIDE if chunk.corpus in self.recased else 1
-            for chunk in self.chunks
-        }
-        candidates = {key: -(-kept // strides[key]) for key, kept in self.kept.items()}
-        total = sum(candidates.values())
+        strides = [RECASED_STRIDE if c.corpus in self.recased else 1 for c in self.chunks]
+        counts = [-(-self.kept[c.key] // n) for c, n in zip(self.chunks, strides, strict=True)]
+        total = sum(counts)
         wanted = min(total, self.max_pairs)
-        end, number = 0, 0
-        for chunk in self.chunks:
-            start, end = end, end + candidates[chunk.key]
-            rows = []
-            while number < wanted and number * total // wanted < end:
-                rows.append(strides[chunk.key] * (number * total // wanted - start))
-                number += 1
-            if rows:
+        # Candidates are numbered through all chunks; those chosen are evenly spaced.
+        chosen = np.arange(wanted) * total // max(1, wanted)
+        start = 0
+        for chunk, stride, count in zip(self.chunks, strides, counts, strict=True):
+            first, end = np.searchsorted(chosen, [start, start + count])
+            rows = (chosen[first:end] - start) * stride
+            start += count
+            if len(rows):
                 src, tgt, _ = _read_clean(self.work, chunk, self.num_parts)
-                for row in rows:
+                for row in rows.tolist():
                     yield src[row]
                     yield tgt[row]
 
 
 def split_raw(
-    path: Path, target: Path, lines_per_chunk: int, is_tsv: bool, is_strict: bool
+    path: Path, name: str, target: Path, lines_per_chunk: int, is_tsv: bool, is_strict: bool
 ) -> Tree:
     """Read and check a raw file once, and write it in chunks.
 
     Args:
         path: the raw file.
+        name: its path below corpus.root.
         target: path of a chunk, with {} in its name for 00000, 00001, ...
         lines_per_chunk: lines of each chunk but the last.
         is_tsv: True if each line must have a tab.
         is_strict: True if a line that is not UTF-8 is an error.
 
     Returns:
-        The `FileInfo` of the raw file, without name.
+        The `FileInfo` of the raw file.
     """
     digest = hashlib.sha256()
     checker = EncodingChecker(str(path), is_strict=is_strict)
     num_lines = num_waiting = 0
     waiting: list[bytes] = []
+
+    def write() -> None:
+        file_name = target.name.format(f"{num_lines // lines_per_chunk:05}")
+        write_zstd(target.with_name(file_name), waiting)
+
     for first_line, block in read_blocks(path, digest):
         checker.check(first_line, block)
         lines = split_lines(block)
@@ -120,17 +123,16 @@ def split_raw(
             raise DataError(missing_tab_message(path, first_line + row))
         while num_waiting + len(lines) >= lines_per_chunk:
             cut = lines_per_chunk - num_waiting
-            name = target.name.format(f"{num_lines // lines_per_chunk:05}")
-            write_zstd(target.with_name(name), [*waiting, _join(lines[:cut])])
+            waiting.append(_join(lines[:cut]))
+            write()
             num_lines += lines_per_chunk
             lines, waiting, num_waiting = lines[cut:], [], 0
         waiting.append(_join(lines))
         num_waiting += len(lines)
     if num_waiting:
-        name = target.name.format(f"{num_lines // lines_per_chunk:05}")
-        write_zstd(target.with_name(name), waiting)
+        write()
     checker.finish()
-    info = FileInfo("", path.stat().st_size, digest.hexdigest(), num_lines + num_waiting)
+    info = FileInfo(name, path.stat().st_size, digest.hexdigest(), num_lines + num_waiting)
     return asdict(info)
 
 

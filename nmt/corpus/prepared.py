@@ -14,7 +14,7 @@ from nmt.config.experiment import Experiment
 from nmt.config.preset import explain_choice, resolve
 from nmt.config.settings import add_legacy_values, drop_legacy_values
 from nmt.corpus import clean
-from nmt.corpus.manifest import MANIFEST, Manifest, read_manifest
+from nmt.corpus.manifest import MANIFEST, Manifest, read_manifest, unusable
 from nmt.corpus.prepare_tasks import TOKENIZER
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
@@ -74,10 +74,7 @@ def open_prepared(experiment: Experiment) -> tuple[Shards, Subword]:
     check_settings(experiment, folder, shards.manifest, ignore="tests")
     subword = Subword.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
     if subword.fingerprint != shards.manifest.tokenizer_fingerprint:
-        raise DataError(
-            f"{folder / TOKENIZER}: not the vocabulary of the shards; "
-            f"remove the folder and run `nmt prepare` again"
-        )
+        raise unusable(folder / TOKENIZER, "not the vocabulary of the shards")
     return shards, subword
 
 
@@ -165,10 +162,7 @@ def check_settings(
             f"{_format(now)}; set it back, or remove the folder and run `nmt prepare` again"
         )
     if manifest.cleaning_fingerprint != clean.fingerprint(experiment.corpus.cleaning):
-        raise DataError(
-            f"{folder}: prepared with the cleaning rules of another version of nmt; "
-            f"remove the folder and run `nmt prepare` again"
-        )
+        raise unusable(folder, "prepared with the cleaning rules of another version of nmt")
 
 
 def _format_tokens(tokens: int, pairs: int, language: str) -> str:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nmt.corpus.io import atomic_write
-from nmt.corpus.manifest import FileInfo, Manifest, ShardInfo, read_manifest
+from nmt.corpus.manifest import FileInfo, Manifest, ShardInfo, read_manifest, unusable
 from nmt.errors import DataError
 
 Lengths = npt.NDArray[np.int32]
@@ -74,10 +74,7 @@ class Shards:
             size = path.stat().st_size if path.is_file() else None
             if size != info.size:
                 found = "missing" if size is None else f"{size} bytes"
-                raise DataError(
-                    f"{path}: {found}, but the manifest lists {info.size} bytes; "
-                    f"remove the folder and run `nmt prepare` again"
-                )
+                raise unusable(path, f"{found}, but the manifest lists {info.size} bytes")
         return cls(folder, manifest)
 
     def verify(self) -> None:
@@ -85,10 +82,7 @@ class Shards:
         for info in self.manifest.all_files:
             path = self.folder / info.name
             if FileInfo.from_path(path, info.name).sha256 != info.sha256:
-                raise DataError(
-                    f"{path}: damaged: its SHA-256 differs from that in the manifest; "
-                    f"remove the folder and run `nmt prepare` again"
-                )
+                raise unusable(path, "damaged: its SHA-256 differs from that in the manifest")
 
     def __len__(self) -> int:
         """Return the number of pairs in all shards."""
@@ -234,12 +228,7 @@ def _map_shard(path: Path, info: ShardInfo) -> _MappedShard:
         ]
         lines = batch.column("line").to_numpy(zero_copy_only=True)
     except (OSError, KeyError, AttributeError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path}: not a shard of nmt ({error}); remove the folder and run `nmt prepare` again"
-        ) from None
+        raise unusable(path, f"not a shard of nmt ({error})") from None
     if batch.num_rows != info.pairs:
-        raise DataError(
-            f"{path}: {batch.num_rows} pairs, but the manifest lists {info.pairs}; "
-            f"remove the folder and run `nmt prepare` again"
-        )
+        raise unusable(path, f"{batch.num_rows} pairs, but the manifest lists {info.pairs}")
     return _MappedShard(sides[0], sides[1], lines)

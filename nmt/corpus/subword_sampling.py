@@ -114,14 +114,9 @@ class SubwordSampler:
         after = np.array([max(map(len, pair)) for pair in self.segment(pairs, rows, 0, 2**31)])
         growth = after / np.maximum(1, before)
         factor = float(growth.mean() + growth.std())
-        lengths = (
-            np.asarray(side, dtype=np.int64) for side in (shards.src_lengths, shards.tgt_lengths)
-        )
-        src, tgt = (
-            np.maximum(side, np.minimum(np.ceil(factor * side).astype(np.int64), max_length - 1))
-            for side in lengths
-        )
-        return src, tgt
+        longer = (np.ceil(factor * side) for side in (shards.src_lengths, shards.tgt_lengths))
+        src, tgt = (np.minimum(side, max_length - 1).astype(np.int64) for side in longer)
+        return np.maximum(src, shards.src_lengths), np.maximum(tgt, shards.tgt_lengths)
 
     def _sample_all(
         self, sides: Sequence[Tokens], rows: Hashes, epoch: int, number: int

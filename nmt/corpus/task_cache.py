@@ -9,6 +9,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,14 @@ def no_progress(stage: str, done: int, total: int) -> None:
     """Ignore progress."""
 
 
+@dataclass(frozen=True)
 class Stages:
     """Runs stages of tasks and skips the tasks that have a result."""
 
-    def __init__(self, work: Path, run_tasks: RunTasks, progress: ProgressCallback) -> None:
-        """Keep results in a folder of `open_work`."""
-        self.work = work
-        self._run_tasks = run_tasks
-        self._progress = progress
+    work: Path
+    """Folder of `open_work`, where results are stored."""
+    run_tasks: RunTasks
+    progress: ProgressCallback
 
     def run(self, stage: str, tasks: dict[str, Task], used: str = "") -> dict[str, Tree]:
         """Run a stage.
@@ -74,10 +75,10 @@ class Stages:
             for key, task in tasks.items()
             if key not in results
         ]
-        self._progress(stage, len(results), len(tasks))
-        for key, result in self._run_tasks(_run_task, todo) if todo else ():
+        self.progress(stage, len(results), len(tasks))
+        for key, result in self.run_tasks(_run_task, todo) if todo else ():
             results[key] = result
-            self._progress(stage, len(results), len(tasks))
+            self.progress(stage, len(results), len(tasks))
         return {key: results[key] for key in tasks}
 
 

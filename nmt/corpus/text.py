@@ -13,6 +13,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import TextIO
 
@@ -31,9 +32,7 @@ MIN_INVALID = 10
 MAX_INVALID = 0.9
 """Share of the lines beyond ASCII from which on a file is not damaged, but not UTF-8 at all."""
 
-_TO_SPACE = re.compile(
-    "[\0-\x1f\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]",
-)
+_TO_SPACE = re.compile("[\0-\x1f\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 _INVISIBLE = re.compile(
     "[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0001\U000e0020-\U000e007f]"
@@ -118,16 +117,15 @@ def read_pairs(text: ParallelText, root: str | Path) -> Iterator[tuple[str, str]
         return
     sides = Path(root, text.src), Path(root, text.tgt)
     src_lines, tgt_lines = map(read_lines, sides)
-    count = 0
-    for src_line in src_lines:
-        tgt_line = next(tgt_lines, None)
-        if tgt_line is None:
-            counts = count + 1 + _count(src_lines), count
-            raise DataError(line_counts_message(text.name, sides, counts))
-        count += 1
-        yield src_line, tgt_line
-    if more := _count(tgt_lines):
-        raise DataError(line_counts_message(text.name, sides, (count, count + more)))
+    for count, (src, tgt) in enumerate(zip_longest(src_lines, tgt_lines)):
+        if src is None or tgt is None:
+            # Count the rest of the longer side for the message.
+            num_src, num_tgt = (
+                count + (line is not None) + sum(1 for _ in rest)
+                for line, rest in ((src, src_lines), (tgt, tgt_lines))
+            )
+            raise DataError(line_counts_message(text.name, sides, (num_src, num_tgt)))
+        yield src, tgt
 
 
 def line_counts_message(corpus: str, sides: tuple[Path, Path], counts: tuple[int, int]) -> str:
@@ -228,7 +226,3 @@ def _likely_encoding(samples: list[bytes]) -> str:
     # 0x80 to 0x9F are control codes in Latin-1, but quotes and dashes in the Windows code page.
     is_windows = any(0x80 <= byte <= 0x9F for sample in samples for byte in sample)
     return "WINDOWS-1252" if is_windows else "ISO-8859-1"
-
-
-def _count(lines: Iterator[str]) -> int:
-    return sum(1 for _ in lines)

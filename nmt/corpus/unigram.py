@@ -192,13 +192,16 @@ def _losses(pieces: _Pieces, counts: Floats) -> Floats:
         ids[:, 0, length - 1] = len(counts)  # the piece itself is not available
         best = np.full((len(rows), length + 1), -np.inf)
         best[:, 0] = 0
-        back = np.zeros((len(rows), length + 1), dtype=np.int64)
+        # Best path to each character: its pieces at the places where they begin, V elsewhere.
+        paths = np.full((len(rows), length + 1, length), len(counts))
+        each = np.arange(len(rows))
         for end in range(1, length + 1):
-            begins = np.arange(end)
-            scores = best[:, begins] + log_probs[ids[:, begins, end - begins - 1]]
-            back[:, end] = scores.argmax(axis=1)
-            best[:, end] = scores.max(axis=1)
-        substitutes = _trace(ids, back, len(counts))  # [rows, length]: pieces, then V
+            scores = best[:, :end] + log_probs[ids[:, np.arange(end), end - 1 - np.arange(end)]]
+            begin = scores.argmax(axis=1)
+            best[:, end] = scores[each, begin]
+            paths[:, end] = paths[each, begin]
+            paths[each, end, begin] = ids[each, begin, end - 1 - begin]
+        substitutes = paths[:, length]
         is_used = substitutes < len(counts)
         own = counts[rows]
         new_total = total + own * (is_used.sum(axis=1) - 1)
@@ -206,19 +209,6 @@ def _losses(pieces: _Pieces, counts: Floats) -> Floats:
         new_log_probs = np.where(is_used, np.log(new_counts / new_total[:, None]), 0).sum(axis=1)
         losses[rows] = own * (np.log(own / total) - new_log_probs)
     return losses
-
-
-def _trace(ids: Table, back: Ints, nothing: int) -> Ints:
-    """Follow back-pointers: the pieces of each row's best path, last first, then `nothing`."""
-    num_rows, length = back.shape[0], back.shape[1] - 1
-    rows, end = np.arange(num_rows), np.full(num_rows, length)
-    pieces = np.full((num_rows, length), nothing, dtype=np.int64)
-    for step in range(length):
-        begin = back[rows, end]
-        is_open = end > 0
-        pieces[is_open, step] = ids[rows, begin, end - begin - 1][is_open]
-        end = begin
-    return pieces
 
 
 def _without(pieces: _Pieces, removed: Ints) -> _Pieces:
