@@ -14,7 +14,7 @@ from nmt.bench.harness import Bench
 from nmt.bench.timing import rate_figure, take_turns
 from nmt.bench.workloads import Workload
 from nmt.config.decoding import DecodingConfig
-from nmt.decoding import beam_search
+from nmt.decoding import beam_search, interface
 from nmt.decoding.beam_search import search
 from nmt.decoding.interface import padded_length
 from nmt.decoding.translator import plan_batches
@@ -138,6 +138,6 @@ class PlainSearch(Search):
             longest = padded_length(max(map(len, batch)))
             with (
                 patch.object(beam_search, "padded_length", lambda _, longest=longest: longest),
-                patch.object(beam_search, "COMPACT_SHARE", 2.0),
+                patch.object(interface, "COMPACT_SHARE", 2.0),
             ):
                 self.search(batch)

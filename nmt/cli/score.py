@@ -4,15 +4,15 @@ import json
 import math
 import time
 from itertools import tee
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nmt.cli.models import describe, make_translator, open_checkpoint
 from nmt.cli.options import POSITIVE_OR_0, check_files, check_output, compute_options
+from nmt.config.corpus import ParallelText
 from nmt.console import Console
-from nmt.corpus.text import open_output
+from nmt.corpus.text import open_output, read_pairs
 
 if TYPE_CHECKING:
     from nmt.decoding.scoring import LineScore, ScoreTotals
@@ -40,12 +40,13 @@ def score(
     """
     check_files([src, tgt])
     check_output(output, [src, tgt])
-    from nmt.decoding.scoring import ScoreTotals, read_pairs, score_pairs
+    from nmt.decoding.scoring import ScoreTotals, score_pairs
 
     checkpoint = open_checkpoint(run)
     translator = make_translator(checkpoint, **compute)
     # The files are read twice, so that an error in the last line is found before scoring starts.
-    total = sum(1 for _ in read_pairs(Path(src), Path(tgt)))
+    text = ParallelText(name="pairs", src=src, tgt=tgt)
+    total = sum(1 for _ in read_pairs(text, ""))
     totals, started = ScoreTotals(), time.monotonic()
     with Console() as console, open_output(output) as file:
         console.print(describe(checkpoint))
@@ -54,7 +55,7 @@ def score(
             if output != "-":
                 console.progress("scoring", num_done, total, "pairs")
 
-        pairs, same = tee(read_pairs(Path(src), Path(tgt)))
+        pairs, same = tee(read_pairs(text, ""))
         scores = score_pairs(translator, pairs, progress)
         for (src_line, tgt_line), line_score in zip(same, scores, strict=True):
             totals.add(tgt_line, line_score)

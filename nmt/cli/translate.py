@@ -252,7 +252,7 @@ def translate_on_workers(
     from nmt.decoding.output_formats import OutputCounts
     from nmt.decoding.resumable_output import open_resumable, work_folder
     from nmt.jobs.ray_session import connect
-    from nmt.jobs.translate import format_chunk, make_chunks, translate_on_ray
+    from nmt.jobs.translate import format_chunk, translate_on_ray
 
     def progress(num_done: int) -> None:
         console.progress("translating", num_done, task.num_lines, "lines")
@@ -270,7 +270,7 @@ def translate_on_workers(
             ray_session = connect(num_cpus, work_folder(output) / "ray.log")
             with options.resumable(console, position), ray_session:
                 translate_on_ray(
-                    task.translator, make_chunks(task.translator, task.requests()),
+                    task.translator, task.translator.windows(task.requests()),
                     partial(format_chunk, task.form, task.num_best), unfinished, cluster, progress,
                 )  # fmt: skip
         console.clear()

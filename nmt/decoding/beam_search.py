@@ -29,39 +29,18 @@ from torch import Tensor
 
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import BOS, EOS, PAD
-from nmt.decoding import sampling
+from nmt.decoding import hypotheses, interface, sampling
 from nmt.decoding.constraints import Constraints, allocate_beam, mask_forbidden
-from nmt.decoding.hypotheses import (
-    Hypothesis,
-    Prefixes,
-    best_continuations,
-    coverage_penalty,
-    diverse_continuations,
-    length_penalty,
-    max_length,
-)
-from nmt.decoding.interface import (
-    BATCH_MULTIPLE,
-    COMPACT_SHARE,
-    MemoryT,
-    StateT,
-    StepModel,
-    pad_sources,
-    padded_length,
-)
+from nmt.decoding.hypotheses import Hypothesis, Prefixes
+from nmt.decoding.interface import BATCH_MULTIPLE, MemoryT, StateT, StepModel, padded_length
 
 
 @torch.inference_mode()
 def search(
-    model: StepModel[MemoryT, StateT],
-    sources: Sequence[Sequence[int]],
-    decoding: DecodingConfig,
-    *,
-    num_best: int = 1,
-    with_attention: bool = False,
-    constraints: Sequence[Constraints | None] | None = None,
-    device: str | torch.device = "cpu",
-) -> list[list[Hypothesis]]:
+    model: StepModel[MemoryT, StateT], sources: Sequence[Sequence[int]], decoding: DecodingConfig,
+    *, num_best: int = 1, with_attention: bool = False,
+    constraints: Sequence[Constraints | None] | None = None, device: str | torch.device = "cpu",
+) -> list[list[Hypothesis]]:  # fmt: skip
     """Find the best targets of a batch of sources.
 
     Args:
@@ -117,15 +96,10 @@ class _SearchBatch(Generic[MemoryT, StateT]):
     """State of a search: sentences in slots, with K rows of hypotheses each."""
 
     def __init__(
-        self,
-        model: StepModel[MemoryT, StateT],
-        sources: Sequence[Sequence[int]],
-        decoding: DecodingConfig,
-        num_best: int,
-        with_attention: bool,
-        constraints: Sequence[Constraints | None] | None,
-        device: torch.device,
-    ) -> None:
+        self, model: StepModel[MemoryT, StateT], sources: Sequence[Sequence[int]],
+        decoding: DecodingConfig, num_best: int, with_attention: bool,
+        constraints: Sequence[Constraints | None] | None, device: torch.device,
+    ) -> None:  # fmt: skip
         self.model = model
         self.decoding = decoding
         self.constraints = constraints
@@ -145,7 +119,7 @@ class _SearchBatch(Generic[MemoryT, StateT]):
         filled = [*sources, *[sources[0]] * num_fillers]
         self.sentence_of: list[int | None] = [*range(len(sources)), *[None] * num_fillers]
         """Index of the sentence in each slot; None once it is done."""
-        src, src_lengths = pad_sources(filled, device)
+        src, src_lengths = interface.pad_sources(filled, device)
         # Compaction copies the memory, and a copy has another layout and so another rounding than
         # the encoder's output. Copying it at once gives every step the same layout.
         every = torch.arange(src.size(0), device=device)
@@ -153,8 +127,12 @@ class _SearchBatch(Generic[MemoryT, StateT]):
         self.state = model.start(self.memory, self.beam)
         num_rows = src.size(0) * self.beam
         self.tokens = torch.full((num_rows,), BOS, device=device)  # last token of each row, [R]
-        self.prefixes = Prefixes.empty(
-            num_rows, src.size(1), device, with_attention, decoding.coverage_penalty > 0
+        empty = torch.empty(num_rows, 0, device=device)
+        self.prefixes = Prefixes(
+            empty.long(),
+            empty,
+            empty.new_empty(num_rows, 0, src.size(1)) if with_attention else None,
+            empty.new_zeros(num_rows, src.size(1)) if decoding.coverage_penalty > 0 else None,
         )
         self.log_probs_buffer: Tensor | None = None
 
@@ -167,15 +145,13 @@ class _SearchBatch(Generic[MemoryT, StateT]):
         self.finished_scores = torch.full_like(self.totals, -math.inf).view(
             len(src), self.num_groups, -1
         )
-        limits = [max_length(int(length), decoding) for length in src_lengths.tolist()]
+        limits = [hypotheses.max_length(int(length), decoding) for length in src_lengths.tolist()]
         penalties = [self._length_penalty(limit) for limit in limits]
         self.limits = torch.tensor(limits, device=device)  # [B]
         self.limit_penalties = torch.tensor(penalties, device=device)  # [B]
         if self.is_sampling:
-            uniforms = [
-                sampling.uniform_numbers(source, self.beam, max(limits), decoding.seed)
-                for source in filled
-            ]
+            sizes = self.beam, max(limits), decoding.seed
+            uniforms = [sampling.uniform_numbers(source, *sizes) for source in filled]
             self.uniforms = torch.cat(uniforms).to(device)  # [R, maximum of limits]
 
     @property
@@ -196,7 +172,7 @@ class _SearchBatch(Generic[MemoryT, StateT]):
         keeps_rows = self.beam == 1 or self.is_sampling
         if not keeps_rows:
             self.prefixes = self.prefixes.select(rows)
-            if self.prefixes.needs_attention:
+            if self.prefixes.attention is not None or self.prefixes.coverage is not None:
                 attention = attention.index_select(0, rows)
         self.prefixes = self.prefixes.append(self.tokens, gains, attention)
         self.length += 1
@@ -234,8 +210,9 @@ class _SearchBatch(Generic[MemoryT, StateT]):
             return (rows * log_probs.size(1) + tokens).view_as(self.totals)
         if self.num_groups > 1:
             num_free = (self.finished_scores == -math.inf).sum(dim=2)
-            return diverse_continuations(log_probs, self.totals, num_free, decoding.diversity)
-        picks = best_continuations(log_probs, self.totals)
+            diversity = decoding.diversity
+            return hypotheses.diverse_continuations(log_probs, self.totals, num_free, diversity)
+        picks = hypotheses.best_continuations(log_probs, self.totals)
         if self.constraints is not None:
             slots, prefixes = self._slot_constraints(), self.prefixes.tokens
             picks = allocate_beam(slots, picks, log_probs, self.totals, prefixes, self.limits)
@@ -278,7 +255,8 @@ class _SearchBatch(Generic[MemoryT, StateT]):
         ]
 
     def _length_penalty(self, length: int) -> float:
-        return length_penalty(length, self.decoding.length_penalty, self.decoding.length_norm)
+        alpha, norm = self.decoding.length_penalty, self.decoding.length_norm
+        return hypotheses.length_penalty(length, alpha, norm)
 
     def _scores(self, totals: Tensor) -> Tensor:
         """Return the ranking scores of hypotheses of the current length, [B, G, K / G]."""
@@ -287,8 +265,9 @@ class _SearchBatch(Generic[MemoryT, StateT]):
             return scores
         lengths = [1 if each is None else self.src_lengths[each] for each in self.sentence_of]
         src_lengths = torch.tensor(lengths, device=totals.device).repeat_interleave(self.beam)
-        beta = self.decoding.coverage_penalty
-        return scores + coverage_penalty(self.prefixes.coverage, src_lengths, beta).view_as(scores)
+        coverage, beta = self.prefixes.coverage, self.decoding.coverage_penalty
+        penalty = hypotheses.coverage_penalty(coverage, src_lengths, beta)
+        return scores + penalty.view_as(scores)
 
     def _collect(self, is_finished: Tensor, scores: Tensor) -> None:
         """Add the hypotheses of finished rows to their sentences; both arguments [B, G, K / G]."""
@@ -312,7 +291,7 @@ class _SearchBatch(Generic[MemoryT, StateT]):
         live = [slot for slot, sentence in enumerate(self.sentence_of) if sentence is not None]
         num_fillers = -len(live) % BATCH_MULTIPLE
         num_slots = len(self.sentence_of)
-        if not live or len(live) + num_fillers > num_slots * (1 - COMPACT_SHARE):
+        if not live or len(live) + num_fillers > num_slots * (1 - interface.COMPACT_SHARE):
             return None
         done = [slot for slot, sentence in enumerate(self.sentence_of) if sentence is None]
         return live + done[:num_fillers]

@@ -34,23 +34,14 @@ class TokenText:
         self._tokens: dict[bytes, list[int]] = defaultdict(list)
         for token, text in enumerate(token_bytes):
             self._tokens[text].append(token)
-        self.word_continuations = [
+        self.word_continuations = frozenset(
             token for token, text in enumerate(token_bytes) if _begins_in_word(text)
-        ]
+        )
         """Tokens that continue the word before them."""
-        self._continuations = frozenset(self.word_continuations)
 
     def decode(self, tokens: Iterable[int]) -> bytes:
         """Return the bytes of a token sequence."""
         return b"".join([self._token_bytes[token] for token in tokens])
-
-    def continues_word(self, token: int) -> bool:
-        """Return True if the token continues the word before it."""
-        return token in self._continuations
-
-    def ends_in_word(self, tokens: Iterable[int]) -> bool:
-        """Return True if the text of the tokens could continue as a longer word."""
-        return _ends_in_word(self.decode(tokens))
 
     def word_indices(self, tokens: Iterable[int]) -> list[int]:
         """Return the index of the space-separated word of each token; -1 for none, as for EOS."""
@@ -99,12 +90,8 @@ class Constraints:
 
     def forbidden_tokens(self, tokens: Sequence[int]) -> list[int]:
         """Return the tokens that must not come next."""
-        text = self.token_text.decode(tokens)
-        forbidden = [
-            token
-            for phrase in self.avoid
-            for token in self.token_text.completing_tokens(phrase, text)
-        ]
+        text, completing = self.token_text.decode(tokens), self.token_text.completing_tokens
+        forbidden = [token for phrase in self.avoid for token in completing(phrase, text)]
         return [*forbidden, EOS] if self.missing_terms(tokens) else forbidden
 
     def term_continuations(self, tokens: Sequence[int]) -> set[int]:
@@ -117,7 +104,7 @@ class Constraints:
         # Continuing the last word of a term would turn it into another word.
         if any(tuple(tokens[-len(term) :]) == term for term in self.terms):
             log_probs = log_probs.clone()
-            log_probs[self.token_text.word_continuations] = -torch.inf
+            log_probs[list(self.token_text.word_continuations)] = -torch.inf
         return int(log_probs.argmax())
 
     def count_term_tokens(self, tokens: Sequence[int]) -> tuple[int, int]:
@@ -129,11 +116,12 @@ class Constraints:
         return sum(map(len, self.terms)) - num_left, num_left
 
     def _contains(self, tokens: Sequence[int], term: tuple[int, ...]) -> bool:
-        is_word = self.token_text.ends_in_word(term)
+        # A term that ends inside a word needs no word boundary after it.
+        ends_in_word = _ends_in_word(self.token_text.decode(term))
         for end in range(len(term), len(tokens) + 1):
             if tuple(tokens[end - len(term) : end]) == term:
                 next_token = tokens[end] if end < len(tokens) else EOS
-                if not (is_word and self.token_text.continues_word(next_token)):
+                if not (ends_in_word and next_token in self.token_text.word_continuations):
                     return True
         return False
 
@@ -160,13 +148,9 @@ def mask_forbidden(
 
 
 def allocate_beam(
-    constraints: Sequence[Constraints | None],
-    picks: Tensor,
-    log_probs: Tensor,
-    totals: Tensor,
-    prefixes: Tensor,
-    limits: Tensor,
-) -> Tensor:
+    constraints: Sequence[Constraints | None], picks: Tensor, log_probs: Tensor, totals: Tensor,
+    prefixes: Tensor, limits: Tensor,
+) -> Tensor:  # fmt: skip
     """Replace the continuations of sentences with terms (dynamic beam allocation).
 
     Args:
@@ -196,13 +180,11 @@ def allocate_beam(
             ids |= {row * vocab + EOS for row in rows}  # -inf where terms are missing
         candidates = torch.tensor(sorted(ids), device=log_probs.device)
         scores = (totals.view(-1)[candidates // vocab] + flat[candidates]).tolist()
-        ranked = [
-            (pick, [*tokens_of[pick // vocab], pick % vocab])
-            for score, pick in sorted(
-                zip(scores, candidates.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1])
-            )
-            if score != -torch.inf
-        ]
+        in_order = sorted(
+            (-score, pick) for score, pick in zip(scores, candidates.tolist(), strict=True)
+        )
+        possible = [pick for score, pick in in_order if score != torch.inf]
+        ranked = [(pick, [*tokens_of[pick // vocab], pick % vocab]) for pick in possible]
         chosen = _rank_by_banks(one, ranked, int(limits[slot]))[:beam]
         # PAD is impossible: a place filled with it holds no hypothesis.
         unused = rows[0] * vocab + PAD

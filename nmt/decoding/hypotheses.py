@@ -36,11 +36,6 @@ class Hypothesis:
     attention: Tensor | None
     """Attention of each token over the source tokens, [L, S]; None unless requested."""
 
-    @property
-    def log_prob(self) -> float:
-        """Natural log-probability of the sequence, EOS included."""
-        return math.fsum(self.token_log_probs)
-
 
 class Prefixes(NamedTuple):
     """Prefixes of all rows of a search."""
@@ -54,24 +49,6 @@ class Prefixes(NamedTuple):
     coverage: Tensor | None
     """Attention summed over the tokens, [R, S]; None without a coverage penalty."""
 
-    @classmethod
-    def empty(
-        cls, num_rows: int, width: int, device: torch.device, attention: bool, coverage: bool
-    ) -> "Prefixes":
-        """Return prefixes without tokens for sources padded to `width`."""
-        empty = torch.empty(num_rows, 0, device=device)
-        return cls(
-            empty.long(),
-            empty,
-            empty.new_empty(num_rows, 0, width) if attention else None,
-            empty.new_zeros(num_rows, width) if coverage else None,
-        )
-
-    @property
-    def needs_attention(self) -> bool:
-        """True if attention or coverage is recorded."""
-        return self.attention is not None or self.coverage is not None
-
     def select(self, rows: Tensor) -> "Prefixes":
         """Return the prefixes of these rows."""
         return Prefixes(
@@ -83,13 +60,14 @@ class Prefixes(NamedTuple):
 
     def append(self, tokens: Tensor, log_probs: Tensor, attention: Tensor) -> "Prefixes":
         """Return the prefixes longer by one token per row, [R], with its attention, [R, S]."""
-        extended = self.attention
-        if extended is not None:
-            extended = torch.cat([extended, attention[:, None]], dim=1)
+
+        def cat(old: Tensor, new: Tensor) -> Tensor:
+            return torch.cat([old, new[:, None]], dim=1)
+
         return Prefixes(
-            torch.cat([self.tokens, tokens[:, None]], dim=1),
-            torch.cat([self.log_probs, log_probs[:, None]], dim=1),
-            extended,
+            cat(self.tokens, tokens),
+            cat(self.log_probs, log_probs),
+            None if self.attention is None else cat(self.attention, attention),
             None if self.coverage is None else self.coverage + attention,
         )
 

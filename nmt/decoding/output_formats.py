@@ -35,7 +35,9 @@ def format_translation(form: str, request: Request, translation: Translation, nu
         case "pharaoh":
             return f"{best.text} ||| {_pharaoh(best)}".rstrip(" ") + "\n"
         case "soft":
-            return f"{best.text} ||| {_soft(best)}".rstrip(" ") + "\n"
+            weights = [] if best.word_attention is None else best.word_attention.tolist()
+            rows = " ".join(",".join(f"{weight:.4f}" for weight in row) for row in weights)
+            return f"{best.text} ||| {rows}".rstrip(" ") + "\n"
         case "jsonl":
             return json.dumps(_json_object(request, translation), ensure_ascii=False) + "\n"
     return best.text + "\n"
@@ -66,17 +68,14 @@ class OutputCounts:
 
     def summary(self) -> str:
         """Return the counts above 0 in one line; empty if there are none."""
-        parts = []
-        if self.num_cut:
-            parts.append(f"long lines split at sentence ends {self.num_cut:,}")
-        if self.num_protected:
-            num_restored = self.num_protected - self.num_lost
-            parts.append(f"protected spans restored {num_restored:,} of {self.num_protected:,}")
-        if self.num_unsaid:
-            parts.append(f"terms missing {self.num_unsaid:,}")
-        if self.num_unfinished:
-            parts.append(f"translations truncated at the maximum length {self.num_unfinished:,}")
-        return " | ".join(parts)
+        restored = f"{self.num_protected - self.num_lost:,} of {self.num_protected:,}"
+        parts = (
+            (self.num_cut, f"long lines split at sentence ends {self.num_cut:,}"),
+            (self.num_protected, f"protected spans restored {restored}"),
+            (self.num_unsaid, f"terms missing {self.num_unsaid:,}"),
+            (self.num_unfinished, f"translations truncated {self.num_unfinished:,}"),
+        )
+        return " | ".join(text for count, text in parts if count)
 
 
 def _moses(candidate: Candidate, number: int) -> str:
@@ -88,14 +87,6 @@ def _moses(candidate: Candidate, number: int) -> str:
 def _pharaoh(candidate: Candidate) -> str:
     """Return the alignment as `source-target` pairs, from 0."""
     return " ".join(f"{src}-{tgt}" for src, tgt in candidate.alignment or ())
-
-
-def _soft(candidate: Candidate) -> str:
-    """Return the comma-separated weights of all source words for each target word."""
-    if candidate.word_attention is None:
-        return ""
-    rows = candidate.word_attention.tolist()
-    return " ".join(",".join(f"{weight:.4f}" for weight in row) for row in rows)
 
 
 def _json_object(request: Request, translation: Translation) -> dict[str, Any]:

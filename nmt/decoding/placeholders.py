@@ -23,10 +23,7 @@ Links = Sequence[tuple[int, int]]
 """Word alignment: pairs of (source word, target word), from 0."""
 
 _TAG = re.compile(r"<(?P<close>/?)(?P<name>[A-Za-z][\w:-]*)[^<>]*?(?P<alone>/?)>|<!--.*?-->")
-_DIVIDING_TAGS = (
-    "br", "p", "div", "li", "ul", "ol", "table", "tr", "td", "th", "hr", "h1", "h2", "h3", "h4",
-    "h5", "h6", "seg",
-)  # fmt: skip
+_DIVIDING = re.compile(r"br|p|div|li|ul|ol|table|t[rdh]|hr|h[1-6]|seg")
 _PUNCTUATION = re.compile(r"[.,;:!?…]+\Z")
 _PATTERNS: dict[Protected, str] = {
     "urls": r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]'’”]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
@@ -132,7 +129,7 @@ def extract_tags(line: str) -> tuple[str, tuple[Tag, ...]]:
         name = (match["name"] or "").lower()
         kind = "close" if match["close"] else "open"
         kind = "alone" if match["alone"] or not name else kind
-        if name in _DIVIDING_TAGS:
+        if _DIVIDING.fullmatch(name):
             text += " "
         word = len(text.split())
         tags.append(Tag(match[0], word, *_has_spaces_around(line, match), name, kind))
@@ -181,7 +178,10 @@ def _place_tags(
             span = range(tags[first].word, tags[last].word)
             enclosed = [tgt for src, tgt in links if src in span]
         if not enclosed:
-            before[_single_place(tag.word, links, num_words)].append(tag)
+            # Before the target word of its source word, else of the next one that has a link.
+            exact = [tgt for src, tgt in links if src == tag.word]
+            later = [tgt for src, tgt in links if src > tag.word]
+            before[min(exact or later, default=num_words)].append(tag)
         elif number == first:
             before[min(enclosed)].append(tag)
         else:
@@ -206,13 +206,6 @@ def _pair_tags(tags: Sequence[Tag]) -> dict[int, int]:
     return pairs
 
 
-def _single_place(word: int, links: Links, num_words: int) -> int:
-    """Return the target word that a tag before this source word precedes."""
-    exact = [tgt for src, tgt in links if src == word]
-    later = [tgt for src, tgt in links if src > word]
-    return min(exact or later, default=num_words)
-
-
 def _mask_pattern(*masks: str) -> re.Pattern[str]:
     """Return a pattern of masks as whole words."""
     return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, masks))})(?!\w)")
@@ -222,21 +215,16 @@ def _unmask(text: str, spans: Sequence[ProtectedSpan]) -> str:
     """Replace each mask by its span, once, and remove its repetitions."""
     if not spans:
         return text
-    span_of = {span.mask: span for span in spans}
-    pattern = _mask_pattern(*span_of)
-    seen: set[str] = set()
-
-    def drop_repeated(match: re.Match[str]) -> str:
-        mask = match[0].removeprefix(" ")
-        is_repeated = mask in seen
-        seen.add(mask)
-        return "" if is_repeated else match[0]
-
-    text = re.sub(f" ?{pattern.pattern}", drop_repeated, text)
+    for span in spans:
+        pattern = _mask_pattern(span.mask)
+        if first := pattern.search(text):
+            end = first.end()
+            text = text[:end] + re.sub(f" ?{pattern.pattern}", "", text[end:])
     # One pass over all masks: a span that is already restored must not hide or attract another
     # mask, as in "%s{}", where the mask after "%s" is no longer a word of its own.
+    span_of = {span.mask: span for span in spans}
     output, end, is_attached = "", 0, False
-    for match in pattern.finditer(text):
+    for match in _mask_pattern(*span_of).finditer(text):
         span, gap = span_of[match[0]], text[end : match.start()]
         output += gap.removeprefix(" ") if is_attached else gap
         output = output if span.has_space_before else output.removesuffix(" ")

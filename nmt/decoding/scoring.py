@@ -9,25 +9,15 @@ vocabulary encodes the text. A search may find the same text as another sequence
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from pathlib import Path
 
 import torch
 
 from nmt.corpus.subword import BOS, EOS, PAD
-from nmt.corpus.text import normalise, read_lines
+from nmt.corpus.text import normalise
+from nmt.decoding import interface
 from nmt.decoding.hypotheses import length_penalty
-from nmt.decoding.interface import (
-    BATCH_MULTIPLE,
-    COMPACT_SHARE,
-    MemoryT,
-    StateT,
-    StepModel,
-    pad_sources,
-    padded_length,
-)
+from nmt.decoding.interface import BATCH_MULTIPLE, MemoryT, StateT, StepModel, padded_length
 from nmt.decoding.translator import WINDOW_BATCHES, Translator, plan_batches, read_windows
-from nmt.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -79,24 +69,6 @@ class ScoreTotals:
             self.num_impossible += not score.is_possible
 
 
-def read_pairs(src: Path, tgt: Path) -> Iterator[tuple[str, str]]:
-    """Yield the lines of two files side by side, unchanged.
-
-    Raises:
-        DataError: a file is not UTF-8 text, or the files differ in length.
-    """
-    sides = read_lines(src), read_lines(tgt)
-    for number, (src_line, tgt_line) in enumerate(zip_longest(*sides), start=1):
-        if src_line is None or tgt_line is None:
-            longer, shorter = (src, tgt) if tgt_line is None else (tgt, src)
-            length = number + sum(1 for side in sides for _ in side)
-            raise DataError(
-                f"{longer} has {length:,} lines, {shorter} has {number - 1:,}: the two files must "
-                "be line-parallel"
-            )
-        yield src_line, tgt_line
-
-
 def score_pairs(
     translator: Translator,
     pairs: Iterable[tuple[str, str]],
@@ -137,11 +109,9 @@ def score_pairs(
 
 @torch.inference_mode()
 def log_probs(
-    model: StepModel[MemoryT, StateT],
-    sources: Sequence[Sequence[int]],
-    targets: Sequence[Sequence[int]],
-    device: str | torch.device = "cpu",
-) -> list[list[float]]:
+    model: StepModel[MemoryT, StateT], sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]], device: str | torch.device = "cpu",
+) -> list[list[float]]:  # fmt: skip
     """Return the natural log-probability of each token of each target.
 
     Args:
@@ -154,7 +124,7 @@ def log_probs(
     longest_first = sorted(range(len(targets)), key=lambda n: (-len(targets[n]), n))
     lengths = [len(targets[n]) for n in longest_first]
     rows = longest_first + longest_first[:1] * (-len(targets) % BATCH_MULTIPLE)
-    src, src_lengths = pad_sources([sources[n] for n in rows], torch.device(device))
+    src, src_lengths = interface.pad_sources([sources[n] for n in rows], torch.device(device))
     padded = [[BOS, *targets[n], *[PAD] * (lengths[0] - len(targets[n]))] for n in rows]
     tgt = torch.tensor(padded, device=device)
     # Copied as in the search: rounding must not depend on compaction.
@@ -167,7 +137,7 @@ def log_probs(
         while lengths[num_live - 1] <= position:
             num_live -= 1
         num_rows = num_live + -num_live % BATCH_MULTIPLE
-        if num_rows <= (1 - COMPACT_SHARE) * len(tgt):
+        if num_rows <= (1 - interface.COMPACT_SHARE) * len(tgt):
             kept = torch.arange(num_rows, device=device)
             memory, state, tgt = memory.select(kept), state.select(kept), tgt[:num_rows]
         logits, state, _ = model.step(tgt[:, position], state, memory)

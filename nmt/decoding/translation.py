@@ -69,6 +69,23 @@ class Translation:
     num_protected: int = 0
     """Protected spans of the line, which should appear unchanged in the translation."""
 
+    @classmethod
+    def join(cls, segments: Sequence["Translation"]) -> "Translation":
+        """Join the translations of the segments of a line.
+
+        The n-th candidate joins the n-th candidates of the segments; its score is their mean, and
+        its tokens keep the `</s>` of each segment.
+        """
+        if len(segments) == 1:
+            return segments[0]
+        return cls(
+            [token for segment in segments for token in segment.src_tokens],
+            # Not strict: segments can have different numbers of candidates.
+            [_join(each) for each in zip(*(segment.n_best for segment in segments), strict=False)],
+            len(segments),
+            sum(segment.num_protected for segment in segments),
+        )
+
     @property
     def best(self) -> Candidate:
         """Best candidate."""
@@ -113,22 +130,6 @@ def hard_alignment(weights: Tensor) -> list[tuple[int, int]]:
     if not weights.numel():
         return []
     return sorted((src, tgt) for tgt, src in enumerate(weights.argmax(dim=1).tolist()))
-
-
-def join_segments(segments: Sequence[Translation]) -> Translation:
-    """Join the translations of the segments of a line.
-
-    The n-th candidate joins the n-th candidates of the segments; its score is their mean, and its
-    tokens keep the `</s>` of each segment.
-    """
-    if len(segments) == 1:
-        return segments[0]
-    return Translation(
-        [token for segment in segments for token in segment.src_tokens],
-        [_join(each) for each in zip(*(segment.n_best for segment in segments), strict=False)],
-        len(segments),
-        sum(segment.num_protected for segment in segments),
-    )
 
 
 def _join(candidates: Sequence[Candidate]) -> Candidate:

@@ -26,13 +26,7 @@ from nmt.decoding.interface import BATCH_MULTIPLE, padded_length
 from nmt.decoding.preprocess import Preprocessor, Segment
 from nmt.decoding.requests import Request
 from nmt.decoding.sampling import rank_by_expected_chrf
-from nmt.decoding.translation import (
-    Candidate,
-    Translation,
-    hard_alignment,
-    join_segments,
-    word_attention,
-)
+from nmt.decoding.translation import Candidate, Translation, hard_alignment, word_attention
 from nmt.errors import ConfigError, DataError
 from nmt.model.seq2seq import Seq2Seq
 
@@ -61,12 +55,9 @@ class Translator:
     """
 
     def __init__(
-        self,
-        model: Seq2Seq | Ensemble,
-        subword: Subword,
-        config: Experiment,
+        self, model: Seq2Seq | Ensemble, subword: Subword, config: Experiment,
         device: str | torch.device = "cpu",
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Create a translator.
 
         Args:
@@ -117,14 +108,9 @@ class Translator:
         return list(self.stream(lines, num_best=n_best, with_attention=True))
 
     def stream(
-        self,
-        lines: Iterable[str | Request],
-        *,
-        num_best: int = 1,
-        with_attention: bool = False,
-        progress: Callable[[int], object] | None = None,
-        window_lines: int | None = None,
-    ) -> Iterator[Translation]:
+        self, lines: Iterable[str | Request], *, num_best: int = 1, with_attention: bool = False,
+        progress: Callable[[int], object] | None = None, window_lines: int | None = None,
+    ) -> Iterator[Translation]:  # fmt: skip
         """Translate lines lazily, a window at a time.
 
         Args:
@@ -147,10 +133,16 @@ class Translator:
             raise DataError("lines is a string, but it must be a list of lines")
         self.check(num_best)
         self.model.eval()  # active dropout would go unnoticed
-        max_lines = window_lines or WINDOW_BATCHES * self.decoding.batch_sentences
         requests = (_to_request(line, number) for number, line in enumerate(lines, start=1))
-        windows = read_windows(requests, max_lines, num_request_chars)
+        windows = self.windows(requests, window_lines)
         return self._stream(windows, num_best, with_attention, progress or (lambda num_lines: None))
+
+    def windows(
+        self, requests: Iterable[Request], max_lines: int | None = None
+    ) -> Iterator[list[Request]]:
+        """Divide requests into the windows that `stream` reads at once."""
+        max_lines = max_lines or WINDOW_BATCHES * self.decoding.batch_sentences
+        return read_windows(requests, max_lines, lambda request: len(request.text))
 
     def check(self, num_best: int, requests: Iterable[Request] = ()) -> None:
         """Raise the ConfigError or DataError that `stream` would raise, without translating."""
@@ -168,37 +160,28 @@ class Translator:
                 list(self.preprocessor.segments([request]))
 
     def _stream(
-        self,
-        windows: Iterable[list[Request]],
-        num_best: int,
-        with_attention: bool,
+        self, windows: Iterable[list[Request]], num_best: int, with_attention: bool,
         progress: Callable[[int], object],
-    ) -> Iterator[Translation]:
+    ) -> Iterator[Translation]:  # fmt: skip
         num_done = 0
         for window in windows:
             segments = list(self.preprocessor.segments(window))
             num_left = Counter(segment.line for segment in segments)
-            num_done += len(window) - len(num_left)  # blank lines
-            translations: list[Translation | None] = [None] * len(segments)
+            translations: dict[int, Translation] = {}
             lengths = [len(segment.source) for segment in segments]
-            for batch in plan_batches(lengths, self.decoding.batch_sentences):
-                found = self._search([segments[n] for n in batch], num_best, with_attention)
-                for index, translation in zip(batch, found, strict=True):
-                    translations[index] = translation
-                    num_left[segments[index].line] -= 1
-                    num_done += num_left[segments[index].line] == 0
-                progress(num_done)
-            pairs = zip(segments, translations, strict=True)
-            by_line = {
-                line: [translation for _, translation in group if translation]
-                for line, group in groupby(pairs, key=lambda pair: pair[0].line)
-            }
-            for line, request in enumerate(window):
-                if line in by_line:
-                    yield join_segments(by_line[line])
-                else:
-                    text = self.preprocessor.untranslated(request)
-                    yield Translation([], [self._without_tokens(text, 0.0, [], with_attention)])
+            for indices in plan_batches(lengths, self.decoding.batch_sentences):
+                batch = [segments[index] for index in indices]
+                found = self._search(batch, num_best, with_attention)
+                translations |= zip(indices, found, strict=True)
+                # A line is done when none of its segments is left.
+                num_left -= Counter(segment.line for segment in batch)
+                progress(num_done + len(window) - len(num_left))
+            num_done += len(window)
+            by_line: list[list[Translation]] = [[] for _ in window]
+            for index, segment in enumerate(segments):
+                by_line[segment.line].append(translations[index])
+            for request, parts in zip(window, by_line, strict=True):
+                yield Translation.join(parts) if parts else self._blank(request, with_attention)
 
     def _search(
         self, segments: Sequence[Segment], num_best: int, with_attention: bool
@@ -259,6 +242,11 @@ class Translator:
             num_lost,
         )
 
+    def _blank(self, request: Request, with_attention: bool) -> Translation:
+        """Return the translation of a line without text; tags stay as they are."""
+        text = self.preprocessor.untranslated(request)
+        return Translation([], [self._without_tokens(text, 0.0, [], with_attention)])
+
     def _without_tokens(
         self, text: str, score: float, source: Sequence[int], with_attention: bool
     ) -> Candidate:
@@ -266,8 +254,7 @@ class Translator:
         if not with_attention:
             return Candidate(text, score, [], [])
         attention = torch.zeros(0, len(source), device=self.device)
-        src_words = self.preprocessor.token_text.word_indices(source)
-        words = word_attention(attention, [], src_words)
+        words = word_attention(attention, [], self.preprocessor.token_text.word_indices(source))
         return Candidate(text, score, [], [], attention=attention, word_attention=words)
 
 
@@ -281,12 +268,8 @@ def plan_batches(lengths: Sequence[int], max_sentences: int) -> Iterator[list[in
     Yields:
         Indices of the sentences of a batch.
     """
-
-    def width(index: int) -> int:
-        return padded_length(lengths[index])
-
     in_order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    for positions, indices in groupby(in_order, key=width):
+    for positions, indices in groupby(in_order, key=lambda index: padded_length(lengths[index])):
         group = list(indices)
         limit = min(max_sentences, max(1, BATCH_TOKENS // positions))
         # Batches of equal size, without fillers if possible, instead of full ones and a remainder.
@@ -310,11 +293,6 @@ def read_windows(
             window, total = [], 0
     if window:
         yield window
-
-
-def num_request_chars(request: Request) -> int:
-    """Return the number of characters of the line."""
-    return len(request.text)
 
 
 def _to_request(line: str | Request, number: int) -> Request:

@@ -173,16 +173,10 @@ def check_test(test: str) -> None:
 
 
 def compare(
-    hyps: Mapping[str, Sequence[str]],
-    baseline: str,
-    references: Sequence[Sequence[str]],
-    tgt_language: str,
-    *,
-    test_set: str,
-    metrics: Sequence[str],
-    test: str = "bs",
+    hyps: Mapping[str, Sequence[str]], baseline: str, references: Sequence[Sequence[str]],
+    tgt_language: str, *, test_set: str, metrics: Sequence[str], test: str = "bs",
     src: Sequence[str] = (),
-) -> Comparison:
+) -> Comparison:  # fmt: skip
     """Compare systems with a baseline.
 
     Args:
@@ -219,12 +213,9 @@ def compare(
 
 
 def _differences(
-    name: str,
-    hyps: Mapping[str, Sequence[str]],
-    references: Sequence[Sequence[str]],
-    tgt_language: str,
-    test: str,
-) -> list[Difference]:
+    name: str, hyps: Mapping[str, Sequence[str]], references: Sequence[Sequence[str]],
+    tgt_language: str, test: str,
+) -> list[Difference]:  # fmt: skip
     """Return the differences of one metric between the first system and each other one."""
     metric, kind = make_metric(name, tgt_language), METRICS[name]
     if test == "none":
@@ -258,11 +249,9 @@ def _to_float(value: Any) -> float | None:
 
 
 def _changed_segments(
-    before: Sequence[str],
-    after: Sequence[str],
-    references: Sequence[Sequence[str]],
+    before: Sequence[str], after: Sequence[str], references: Sequence[Sequence[str]],
     src: Sequence[str],
-) -> Iterator[ChangedSegment]:
+) -> Iterator[ChangedSegment]:  # fmt: skip
     for row, (old, new) in enumerate(zip(before, after, strict=True)):
         if old != new:
             refs = [lines[row] for lines in references]

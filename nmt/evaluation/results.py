@@ -40,13 +40,9 @@ def check_folder(folder: Path, inputs: Sequence[str | Path]) -> None:
 
 
 def write(
-    folder: Path,
-    test_set: TestSet,
-    hyps: Sequence[str],
-    report: ScoreReport,
-    src_lang: str,
+    folder: Path, test_set: TestSet, hyps: Sequence[str], report: ScoreReport, src_lang: str,
     tgt_lang: str,
-) -> list[Path]:
+) -> list[Path]:  # fmt: skip
     """Write the files of one test set, each atomically, and return their paths."""
     assert len(hyps) == len(test_set.src)
     texts = {src_lang: _join(test_set.src), tgt_lang: _join(hyps)}

@@ -37,14 +37,6 @@ _TOKENISED = re.compile(r" [.,。，](?= |$)|@@(?= |$)|@-@|&(?:apos|quot|amp);|�
 
 
 @dataclass(frozen=True)
-class Bleu:
-    """BLEU score and its signature."""
-
-    score: float
-    signature: str
-
-
-@dataclass(frozen=True)
 class Score:
     """Score of one metric."""
 
@@ -123,17 +115,10 @@ class ScoreReport:
 
 
 def score(
-    hyps: Sequence[str],
-    references: Sequence[Sequence[str]],
-    tgt_language: str,
-    *,
-    test_set: str,
-    system: str,
-    checkpoint: str = "",
-    metrics: Sequence[str] = DEFAULT_METRICS,
-    num_resamples: int = NUM_RESAMPLES,
-    labels: Mapping[str, Sequence[str]] | None = None,
-) -> ScoreReport:
+    hyps: Sequence[str], references: Sequence[Sequence[str]], tgt_language: str, *,
+    test_set: str, system: str, checkpoint: str = "", metrics: Sequence[str] = DEFAULT_METRICS,
+    num_resamples: int = NUM_RESAMPLES, labels: Mapping[str, Sequence[str]] | None = None,
+) -> ScoreReport:  # fmt: skip
     """Score detokenised translations against untouched references.
 
     Args:
@@ -167,25 +152,19 @@ def score(
     return ScoreReport(test_set, system, checkpoint, len(hyps), scores, warnings, parts)
 
 
-def bleu(hyps: Sequence[str], refs: Sequence[str], tgt_language: str) -> Bleu:
+def bleu(hyps: Sequence[str], refs: Sequence[str], tgt_language: str) -> Score:
     """Return BLEU with one reference and without an interval, for validation.
 
     Raises:
         DataError, ConfigError: as in `score`.
     """
-    hyps, references = check_lines(hyps, [refs], "dev set")
-    metric = make_metric("bleu", tgt_language)
-    value = metric.corpus_score(hyps, references).score
-    return Bleu(value, str(metric.get_signature()))
+    return _score("bleu", *check_lines(hyps, [refs], "dev set"), tgt_language, num_resamples=0)
 
 
 def _score(
-    name: str,
-    hyps: Sequence[str],
-    references: Sequence[Sequence[str]],
-    tgt_language: str,
+    name: str, hyps: Sequence[str], references: Sequence[Sequence[str]], tgt_language: str,
     num_resamples: int,
-) -> Score:
+) -> Score:  # fmt: skip
     metric = make_metric(name, tgt_language)
     stats = metric._extract_corpus_statistics(hyps, references)
     result = metric._aggregate_and_compute(stats)
@@ -237,11 +216,9 @@ def check_lines(
 
 
 def _warn(
-    hyps: Sequence[str],
-    references: Sequence[Sequence[str]],
-    tgt_language: str,
+    hyps: Sequence[str], references: Sequence[Sequence[str]], tgt_language: str,
     metrics: Sequence[str],
-) -> list[str]:
+) -> list[str]:  # fmt: skip
     """Return warnings about text that makes scores misleading."""
     warnings = []
     for side, lines in [("translation", hyps), *(("reference", refs) for refs in references)]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from nmt.config.decoding import DecodingConfig
-from nmt.evaluation.scores import Bleu, bleu
+from nmt.evaluation.scores import Score, bleu
 
 
 @dataclass(frozen=True)
@@ -14,18 +14,14 @@ class DecodingTrial:
 
     beam: int
     length_penalty: float
-    bleu: Bleu
+    bleu: Score
 
 
 def tune(
-    translate: Callable[[DecodingConfig], list[str]],
-    decoding: DecodingConfig,
-    beams: Sequence[int],
-    penalties: Sequence[float],
-    refs: Sequence[str],
-    tgt_language: str,
+    translate: Callable[[DecodingConfig], list[str]], decoding: DecodingConfig,
+    beams: Sequence[int], penalties: Sequence[float], refs: Sequence[str], tgt_language: str,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[DecodingTrial]:
+) -> list[DecodingTrial]:  # fmt: skip
     """Evaluate all combinations of beams and length penalties.
 
     Args:
@@ -46,7 +42,7 @@ def tune(
         changes = {"beam": beam, "length_penalty": penalty}
         hyps = translate(DecodingConfig.model_validate(decoding.model_dump() | changes))
         trials.append(DecodingTrial(beam, penalty, bleu(hyps, refs, tgt_language)))
-    return sorted(trials, key=lambda trial: (-trial.bleu.score, trial.beam, trial.length_penalty))
+    return sorted(trials, key=lambda trial: (-trial.bleu.value, trial.beam, trial.length_penalty))
 
 
 def table(trials: Sequence[DecodingTrial], decoding: DecodingConfig) -> str:
@@ -54,6 +50,6 @@ def table(trials: Sequence[DecodingTrial], decoding: DecodingConfig) -> str:
     lines = [f"{'beam':>4}  {'length_penalty':>14}  {'dev BLEU':>8}"]
     for trial in trials:
         is_current = (trial.beam, trial.length_penalty) == (decoding.beam, decoding.length_penalty)
-        row = f"{trial.beam:>4}  {trial.length_penalty:>14g}  {trial.bleu.score:>8.2f}"
+        row = f"{trial.beam:>4}  {trial.length_penalty:>14g}  {trial.bleu.value:>8.2f}"
         lines.append(row + ("  current" if is_current else ""))
     return "\n".join(lines)

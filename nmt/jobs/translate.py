@@ -6,7 +6,7 @@ output, and is the only writer: memory does not grow with the file. A lost worke
 its chunks are translated again; a killed command loses only the chunks that were not yet written.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, TypeVar
@@ -22,12 +22,7 @@ from nmt.decoding.output_formats import (
 )
 from nmt.decoding.requests import Request
 from nmt.decoding.resumable_output import ResumableOutput
-from nmt.decoding.translator import (
-    WINDOW_BATCHES,
-    Translator,
-    num_request_chars,
-    read_windows,
-)
+from nmt.decoding.translator import Translator
 from nmt.jobs.ray_session import fit_workers
 from nmt.jobs.tasks import catch_error, get_result
 from nmt.model.mkl import set_strict_mode
@@ -89,12 +84,6 @@ def translate_on_ray(
             unfinished.add(text, sizes.pop(next_out), counts)
             next_out += 1
             progress(unfinished.num_lines)
-
-
-def make_chunks(translator: Translator, requests: Iterable[Request]) -> Iterator[list[Request]]:
-    """Split requests into the windows that the translator reads at once."""
-    max_requests = WINDOW_BATCHES * translator.decoding.batch_sentences
-    return read_windows(requests, max_requests, num_request_chars)
 
 
 def format_chunk(

@@ -77,7 +77,7 @@ def validate(
         list(_nll(model, subword, experiment, [(srcs[n], refs[n]) for n in mine], world.device))
     )
     scored = bleu(hyps, refs, experiment.corpus.tgt)
-    return Validation(scored.score, f"BLEU|{scored.signature}", nll / max(1, num_tokens), hyps)
+    return Validation(scored.value, f"BLEU|{scored.signature}", nll / max(1, num_tokens), hyps)
 
 
 @torch.inference_mode()

@@ -13,9 +13,8 @@ from nmt.corpus.subword import BOS, EOS, Subword
 from nmt.decoding import translator as translator_module
 from nmt.decoding.beam_search import search
 from nmt.decoding.interface import pad_sources
-from nmt.decoding.scoring import LineScore, ScoreTotals, log_probs, read_pairs, score_pairs
+from nmt.decoding.scoring import LineScore, ScoreTotals, log_probs, score_pairs
 from nmt.decoding.translator import Translator
-from nmt.errors import DataError
 from nmt.model import seq2seq
 
 LINES = ["ein Haus", "zwei alte Häuser am Fluss", "das Haus", "ja", "ein alter Baum am Haus"]
@@ -135,16 +134,3 @@ def test_long_lines_go_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None
     scores = list(score_pairs(make_translator(), pairs))
     assert scores[:5] == [scores[0]] * 5
     assert len(scores[5].tokens) > 30
-
-
-@pytest.mark.parametrize(("longer", "shorter"), [("a", "b"), ("b", "a")])
-def test_files_of_different_length_are_refused(longer: str, shorter: str, tmp_path: Path) -> None:
-    """Actionable errors (nmt/README.md, Guarantees)."""
-    (tmp_path / longer).write_text("1\n2\n3\n4\n")
-    (tmp_path / shorter).write_text("1\n2\n")
-    with pytest.raises(DataError) as caught:
-        list(read_pairs(tmp_path / "a", tmp_path / "b"))
-    assert str(caught.value) == (
-        f"{tmp_path}/{longer} has 4 lines, {tmp_path}/{shorter} has 2: the two files must be "
-        "line-parallel"
-    )

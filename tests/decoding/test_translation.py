@@ -4,13 +4,7 @@ import torch
 from nmt.decoding.constraints import TokenText
 from nmt.decoding.output_formats import format_translation
 from nmt.decoding.requests import Request
-from nmt.decoding.translation import (
-    Candidate,
-    Translation,
-    hard_alignment,
-    join_segments,
-    word_attention,
-)
+from nmt.decoding.translation import Candidate, Translation, hard_alignment, word_attention
 
 ATTENTION = torch.tensor(
     [[0.1, 0.2, 0.6, 0.1], [0.2, 0.2, 0.5, 0.1], [0.3, 0.3, 0.3, 0.1], [0.0, 0.0, 0.0, 1.0]]
@@ -41,7 +35,7 @@ def test_alignment_formats() -> None:
 
 
 def test_segments_of_a_line_attend_to_their_own_source() -> None:
-    joined = join_segments([CROSSED, CROSSED])
+    joined = Translation.join([CROSSED, CROSSED])
     assert joined.num_segments == 2
     assert joined.alignment == [(0, 1), (1, 0), (2, 3), (3, 2)]
     assert joined.best.attention is not None
@@ -51,7 +45,7 @@ def test_segments_of_a_line_attend_to_their_own_source() -> None:
 
 def test_a_segment_without_attention_leaves_the_line_without() -> None:
     plain = Translation(["s"], [Candidate("t", -2.0, ["x"], [-2.0])])
-    joined = join_segments([CROSSED, plain])
+    joined = Translation.join([CROSSED, plain])
     assert (joined.text, joined.score, joined.alignment) == ("t t", -1.5, None)
     assert (joined.tokens, joined.best.attention) == (["x"] * 5, None)
 

@@ -13,7 +13,8 @@ SCORING = [
     ),
     ErrorCase(
         "score runs/tiny raw/dev.en raw/talks.de",
-        "raw/dev.en has 8 lines, raw/talks.de has 3: the two files must be line-parallel",
+        "corpus pairs: raw/dev.en has 8 lines, raw/talks.de has 3: the two files must be "
+        "line-parallel; find the first pair that does not match, or download both again",
     ),
     ErrorCase(
         "score runs/tiny raw/dev.en raw/dev.de -o out.tsv",
@@ -74,7 +75,8 @@ SCORING = [
     ),
     ErrorCase(
         "score runs/tiny raw/talks.en raw/dev.de",
-        "raw/dev.de has 8 lines, raw/talks.en has 3: the two files must be line-parallel",
+        "corpus pairs: raw/talks.en has 3 lines, raw/dev.de has 8: the two files must be "
+        "line-parallel; find the first pair that does not match, or download both again",
     ),
     ErrorCase(
         "score runs/tiny raw/dev.en raw/dev.de -o new/out",

@@ -19,7 +19,7 @@ def test_all_settings_are_tried_and_ranked() -> None:
     )  # fmt: skip
     settings = [(trial.beam, trial.length_penalty) for trial in trials]
     assert settings == [(2, 1.0), (4, 1.0), (2, 0.5), (4, 0.5)]
-    assert trials[0].bleu.score > 99.9 > trials[2].bleu.score
+    assert trials[0].bleu.value > 99.9 > trials[2].bleu.value
     assert progress == [(0, 4), (1, 4), (2, 4), (3, 4)]
 
 

@@ -25,7 +25,7 @@ def test_every_dev_line_is_translated_and_scored(alone: Validation, toy: Experim
     _, refs = corpus_of(toy).dev
     scored = bleu(alone.hyps, refs, toy.corpus.tgt)
     assert len(alone.hyps) == len(refs)
-    assert (alone.bleu, alone.signature) == (scored.score, f"BLEU|{scored.signature}")
+    assert (alone.bleu, alone.signature) == (scored.value, f"BLEU|{scored.signature}")
 
 
 def test_the_loss_is_that_of_the_references(alone: Validation, toy: Experiment) -> None:
