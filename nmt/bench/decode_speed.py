@@ -5,18 +5,14 @@ which is the length of the source, as is that of typical translations.
 """
 
 from collections.abc import Iterator
-from unittest.mock import patch
 
 import torch
 
 from nmt.bench.figures import Figure
-from nmt.bench.harness import Bench
-from nmt.bench.timing import rate_figure, take_turns
-from nmt.bench.workloads import Workload
+from nmt.bench.timing import Work, rate_figure, take_turns
+from nmt.bench.workloads import Bench, Workload
 from nmt.config.decoding import DecodingConfig
-from nmt.decoding import beam_search, interface
 from nmt.decoding.beam_search import search
-from nmt.decoding.interface import padded_length
 from nmt.decoding.translator import plan_batches
 from nmt.model.quantise import PRECISIONS, quantise_model
 from nmt.model.seq2seq import Seq2Seq
@@ -35,42 +31,32 @@ def measure_search(bench: Bench) -> Iterator[Figure]:
     widest = workload.experiment.decoding.beam
     for name, beam in (("greedy", 1), (f"beam {widest}", widest)):
         decoding = limit_to_source_length(workload, beam)
-        batch_size = decoding.batch_sentences
-        batched = Search(model, sources, decoding, batch_size)
+        batched = Search(model, sources, decoding, decoding.batch_sentences)
         single = Search(model, sources[:SINGLE_SENTENCES], decoding, 1)
-        plain = PlainSearch(model, sources, decoding, batch_size)
-        works = {"batched": batched, "single": single, "plain": plain}
-        timings = take_turns(works, bench.seconds)
-        cpu_s = {work: timing.cpu_s for work, timing in timings.items()}
-        gain = len(sources) / cpu_s["batched"] / (len(single.sources) / cpu_s["single"])
-        counts = (
-            f"{len(sources)} sentences, the {workload.name} model, fp32, batches of {batch_size}"
-        )
-        ratio = gain, "the speed of one by one"
-        timing, unit = timings["batched"], "sentences/s"
+        timings = take_turns({"batched": batched, "single": single}, bench.seconds)
+        timing = timings["batched"]
+        gain = timings["single"].cpu_s / SINGLE_SENTENCES / (timing.cpu_s / len(sources))
+        counts = f"{len(sources)} sentences, the {workload.name} model, fp32, "
+        counts += f"batches of {decoding.batch_sentences}"
+        ratio, unit = (gain, "the speed of one by one"), "sentences/s"
         yield rate_figure(f"decode/{name}/sentences", len(sources), timing, unit, counts, ratio)
-        counts = "tokens of the best hypotheses"
-        name_of_tokens, unit = f"decode/{name}/tokens", "tgt tokens/s"
-        yield rate_figure(name_of_tokens, batched.num_tokens, timing, unit, counts)
-        counts = "speed relative to unsorted batches that keep finished sentences"
-        value = cpu_s["plain"] / cpu_s["batched"]
-        yield Figure(f"decode/{name}/sorted and compacted", value, "times", counts)
+        counts, unit = "tokens of the best hypotheses", "tgt tokens/s"
+        yield rate_figure(f"decode/{name}/tokens", batched.num_tokens, timing, unit, counts)
 
 
 def measure_precision(bench: Bench) -> Iterator[Figure]:
     """Beam search in fp32, bf16 and int8, by model and batch size."""
     for workload in (bench.small, bench.wide):
         sources = workload.first_sources(max(PRECISION_SENTENCES.values()))
-        flops_model = workload.untrained_model()
         models = {name: quantise_model(workload.untrained_model(), name) for name in PRECISIONS}
         decoding = limit_to_source_length(workload, workload.experiment.decoding.beam)
         for batch_size, num_sentences in PRECISION_SENTENCES.items():
             some = sources[:num_sentences]
-            works: dict[str, Search] = {
-                name: Search(model, some, decoding, batch_size) for name, model in models.items()
+            works: dict[str, Work] = {
+                name: Search(models[name], some, decoding, batch_size) for name in PRECISIONS
             }
             turns = bench.take_turns(works)
-            flops = search_flops(flops_model, some, decoding.beam)
+            flops = search_flops(models["fp32"], some, decoding.beam)
             for name in PRECISIONS:
                 cpu_s = turns[name].cpu_s
                 counts = f"{len(some)} sentences, the {workload.name} model, "
@@ -79,10 +65,8 @@ def measure_precision(bench: Bench) -> Iterator[Figure]:
                 ratio = turns["fp32"].cpu_s / cpu_s, "the speed of fp32"
                 if name == "fp32":
                     ratio = turns.of_peak(flops, name, name)
-                yield rate_figure(
-                    f"precision/{workload.name}/{batch_size}/{name}",
-                    len(some), turns[name], "sentences/s", counts, ratio,
-                )  # fmt: skip
+                figure, unit = f"precision/{workload.name}/{batch_size}/{name}", "sentences/s"
+                yield rate_figure(figure, len(some), turns[name], unit, counts, ratio)
 
 
 def limit_to_source_length(workload: Workload, beam: int) -> DecodingConfig:
@@ -118,26 +102,8 @@ class Search:
         """Tokens of the best hypotheses of the last call."""
 
     def __call__(self) -> None:
-        lengths = list(map(len, self.sources))
         self.num_tokens = 0
-        for batch in plan_batches(lengths, self._batch):
-            self.search([self.sources[n] for n in batch])
-
-    def search(self, sources: list[list[int]]) -> None:
-        """Search for one batch."""
-        hypotheses = search(self._model, sources, self._decoding, device=self._device)
-        self.num_tokens += sum(len(best[0].tokens) for best in hypotheses)
-
-
-class PlainSearch(Search):
-    """Batches in file order, padded to their longest sentence, kept until all are finished."""
-
-    def __call__(self) -> None:
-        for start in range(0, len(self.sources), self._batch):
-            batch = self.sources[start : start + self._batch]
-            longest = padded_length(max(map(len, batch)))
-            with (
-                patch.object(beam_search, "padded_length", lambda _, longest=longest: longest),
-                patch.object(interface, "COMPACT_SHARE", 2.0),
-            ):
-                self.search(batch)
+        for batch in plan_batches([len(source) for source in self.sources], self._batch):
+            sources = [self.sources[n] for n in batch]
+            hypotheses = search(self._model, sources, self._decoding, device=self._device)
+            self.num_tokens += sum(len(best[0].tokens) for best in hypotheses)

@@ -6,16 +6,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from nmt.bench.figures import Figure
-from nmt.bench.harness import Bench
 from nmt.bench.timing import relative_iqr
-from nmt.checkpoint.run_directory import list_checkpoints
+from nmt.bench.workloads import Bench
 from nmt.checkpoint.write import save_checkpoint
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, load_experiment
@@ -37,51 +36,49 @@ def measure_startup(bench: Bench) -> Iterator[Figure]:
     """Commands in a process of their own: help, one translation, Ray alone, first update."""
     nmt = [sys.executable, "-m", "nmt"]
     folder = bench.scratch / "startup"
-    experiment = _prepare_demo(folder)
-    model, line = _save_untrained(experiment, folder), folder / "line.en"
+    experiment, model = _prepare(folder)
+    line, file = folder / "line", folder / "startup.yaml"
     line.write_text("The old neighbour buys a red house.\n", encoding="utf-8")
-    translate = [*nmt, "translate", str(model), "-i", str(line), "-o", str(folder / "line.de")]
-    counts = "until `nmt --help` has printed"
-    yield _seconds_figure("help", counts, lambda: _seconds_of([*nmt, "--help"]), REPEATS)
-    counts = "until `nmt translate` has translated one line"
-    yield _seconds_figure("translate", counts, lambda: _seconds_of(translate), REPEATS)
-    counts = "until a local Ray has started one worker that does nothing"
-    ray = _seconds_figure("ray", counts, _seconds_to_ray_worker, RAY_REPEATS)
-    yield ray
-    file = folder / "startup.yaml"
     file.write_text(dump(experiment), encoding="utf-8")
-    counts = "from `nmt train` on a prepared corpus with a local Ray to the end of update 1"
+
+    def seconds_of(*command: str) -> float:
+        start_s = time.time()
+        _run([*nmt, *command])
+        return time.time() - start_s
+
+    def show_help() -> float:
+        return seconds_of("--help")
+
+    def translate() -> float:
+        return seconds_of("translate", str(model), "-i", str(line), "-o", f"{line}.out")
+
+    def ray_worker() -> float:
+        start_s = time.time()
+        return float(_run([sys.executable, "-m", "nmt.jobs.noop_run"]).split()[-1]) - start_s
 
     def first_update() -> float:
-        return _seconds_to_first_update([*nmt, "train", str(file)], experiment.name, folder)
+        start_s = time.time()
+        storage = folder / f"runs-{start_s}"
+        _run([*nmt, "train", str(file), f"cluster.storage={storage}"])
+        metrics = (storage / experiment.name / "metrics.jsonl").read_text(encoding="utf-8")
+        records = map(json.loads, metrics.splitlines())
+        first = next(record for record in records if record["kind"] == "train")
+        return float(first["time"] - start_s)
 
-    figure = _seconds_figure("first update", counts, first_update, RAY_REPEATS)
-    yield replace(figure, ratio=figure.value / ray.value, ratio_to="Ray alone")
-
-
-def _seconds_figure(name: str, counts: str, measure: Callable[[], float], repeats: int) -> Figure:
-    seconds = [measure() for _ in range(repeats)]
-    spread, value = relative_iqr(seconds), statistics.median(seconds)
-    return Figure(f"startup/{name}", value, "s", counts, False, spread, repeats)
-
-
-def _seconds_of(command: Sequence[str]) -> float:
-    start_s = time.perf_counter()
-    _run(command)
-    return time.perf_counter() - start_s
-
-
-def _seconds_to_ray_worker() -> float:
-    start_s = time.time()
-    return float(_run([sys.executable, "-m", "nmt.jobs.noop_run"]).split()[-1]) - start_s
-
-
-def _seconds_to_first_update(train: Sequence[str], name: str, folder: Path) -> float:
-    storage, start_s = folder / f"runs-{time.time_ns()}", time.time()
-    _run([*train, f"cluster.storage={storage}"])
-    metrics = (storage / name / "metrics.jsonl").read_text(encoding="utf-8")
-    records = map(json.loads, metrics.splitlines())
-    return float(next(record for record in records if record["kind"] == "train")["time"] - start_s)
+    ray_s = 0.0
+    for name, counts, measure, repeats in (
+        ("help", "until `nmt --help` has printed", show_help, REPEATS),
+        ("translate", "until `nmt translate` has translated one line", translate, REPEATS),
+        ("ray", "until a local Ray has started one idle worker", ray_worker, RAY_REPEATS),
+        ("first update", "`nmt train` with a local Ray to update 1", first_update, RAY_REPEATS),
+    ):
+        seconds = [measure() for _ in range(repeats)]
+        value, spread = statistics.median(seconds), relative_iqr(seconds)
+        figure = Figure(f"startup/{name}", value, "s", counts, False, spread, repeats)
+        if name == "first update":
+            figure = replace(figure, ratio=value / ray_s, ratio_to="Ray alone")
+        ray_s = value
+        yield figure
 
 
 def _run(command: Sequence[str]) -> str:
@@ -101,8 +98,11 @@ def _run(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def _prepare_demo(folder: Path) -> Experiment:
-    """Prepare the demo with few pairs and updates."""
+def _prepare(folder: Path) -> tuple[Experiment, Path]:
+    """Prepare the demo with few pairs and updates, and save a checkpoint with random weights.
+
+    Translations of random weights reach the length limit.
+    """
     settings = {
         "corpus.root": folder, "corpus.prepared": folder / "prepared", "name": "startup",
         "corpus.subword.vocab_size": 1000, "training.updates": 2, "training.warmup_updates": 1,
@@ -112,13 +112,7 @@ def _prepare_demo(folder: Path) -> Experiment:
     experiment = load_experiment("configs/demo.yaml", changes)
     generator.write(folder, num_train=3000, num_dev=20, num_test=20)
     prepare(experiment)
-    return experiment
-
-
-def _save_untrained(experiment: Experiment, folder: Path) -> Path:
-    """Save a checkpoint with random weights; its translations reach the length limit."""
     _, subword = open_prepared(experiment)
-    experiment = resolve_precision(experiment, World())
-    learner = Learner(experiment, subword.num_pieces, World())
-    save_checkpoint(folder / "model", experiment, subword.to_json(), learner.state(1, {}))
-    return list_checkpoints(folder / "model")[0]
+    resolved = resolve_precision(experiment, World())
+    state = Learner(resolved, subword.num_pieces, World()).state(1, {})
+    return experiment, save_checkpoint(folder / "model", resolved, subword.to_json(), state)

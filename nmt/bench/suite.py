@@ -8,9 +8,8 @@ import torch
 
 from nmt.bench import decode_speed, gpu, startup, train_speed, workers
 from nmt.bench.figures import BenchReport, Figure
-from nmt.bench.harness import Bench
 from nmt.bench.timing import machine_facts, measure_peaks
-from nmt.bench.workloads import check_experiments
+from nmt.bench.workloads import Bench, check_experiments
 from nmt.errors import ConfigError
 from nmt.training.malloc import configure_malloc
 

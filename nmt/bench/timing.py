@@ -22,8 +22,6 @@ from nmt.bench.figures import Figure
 
 SHAPES = ((512, 512, 512), (1024, 128, 512), (1024, 512, 2048), (64, 512, 2048))
 """Rows, inputs and outputs of products as LSTM layers have them; the fastest is the peak."""
-COPY_BYTES = 1 << 28
-"""Size of the copy that measures memory bandwidth, far above cache size."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 Work = Callable[[], object]
@@ -135,16 +133,15 @@ def machine_facts() -> dict[str, Any]:
 
 
 def measure_peaks(seconds: float) -> tuple[list[Figure], dict[str, MatrixProduct]]:
-    """Measure matrix products and memory bandwidth.
+    """Measure matrix products of each precision.
 
     Returns:
         Figures, and the fastest product of each precision.
     """
     figures, products = [], {}
     for precision, dtype in DTYPES.items():
-        figure, products[precision] = _measure_product(precision, dtype, seconds / 3)
+        figure, products[precision] = _measure_product(precision, dtype, seconds / 2)
         figures.append(figure)
-    figures.append(measure_copy("machine/copy", torch.device("cpu"), COPY_BYTES, seconds / 3))
     return figures, products
 
 
@@ -161,20 +158,6 @@ def _measure_product(
     counts = f"matrix product {best}, the fastest of {len(SHAPES)} shapes of LSTM layers"
     name, gflops = f"machine/product/{precision}", works[best].flops / 1e9
     return rate_figure(name, gflops, timings[best], "GFLOP/s", counts), works[best]
-
-
-def measure_copy(name: str, device: torch.device, num_bytes: int, seconds: float) -> Figure:
-    """Measure memory bandwidth of a device."""
-    source = torch.ones(num_bytes // 4, device=device)
-    target = torch.empty_like(source)
-
-    def copy() -> None:
-        target.copy_(source)
-        synchronize(device)
-
-    timing = take_turns({"copy": copy}, seconds, min_rounds=5)["copy"]
-    counts = f"read and written, {num_bytes >> 20} MiB copied"
-    return rate_figure(name, 2 * num_bytes / 1e9, timing, "GB/s", counts)
 
 
 def synchronize(device: torch.device) -> None:

@@ -16,17 +16,14 @@ from nmt.bench.baselines import (
     random_batches,
 )
 from nmt.bench.figures import Figure
-from nmt.bench.harness import Bench
 from nmt.bench.timing import DTYPES, Work, rate_figure, time_figure
-from nmt.bench.workloads import Updates, Workload
+from nmt.bench.workloads import Bench, Updates, Workload
 from nmt.model.decoder import Memory
 from nmt.model.seq2seq import Seq2Seq, num_parameters
 from nmt.training.loss import cross_entropy
 
 PLAIN_BATCHES = 2
 """Random batches that the plain version trains on per repeat."""
-
-
 PARTS_OF_UPDATE = {
     "embedding": "token embeddings of both sides",
     "encoder": "all encoder layers",
@@ -75,10 +72,8 @@ class _Activations:
     @classmethod
     def of(cls, model: Seq2Seq, batch: Batch, dtype: torch.dtype) -> "_Activations":
         with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            src, tgt = (
-                model.src_embedding.lookup(batch.src),
-                model.tgt_embedding.lookup(batch.tgt_in),
-            )
+            src = model.src_embedding.lookup(batch.src)
+            tgt = model.tgt_embedding.lookup(batch.tgt_in)
             encoded = model.encoder(src, batch.src_lengths)
         hidden = torch.randn(len(batch.real), model.decoder.width).to(dtype)
         for tensor in (src, tgt, encoded, hidden):
@@ -108,10 +103,8 @@ def _works_of_update(updates: Updates, dtype: torch.dtype) -> dict[str, Work]:
 
     def output(of: _Activations) -> list[Tensor]:
         with torch.autocast("cpu", enabled=False):  # the loss casts by itself
-            tgt_out = of.batch.tgt_out
-            return [
-                cross_entropy(of.hidden, model.output_weight, tgt_out, smoothing, dtype).smoothed
-            ]
+            weight, tgt_out = model.output_weight, of.batch.tgt_out
+            return [cross_entropy(of.hidden, weight, tgt_out, smoothing, dtype).smoothed]
 
     def run(part: Callable[[_Activations], list[Tensor]]) -> None:
         for each in inputs:

@@ -7,14 +7,14 @@ micro-batches are other updates, some of them fuller.
 
 import json
 import os
-import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -22,9 +22,8 @@ import torch.distributed as dist
 from nmt.batching.loader import Loader
 from nmt.bench.baselines import PlainLearner, random_batches
 from nmt.bench.figures import Figure
-from nmt.bench.harness import Bench, start_module, worker_error
 from nmt.bench.timing import relative_iqr
-from nmt.bench.workloads import Updates, Workload
+from nmt.bench.workloads import Bench, Updates, Workload, start_module, worker_error
 from nmt.planning.probe import probe
 from nmt.planning.scaling import ON_CPUS, Hosts, positions_of, rows_of
 from nmt.planning.size import count_parameters
@@ -35,12 +34,7 @@ from nmt.training.malloc import configure_malloc
 
 MEMORY_UPDATES = 8
 """Updates of the memory part; their peak is within 3 % of that of 12."""
-MODES: Mapping[str, tuple[int, bool]] = {
-    "one": (1, True),
-    "beside": (2, False),
-    "two": (2, True),
-    "four": (4, True),
-}
+MODES = {"one": (1, True), "beside": (2, False), "two": (2, True), "four": (4, True)}
 """Number of processes, and True if they train one model together."""
 PROCESSES = 4
 ROUNDS = 3
@@ -51,19 +45,13 @@ TIMEOUT_S = 600
 PROBE_S = 10.0
 
 
-@dataclass(frozen=True)
-class Speed:
+class Speed(NamedTuple):
     """Measurements of one round on rank 0."""
 
     tgt_tokens_per_s: float
     """Sum over all ranks."""
     positions_per_s: float
     """Source and target positions, padding included, sum over all ranks."""
-    waiting: float
-    """Share of time in which the training thread did not run: it waited for data, for other
-    ranks, or for a core."""
-    data: float
-    """Share of time spent waiting for data."""
 
 
 SpeedsByMode = dict[str, list[Speed]]
@@ -76,8 +64,8 @@ def measure_memory(bench: Bench) -> Iterator[Figure]:
         ours, plain = (_peak_mib(bench, workload, how) for how in (workload.precision, "plain"))
         counts = f"peak resident memory of {MEMORY_UPDATES} updates of one worker, torch included"
         name = f"memory/{workload.name}/{workload.precision}"
-        ratio = {"ratio": ours / plain, "ratio_to": "the plain version"}
-        yield Figure(name, ours, "MiB", counts, is_better_high=False, **ratio)  # type: ignore[arg-type]
+        figure = Figure(name, ours, "MiB", counts, is_better_high=False)
+        yield replace(figure, ratio=ours / plain, ratio_to="the plain version")
 
 
 def _peak_mib(bench: Bench, workload: Workload, how: str) -> float:
@@ -106,13 +94,9 @@ def run_memory_job(how: str, job: Path, out: Path) -> None:
 
 
 def _peak_mib_of_process() -> float:
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        scale = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**20
     # Not getrusage: on Linux the peak of a process starts at that of its parent.
-    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    kib = next(line.split()[1] for line in status if line.startswith("VmHWM:"))
     return int(kib) / 1024
 
 
@@ -131,9 +115,8 @@ def measure_scaling(bench: Bench) -> Iterator[Figure]:
 
 def scaling_figures(name: str, by_process: Sequence[SpeedsByMode]) -> Iterator[Figure]:
     """Combine the measurements of all processes."""
-    tokens, positions = (
-        _totals(by_process, field) for field in ("tgt_tokens_per_s", "positions_per_s")
-    )
+    tokens = _totals(by_process, "tgt_tokens_per_s")
+    positions = _totals(by_process, "positions_per_s")
     median = {mode: statistics.median(values) for mode, values in positions.items()}
     for mode, counts in (
         ("one", "one worker alone"),
@@ -153,15 +136,6 @@ def scaling_figures(name: str, by_process: Sequence[SpeedsByMode]) -> Iterator[F
         "speed of two workers of one model relative to two of separate models",
         spread=relative_iqr(positions["two"]) + relative_iqr(positions["beside"]),
     )  # fmt: skip
-    for field, label, reason in (
-        ("data", "waits for data", "data"),
-        ("waiting", "waits in all", "data, the other rank, or a core"),
-    ):
-        value = statistics.median(100 * getattr(speed, field) for speed in by_process[0]["two"])
-        counts = f"rank 0 of two waits for {reason}"
-        yield Figure(
-            f"workers/{name}/{label}", value, "% of the time", counts, False, repeats=ROUNDS
-        )
 
 
 def _totals(by_process: Sequence[SpeedsByMode], field: str) -> dict[str, list[float]]:
@@ -192,9 +166,8 @@ def _predict(workload: Workload) -> dict[int, tuple[float, float]]:
 def _run_processes(workload: Workload, folder: Path) -> list[SpeedsByMode]:
     folder.mkdir()
     (folder / "job.json").write_text(workload.to_json(), encoding="utf-8")
-    processes = [
-        start_module(__spec__.name, "scaling", str(rank), str(folder)) for rank in range(PROCESSES)
-    ]
+    ranks = range(PROCESSES)
+    processes = [start_module(__spec__.name, "scaling", str(n), str(folder)) for n in ranks]
     while any(process.poll() is None for process in processes):
         if any(process.poll() for process in processes):
             for process in processes:
@@ -202,10 +175,9 @@ def _run_processes(workload: Workload, folder: Path) -> list[SpeedsByMode]:
         time.sleep(0.2)
     if failed := [process.returncode for process in processes if process.returncode]:
         raise worker_error(failed[0])
-    results = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(PROCESSES)]
+    results = [json.loads((folder / f"{rank}.json").read_text()) for rank in ranks]
     return [
-        {mode: [Speed(**speed) for speed in speeds] for mode, speeds in by_mode.items()}
-        for by_mode in results
+        {mode: [Speed(**each) for each in result[mode]] for mode in MODES} for result in results
     ]
 
 
@@ -214,7 +186,7 @@ def run_scaling_job(rank: int, folder: Path) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     workload = Workload.from_json((folder / "job.json").read_text(encoding="utf-8"))
     store = dist.FileStore(str(folder / "store"), PROCESSES)  # type: ignore[attr-defined]
-    speeds: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+    speeds: SpeedsByMode = {mode: [] for mode in MODES}
     for number in range(ROUNDS):
         for mode, (size, is_one_model) in MODES.items():
             name = f"{mode}-{number}"
@@ -227,64 +199,36 @@ def run_scaling_job(rank: int, folder: Path) -> None:
             is_shared = is_one_model and size > 1
             world = _join_group(folder / name, rank, size) if is_shared else World()
             speed = _run_round(workload, world, folder / f"run-{name}-{0 if is_shared else rank}")
-            speeds[mode] += [asdict(speed)] if speed else []
+            speeds[mode] += [speed] if speed else []
             if is_shared:
                 dist.destroy_process_group()
     (folder / f"{rank}.json").write_text(json.dumps(speeds))
 
 
 def _join_group(store: Path, rank: int, size: int) -> World:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=size,
-        timeout=timedelta(seconds=TIMEOUT_S),
-    )  # fmt: skip
+    limit, method = timedelta(seconds=TIMEOUT_S), f"file://{store}"
+    dist.init_process_group("gloo", method, limit, world_size=size, rank=rank)
     return World.from_process_group(torch.device("cpu"), TIMEOUT_S)
 
 
 def _run_round(workload: Workload, world: World, run_dir: Path) -> Speed | None:
     """Train for some updates; return None on ranks other than 0."""
     never = 10**6
+    often = {"updates": never, "validate_every": never, "checkpoint_every": never}
     workload = workload.with_settings("batching", micro_batches=world.size)
-    workload = workload.with_settings(
-        "training", updates=never, log_every=LOG_EVERY, validate_every=never,
-        checkpoint_every=never,
-    )  # fmt: skip
-    corpus, clock = TrainingData(workload.shards, workload.subword, ([], [])), _Clock()
-    train(workload.experiment, corpus, world, run_dir, should_stop=clock)
+    workload = workload.with_settings("training", log_every=LOG_EVERY, **often)
+    corpus = TrainingData(workload.shards, workload.subword, ([], []))
+    train(workload.experiment, corpus, world, run_dir, should_stop=lambda done: done == UPDATES)
     if not world.is_main:
         return None
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records = [record for record in map(json.loads, lines) if record["kind"] == "train"]
-    records = records[1:]  # warm-up
-    return Speed(
-        statistics.fmean(record["tgt_tokens_per_s"] for record in records),
-        statistics.fmean(_positions_per_s(record) for record in records),
-        clock.waiting(),
-        statistics.fmean(record["data_wait_percent"] for record in records) / 100,
-    )
-
-
-def _positions_per_s(record: Mapping[str, float]) -> float:
-    real_per_s = record["src_tokens_per_s"] + record["tgt_tokens_per_s"]
-    return real_per_s / (1 - record["padding_percent"] / 100)
-
-
-class _Clock:
-    """Wall and CPU time of the training thread; stops the run after UPDATES updates."""
-
-    def __init__(self) -> None:
-        self._start = self._now = (0.0, 0.0)
-
-    def __call__(self, num_updates: int) -> bool:
-        self._now = (time.perf_counter(), time.thread_time())
-        if num_updates == LOG_EVERY:
-            self._start = self._now
-        return num_updates == UPDATES
-
-    def waiting(self) -> float:
-        """Return the share of time, from the first log line, in which this thread did not run."""
-        wall_s, cpu_s = (now - start for now, start in zip(self._now, self._start, strict=True))
-        return max(0.0, 1 - cpu_s / wall_s)
+    speeds = []
+    for record in records[1:]:  # the first one is warm-up
+        real_per_s = record["src_tokens_per_s"] + record["tgt_tokens_per_s"]
+        positions_per_s = real_per_s / (1 - record["padding_percent"] / 100)
+        speeds.append((record["tgt_tokens_per_s"], positions_per_s))
+    return Speed(*map(statistics.fmean, zip(*speeds, strict=True)))
 
 
 def main(kind: str, *arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""Experiments and corpora that are benchmarked, and the updates that are timed.
+"""Context of a benchmark run: experiments, corpora, updates to time, and the peak as reference.
 
 An experiment whose corpus is prepared is measured on its pairs. Otherwise pairs are random tokens
 with the length distribution of that corpus: source lengths are log-normal, target lengths are
@@ -7,17 +7,20 @@ source lengths times a log-normal factor.
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Schedule, Update
+from nmt.bench.timing import MatrixProduct, Ratio, Timing, Work, take_turns
 from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.config.files import load_experiment
@@ -25,6 +28,7 @@ from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, Manifest
 from nmt.corpus.prepared import is_prepared, open_prepared
 from nmt.corpus.shards import Shards, ShardWriter
 from nmt.corpus.subword import EOS, NUM_RESERVED, Subword
+from nmt.errors import NmtError
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.distributed import World
 from nmt.training.learner import Learner
@@ -35,9 +39,8 @@ NUM_PAIRS = 30_000
 """Pairs of a random corpus."""
 
 
-@dataclass(frozen=True)
-class LengthDistribution:
-    """Lengths of the pairs of a corpus in tokens, EOS included."""
+class LengthDistribution(NamedTuple):
+    """Log-normal lengths in tokens, EOS included."""
 
     mean: float
     """Mean source length."""
@@ -81,7 +84,7 @@ class Workload:
         """Return the workload with other settings of one section of its experiment."""
         changed = getattr(self.experiment, section).model_copy(update=settings)
         experiment = self.experiment.model_copy(update={section: changed})
-        return Workload(self.name, experiment, self.shards, self.subword, self.lengths)
+        return replace(self, experiment=experiment)
 
     def first_sources(self, at_most: int) -> list[list[int]]:
         """Return token ids, EOS included, of the first sources of the corpus."""
@@ -120,32 +123,14 @@ def check_experiments() -> None:
         load_experiment(f"configs/{name}.yaml")
 
 
-def multi30k(scratch: Path) -> Workload:
-    """Return `configs/multi30k_en_de.yaml`."""
-    return _load("multi30k_en_de", "multi30k_en_de", [], MULTI30K, scratch)
-
-
-def wide(scratch: Path) -> Workload:
-    """Return two layers of width 512 on the pairs of `multi30k`."""
-    sizes = {"width": 512, "heads": 8, "ffn_width": 1024, "encoder_layers": 2, "decoder_layers": 2}
-    changes = [f"model.{key}={value}" for key, value in sizes.items()]
-    return _load("wide", "multi30k_en_de", changes, MULTI30K, scratch)
-
-
-def gnmt(scratch: Path) -> Workload:
-    """Return `configs/gnmt_wmt16_en_de.yaml` in updates of one small micro-batch."""
-    changes = ["batching.max_tokens=1024", "batching.micro_batches=1"]
-    return _load("gnmt_wmt16_en_de", "gnmt_wmt16_en_de", changes, WMT16, scratch)
-
-
 def _load(
-    name: str, file: str, changes: Sequence[str], lengths: LengthDistribution, scratch: Path
+    name: str, changes: Sequence[str], lengths: LengthDistribution, scratch: Path
 ) -> Workload:
-    experiment = resolve_precision(load_experiment(f"configs/{file}.yaml", changes), World())
+    experiment = resolve_precision(load_experiment(f"configs/{name}.yaml", changes), World())
     if is_prepared(experiment):
         shards, subword = open_prepared(experiment)
         return Workload(name, experiment, shards, subword, "real")
-    vocab_size, folder = experiment.corpus.subword.vocab_size, scratch / file
+    vocab_size, folder = experiment.corpus.subword.vocab_size, scratch / name
     if not folder.exists():
         write_random_corpus(folder, lengths, vocab_size, experiment)
     subword = synthetic_subword(vocab_size)
@@ -233,3 +218,70 @@ class Updates:
             torch.manual_seed(seed_of(self.experiment.seed, update.number, part.index))
             self.learner.backward(part.batch, update.num_tgt_tokens, part is parts[-1])
         self.learner.step(update.number)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One run of the benchmark. Corpora are written when a part first needs them."""
+
+    scratch: Path
+    """Temporary folder."""
+    seconds: float
+    """Time limit of one comparison, which takes three rounds at least."""
+    products: Mapping[str, MatrixProduct]
+    """Fastest matrix product of this machine, by precision."""
+
+    @cached_property
+    def small(self) -> Workload:
+        """`configs/multi30k_en_de.yaml`."""
+        return _load("multi30k_en_de", [], MULTI30K, self.scratch)
+
+    @cached_property
+    def wide(self) -> Workload:
+        """Two layers of width 512 on the same pairs."""
+        sizes = "width=512 heads=8 ffn_width=1024 encoder_layers=2 decoder_layers=2"
+        changes = [f"model.{size}" for size in sizes.split()]
+        return replace(_load("multi30k_en_de", changes, MULTI30K, self.scratch), name="wide")
+
+    @cached_property
+    def large(self) -> Workload:
+        """`configs/gnmt_wmt16_en_de.yaml` in updates of one small micro-batch."""
+        changes = ["batching.max_tokens=1024", "batching.micro_batches=1"]
+        return _load("gnmt_wmt16_en_de", changes, WMT16, self.scratch)
+
+    def take_turns(self, works: Mapping[str, Work], share: float = 1.0) -> "Turns":
+        """Time functions in turns with the matrix products; `share` scales the time limit."""
+        products = {f"product {name}": product for name, product in self.products.items()}
+        timings = take_turns({**works, **products}, share * self.seconds)
+        peaks = {
+            name: product.flops / timings.pop(f"product {name}").cpu_s
+            for name, product in self.products.items()
+        }
+        return Turns(timings, peaks)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Timings of functions and of the matrix products beside them."""
+
+    timings: Mapping[str, Timing]
+    peaks: Mapping[str, float]
+    """Floating-point operations per CPU second of the products, by precision."""
+
+    def __getitem__(self, name: str) -> Timing:
+        return self.timings[name]
+
+    def of_peak(self, flops: float, name: str, precision: str) -> Ratio:
+        """Return the FLOP rate of a function as a share of that of the product."""
+        return flops / self.timings[name].cpu_s / self.peaks[precision], f"the {precision} product"
+
+
+def start_module(module: str, *arguments: str) -> "subprocess.Popen[bytes]":
+    """Start a module of the benchmark in another process."""
+    # Not multiprocessing: its children import the main script of the caller again.
+    return subprocess.Popen([sys.executable, "-m", module, *arguments])
+
+
+def worker_error(status: int) -> NmtError:
+    """Return the error of a process of `start_module` that failed; its own message is printed."""
+    return NmtError(f"a benchmark process ended with status {status}; see its output above")

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nmt.bench.harness import Bench
 from nmt.bench.timing import MatrixProduct, measure_peaks
-from nmt.bench.workloads import MULTI30K, Workload, synthetic_subword, write_random_corpus
+from nmt.bench.workloads import MULTI30K, Bench, Workload, synthetic_subword, write_random_corpus
 from nmt.config.experiment import Experiment
 from nmt.corpus.shards import Shards
 

@@ -5,10 +5,10 @@ import pytest
 from nmt.bench.workloads import (
     MULTI30K,
     WMT16,
+    Bench,
     LengthDistribution,
     Updates,
     Workload,
-    multi30k,
     write_random_corpus,
 )
 from nmt.corpus.shards import Shards
@@ -18,7 +18,7 @@ from nmt.model.seq2seq import Seq2Seq
 
 def test_precision_of_a_workload_is_resolved(tmp_path: Path) -> None:
     """configs/multi30k_en_de.yaml has `auto`."""
-    assert multi30k(tmp_path).precision in ("fp32", "bf16")
+    assert Bench(tmp_path, 0.0, {}).small.precision in ("fp32", "bf16")
 
 
 def test_workload_survives_json(tiny_workload: Workload) -> None:
