@@ -119,10 +119,12 @@ def drop_reason(src: str, tgt: str, cleaning: CleaningConfig) -> str:
         return "empty"
     if cleaning.no_letters and not (_LETTER.search(src) and _LETTER.search(tgt)):
         return "no_letters"
+    # Characters, not tokens: there is no vocabulary yet.
     longer, shorter = max(num_src, num_tgt), min(num_src, num_tgt)
     if cleaning.max_chars and longer > cleaning.max_chars:
         return "max_chars"
     slack = cleaning.ratio_slack
+    # The slack on both sides lets short pairs differ more: 2 and 9 characters can be a translation.
     if cleaning.max_ratio and longer + slack > cleaning.max_ratio * (shorter + slack):
         return "max_ratio"
     if cleaning.copies and src == tgt:
@@ -154,11 +156,13 @@ def clean(
     num_read = 0
     for line, (raw_src, raw_tgt) in enumerate(pairs):
         num_read += 1
+        # Bytes first: all other rules need text.
         try:
             src, tgt = raw_src.decode("utf-8"), raw_tgt.decode("utf-8")
         except UnicodeDecodeError:
             dropped["invalid_utf8"] += 1
             continue
+        # Rules see normalised text, so that a pair of invisible characters counts as empty.
         src, tgt, rules = normalise_pair(src, tgt, cleaning)
         if reason := drop_reason(src, tgt, cleaning):
             dropped[reason] += 1
@@ -200,6 +204,7 @@ def pair_digest(src: str, tgt: str) -> bytes:
 
 def sort_digests(digests: Sequence[bytes], lines: npt.NDArray[np.int64]) -> Digests:
     """Return a table [3, N] of high halves, low halves and lines, sorted by digest."""
+    # numpy has no 128-bit integers: big-endian halves sort like the digests themselves.
     halves = np.frombuffer(b"".join(digests), dtype=">u8").reshape(-1, 2).astype(np.uint64)
     table = np.stack([halves[:, 0], halves[:, 1], lines.astype(np.uint64)])
     return table[:, np.lexsort(table[::-1])]
@@ -216,8 +221,10 @@ def select_part(table: Digests, part: int, num_parts: int) -> Digests:
 
 def find_later_duplicates(tables: Iterator[Digests]) -> npt.NDArray[np.uint64]:
     """Return the sorted lines of pairs that occur earlier; lines count through all tables."""
+    # An empty table first: concatenate needs at least one.
     table = np.concatenate([np.zeros((3, 0), dtype=np.uint64), *tables], axis=1)
     table = table[:, np.lexsort(table[::-1])]
+    # Sorted by digest, then by line: all but the first of equal digests are duplicates.
     is_duplicate = (table[:2, 1:] == table[:2, :-1]).all(axis=0)
     return np.sort(table[2, 1:][is_duplicate])
 
@@ -233,6 +240,7 @@ def held_out_digests(corpus: CorpusConfig, language: str) -> set[bytes]:
             f"the text is in {language!r}, but the experiment translates {corpus.src} to "
             f"{corpus.tgt}: its dev and test sets could not be kept out"
         )
+    # The text may be in either language: back-translation uses the target side.
     side = 0 if language == corpus.src else 1
     root = os.path.abspath(corpus.root)
     return {
@@ -268,6 +276,7 @@ def select_lines(
             line = normalise(raw, cleaning)
             reason = drop_reason(line, line, one_side)
             digest = _digest(line)
+            # Held-out lines count as such even where they occur twice.
             if not reason and digest in held_out:
                 reason = HELD_OUT
             if not reason and digest in seen:

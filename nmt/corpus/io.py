@@ -70,10 +70,12 @@ def read_blocks(source: Source, digest: Any = None) -> Iterator[tuple[int, bytes
             rest, data = b"", rest + data
             if len(data) >= len(_BOM):
                 data = _without_bom(data, name)
+        # Up to the last line feed the block is complete; the rest waits for more data.
         end = data.rfind(b"\n") + 1
         has_cr = has_cr or (line == 1 and b"\r" in data)
         if not end:
             rest += data
+            # Without line feeds the whole file would be read into memory.
             if len(rest) > MAX_LINE_BYTES:
                 raise DataError(_no_line_ends(name, line, has_cr))
             continue
@@ -97,6 +99,7 @@ def split_lines(block: bytes) -> list[bytes]:
 
 def is_writable(folder: Path) -> bool:
     """Return True if files can be written to a folder that exists or can be created."""
+    # The folder may not exist yet: its nearest existing parent decides.
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return existing.is_dir() and os.access(existing, os.W_OK)
 
@@ -123,6 +126,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         DataError: the folder is missing, writing is not permitted, or the disk is full.
     """
+    # In the same folder: a rename across file systems is not atomic. A random name keeps two
+    # processes apart.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name a file in it")
@@ -140,6 +145,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        # Other errors are bugs or broken disks and keep their traceback.
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DataError(
@@ -155,6 +161,7 @@ def write_zstd(path: Path, parts: Iterable[bytes]) -> None:
     with (
         atomic_write(path) as temporary,
         temporary.open("wb") as file,
+        # Temporary files: speed matters more than size.
         zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as compressed,
     ):
         for part in parts:
@@ -193,6 +200,7 @@ def _decompressed(source: Source, digest: Any) -> Iterator[bytes]:
         return
     with Path(source).open("rb") as file:
         blocks = _read_raw(file, digest)
+        # By suffix, as users and other tools expect; `_without_bom` detects the opposite case.
         if Path(source).suffix in _DECOMPRESSORS:
             blocks = _decompress(blocks, _DECOMPRESSORS[Path(source).suffix][2])
         yield from blocks
@@ -221,6 +229,7 @@ def _decompress(blocks: Iterator[bytes], create: Callable[[], Any]) -> Iterator[
             is_complete = False
             if output := decompressor.decompress(data):
                 yield output
+            # Data after the end of a member starts the next one (`cat a.gz b.gz`).
             is_complete = decompressor.eof
             data = decompressor.unused_data if is_complete else b""
     if not is_complete:
@@ -229,6 +238,7 @@ def _decompress(blocks: Iterator[bytes], create: Callable[[], Any]) -> Iterator[
 
 def _without_bom(data: bytes, name: str) -> bytes:
     """Remove the byte order mark at the start of a file; DataError if it is not UTF-8 text."""
+    # Before the check for NUL bytes, of which UTF-16 is full.
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(
             f"{name}, line 1: the file is UTF-16, but UTF-8 is expected; "
@@ -245,6 +255,7 @@ def _without_bom(data: bytes, name: str) -> bytes:
 
 def _checked(block: bytes, first_line: int, name: str) -> bytes:
     """Return a block with CRLF as line feeds; DataError if it has a NUL byte."""
+    # Text has no NUL bytes: they mean damage, or UTF-16 without a byte order mark.
     nul = block.find(b"\0")
     if nul >= 0:
         line = first_line + block.count(b"\n", 0, nul)

@@ -111,6 +111,7 @@ class Manifest:
         for number, corpus in enumerate(tree["corpora"]):
             renamed = {_FILE_KEYS.get(key, key): value for key, value in corpus.items()}
             tree["corpora"][number] = renamed
+        # Fixed key order and no time stamps: equal corpora have equal manifests.
         return json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -122,6 +123,7 @@ class Manifest:
         """
         try:
             tree = json.loads(text)
+            # Before anything else: other formats may have other keys.
             if tree["format"] != FORMAT:
                 raise DataError(
                     f"{where}: format {tree['format']}, but this nmt reads format {FORMAT}; "
@@ -134,6 +136,7 @@ class Manifest:
             tree["shards"] = [ShardInfo.from_tree(shard) for shard in tree["shards"]]
             tree["files"] = [FileInfo(**file) for file in tree["files"]]
             return cls(**tree)
+        # Any structure other than the one written is damage; a traceback would not help the user.
         except (ValueError, KeyError, TypeError, AttributeError):
             raise unusable(where, "damaged, not the manifest that `nmt prepare` wrote") from None
 

@@ -81,9 +81,11 @@ def prepare(
         manifest = _check_complete(prepared.resolve_auto_preset(experiment), folder)
         log.info("%s is prepared already: nothing to do", folder)
         return manifest
+    # Errors that are quick to find come before the folder is created.
     check_raw(experiment)
     with open_work(folder, _state(experiment)) as work:
         manifest = _prepare(experiment, Stages(work, run_tasks, progress))
+        # Last: a folder with a manifest is complete.
         with atomic_write(folder / MANIFEST) as temporary:
             temporary.write_text(manifest.to_json(), encoding="utf-8", newline="\n")
         shutil.rmtree(work, ignore_errors=True)
@@ -101,6 +103,7 @@ def check_raw(experiment: Experiment) -> None:
             raise DataError(
                 f"{path}: there is no such file; check corpus.root and the names in the experiment"
             )
+        # The first block shows compression, UTF-16 and missing line feeds.
         next(read_blocks(path), None)
     for text in (experiment.corpus.dev, *experiment.corpus.tests):
         for _ in read_pairs(text, os.path.abspath(experiment.corpus.root)):
@@ -129,6 +132,7 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
     learnt = stages.run("subwords", {"all": learn})["all"]
     names = ["dev", *(f"tests/{text.name}" for text in corpus.tests)]
     encode: dict[str, Task] = {}
+    # Chunks without a pair get no shard, and shards are numbered without gaps.
     for number, chunk in enumerate(chunk for chunk in chunks if kept[chunk.key]):
         shard = f"shards/{number:05}.arrow"
         about = (work, chunk, num_parts, shard, names, corpus.cleaning, texts[chunk.corpus].tag)
@@ -159,6 +163,7 @@ def _read(
     for number, text in enumerate(corpus.train):
         files = [FileInfo(**results[f"{number:03}-{side}"]) for side, _ in _sides(text)]
         paths = Path(root, files[0].name), Path(root, files[-1].name)
+        # A TSV corpus has one file, which is first and last.
         if files[0].lines != files[-1].lines:
             counts = (files[0].lines, files[-1].lines)
             raise DataError(line_counts_message(text.name, paths, counts))
@@ -176,6 +181,7 @@ def _sides(text: ParallelText) -> list[tuple[str, str]]:
 def _cut(experiment: Experiment, raw: dict[str, list[FileInfo]]) -> list[Chunk]:
     """Return the chunks of all corpora."""
     chunks = []
+    # `start` counts through all corpora: it numbers lines for the search for duplicates.
     start = 0
     size = experiment.corpus.shard_pairs
     for number, (name, files) in enumerate(raw.items()):
@@ -201,6 +207,7 @@ def _clean(
     # Duplicates within a chunk are dropped already: a single chunk has no others.
     num_lines = sum(chunk.num_lines for chunk in chunks)
     num_parts = -(-num_lines // PART_PAIRS) if cleaning.duplicates and len(chunks) > 1 else 0
+    # By ranges of digests, so that each task holds a bounded share of all pairs.
     tasks = {
         f"{part:05}": (prepare_tasks.find_duplicates, (work, chunks, part, num_parts))
         for part in range(num_parts)
@@ -218,6 +225,7 @@ def _clean(
 def _check_dropped(by_corpus: dict[str, clean.CleaningTally], max_dropped: float) -> None:
     tally = sum(by_corpus.values(), clean.CleaningTally())
     reasons = prepared.format_counts(tally.dropped)
+    # Independent of max_dropped: there is nothing to train on.
     if not tally.kept:
         raise DataError(
             f"cleaning dropped all {tally.read:,} pairs ({reasons}): nothing is left to train on; "
@@ -296,6 +304,7 @@ def _raw_paths(experiment: Experiment) -> list[Path]:
 
 def _state(experiment: Experiment) -> Tree:
     """Return everything that unfinished work depends on."""
+    # Size and time instead of digests: comparing must not read the corpus again.
     stats = [(str(path), path.stat()) for path in _raw_paths(experiment)]
     return {
         "format": FORMAT,

@@ -121,6 +121,7 @@ def split_raw(
         if is_tsv and not all(b"\t" in line for line in lines):
             row = next(row for row, line in enumerate(lines) if b"\t" not in line)
             raise DataError(missing_tab_message(path, first_line + row))
+        # A block of lines can complete several chunks.
         while num_waiting + len(lines) >= lines_per_chunk:
             cut = lines_per_chunk - num_waiting
             waiting.append(_join(lines[:cut]))
@@ -131,6 +132,7 @@ def split_raw(
         num_waiting += len(lines)
     if num_waiting:
         write()
+    # After the last chunk: the share of invalid lines is known only now.
     checker.finish()
     info = FileInfo(name, path.stat().st_size, digest.hexdigest(), num_lines + num_waiting)
     return asdict(info)
@@ -157,6 +159,7 @@ def clean_chunk(work: Path, chunk: Chunk, text: ParallelText, cleaning: Cleaning
     """Clean a chunk and write the pairs kept; return the `CleaningTally`."""
     if text.tsv:
         rows = split_lines(read_zstd(chunk.path(work, "raw", "tsv.zst")))
+        # Further columns, such as scores, are ignored.
         columns = (row.split(b"\t", 2) for row in rows)
         pairs: Iterable[tuple[bytes, bytes]] = ((row[0], row[1]) for row in columns)
     else:
@@ -168,6 +171,7 @@ def clean_chunk(work: Path, chunk: Chunk, text: ParallelText, cleaning: Cleaning
         lines_of_side = [f"{getattr(pair, side)}\n".encode() for pair in kept]
         write_zstd(chunk.path(work, "clean", f"{side}.zst"), lines_of_side)
     lines = np.array([pair.line for pair in kept], dtype=np.int64)
+    # Line numbers survive cleaning: rows of shards keep their origin.
     _save(chunk.path(work, "clean", "lines.npy"), lines)
     if cleaning.duplicates:
         table = clean.sort_digests(digests, lines + chunk.start)
@@ -185,6 +189,7 @@ def find_duplicates(work: Path, chunks: list[Chunk], part: int, num_parts: int) 
     tables = (clean.select_part(np.load(path, mmap_mode="r"), part, num_parts) for path in paths)
     duplicates = clean.find_later_duplicates(tables)
     _save(work / f"copies/{part:05}.npy", duplicates)
+    # Lines count through all corpora: the chunk is the last one that starts at or before.
     starts = np.array([chunk.start for chunk in chunks], dtype=np.uint64)
     numbers = np.searchsorted(starts, duplicates, side="right") - 1
     counts = np.bincount(numbers, minlength=len(chunks)).tolist()
@@ -232,6 +237,7 @@ def encode_chunk(
     src, tgt, lines = _read_clean(work, chunk, num_parts)
     writer = ShardWriter(subword.num_pieces, chunk.corpus)
     prefix = [tag_token(tag)] if tag else []
+    # In batches: tokenizers' encodings take far more memory than the token ids.
     for first in range(0, len(src), ENCODE_PAIRS):
         rows = slice(first, first + ENCODE_PAIRS)
         writer.add(
@@ -239,6 +245,7 @@ def encode_chunk(
             subword.encode_batch(tgt[rows]),
             (lines[rows] + chunk.first_line + 1).tolist(),
         )
+    # Pairs that also occur in dev or test sets stay, but are counted and reported.
     known = _held_out_digests(folder, held_out, cleaning)
     leaked = sum(clean.pair_digest(*pair) in known for pair in zip(src, tgt, strict=True))
     return {"shard": asdict(writer.write(folder / shard, shard)), "leaked": leaked}
@@ -271,6 +278,7 @@ def _read_clean(
         sides.append(text.split("\n")[:-1])
         assert len(sides[-1]) == len(lines), chunk
     duplicates = _duplicate_lines(work, chunk, num_parts)
+    # Usual case: no copy of the lists.
     if not duplicates:
         return sides[0], sides[1], lines
     rows = [row for row, line in enumerate(lines.tolist()) if line not in duplicates]

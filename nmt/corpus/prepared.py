@@ -67,12 +67,14 @@ def open_prepared(experiment: Experiment) -> tuple[Shards, Subword]:
             other pairs or tokens.
     """
     folder = prepared_folder(experiment)
+    # A missing manifest alone would read as not prepared at all.
     if (folder / WORK).exists() and not (folder / MANIFEST).exists():
         raise DataError(f"{folder}: not completely prepared; run `nmt prepare` again to resume")
     shards = Shards.open(folder)
     # Training does not read the test sets: `nmt evaluate` reports one that is missing.
     check_settings(experiment, folder, shards.manifest, ignore="tests")
     subword = Subword.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
+    # A vocabulary copied from elsewhere would decode the shards to other text.
     if subword.fingerprint != shards.manifest.tokenizer_fingerprint:
         raise unusable(folder / TOKENIZER, "not the vocabulary of the shards")
     return shards, subword
@@ -143,6 +145,7 @@ def check_settings(
     Raises:
         DataError: a setting differs that decides about pairs or tokens.
     """
+    # Both sides completed: an old corpus lacks new keys, a new one omits legacy values.
     before, after = (
         add_legacy_values(type(experiment.corpus), _nest(settings))
         for settings in (manifest.settings, corpus_settings(experiment))
@@ -151,6 +154,7 @@ def check_settings(
         if before.get(key) == after.get(key) or key == ignore:
             continue
         place, was, now = _first_difference(f"corpus.{key}", before.get(key), after.get(key))
+        # A list index (one corpus fewer) is a difference; a key is a setting of a later version.
         if now is None and not place.rpartition(".")[2].isdecimal():
             raise DataError(
                 f"{folder}: prepared with {place} {_format(was)}, a setting that this version "
@@ -161,6 +165,7 @@ def check_settings(
             f"{folder}: prepared with {place} {_format(was)}, but the experiment has "
             f"{_format(now)}; set it back, or remove the folder and run `nmt prepare` again"
         )
+    # Equal settings, but a rule changed its result (RULES_VERSION).
     if manifest.cleaning_fingerprint != clean.fingerprint(experiment.corpus.cleaning):
         raise unusable(folder, "prepared with the cleaning rules of another version of nmt")
 

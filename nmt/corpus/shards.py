@@ -69,6 +69,7 @@ class Shards:
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
+        # Sizes only: digests of a large corpus take minutes; `verify` compares them.
         for info in manifest.all_files:
             path = folder / info.name
             size = path.stat().st_size if path.is_file() else None
@@ -130,11 +131,13 @@ class Shards:
         wanted = np.asarray(rows, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {len(self)}")
+        # `_ends` is exclusive: a row equal to an end belongs to the next shard.
         numbers = np.searchsorted(self._ends, wanted, side="right")
         starts = np.concatenate([[0], self._ends])[numbers]
         return list(zip(numbers.tolist(), (wanted - starts).tolist(), strict=True))
 
     def _shard(self, number: int) -> _MappedShard:
+        # Mapped on first use: a worker that reads a part of the corpus opens only that part.
         if number not in self._mapped:
             info = self.manifest.shards[number]
             self._mapped[number] = _map_shard(self.folder / info.file.name, info)
@@ -144,6 +147,7 @@ class Shards:
         shards = map(self._shard, range(len(self.manifest.shards)))
         parts = [np.diff(getattr(shard, side).offsets) for shard in shards]
         lengths = np.concatenate([np.zeros(0, dtype=np.int32), *parts])
+        # Cached and shared by all callers.
         lengths.setflags(write=False)
         return lengths
 
@@ -164,6 +168,7 @@ class ShardWriter:
         self._lines.extend(lines)
         for side, rows in enumerate((src, tgt)):
             self._lengths[side].extend(map(len, rows))
+            # As arrays at once: Python integers would take 28 bytes per token.
             self._tokens[side].append(np.fromiter(chain.from_iterable(rows), dtype=self._type))
 
     def write(self, path: Path, name: str) -> ShardInfo:
@@ -178,11 +183,13 @@ class ShardWriter:
         """
         lengths = [np.array(side, dtype=np.int64) for side in self._lengths]
         num_tokens = [int(side.sum()) for side in lengths]
+        # Arrow lists have 32-bit offsets.
         if max(num_tokens) >= 2**31:
             raise DataError(
                 f"{path}: {max(num_tokens)} tokens on one side, but a shard holds fewer than 2^31; "
                 f"set corpus.shard_pairs to a smaller number"
             )
+        # Dictionary-encoded: the name is stored once per shard.
         corpora = pa.DictionaryArray.from_arrays(
             pa.array(np.zeros(len(self._lines), dtype=np.int16)), pa.array([self._corpus])
         )
@@ -218,6 +225,7 @@ def _list_array(lengths: npt.NDArray[np.int64], tokens: list[Tokens], dtype: Any
 def _map_shard(path: Path, info: ShardInfo) -> _MappedShard:
     """Map a shard; DataError if it is not one or differs from the manifest."""
     try:
+        # zero_copy_only: an implicit copy would load the whole shard into memory.
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
         sides = [
             _Side(

@@ -85,6 +85,7 @@ class Subword:
         counts: Counter[str] = Counter()
         for line in lines:
             counts.update(f" {line}")  # with the space that encoding puts before it
+        # Half of the vocabulary at most for characters, so that merges have room.
         alphabet = choose_alphabet(counts, max_learnt // 2) | {" "}
         common = _without(counts.keys() - alphabet, lines)
         if config.kind == "bpe":
@@ -98,6 +99,7 @@ class Subword:
         """Load the text of `to_json`; DataError if it is not a vocabulary of nmt."""
         try:
             return cls(Tokenizer.from_str(text), text)
+        # `_read_pieces` explains more precisely.
         except DataError:
             raise
         except Exception:  # tokenizers raises nothing more specific
@@ -226,6 +228,7 @@ def _train_bpe(lines: Iterable[str], alphabet: set[str], max_learnt: int) -> mod
     learner = _add_rules(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=max_learnt,
+        # A merge seen once is noise.
         min_frequency=2,
         show_progress=False,
         initial_alphabet=sorted(alphabet),
@@ -233,6 +236,7 @@ def _train_bpe(lines: Iterable[str], alphabet: set[str], max_learnt: int) -> mod
     )
     learner.train_from_iterator(lines, trainer)
     learnt = json.loads(learner.to_str())["model"]
+    # The trainer numbers pieces from 0: shift them behind the reserved ones.
     pieces = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)
     vocab = {piece: token for token, piece in enumerate([*SPECIAL, *_BYTES, *pieces])}
     merges = [(left, right) for left, right in learnt["merges"]]
@@ -244,6 +248,7 @@ def _train_unigram(lines: Iterable[str], max_learnt: int) -> models.Unigram:
     words: Counter[str] = Counter()
     for line in lines:
         words.update([part for part, _ in rules.pre_tokenize_str(f" {line}")] if line else ())
+    # Names of reserved pieces never match text: parts are split at `<` and digits.
     reserved = [(name, 0.0) for name in (*SPECIAL, *_BYTES)]
     vocab = [*reserved, *unigram.train_unigram(words, max_learnt)]
     # The model needs an id for unknown text; it is never produced, because all bytes are pieces.
@@ -257,6 +262,7 @@ def _read_pieces(text: str) -> list[str]:
     is_dense = True
     if isinstance(vocab, dict):
         pieces = sorted(vocab, key=vocab.__getitem__)
+        # Only BPE files map pieces to ids; unigram files list them in order.
         is_dense = sorted(vocab.values()) == list(range(len(vocab)))
     else:
         pieces = [piece for piece, _ in vocab]

@@ -108,11 +108,14 @@ class SubwordSampler:
             shards: the corpus.
             max_length: largest length, EOS included; a pair within it stays within it.
         """
+        # An even sample: pure, and quick for a corpus of any size.
         rows = np.unique(np.linspace(0, len(shards) - 1, SAMPLE_PAIRS).astype(np.int64))
         pairs = shards.pairs(rows)
         before = np.array([max(map(len, pair)) for pair in pairs])
         after = np.array([max(map(len, pair)) for pair in self.segment(pairs, rows, 0, 2**31)])
         growth = after / np.maximum(1, before)
+        # One standard deviation above the mean: few segmentations exceed the plan, and `segment`
+        # retries those.
         factor = float(growth.mean() + growth.std())
         longer = (np.ceil(factor * side) for side in (shards.src_lengths, shards.tgt_lengths))
         src, tgt = (np.minimum(side, max_length - 1).astype(np.int64) for side in longer)
@@ -126,10 +129,12 @@ class SubwordSampler:
         ends = np.array(list(accumulate(lengths)))
         tokens = np.concatenate([np.zeros(0, np.uint16), *sides]).astype(np.uint16)
         begins = self._begins_word[tokens]
+        # A text can start without a space, at a tag.
         begins[(ends - lengths)[np.array(lengths) > 0]] = True
         starts = np.flatnonzero(begins)
         side_of = np.searchsorted(ends, starts, side="right")
         row_hashes = _scramble(_hash(self._seed, epoch, number) + rows)
+        # Place in its side; the target side gets other numbers than the source side.
         place = starts - (ends - lengths)[side_of] + 2**32 * (side_of % 2)
         hashes = _scramble(row_hashes[side_of // 2] + place.astype(np.uint64))
         variants = hashes % np.uint64(NUM_VARIANTS)
@@ -146,6 +151,7 @@ class SubwordSampler:
         """Return one of a word's segmentations from the table, or compute it."""
         variants = self._table.get(word)
         if variants is None:
+            # Clearing everything is simple, and segmentations are pure functions: nothing changes.
             if len(self._table) >= MAX_WORDS:
                 self._table.clear()
             variants = self._table[word] = [None] * NUM_VARIANTS
@@ -211,6 +217,7 @@ def sample_unigram(
             if piece is not None:
                 token, log_prob = piece
                 here.append((begin, token, sums[begin] + alpha * log_prob))
+        # Log-sum-exp; each character is a piece, so that `here` is never empty.
         highest = max(weight for _, _, weight in here)
         sums.append(highest + math.log(sum(math.exp(weight - highest) for _, _, weight in here)))
         arcs.append(here)

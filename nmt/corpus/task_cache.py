@@ -70,12 +70,14 @@ class Stages:
                 results[key] = json.loads(path.read_text(encoding="utf-8"))
         if 0 < len(results) < len(tasks):
             log.info("%s: %d of %d tasks are done already", stage, len(results), len(tasks))
+        # Paths travel with the task: the process that runs it stores the result.
         todo = [
             (paths[key], key, task, self.work / used.format(key) if used else None)
             for key, task in tasks.items()
             if key not in results
         ]
         self.progress(stage, len(results), len(tasks))
+        # Results arrive in any order.
         for key, result in self.run_tasks(_run_task, todo) if todo else ():
             results[key] = result
             self.progress(stage, len(results), len(tasks))
@@ -92,6 +94,7 @@ def _run_task(path: Path, key: str, task: Task, used: Path | None) -> tuple[str,
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(result), encoding="utf-8")
+    # After the result is on disk: until then the input is needed to run again.
     if used is not None:
         for file in used.parent.glob(used.name):
             file.unlink(missing_ok=True)
@@ -117,6 +120,7 @@ def open_work(folder: Path, state: Tree) -> Iterator[Path]:
             f"{folder}: cannot be written: {error.strerror}; set corpus.prepared to another folder"
         ) from None
     with (folder / WORK / "lock").open("w") as lock:
+        # Two preparations would remove each other's work.
         if not try_lock(lock, folder):
             raise DataError(
                 f"{folder}: locked by another `nmt prepare`; wait for it to finish, or stop it"
@@ -128,6 +132,7 @@ def open_work(folder: Path, state: Tree) -> Iterator[Path]:
 def _reset_unless(folder: Path, state: Tree) -> None:
     """Remove unfinished work unless it started from this state."""
     path = folder / WORK / "state.json"
+    # An unreadable state counts as another state.
     try:
         if json.loads(path.read_text(encoding="utf-8")) == state:
             return

@@ -64,6 +64,7 @@ def remove_control_characters(line: str) -> str:
     # isprintable is False for every character of the patterns, at a tenth of their cost.
     if line.isprintable() and "  " not in line and line[:1] != " " and line[-1:] != " ":
         return line
+    # Order matters: removed characters may leave spaces side by side, and joiners at an edge.
     line = _INVISIBLE.sub("", _TO_SPACE.sub(" ", line))
     return _SPACES.sub(" ", _LOOSE_JOINERS.sub("", line)).strip(" ")
 
@@ -111,6 +112,7 @@ def read_pairs(text: ParallelText, root: str | Path) -> Iterator[tuple[str, str]
         path = Path(root, text.tsv)
         for number, line in enumerate(read_lines(path), start=1):
             src, tab, tgt = line.partition("\t")
+            # An empty side is a pair (`\t`); a missing tab is an error.
             if not tab:
                 raise DataError(missing_tab_message(path, number))
             yield src, tgt.partition("\t")[0]
@@ -172,6 +174,7 @@ class EncodingChecker:
 
     def finish(self) -> None:
         """Raise DataError if the file as a whole is not UTF-8."""
+        # In a short file a few damaged lines can be most of the lines beyond ASCII.
         if self.num_invalid >= MIN_INVALID and (
             self.num_invalid > MAX_INVALID * self.num_beyond_ascii
         ):
@@ -189,6 +192,7 @@ class EncodingChecker:
             if len(self._samples) < 1000:
                 self._samples.append(line)
             byte = f"byte 0x{line[error.start]:02X} at position {error.start + 1}"
+            # The first invalid byte, for the message of `finish`.
             self._first = self._first or f", line {number}, {byte}"
 
 
@@ -203,6 +207,7 @@ def open_output(target: str | Path | None) -> Iterator[TextIO]:
         DataError: the file cannot be written.
     """
     if target is None or str(target) == "-":
+        # Bypasses the text layer of stdout, whose encoding depends on the locale.
         sys.stdout.flush()
         text = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="\n")
         try:
@@ -210,6 +215,7 @@ def open_output(target: str | Path | None) -> Iterator[TextIO]:
         finally:
             text.detach()
         return
+    # Replace the file behind a symbolic link, not the link.
     path = Path(target).resolve() if Path(target).is_symlink() else Path(target)
     if path.exists() and not (path.is_file() or path.is_dir()):
         # A pipe or a device such as /dev/null cannot be replaced by a file.

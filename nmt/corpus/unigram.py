@@ -99,6 +99,7 @@ def _frequent_parts(words: Counter[str]) -> list[tuple[str, int]]:
     """Return the most frequent words, cut to MAX_WORD characters, with counts, in fixed order."""
     parts: Counter[str] = Counter()
     num_chars = 0
+    # Ties by text, so that the order of the counter has no effect.
     for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0])):
         num_chars += len(word)
         if num_chars > MAX_CHARS:
@@ -122,6 +123,7 @@ def _seed(corpus: _Corpus, size: int) -> _Pieces:
     _, first, here = np.unique(codes, return_index=True, return_inverse=True)
     for length in range(1, MAX_PIECE + 1):
         if length > 1:
+            # Extend each repeated substring by the repeated one that starts one character later.
             right = np.append(here[1:], -1)
             valid = np.flatnonzero((here >= 0) & (right >= 0) & (room_here >= length))
             keys = here[valid] * (here.max(initial=0) + 1) + right[valid]
@@ -131,6 +133,7 @@ def _seed(corpus: _Corpus, size: int) -> _Pieces:
             here[valid] = inverse
         occurring = here >= 0
         counts = np.bincount(here[occurring], weights=counts_here[occurring], minlength=len(first))
+        # Characters always stay: every word must have a segmentation.
         is_kept = (counts >= 2) | (length == 1)
         new = np.append(np.where(is_kept, np.cumsum(is_kept) - 1, -1), -1)
         here = new[here]
@@ -141,6 +144,7 @@ def _seed(corpus: _Corpus, size: int) -> _Pieces:
         num += int(is_kept.sum())
     table = np.stack(columns, axis=1)
     table[table < 0] = num
+    # Characters covered: count times length, as in SentencePiece.
     score = np.concatenate(scores)
     log_probs = np.log(score / score.sum())
     pieces = _Pieces(table, log_probs, np.concatenate(firsts), np.concatenate(sizes))
@@ -177,6 +181,7 @@ def _maximise(pieces: _Pieces, counts: Floats) -> tuple[_Pieces, Floats]:
     is_kept = (counts >= _MIN_COUNT) | (pieces.sizes == 1)
     pieces = _without(pieces, np.flatnonzero(~is_kept))
     counts = np.maximum(counts[is_kept], _MIN_COUNT)
+    # exp(digamma) instead of the count: the Bayesian EM of SentencePiece, which favours few pieces.
     log_probs = _digamma(counts) - _digamma(counts.sum(keepdims=True))
     return replace(pieces, log_probs=log_probs), counts
 
@@ -204,6 +209,7 @@ def _losses(pieces: _Pieces, counts: Floats) -> Floats:
         substitutes = paths[:, length]
         is_used = substitutes < len(counts)
         own = counts[rows]
+        # Counts after the removal: each occurrence is replaced by its substitutes.
         new_total = total + own * (is_used.sum(axis=1) - 1)
         new_counts = np.append(counts, 0)[substitutes] + own[:, None]
         new_log_probs = np.where(is_used, np.log(new_counts / new_total[:, None]), 0).sum(axis=1)

@@ -54,7 +54,9 @@ def error_of(path: Path, data: bytes) -> str:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("suffix", COMPRESS)
 @given(lines=LINES)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_lines_split_at_line_feeds_only(
     tmp_path: Path, suffix: str, end: bytes, lines: list[str]
 ) -> None:
