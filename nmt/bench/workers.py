@@ -24,9 +24,9 @@ from nmt.bench.baselines import PlainLearner, random_batches
 from nmt.bench.figures import Figure
 from nmt.bench.timing import relative_iqr
 from nmt.bench.workloads import Bench, Updates, Workload, start_module, worker_error
-from nmt.planning.probe import probe
-from nmt.planning.scaling import ON_CPUS, Hosts, positions_of, rows_of
-from nmt.planning.size import count_parameters
+from nmt.planning.memory_estimate import count_parameters
+from nmt.planning.probe import run_probe
+from nmt.planning.scaling import ON_CPUS, Hosts, predict_scaling, sample_positions
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
 from nmt.training.loop import train
@@ -151,13 +151,15 @@ def _predict(workload: Workload) -> dict[int, tuple[float, float]]:
     """Predict target tokens and positions per second of 1, 2 and 4 workers as `nmt plan` does."""
     predicted = {}
     shards, num_pieces = workload.shards, workload.subword.num_pieces
-    measured = probe(workload.experiment, shards, workload.schedule, num_pieces, PROBE_S)
+    measured = run_probe(workload.experiment, shards, workload.schedule, num_pieces, PROBE_S)
     for num_workers in (1, 2, 4):
         sized = workload.with_settings("batching", micro_batches=num_workers)
         hosts = Hosts(num_workers, 1, os.cpu_count() or 0, has_gpus=False)
         parameters = count_parameters(sized.experiment, num_pieces)
-        sizes = positions_of(shards, sized.schedule)
-        [row] = rows_of(sized.experiment, parameters, sizes, measured, ON_CPUS, hosts, nodes=[1])
+        sizes = sample_positions(shards, sized.schedule)
+        [row] = predict_scaling(
+            sized.experiment, parameters, sizes, measured, ON_CPUS, hosts, nodes=[1]
+        )
         positions_per_s = float(sizes[0].sum(axis=1).mean()) / row.update_s
         predicted[num_workers] = (row.tgt_tokens_per_s, positions_per_s)
     return predicted

@@ -27,9 +27,9 @@ def plan(
     estimated from the schedule and the bandwidths.
     """
     settings, cluster_settings = options.load_settings(experiment, cluster, overrides)
-    from nmt.planning.plan import Wishes, lines_of, make_plan
+    from nmt.planning.plan import PlanOptions, format_plan, make_plan
 
     settings = resolve_auto_preset(settings, lambda line: click.echo(line, err=True))
-    wishes = Wishes(workers_per_node, link, link_inside, tflops)
-    for line in lines_of(make_plan(settings, cluster_settings, wishes)):
+    plan_options = PlanOptions(workers_per_node, link, link_inside, tflops)
+    for line in format_plan(make_plan(settings, cluster_settings, plan_options)):
         click.echo(line)

@@ -1,1 +1,1 @@
-"""What a run will take, before it is begun: parameters, memory, disk, and time on 1 to 64 nodes."""
+"""Estimates of a run: parameters, memory, disk, and time on 1 to 64 nodes."""

@@ -1,4 +1,4 @@
-"""The whole plan of a run, and what a person reads of it."""
+"""Plan of a run: memory, disk and scaling estimates, and their text."""
 
 import os
 from collections.abc import Iterator
@@ -9,170 +9,151 @@ import torch
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepared import open_prepared
-from nmt.planning import size
-from nmt.planning.probe import UPDATES, Probe, probe
-from nmt.planning.scaling import ON_CPUS, ON_GPUS, Hosts, Links, ScalingRow, positions_of, rows_of
-from nmt.training.data import TrainingData, check_workers
-from nmt.training.data import make_schedule as plan_updates
+from nmt.planning import memory_estimate, scaling
+from nmt.planning.probe import UPDATES, Probe, run_probe
+from nmt.planning.scaling import ON_CPUS, ON_GPUS, Hosts, Links, ScalingRow
+from nmt.training.data import TrainingData, check_workers, make_schedule
 from nmt.training.distributed import World
 from nmt.training.precision import resolve_precision
 
 GPUS_PER_NODE = 8
-"""Where nobody says how many."""
+"""Default for clusters with GPUs."""
 PROBE_S = 12.0
-"""Seconds of a core for the twenty updates of the probe."""
+"""CPU seconds for the twenty updates of the probe."""
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What a person may say besides the two files; None: a default."""
+class PlanOptions:
+    """Command-line options of `nmt plan`; None for the default."""
 
     workers_per_node: int | None = None
     between_gbit: float | None = None
     inside_gbit: float | None = None
     tflops: float | None = None
-    """Useful TFLOP/s of a worker; None: what the probe shows."""
+    """TFLOP/s of a worker without padding; None for the speed of the probe."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take."""
+    """Estimates of a run."""
 
     experiment: Experiment
     threads: int
     parameters: int
     num_pairs: int
     updates_per_epoch: int
-    memory: size.MemoryEstimate
+    memory: memory_estimate.MemoryEstimate
     largest: float
-    """Positions of the largest micro-batch that was looked at, padding counted."""
+    """Positions of the largest sampled micro-batch, padding included."""
     corpus_bytes: int
     probe: Probe
     links: Links
     gradient_bytes: int
-    """That each worker has to send of an update."""
+    """Bytes that each worker sends per update."""
     rows: list[ScalingRow]
 
 
 def make_plan(
-    experiment: Experiment, cluster: Cluster, wishes: Wishes, probe_s: float = PROBE_S
+    experiment: Experiment, cluster: Cluster, options: PlanOptions, probe_s: float = PROBE_S
 ) -> Plan:
-    """Count, probe, and put together.
+    """Count parameters, run the probe and predict memory and time.
+
+    Args:
+        experiment: its corpus is prepared.
+        cluster: workers, their CPUs and GPUs.
+        options: overrides of bandwidths, speed and workers per node.
+        probe_s: time limit of the probe.
 
     Raises:
         DataError: the corpus is not prepared.
-        TrainingError: not even the workers of one node could share an update.
+        TrainingError: the workers of one node exceed the micro-batches of an update.
     """
     experiment = resolve_precision(experiment, World())
     has_gpus = bool(cluster.gpus_per_worker)
-    most = cluster.workers.max
-    usual = min(GPUS_PER_NODE, most) if has_gpus else most
-    per_node = wishes.workers_per_node or usual
+    num_workers = cluster.workers.max
+    default_per_node = min(GPUS_PER_NODE, num_workers) if has_gpus else num_workers
+    per_node = options.workers_per_node or default_per_node
     check_workers(experiment, per_node)
     shards, subword = open_prepared(experiment)
-    _, schedule = plan_updates(experiment, TrainingData(shards, subword, ([], [])))
+    _, schedule = make_schedule(experiment, TrainingData(shards, subword, ([], [])))
     torch.set_num_threads(cluster.cpus_per_worker)
-    parameters = size.count_parameters(experiment, subword.num_pieces)
-    measured = probe(experiment, shards, schedule, subword.num_pieces, probe_s)
-    sizes = positions_of(shards, schedule)
+    parameters = memory_estimate.count_parameters(experiment, subword.num_pieces)
+    probe = run_probe(experiment, shards, schedule, subword.num_pieces, probe_s)
+    sizes = scaling.sample_positions(shards, schedule)
     largest = float(sizes[0].max())
-    memory = size.memory_of(
-        experiment,
-        parameters,
-        subword.num_pieces,
-        measured.saved_bytes * largest,
+    memory = memory_estimate.estimate_memory(
+        experiment, parameters, subword.num_pieces, probe.saved_bytes * largest,
         "cuda" if has_gpus else "cpu",
-    )
-    default = ON_GPUS if has_gpus else ON_CPUS
-    links = Links(
-        wishes.between_gbit or default.between_gbit,
-        wishes.inside_gbit or default.inside_gbit,
-        default.latency_us,
-    )
-    hosts = Hosts(
-        per_node, cluster.cpus_per_worker, 0 if has_gpus else os.cpu_count() or 0, has_gpus
-    )
-    sent = size.gradient_bytes(cluster, parameters)
-    pace = measured
-    if wishes.tflops is not None:
-        position_s = measured.position_flops / (wishes.tflops * 1e12)
-        pace = replace(measured, fixed_s=0.0, spread_s=0.0, step_s=0.0, position_s=position_s)
+    )  # fmt: skip
+    defaults = ON_GPUS if has_gpus else ON_CPUS
+    between = options.between_gbit or defaults.between_gbit
+    links = Links(between, options.inside_gbit or defaults.inside_gbit, defaults.latency_us)
+    # The cores of a GPU node are not known; on CPUs a node is assumed to equal this machine.
+    cores = 0 if has_gpus else os.cpu_count() or 0
+    hosts = Hosts(per_node, cluster.cpus_per_worker, cores, has_gpus)
+    gradient_bytes = memory_estimate.gradient_bytes(cluster, parameters)
+    speed = probe
+    if options.tflops is not None:
+        position_s = probe.position_flops / (options.tflops * 1e12)
+        speed = replace(probe, fixed_s=0.0, spread_s=0.0, step_s=0.0, position_s=position_s)
+    rows = scaling.predict_scaling(experiment, gradient_bytes, sizes, speed, links, hosts)
     return Plan(
-        experiment,
-        cluster.cpus_per_worker,
-        parameters,
-        schedule.num_pairs,
-        schedule.updates_per_epoch,
-        memory,
-        largest,
-        size.corpus_bytes(shards.manifest),
-        measured,
-        links,
-        sent,
-        list(rows_of(experiment, sent, sizes, pace, links, hosts)),
-    )
+        experiment, cluster.cpus_per_worker, parameters, schedule.num_pairs,
+        schedule.updates_per_epoch, memory, largest, memory_estimate.corpus_bytes(shards.manifest),
+        probe, links, gradient_bytes, list(rows),
+    )  # fmt: skip
 
 
-def lines_of(plan: Plan) -> Iterator[str]:
-    """What a person reads."""
-    updates, epoch = plan.experiment.training.updates, plan.updates_per_epoch
+def format_plan(plan: Plan) -> Iterator[str]:
+    """Yield the lines that `nmt plan` prints."""
+    training, epoch, memory = plan.experiment.training, plan.updates_per_epoch, plan.memory
     yield (
-        f"{plan.parameters:,} parameters; {plan.num_pairs:,} pairs in {epoch:,} updates an epoch; "
-        f"{updates:,} updates are {updates / epoch:.1f} epochs"
+        f"{plan.parameters:,} parameters | {plan.num_pairs:,} pairs in {epoch:,} updates per epoch "
+        f"| {training.updates:,} updates = {training.updates / epoch:.1f} epochs"
     )
-    memory = plan.memory
     yield (
-        f"memory of a worker at the peak, as a model has it: {_mib(memory.total)} = "
-        f"{_mib(memory.kept)} for weights, average, gradients and moments + "
-        f"{_mib(memory.activations)} for backward of the largest micro-batch "
-        f"({plan.largest:,.0f} positions) + {_mib(memory.loss)} for the loss + "
-        f"{_mib(size.TORCH_BYTES)} for torch itself"
+        f"memory per worker (estimate): {_mib(memory.total)} = {_mib(memory.weights)} weights, "
+        f"average, gradients, moments + {_mib(memory.activations)} activations of "
+        f"{plan.largest:,.0f} positions + {_mib(memory.loss)} loss + "
+        f"{_mib(memory_estimate.TORCH_BYTES)} torch"
     )
-    disk = size.disk_bytes(plan.experiment, plan.parameters)
-    each = size.checkpoint_bytes(plan.experiment, plan.parameters)
+    checkpoint = memory_estimate.checkpoint_bytes(plan.experiment, plan.parameters)
     yield (
-        f"disk: {_mib(disk)} for checkpoints of {_mib(each)} "
-        f"({plan.experiment.training.keep_last} newest, the best, one being written), "
-        f"{_mib(plan.corpus_bytes)} for the prepared corpus"
+        f"disk: {_mib(memory_estimate.disk_bytes(plan.experiment, plan.parameters))} for "
+        f"{training.keep_last + 2} checkpoints of {_mib(checkpoint)} ({training.keep_last} newest, "
+        f"best, one being written) | prepared corpus {_mib(plan.corpus_bytes)}"
     )
     probe = plan.probe
-    cut = "" if probe.share == 1 else f" with {probe.share:.0%} of their pairs"
+    reduced = "" if probe.share == 1 else f" reduced to {probe.share:.0%}"
     yield (
-        f"probe: {UPDATES} micro-batches{cut} on this machine, {plan.threads} "
-        f"thread{'s' * (plan.threads > 1)}: {probe.fixed_s * 1e3:.1f} ms each + "
-        f"{probe.position_s * 1e6:.1f} us a position, padding counted, "
-        f"± {probe.spread_s * 1e3:.1f} ms; "
+        f"probe on this machine: {UPDATES} micro-batches{reduced}, {plan.threads} "
+        f"thread{'s' * (plan.threads > 1)}: {probe.fixed_s * 1e3:.1f} ms + "
+        f"{probe.position_s * 1e6:.1f} us per position, ± {probe.spread_s * 1e3:.1f} ms | "
         f"optimizer step {probe.step_s * 1e3:.1f} ms"
     )
     yield (
-        f"links: {plan.links.between_gbit:g} Gbit/s between nodes, "
-        f"{plan.links.inside_gbit:g} Gbit/s inside, {plan.links.latency_us:g} us a step of a ring; "
-        f"{_mib(plan.gradient_bytes)} of gradients an update"
+        f"links: {plan.links.between_gbit:g} Gbit/s between nodes | {plan.links.inside_gbit:g} "
+        f"Gbit/s within a node | {plan.links.latency_us:g} us per ring step | gradients "
+        f"{_mib(plan.gradient_bytes)} per update"
     )
-    yield from _table(plan)
+    yield from _format_scaling(plan)
 
 
-def _table(plan: Plan) -> Iterator[str]:
-    head = ("nodes", "workers", "ms an update", "compute", "waiting", "all-reduce", "step",
-            "tgt tokens/s", "efficiency", "hours in all")  # fmt: skip
-    yield "  ".join([*head, "limited by"])
+def _format_scaling(plan: Plan) -> Iterator[str]:
+    head = ("nodes", "workers", "ms/update", "compute", "wait", "all-reduce", "step", "tgt tok/s",
+            "efficiency", "total h")  # fmt: skip
+    yield "  ".join([*head, "limit"])
     for row in plan.rows:
+        parts_s = (row.update_s, row.compute_s, row.waiting_s, row.all_reduce_s, row.step_s)
+        total_h = row.update_s * plan.experiment.training.updates / 3600
         cells = (
-            f"{row.nodes}",
-            f"{row.workers}",
-            *(f"{seconds * 1e3:,.0f}" for seconds in (row.update_s, row.compute_s, row.waiting_s,
-                                                      row.all_reduce_s, row.step_s)),
-            f"{row.tgt_tokens_per_s:,.0f}",
-            f"{row.efficiency:.2f}",
-            f"{row.update_s * plan.experiment.training.updates / 3600:,.2f}",
+            f"{row.nodes}", f"{row.workers}", *(f"{seconds * 1e3:,.0f}" for seconds in parts_s),
+            f"{row.tgt_tokens_per_s:,.0f}", f"{row.efficiency:.2f}", f"{total_h:,.2f}",
         )  # fmt: skip
         aligned = [cell.rjust(len(name)) for cell, name in zip(cells, head, strict=True)]
         yield "  ".join([*aligned, row.limit])
-    parts = plan.experiment.batching.micro_batches
-    yield (
-        f"more than {parts} workers could not share an update: batching.micro_batches={parts}; "
-        "more of them make a larger update"
-    )
+    num_parts = plan.experiment.batching.micro_batches
+    yield f"at most {num_parts} workers: an update has batching.micro_batches={num_parts}"
 
 
 def _mib(num_bytes: float) -> str:

@@ -33,7 +33,7 @@ Pair = tuple[str, str]
 """English sentence and its German translation."""
 MAX_PAIRS = 400_000
 """Largest corpus; at this size most sampled sentences are still new."""
-MAX_WORDS = 18
+MAX_WORDS = 22
 """Longest English sentence."""
 _OBJECT_VERBS = tuple(verb for verb in VERBS if verb.frame in ("acc", "dat"))
 _ACTIONS = tuple(verb for verb in VERBS if verb.is_action)
@@ -124,7 +124,7 @@ class Sampler:
 
     def _adjective(self, noun: Noun) -> str:
         fitting = [en for en, (_, nouns) in lexicon.ADJECTIVES.items() if noun in nouns]
-        return self._pick(fitting) if fitting and self._chance(0.5) else ""
+        return self._pick(fitting) if fitting and self._chance(0.6) else ""
 
     def _person(self) -> Phrase:
         if self._chance(0.4):
@@ -160,7 +160,7 @@ class Sampler:
         tenses = ("past",) if "past" in self._tenses else ("present",)
         tense = self._pick(self._tenses if verb.is_action else tenses)
         if not subject:
-            is_plain = is_short or self._chance(0.85)
+            is_plain = is_short or self._chance(0.7)
             subject = self._person() if is_plain else self._person_with_relative_clause()
         # "must not" is not "nicht müssen".
         is_negated = may_negate and tense != "must" and self._chance(0.15)
@@ -170,7 +170,7 @@ class Sampler:
             is_person = noun in _PEOPLE and self._chance(0.5)
             sample = self._person if is_person else lambda: self._noun(noun, (), is_negated)
             clause = clause._replace(object=self._different(subject, sample))
-        if verb.has_place and self._chance(0.15 if is_short else 0.35):
+        if verb.has_place and self._chance(0.3 if is_short else 0.5):
             place = prepositional("in", "in", self._noun(self._pick(_PLACES)), "dat")
             clause = clause._replace(complement=place)
         if verb.is_action and tense in _TIMES and not is_short and self._chance(0.5):

@@ -64,13 +64,16 @@ def combinations_in(english: str) -> set[tuple[str, str]]:
 
 def test_seed_gives_the_same_corpus_on_every_machine(corpus: SplitCorpus) -> None:
     assert corpus.train[:3] == [
-        ("Eva will dance soon.", "Eva wird bald tanzen."),
-        ("Which friendly child did he visit?", "Welches freundliche Kind hat er besucht?"),
-        ("Was our flower beautiful?", "War unsere Blume schön?"),
+        ("Eva will dance in the big garden soon.", "Eva wird bald im großen Garten tanzen."),
+        (
+            "Why must your aunts buy forty-two chairs?",
+            "Warum müssen deine Tanten zweiundvierzig Stühle kaufen?",
+        ),
+        ("On Friday you can work.", "Am Freitag kannst du arbeiten."),
     ]
     pairs = [*corpus.train[:1000], *corpus.dev, *corpus.test]
     text = "".join(f"{en}\t{de}\n" for en, de in pairs)
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "d1b9f2c54c084ab4"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "816e2b3be76148da"
 
 
 def test_other_seed_gives_another_corpus() -> None:
