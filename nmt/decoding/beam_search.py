@@ -64,8 +64,7 @@ def search(
     assert len({padded_length(len(source)) for source in sources}) <= 1
     if not sources:
         return []
-    if not any(constraints or ()):
-        constraints = None
+    constraints = constraints if any(constraints or ()) else None
     batch = _SearchBatch(
         model, sources, decoding, num_best, with_attention, constraints, torch.device(device)
     )
@@ -177,10 +176,10 @@ class _SearchBatch(Generic[MemoryT, StateT]):
         self.prefixes = self.prefixes.append(self.tokens, gains, attention)
         self.length += 1
         self._retire_finished()
-        slots = self._slots_to_keep()
-        if slots is not None:
-            rows = rows.index_select(0, self._compact(slots))
-        self.state = state if keeps_rows and slots is None else state.select(rows)
+        kept = self._compact()
+        if kept is not None:
+            rows = rows.index_select(0, kept)
+        self.state = state if keeps_rows and kept is None else state.select(rows)
 
     def _buffer_like(self, logits: Tensor) -> Tensor:
         """Return a buffer of the shape of the logits, the same memory in each step.
@@ -286,19 +285,16 @@ class _SearchBatch(Generic[MemoryT, StateT]):
             hypothesis = Hypothesis(tokens, score, log_probs, tokens[-1] == EOS, attention)
             self.finished[sentence].append((row % self.beam, hypothesis))
 
-    def _slots_to_keep(self) -> list[int] | None:
-        """Return the slots of a compacted batch, fillers included; None to leave it as it is."""
+    def _compact(self) -> Tensor | None:
+        """Remove the slots of done sentences if there are enough; return the rows that stay."""
         live = [slot for slot, sentence in enumerate(self.sentence_of) if sentence is not None]
         num_fillers = -len(live) % BATCH_MULTIPLE
         num_slots = len(self.sentence_of)
         if not live or len(live) + num_fillers > num_slots * (1 - interface.COMPACT_SHARE):
             return None
+        # Done sentences serve as fillers.
         done = [slot for slot, sentence in enumerate(self.sentence_of) if sentence is None]
-        return live + done[:num_fillers]
-
-    def _compact(self, slots: list[int]) -> Tensor:
-        """Reduce the batch to these slots, and return their rows."""
-        device = self.totals.device
+        slots, device = live + done[:num_fillers], self.totals.device
         kept = torch.tensor(slots, device=device)
         rows = (kept[:, None] * self.beam + torch.arange(self.beam, device=device)).view(-1)
         self.sentence_of = [self.sentence_of[slot] for slot in slots]

@@ -48,6 +48,7 @@ class TokenText:
         indices, word, is_between = [], -1, True
         for token in tokens:
             first = -1
+            # A token can contain spaces; it belongs to the word of its first other byte.
             for byte in self._token_bytes[token]:
                 if byte == ord(" "):
                     is_between = True
@@ -140,6 +141,7 @@ def mask_forbidden(
     length = prefixes.size(1)
     for row, each in _constrained_rows(constraints, totals):
         if each.prefix[length:]:
+            # Inside the prefix only its next token is possible, at its own log-probability.
             forced = log_probs[row, each.prefix[length]].clone()
             log_probs[row] = -torch.inf
             log_probs[row, each.prefix[length]] = forced
@@ -165,6 +167,7 @@ def allocate_beam(
     picks, flat = picks.clone(), log_probs.view(-1)
     rows_of_slot: dict[int, list[int]] = defaultdict(list)
     for row, each in _constrained_rows(constraints, totals):
+        # Inside the prefix there is one continuation, and nothing to allocate.
         if each.terms and not each.prefix[prefixes.size(1) :]:
             rows_of_slot[row // beam].append(row)
     for slot, rows in rows_of_slot.items():
@@ -177,7 +180,8 @@ def allocate_beam(
         ids |= {row * vocab + one.best_token(tokens_of[row], log_probs[row]) for row in rows}
         ids |= {row * vocab + t for row in rows for t in one.term_continuations(tokens_of[row])}
         if prefixes.size(1) + 1 == limits[slot]:
-            ids |= {row * vocab + EOS for row in rows}  # -inf where terms are missing
+            # The last step prefers finished hypotheses; EOS has -inf where terms are missing.
+            ids |= {row * vocab + EOS for row in rows}
         candidates = torch.tensor(sorted(ids), device=log_probs.device)
         scores = (totals.view(-1)[candidates // vocab] + flat[candidates]).tolist()
         in_order = sorted(
@@ -208,9 +212,7 @@ def _rank_by_banks(
         # Continuations that cannot meet all terms within the limit come last.
         is_too_late = len(tokens) + num_left + needs_eos > limit
         (too_late if is_too_late else banks[num_met]).append(pick)
-    turns = [
-        (turn, -bank, pick) for bank, picks in banks.items() for turn, pick in enumerate(picks)
-    ]
+    turns = [(turn, -bank, p) for bank, picks in banks.items() for turn, p in enumerate(picks)]
     return [pick for _, _, pick in sorted(turns)] + too_late
 
 

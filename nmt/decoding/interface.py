@@ -67,6 +67,7 @@ def padded_length(num_tokens: int) -> int:
 
     Padding is at most a quarter of the length from 64 tokens on.
     """
+    # An eighth of the next power of two from 128 on: few distinct widths, little padding.
     step = max(16, 1 << max(0, (num_tokens - 1).bit_length() - 3))
     return -(-num_tokens // step) * step
 

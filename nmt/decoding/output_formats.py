@@ -33,6 +33,7 @@ def format_translation(form: str, request: Request, translation: Translation, nu
         case "moses":
             return "".join(_moses(candidate, number) for candidate in translation.n_best)
         case "pharaoh":
+            # A blank line keeps the separator, so that every line has one.
             return f"{best.text} ||| {_pharaoh(best)}".rstrip(" ") + "\n"
         case "soft":
             weights = [] if best.word_attention is None else best.word_attention.tolist()
@@ -91,6 +92,7 @@ def _pharaoh(candidate: Candidate) -> str:
 
 def _json_object(request: Request, translation: Translation) -> dict[str, Any]:
     best = translation.best
+    # Keys of the request pass through; those of the result replace them.
     fields = request.fields | {
         "text": request.text,
         "translation": best.text,

@@ -129,6 +129,7 @@ def extract_tags(line: str) -> tuple[str, tuple[Tag, ...]]:
         name = (match["name"] or "").lower()
         kind = "close" if match["close"] else "open"
         kind = "alone" if match["alone"] or not name else kind
+        # "one<br>two" is two words.
         if _DIVIDING.fullmatch(name):
             text += " "
         word = len(text.split())
@@ -156,6 +157,7 @@ def insert_tags(text: str, tags: Sequence[Tag], links: Links) -> str:
             output = output.removesuffix(stops)
             output += f"{' ' if tag.has_space_before and output else ''}{tag.text}{stops}"
         gap = " " if output else ""
+        # Tags before a word share one gap: an opening tag is separated from the word before it.
         for tag in before[place]:
             output += f"{gap if tag.has_space_before or tag.kind == 'open' else ''}{tag.text}"
             gap = " " if tag.has_space_after else ""
@@ -172,6 +174,7 @@ def _place_tags(
     after: dict[int, list[Tag]] = defaultdict(list)
     partners = _pair_tags(tags)
     for number, tag in enumerate(tags):
+        # Target words between a pair of tags: those aligned with a source word between them.
         enclosed: list[int] = []
         first, last = sorted((number, partners.get(number, number)))
         if first != last:
@@ -215,6 +218,7 @@ def _unmask(text: str, spans: Sequence[ProtectedSpan]) -> str:
     """Replace each mask by its span, once, and remove its repetitions."""
     if not spans:
         return text
+    # The model may write a mask twice; its span appears once.
     for span in spans:
         pattern = _mask_pattern(span.mask)
         if first := pattern.search(text):

@@ -49,6 +49,7 @@ class Preprocessor:
         """
         texts = [normalise(request.text, self.cleaning) for request in requests]
         masked_lines = [mask_line(text, self.decoding.protect) for text in texts]
+        # One call for the window is faster than one per line.
         encoded = self.subword.encode_batch([masked.text for masked in masked_lines])
         for line, (request, masked) in enumerate(zip(requests, masked_lines, strict=True)):
             ids = encoded[line]
@@ -60,6 +61,7 @@ class Preprocessor:
                 continue
             sentences = split_sentences(texts[line], self.max_tokens - 1, self._num_tokens)
             for number, text in enumerate(sentences):
+                # Masked again: a mask must be restored in the segment of its span.
                 masked = mask_line(text, self.decoding.protect)
                 ids = self.subword.encode(masked.text)
                 yield self._segment(line, request, masked, ids, is_first=number == 0)
@@ -75,16 +77,16 @@ class Preprocessor:
         self, line: int, request: Request, masked: MaskedLine, ids: list[int], is_first: bool
     ) -> Segment:
         source = [*ids, EOS]
+        # Only the first segment of a line begins with the prefix.
         prefix = normalise(request.target_prefix, self.cleaning) if is_first else ""
-        terms, avoid = (
-            [text for each in texts if (text := normalise(each, self.cleaning).strip())]
-            for texts in (request.constraints, request.avoid)
-        )
+        terms, avoid = map(self._clean, (request.constraints, request.avoid))
+        # Segments without constraints cost the search nothing.
         if not (prefix or terms or avoid or masked.spans):
             return Segment(line, source, masked, None, 0)
         prefix_ids = tuple(self.subword.encode(prefix))
         term_ids = list(map(tuple, self.subword.encode_batch(terms)))
         self._check(request, source, len(prefix_ids) + sum(map(len, term_ids)))
+        # Otherwise the search would find nothing, without a reason that the user sees.
         for phrase in avoid:
             pattern = re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)")
             if any(pattern.search(text) for text in [prefix, *terms]):
@@ -93,13 +95,13 @@ class Preprocessor:
                     "constraints: remove it from one of them"
                 )
         mask_ids = [tuple(self.subword.encode(span.mask)) for span in masked.spans]
-        constraints = Constraints(
-            self.token_text,
-            prefix_ids,
-            (*term_ids, *mask_ids),
-            tuple(phrase.encode() for phrase in avoid),
-        )
+        avoid_bytes = tuple(phrase.encode() for phrase in avoid)
+        constraints = Constraints(self.token_text, prefix_ids, (*term_ids, *mask_ids), avoid_bytes)
         return Segment(line, source, masked, constraints, len(term_ids))
+
+    def _clean(self, texts: Sequence[str]) -> list[str]:
+        """Normalise terms or words, and leave out blank ones."""
+        return [text for each in texts if (text := normalise(each, self.cleaning).strip())]
 
     def _check(self, request: Request, source: list[int], num_tokens: int) -> None:
         """Raise DataError for terms that the search cannot handle, or that do not fit."""

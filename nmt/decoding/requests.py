@@ -50,6 +50,7 @@ def read_json_lines(lines: Iterable[str], name: str) -> Iterator[Request]:
             continue
         try:
             tree = json.loads(line)
+        # Deep nesting raises RecursionError, which has no msg.
         except (ValueError, RecursionError) as error:
             problem = getattr(error, "msg", "nested too deeply")
             raise DataError(

@@ -57,6 +57,7 @@ class ResumableOutput:
         for line in chunks.read().splitlines(keepends=True):
             record = _parse_record(line)
             data = text.read(record.num_bytes) if record else b""
+            # The first mismatch ends what can be trusted: chunks are written in order.
             if record is None or record.sha256 != hashlib.sha256(data).hexdigest():
                 log.warning("%s: corrupt; resuming after line %d", folder, self.num_lines)
                 break
@@ -126,11 +127,10 @@ def open_resumable(output: Path, settings: Mapping[str, str]) -> Iterator[Resuma
             (folder / name).touch()
         with (folder / TEXT).open("rb+") as text, (folder / CHUNKS).open("rb+") as chunks:
             yield ResumableOutput(folder, text, chunks)
-        with (
-            (folder / TEXT).open(encoding="utf-8", newline="") as complete,
-            open_output(output) as file,
-        ):
-            shutil.copyfileobj(complete, file, 1 << 20)
+        # open_output compresses by the name and replaces the file only if all is written.
+        path = folder / TEXT
+        with path.open(encoding="utf-8", newline="") as done, open_output(output) as file:
+            shutil.copyfileobj(done, file, 1 << 20)
     shutil.rmtree(folder, ignore_errors=True)
 
 

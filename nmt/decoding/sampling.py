@@ -32,6 +32,7 @@ def uniform_numbers(source: Sequence[int], num_samples: int, length: int, seed: 
     rows = []
     for number in range(num_samples):
         name = f"{seed} {number} {' '.join(map(str, source))}"
+        # A hash gives each sample a stream of its own, whatever else is in the batch.
         digest = hashlib.blake2b(name.encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
         rows.append(torch.rand(length, generator=generator, dtype=torch.float64))
@@ -59,6 +60,7 @@ def draw_tokens(log_probs: Tensor, numbers: Tensor, decoding: DecodingConfig) ->
     # The nucleus is the first token, and each further one while the sum before it is below top_p.
     last = (sums[:, :-1] < decoding.top_p).sum(dim=1, keepdim=True)
     thresholds = numbers[:, None] * sums.gather(1, last)
+    # Rounding can leave a threshold above all sums: clamp, and never leave the nucleus.
     picks = torch.searchsorted(sums, thresholds, right=True).clamp(max=values.size(1) - 1)
     picks = torch.minimum(picks, last)
     return (picks if ids is None else ids.gather(1, picks)).squeeze(1)
@@ -71,7 +73,8 @@ def rank_by_expected_chrf(texts: Sequence[str]) -> list[tuple[int, float]]:
         For each distinct text the index of its first sample and its mean chrF2, 0 to 100, against
         all samples; best first.
     """
-    counts = Counter(texts)  # keeps the order of first samples
+    # Equal texts are compared once and weighted; a Counter keeps the order of first samples.
+    counts = Counter(texts)
     shares = np.array(list(counts.values())) / max(1, len(texts))
     expected = (pairwise_chrf(list(counts)) * shares).sum(axis=1).tolist()
     ranked = [(texts.index(text), score) for text, score in zip(counts, expected, strict=True)]
@@ -90,6 +93,7 @@ def pairwise_chrf(sentences: Sequence[str]) -> npt.NDArray[np.float64]:
     for order in CHRF_ORDERS:
         counts = _count_ngrams(texts, order)
         totals = counts.sum(axis=1)
+        # An order counts only for pairs of which both sides are long enough to have n-grams.
         has_both = (totals[:, None] > 0) & (totals > 0)
         matches = np.stack([np.minimum(counts, row).sum(axis=1) for row in counts])
         zeros = np.zeros(has_both.shape)

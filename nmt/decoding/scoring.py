@@ -87,6 +87,7 @@ def score_pairs(
     for window in read_windows(pairs, WINDOW_BATCHES * max_sentences, _num_chars):
         sources, targets = (_encode(translator, side) for side in zip(*window, strict=True))
         rows = [n for n, source in enumerate(sources) if len(source) > 1]  # not blank
+        # Blank sources get their score without the model: only a blank target is possible.
         scores = [LineScore([], [], len(target) == 1) for target in targets]
         num_done += len(window) - len(rows)
         # Batches have one source width; within a width, targets of similar length go together.
@@ -123,6 +124,7 @@ def log_probs(
     assert len({padded_length(len(source)) for source in sources}) == 1
     longest_first = sorted(range(len(targets)), key=lambda n: (-len(targets[n]), n))
     lengths = [len(targets[n]) for n in longest_first]
+    # Fillers repeat the longest target, so that they never outlive it.
     rows = longest_first + longest_first[:1] * (-len(targets) % BATCH_MULTIPLE)
     src, src_lengths = interface.pad_sources([sources[n] for n in rows], torch.device(device))
     padded = [[BOS, *targets[n], *[PAD] * (lengths[0] - len(targets[n]))] for n in rows]
@@ -143,6 +145,7 @@ def log_probs(
         logits, state, _ = model.step(tgt[:, position], state, memory)
         next_tokens = tgt[:, position + 1, None]
         result[: len(tgt), position] = logits.log_softmax(dim=-1).gather(1, next_tokens).squeeze(1)
+    # Back to the order of the arguments, without fillers and padding.
     in_order = sorted(zip(longest_first, lengths, result.tolist(), strict=False))
     return [of_tokens[:length] for _, length, of_tokens in in_order]
 

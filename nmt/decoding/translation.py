@@ -122,6 +122,7 @@ def word_attention(attention: Tensor, tgt_words: list[int], src_words: list[int]
     """
     tgt_membership, src_membership = _membership(tgt_words), _membership(src_words)
     means = tgt_membership / tgt_membership.sum(dim=1, keepdim=True)
+    # In double precision: weights of similar size decide an alignment.
     return means @ attention.cpu().double() @ src_membership.T
 
 
@@ -148,6 +149,7 @@ def _join(candidates: Sequence[Candidate]) -> Candidate:
 
 def _block_diagonal(blocks: Sequence[Tensor | None]) -> Tensor | None:
     """Join attention matrices: each segment attends to its own source only."""
+    # Without attention of all segments there is none of the line.
     if any(block is None for block in blocks):
         return None
     joined: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]

@@ -129,6 +129,7 @@ class Translator:
             ConfigError: `num_best` is not possible with these decoding settings.
             DataError: while iterating, at a line whose constraints cannot be met.
         """
+        # A string is an iterable of its characters.
         if isinstance(lines, str):
             raise DataError("lines is a string, but it must be a list of lines")
         self.check(num_best)
@@ -146,15 +147,13 @@ class Translator:
 
     def check(self, num_best: int, requests: Iterable[Request] = ()) -> None:
         """Raise the ConfigError or DataError that `stream` would raise, without translating."""
-        method = self.decoding.method
+        rule, limit, method = "it must be 1 or more", math.inf, self.decoding.method
         if method != "sample":
             key = "beam" if method == "beam" else "samples"
             limit = getattr(self.decoding, key)
-            if num_best > limit:
-                rule = f"it must be 1 to decoding.{key} ({limit}): increase decoding.{key}"
-                raise ConfigError("the number of candidates per line", num_best, rule)
-        if num_best < 1:
-            raise ConfigError("the number of candidates per line", num_best, "it must be 1 or more")
+            rule = f"it must be 1 to decoding.{key} ({limit}): increase decoding.{key}"
+        if not 1 <= num_best <= limit:
+            raise ConfigError("the number of candidates per line", num_best, rule)
         for request in requests:
             if request.constraints or request.avoid or request.target_prefix:
                 list(self.preprocessor.segments([request]))
@@ -229,18 +228,11 @@ class Translator:
             requested = segment.constraints.terms[: segment.num_terms]
             missing = {*requested} & {*segment.constraints.missing_terms(hypothesis.tokens)}
         # Word positions of a masked line are not those of the text that is returned.
-        is_aligned = with_attention and not segment.masked.num_protected
-        return Candidate(
-            text,
-            hypothesis.score,
-            self.subword.pieces(hypothesis.tokens),
-            hypothesis.token_log_probs,
-            hypothesis.is_finished,
-            hypothesis.attention if with_attention else None,
-            words if is_aligned else None,
-            len(missing),
-            num_lost,
-        )
+        words = words if with_attention and not segment.masked.num_protected else None
+        attention = hypothesis.attention if with_attention else None
+        tokens = self.subword.pieces(hypothesis.tokens)
+        scores = hypothesis.score, tokens, hypothesis.token_log_probs, hypothesis.is_finished
+        return Candidate(text, *scores, attention, words, len(missing), num_lost)
 
     def _blank(self, request: Request, with_attention: bool) -> Translation:
         """Return the translation of a line without text; tags stay as they are."""
@@ -268,6 +260,7 @@ def plan_batches(lengths: Sequence[int], max_sentences: int) -> Iterator[list[in
     Yields:
         Indices of the sentences of a batch.
     """
+    # The index breaks ties, so that batches do not depend on the sorting algorithm.
     in_order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     for positions, indices in groupby(in_order, key=lambda index: padded_length(lengths[index])):
         group = list(indices)

@@ -102,6 +102,7 @@ class Gate:
         """Return True if the system meets the requirements."""
         p_value = difference.p_value
         is_significant = self.max_p is None or (p_value is not None and p_value <= self.max_p)
+        # A p-value says that systems differ, not which is better: a gain is always required.
         if self.min_gain is None:
             return difference.gain > 0 and is_significant
         return difference.gain >= self.min_gain and is_significant
@@ -202,6 +203,7 @@ def compare(
     systems = []
     for number, name in enumerate(names[1:]):
         changed = list(_changed_segments(stripped[baseline], stripped[name], refs, src))
+        # Equal gains in the order of lines, so that the report is reproducible.
         by_gain = sorted(changed, key=lambda segment: (-segment.gain, segment.line))
         better = [segment for segment in by_gain if segment.gain > 0]
         worse = [segment for segment in reversed(by_gain) if segment.gain < 0]
@@ -219,11 +221,13 @@ def _differences(
     """Return the differences of one metric between the first system and each other one."""
     metric, kind = make_metric(name, tgt_language), METRICS[name]
     if test == "none":
+        # The same scores as with a test, at a fraction of the time.
         scores = [metric.corpus_score(lines, references) for lines in hyps.values()]
         title, signature = scores[0].name, str(metric.get_signature())
         results = [Result(score.score) for score in scores]
     else:
         signatures, table = PairedTest(list(hyps.items()), {name: metric}, references, test)()
+        # The table has a column of system names beside the metric's.
         [title] = table.keys() - {"System"}
         signature, results = str(signatures[title]), table[title]
     baseline, *others = results

@@ -29,6 +29,7 @@ def check_folder(folder: Path, inputs: Sequence[str | Path]) -> None:
     Raises:
         DataError: the folder is not writable, or contains an input file.
     """
+    # A set named like an input file would overwrite it.
     for file in inputs:
         if folder.is_dir() and folder.samefile(Path(file).parent):
             raise DataError(
@@ -46,6 +47,7 @@ def write(
     """Write the files of one test set, each atomically, and return their paths."""
     assert len(hyps) == len(test_set.src)
     texts = {src_lang: _join(test_set.src), tgt_lang: _join(hyps)}
+    # A single reference has no number.
     for number, refs in enumerate(test_set.references):
         texts[f"{tgt_lang}.ref{number or ''}"] = _join(refs)
     texts["metrics"] = report.text() + "\n"

@@ -43,6 +43,7 @@ def add_typos(line: str, rng: random.Random) -> str:
     words = line.split(" ")
     for number, word in enumerate(words):
         if sum(map(str.isalpha, word)) >= MIN_LETTERS and rng.random() < TYPO_SHARE:
+            # Errors are between two letters; digits and hyphens stay.
             at = rng.choice([n for n in range(len(word) - 1) if word[n : n + 2].isalpha()] or [0])
             pair = word[at : at + 2]
             typo = rng.choice([pair[::-1], pair[0], pair[0] + pair])

@@ -16,6 +16,7 @@ from nmt.errors import ConfigError, did_you_mean
 
 
 def _make_bleu(tgt_language: str, lowercase: bool = False, tokenize: str | None = None) -> BLEU:
+    # An explicit tokenizer wins; sacreBLEU warns if a language asks for another.
     language = "" if tokenize else base_language(tgt_language)
     try:
         # force: sacreBLEU's warning about tokenised text is replaced by one in the report.

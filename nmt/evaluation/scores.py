@@ -59,6 +59,7 @@ class Score:
 
     def tree(self, width: int = 1) -> dict[str, Any]:
         """Return the score as `sacrebleu -w width -f json` prints it."""
+        # Rounded through text, as sacreBLEU does.
         value = float(f"{self.value:.{width}f}")
         tree: dict[str, Any] = {"name": self.name, "score": value, "signature": self.signature}
         if self.interval:
@@ -136,6 +137,7 @@ def score(
     """
     check_metrics(metrics, tgt_language)
     hyps, references = check_lines(hyps, references, test_set)
+    # Before the slow part, so that the user can stop it.
     num_long = sum(line.count(" ") + 1 >= _SLOW_TER_WORDS for line in hyps)
     if "ter" in metrics and num_long:
         log.warning(
@@ -170,6 +172,7 @@ def _score(
     result = metric._aggregate_and_compute(stats)
     if num_resamples > 1:
         result.estimate_ci(_resample(metric, stats, num_resamples))
+    # sacreBLEU sets a mean of -1 without resampling, and prints no interval around 0.
     interval = (float(result._mean), float(result._ci)) if result._mean > 0 else None
     signature = str(metric.get_signature())
     label = METRICS[name].label
@@ -181,6 +184,7 @@ def _resample(metric: Any, stats: Sequence[Any], num: int) -> list[Any]:
     seed = resampling_seed()
     rng = np.random.default_rng(None if seed == "none" else int(seed))
     metric.n_bootstrap, metric.seed = num, seed
+    # float32 and the order of draws are those of sacreBLEU, else the intervals would differ.
     table = np.array(stats, dtype="float32")
     resamples = []
     for _ in range(num):
@@ -222,6 +226,7 @@ def _warn(
     """Return warnings about text that makes scores misleading."""
     warnings = []
     for side, lines in [("translation", hyps), *(("reference", refs) for refs in references)]:
+        # A single mark is normal ("Quoi ?"); many lines with marks are not.
         marked = [number for number, line in enumerate(lines) if _TOKENISED.search(line)]
         if len(marked) > _MAX_TOKENISED * len(lines):
             warnings.append(
@@ -230,6 +235,7 @@ def _warn(
             )
         if num_blank := sum(not line for line in lines):
             warnings.append(f"{num_blank:,} of {len(lines):,} lines of the {side} are blank")
+    # TER splits at spaces only.
     if "ter" in metrics and base_language(tgt_language) in ("zh", "ja"):
         warnings.append(f"TER counts space-separated words, and {tgt_language} has no spaces")
     return warnings

@@ -108,6 +108,7 @@ def by_rarity(refs: Sequence[str], tgt_language: str, training: Iterable[str]) -
     words = [words_of(ref) for ref in refs]
     vocabulary = {word for line in words for word in line}
     counts: Counter[str] = Counter()
+    # Only words of the references are counted: training text can have millions of others.
     for line in training:
         counts.update(word for word in words_of(line) if word in vocabulary)
     return [_frequency(min((counts[word] for word in line), default=None)) for line in words]
@@ -124,6 +125,7 @@ def read_training_lines(path: Path) -> Iterator[str]:
         return
     shards = Shards.open(path)
     subword = Subword.from_json((path / "tokenizer.json").read_text(encoding="utf-8"))
+    # A block of rows at a time bounds memory.
     rows = iter(range(len(shards)))
     while some := list(islice(rows, _ROWS)):
         for _, tgt in shards.pairs(some):
@@ -182,6 +184,7 @@ def _word_splitter(tgt_language: str) -> Callable[[str], list[str]]:
     tokenize = make_metric("bleu", tgt_language).tokenizer
 
     def split(line: str) -> list[str]:
+        # Punctuation is frequent everywhere and would say nothing about rarity.
         tokens = tokenize(line.rstrip()).casefold().split()
         return [token for token in tokens if any(map(str.isalnum, token))]
 

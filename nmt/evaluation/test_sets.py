@@ -75,6 +75,7 @@ def find(name: str, prepared: Path, src_lang: str, tgt_lang: str) -> TestSet:
     """
     if name.startswith(SACREBLEU_PREFIX):
         return from_sacrebleu(name.removeprefix(SACREBLEU_PREFIX), src_lang, tgt_lang)
+    # `nmt prepare` copies the test sets of the config beside the shards.
     src, tgt = (prepared / "tests" / f"{name}.{side}" for side in ("src", "tgt"))
     if not (src.is_file() and tgt.is_file()):
         known = sorted(path.stem for path in (prepared / "tests").glob("*.src"))

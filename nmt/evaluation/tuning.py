@@ -39,6 +39,7 @@ def tune(
     trials = []
     for done, (beam, penalty) in enumerate(grid):
         progress(done, len(grid))
+        # Validated like a config file: a beam must suit diverse_groups, for example.
         changes = {"beam": beam, "length_penalty": penalty}
         hyps = translate(DecodingConfig.model_validate(decoding.model_dump() | changes))
         trials.append(DecodingTrial(beam, penalty, bleu(hyps, refs, tgt_language)))
