@@ -87,11 +87,16 @@ class CleaningTally:
 
     def __add__(self, other: "CleaningTally") -> "CleaningTally":
         """Add all counts of two tallies."""
+
+        def add(rules: Sequence[str], one: dict[str, int], two: dict[str, int]) -> dict[str, int]:
+            # A stored tally of an earlier version has no counts of later rules.
+            return {rule: one.get(rule, 0) + two.get(rule, 0) for rule in rules}
+
         return CleaningTally(
             self.read + other.read,
             self.kept + other.kept,
-            {reason: self.dropped[reason] + other.dropped[reason] for reason in DROP_REASONS},
-            {rule: self.normalised[rule] + other.normalised[rule] for rule in NORMALISATIONS},
+            add(DROP_REASONS, self.dropped, other.dropped),
+            add(NORMALISATIONS, self.normalised, other.normalised),
         )
 
     def without_duplicates(self, count: int) -> "CleaningTally":

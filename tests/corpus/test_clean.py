@@ -147,6 +147,13 @@ def test_tallies_add_up() -> None:
     assert (both.dropped["empty"], both.dropped["duplicates"]) == (1, 2)
 
 
+def test_a_tally_without_later_rules_adds_up() -> None:
+    """Unfinished work of an earlier version is resumed."""
+    assert CleaningTally(2, 1, {"empty": 1}, {}) + CleaningTally() == CleaningTally(
+        2, 1, dict.fromkeys(DROP_REASONS, 0) | {"empty": 1}
+    )
+
+
 def test_the_digest_separates_the_sides() -> None:
     assert pair_digest("a", "b c") != pair_digest("a b", "c")
 

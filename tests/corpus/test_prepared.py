@@ -125,7 +125,7 @@ def test_preset_auto_uses_the_number_of_kept_pairs(
 
 
 class LaterCleaning(CleaningConfig):
-    html: bool = added_setting(True, before=False)
+    later_rule: bool = added_setting(True, before=False)
 
 
 class LaterCorpus(CorpusConfig):
@@ -146,10 +146,10 @@ def later(experiment: Experiment, **cleaning: bool) -> Experiment:
 def test_an_old_corpus_means_new_rules_are_off(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN[:9]})
     prepare(experiment)
-    open_prepared(later(experiment, html=False))
+    open_prepared(later(experiment, later_rule=False))
     assert error_of(later(experiment), open_prepared) == (
-        "prepared: prepared with corpus.cleaning.html false, but the experiment has true; set it "
-        "back, or remove the folder and run `nmt prepare` again"
+        "prepared: prepared with corpus.cleaning.later_rule false, but the experiment has true; "
+        "set it back, or remove the folder and run `nmt prepare` again"
     )
 
 
@@ -157,14 +157,14 @@ def test_a_new_rule_that_is_off_changes_no_manifest(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN[:9]})
     manifest = prepare(experiment)
     other = make_corpus({"train": CLEAN[:9]}, prepared="again")
-    assert prepare(later(other, html=False)) == manifest
+    assert prepare(later(other, later_rule=False)) == manifest
 
 
 def test_a_corpus_of_a_later_version_is_refused(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN[:9]})
     prepare(later(experiment))
     assert error_of(experiment, open_prepared) == (
-        "prepared: prepared with corpus.cleaning.html true, a setting that this version of nmt "
-        "does not have; use the version that prepared it, or remove the folder and run "
-        "`nmt prepare` again"
+        "prepared: prepared with corpus.cleaning.later_rule true, a setting that this version of "
+        "nmt does not have; use the version that prepared it, or remove the folder and run `nmt "
+        "prepare` again"
     )
