@@ -3,6 +3,7 @@
 Shapes: B pairs, S longest source, T longest target, N real target tokens.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -51,20 +52,33 @@ class Batch(NamedTuple):
         real = torch.cat([self.real, self.real + self.tgt_in.numel()])
         return Batch(src, src_lengths, tgt_in, real, self.tgt_out)
 
-    def split(self) -> tuple["Batch", "Batch"]:
-        """Return the first and the second half of at least two pairs, with the same padding."""
-        half = len(self.src) // 2
-        assert half
-        cut = half * self.tgt_in.size(1)
-        num_real = int((self.real < cut).sum())
-        first, second = slice(None, half), slice(half, None)
-        real, tgt_out = self.real, self.tgt_out
-        return (
-            Batch(self.src[first], self.src_lengths[first], self.tgt_in[first],
-                  real[:num_real], tgt_out[:num_real]),
-            Batch(self.src[second], self.src_lengths[second], self.tgt_in[second],
-                  real[num_real:] - cut, tgt_out[num_real:]),
-        )  # fmt: skip
+    def split(self, num_parts: int) -> list["Batch"]:
+        """Cut into at most `num_parts` runs of consecutive pairs, padded as they are here.
+
+        A part has at least one pair; sizes differ by at most one pair.
+        """
+        num_pairs, width = self.tgt_in.shape
+        num_parts = min(num_parts, num_pairs)
+        if num_parts < 2:
+            return [self]
+        parts = []
+        bounds = [num_pairs * part // num_parts for part in range(num_parts + 1)]
+        for start, stop in itertools.pairwise(bounds):
+            pairs = slice(start, stop)
+            # `real` is sorted: the target tokens of these pairs are consecutive.
+            first, last = torch.searchsorted(
+                self.real, torch.tensor([start * width, stop * width])
+            ).tolist()
+            parts.append(
+                Batch(
+                    self.src[pairs],
+                    self.src_lengths[pairs],
+                    self.tgt_in[pairs],
+                    self.real[first:last] - start * width,
+                    self.tgt_out[first:last],
+                )
+            )
+        return parts
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device; asynchronous from page-locked memory to a GPU."""

@@ -23,8 +23,8 @@ from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import open_prepared
 from nmt.errors import NmtError
 from nmt.training.distributed import World
-from nmt.training.learner import Learner
 from nmt.training.precision import resolve_precision
+from nmt.training.state import Learner
 
 REPEATS = 3
 RAY_REPEATS = 2

@@ -11,7 +11,7 @@ from nmt.bench.figures import BenchReport, Figure
 from nmt.bench.timing import machine_facts, measure_peaks
 from nmt.bench.workloads import Bench, check_experiments
 from nmt.errors import ConfigError
-from nmt.training.malloc import configure_malloc
+from nmt.training.memory import configure_malloc
 
 Part = Callable[[Bench], Iterator[Figure]]
 

@@ -20,7 +20,9 @@ from nmt.bench.timing import DTYPES, Work, rate_figure, time_figure
 from nmt.bench.workloads import Bench, Updates, Workload
 from nmt.model.decoder import Memory
 from nmt.model.seq2seq import Seq2Seq, num_parameters
+from nmt.training.loop import make_update
 from nmt.training.loss import cross_entropy
+from nmt.training.state import TrainState
 
 PLAIN_BATCHES = 2
 """Random batches that the plain version trains on per repeat."""
@@ -120,7 +122,7 @@ def _works_of_update(updates: Updates, dtype: torch.dtype) -> dict[str, Work]:
         for update, _ in updates.updates:
             for parameter, gradient in zip(model.parameters(), gradients, strict=True):
                 parameter.grad = gradient
-            learner.step(update.number)
+            make_update(learner, TrainState(), update, [], update.num_tgt_tokens)
 
     parts: dict[str, Callable[[_Activations], list[Tensor]]] = {
         "embedding": embedding,

@@ -30,7 +30,7 @@ from nmt.planning.scaling import ON_CPUS, Hosts, predict_scaling, sample_positio
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.malloc import configure_malloc
+from nmt.training.memory import configure_malloc
 
 MEMORY_UPDATES = 8
 """Updates of the memory part; their peak is within 3 % of that of 12."""

@@ -31,9 +31,9 @@ from nmt.corpus.subword import EOS, NUM_RESERVED, Subword
 from nmt.errors import NmtError
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.distributed import World
-from nmt.training.learner import Learner
-from nmt.training.memory import seed_of
+from nmt.training.loop import make_update
 from nmt.training.precision import resolve_precision, with_precision
+from nmt.training.state import Learner, TrainState
 
 NUM_PAIRS = 30_000
 """Pairs of a random corpus."""
@@ -214,10 +214,7 @@ class Updates:
 
     def run(self, update: Update, parts: list[MicroBatch]) -> None:
         """Make one update."""
-        for part in parts:
-            torch.manual_seed(seed_of(self.experiment.seed, update.number, part.index))
-            self.learner.backward(part.batch, update.num_tgt_tokens, part is parts[-1])
-        self.learner.step(update.number)
+        make_update(self.learner, TrainState(), update, parts, update.num_tgt_tokens)
 
 
 @dataclass(frozen=True)

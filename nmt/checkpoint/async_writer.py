@@ -50,7 +50,8 @@ class AsyncCheckpointWriter:
         self._tokenizer_json = tokenizer_json
         self._remote = remote
         self._thread: threading.Thread | None = None
-        self._error: Exception | None = None
+        self.error: Exception | None = None
+        """Error that `take_error` has not returned yet."""
         self.num_failures = 0
         """Consecutive checkpoints that could not be written."""
 
@@ -98,12 +99,7 @@ class AsyncCheckpointWriter:
     def record_error(self, error: Exception) -> None:
         """Record an error that prevented a checkpoint."""
         self.num_failures += 1
-        self._error = error
-
-    @property
-    def has_error(self) -> bool:
-        """True if an error was recorded that `take_error` has not returned."""
-        return self._error is not None
+        self.error = error
 
     def take_error(self) -> str:
         """Return the recorded error message once; empty: none.
@@ -111,7 +107,7 @@ class AsyncCheckpointWriter:
         Raises:
             Exception: the error itself, if it is neither an NmtError nor an OSError.
         """
-        error, self._error = self._error, None
+        error, self.error = self.error, None
         if error is None:
             return ""
         if not isinstance(error, NmtError | OSError):

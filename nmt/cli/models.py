@@ -79,7 +79,7 @@ def make_translator(
     from nmt.decoding.ensemble import Ensemble
     from nmt.decoding.translator import Translator
     from nmt.model.quantise import quantise_model
-    from nmt.training.malloc import configure_malloc
+    from nmt.training.memory import configure_malloc
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device", device, "PyTorch finds no GPU: use cpu or omit the option")

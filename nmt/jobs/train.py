@@ -35,7 +35,7 @@ from nmt.storage import ObjectStore, is_address, join_address
 from nmt.training.data import TrainingData, check_workers
 from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.malloc import MALLOC_ENVIRONMENT
+from nmt.training.memory import MALLOC_ENVIRONMENT
 from nmt.training.resume import check_run
 from nmt.training.run_log import LastUpdate
 from nmt.training.run_manifest import Origin

@@ -26,7 +26,7 @@ from nmt.decoding.translator import Translator
 from nmt.jobs.ray_session import fit_workers
 from nmt.jobs.tasks import catch_error, get_result
 from nmt.model.mkl import set_strict_mode
-from nmt.training.malloc import MALLOC_ENVIRONMENT
+from nmt.training.memory import MALLOC_ENVIRONMENT
 
 CHUNKS_AHEAD = 4
 """Chunks per worker that run, or wait for an earlier chunk."""

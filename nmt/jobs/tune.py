@@ -33,7 +33,7 @@ from nmt.jobs.train import load_training_data
 from nmt.model.mkl import set_strict_mode
 from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.malloc import configure_malloc
+from nmt.training.memory import configure_malloc
 from nmt.training.run_log import read_records
 from nmt.training.run_manifest import Origin
 

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from nmt.batching.batch import Batch, make_batch
-from nmt.batching.schedule import Rows, Schedule
+from nmt.batching.schedule import Rows, Schedule, Update
 from nmt.config.experiment import Experiment
 from nmt.corpus.shards import Shards
 from nmt.training.distributed import World
-from nmt.training.learner import Learner
+from nmt.training.loop import make_update
+from nmt.training.loss import compute_loss
+from nmt.training.state import Learner, TrainState
 
 UPDATES = 20
 NUM_FIRST_PAIRS = 4
@@ -70,7 +72,9 @@ def run_probe(
     max_positions = limit_s / UPDATES / (first_s / first.num_padded)
     steps, points, shares, flops, padded = [], [], [], 0.0, 0
     for number, of_update in zip(numbers, rows, strict=True):
-        steps.append(_seconds_of(lambda: learner.step(int(number))))  # noqa: B023 called at once
+        # Without micro-batches an update is clipping, optimizer step and average alone.
+        update = Update(int(number), 0, (), 1)
+        steps.append(_seconds_of(lambda: make_update(learner, TrainState(), update, [], 1)))  # noqa: B023 called at once
         batch = _batch(shards, of_update, max(1, len(of_update)))
         share = min(1.0, max_positions / batch.num_padded)
         if share < 1:
@@ -111,7 +115,9 @@ def _batch(shards: Shards, rows: Rows, num_pairs: int) -> Batch:
 
 
 def _train_on(learner: Learner, batch: Batch) -> None:
-    learner.backward(batch, max(1, len(batch.tgt_out)), is_my_last=True)
+    weight = learner.model.output_weight
+    loss = compute_loss(learner.model, weight, batch, learner.settings, learner.dtype).smoothed
+    (loss / max(1, len(batch.tgt_out))).backward()  # type: ignore[no-untyped-call]
 
 
 def _seconds_of(function: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""What a run learns from, and the updates that its settings make of it."""
+"""Training data of a run, and the schedule of updates that its settings make of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
 from nmt.corpus.subword_sampling import SubwordSampler
 from nmt.errors import TrainingError
-from nmt.training.memory import seed_of
+from nmt.training.distributed import derive_seed
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run learns from and is judged by; the same at every worker."""
+    """Prepared pairs, vocabulary and dev set; the same on all ranks."""
 
     shards: Shards
     subword: Subword
@@ -24,37 +24,38 @@ class TrainingData:
 
 
 def make_schedule(experiment: Experiment, corpus: TrainingData) -> tuple[SamplerAt, Schedule]:
-    """What cuts the pairs of an update anew, and the schedule of all updates.
+    """Return the subword sampler of each update, and the schedule of all updates.
 
-    A stage that changes weights or cuts has updates of its own, from its first epoch on.
+    A stage that changes corpus weights or subword sampling has a schedule of its own, from its
+    first epoch on.
     """
     weights = {text.name: text.weight for text in experiment.corpus.train}
     first, samplers, later = list(weights.values()), [], []
     for stage in experiment.stages:
         weights |= stage.weights
         if stage.has_own_epochs:
-            shares = list(weights.values())
-            sampler, schedule = _plan(experiment, corpus, stage.from_update, shares)
+            stage_weights = list(weights.values())
+            sampler, schedule = _make_stage(experiment, corpus, stage.from_update, stage_weights)
             samplers.append((stage.from_update, sampler))
             later.append((stage.from_update, schedule))
-    sampler, schedule = _plan(experiment, corpus, 0, first, later)
+    sampler, schedule = _make_stage(experiment, corpus, 0, first, later)
     samplers.insert(0, (0, sampler))
 
-    def sampler_at(number: int) -> SubwordSampler | None:
-        return next(sampler for start, sampler in reversed(samplers) if start <= number)
+    def sampler_at(update: int) -> SubwordSampler | None:
+        return next(sampler for start, sampler in reversed(samplers) if start <= update)
 
     return sampler_at, schedule
 
 
-def _plan(
+def _make_stage(
     experiment: Experiment,
     corpus: TrainingData,
     start: int,
     weights: Sequence[float],
     later: Sequence[tuple[int, Schedule]] = (),
 ) -> tuple[SubwordSampler | None, Schedule]:
-    """Of the updates from `start` on."""
-    seed = seed_of(experiment.seed, start, 0) if start else experiment.seed
+    """Return sampler and schedule of the updates from `start` on."""
+    seed = derive_seed(experiment.seed, start, 0) if start else experiment.seed
     sampler, shards, batching = None, corpus.shards, experiment.batching
     src, tgt = shards.src_lengths, shards.tgt_lengths
     settings = experiment.training_at(start)
@@ -65,11 +66,15 @@ def _plan(
 
 
 def check_workers(experiment: Experiment, num_workers: int) -> None:
-    """Raise TrainingError where a worker would have no share of an update."""
-    parts = experiment.batching.micro_batches
-    if num_workers > parts:
+    """Check that each worker has a micro-batch in each update.
+
+    Raises:
+        TrainingError: there are more workers than micro-batches.
+    """
+    micro_batches = experiment.batching.micro_batches
+    if num_workers > micro_batches:
         raise TrainingError(
-            f"{num_workers} workers cannot share updates of {parts} micro-batches: ask for at most "
-            f"{parts} workers, or set batching.micro_batches={num_workers} or more (a larger "
-            "update)"
+            f"{num_workers} workers cannot share updates of {micro_batches} micro-batches: use at "
+            f"most {micro_batches} workers, or set batching.micro_batches={num_workers} or more (a "
+            "larger update)"
         )

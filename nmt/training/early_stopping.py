@@ -1,7 +1,8 @@
-"""What follows from dev BLEU: the best checkpoint so far, a halved learning rate, early stopping.
+"""Decisions from dev BLEU: the best checkpoint, early stopping, schedule plateau.
 
-Decided in the order of the checkpoints, the same at all workers: at once where they share the
-validation, and a fixed number of validations later where scores come late (`validation`).
+They are made in the order of the checkpoints and are the same on all ranks: at once where the ranks
+share the validation, a fixed number of validations later where scores are pending
+(`nmt.training.validation`).
 """
 
 from collections.abc import Sequence
@@ -11,115 +12,131 @@ from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.distributed import World
-from nmt.training.metrics import perplexity
-from nmt.training.run_log import AnyRecords
+from nmt.training.meter import perplexity
+from nmt.training.run_log import RunLogger
 from nmt.training.state import TrainingClock, TrainState
-from nmt.training.validation import Validation, validate
+from nmt.training.validation import AsyncValidator, Validation, validate
 
 
 class DevScore(NamedTuple):
-    """What is decided by."""
+    """Validation scores used for model selection."""
 
     bleu: float
-    """0 to 100."""
+    """Dev BLEU, 0 to 100."""
     signature: str
-    nll: float
-    """Nats for each true token of the dev set."""
-    train_nll: float | None
-    """The same of training, when the weights were those."""
+    """sacreBLEU signature of dev BLEU."""
+    dev_loss: float
+    """Negative log-likelihood of the dev set, in nats per target token."""
+    train_loss: float | None
+    """Training loss of the last log line at the validation."""
 
 
 class EarlyStopping:
-    """Keeps `TrainState` up to date; the first worker's writes down what it finds."""
+    """Model selection: updates `TrainState` from dev scores, and logs them on rank 0."""
 
     def __init__(
         self,
         experiment: Experiment,
-        progress: TrainState,
+        state: TrainState,
         clock: TrainingClock,
         world: World,
-        records: AnyRecords,
+        logger: RunLogger | None,
+        validator: AsyncValidator | None,
     ) -> None:
+        """Create on one rank.
+
+        Args:
+            logger: on rank 0.
+            validator: pending scores, on rank 0.
+        """
         self._experiment = experiment
         self._settings = experiment.training
-        self._progress = progress
+        self._state = state
         self._clock = clock
         self._world = world
-        self._records = records
+        self._logger = logger
+        self._validator = validator
 
     @property
     def is_out_of_patience(self) -> bool:
-        """Whether training should stop early."""
-        return 0 < self._settings.patience <= self._progress.validations_without_gain
+        """True if training should stop early."""
+        return 0 < self._settings.patience <= self._state.validations_without_gain
 
-    def is_due(self, needed: int) -> bool:
-        """Whether the score of a checkpoint up to that update is still to be judged."""
-        return bool(self._progress.awaited) and self._progress.awaited[0][0] <= needed
+    def use_pending(self, update: int, known_at: int) -> None:
+        """Use the pending scores up to an update, oldest first, until patience ends.
 
-    def judge_late(self, needed: int, known_at: int) -> None:
-        """Judge what is due, oldest first, until patience ends; waits for scores to come.
+        Waits for scores that have not arrived. Collective: call on every rank.
 
         Args:
-            known_at: updates after which a run that goes on knows this.
+            known_at: updates done now.
         """
-        while self.is_due(needed) and not self.is_out_of_patience:
-            update, train_nll = self._progress.awaited.pop(0)
-            found = self._world.all_gather(self._records.late_score(update))[0]
+        awaited = self._state.awaited
+        while awaited and awaited[0][0] <= update and not self.is_out_of_patience:
+            scored, train_loss = awaited.pop(0)
+            score = self._validator.wait(scored) if self._validator is not None else None
+            found = self._world.all_gather(score)[0]
             if found is not None:
-                bleu, signature, nll = found
-                warning = self._judge(update, DevScore(bleu, signature, nll, train_nll), known_at)
-                if warning:
-                    self._records.say(warning)
+                bleu, signature, dev_loss = found
+                warning = self._use(
+                    scored, DevScore(bleu, signature, dev_loss, train_loss), known_at
+                )
+                if self._logger is not None and warning:
+                    self._logger.log(warning)
 
-    def judge_now(
+    def validate(
         self, model: Seq2Seq, subword: Subword, dev: tuple[Sequence[str], Sequence[str]]
     ) -> Validation:
-        """Have all workers score the weights as they are, judge that, and say it."""
+        """Score the weights as they are, and use the scores. Collective: call on every rank."""
         found = validate(model, subword, self._experiment, dev, self._world)
-        progress, halvings = self._progress, self._progress.halvings
-        update, fit = progress.update, progress.fit
-        score = DevScore(found.bleu, found.signature, found.nll, fit.train_nll)
-        warning = self._judge(update, score, update)
-        self._records.keep_hyps(update, self._experiment.corpus.tgt, found.hyps)
-        beam = self._experiment.decoding.validation_beam
-        verdict = f"best {progress.best_bleu:.2f} at update {progress.best_update:,}"
-        if progress.best_update == update:
-            verdict = "the best so far"
-        self._records.say(
-            f"update {update:,}: dev BLEU {found.bleu:.2f} ({verdict}), beam {beam}, "
-            f"{fit.describe(found.nll)}, {found.signature}"
+        state, halvings = self._state, self._state.halvings
+        train_loss = state.fit.train_nll
+        score = DevScore(found.bleu, found.signature, found.nll, train_loss)
+        warning = self._use(state.update, score, state.update)
+        if self._logger is None:
+            return found
+        self._logger.write_hyps(state.update, self._experiment.corpus.tgt, found.hyps)
+        verdict = "best"
+        if state.best_update != state.update:
+            verdict = f"best {state.best_bleu:.2f} at update {state.best_update:,}"
+        loss = "" if train_loss is None else f" | loss {train_loss:.3f}"
+        self._logger.log_dev_score(
+            f"update {state.update:,} | dev BLEU {found.bleu:.2f} ({verdict}) | dev loss "
+            f"{found.nll:.3f}{loss}",
+            found.signature,
+            self._experiment.decoding.validation_beam,
         )
         if warning:
-            self._records.say(warning)
-        if progress.halvings > halvings:
-            self._records.say(
-                f"update {update:,}: dev BLEU has not risen: learning rate halved "
-                f"(training.plateau_patience is {self._settings.plateau_patience})"
+            self._logger.log(warning)
+        if state.halvings > halvings:
+            self._logger.log(
+                f"update {state.update:,} | learning rate halved: no better dev BLEU in "
+                f"training.plateau_patience={self._settings.plateau_patience} validations"
             )
         return found
 
-    def _judge(self, update: int, score: DevScore, known_at: int) -> str:
-        """Compare with the best so far, and record it; a warning of over-fitting, or nothing."""
-        progress, settings = self._progress, self._settings
-        if progress.best_bleu is None or score.bleu > progress.best_bleu:
-            progress.best_bleu, progress.best_update = score.bleu, update
-            progress.validations_without_gain = progress.validations_of_plateau = 0
+    def _use(self, update: int, score: DevScore, known_at: int) -> str:
+        """Compare with the best score so far and record it; return a warning of overfitting."""
+        state, settings = self._state, self._settings
+        if state.best_bleu is None or score.bleu > state.best_bleu:
+            state.best_bleu, state.best_update = score.bleu, update
+            state.validations_without_gain = state.validations_of_plateau = 0
         else:
-            progress.validations_without_gain += 1
-            progress.validations_of_plateau += 1
-        is_plateau = progress.validations_of_plateau >= settings.plateau_patience
+            state.validations_without_gain += 1
+            state.validations_of_plateau += 1
+        is_plateau = state.validations_of_plateau >= settings.plateau_patience
         if settings.schedule == "plateau" and is_plateau:
-            progress.halvings += 1
-            progress.validations_of_plateau = 0
+            state.halvings += 1
+            state.validations_of_plateau = 0
         values = {
-            "bleu": score.bleu,
+            "dev_bleu": score.bleu,
             "signature": score.signature,
-            "nll": score.nll,
-            "perplexity": perplexity(score.nll),
-            "train_nll": score.train_nll,
-            "best_bleu": progress.best_bleu,
-            "best_update": progress.best_update,
+            "dev_loss": score.dev_loss,
+            "dev_ppl": perplexity(score.dev_loss),
+            "loss": score.train_loss,
+            "best_dev_bleu": state.best_bleu,
+            "best_update": state.best_update,
             "train_s": self._clock.train_s(),
         }
-        self._records.write("validation", update, values, known_at)
-        return progress.fit.judge(update, score.nll, score.train_nll)
+        if self._logger is not None:
+            self._logger.write("validation", update, values, known_at)
+        return state.fit.judge(update, score.dev_loss, score.train_loss)

@@ -21,14 +21,13 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from nmt.batching.loader import MicroBatch
 from nmt.batching.schedule import Rows
 from nmt.training.distributed import World
 
@@ -73,28 +72,22 @@ class Ledger:
         self._path = run_dir / NAME
         self._chain = chain
         self._world = world
-        self._rows: list[Rows] = []
-        self._tgt_tokens = 0
         self._records: list[RankRecord] = []
         self._unwritten: list[bytes] = []
         if world.is_main:
             _truncate(self._path, update)
 
-    def record(self, micro_batch: MicroBatch) -> None:
-        """Record a micro-batch after its backward pass."""
-        self._rows.append(micro_batch.rows)
-        self._tgt_tokens += len(micro_batch.batch.tgt_out)
-
-    def end_update(self, update: int, is_skipped: bool) -> None:
-        """Complete an update with the micro-batches recorded since the last call.
+    def add(self, update: int, rows: Sequence[Rows], tgt_tokens: int, is_skipped: bool) -> None:
+        """Record what this rank trained on in an update.
 
         Args:
             update: updates done, including this one.
+            rows: row numbers in the prepared corpus, of each micro-batch.
+            tgt_tokens: target tokens, EOS counted.
             is_skipped: True if the optimizer step was skipped.
         """
-        rows = np.concatenate(self._rows) if self._rows else np.empty(0, dtype=np.int64)
-        self._records.append((update, self._tgt_tokens, is_skipped, pack_rows(rows)))
-        self._rows, self._tgt_tokens = [], 0
+        packed = pack_rows(np.concatenate(rows))
+        self._records.append((update, tgt_tokens, is_skipped, packed))
 
     def write(self) -> str:
         """Append the updates since the last call and return the chain.

@@ -11,8 +11,7 @@ from nmt.config.files import differences, overrides_of
 from nmt.errors import CheckpointError, TrainingError
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
-from nmt.training.learner import Learner
-from nmt.training.state import TrainState
+from nmt.training.state import Learner, TrainState
 
 RESUMABLE_CHANGES = (
     "training.updates", "training.learning_rate", "training.precision", "training.max_skipped",

@@ -1,141 +1,40 @@
-"""The last update that a run has made, in a file of the run: what a restart has cost.
+"""Files of a run beside its checkpoints: log, metrics, TensorBoard, heartbeat, dev translations.
 
-The file is written over at each update, and goes when the run ends by itself: where one is found at
-the start, the workers before us were lost.
-
-What is kept of a run while it trains: its log, its pulse, its checkpoints, its late scores.
-
-The first worker keeps all of it, in the folder of the run; the others make the same calls, and
-nothing happens. Which of the two a worker is, is asked once, where the records are opened.
+Rank 0 writes them with `RunLogger`. The heartbeat is the last update done, overwritten after each
+update and removed when the run ends by itself: where one is found at a start, the previous workers
+were lost. `read_records` reads metrics.jsonl of any version.
 """
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from nmt.checkpoint.async_writer import AsyncCheckpointWriter
-from nmt.checkpoint.remote import RemoteRun
-from nmt.config.experiment import Experiment
-from nmt.training.data import TrainingData
-from nmt.training.learner import Learner
-from nmt.training.metrics import Journal, complete_lines
-from nmt.training.state import TrainState
-from nmt.training.validation import AsyncValidator, CheckpointScorer, Validation
-
 NAME = "pulse.json"
+"""File of the heartbeat."""
 _WIDTH = 100
-"""Bytes of the file, always the same, so that it is never found half-written."""
+"""Bytes of the heartbeat file: always the same, so that it is never read half-written."""
 
-
-@dataclass(frozen=True)
-class LastUpdate:
-    """One update that was made."""
-
-    update: int
-    """Updates done."""
-    time: float
-    """Seconds since 1970."""
-    workers: int
-
-
-class Heartbeat:
-    """The file, as the first worker keeps it."""
-
-    def __init__(self, run_dir: Path, num_workers: int) -> None:
-        self._path = run_dir / NAME
-        self._num_workers = num_workers
-        self.before = read(run_dir)
-        """The last update of workers who were lost; None: the run ended by itself, or is new."""
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-
-    def beat(self, update: int) -> None:
-        """So many updates are done."""
-        record = {"update": update, "time": round(time.time(), 3), "workers": self._num_workers}
-        # A full disk is no reason to stop: the next restart then says less than it could.
-        with contextlib.suppress(OSError):
-            os.pwrite(self._file, json.dumps(record).ljust(_WIDTH).encode(), 0)
-
-    def close(self, has_ended: bool) -> None:
-        """Stop; `has_ended`: by itself, with all that was learnt in a checkpoint."""
-        os.close(self._file)
-        if has_ended:
-            self._path.unlink(missing_ok=True)
-
-
-class Restart:
-    """What the loss of the workers before these has cost; told after the first update."""
-
-    def __init__(
-        self,
-        why: str,
-        before: LastUpdate,
-        heard: LastUpdate | None,
-        update: int,
-        workers: int,
-        damaged: str,
-    ) -> None:
-        """Measure a loss.
-
-        Args:
-            why: it came, as far as it is known.
-            before: last update of the lost workers, as the file of the run has it.
-            heard: the last one that they were heard of over the network.
-            update: updates done where these workers go on.
-            damaged: which newer checkpoints were passed over, and why; empty: none.
-        """
-        # The file may be behind what was heard over the network: its host may be gone.
-        last = max(before, heard or before, key=lambda beat: beat.update)
-        reasons = [why or "the run ended without a last checkpoint"]
-        if before.workers != workers:
-            reasons.append(f"from {before.workers} to {workers} workers")
-        self._last = last
-        self._record: dict[str, Any] = {
-            "why": "; ".join([*reasons, *([damaged] if damaged else [])]),
-            "from_update": update,
-            "updates_lost": max(0, last.update - update),
-            "workers_before": before.workers,
-            "workers": workers,
-        }
-
-    def tell(self, journal: Journal, update: int) -> None:
-        """The first update since is done."""
-        lost_s = time.time() - self._last.time
-        values = self._record | {"s_lost": round(lost_s, 3)}
-        journal.write("restart", update, values)
-        journal.say(
-            f"restarted ({values['why']}): went on after update {values['from_update']:,}; "
-            f"{values['updates_lost']:,} updates and {lost_s:.1f} s lost"
-        )
-
-
-def read(run_dir: Path) -> LastUpdate | None:
-    """The last update of workers who were lost, if any."""
-    try:
-        return LastUpdate(**json.loads((run_dir / NAME).read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-_TRAIN_NAMES = {
-    "loss": "smoothed_loss", "nll": "loss", "perplexity": "ppl", "grad_norm": "gnorm",
-    "learning_rate": "lr", "epoch": "ep",
-}  # fmt: skip
-_VALIDATION_NAMES = {
-    "bleu": "dev_bleu", "nll": "dev_loss", "perplexity": "dev_ppl", "train_nll": "loss",
-    "best_bleu": "best_dev_bleu",
-}  # fmt: skip
 _OLD_NAMES = {
-    "train": ("nll", _TRAIN_NAMES),
-    "validation": ("bleu", _VALIDATION_NAMES),
+    "train": (
+        "nll",
+        {"loss": "smoothed_loss", "nll": "loss", "perplexity": "ppl", "grad_norm": "gnorm"}
+        | {"learning_rate": "lr", "epoch": "ep"},
+    ),
+    "validation": (
+        "bleu",
+        {"bleu": "dev_bleu", "nll": "dev_loss", "perplexity": "dev_ppl", "train_nll": "loss"}
+        | {"best_bleu": "best_dev_bleu"},
+    ),
     "skipped": ("grad_norm", {"grad_norm": "gnorm"}),
 }
-"""By kind of record: a key that only records of earlier versions have, and new keys by old."""
+"""By kind of record: a key that only earlier versions wrote, and the new key of each old one."""
 
 
 def with_current_names(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,177 +48,256 @@ def with_current_names(record: Mapping[str, Any]) -> dict[str, Any]:
 def read_records(run_dir: Path) -> list[dict[str, Any]]:
     """Return the records of a run's metrics.jsonl, oldest first, with the keys of this version.
 
-    A last line that is incomplete, as a killed run leaves it, is not among them.
+    An incomplete last line, as a killed run leaves it, is not among them.
     """
     return [
-        with_current_names(json.loads(line)) for line in complete_lines(run_dir / "metrics.jsonl")
+        with_current_names(json.loads(line)) for line in _complete_lines(run_dir / "metrics.jsonl")
     ]
 
 
+@dataclass(frozen=True)
+class LastUpdate:
+    """Last update done by a group of workers."""
+
+    update: int
+    """Updates done."""
+    time: float
+    """Seconds since 1970."""
+    workers: int
+
+
+def read_heartbeat(run_dir: Path) -> LastUpdate | None:
+    """Return the last update of lost workers; None: the run ended by itself, or is new."""
+    try:
+        return LastUpdate(**json.loads((run_dir / NAME).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 class RunLogger:
-    """The first worker's; a context that is left when training has ended, or broken off."""
+    """Writer of the log files of a run, on rank 0."""
 
     def __init__(
-        self,
-        experiment: Experiment,
-        corpus: TrainingData,
-        run_dir: Path,
-        update: int,
-        num_workers: int,
-        say: Callable[[str], None],
-        remote: RemoteRun | None,
-        scorer: CheckpointScorer | None,
+        self, run_dir: Path, update: int, num_workers: int, log: Callable[[str], None]
     ) -> None:
-        """Go on after that many updates.
+        """Continue the files of a run. Records of updates that will be repeated are removed.
 
         Args:
-            say: also gets the lines of the log.
-            remote: the run in an object store, of which run_dir is the copy here.
-            scorer: scores checkpoints elsewhere.
+            update: updates done.
+            num_workers: size of the world.
+            log: called with each line of the log.
         """
-        self._journal = Journal(run_dir, update, say)
-        self._pulse = Heartbeat(run_dir, num_workers)
-        self._writer = AsyncCheckpointWriter(run_dir, experiment, corpus.subword.to_json(), remote)
-        self._late = AsyncValidator(
-            scorer, self._writer, run_dir, experiment, corpus.dev, self._journal, remote
-        )
-        self._restart: Restart | None = None
+        # Imported here: readers of metrics.jsonl do not wait for TensorBoard.
+        from torch.utils.tensorboard import SummaryWriter
+
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._run_dir = run_dir
         self._update = update
         self._num_workers = num_workers
+        self._print = log
+        metrics = run_dir / "metrics.jsonl"
+        kept = [line for line in _complete_lines(metrics) if _is_kept(json.loads(line), update)]
+        scratch = metrics.with_suffix(".tmp")
+        scratch.write_text("".join(kept), encoding="utf-8")
+        scratch.replace(metrics)
+        self._metrics = _LineFile(metrics)
+        self._log = _LineFile(run_dir / "train.log")
+        self._events: SummaryWriter | None
+        self._events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=update + 1)
+        self._before = read_heartbeat(run_dir)
+        self._heartbeat = os.open(run_dir / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        self._restart: dict[str, Any] | None = None
+        self._lost_at = 0.0
+        self._signature = ""
         self._has_ended = False
 
-    def __enter__(self) -> "RunLogger":
-        return self
+    def end(self, line: str) -> None:
+        """Log the last line of a run that ends by itself, its last update in a checkpoint."""
+        self._has_ended = True
+        self.log(line)
 
-    def __exit__(self, *error: object) -> None:
-        self._writer.wait()
-        self._pulse.close(self._has_ended)
-        self._journal.close()
-        # Last: what goes up into an object store is all of the above.
-        self._writer.close()
+    def close(self) -> None:
+        """Close the files; the heartbeat is removed if the run has ended by itself."""
+        os.close(self._heartbeat)
+        if self._has_ended:
+            (self._run_dir / NAME).unlink(missing_ok=True)
+        self._metrics.close()
+        self._log.close()
+        if self._events is not None:
+            with contextlib.suppress(OSError):
+                self._events.close()
 
-    def after_loss(self, why: str, heard: LastUpdate | None, damaged: Sequence[str]) -> None:
-        """Find out whether workers before these were lost; what that has cost is told later.
-
-        Args:
-            why: they were, as far as it is known.
-            heard: the last update that they were heard of.
-            damaged: newer checkpoints that were passed over, and why.
-        """
-        # The file may be on a host that is gone; what was heard of its workers is not.
-        before = self._pulse.before or heard
-        if before is not None:
-            self._restart = Restart(
-                why, before, heard, self._update, self._num_workers, "; ".join(damaged)
-            )
-
-    def say(self, line: str) -> None:
-        """As `Journal.say`."""
-        self._journal.say(line)
+    def log(self, line: str) -> None:
+        """Log a line."""
+        self._log.add(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
+        self._print(line)
 
     def write(
         self, kind: str, update: int, values: Mapping[str, Any], known_at: int | None = None
     ) -> None:
-        """As `Journal.write`."""
-        self._journal.write(kind, update, values, known_at)
+        """Add a record to metrics.jsonl and its numbers to TensorBoard.
 
-    def keep_hyps(self, update: int, language: str, hyps: Sequence[str]) -> None:
-        """As `Journal.keep_hyps`."""
-        self._journal.keep_hyps(update, language, hyps)
+        Numbers that are not finite become null, which JSON has instead.
 
-    def beat(self, update: int) -> None:
-        """So many updates are done; after the first one, what a loss before it has cost."""
-        self._pulse.beat(update)
+        Args:
+            kind: train, validation, restart, ...
+            update: updates done.
+            known_at: updates done by now, where the record is about an earlier update.
+        """
+        plain = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        record = {"kind": kind, "update": update, "time": round(time.time(), 3), **plain}
+        if known_at not in (None, update):
+            record["known_at"] = known_at
+        self._metrics.add(json.dumps(record, ensure_ascii=False, allow_nan=False))
+        for name, value in plain.items():
+            if isinstance(value, int | float):
+                self._add_event(f"{kind}/{name}", value, update)
+
+    def log_dev_score(self, line: str, signature: str, beam: int) -> None:
+        """Log the line of a validation; before the first one, how dev BLEU is computed."""
+        if signature != self._signature:
+            self._signature = signature
+            self.log(f"dev BLEU signature {signature} | beam {beam}")
+        self.log(line)
+
+    def write_hyps(self, update: int, language: str, hyps: Sequence[str]) -> None:
+        """Write the translations of a validation, for example to dev/update-00000500.de."""
+        file = self._run_dir / "dev" / f"update-{update:08d}.{language}"
+        text = "".join(f"{hyp}\n" for hyp in hyps)
+        try:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8", newline="")
+        except OSError as error:
+            self.log(f"cannot write {file}: {error.strerror}")
+
+    def heartbeat(self, update: int) -> None:
+        """Record the updates done; after the first update of a restart, log its cost."""
+        record = {"update": update, "time": round(time.time(), 3), "workers": self._num_workers}
+        # A full disk must not stop training: a restart then knows less about its cost.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._heartbeat, json.dumps(record).ljust(_WIDTH).encode(), 0)
         if self._restart is not None:
-            self._restart.tell(self._journal, update)
-            self._restart = None
+            self._log_restart(update)
 
-    def save(self, learner: Learner, progress: TrainState, validation: Validation | None) -> None:
-        """Begin to write a checkpoint, and to have it scored where its score is awaited."""
-        state = learner.state(progress.update, asdict(progress))
-        awaited = [update for update, _ in progress.awaited]
-        if validation is not None:
-            self._writer.write(state, validation.bleu, validation.signature, awaited)
-        elif progress.update in awaited:
-            self._writer.write(state, pending=awaited, on_complete=self._late.ask)
+    def expect_restart(
+        self, reason: str, reported: LastUpdate | None, skipped_checkpoints: Sequence[str]
+    ) -> None:
+        """If previous workers were lost, measure the cost; it is logged after the next update.
+
+        Args:
+            reason: reason for the loss, if known.
+            reported: last update that the workers reported over the network. The file may be older,
+                or its host may be lost.
+            skipped_checkpoints: newer checkpoints that are corrupt, and why.
+        """
+        before = self._before or reported
+        if before is None:
+            return
+        last = max(before, reported or before, key=lambda each: each.update)
+        reasons = [reason or "the run ended without a last checkpoint"]
+        if before.workers != self._num_workers:
+            reasons.append(f"from {before.workers} to {self._num_workers} workers")
+        self._lost_at = last.time
+        self._restart = {
+            "why": "; ".join([*reasons, *skipped_checkpoints]),
+            "from_update": self._update,
+            "updates_lost": max(0, last.update - self._update),
+            "workers_before": before.workers,
+            "workers": self._num_workers,
+        }
+
+    def _log_restart(self, update: int) -> None:
+        assert self._restart is not None
+        values, self._restart = self._restart, None
+        lost_s = time.time() - self._lost_at
+        self.write("restart", update, values | {"s_lost": round(lost_s, 3)})
+        self.log(
+            f"restarted: {values['why']} | resumed from update {values['from_update']:,} | lost "
+            f"{values['updates_lost']:,} updates, {lost_s:.1f} s"
+        )
+
+    def _add_event(self, name: str, value: float, update: int) -> None:
+        if self._events is None:
+            return
+        try:
+            self._events.add_scalar(name, value, update)
+        except OSError as error:  # of an earlier write, in the background
+            self._events = None
+            self.log(f"TensorBoard events stop until the next start: {error.strerror}")
+
+
+class _LineFile:
+    """File of whole lines; lines that a full disk refuses are written with the next one."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._pending = b""
+
+    def add(self, line: str) -> None:
+        self._pending += f"{line}\n".encode()
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            written = self._file.write(self._pending)
+        except OSError:
+            written = 0
+        if written == len(self._pending):
+            self._pending = b""
         else:
-            self._writer.write(state, pending=awaited)
+            # A disk that fills may take a part: remove it, so that lines stay whole.
+            self._file.truncate(end)
 
-    def fail(self, error: OSError) -> None:
-        """A checkpoint could not be begun."""
-        self._writer.record_error(error)
-
-    def wait(self) -> None:
-        """Until the checkpoint that was begun is on the disk."""
-        self._writer.wait()
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether there is a problem with a checkpoint that nobody was told."""
-        return self._writer.has_error
-
-    def problem(self) -> tuple[str, int]:
-        """Why a checkpoint could not be written, told once, and how many in a row could not."""
-        return self._writer.take_error(), self._writer.num_failures
-
-    def ask_again(self, progress: TrainState) -> None:
-        """After a start: have those scored whose scores were to come when the run was stopped."""
-        self._late.ask_again([update for update, _ in progress.awaited])
-
-    def collect(self) -> None:
-        """Write down the late scores that have come; does not wait."""
-        self._late.collect()
-
-    def late_score(self, update: int) -> tuple[float, str, float] | None:
-        """As `AsyncValidator.wait`."""
-        return self._late.wait(update)
-
-    def end(self, line: str) -> None:
-        """Training has ended by itself: its last line."""
-        self._has_ended = True
-        self._journal.say(line)
+    def close(self) -> None:
+        self._file.close()
 
 
-class NoRecords:
-    """The other workers'."""
-
-    has_failed = False
-
-    def __enter__(self) -> "NoRecords":
-        return self
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def say(self, line: str) -> None: ...
-
-    def write(
-        self, kind: str, update: int, values: Mapping[str, Any], known_at: int | None = None
-    ) -> None: ...
-
-    def keep_hyps(self, update: int, language: str, hyps: Sequence[str]) -> None: ...
-
-    def beat(self, update: int) -> None: ...
-
-    def save(
-        self, learner: Learner, progress: TrainState, validation: Validation | None
-    ) -> None: ...
-
-    def fail(self, error: OSError) -> None:
-        """Who writes nothing has no disk that could be full: this is another error."""
-        raise error
-
-    def wait(self) -> None: ...
-
-    def problem(self) -> tuple[str, int]:
-        """None, and none."""
-        return "", 0
-
-    def collect(self) -> None: ...
-
-    def late_score(self, update: int) -> None: ...
-
-    def end(self, line: str) -> None: ...
+def _is_kept(record: Mapping[str, Any], update: int) -> bool:
+    """Return False for updates that are repeated; the cost of failures stays."""
+    known_at: int = record.get("known_at", record["update"])
+    return record["kind"] in ("restart", "notice") or known_at <= update
 
 
-AnyRecords = RunLogger | NoRecords
-"""What a worker has of them."""
+def _complete_lines(path: Path) -> list[str]:
+    """Return the complete lines: the last one of a killed run may be torn."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [line for line in file if line.endswith("}\n")]
+
+
+def format_train_line(update: int, values: Mapping[str, float | None]) -> str:
+    """Format the log line of the updates since the last one.
+
+    Data wait is shown above 2 %, padding above 10 %.
+    """
+
+    def text(name: str, form: str) -> str:
+        value = values[name]
+        return "-" if value is None else format(value, form)
+
+    def speed(name: str) -> str:
+        return "-" if (value := values[name]) is None else f"{value / 1000:.1f}k"
+
+    eta = str(timedelta(seconds=int(values["eta_s"] or 0)))
+    parts = [
+        f"update {update:,}",
+        f"ep {text('ep', '.2f')}",
+        f"loss {text('loss', '.3f')}",
+        f"ppl {text('ppl', '.2f')}",
+        f"lr {text('lr', '.1e')}",
+        f"gnorm {text('gnorm', '.2f')}",
+        f"{speed('src_tokens_per_s')}/{speed('tgt_tokens_per_s')} tok/s",
+        # 0:45 for 45 seconds, 1:02:05 for an hour.
+        f"ETA {eta.removeprefix('0:').removeprefix('0')}",
+    ]
+    if (values["data_wait_percent"] or 0) > 2:
+        parts.append(f"data wait {text('data_wait_percent', '.1f')} %")
+    if (values["padding_percent"] or 0) > 10:
+        parts.append(f"padding {text('padding_percent', '.1f')} %")
+    if values["skipped"]:
+        parts.append(f"{text('skipped', '.0f')} skipped")
+    if values["overflows"]:
+        parts.append(f"{text('overflows', '.0f')} overflows")
+    return " | ".join(parts)

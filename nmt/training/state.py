@@ -1,164 +1,255 @@
-"""Over-fitting made visible: what a model knows of the training set, and what of the dev set.
+"""State of a run: what is trained (`Learner`), and how far training is (`TrainState`)."""
 
-Both losses are negative log-likelihoods of true tokens without label smoothing. That of training is
-of the last log line and has dropout on, so it starts above the one of the dev set; it is the way
-they go that tells: training loss falls and dev loss rises where pairs are learnt by heart.
-
-The scale of the loss in fp16, whose smallest numbers are too large for many gradients.
-
-The loss counts `value` times, so that gradients stand where fp16 has its digits, and the step
-divides again (Micikevicius et al. 2018, section 3.2); powers of two, so that neither rounds. Where
-a gradient overflows the update is made again at half the scale: no pair is skipped for it. Where
-the loss itself is not finite the scale is not to blame, and the update is skipped as in bf16.
-
-How far a run is, and how long it has taken.
-"""
-
+import copy
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from nmt.training.metrics import MeterTotals
+import torch
+from torch import nn
+
+from nmt.batching.batch import make_batch
+from nmt.checkpoint.format import CheckpointState
+from nmt.checkpoint.load import load_weights
+from nmt.config.experiment import Experiment
+from nmt.model.seq2seq import Seq2Seq
+from nmt.training.distributed import World, wrap_in_ddp
+from nmt.training.loss import compute_loss
+from nmt.training.meter import MeterTotals
+from nmt.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
+from nmt.training.precision import DTYPES
 
 EndReason = Literal["finished", "stopped early", "interrupted"]
 """Reason why a call of `train` ended."""
 
-OPEN = 0.02
-"""Rise of the dev loss over its lowest, as a share of it, that is no longer noise."""
-
-
-@dataclass
-class OverfittingMonitor:
-    """How both losses went; in the counters of a checkpoint, a stop changes nothing (P4)."""
-
-    train_nll: float | None = None
-    """Nats for each target token of training since the log line before the last."""
-    lowest_nll: float | None = None
-    """Lowest loss of a validation so far."""
-    lowest_update: int = 0
-    """Updates done when it was seen."""
-    train_nll_then: float | None = None
-    is_open: bool = False
-    """Whether the gap has opened, and was told."""
-
-    def note(self, train_nll: float | None) -> None:
-        """Keep the loss of a log line; None where it had no update."""
-        if train_nll is not None:
-            self.train_nll = train_nll
-
-    def describe(self, dev_nll: float) -> str:
-        """Both losses, side by side."""
-        train = "" if self.train_nll is None else f"train loss {self.train_nll:.3f}, "
-        return f"{train}dev loss {dev_nll:.3f} nats/token"
-
-    def judge(self, update: int, dev_nll: float, train_nll: float | None) -> str:
-        """Compare a validation with the lowest loss so far; a warning when the gap opens.
-
-        Args:
-            train_nll: what `train_nll` was after that update.
-        """
-        if self.lowest_nll is None or dev_nll < self.lowest_nll:
-            self.lowest_nll, self.lowest_update = dev_nll, update
-            self.train_nll_then, self.is_open = train_nll, False
-            return ""
-        if train_nll is None or self.train_nll_then is None or self.is_open:
-            return ""
-        has_risen = dev_nll > (1 + OPEN) * self.lowest_nll
-        if not has_risen or train_nll >= self.train_nll_then:
-            return ""
-        self.is_open = True
-        return (
-            f"warning: over-fitting since update {self.lowest_update:,}: dev loss rose from "
-            f"{self.lowest_nll:.3f} to {dev_nll:.3f} nats/token while training loss fell from "
-            f"{self.train_nll_then:.3f} to {train_nll:.3f}; more model.dropout, "
-            "training.subword_dropout or stages with rdrop hold against it, training.patience stops"
-        )
-
-
-FIRST = 2.0**16
-GOOD_UPDATES = 2000
-"""Updates in a row without an overflow after which the scale is tried twice as large."""
+MIN_RISE = 0.02
+"""Relative rise of the dev loss over its minimum that is more than noise."""
 
 
 @dataclass
 class LossScale:
-    """What the loss counts; the counters of a checkpoint have it."""
+    """State of `torch.amp.GradScaler`, which keeps fp16 gradients in range.
 
-    value: float = FIRST
+    Micikevicius et al. 2018, section 3.2. The field names are keys of a checkpoint.
+    """
+
+    value: float = 2.0**16
+    """Factor of the loss."""
     good_updates: int = 0
-    """Updates since it changed."""
+    """Updates without overflow since it changed; 2,000 double it."""
 
-    def lower(self) -> None:
-        """A gradient overflowed."""
-        self.value, self.good_updates = self.value / 2, 0
 
-    def end_update(self) -> None:
-        """None did."""
-        self.good_updates += 1
-        if self.good_updates == GOOD_UPDATES:
-            self.value, self.good_updates = self.value * 2, 0
+class Learner:
+    """Model, moving average, optimizer and loss scale; equal on all ranks.
+
+    `nmt.training.loop.make_update` trains it.
+    """
+
+    def __init__(self, experiment: Experiment, vocab_size: int, world: World) -> None:
+        self.experiment = experiment
+        self.settings = experiment.training
+        """Settings of the current stage."""
+        self.device = world.device
+        torch.manual_seed(experiment.seed)
+        self.model: Seq2Seq = Seq2Seq(experiment.model, vocab_size).to(world.device)
+        self.forward: nn.Module = self.model
+        """Module to call in training: the model, in DistributedDataParallel after `connect`."""
+        self.average: Seq2Seq | None = None
+        """Exponential moving average of the weights, in evaluation mode."""
+        if self.settings.ema_decay:
+            self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimizer = make_optimizer(self.model, self.settings)
+        self.dtype = DTYPES[self.settings.precision]
+        """Dtype of matrix products in the forward pass; weights and gradients are fp32."""
+        self.scaler = torch.amp.GradScaler(
+            world.device.type, enabled=self.settings.precision == "fp16"
+        )
+
+    def connect(self, world: World) -> None:
+        """All-reduce gradients from now on. Collective: call on every rank."""
+        # Weights of rank 0: hosts of two kinds may initialise with different last bits.
+        for model in (self.model, self.average):
+            for parameter in model.parameters() if model is not None else ():
+                world.broadcast(parameter.data)
+        if world.size == 1:
+            return
+        self.forward = wrap_in_ddp(self.model, world)
+        # DDP rebuilds its buckets once, after its first backward. Two passes without pairs, whose
+        # gradients are 0, bring that before the first update: so a resumed run adds gradients in
+        # the order of a run that was never stopped.
+        self.model.train()
+        nothing, weight = make_batch([]).to(self.device), self.model.output_weight
+        for _ in range(2):
+            loss = compute_loss(self.forward, weight, nothing, self.settings, self.dtype)
+            loss.smoothed.backward()  # type: ignore[no-untyped-call]
+            self.model.zero_grad(set_to_none=True)
+
+    def set_stage(self, update: int) -> None:
+        """Apply the settings of update `update`, counted from 0."""
+        self.settings = self.experiment.training_at(update)
+        config = self.experiment.model_at(update)
+        if config != self.model.config:
+            self.model.set_dropout(config)
+
+    @property
+    def eval_model(self) -> Seq2Seq:
+        """Model for validation, in evaluation mode: the average, or the weights without one."""
+        return self.average if self.average is not None else self.model.eval()
+
+    @property
+    def loss_scale(self) -> LossScale:
+        """State of the loss scale; the initial one in fp32 and bf16, which have none."""
+        if not self.scaler.is_enabled():
+            return LossScale()
+        state = self.scaler.state_dict()
+        return LossScale(state["scale"], state["_growth_tracker"])
+
+    @loss_scale.setter
+    def loss_scale(self, scale: LossScale) -> None:
+        if self.scaler.is_enabled():
+            values = {"scale": scale.value, "_growth_tracker": scale.good_updates}
+            self.scaler.load_state_dict(self.scaler.state_dict() | values)
+
+    def state(self, update: int, counters: dict[str, object]) -> CheckpointState:
+        """Return the content of a checkpoint after `update` updates."""
+        average = self.average.state_dict() if self.average is not None else None
+        moments = optimizer_tensors(self.optimizer, self.model)
+        return CheckpointState(update, self.model.state_dict(), average, moments, counters)
+
+    def load(self, state: CheckpointState, where: Path) -> None:
+        """Restore weights, average and optimizer of a checkpoint, bit for bit.
+
+        Args:
+            where: the checkpoint, for error messages.
+
+        Raises:
+            CheckpointError: the weights are those of another model.
+        """
+        load_weights(self.model, state.weights, where)
+        if self.average is not None:
+            load_weights(self.average, state.average or state.weights, where)
+        load_optimizer_tensors(self.optimizer, self.model, state.optimizer)
+
+
+@dataclass
+class OverfittingMonitor:
+    """Comparison of training loss and dev loss over the validations of a run.
+
+    Both are negative log-likelihoods in nats per target token without label smoothing. The training
+    loss is that of the last log line, with dropout, so it starts above the dev loss. Overfitting is
+    a dev loss that rises while the training loss falls. The field names are keys of a checkpoint.
+    """
+
+    train_nll: float | None = None
+    """Training loss of the last log line."""
+    lowest_nll: float | None = None
+    """Lowest dev loss so far."""
+    lowest_update: int = 0
+    """Updates done at the lowest dev loss."""
+    train_nll_then: float | None = None
+    """Training loss at the lowest dev loss."""
+    is_open: bool = False
+    """True if overfitting has been reported since the lowest dev loss."""
+
+    def note(self, train_loss: float | None) -> None:
+        """Record the training loss of a log line; None: all its updates were skipped."""
+        if train_loss is not None:
+            self.train_nll = train_loss
+
+    def judge(self, update: int, dev_loss: float, train_loss: float | None) -> str:
+        """Compare a validation with the lowest dev loss so far.
+
+        Args:
+            update: updates done at the validation.
+            train_loss: `train_nll` at that time.
+
+        Returns:
+            A warning where overfitting starts; otherwise an empty string.
+        """
+        if self.lowest_nll is None or dev_loss < self.lowest_nll:
+            self.lowest_nll, self.lowest_update = dev_loss, update
+            self.train_nll_then, self.is_open = train_loss, False
+            return ""
+        if train_loss is None or self.train_nll_then is None or self.is_open:
+            return ""
+        has_risen = dev_loss > (1 + MIN_RISE) * self.lowest_nll
+        if not has_risen or train_loss >= self.train_nll_then:
+            return ""
+        self.is_open = True
+        return (
+            f"warning: overfitting since update {self.lowest_update:,} | dev loss "
+            f"{self.lowest_nll:.3f} -> {dev_loss:.3f} | loss {self.train_nll_then:.3f} -> "
+            f"{train_loss:.3f} | remedies: model.dropout, training.subword_dropout, stages with "
+            "rdrop, training.patience"
+        )
 
 
 @dataclass
 class TrainState:
-    """How far a run is; the counters of a checkpoint."""
+    """Progress of a run; the field names are the keys of `counters` in a checkpoint.
+
+    Every field has a default, which a checkpoint of an earlier version without it gets.
+    """
 
     update: int = 0
     """Updates done."""
     best_bleu: float | None = None
-    """Best dev BLEU so far."""
+    """Best dev BLEU so far, 0 to 100."""
     best_update: int = 0
-    """Updates done when it was seen."""
+    """Updates done at the best dev BLEU."""
     validations_without_gain: int = 0
     """Validations in a row since then."""
     halvings: int = 0
-    """How often the learning rate of schedule plateau was halved."""
+    """Halvings of the learning rate by schedule plateau."""
     validations_of_plateau: int = 0
-    """Validations in a row without a gain since it was halved."""
+    """Validations in a row without a better dev BLEU since the last halving."""
     fit: OverfittingMonitor = field(default_factory=OverfittingMonitor)
-    """How well training and dev set are known."""
     num_skipped: int = 0
-    """Updates skipped because their gradient was not finite."""
+    """Updates skipped because their gradient was not finite, without `num_overflows`."""
     skipped_in_a_row: int = 0
-    """The last of them without a good one between."""
-    num_split: int = 0
-    """Micro-batches that were split because memory ran out."""
+    """The last of them without another update between."""
+    num_overflows: int = 0
+    """Updates skipped because fp16 gradients overflowed at a loss scale that was too high."""
     scale: LossScale = field(default_factory=LossScale)
-    """What the loss counts in fp16."""
+    split: int = 1
+    """Parts that each micro-batch is cut into to fit in memory; never falls within a run."""
     train_s: float = 0.0
-    """Seconds of training and validation; time lost between stops is not counted."""
+    """Seconds of training and validation; time between a stop and the resume is not counted."""
     since_log: MeterTotals = field(default_factory=MeterTotals)
-    """What was counted since the last log line."""
+    """Totals since the last log line."""
     awaited: list[tuple[int, float | None]] = field(default_factory=list)
-    """Validations whose scores are not judged yet, oldest first: updates done, training loss."""
+    """Validations with pending scores, oldest first: updates done, training loss."""
     ledger: str = ""
-    """Chain of the pair ledger: what all updates were trained on."""
+    """Hash chain of the pair ledger."""
 
     @classmethod
     def of(cls, counters: dict[str, object]) -> "TrainState":
-        """From the counters of a checkpoint."""
-        totals = MeterTotals(**counters.pop("since_log", {}))  # type: ignore[arg-type]
-        fit = OverfittingMonitor(**counters.pop("fit", {}))  # type: ignore[arg-type]
-        scale = LossScale(**counters.pop("scale", {}))  # type: ignore[arg-type]
-        progress = cls(**counters, since_log=totals, fit=fit, scale=scale)  # type: ignore[arg-type]
-        progress.awaited = [(update, nll) for update, nll in progress.awaited]
-        return progress
+        """Create from the counters of a checkpoint."""
+        # num_split: of versions that split micro-batches within an update.
+        tree = {name: value for name, value in counters.items() if name != "num_split"}
+        totals = MeterTotals(**tree.pop("since_log", {}))  # type: ignore[arg-type]
+        fit = OverfittingMonitor(**tree.pop("fit", {}))  # type: ignore[arg-type]
+        scale = LossScale(**tree.pop("scale", {}))  # type: ignore[arg-type]
+        state = cls(**tree, since_log=totals, fit=fit, scale=scale)  # type: ignore[arg-type]
+        state.awaited = [(update, loss) for update, loss in state.awaited]
+        return state
 
 
 class TrainingClock:
-    """Seconds of training over all parts of a run, and what is left."""
+    """Training time of a run over all its starts, and an estimate of the time left."""
 
-    def __init__(self, progress: TrainState) -> None:
-        self._progress = progress
-        self._first_update = progress.update
-        self._before_s = progress.train_s
+    def __init__(self, state: TrainState) -> None:
+        self._state = state
+        self._first_update = state.update
+        self._before_s = state.train_s
         self._started = time.perf_counter()
 
     def train_s(self) -> float:
-        """Seconds until now."""
+        """Return the seconds of training so far."""
         return self._before_s + time.perf_counter() - self._started
 
     def eta_s(self, num_updates: int) -> float:
-        """Seconds that are left at the pace so far."""
-        pace = (time.perf_counter() - self._started) / (self._progress.update - self._first_update)
-        return pace * (num_updates - self._progress.update)
+        """Return the seconds left until `num_updates`, at the mean speed since this start."""
+        pace = (time.perf_counter() - self._started) / (self._state.update - self._first_update)
+        return pace * (num_updates - self._state.update)

@@ -1,7 +1,7 @@
-"""How a run is looked after: what stops it, and what makes it save.
+"""Hooks of a run, and the decision after each update whether to stop or to save.
 
-The loop asks `StopControl` once after each update. Rank 0 decides, by its clock and by what
-it was told, and all workers do the same after the same update.
+Rank 0 decides by its clock and its requests; a collective makes every rank do the same after the
+same update.
 """
 
 import time
@@ -10,131 +10,145 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from nmt.batching.schedule import Update
+from nmt.checkpoint.async_writer import AsyncCheckpointWriter
 from nmt.errors import TrainingError
 from nmt.training.distributed import World
-from nmt.training.run_log import AnyRecords, LastUpdate
+from nmt.training.run_log import LastUpdate, RunLogger
 
-MAX_UNWRITTEN = 3
-"""Checkpoints in a row that cannot be written, after which the run stops."""
-LOOK_S = 1.0
-"""Seconds between two looks for a notice that hosts will be taken away."""
+MAX_FAILED_CHECKPOINTS = 3
+"""Checkpoints in a row that cannot be written before the run ends."""
+POLL_S = 1.0
+"""Seconds between two queries for a preemption notice."""
 MARGIN_S = 3.0
-"""Seconds before they are at which the last checkpoint begins, at the latest."""
+"""Least seconds between the start of the last checkpoint and the preemption."""
 
 
 @dataclass(frozen=True)
 class RunHooks:
-    """What surrounds a run; by default nothing does."""
+    """Optional hooks and limits of a run."""
 
     max_lost_updates: int = 0
-    """Most updates that a loss may cost; 0: training.checkpoint_every alone counts."""
+    """Updates that a failure may cost at most; 0: only training.checkpoint_every limits them."""
     loss_reason: str = ""
-    """Why workers before these were lost, as far as it is known; the first worker is told."""
+    """Reason for the loss of the previous workers, if known; only that of rank 0 is used."""
     last_update: LastUpdate | None = None
-    """The last update that they were heard of."""
+    """Last update that the previous workers reported."""
     min_split: int = 1
-    """Least number of parts that each micro-batch is cut into; see `nmt.training.memory`."""
+    """Least split factor; see `nmt.training.memory`."""
     on_update: Callable[[Update], None] = lambda update: None
-    """Told each update before it is made, at each worker."""
-    on_pause: Callable[[str], None] = lambda what: None
-    """Told what is done between two updates that may take long, at each worker."""
+    """Called before each update, on each rank."""
+    on_pause: Callable[[str], None] = lambda activity: None
+    """Called before each activity between two updates that may take long, on each rank."""
     deadline: Callable[[], float | None] | None = None
-    """When hosts of this run will be taken away, in seconds since 1970; None: nobody said so. All
-    workers ask at once, and all get the same answer."""
+    """Return the time at which hosts of this run will be preempted, in seconds since 1970, or None.
+
+    Collective: all ranks call it at once, and get the same answer."""
 
 
-class Orders(NamedTuple):
-    """What is to be done after an update, the same at all workers."""
+class StopDecision(NamedTuple):
+    """Decision after an update, the same on all ranks."""
 
     stop: bool
     save: bool
-    hurry: bool
-    """Wait until the checkpoint is on the disk: hosts will be taken away."""
-    unwritten: bool
-    """A checkpoint before could not be written."""
+    is_urgent: bool
+    """True if training waits until the checkpoint is written: hosts will be preempted."""
+    has_write_failed: bool
+    """True if an earlier checkpoint could not be written."""
 
 
 class StopControl:
-    """Asks after each update what is to be done."""
+    """Decides after each update whether to stop or to save."""
 
     def __init__(
         self,
         world: World,
         hooks: RunHooks,
         should_stop: Callable[[int], bool],
-        records: AnyRecords,
+        logger: RunLogger | None,
+        writer: AsyncCheckpointWriter | None,
     ) -> None:
-        """Args: should_stop: told the updates done, at the first worker; True: stop."""
+        """Create the control of one rank.
+
+        Args:
+            should_stop: called on rank 0 with the updates done; True requests a stop.
+            logger: on rank 0.
+            writer: of checkpoints, on rank 0.
+        """
         self._world = world
         self._hooks = hooks
-        self._at_update = should_stop
-        # Half of it: a checkpoint is on the disk before the next one begins, but no sooner.
-        self._every = (hooks.max_lost_updates + 1) // 2
-        self._records = records
-        self._looked = 0.0
+        self._should_stop = should_stop
+        # Half of the limit: a checkpoint is written before the next one starts, but not sooner.
+        self._save_every = (hooks.max_lost_updates + 1) // 2
+        self._logger = logger
+        self._writer = writer
+        self._polled = 0.0
         self._deadline: float | None = None
-        self._is_saved_late = False
+        self._is_last_save_done = False
         self.save_s = 0.0
-        """Seconds that the last checkpoint took."""
+        """Seconds that the last urgent checkpoint took."""
 
-    def ask(self, done: int) -> Orders:
-        """All workers must ask, after the same update."""
-        stop = look = late = unwritten = False
+    def decide(self, done: int) -> StopDecision:
+        """Decide after update `done`. Collective: call on every rank."""
+        stop = poll = last_save = failed = False
         if self._world.is_main:
-            stop = self._at_update(done)
-            look = self._hooks.deadline is not None and time.time() - self._looked > LOOK_S
-            late = self._is_late()
-            unwritten = self._records.has_failed
-        asked = self._world.all_reduce([float(flag) for flag in (stop, look, late, unwritten)])
-        stop, look, late, unwritten = (number > 0 for number in asked)
-        self._is_saved_late |= late
-        hurry = (look and self._look(done)) or late
-        is_due = self._every > 0 and done % self._every == 0
-        return Orders(stop, hurry or is_due, hurry, unwritten)
+            stop = self._should_stop(done)
+            poll = self._hooks.deadline is not None and time.time() - self._polled > POLL_S
+            last_save = self._is_last_save_due()
+            failed = self._writer is not None and self._writer.error is not None
+        flags = self._world.all_reduce([float(flag) for flag in (stop, poll, last_save, failed)])
+        stop, poll, last_save, failed = (count > 0 for count in flags)
+        self._is_last_save_done |= last_save
+        is_urgent = (poll and self._is_new_deadline(done)) or last_save
+        is_due = self._save_every > 0 and done % self._save_every == 0
+        return StopDecision(stop, is_urgent or is_due, is_urgent, failed)
 
-    def _is_late(self) -> bool:
-        if self._deadline is None or self._is_saved_late:
+    def check_written(self, update: int, is_end: bool) -> None:
+        """Act on a checkpoint that could not be written. Collective: call on every rank.
+
+        Training continues without it, a few times in a row.
+
+        Args:
+            is_end: True if nothing is trained after this update.
+
+        Raises:
+            TrainingError: it was the last checkpoint of the run, or one too many in a row.
+        """
+        found = ("", 0)
+        if self._writer is not None:
+            found = (self._writer.take_error(), self._writer.num_failures)
+        problem, failures = self._world.all_gather(found)[0]
+        if not problem:
+            return
+        if is_end or failures >= MAX_FAILED_CHECKPOINTS:
+            which = "the last checkpoint" if is_end else f"{failures} checkpoints in a row"
+            raise TrainingError(
+                f"{which} could not be written: {problem}; repeat the command to resume from the "
+                "last complete one"
+            )
+        if self._logger is not None:
+            self._logger.write("unwritten", update, {"problem": problem})
+            self._logger.log(
+                f"update {update:,} | checkpoint failed ({failures} in a row, "
+                f"{MAX_FAILED_CHECKPOINTS} end the run): {problem}"
+            )
+
+    def _is_last_save_due(self) -> bool:
+        if self._deadline is None or self._is_last_save_done:
             return False
         return time.time() > self._deadline - max(MARGIN_S, 2 * self.save_s)
 
-    def _look(self, done: int) -> bool:
+    def _is_new_deadline(self, done: int) -> bool:
         assert self._hooks.deadline is not None
-        self._looked = time.time()
+        self._polled = time.time()
         deadline = self._hooks.deadline()
         if deadline is None or deadline == self._deadline:
             return False
-        self._deadline, self._is_saved_late = deadline, False
+        self._deadline, self._is_last_save_done = deadline, False
         left_s = deadline - time.time()
-        self._records.write("notice", done, {"left_s": round(left_s, 3)})
-        self._records.say(
-            f"update {done:,}: hosts of this run will be taken away in {left_s:.0f} s; a "
-            "checkpoint now, and one more just before"
-        )
+        if self._logger is not None:
+            self._logger.write("notice", done, {"left_s": round(left_s, 3)})
+            self._logger.log(
+                f"update {done:,} | hosts of this run will be preempted in {left_s:.0f} s | saving "
+                "a checkpoint now and one just before"
+            )
         return True
-
-
-def check_written(records: AnyRecords, world: World, is_end: bool, update: int) -> None:
-    """Act on how checkpoints went: without one that could not be written training goes on.
-
-    All workers must ask after the same update, so that nobody waits for one that gave up.
-
-    Args:
-        is_end: nothing is trained after this.
-
-    Raises:
-        TrainingError: it was the last one of the run, or one too many in a row.
-    """
-    problem, failures = world.all_gather(records.problem())[0]
-    if not problem:
-        return
-    if is_end or failures >= MAX_UNWRITTEN:
-        which = "the last checkpoint" if is_end else f"{failures} checkpoints in a row"
-        raise TrainingError(
-            f"{which} could not be written: {problem}; the same command then goes on from the last "
-            "good one"
-        )
-    records.write("unwritten", update, {"problem": problem})
-    records.say(
-        f"update {update:,}: training goes on without a checkpoint ({failures} of "
-        f"{MAX_UNWRITTEN} in a row that end the run): {problem}"
-    )

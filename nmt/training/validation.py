@@ -1,13 +1,13 @@
-"""Validation: the dev set is translated and scored with the averaged weights, by all workers.
+"""Validation: the dev set is translated and scored with the averaged weights.
 
-Late scores: dev BLEU of checkpoints that are scored elsewhere while training goes on.
+Either all ranks share the work between two updates, or another process scores a checkpoint while
+training continues (asynchronous validation).
 
-A score is a fact about its checkpoint: it is written down when it comes, in whatever order. What
-follows from it, the best so far and early stopping, is decided in the order of the checkpoints and
-at updates fixed by number alone: `behind` validations later, where training waits for a score that
-has not come. So a run that was stopped and resumed decides as one that was not, whatever the clock
-says (P4), and the best checkpoint is the one that validation shared over the workers finds; early
-stopping ends the run that many validations later.
+A pending score is recorded when it arrives, in any order. Decisions from scores, the best
+checkpoint and early stopping, are made in the order of the checkpoints and at fixed updates:
+`behind` validations later, where training waits for a score that has not arrived. So a resumed run
+decides as one that was never stopped, and finds the same best checkpoint as shared validation;
+early stopping ends it that many validations later.
 """
 
 import contextlib
@@ -33,21 +33,21 @@ from nmt.evaluation.scores import bleu
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.distributed import World
 from nmt.training.loss import cross_entropy
-from nmt.training.metrics import Journal
+from nmt.training.run_log import RunLogger
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What came out; the same at every worker."""
+    """Scores and translations of the dev set, the same on all ranks."""
 
     bleu: float
-    """sacreBLEU of the translations against the untouched references, 0 to 100."""
+    """sacreBLEU of the translations against the raw references, 0 to 100."""
     signature: str
-    """How it was computed."""
+    """sacreBLEU signature of the score."""
     nll: float
-    """Nats for each true token of the dev set."""
+    """Negative log-likelihood of the references, in nats per target token."""
     hyps: list[str]
-    """The translations, in the order of the dev set."""
+    """Translations in the order of the dev set."""
 
 
 def validate(
@@ -57,38 +57,39 @@ def validate(
     dev: tuple[Sequence[str], Sequence[str]],
     world: World,
 ) -> Validation:
-    """Translate and score the dev set; all workers must ask.
+    """Translate and score the dev set. Collective: call on every rank.
 
     Args:
         model: in evaluation mode.
         dev: source lines and reference lines.
     """
     srcs, refs = dev
-    mine = range(world.rank, len(srcs), world.size)
+    share = range(world.rank, len(srcs), world.size)
     decoding = experiment.decoding.for_validation()
     translator = Translator(
         model, subword, experiment.model_copy(update={"decoding": decoding}), device=world.device
     )
-    my_hyps = translator.translate(srcs[n] for n in mine)
+    share_hyps = translator.translate(srcs[n] for n in share)
     hyps = [""] * len(srcs)
-    for rank, theirs in enumerate(world.all_gather(my_hyps)):
-        hyps[rank :: world.size] = theirs
+    for rank, rank_hyps in enumerate(world.all_gather(share_hyps)):
+        hyps[rank :: world.size] = rank_hyps
+    pairs = [(srcs[n], refs[n]) for n in share]
     nll, num_tokens = world.all_reduce(
-        list(_nll(model, subword, experiment, [(srcs[n], refs[n]) for n in mine], world.device))
+        list(_sum_nll(model, subword, experiment, pairs, world.device))
     )
     scored = bleu(hyps, refs, experiment.corpus.tgt)
     return Validation(scored.value, f"BLEU|{scored.signature}", nll / max(1, num_tokens), hyps)
 
 
 @torch.inference_mode()
-def _nll(
+def _sum_nll(
     model: Seq2Seq,
     subword: Subword,
     experiment: Experiment,
     pairs: list[tuple[str, str]],
     device: torch.device,
 ) -> tuple[float, float]:
-    """Sum of negative log-likelihoods, in nats, and the number of tokens it is over."""
+    """Return the sum of negative log-likelihoods in nats, and its number of target tokens."""
     cleaning = experiment.corpus.cleaning
     encoded = [
         (subword.encode(normalise(src, cleaning)), subword.encode(normalise(ref, cleaning)))
@@ -106,23 +107,23 @@ def _nll(
 
 
 class CheckpointScorer(Protocol):
-    """Scores checkpoints elsewhere."""
+    """Scores checkpoints in another process."""
 
     behind: int
-    """Validations after which a score is needed, 1 or more."""
+    """Validations until a score is needed, 1 or more."""
 
     def ask(self, update: int, folder: Path) -> None:
-        """Begin to score a checkpoint that is whole; from any thread."""
+        """Start to score a complete checkpoint; may be called from any thread."""
 
     def arrived(self) -> list[tuple[int, Validation | str]]:
-        """Scores that have come since the last call, or why there is none; does not wait."""
+        """Return the scores that arrived since the last call, or an error; does not wait."""
 
     def wait(self) -> None:
-        """Until one more has come."""
+        """Wait for one more score."""
 
 
 class AsyncValidator:
-    """The first worker's book of scores that are to come."""
+    """Pending scores of checkpoints, on rank 0."""
 
     def __init__(
         self,
@@ -131,53 +132,57 @@ class AsyncValidator:
         run_dir: Path,
         experiment: Experiment,
         dev: tuple[Sequence[str], Sequence[str]],
-        journal: Journal,
+        logger: RunLogger,
         remote: RemoteRun | None,
     ) -> None:
-        """Args: scorer: None: what was to come when the run was stopped is scored here."""
+        """Create without pending scores.
+
+        Args:
+            scorer: None: scores that were pending when the run was stopped are computed here.
+        """
         self._scorer = scorer
         self._writer = writer
         self._run_dir = run_dir
         self._experiment = experiment
         self._dev = dev
-        self._journal = journal
+        self._logger = logger
         self._remote = remote
-        self._asked: set[int] = set()
+        self._pending: set[int] = set()
         self._scores: dict[int, tuple[float, str, float] | None] = {}
 
-    def ask(self, folder: Path) -> None:
-        """Have a checkpoint scored that is whole; from any thread."""
+    def request(self, folder: Path) -> None:
+        """Have a complete checkpoint scored; may be called from any thread."""
         update = int(folder.name.removeprefix("update-"))
         if self._scorer is not None:
-            self._asked.add(update)
+            self._pending.add(update)
             self._scorer.ask(update, folder)
 
-    def ask_again(self, updates: Sequence[int]) -> None:
-        """After a start: what was to come when the run was stopped."""
+    def request_again(self, updates: Sequence[int]) -> None:
+        """Request the scores that were pending when the run was stopped."""
         for update in updates:
-            # One that is damaged has its line when its score is due.
+            # A corrupt checkpoint is logged when its score is due.
             with contextlib.suppress(CheckpointError):
-                self.ask(self._folder(update))
+                self.request(self._folder(update))
 
     def collect(self) -> None:
-        """Write down the scores that have come; does not wait."""
+        """Record the scores that have arrived; does not wait."""
         for update, found in self._scorer.arrived() if self._scorer else ():
-            self._asked.discard(update)
+            self._pending.discard(update)
             if isinstance(found, str):
-                self._journal.say(
-                    f"update {update:,}: its validation task was lost ({found}): scored here"
+                self._logger.log(
+                    f"update {update:,} | validation task failed ({found}), scoring here"
                 )
                 self._score_here(update)
             else:
-                self._write_down(update, found)
+                self._record(update, found)
 
     def wait(self, update: int) -> tuple[float, str, float] | None:
-        """BLEU, signature and loss of a checkpoint, when they have come; None: it is damaged."""
-        # A checkpoint that is being written will be asked for when it is whole.
+        """Wait for a score: BLEU, signature and loss; None: the checkpoint is corrupt."""
+        # The request for a checkpoint that is being written follows its completion.
         self._writer.wait()
         self.collect()
         while update not in self._scores:
-            if update not in self._asked or self._scorer is None:
+            if update not in self._pending or self._scorer is None:
                 self._score_here(update)
             else:
                 self._scorer.wait()
@@ -186,26 +191,28 @@ class AsyncValidator:
 
     def _score_here(self, update: int) -> None:
         try:
-            bundle = load_checkpoint(self._folder(update))
+            checkpoint = load_checkpoint(self._folder(update))
         except CheckpointError as error:
-            self._journal.say(f"update {update:,} has no dev BLEU: {error}")
+            self._logger.log(f"update {update:,} | no dev BLEU: {error}")
             self._scores[update] = None
             return
-        world, model = World(), bundle.model()
-        found = validate(model, bundle.subword, self._experiment, self._dev, world)
-        self._write_down(update, found)
+        found = validate(
+            checkpoint.model(), checkpoint.subword, self._experiment, self._dev, World()
+        )
+        self._record(update, found)
 
-    def _write_down(self, update: int, found: Validation) -> None:
+    def _record(self, update: int, found: Validation) -> None:
         self._scores[update] = (found.bleu, found.signature, found.nll)
         try:
             write_score(self._folder(update), found.bleu, found.signature)
         except (CheckpointError, StorageError) as error:
-            self._journal.say(f"update {update:,}: its score is not beside it: {error}")
-        self._journal.keep_hyps(update, self._experiment.corpus.tgt, found.hyps)
-        self._journal.say(
-            f"update {update:,}: dev BLEU {found.bleu:.2f}, scored beside training, beam "
-            f"{self._experiment.decoding.validation_beam}, dev loss {found.nll:.3f} nats/token, "
-            f"{found.signature}"
+            self._logger.log(f"update {update:,} | cannot write the score: {error}")
+        self._logger.write_hyps(update, self._experiment.corpus.tgt, found.hyps)
+        self._logger.log_dev_score(
+            f"update {update:,} | dev BLEU {found.bleu:.2f} | dev loss {found.nll:.3f} | scored "
+            "asynchronously",
+            found.signature,
+            self._experiment.decoding.validation_beam,
         )
 
     def _folder(self, update: int) -> Path:

@@ -61,10 +61,10 @@ def test_repeat_keeps_the_expected_output() -> None:
     assert inputs.tolist() == batch.tgt_in.flatten()[batch.real].tolist() * 2
 
 
-def test_split_gives_two_halves() -> None:
+def test_split_cuts_into_consecutive_pairs() -> None:
     """World-size independence (nmt/README.md, Guarantees)."""
     pairs = [([5, 6, 7], [8]), ([9], [10, 11, 12]), ([4], [3, 4])]
-    first, second = make_batch(pairs).split()
+    first, second = make_batch(pairs).split(2)
     assert first.src.tolist() == [[5, 6, 7, EOS]]
     assert first.tgt_in.tolist() == [[BOS, 8, EOS, PAD]]
     assert (first.real.tolist(), first.tgt_out.tolist()) == ([0, 1], [8, EOS])
@@ -72,3 +72,6 @@ def test_split_gives_two_halves() -> None:
     assert second.tgt_in.tolist() == [[BOS, 10, 11, 12], [BOS, 3, 4, EOS]]
     assert second.real.tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert second.tgt_out.tolist() == [10, 11, 12, EOS, 3, 4, EOS]
+    assert make_batch(pairs).split(1)[0].src.tolist() == make_batch(pairs).src.tolist()
+    assert [len(part.src) for part in make_batch(pairs).split(4)] == [1, 1, 1]
+    assert len(make_batch([]).split(2)) == 1

@@ -6,7 +6,8 @@ from nmt.bench.workloads import Workload, without_dropout
 from nmt.model.flops import Flops
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.distributed import World
-from nmt.training.learner import Learner
+from nmt.training.loss import compute_loss
+from nmt.training.state import Learner
 
 LossAndGradients = tuple[float, list[torch.Tensor]]
 
@@ -16,7 +17,9 @@ def gradients_of(workload: Workload, precision: str, batch: Batch) -> LossAndGra
     model = without_dropout(workload.experiment.model)
     experiment = workload.experiment.model_copy(update={"training": training, "model": model})
     learner = Learner(experiment, workload.subword.num_pieces, World())
-    loss = learner.backward(batch, len(batch.tgt_out), is_my_last=True)
+    weight = learner.model.output_weight
+    loss = compute_loss(learner.model, weight, batch, learner.settings, learner.dtype)
+    (loss.smoothed / len(batch.tgt_out)).backward()  # type: ignore[no-untyped-call]
     return loss.smoothed.item() / len(batch.tgt_out), [p.grad for p in learner.model.parameters()]
 
 

@@ -162,7 +162,7 @@ class DrillCluster:
     @property
     def updates(self) -> int:
         """Updates completed by the run."""
-        heartbeat = run_log.read(self.run_dir)
+        heartbeat = run_log.read_heartbeat(self.run_dir)
         return heartbeat.update if heartbeat is not None else 0
 
     def restarts(self) -> list[Record]:

@@ -155,7 +155,7 @@ def records_of(run_dir: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def _updates(run_dir: Path) -> int:
-    beat = run_log.read(run_dir)
+    beat = run_log.read_heartbeat(run_dir)
     return beat.update if beat is not None else 0
 
 

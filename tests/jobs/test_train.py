@@ -33,12 +33,12 @@ HANGS = """
 import os, sys, threading, time
 
 def hang():
-    learner = None
-    while not hasattr(learner, "Learner") or not os.path.exists('{file}'):
+    loop = None
+    while not hasattr(loop, "make_update") or not os.path.exists('{file}'):
         time.sleep(0.05)
-        learner = sys.modules.get("nmt.training.learner")
+        loop = sys.modules.get("nmt.training.loop")
     os.unlink('{file}')
-    learner.Learner.step = lambda *arguments: time.sleep(600)
+    loop.make_update = lambda *arguments: time.sleep(600)
 
 threading.Thread(target=hang, daemon=True).start()
 """
@@ -170,8 +170,8 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(
     assert f"interrupted after update {stopped_at:,}; to resume: " in said
     assert "Traceback" not in said
     again = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    going_on = f"going on after update {stopped_at:,}"
-    _wait_for(lambda: going_on in (tmp_path / "tiny" / "train.log").read_text(), again)
+    resumed = f"resumed from update {stopped_at:,}"
+    _wait_for(lambda: resumed in (tmp_path / "tiny" / "train.log").read_text(), again)
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=120)
     stopped_at = load_training_state(tmp_path / "tiny").update
@@ -236,7 +236,7 @@ def _with(experiment: Experiment, **training: object) -> Experiment:
 
 
 def _updates(run_dir: Path) -> int:
-    beat = run_log.read(run_dir)
+    beat = run_log.read_heartbeat(run_dir)
     return beat.update if beat is not None else 0
 
 

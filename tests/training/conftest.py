@@ -1,16 +1,16 @@
-"""The toy experiment, and the runs of it that take several processes: all done once."""
+"""Toy experiment, and the runs of it that several tests read."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from toy_runs import INGREDIENTS, Run, go, go_on_gloo, write_toy
+from toy_runs import INGREDIENTS, GlooRuns, Run, go, go_on_gloo, write_toy
 
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 
-# Its assertions tell what differs, as those of a test file do.
+# Its assertions show what differs, as those of a test file do.
 pytest.register_assert_rewrite("toy_ends")
 
 NO_DROPOUT = [
@@ -20,8 +20,9 @@ NO_DROPOUT = [
     "model.word_dropout=0",
 ]
 SIX = [*NO_DROPOUT, "training.updates=6"]
+FP16 = [*SIX, "training.precision=fp16"]
 BF16 = torch.bfloat16
-ON_GLOO = [
+RUNS = [
     Run("two", num_workers=2),
     Run("two-again", num_workers=2),
     Run("three", num_workers=3),
@@ -30,26 +31,29 @@ ON_GLOO = [
     Run("one-then-two", num_workers=2),
     Run("three-stopped", num_workers=3, stop_after=7),
     Run("three-stopped", num_workers=3),
+    Run("two-all", num_workers=2, overrides=INGREDIENTS),
+    Run("two-async", num_workers=2, overrides=["training.validate_every=5"], scorer="reversed"),
+]
+"""Runs that compare with those of other numbers of workers."""
+FAULTY_RUNS = [
+    Run("whole", num_workers=2, overrides=SIX),
+    Run("split", 2, SIX, max_pairs=2),
+    Run("bf16-gradients", 2, SIX, gradient_dtype=BF16),
+    Run("bf16-gradients-again", 2, SIX, gradient_dtype=BF16),
+    Run("no-pair-fits", num_workers=2, max_pairs=0),
     Run("full", num_workers=2, overrides=["training.checkpoint_every=3"], full=[3, 6, 12]),
     Run("full-for-good", num_workers=2, overrides=["training.checkpoint_every=2"], full=[4, 6, 8]),
-    Run("roomy", num_workers=2, overrides=SIX),
-    Run("short", 2, SIX, short=[2, 5], fits=1),
-    Run("rough", 2, SIX, wire=BF16),
-    Run("rough-again", 2, SIX, wire=BF16),
-    Run("rough-short", 2, SIX, short=[2, 5], fits=1, wire=BF16),
-    Run("too-short", num_workers=2, short=[1]),
-    Run("two-of-all", num_workers=2, overrides=INGREDIENTS),
     Run("skips", num_workers=2, overrides=["training.updates=6"], poisoned=[2]),
     Run("fails", num_workers=2, overrides=["training.max_skipped=2"], poisoned=[1, 2]),
-    Run("half", 2, [*SIX, "training.precision=fp16"], bears=2.0**12),
-    Run("half-broken", 2, [*SIX, "training.precision=fp16"], broken=[2]),
-    Run("two-late", num_workers=2, overrides=["training.validate_every=5"], desk="reversed"),
+    Run("fp16", 2, FP16),
+    Run("overflows", 2, FP16, max_scale=2.0**14),
 ]
+"""Runs with little memory, a full disk, or gradients that are not finite."""
 
 
 @pytest.fixture(scope="session")
 def toy_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The experiment file of a prepared toy corpus; runs go into the folder that it is in."""
+    """Experiment file of a prepared toy corpus; runs go into its directory."""
     return write_toy(tmp_path_factory.mktemp("toy"))
 
 
@@ -60,28 +64,33 @@ def toy(toy_file: Path) -> Experiment:
 
 @pytest.fixture(scope="session")
 def one(toy_file: Path) -> Path:
-    """A run of one worker."""
+    """Run of one worker."""
     go(toy_file, Run("one"))
     return toy_file.parent / "one"
 
 
 @pytest.fixture(scope="session")
 def stopped(toy_file: Path) -> Path:
-    """A run of one worker that was stopped after 7 updates."""
+    """Run of one worker that was stopped after 7 updates."""
     go(toy_file, Run("one-stopped", stop_after=7))
     return toy_file.parent / "one-stopped"
 
 
 @pytest.fixture(scope="session")
 def one_of_all(toy_file: Path) -> Path:
-    """A run of one worker with all ingredients."""
+    """Run of one worker with all settings that are off by default."""
     go(toy_file, Run("one-of-all", overrides=INGREDIENTS))
     return toy_file.parent / "one-of-all"
 
 
 @pytest.fixture(scope="session")
-def gloo(toy_file: Path, stopped: Path) -> Path:
-    """The folder in which the runs of ON_GLOO are."""
+def gloo(toy_file: Path, stopped: Path) -> GlooRuns:
+    """Runs of several workers."""
     shutil.copytree(stopped, toy_file.parent / "one-then-two")
-    go_on_gloo(toy_file, ON_GLOO, num_processes=3)
-    return toy_file.parent
+    return go_on_gloo(toy_file, RUNS, num_processes=3)
+
+
+@pytest.fixture(scope="session")
+def faulty(toy_file: Path) -> GlooRuns:
+    """Runs of two workers with injected failures."""
+    return go_on_gloo(toy_file, FAULTY_RUNS, num_processes=2)

@@ -68,8 +68,8 @@ def test_world_sizes_and_starts_are_listed(gloo: Path) -> None:
     assert starts == [("begun", 0, 1), ("continued", 7, 2)]
 
 
-def test_skipped_updates_are_listed(gloo: Path) -> None:
-    found = audit_run(gloo / "skips")
+def test_skipped_updates_are_listed(faulty: Path) -> None:
+    found = audit_run(faulty / "skips")
     assert (found.is_proven, found.skipped) == (True, [3])
 
 

@@ -1,83 +1,385 @@
-"""One run from its first line to its last."""
+"""One update (`make_update`), and runs from their first line to their last."""
 
+import copy
+import math
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from toy_ends import assert_same, end_of, records_of
 from toy_runs import Run, corpus_of, go
 
+import nmt
+from nmt.batching.batch import Batch, make_batch
+from nmt.batching.loader import MicroBatch
+from nmt.batching.schedule import Update
 from nmt.checkpoint.async_writer import AsyncCheckpointWriter
+from nmt.checkpoint.format import CheckpointState
 from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
+from nmt.errors import CheckpointError
 from nmt.training.distributed import World
-from nmt.training.loop import train
+from nmt.training.loop import make_update, train
+from nmt.training.loss import LossSums, compute_loss
+from nmt.training.meter import UpdateStats
+from nmt.training.state import Learner, LossScale, TrainState
+from nmt.training.stop_control import RunHooks
+
+VOCAB = 12
+BATCHES = [
+    make_batch([([5, 6, 7], [8, 4]), ([9], [10, 11])]),
+    make_batch([([3, 4], [5])]),
+]
+NUM_TOKENS = sum(len(batch.tgt_out) for batch in BATCHES)
 
 
-def test_the_first_line_says_what_is_trained_on_what(toy: Experiment, tmp_path: Path) -> None:
-    """P11."""
+def make_learner(toy: Experiment, **training: Any) -> Learner:
+    """Return a learner without dropout."""
+    none = {"dropout": 0.0, "embedding_dropout": 0.0, "attention_dropout": 0.0, "word_dropout": 0.0}
+    changes = {
+        "model": toy.model.model_copy(update=none),
+        "training": toy.training.model_copy(update=training),
+    }
+    return Learner(toy.model_copy(update=changes), VOCAB, World())
+
+
+def step(
+    learner: Learner,
+    number: int = 0,
+    batches: list[Batch] = BATCHES,
+    split: int = 1,
+    num_tokens: int = NUM_TOKENS,
+) -> UpdateStats:
+    parts = [MicroBatch(n, batch, np.arange(len(batch.src))) for n, batch in enumerate(batches)]
+    update = Update(number, 0, tuple(part.rows for part in parts), num_tokens)
+    return make_update(learner, TrainState(split=split), update, parts, num_tokens)
+
+
+def add_gradient(learner: Learner, batch: Batch) -> LossSums:
+    weight = learner.model.output_weight
+    loss = compute_loss(learner.model, weight, batch, learner.settings, learner.dtype)
+    (loss.smoothed / NUM_TOKENS).backward()  # type: ignore[no-untyped-call]
+    return loss
+
+
+def gradients(learner: Learner) -> list[Tensor]:
+    found = [parameter.grad for parameter in learner.model.parameters()]
+    return [gradient.clone() for gradient in found if gradient is not None]
+
+
+def assert_equal_states(one: CheckpointState, other: CheckpointState) -> None:
+    assert one.average is not None
+    assert other.average is not None
+    for ours, theirs in [
+        (one.weights, other.weights),
+        (one.average, other.average),
+        (one.optimizer, other.optimizer),
+    ]:
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+# Gradient.
+
+
+def test_each_token_has_the_same_weight_in_the_gradient(toy: Experiment) -> None:
+    """World-size independence (nmt/README.md, Guarantees): however an update is divided."""
+    learner = make_learner(toy, label_smoothing=0.0)
+    for batch in BATCHES:
+        add_gradient(learner, batch)
+    found = gradients(learner)
+    whole = make_learner(toy, label_smoothing=0.0)
+    losses = []
+    for batch in BATCHES:
+        logits = whole.model(*batch[:4]) @ whole.model.output_weight.T
+        losses.append(torch.nn.functional.cross_entropy(logits, batch.tgt_out, reduction="none"))
+    torch.cat(losses).mean().backward()
+    for one, other in zip(found, gradients(whole), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_split_update_has_the_same_gradient(toy: Experiment) -> None:
+    whole, split = make_learner(toy), make_learner(toy)
+    ours, theirs = step(split, split=2), step(whole)
+    assert ours.gnorm == pytest.approx(theirs.gnorm, rel=1e-5)
+    assert (len(ours.losses), len(theirs.losses)) == (3, 2)
+    assert ours[3:6] == theirs[3:6]
+    for one, other in zip(split.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_a_batch_without_pairs_changes_no_gradient(toy: Experiment) -> None:
+    learner = make_learner(toy)
+    add_gradient(learner, BATCHES[0])
+    before = gradients(learner)
+    loss = add_gradient(learner, make_batch([]))
+    assert (loss.smoothed.item(), loss.nll.item()) == (0, 0)
+    assert len(before) == len(list(learner.model.parameters()))
+    for one, other in zip(before, gradients(learner), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_without_pairs_every_parameter_has_a_gradient(toy: Experiment) -> None:
+    """All ranks wait for the gradients of all parameters."""
+    learner = make_learner(toy)
+    add_gradient(learner, make_batch([]))
+    assert all(not parameter.grad.any() for parameter in learner.model.parameters())
+
+
+def test_r_drop_without_dropout_has_the_plain_gradient(toy: Experiment) -> None:
+    plain, twice = make_learner(toy), make_learner(toy, rdrop=2.0)
+    for learner in (plain, twice):
+        for batch in BATCHES:
+            add_gradient(learner, batch)
+    for one, other in zip(gradients(plain), gradients(twice), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_r_drop_adds_the_distance_of_two_passes(toy: Experiment) -> None:
+    learner = Learner(toy, VOCAB, World())
+    losses = []
+    for alpha in (1e-9, 5.0):
+        learner.settings = toy.training.model_copy(update={"rdrop": alpha})
+        torch.manual_seed(1)
+        losses.append(add_gradient(learner, BATCHES[0]))
+    near, far = losses
+    assert far.smoothed > near.smoothed
+    assert far.nll == near.nll
+
+
+# Optimizer step.
+
+
+def test_updates_lower_the_loss(toy: Experiment) -> None:
+    learner = make_learner(toy, learning_rate=0.01, warmup_updates=0)
+    losses = [float(step(learner, number).losses[0].smoothed) for number in range(20)]
+    assert losses[-1] < losses[0] - 1
+
+
+def test_gnorm_is_the_norm_before_clipping(toy: Experiment) -> None:
+    clipped, free = (step(make_learner(toy, clip_norm=limit)) for limit in (1e-3, 0.0))
+    assert clipped.gnorm == free.gnorm > 0.1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains_fp32_weights(toy: Experiment, precision: str) -> None:
+    learner = make_learner(toy, precision=precision)
+    assert step(learner).gnorm == pytest.approx(step(make_learner(toy)).gnorm, rel=0.05)
+    assert {p.dtype for p in learner.model.parameters()} == {torch.float32}
+
+
+def test_the_loss_scale_keeps_small_fp16_gradients(toy: Experiment) -> None:
+    """Micikevicius et al. 2018, section 3.2."""
+    norms = {}
+    for precision, scale in (("fp32", 1.0), ("fp16", 1.0), ("fp16", 2.0**16)):
+        learner = make_learner(toy, precision=precision, clip_norm=0.0)
+        learner.loss_scale = LossScale(scale)
+        # One micro-batch of a huge update.
+        norms[precision, scale] = step(learner, batches=BATCHES[:1], num_tokens=100_000_000).gnorm
+    assert norms["fp16", 2.0**16] == pytest.approx(norms["fp32", 1.0], rel=0.02)
+    assert norms["fp16", 1.0] != pytest.approx(norms["fp32", 1.0], rel=0.02)
+
+
+def test_the_loss_scale_does_not_change_an_update(toy: Experiment) -> None:
+    learners = []
+    for scale in (2.0**8, 2.0**10):
+        learner = make_learner(toy, precision="fp16")
+        # The model in fp32: nothing is rounded, so a power of two changes no bit.
+        learner.dtype = torch.float32
+        learner.loss_scale = LossScale(scale)
+        step(learner)
+        learners.append(learner)
+    assert_equal_states(*(learner.state(1, {}) for learner in learners))
+    assert learners[0].loss_scale == LossScale(2.0**8, 1)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_gradient_that_is_not_finite_changes_nothing(
+    toy: Experiment, value: float, precision: str
+) -> None:
+    learner = make_learner(toy, precision=precision)
+    step(learner, 0)
+    before = copy.deepcopy(learner.state(1, {}))
+    learner.model.output_weight.grad = torch.full_like(learner.model.output_weight, value)
+    stats = step(learner, 1)
+    assert stats.is_skipped
+    assert not math.isfinite(stats.gnorm)
+    assert_equal_states(learner.state(1, {}), before)
+    assert all(parameter.grad is None for parameter in learner.model.parameters())
+
+
+# Learner.
+
+
+def test_the_average_is_the_model_of_validation(toy: Experiment) -> None:
+    learner = make_learner(toy)
+    step(learner)
+    assert learner.eval_model is learner.average
+    assert not learner.eval_model.training
+    assert not any(parameter.requires_grad for parameter in learner.eval_model.parameters())
+    assert learner.eval_model.output_weight is learner.eval_model.src_embedding.weight
+
+
+def test_without_average_validation_uses_the_weights(toy: Experiment) -> None:
+    learner = make_learner(toy, ema_decay=0.0)
+    step(learner)
+    assert learner.eval_model is learner.model
+    assert not learner.eval_model.training
+    assert learner.state(1, {}).average is None
+
+
+def test_a_loaded_learner_continues_bit_for_bit(toy: Experiment) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    learner = make_learner(toy)
+    step(learner)
+    twin = make_learner(toy)
+    twin.load(learner.state(1, {}), Path("somewhere"))
+    assert step(learner, 1).gnorm == step(twin, 1).gnorm
+    assert_equal_states(learner.state(2, {}), twin.state(2, {}))
+
+
+def test_weights_of_another_model_are_refused(toy: Experiment) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
+    learner = make_learner(toy)
+    state = learner.state(1, {})
+    del state.weights["encoder.norm.bias"]
+    with pytest.raises(CheckpointError, match=r"encoder\.norm\.bias"):
+        make_learner(toy).load(state, Path("somewhere"))
+
+
+# Shape of the code.
+
+
+class Profile:
+    """Files of nmt/ outside model/ entered in one update of `train`, and its deepest stack."""
+
+    def __init__(self, update: int) -> None:
+        self.files: set[str] = set()
+        self.depth = 0
+        self._update = update
+        self._is_on = False
+
+    def on_update(self, update: Update) -> None:
+        self._is_on = update.number == self._update
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        if not self._is_on or event != "call" or self._file(frame) is None:
+            return
+        self.files.add(self._file(frame) or "")
+        depth, at = 0, frame
+        while at is not None:
+            depth += self._file(at) is not None
+            if at.f_code is train.__code__:
+                break
+            at = at.f_back  # type: ignore[assignment]
+        self.depth = max(self.depth, depth)
+
+    def _file(self, frame: FrameType) -> str | None:
+        root = str(Path(nmt.__file__).parent) + "/"
+        name = frame.f_code.co_filename
+        is_ours = name.startswith(root) and not name.startswith(f"{root}model/")
+        return name.removeprefix(root) if is_ours else None
+
+
+def test_one_update_enters_eight_files_and_seven_frames(toy: Experiment, tmp_path: Path) -> None:
+    """In the main thread, with no log line, validation or checkpoint due."""
+    profile = Profile(update=5)
+    assert toy.training.log_every == 4
+    sys.setprofile(profile)
+    try:
+        train(
+            toy, corpus_of(toy), World(), tmp_path, should_stop=lambda done: done == 7,
+            hooks=RunHooks(on_update=profile.on_update),
+        )  # fmt: skip
+    finally:
+        sys.setprofile(None)
+    assert {"training/loop.py", "training/loss.py", "batching/loader.py"} <= profile.files
+    assert len(profile.files) <= 8, sorted(profile.files)
+    assert profile.depth <= 7
+
+
+def test_make_update_fits_on_a_screen() -> None:
+    lines = Path(make_update.__code__.co_filename).read_text(encoding="utf-8").splitlines()
+    first = make_update.__code__.co_firstlineno - 1
+    rest = lines[first + 1 :]
+    length = next(n for n, line in enumerate(rest) if line and line[0] not in " )") + 1
+    assert length <= 62  # 60 and two blank lines
+
+
+# Runs.
+
+
+def test_the_first_line_describes_the_run(toy: Experiment, tmp_path: Path) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     lines: list[str] = []
     short = toy.model_copy(
         update={"batching": toy.batching.model_copy(update={"max_length": 12, "window": 100})}
     )
-    train(short, corpus_of(toy), World(), tmp_path, lines.append, lambda update: True)
-    assert re.fullmatch(
-        r"[\d,]+ parameters, fp32, 1 worker on cpu; \d+ pairs, \d+ longer ones left out; "
-        r"\d+ updates an epoch, \d+\.\d epochs in all; from the start",
-        lines[0],
+    for _ in range(2):
+        train(short, corpus_of(toy), World(), tmp_path, lines.append, lambda update: True)
+    start = (
+        r"[\d,]+ parameters \| fp32 \| 1 worker on cpu \| \d+ pairs \(\d+ longer ones left out\) "
+        r"\| \d+ updates per epoch \| \d+\.\d epochs \| "
     )
+    assert re.fullmatch(rf"{start}new run", lines[0])
+    assert re.fullmatch(rf"{start}resumed from update 1", lines[2])
 
 
 @pytest.mark.parametrize(
     "change", ["dropout: 0.5", "word_dropout: 0.5", "subword_dropout: 0.5", "weight_dropout: 0.5"]
 )
-def test_a_stage_changes_what_is_dropped_from_its_first_update_on(
-    toy_file: Path, change: str
-) -> None:
-    stages = [f"stages=[{{from_update: 4, {change}}}]", "training.log_every=1"]
-    name = change.partition(":")[0]
+def test_a_stage_changes_dropout_from_its_first_update(toy_file: Path, change: str) -> None:
     ends = ["training.updates=6", "training.validate_every=6", "training.checkpoint_every=6"]
-    go(toy_file, Run("plain-short", overrides=["training.log_every=1", *ends]))
-    go(toy_file, Run(f"stage-{name}", overrides=[*stages, *ends]))
+    often = ["training.log_every=1", *ends]
+    name = f"stage-{change.partition(':')[0]}"
+    if not (toy_file.parent / "plain-short").exists():
+        go(toy_file, Run("plain-short", overrides=often))
+    go(toy_file, Run(name, overrides=[f"stages=[{{from_update: 4, {change}}}]", *often]))
     plain, staged = (
-        [each["nll"] for each in records_of(toy_file.parent / run) if each["kind"] == "train"]
-        for run in ("plain-short", f"stage-{name}")
+        [each["loss"] for each in records_of(toy_file.parent / run) if each["kind"] == "train"]
+        for run in ("plain-short", name)
     )
     assert plain[:4] == staged[:4]
     assert plain[4] != staged[4]
 
 
-def test_a_stop_is_told_and_leaves_a_checkpoint(toy_file: Path) -> None:
-    told: list[int] = []
+def test_a_requested_stop_saves_a_checkpoint(toy_file: Path) -> None:
+    updates: list[int] = []
     lines: list[str] = []
     experiment = load_experiment(toy_file)
-    run = toy_file.parent / "told"
+    run = toy_file.parent / "requested-stop"
 
-    def at_update(done: int) -> bool:
-        told.append(done)
+    def should_stop(done: int) -> bool:
+        updates.append(done)
         return done == 3
 
-    why, _ = train(experiment, corpus_of(experiment), World(), run, lines.append, at_update)
-    assert why == "interrupted"
-    assert told == [1, 2, 3]
+    reason, _ = train(experiment, corpus_of(experiment), World(), run, lines.append, should_stop)
+    assert reason == "interrupted"
+    assert updates == [1, 2, 3]
     assert end_of(run).update == 3
     assert re.fullmatch(
-        r"interrupted after 3 of 20 updates, \d+\.\d minutes of training", lines[-1]
+        r"interrupted after 3 of 20 updates \| \d+\.\d minutes of training", lines[-1]
     )
 
 
-def test_checkpoints_in_the_background_are_those_written_in_the_foreground(
+def test_background_checkpoints_equal_foreground_ones(
     toy_file: Path, one: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P4, P5."""
-    begin = AsyncCheckpointWriter.write
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
+    write: Callable[..., None] = AsyncCheckpointWriter.write
 
     def write_and_wait(writer: AsyncCheckpointWriter, *what: Any, **named: Any) -> None:
-        begin(writer, *what, **named)
+        write(writer, *what, **named)
         writer.wait()
 
     monkeypatch.setattr(AsyncCheckpointWriter, "write", write_and_wait)

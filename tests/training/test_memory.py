@@ -1,134 +1,215 @@
-"""Memory that runs out over a micro-batch."""
+"""Splitting of micro-batches that exceed memory."""
 
+import os
+import pickle
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from toy_ends import assert_near, counters_of, records_of, rows_of
-from toy_runs import corpus_of
+from toy_ends import assert_near, assert_same, counters_of, records_of
+from toy_runs import GlooRuns, Run, corpus_of, go
 
-from nmt.batching.batch import Batch
 from nmt.config.experiment import Experiment, StageConfig
 from nmt.errors import TrainingError
+from nmt.training import memory
 from nmt.training.data import make_schedule
 from nmt.training.distributed import World
-from nmt.training.learner import Learner
-from nmt.training.loop import train
-from nmt.training.memory import rehearse
+from nmt.training.memory import (
+    UpdateOutOfMemoryError,
+    configure_malloc,
+    find_split,
+    is_out_of_memory,
+)
+from nmt.training.state import Learner
+
+NO_DROPOUT = ["model.dropout=0", "model.embedding_dropout=0", "model.attention_dropout=0",
+              "model.word_dropout=0"]  # fmt: skip
 
 
-def test_an_update_that_did_not_fit_is_made_again_in_halves(gloo: Path) -> None:
-    """P3: the same gradient up to the order of sums, at all workers."""
-    assert_near(gloo / "roomy", gloo / "short")
-    splits = [record for record in records_of(gloo / "short") if record["kind"] == "split"]
-    assert {(split["update"], split["worker"]) for split in splits} == {(3, 1), (6, 1)}
-    # Workers take every second of three micro-batches: the last one has the middle one alone.
-    rows = next(len(rows) for index, rows in rows_of(gloo / "short")["2"] if index == 1)
-    assert rows == 3
-    first = [(split["micro_batch"], split["num_pairs"]) for split in splits[:2]]
-    assert first == [(1, 3), (1, 2)]
-    assert counters_of(gloo / "short")["num_split"] == len(splits)
-    log = (gloo / "short" / "train.log").read_text(encoding="utf-8")
-    assert re.search(
-        r"update 3: worker 1 ran out of memory over micro-batch 1, 3 pairs in \d+ positions; "
-        "the update is made again with it in two halves\n",
-        log,
-    )
-    assert f", {len(splits)} micro-batches split\n" in log
+def splits_of(run: Path) -> list[tuple[int, int]]:
+    """Return updates done and split factor of each change."""
+    records = records_of(run)
+    return [(each["update"], each["split"]) for each in records if each["kind"] == "split"]
 
 
-def test_what_did_not_fit_is_counted_once(gloo: Path) -> None:
-    """P11."""
-    last = {}
-    for run in ("roomy", "short"):
-        last[run] = [r for r in records_of(gloo / run) if r["kind"] == "train"][-1]
-    assert last["short"]["nll"] == pytest.approx(last["roomy"]["nll"], rel=1e-4)
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory: you tried"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (UpdateOutOfMemoryError(7, 1, 2), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (MemoryError("out of memory"), False),
+    ],
+)
+def test_errors_of_memory_are_recognised(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected
 
 
-def test_a_pair_that_does_not_fit_ends_the_run(gloo: Path) -> None:
-    """P9."""
-    for rank in (0, 1):
-        assert re.fullmatch(
-            r"update 2: worker 1 ran out of memory over one pair \(\d+ tokens of both sides\); "
-            "lower batching.max_length or the size of the model, or give each worker more memory",
-            (gloo / "too-short" / f"error-{rank}.txt").read_text(),
-        )
+def test_the_error_of_an_update_crosses_processes() -> None:
+    error = pickle.loads(pickle.dumps(UpdateOutOfMemoryError(7, 1, 2)))
+    assert (error.update, error.rank, error.split) == (7, 1, 2)
+    assert str(error) == "rank 1 ran out of memory in update 7 with split factor 2"
 
 
-# The largest micro-batch is tried before the first update.
+# Trial before update 1.
 
 
 @pytest.fixture
-def only_fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """[pairs that fit into memory together]."""
-    fits = [10**9]
-    real = Learner._loss
+def max_pairs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """[pairs that fit in memory together]."""
+    limit = [10**9]
+    real = memory.compute_loss
 
-    def loss(learner: Learner, batch: Batch) -> object:
-        if len(batch.src) * (1 + bool(learner.settings.rdrop)) > fits[0]:
+    def compute_loss(model: object, weight: object, batch: object, config: object, *of: object):  # type: ignore[no-untyped-def]
+        if len(batch.src) * (1 + bool(config.rdrop)) > limit[0]:  # type: ignore[attr-defined]
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return real(learner, batch)
+        return real(model, weight, batch, config, *of)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Learner, "_loss", loss)
-    return fits
+    monkeypatch.setattr(memory, "compute_loss", compute_loss)
+    return limit
 
 
-@pytest.mark.parametrize(("fits", "found"), [(3, 3), (2, 1), (1, 1), (0, 0)])
-def test_what_fits_of_the_largest_micro_batch(
-    toy: Experiment, only_fits: list[int], fits: int, found: int
-) -> None:
-    corpus = corpus_of(toy)
-    schedule = make_schedule(toy, corpus)[1]
-    learner = Learner(toy, corpus.subword.num_pieces, World())
+def split_of(experiment: Experiment, min_split: int = 1, first_update: int = 0) -> int:
+    corpus = corpus_of(experiment)
+    schedule = make_schedule(experiment, corpus)[1]
     assert schedule.largest[0] == 3
-    only_fits[0] = fits
-    assert rehearse(learner, toy, schedule, 0) == found
+    learner = Learner(experiment, corpus.subword.num_pieces, World())
+    return find_split(learner, experiment, schedule, World(), first_update, min_split)
 
 
-def test_a_stage_to_come_is_tried_too(toy: Experiment, only_fits: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("fits", "min_split", "split"), [(3, 1, 1), (2, 1, 2), (1, 1, 4), (3, 2, 2), (1, 2, 4)]
+)
+def test_the_trial_finds_the_least_split_factor(
+    toy: Experiment, max_pairs: list[int], fits: int, min_split: int, split: int
+) -> None:
+    max_pairs[0] = fits
+    assert split_of(toy, min_split) == split
+
+
+def test_the_trial_fails_if_no_pair_fits(toy: Experiment, max_pairs: list[int]) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    max_pairs[0] = 0
+    with pytest.raises(TrainingError) as error:
+        split_of(toy)
+    assert re.fullmatch(
+        r"rank 0 ran out of memory with a single pair of \d+ tokens per side; lower "
+        "batching.max_length or the size of the model, or give each worker more memory",
+        str(error.value),
+    )
+
+
+def test_the_trial_covers_later_stages(toy: Experiment, max_pairs: list[int]) -> None:
     staged = toy.model_copy(update={"stages": [StageConfig(from_update=9, rdrop=1.0)]})
-    corpus = corpus_of(toy)
-    schedule = make_schedule(staged, corpus)[1]
-    learner = Learner(staged, corpus.subword.num_pieces, World())
-    only_fits[0] = 3
-    assert rehearse(learner, staged, schedule, 0) == 1
-    assert rehearse(learner, toy, schedule, 0) == 3
+    max_pairs[0] = 4
+    assert split_of(staged) == 2
+    assert split_of(staged, first_update=12) == 2
+    assert split_of(toy) == 1
 
 
-def test_a_rehearsal_leaves_no_trace(toy: Experiment) -> None:
-    """P3."""
+def test_the_trial_changes_neither_weights_nor_gradients(toy: Experiment) -> None:
     corpus = corpus_of(toy)
     learner = Learner(toy, corpus.subword.num_pieces, World())
     before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
-    rehearse(learner, toy, make_schedule(toy, corpus)[1], 0)
+    find_split(learner, toy, make_schedule(toy, corpus)[1], World(), 0, 1)
     after = learner.model.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert all(parameter.grad is None for parameter in learner.model.parameters())
 
 
-def test_a_micro_batch_that_is_too_large_is_told_before_the_first_update(
-    toy: Experiment, only_fits: list[int], tmp_path: Path
+def test_other_errors_of_the_trial_are_raised(
+    toy: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P9."""
-    only_fits[0] = 1
-    lines: list[str] = []
-    train(toy, corpus_of(toy), World(), tmp_path, lines.append, lambda update: True)
-    assert re.fullmatch(
-        r"the largest micro-batch that can come, 3 pairs of (\d+) tokens a side, does not fit into "
-        r"a worker's memory: such ones are made in halves, which takes longer; "
-        r"batching.max_tokens=\1 would fit",
-        lines[1],
+    def fail(*_: object) -> None:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR")
+
+    monkeypatch.setattr(memory, "compute_loss", fail)
+    with pytest.raises(RuntimeError, match=r"^cuDNN error"):
+        split_of(toy)
+
+
+# Runs.
+
+
+def test_all_ranks_use_the_split_factor_of_the_smallest(faulty: GlooRuns) -> None:
+    """World-size independence (nmt/README.md, Guarantees): equal up to summation order."""
+    assert_near(faulty / "whole", faulty / "split")
+    assert splits_of(faulty / "split") == [(0, 2)]
+    assert counters_of(faulty / "split")["split"] == 2
+    log = (faulty / "split" / "train.log").read_text(encoding="utf-8")
+    assert re.search(
+        r" split factor 2 \| the largest micro-batch, 3 pairs x \d+ tokens, exceeds memory\n",
+        log,
     )
 
 
-def test_that_no_pair_fits_is_told_before_the_first_update(
-    toy: Experiment, only_fits: list[int], tmp_path: Path
+def test_a_split_micro_batch_is_counted_once(faulty: GlooRuns) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
+    whole, split = (
+        [each for each in records_of(faulty / run) if each["kind"] == "train"][-1]
+        for run in ("whole", "split")
+    )
+    assert split["loss"] == pytest.approx(whole["loss"], rel=1e-4)
+    assert split["padding_percent"] == whole["padding_percent"]
+
+
+def test_a_pair_that_does_not_fit_ends_all_ranks(faulty: GlooRuns) -> None:
+    for rank in (0, 1):
+        message = (faulty / "no-pair-fits" / f"error-{rank}.txt").read_text()
+        assert message.startswith("rank 1 ran out of memory with a single pair of ")
+
+
+def test_out_of_memory_resumes_with_the_next_factor(toy_file: Path) -> None:
+    run, every = toy_file.parent / "out-of-memory", ["training.checkpoint_every=5", *NO_DROPOUT]
+    with pytest.raises(UpdateOutOfMemoryError) as error:
+        go(toy_file, Run(run.name, overrides=every, short=[12]))
+    assert str(error.value) == "rank 0 ran out of memory in update 13 with split factor 1"
+    go(toy_file, Run(run.name, overrides=every, min_split=2, stop_after=15))
+    assert splits_of(run) == [(10, 2)]
+    # The checkpoint has the factor: it does not fall, and is not logged again.
+    go(toy_file, Run(run.name, overrides=every))
+    assert splits_of(run) == [(10, 2)]
+    assert counters_of(run)["split"] == 2
+    go(toy_file, Run("enough-memory", overrides=every))
+    assert_near(run, toy_file.parent / "enough-memory")
+
+
+def test_a_split_run_resumes_bit_for_bit(toy_file: Path) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    go(toy_file, Run("split-whole", max_pairs=2))
+    go(toy_file, Run("split-stopped", max_pairs=2, stop_after=7))
+    go(toy_file, Run("split-stopped"))
+    assert_same(toy_file.parent / "split-stopped", toy_file.parent / "split-whole")
+
+
+def test_out_of_memory_with_single_pairs_is_an_error(
+    toy_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P9."""
-    only_fits[0] = 0
-    lines: list[str] = []
-    with pytest.raises(TrainingError, match=r"^update 1: worker 0 ran out of memory over one pair"):
-        train(toy, corpus_of(toy), World(), tmp_path, lines.append)
-    advice = "; nor does one pair: lower batching.max_length or the size of the model"
-    assert lines[1].endswith(advice)
+    monkeypatch.setattr("toy_runs.Faults.allocate", fail_in_update_two)
+    with pytest.raises(TrainingError) as error:
+        go(toy_file, Run("single-pairs", min_split=4))
+    assert re.fullmatch(
+        r"update 3: rank 0 ran out of memory with a single pair of \d+ tokens per side; lower "
+        "batching.max_length or the size of the model, or give each worker more memory",
+        str(error.value),
+    )
+
+
+def fail_in_update_two(faults: object, batch: object, max_pairs: int) -> None:
+    if faults.update == 2:  # type: ignore[attr-defined]
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+# Settings of glibc.
+
+
+def test_malloc_settings_keep_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"MALLOC_TRIM_THRESHOLD_": "500000000"})
+    configure_malloc()
+    assert os.environ == {
+        "MALLOC_TRIM_THRESHOLD_": "500000000",
+        "MALLOC_MMAP_THRESHOLD_": "33554432",
+    }

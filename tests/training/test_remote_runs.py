@@ -99,12 +99,12 @@ def test_late_scores_are_in_the_store(toy_file: Path, s3: str, toy: Experiment) 
     address, every = address_of("late", s3), ["training.validate_every=5"]
     go(
         toy_file,
-        Run("stored-late", overrides=every, stop_after=16, address=address, desk="reversed"),
+        Run("stored-late", overrides=every, stop_after=16, address=address, scorer="reversed"),
     )
     folder = toy_file.parent / "stored-late"
     shutil.rmtree(folder)
-    go(toy_file, Run(folder.name, overrides=every, address=address, desk="quick"))
-    go(toy_file, Run("kept-late", overrides=every, desk="reversed"))
+    go(toy_file, Run(folder.name, overrides=every, address=address, scorer="quick"))
+    go(toy_file, Run("kept-late", overrides=every, scorer="reversed"))
     assert_same(toy_file.parent / "kept-late", folder)
     remote = RemoteRun(ObjectStore(address), folder)
     scores = {name: remote.info(name).bleu for name in remote.names()}

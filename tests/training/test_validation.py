@@ -1,34 +1,44 @@
+"""Validation shared by the ranks, and asynchronous validation."""
+
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from toy_runs import corpus_of, validate_untrained
+from toy_ends import assert_near, assert_same, counters_of, records_of
+from toy_runs import GlooRuns, Run, corpus_of, go, validate_untrained
 
 from nmt.batching.batch import make_batch
+from nmt.checkpoint.format import read_info
+from nmt.checkpoint.run_directory import best_checkpoint, list_checkpoints
 from nmt.config.experiment import Experiment
 from nmt.evaluation.scores import bleu
 from nmt.model import seq2seq
 from nmt.training.distributed import World
 from nmt.training.validation import Validation
 
+EVERY = ["training.validate_every=5"]
+STILL = ["training.learning_rate=1e-12", "training.patience=1", "training.validate_every=2"]
+"""The weights hardly move, so that the second validation equals the first."""
+
 
 @pytest.fixture(scope="module")
-def alone(toy_file: Path) -> Validation:
+def single(toy_file: Path) -> Validation:
     found = validate_untrained(toy_file, World())
     assert isinstance(found, Validation)
     return found
 
 
-def test_every_dev_line_is_translated_and_scored(alone: Validation, toy: Experiment) -> None:
-    """P6."""
+def test_every_dev_line_is_translated_and_scored(single: Validation, toy: Experiment) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     _, refs = corpus_of(toy).dev
-    scored = bleu(alone.hyps, refs, toy.corpus.tgt)
-    assert len(alone.hyps) == len(refs)
-    assert (alone.bleu, alone.signature) == (scored.value, f"BLEU|{scored.signature}")
+    scored = bleu(single.hyps, refs, toy.corpus.tgt)
+    assert len(single.hyps) == len(refs)
+    assert (single.bleu, single.signature) == (scored.value, f"BLEU|{scored.signature}")
 
 
-def test_the_loss_is_that_of_the_references(alone: Validation, toy: Experiment) -> None:
+def test_the_loss_is_that_of_the_references(single: Validation, toy: Experiment) -> None:
     corpus = corpus_of(toy)
     torch.manual_seed(1)
     model = seq2seq.Seq2Seq(toy.model, corpus.subword.num_pieces).eval()
@@ -38,13 +48,141 @@ def test_the_loss_is_that_of_the_references(alone: Validation, toy: Experiment) 
         logits = model(*batch[:4]) @ model.output_weight.T
         total += torch.nn.functional.cross_entropy(logits, batch.tgt_out, reduction="sum").item()
         num_tokens += len(batch.tgt_out)
-    assert alone.nll == pytest.approx(total / num_tokens, rel=1e-5)
+    assert single.nll == pytest.approx(total / num_tokens, rel=1e-5)
 
 
-def test_several_workers_validate_as_one(alone: Validation, gloo: Path) -> None:
-    """P7."""
+def test_several_workers_validate_as_one(single: Validation, gloo: GlooRuns) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
     for rank in range(3):
         found = json.loads((gloo / f"world-{rank}.json").read_text())["validation"]
-        assert found["hyps"] == alone.hyps
-        assert found["bleu"] == alone.bleu
-        assert found["nll"] == pytest.approx(alone.nll, rel=1e-6)
+        assert found["hyps"] == single.hyps
+        assert found["bleu"] == single.bleu
+        assert found["nll"] == pytest.approx(single.nll, rel=1e-6)
+
+
+# Asynchronous validation.
+
+
+@pytest.fixture(scope="session")
+def shared(toy_file: Path) -> Path:
+    """Run with shared validation."""
+    go(toy_file, Run("shared", overrides=EVERY))
+    return toy_file.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def asynchronous(toy_file: Path) -> Path:
+    """Run whose scores arrive as late as possible, newest first."""
+    go(toy_file, Run("late", overrides=EVERY, scorer="reversed"))
+    return toy_file.parent / "late"
+
+
+def validations_of(run: Path) -> list[dict[str, object]]:
+    return [record for record in records_of(run) if record["kind"] == "validation"]
+
+
+def test_pending_scores_choose_the_same_best_checkpoint(shared: Path, asynchronous: Path) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    mine = validations_of(asynchronous)
+    known_at = [record.pop("known_at") for record in mine]
+    assert mine == validations_of(shared)
+    assert known_at == [15, 20, 21, 21]
+    ours, theirs = best_checkpoint(asynchronous), best_checkpoint(shared)
+    assert ours is not None
+    assert theirs is not None
+    assert ours.name == theirs.name
+    assert read_info(ours).bleu == read_info(theirs).bleu
+    assert read_info(ours).bleu_signature == read_info(theirs).bleu_signature
+
+
+def test_scores_and_translations_belong_to_their_checkpoint(
+    shared: Path, asynchronous: Path
+) -> None:
+    for folder in list_checkpoints(asynchronous):
+        of = {record["update"]: record["dev_bleu"] for record in validations_of(shared)}
+        assert read_info(folder).bleu == of[read_info(folder).update]
+    ours, theirs = (
+        {file.name: file.read_text() for file in (run / "dev").iterdir()}
+        for run in (asynchronous, shared)
+    )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("kind", ["quick", "lost"])
+def test_the_arrival_of_scores_changes_nothing(
+    kind: str, toy_file: Path, asynchronous: Path
+) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    run = Run(f"late-{kind}", overrides=EVERY, scorer=kind)
+    go(toy_file, run)
+    assert_same(asynchronous, toy_file.parent / run.folder)
+
+
+@pytest.mark.parametrize(
+    ("stop_after", "first", "then"),
+    [(7, "reversed", "quick"), (12, "quick", "lost"), (16, "lost", "reversed")],
+)
+def test_a_resumed_run_uses_pending_scores_as_one_unstopped(
+    stop_after: int, first: str, then: str, toy_file: Path, asynchronous: Path
+) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    folder = f"late-stopped-{stop_after}"
+    go(toy_file, Run(folder, overrides=EVERY, scorer=first, stop_after=stop_after))
+    go(toy_file, Run(folder, overrides=EVERY, scorer=then))
+    assert_same(asynchronous, toy_file.parent / folder)
+
+
+def test_two_workers_use_scores_at_the_same_updates(asynchronous: Path, gloo: GlooRuns) -> None:
+    assert_near(asynchronous, gloo / "two-async")
+    mine, theirs = (
+        [(record["update"], record["known_at"]) for record in validations_of(run)]
+        for run in (asynchronous, gloo / "two-async")
+    )
+    assert mine == theirs
+
+
+def test_early_stopping_acts_two_validations_later(toy_file: Path) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    for kind in ("quick", "reversed"):
+        run = Run(f"late-early-{kind}", overrides=STILL, scorer=kind)
+        reason, state = go(toy_file, run)
+        assert (reason, state.update) == ("stopped early", 8)
+        assert (state.best_update, state.validations_without_gain) == (2, 1)
+        found = best_checkpoint(toy_file.parent / run.folder)
+        assert found is not None
+        assert found.name == "update-00000002"
+        reason, state = go(toy_file, run)
+        assert (reason, state.update) == ("stopped early", 8)
+
+
+def test_more_updates_use_each_score_once(toy_file: Path, asynchronous: Path) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    longer, run = [*EVERY, "training.updates=30"], toy_file.parent / "late-longer"
+    shutil.copytree(asynchronous, run)
+    go(toy_file, Run(run.name, overrides=longer, scorer="quick"))
+    go(toy_file, Run("late-thirty", overrides=longer, scorer="reversed"))
+    ours, theirs = (
+        [(record["update"], record["known_at"]) for record in validations_of(of)]
+        for of in (run, toy_file.parent / "late-thirty")
+    )
+    assert ours == theirs == [(5, 15), (10, 20), (15, 25), (20, 30), (25, 31), (30, 31)]
+
+
+def test_pending_scores_come_first_after_a_change_to_shared(toy_file: Path, shared: Path) -> None:
+    run = Run("late-then-shared", overrides=EVERY, scorer="reversed", stop_after=9)
+    go(toy_file, run)
+    go(toy_file, Run(run.folder, overrides=EVERY))
+    ours = validations_of(toy_file.parent / run.folder)
+    assert [record.pop("known_at", None) for record in ours] == [10, None, None, None]
+    assert ours == validations_of(shared)
+    assert counters_of(toy_file.parent / run.folder) == counters_of(shared)
+
+
+def test_a_corrupt_checkpoint_has_no_score(toy_file: Path) -> None:
+    run = Run("late-damaged", overrides=EVERY, scorer="reversed", stop_after=9)
+    go(toy_file, run)
+    folder = toy_file.parent / run.folder
+    (folder / "checkpoints/update-00000005/weights.safetensors").write_bytes(b"damaged")
+    go(toy_file, Run(run.folder, overrides=EVERY, scorer="lost"))
+    assert [record["update"] for record in validations_of(folder)] == [10, 15, 20]
+    assert "update 5 | no dev BLEU: " in (folder / "train.log").read_text()

@@ -1,4 +1,4 @@
-"""What a toy run has left behind, and how it compares with that of another."""
+"""Files of toy runs, and comparisons of two runs."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 from nmt.checkpoint.format import CheckpointState
 from nmt.checkpoint.load import load_training_state
 
-OF_THE_CLOCK = {"time", "train_s", "eta_s", "src_tokens_per_s", "tgt_tokens_per_s"} | {
+CLOCK_KEYS = {"time", "train_s", "eta_s", "src_tokens_per_s", "tgt_tokens_per_s"} | {
     "data_wait_percent"
 }
 
@@ -33,7 +33,7 @@ def records_of(run: Path) -> list[dict[str, Any]]:
     """Of metrics.jsonl, without what depends on the clock."""
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [
-        {name: value for name, value in json.loads(line).items() if name not in OF_THE_CLOCK}
+        {name: value for name, value in json.loads(line).items() if name not in CLOCK_KEYS}
         for line in lines
     ]
 

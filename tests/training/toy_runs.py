@@ -1,9 +1,11 @@
-"""Tiny training runs, in this process or in several: what the tests of training share."""
+"""Tiny training runs with injected failures, in this process or in several."""
 
 import errno
 import json
+import math
 import multiprocessing as std_multiprocessing
 import os
+import traceback
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,7 +17,7 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, multiprocessing
+from torch import multiprocessing
 
 from nmt.batching.batch import Batch
 from nmt.batching.loader import Loader, MicroBatch
@@ -32,13 +34,12 @@ from nmt.corpus.prepared import open_prepared, read_dev
 from nmt.errors import NmtError
 from nmt.model import seq2seq
 from nmt.storage import ObjectStore
-from nmt.training import distributed, loop, run_log
+from nmt.training import distributed, loop, memory
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
-from nmt.training.learner import Learner
 from nmt.training.loop import train
-from nmt.training.loss import LossSums
-from nmt.training.state import EndReason, TrainState
+from nmt.training.loss import LossSums, compute_loss
+from nmt.training.state import EndReason, Learner, TrainState
 from nmt.training.stop_control import RunHooks
 from nmt.training.validation import Validation, validate
 
@@ -89,13 +90,13 @@ INGREDIENTS = [
     "{from_update: 14, rdrop: 1.0, weights: {train: 0.5}, dropout: 0.4, word_dropout: 0.0}, "
     "{from_update: 17, subword_dropout: 0.4, weight_dropout: 0.0, attention_dropout: 0.3}]",
 ]
-"""Settings that are off by default: what trains with all of them."""
+"""All settings that are off by default."""
 TIMEOUT_S = 120
-"""A worker that waits longer for the others gives up: they went another way."""
+"""Timeout of the collectives: the ranks disagree on what to do."""
 
 
 def write_toy(folder: Path) -> Path:
-    """Write and prepare the corpus; the experiment file."""
+    """Write and prepare the corpus, and return the experiment file."""
     sets = {"train": [pair for pair in PAIRS if PAIRS.index(pair) % 9], "dev": PAIRS[::9]}
     for name, pairs in sets.items():
         for language, lines in zip(("en", "de"), zip(*pairs, strict=True), strict=True):
@@ -117,193 +118,236 @@ class Run:
     """One call of `train`."""
 
     folder: str
-    """Of the run, beside the experiment file."""
+    """Name of the run directory, beside the experiment file."""
     num_workers: int = 1
     overrides: Sequence[str] = ()
     stop_after: int | None = None
-    """Updates done after which somebody asks for a stop."""
+    """Updates done after which a stop is requested."""
     poisoned: Collection[int] = ()
-    """Updates whose gradient is made infinite, at the first worker."""
+    """Updates whose gradient is infinite on rank 0; their loss is finite."""
     broken: Collection[int] = ()
-    """Updates whose loss and gradient are no numbers, at the first worker."""
-    bears: float = torch.inf
-    """Largest scale of the loss at which no gradient overflows, at the first worker."""
+    """Updates whose loss is NaN on rank 0."""
+    max_scale: float = math.inf
+    """Largest loss scale at which no gradient overflows on rank 0."""
+    max_pairs: int = 10**9
+    """Pairs of a micro-batch that fit in memory on the last rank."""
     short: Collection[int] = ()
-    """Updates in which the last worker has little memory."""
-    fits: int = 0
-    """Pairs that fit into it then."""
+    """Updates in which only one pair fits there."""
+    min_split: int = 1
     lost_after: int | None = None
-    """Updates done after which the workers are lost."""
+    """Updates done after which the worker dies."""
     max_lost_updates: int = 0
-    wire: torch.dtype = torch.float32
-    """Numbers in which gradients are sent."""
+    gradient_dtype: torch.dtype = torch.float32
     full: Collection[int] = ()
     """Updates done after which the checkpoint cannot be written: the disk is full."""
     address: str = ""
-    """Of the run in an object store; empty: it stays in its folder."""
-    desk: str = ""
-    """How dev BLEU is scored elsewhere, see `Desk`; empty: it is not."""
+    """Address of the run in an object store; empty: it stays in its directory."""
+    scorer: str = ""
+    """Kind of `ToyScorer` for asynchronous validation; empty: validation is shared."""
 
 
-class Desk:
-    """A scorer in this process.
+class ToyScorer:
+    """Checkpoint scorer in this process.
 
-    "quick" hands scores over as soon as they are asked for; "reversed" only where they are waited
-    for, the newest first; "lost" says that all were lost.
+    "quick" returns scores at once; "reversed" only when they are waited for, newest first; "lost"
+    reports that every task failed.
     """
 
-    def __init__(self, how: str, experiment: Experiment, corpus: TrainingData) -> None:
+    def __init__(self, kind: str, experiment: Experiment, corpus: TrainingData) -> None:
         self.behind = 2
-        self._how = how
+        self._kind = kind
         self._experiment = experiment
         self._dev = corpus.dev
-        self._asked: list[tuple[int, Path]] = []
-        self._is_open = how != "reversed"
+        self._requests: list[tuple[int, Path]] = []
+        self._is_open = kind != "reversed"
 
     def ask(self, update: int, folder: Path) -> None:
-        self._asked.append((update, folder))
+        self._requests.append((update, folder))
 
     def arrived(self) -> list[tuple[int, Validation | str]]:
         if not self._is_open:
             return []
-        self._is_open = self._how != "reversed"
-        asked, self._asked = self._asked[::-1], []
-        return [(update, self._score(folder)) for update, folder in asked]
+        self._is_open = self._kind != "reversed"
+        requests, self._requests = self._requests[::-1], []
+        return [(update, self._score(folder)) for update, folder in requests]
 
     def wait(self) -> None:
         self._is_open = True
 
     def _score(self, folder: Path) -> Validation | str:
-        # Not in the thread that asks: to build a model draws random numbers, and so does training.
-        if self._how == "lost":
+        # Not in the thread that requests: building a model draws random numbers.
+        if self._kind == "lost":
             return "WorkerCrashedError"
-        bundle = load_checkpoint(folder)
-        return validate(bundle.model(), bundle.subword, self._experiment, self._dev, World())
+        checkpoint = load_checkpoint(folder)
+        return validate(
+            checkpoint.model(), checkpoint.subword, self._experiment, self._dev, World()
+        )
 
 
-def fill_up(tensors: object, file: Path, metadata: object) -> None:
+def fill_disk(tensors: object, file: Path, metadata: object) -> None:
     file.write_bytes(b"half")
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
 class LostError(Exception):
-    """The workers are gone, without a word."""
+    """Death of a worker without a message."""
 
 
-def run_out(gradient: Tensor) -> None:
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+class Faults:
+    """Injects the failures of a run, and records the pairs and seeds that it trains with."""
+
+    def __init__(self, run: Run, world: World) -> None:
+        self.run = run
+        self.is_main = world.is_main
+        self.is_last_rank = world.rank == world.size - 1
+        self.update = -1
+        self.rows: dict[int, Any] = {}
+        self.seeds: list[int] = []
+        self.learner: Learner | None = None
+        self.hook: Any = None
+        """Hook that makes the gradient of one micro-batch infinite."""
+
+    def patch(self, stack: ExitStack) -> None:
+        faults, run = self, self.run
+
+        class RecordingLoader(Loader):
+            def __iter__(self) -> Iterator[tuple[Update, list[MicroBatch]]]:
+                for update, micro_batches in super().__iter__():
+                    faults.update = update.number
+                    faults.rows[update.number] = [(m.index, m.rows.tolist()) for m in micro_batches]
+                    yield update, micro_batches
+
+        class RecordedLearner(Learner):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                faults.learner = self
+
+        class Disk(AsyncCheckpointWriter):
+            def write(self, state: CheckpointState, *what: Any, **named: Any) -> None:
+                if state.update not in run.full:
+                    return super().write(state, *what, **named)
+                with mock.patch.object(write, "save_file", fill_disk):
+                    super().write(state, *what, **named)
+                    return self.wait()
+
+        for module, name, value in (
+            (distributed, "BUCKET_MIB", 0.002),
+            (loop, "AsyncCheckpointWriter", Disk),
+            (loop, "Loader", RecordingLoader),
+            (loop, "Learner", RecordedLearner),
+            (loop, "compute_loss", self.compute_loss),
+            (memory, "compute_loss", self.compute_trial_loss),
+        ):
+            stack.enter_context(mock.patch.object(module, name, value))
+
+    def compute_trial_loss(self, *arguments: Any) -> LossSums:
+        self.allocate(arguments[2], self.run.max_pairs)
+        return compute_loss(*arguments)
+
+    def compute_loss(self, *arguments: Any) -> LossSums:
+        batch, run = arguments[2], self.run
+        if self.hook is not None:
+            self.hook = self.hook.remove()
+        self.seeds.append(torch.initial_seed())
+        self.allocate(batch, 1 if self.update in run.short else run.max_pairs)
+        loss = compute_loss(*arguments)
+        if not self.is_main:
+            return loss
+        if self.update in run.broken:
+            loss = loss._replace(smoothed=loss.smoothed * torch.nan)
+        assert self.learner is not None
+        if self.update in run.poisoned or self.learner.loss_scale.value > run.max_scale:
+            weight = self.learner.model.output_weight
+            self.hook = weight.register_hook(lambda grad: torch.full_like(grad, torch.inf))
+        return loss
+
+    def allocate(self, batch: Batch, max_pairs: int) -> None:
+        if self.is_last_rank and len(batch.src) > max_pairs:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def should_stop(self, done: int) -> bool:
+        if done == self.run.lost_after:
+            raise LostError
+        return done == self.run.stop_after
 
 
 def go(file: Path, run: Run, world: World | None = None) -> tuple[EndReason, TrainState]:
-    """Train; each worker leaves the pairs and seeds that it trained with in seen-<rank>.json."""
+    """Train; each rank leaves the pairs and seeds that it trained with in seen-<rank>.json."""
     world = world or World()
     experiment = load_experiment(file, run.overrides)
     run_dir = file.parent / run.folder
-    rows: dict[int, Any] = {}
-    seeds: list[int] = []
-
-    class RecordingLoader(Loader):
-        def __iter__(self) -> Iterator[tuple[Update, list[MicroBatch]]]:
-            for update, micro_batches in super().__iter__():
-                rows[update.number] = [(m.index, m.rows.tolist()) for m in micro_batches]
-                yield update, micro_batches
-
-    class PoisonedLearner(Learner):
-        number = 0
-
-        def backward(self, batch: Batch, num_tgt_tokens: int, is_my_last: bool) -> LossSums:
-            seeds.append(torch.initial_seed())
-            weight = self.model.output_weight
-            is_broken = self.number in run.broken
-            is_poisoned = is_broken or self.number in run.poisoned or self.scale > run.bears
-            if is_poisoned and world.is_main:
-                if weight.grad is None:
-                    weight.grad = torch.zeros_like(weight)
-                weight.grad.fill_(torch.inf)
-            is_last_worker = world.rank == world.size - 1
-            if self.number in run.short and is_last_worker and len(batch.src) > run.fits:
-                # In the middle of backward: some gradients may be on their way already.
-                hook = self.model.encoder.norm.weight.register_hook(run_out)
-                try:
-                    return super().backward(batch, num_tgt_tokens, is_my_last)
-                finally:
-                    hook.remove()
-            loss = super().backward(batch, num_tgt_tokens, is_my_last)
-            if is_broken and world.is_main:
-                return loss._replace(smoothed=loss.smoothed * torch.nan)
-            return loss
-
-        def begin(self, number: int, *what: float) -> None:
-            self.number = number
-            super().begin(number, *what)
-
-    class Disk(AsyncCheckpointWriter):
-        def write(self, state: CheckpointState, *what: Any, **named: Any) -> None:
-            if state.update not in run.full:
-                return super().write(state, *what, **named)
-            with mock.patch.object(write, "save_file", fill_up):
-                super().write(state, *what, **named)
-                return self.wait()
-
-    def should_stop(done: int) -> bool:
-        if done == run.lost_after:
-            raise LostError
-        return done == run.stop_after
-
+    faults = Faults(run, world)
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(distributed, "BUCKET_MIB", 0.002))
-        stack.enter_context(mock.patch.object(run_log, "AsyncCheckpointWriter", Disk))
-        stack.enter_context(mock.patch.object(loop, "Loader", RecordingLoader))
-        stack.enter_context(mock.patch.object(loop, "Learner", PoisonedLearner))
+        faults.patch(stack)
         corpus = corpus_of(experiment)
-        ended = train(
+        result = train(
             experiment,
             corpus,
             world,
             run_dir,
-            should_stop=should_stop,
-            hooks=RunHooks(run.max_lost_updates, "a worker died"),
+            should_stop=faults.should_stop,
+            hooks=RunHooks(run.max_lost_updates, "a worker died", min_split=run.min_split),
             remote=RemoteRun(ObjectStore(run.address), run_dir) if run.address else None,
-            scorer=Desk(run.desk, experiment, corpus) if run.desk else None,
+            scorer=ToyScorer(run.scorer, experiment, corpus) if run.scorer else None,
         )
-    seen = {"rows": rows, "seeds": seeds}
+    seen = {"rows": faults.rows, "seeds": faults.seeds}
     (run_dir / f"seen-{world.rank}.json").write_text(json.dumps(seen))
-    return ended
+    return result
 
 
-def go_on_gloo(file: Path, runs: Sequence[Run], num_processes: int) -> None:
-    """Do runs one after the other, each in as many of the processes as it has workers.
+class GlooRuns:
+    """Runs of several processes; `runs / name` is the directory of one, or fails with its error."""
 
-    An error that is for people goes to error-<rank>.txt in the folder of the run. At the end all
-    processes tell in world-<rank>.json how they see each other.
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __truediv__(self, name: str) -> Path:
+        failures = sorted((self.folder / name).glob("failure-*.txt"))
+        assert not failures, failures[0].read_text()
+        return self.folder / name
+
+
+def go_on_gloo(file: Path, runs: Sequence[Run], num_processes: int) -> GlooRuns:
+    """Do runs one after the other, each in as many processes as it has workers.
+
+    The message of an NmtError goes to error-<rank>.txt in the run directory, the traceback of any
+    other error to failure-<rank>.txt. At the end each process describes its world of all processes
+    in world-<rank>.json.
     """
-    # Forked from a server that has imported what takes long: seconds for each process otherwise.
+    # Forked from a server that has imported what is slow: seconds for each process otherwise.
     heavy = ["torch._dynamo", "torch.utils.tensorboard", "sacrebleu", "pyarrow"]
     std_multiprocessing.get_context("forkserver").set_forkserver_preload(heavy)
     arguments = (file, tuple(runs), num_processes)
     multiprocessing.start_processes(
         _process, arguments, nprocs=num_processes, start_method="forkserver"
     )
+    return GlooRuns(file.parent)
 
 
 def _process(rank: int, file: Path, runs: Sequence[Run], num_processes: int) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    warnings.simplefilter("error", FutureWarning)  # nothing is used that torch will drop
+    warnings.simplefilter("error", FutureWarning)  # nothing that torch will remove is used
     torch.set_num_threads(1)
     for number, run in enumerate(runs):
         if rank < run.num_workers:
-            world = _meet(file.parent / f"store-{number}", rank, run.num_workers, run.wire)
+            store = file.parent / f"store-{runs[0].folder}-{number}"
+            world = _meet(store, rank, run.num_workers, run.gradient_dtype)
+            folder = file.parent / run.folder
+            folder.mkdir(exist_ok=True)
             try:
                 go(file, run, world)
             except NmtError as error:
-                (file.parent / run.folder / f"error-{rank}.txt").write_text(str(error))
+                (folder / f"error-{rank}.txt").write_text(str(error))
+            except Exception:
+                (folder / f"failure-{rank}.txt").write_text(traceback.format_exc())
             dist.destroy_process_group()
-    world = _meet(file.parent / "store", rank, num_processes)
-    (file.parent / f"world-{rank}.json").write_text(json.dumps(_views(file, world)))
+    world = _meet(file.parent / f"store-{runs[0].folder}", rank, num_processes)
+    found = _describe(world, file)
+    (file.parent / f"world-{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
-def _meet(store: Path, rank: int, size: int, wire: torch.dtype = torch.float32) -> World:
+def _meet(store: Path, rank: int, size: int, gradient_dtype: torch.dtype = torch.float32) -> World:
     dist.init_process_group(
         "gloo",
         init_method=f"file://{store}",
@@ -311,10 +355,10 @@ def _meet(store: Path, rank: int, size: int, wire: torch.dtype = torch.float32) 
         world_size=size,
         timeout=timedelta(seconds=TIMEOUT_S),
     )
-    return World.from_process_group(torch.device("cpu"), TIMEOUT_S, wire)
+    return World.from_process_group(torch.device("cpu"), TIMEOUT_S, gradient_dtype)
 
 
-def _views(file: Path, world: World) -> dict[str, Any]:
+def _describe(world: World, file: Path) -> dict[str, Any]:
     return {
         "is_main": world.is_main,
         "sum": world.all_reduce([1.0, float(world.rank)]),

@@ -1,4 +1,4 @@
-"""What follows from dev BLEU: early stopping, a halved learning rate."""
+"""Early stopping, model selection and schedule plateau in toy runs."""
 
 from pathlib import Path
 
@@ -18,45 +18,43 @@ PLATEAU = [
 ]
 
 
-def test_training_stops_after_validations_without_a_gain(toy_file: Path) -> None:
+def test_training_stops_when_patience_ends(toy_file: Path) -> None:
     # The weights hardly move, so that the second validation is the first one again.
     overrides = ["training.learning_rate=1e-12", "training.patience=1", "training.validate_every=2"]
     run = Run("early", overrides=[*overrides, "training.checkpoint_every=4"])
-    why, progress = go(toy_file, run)
-    assert (why, progress.update) == ("stopped early", 4)
-    assert (progress.best_update, progress.validations_without_gain) == (2, 1)
+    reason, state = go(toy_file, run)
+    assert (reason, state.update) == ("stopped early", 4)
+    assert (state.best_update, state.validations_without_gain) == (2, 1)
     found = best_checkpoint(toy_file.parent / "early")
     assert found is not None
     assert found.name == "update-00000002"
 
 
-def test_a_run_that_stopped_early_does_not_go_on(toy_file: Path) -> None:
-    """P4."""
+def test_a_run_that_stopped_early_does_not_resume(toy_file: Path) -> None:
     overrides = ["training.learning_rate=1e-12", "training.patience=1", "training.validate_every=2"]
     run = Run("early-twice", overrides=[*overrides, "training.checkpoint_every=4"])
     go(toy_file, run)
-    why, progress = go(toy_file, run)
-    assert (why, progress.update) == ("stopped early", 4)
+    reason, state = go(toy_file, run)
+    assert (reason, state.update) == ("stopped early", 4)
 
 
-def test_a_plateau_halves_the_learning_rate_and_survives_a_stop(toy_file: Path) -> None:
-    """P4. At such a rate no validation after the first is better."""
+def test_a_plateau_halves_the_rate_and_survives_a_stop(toy_file: Path) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    # At such a rate no validation after the first is better.
     go(toy_file, Run("plateau", overrides=PLATEAU))
-    rates = [
-        r["learning_rate"] for r in records_of(toy_file.parent / "plateau") if r["kind"] == "train"
-    ]
+    rates = [r["lr"] for r in records_of(toy_file.parent / "plateau") if r["kind"] == "train"]
     assert rates == pytest.approx([1e-9, 2.5e-10, 6.25e-11, 1.5625e-11, 1e-11])
     log = (toy_file.parent / "plateau/train.log").read_text()
-    assert "dev BLEU has not risen: learning rate halved (training.plateau_patience is 1)\n" in log
+    assert (
+        " | learning rate halved: no better dev BLEU in training.plateau_patience=1 validations\n"
+    ) in log
     for stop in (3, 10, None):
         go(toy_file, Run("plateau-stopped", overrides=PLATEAU, stop_after=stop))
     assert_same(toy_file.parent / "plateau-stopped", toy_file.parent / "plateau")
 
 
-def test_a_run_that_stopped_early_says_why(toy_file: Path) -> None:
+def test_early_stopping_logs_its_reason(toy_file: Path) -> None:
     overrides = [*PLATEAU, "training.patience=2", "training.schedule=cosine"]
-    go(toy_file, Run("says-why", overrides=overrides))
-    last = (toy_file.parent / "says-why/train.log").read_text().splitlines()[-1]
-    assert last.endswith(
-        "; why: 2 validations in a row brought no better dev BLEU (training.patience is 2)"
-    )
+    go(toy_file, Run("early-reason", overrides=overrides))
+    last = (toy_file.parent / "early-reason/train.log").read_text().splitlines()[-1]
+    assert last.endswith(" | 2 validations without a better dev BLEU (training.patience=2)")

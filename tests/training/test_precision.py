@@ -1,0 +1,88 @@
+"""Choice of training.precision auto, and advice on slow precisions."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from toy_runs import corpus_of
+
+from nmt.checkpoint.load import load_checkpoint
+from nmt.checkpoint.run_directory import list_checkpoints
+from nmt.config.experiment import Experiment, TrainingConfig
+from nmt.training import precision
+from nmt.training.distributed import World
+from nmt.training.loop import train
+from nmt.training.precision import (
+    bf16_gain,
+    resolve_precision,
+    slow_precision_warning,
+    with_precision,
+)
+
+GPU = torch.device("cuda", 0)
+SLOW_BF16 = (
+    "bf16 matrix products run at 0.53 times the speed of fp32 on this CPU; training.precision=fp32 "
+    "is faster"
+)
+FP16_ON_CPU = (
+    "fp16 is for GPUs: on a CPU the LSTM layers stay fp32; training.precision=auto is faster"
+)
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0.5, "fp32"), (1.1, "fp32"), (1.9, "bf16")])
+def test_auto_is_bf16_where_products_are_faster(
+    toy: Experiment, monkeypatch: pytest.MonkeyPatch, gain: float, expected: str
+) -> None:
+    monkeypatch.setattr(precision, "bf16_gain", lambda: gain)
+    assert resolve_precision(with_precision(toy, "auto"), World()) == with_precision(toy, expected)
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_auto_asks_the_gpu_for_bf16(
+    toy: Experiment, monkeypatch: pytest.MonkeyPatch, can: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: can)
+    found = resolve_precision(with_precision(toy, "auto"), World(device=GPU))
+    assert found.training.precision == ("bf16" if can else "fp32")
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_a_set_precision_stays(toy: Experiment, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delattr(precision, "bf16_gain")
+    assert resolve_precision(with_precision(toy, name), World()) == with_precision(toy, name)
+
+
+def test_a_run_logs_and_keeps_the_choice_of_auto(
+    toy: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
+    monkeypatch.setattr(precision, "bf16_gain", lambda: 1.9)
+    lines: list[str] = []
+    auto = with_precision(toy, "auto")
+    train(auto, corpus_of(toy), World(), tmp_path, lines.append, lambda update: True)
+    assert " parameters | bf16 | 1 worker on cpu | " in lines[0]
+    checkpoint = load_checkpoint(list_checkpoints(tmp_path)[0])
+    assert checkpoint.experiment.training.precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "gain", "expected"),
+    [
+        ("bf16", torch.device("cpu"), 0.53, SLOW_BF16),
+        ("bf16", torch.device("cpu"), 1.9, ""),
+        ("fp32", torch.device("cpu"), 0.53, ""),
+        ("bf16", GPU, 0.53, ""),
+        ("fp16", torch.device("cpu"), 1.9, FP16_ON_CPU),
+        ("fp16", GPU, 1.9, ""),
+    ],
+)
+def test_slow_precisions_are_reported(
+    monkeypatch: pytest.MonkeyPatch, name: str, device: torch.device, gain: float, expected: str
+) -> None:
+    monkeypatch.setattr(precision, "bf16_gain", lambda: gain)
+    settings = TrainingConfig.model_validate({"precision": name})
+    assert slow_precision_warning(settings, device) == expected
+
+
+def test_the_speed_of_bf16_is_measured() -> None:
+    assert 0.05 < bf16_gain(64, times=2) < 50

@@ -1,0 +1,102 @@
+from typing import Any
+
+import pytest
+
+from nmt.training import stop_control
+from nmt.training.distributed import World
+from nmt.training.stop_control import RunHooks, StopControl, StopDecision
+
+
+class Clock:
+    """Time that passes when a test sets it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+class ListLogger:
+    """Logger that keeps lines and records."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, int, Any]] = []
+        self.lines: list[str] = []
+
+    def write(self, kind: str, update: int, values: Any) -> None:
+        self.records.append((kind, update, values))
+
+    def log(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    fake = Clock()
+    monkeypatch.setattr(stop_control, "time", fake)
+    return fake
+
+
+def make_control(hooks: RunHooks, logger: Any = None, stop_at: int = -1) -> StopControl:
+    return StopControl(World(), hooks, lambda done: done == stop_at, logger, None)
+
+
+def test_without_hooks_a_run_only_stops_on_request() -> None:
+    control = make_control(RunHooks(), stop_at=2)
+    assert control.decide(1) == StopDecision(False, False, False, False)
+    assert control.decide(2) == StopDecision(True, False, False, False)
+
+
+def test_checkpoints_are_as_frequent_as_max_lost_updates() -> None:
+    control = make_control(RunHooks(max_lost_updates=5))
+    assert [done for done in range(1, 8) if control.decide(done).save] == [3, 6]
+
+
+def test_a_preemption_notice_saves_now_and_just_before(clock: Clock) -> None:
+    deadline: list[float | None] = [None]
+    logger = ListLogger()
+    control = make_control(RunHooks(deadline=lambda: deadline[0]), logger)
+    saved = []
+    for second in range(30):
+        clock.now += 1.1
+        deadline[0] = 1020.0 if second >= 5 else None
+        if control.decide(second).save:
+            saved.append((second, round(clock.now - 1000, 1)))
+    assert saved == [(5, 6.6), (15, 17.6)]
+    assert logger.lines == [
+        "update 5 | hosts of this run will be preempted in 13 s | saving a checkpoint now and one "
+        "just before"
+    ]
+    assert logger.records == [("notice", 5, {"left_s": 13.4})]
+
+
+def test_slow_checkpoints_start_earlier_before_a_preemption(clock: Clock) -> None:
+    control = make_control(RunHooks(deadline=lambda: 1020.0))
+    control.save_s = 5.0
+    saved = []
+    for second in range(20):
+        clock.now += 1.1
+        if control.decide(second).save:
+            saved.append(round(clock.now - 1000, 1))
+    assert saved == [1.1, 11.0]
+
+
+def test_a_second_notice_saves_again(clock: Clock) -> None:
+    control = make_control(RunHooks(deadline=lambda: 1100.0 if clock.now < 1010 else 1050.0))
+    saved = []
+    for second in range(50):
+        clock.now += 1.1
+        if control.decide(second).save:
+            saved.append(round(clock.now - 1000, 1))
+    assert saved == [1.1, 11.0, 47.3]
+
+
+def test_notices_are_polled_once_a_second(clock: Clock) -> None:
+    polls = []
+    hooks = RunHooks(deadline=lambda: polls.append(clock.now))  # type: ignore[func-returns-value,arg-type]
+    control = make_control(hooks)
+    for done in range(100):
+        clock.now += 0.25
+        control.decide(done)
+    assert len(polls) == 20
