@@ -133,7 +133,7 @@ def train(
     sampler_at, schedule = make_schedule(experiment, corpus)
     learner = Learner(experiment, corpus.subword.num_pieces, world)
     state, corrupt = resume(learner, corpus, world, run_dir, remote)
-    learner.loss_scale = state.scale
+    learner.set_loss_scale(state.scale)
     start, stored_split = state.update, state.split
     state.split = find_split(
         learner, experiment, schedule, world, start, max(stored_split, hooks.min_split)

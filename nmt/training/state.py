@@ -105,8 +105,8 @@ class Learner:
         state = self.scaler.state_dict()
         return LossScale(state["scale"], state["_growth_tracker"])
 
-    @loss_scale.setter
-    def loss_scale(self, scale: LossScale) -> None:
+    def set_loss_scale(self, scale: LossScale) -> None:
+        """Restore the state of the loss scale; ignored in fp32 and bf16."""
         if self.scaler.is_enabled():
             values = {"scale": scale.value, "_growth_tracker": scale.good_updates}
             self.scaler.load_state_dict(self.scaler.state_dict() | values)

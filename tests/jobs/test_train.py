@@ -201,7 +201,7 @@ def test_a_finished_run_is_not_started_again(experiment: Experiment, tmp_path: P
     assert ended.update == 30
     records = [json.loads(line) for line in before.decode().splitlines()]
     assert [r["update"] for r in records if r["kind"] == "validation"] == [15, 30]
-    assert ended.best_bleu == max(r["bleu"] for r in records if r["kind"] == "validation")
+    assert ended.best_bleu == max(r["dev_bleu"] for r in records if r["kind"] == "validation")
 
 
 def test_more_workers_than_micro_batches_are_refused_before_ray_is_started(

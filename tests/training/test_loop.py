@@ -182,7 +182,7 @@ def test_the_loss_scale_keeps_small_fp16_gradients(toy: Experiment) -> None:
     norms = {}
     for precision, scale in (("fp32", 1.0), ("fp16", 1.0), ("fp16", 2.0**16)):
         learner = make_learner(toy, precision=precision, clip_norm=0.0)
-        learner.loss_scale = LossScale(scale)
+        learner.set_loss_scale(LossScale(scale))
         # One micro-batch of a huge update.
         norms[precision, scale] = step(learner, batches=BATCHES[:1], num_tokens=100_000_000).gnorm
     assert norms["fp16", 2.0**16] == pytest.approx(norms["fp32", 1.0], rel=0.02)
@@ -195,7 +195,7 @@ def test_the_loss_scale_does_not_change_an_update(toy: Experiment) -> None:
         learner = make_learner(toy, precision="fp16")
         # The model in fp32: nothing is rounded, so a power of two changes no bit.
         learner.dtype = torch.float32
-        learner.loss_scale = LossScale(scale)
+        learner.set_loss_scale(LossScale(scale))
         step(learner)
         learners.append(learner)
     assert_equal_states(*(learner.state(1, {}) for learner in learners))
