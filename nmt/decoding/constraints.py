@@ -117,7 +117,7 @@ class Constraints:
         return sum(map(len, self.terms)) - num_left, num_left
 
     def _contains(self, tokens: Sequence[int], term: tuple[int, ...]) -> bool:
-        # A term that ends inside a word needs no word boundary after it.
+        # After a word the next token must not continue it; after punctuation any token may follow.
         ends_in_word = _ends_in_word(self.token_text.decode(term))
         for end in range(len(term), len(tokens) + 1):
             if tuple(tokens[end - len(term) : end]) == term:

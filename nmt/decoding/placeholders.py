@@ -95,10 +95,10 @@ def mask_line(line: str, kinds: Collection[Protected]) -> MaskedLine:
     """Remove the tags of a line and replace its spans of these kinds by masks."""
     if not kinds:
         return MaskedLine(line)
-    original, tags = line, tuple[Tag, ...]()
+    tags: tuple[Tag, ...] = ()
     # Not in the tags either, which are back in the text when the masks are replaced.
     numbers = map(str, range(_FIRST_MASK, _FIRST_MASK + len(line) + 1))
-    masks = (number for number in numbers if number not in original)
+    masks = iter([number for number in numbers if number not in line])
     if "tags" in kinds:
         line, tags = extract_tags(line)
     patterns = [f"(?P<{kind}>{pattern})" for kind, pattern in _PATTERNS.items() if kind in kinds]

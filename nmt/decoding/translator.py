@@ -162,6 +162,7 @@ class Translator:
         self, windows: Iterable[list[Request]], num_best: int, with_attention: bool,
         progress: Callable[[int], object],
     ) -> Iterator[Translation]:  # fmt: skip
+        """Translate window by window; the arguments are those of `stream`, checked."""
         num_done = 0
         for window in windows:
             segments = list(self.preprocessor.segments(window))
@@ -213,15 +214,16 @@ class Translator:
     def _candidate(
         self, segment: Segment, hypothesis: Hypothesis, with_attention: bool
     ) -> Candidate:
+        """Return the candidate of a hypothesis: its text, restored and normalised."""
         words = None
-        if hypothesis.attention is not None:
+        if hypothesis.attention is not None and (with_attention or segment.masked.tags):
             word_indices = self.preprocessor.token_text.word_indices
             tgt_words, src_words = word_indices(hypothesis.tokens), word_indices(segment.source)
             words = word_attention(hypothesis.attention, tgt_words, src_words)
         # A model can write the bytes of any character, a line feed too. The text is normalised like
         # training text, and remains one line whatever the cleaning rules are.
         text = normalise(self.subword.decode(hypothesis.tokens), self.cleaning)
-        links = hard_alignment(words) if segment.masked.tags and words is not None else ()
+        links = hard_alignment(words) if words is not None else ()
         text, num_lost = segment.masked.restore(_LINE_ENDS.sub(" ", text), links)
         missing: set[tuple[int, ...]] = set()
         if segment.constraints is not None:

@@ -1,5 +1,6 @@
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from nmt.corpus.subword import EOS, FIRST_BYTE, Subword
 from nmt.decoding import translator as translator_module
 from nmt.decoding.translation import Translation
 from nmt.decoding.translator import Translator, plan_batches
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, DataError
 from nmt.model import seq2seq
 
 LINES = ["ein Haus", "zwei alte Häuser am Fluss", "das Haus", "ja", "ein alter Baum am Haus"]
@@ -58,13 +59,13 @@ class ConstantModel(CopyModel):
         return super().encode(self.tokens.repeat(len(src), 1), src_lengths)
 
 
-def experiment(cleaning: dict[str, bool] | None = None, **decoding: float) -> Experiment:
+def experiment(cleaning: dict[str, bool] | None = None, **decoding: Any) -> Experiment:
     text = {"name": "text", "src": "a", "tgt": "b"}
     corpus = {"train": [text], "dev": text, "cleaning": cleaning or {}}
     return Experiment.model_validate({"name": "test", "corpus": corpus, "decoding": decoding})
 
 
-def copying(**decoding: float) -> Translator:
+def copying(**decoding: Any) -> Translator:
     return Translator(CopyModel(), SUBWORD, experiment(**decoding))
 
 
@@ -72,7 +73,7 @@ def copying(**decoding: float) -> Translator:
 @pytest.mark.parametrize("batch_sentences", [1, 2, 64])
 def test_translations_come_in_the_order_of_the_lines(beam: int, batch_sentences: int) -> None:
     """Line in, line out (nmt/README.md, Guarantees)."""
-    lines = [f"{'Haus ' * (n * 7 % 11)}{n}" for n in range(200)]
+    lines = [f"{'Haus ' * (n * 7 % 11)}{n}" for n in range(70)]
     assert copying(beam=beam, batch_sentences=batch_sentences).translate(lines) == lines
 
 
@@ -191,6 +192,40 @@ def test_candidates_have_tokens_scores_and_attention() -> None:
         assert candidate.score == pytest.approx(sum(candidate.token_log_probs) / penalty)
 
 
+def test_detailed_translations_have_an_alignment() -> None:
+    (translation,) = random_model(beam=3, max_length_extra=3).translate_detailed(["ein Baum"])
+    assert translation.text == translation.best.text
+    assert translation.score == translation.best.score
+    assert translation.tokens == translation.best.tokens
+    assert translation.alignment is not None
+    assert {tgt for _, tgt in translation.alignment} == set(range(len(translation.text.split())))
+    assert {src for src, _ in translation.alignment} <= {0, 1}
+    (plain,) = random_model(beam=3).stream(["ein Baum"])
+    assert (plain.alignment, plain.best.attention) == (None, None)
+
+
+def test_a_protected_line_has_no_alignment() -> None:
+    translator = random_model(beam=2, protect=["tags"])
+    protected, plain = translator.translate_detailed(["ein <b>Baum</b>", "ein Baum"])
+    assert protected.alignment is None
+    assert protected.best.attention is not None
+    assert plain.alignment is not None
+
+
+def test_a_string_instead_of_lines_is_refused() -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    with pytest.raises(DataError) as caught:
+        copying().translate("ja")
+    assert str(caught.value) == "lines is a string, but it must be a list of lines"
+
+
+def test_less_than_one_candidate_is_refused() -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    with pytest.raises(ConfigError) as caught:
+        copying(method="sample").translate_detailed(["ja"], n_best=0)
+    assert str(caught.value) == "the number of candidates per line is 0, but it must be 1 or more"
+
+
 def test_more_candidates_than_the_beam_are_refused() -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(ConfigError) as caught:
@@ -213,7 +248,7 @@ def test_a_translation_is_independent_of_the_batch(beam: int) -> None:
     """Batch-invariant translation (nmt/README.md, Guarantees)."""
     words = ["ein", "zwei", "alte", "alter", "Haus", "Häuser", "Baum", "am", "Fluss", "ja"]
     shuffle = random.Random(7)
-    lines = [" ".join(shuffle.choices(words, k=1 + n % 23)) for n in range(40)]
+    lines = [" ".join(shuffle.choices(words, k=1 + n % 23)) for n in range(24)]
     shuffled = shuffle.sample(lines, len(lines))
     outcomes = []
     for batch_sentences, order in [(64, lines), (1, lines), (7, lines), (7, shuffled)]:
@@ -227,7 +262,7 @@ def facts(translation: Translation) -> list[tuple[str, float, list[float]]]:
     return [(each.text, each.score, each.token_log_probs) for each in translation.n_best]
 
 
-def random_model(**decoding: float) -> Translator:
+def random_model(**decoding: Any) -> Translator:
     torch.manual_seed(8)
     config = ModelConfig(width=32, encoder_layers=2, decoder_layers=2, ffn_width=48)
     model = seq2seq.Seq2Seq(config, SUBWORD.num_pieces)
