@@ -1,1 +1,1 @@
-"""A run, or several beside each other, on one page."""
+"""HTML report of one run or several."""

@@ -1,89 +1,87 @@
-"""Examples: a few segments translated again, with a picture of where each piece looked.
+"""Example translations with attention weights.
 
-They are chosen by sentence chrF2, and say so: one of the better, a typical, one of the weaker. What
-was kept of the evaluation has no attention, so the model translates them once more.
+Segments are chosen at quantiles of sentence chrF2. The files of an evaluation contain no attention;
+therefore the model translates the chosen segments again.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nmt.checkpoint.load import Checkpoint
 from nmt.decoding.translator import Translator
 from nmt.evaluation.sacrebleu_metrics import sentence_chrf
 from nmt.report.runs import Run
 
-PLACES = {"one of the better": 0.9, "a typical one": 0.5, "one of the weaker": 0.1}
-"""Where an example stands among all segments by sentence chrF2: the share of those below it."""
+QUANTILES = {"90th percentile": 0.9, "median": 0.5, "10th percentile": 0.1}
+"""Quantiles of sentence chrF2 at which examples are chosen."""
 MAX_WORDS = 24
-"""Longest source that an attention picture of is still read."""
-LEAST = 0.02
-"""Weights below this are left white."""
+"""Longest source whose attention matrix is still readable."""
+MIN_WEIGHT = 0.02
+"""Smaller weights are not drawn."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One segment, with what the model said and where it looked."""
+    """Segment with its translation and attention weights."""
 
     test_set: str
     line: int
-    """From 1."""
-    what: str
-    """A key of PLACES."""
+    """Line number, counted from 1."""
+    quantile: str
+    """Key of QUANTILES."""
     chrf: float
-    """Sentence chrF2 of the translation."""
+    """Sentence chrF2 of the translation, 0 to 100."""
     src: str
     ref: str
     hyp: str
-    src_pieces: list[str]
-    tgt_pieces: list[str]
+    src_tokens: list[str]
+    tgt_tokens: list[str]
     weights: list[list[float]]
-    """Of each target piece, how much it looked at each source piece; mean of the heads."""
+    """Attention weights averaged over heads, [target tokens, source tokens]."""
     CELL: ClassVar[int] = 22
-    """Size of a cell of the picture, in pixels."""
+    """Size of a matrix cell in pixels."""
 
     @property
     def left(self) -> int:
-        """Space for the names of the target pieces, in pixels."""
-        return 16 + 8 * max(map(len, self.tgt_pieces))
+        """Width of the target tokens in pixels."""
+        return 16 + 8 * max(map(len, self.tgt_tokens))
 
     @property
     def top(self) -> int:
-        """Space for the names of the source pieces, which stand aslant."""
-        return 24 + 6 * max(map(len, self.src_pieces))
+        """Height of the rotated source tokens in pixels."""
+        return 24 + 6 * max(map(len, self.src_tokens))
 
     @property
     def cells(self) -> list[tuple[int, int, float]]:
-        """Row, column and weight of all that is not white."""
+        """Row, column and weight of the cells to draw."""
         return [
             (row, column, weight)
-            for row, of_piece in enumerate(self.weights)
-            for column, weight in enumerate(of_piece)
-            if weight >= LEAST
+            for row, by_source in enumerate(self.weights)
+            for column, weight in enumerate(by_source)
+            if weight >= MIN_WEIGHT
         ]
 
     @property
     def strongest(self) -> list[tuple[str, str, float]]:
-        """Each target piece, the source piece it looked at most, and how much: the table."""
-        pairs = zip(self.tgt_pieces, self.weights, strict=True)
-        found = []
-        for piece, weights in pairs:
-            most = max(weights)
-            found.append((piece, self.src_pieces[weights.index(most)], most))
-        return found
+        """Target token, source token with the largest weight, and the weight: rows of the table."""
+        return [
+            (token, self.src_tokens[weights.index(max(weights))], max(weights))
+            for token, weights in zip(self.tgt_tokens, self.weights, strict=True)
+        ]
 
 
 def choose(run: Run, num_examples: int) -> list[Example]:
-    """Examples of the first test set whose text was kept; none without a model or without text."""
-    if run.bundle is None or not num_examples:
+    """Return examples of the first test set with text; none without a model or text."""
+    if run.checkpoint is None or not num_examples:
         return []
-    corpus = run.bundle.experiment.corpus
+    corpus = run.checkpoint.experiment.corpus
     for evaluation in run.evaluations:
         name = evaluation["test_set"]
-        sides = [
-            run.text_of(name, ending) for ending in (corpus.src, corpus.tgt, f"{corpus.tgt}.ref")
-        ]
+        suffixes = (corpus.src, corpus.tgt, f"{corpus.tgt}.ref")
+        sides = [run.read_text(name, suffix) for suffix in suffixes]
         if all(sides) and len({len(side or []) for side in sides}) == 1:
             src, hyps, refs = (side or [] for side in sides)
-            return _translated(run, name, src, refs, _rows(src, hyps, refs, num_examples))
+            return _translate(run.checkpoint, name, src, refs, _rows(src, hyps, refs, num_examples))
     return []
 
 
@@ -92,22 +90,22 @@ def _rows(
 ) -> list[tuple[str, int]]:
     short = [row for row, line in enumerate(src) if 3 <= len(line.split()) <= MAX_WORDS]
     scored = sorted((sentence_chrf(hyps[row], [refs[row]]), row) for row in short)
-    places = list(PLACES.items())[:num_examples]
-    return [(what, scored[int(share * (len(scored) - 1))][1]) for what, share in places if scored]
+    quantiles = list(QUANTILES.items())[:num_examples] if scored else []
+    return [(name, scored[int(share * (len(scored) - 1))][1]) for name, share in quantiles]
 
 
-def _translated(
-    run: Run, name: str, src: list[str], refs: list[str], rows: list[tuple[str, int]]
+def _translate(
+    checkpoint: Checkpoint, name: str, src: list[str], refs: list[str], rows: list[tuple[str, int]]
 ) -> list[Example]:
-    assert run.bundle
-    translator = Translator(run.bundle.model(), run.bundle.subword, run.bundle.experiment)
-    lines = [src[row] for _, row in rows]
+    translator = Translator(checkpoint.model(), checkpoint.subword, checkpoint.experiment)
+    translations = translator.translate_detailed([src[row] for _, row in rows])
     examples = []
-    for (what, row), found in zip(rows, translator.translate_detailed(lines), strict=True):
-        if found.best.attention is not None:
-            chrf = sentence_chrf(found.text, [refs[row]])
-            weights = [[round(each, 4) for each in of] for of in found.best.attention.tolist()]
-            texts = src[row], refs[row], found.text
-            pieces = found.src_tokens, found.tokens
-            examples.append(Example(name, row + 1, what, chrf, *texts, *pieces, weights))
+    for (quantile, row), result in zip(rows, translations, strict=True):
+        if result.best.attention is not None:
+            chrf = sentence_chrf(result.text, [refs[row]])
+            attention = result.best.attention.tolist()
+            weights = [[round(each, 4) for each in by_source] for by_source in attention]
+            texts = src[row], refs[row], result.text
+            tokens = result.src_tokens, result.tokens
+            examples.append(Example(name, row + 1, quantile, chrf, *texts, *tokens, weights))
     return examples

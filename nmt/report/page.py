@@ -1,8 +1,8 @@
-"""The page: what the runs have left, as one HTML file that needs nothing else.
+"""Report of runs as one self-contained HTML file.
 
-The file has its style and its pictures inside, and no script at all: it opens from a disk, from a
-mail or behind a wall, and what a translation contains cannot run. jinja2 writes every text escaped;
-nothing in this room marks a text as safe. Each picture has the same numbers in a table beside it.
+Style and charts are inline and there is no script: the file opens from disk or mail without a
+network, and text of translations cannot run. jinja2 escapes every text; nothing in this package
+marks text as safe. Each chart is accompanied by a table of the same values.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -21,33 +20,33 @@ from nmt.report.examples import Example
 from nmt.report.runs import Run, Tree
 
 CURVES = (
-    ("Training loss", "nats/token", "train", "loss"),
-    ("Dev loss", "nats/token", "validation", "dev_loss"),
-    ("Dev BLEU", "", "validation", "dev_bleu"),
-    ("Learning rate", "", "train", "lr"),
-    ("Gradient norm", "", "train", "gnorm"),
-    ("Speed", "target tokens/s", "train", "tgt_tokens_per_s"),
+    ("loss: training loss", "nats/token", "train", "loss"),
+    ("dev_loss: dev set loss", "nats/token", "validation", "dev_loss"),
+    ("dev_bleu: dev set BLEU", "", "validation", "dev_bleu"),
+    ("lr: learning rate", "", "train", "lr"),
+    ("gnorm: gradient norm", "", "train", "gnorm"),
+    ("tgt_tokens_per_s: speed", "target tokens/s", "train", "tgt_tokens_per_s"),
 )
-"""Title, unit, kind of record and its key."""
+"""Title, unit, kind of record, key."""
 MAX_EVENTS = 100
-"""Most restarts, skipped updates and the like shown of a run: the newest."""
-_LONG = 8
-"""A list of more items than this is counted, not shown."""
+"""Events shown per run, the newest."""
+_MAX_ITEMS = 8
+"""Longer lists are shown by their length only."""
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One run on one test set."""
+    """Scores of one run on one test set."""
 
     test_set: str
     run: str
     evaluation: Tree
     cells: dict[str, str]
-    """Score and interval by metric; of a labelled extra with its label."""
+    """Score and interval by column: metric, or metric and label."""
 
     @property
     def checkpoint(self) -> str:
-        """Short where it is one of a run: update 7,000."""
+        """Name of the checkpoint; "update 7,000" for one of a run."""
         name = str(self.evaluation["checkpoint"])
         number = name.removeprefix("update-")
         return f"update {int(number):,}" if number.isdecimal() else name
@@ -55,7 +54,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class SliceTable:
-    """One way of slicing one test set: a row a slice, with the scores of each run."""
+    """Scores by slice of one test set and one kind of slices."""
 
     test_set: str
     meaning: str
@@ -64,11 +63,11 @@ class SliceTable:
 
 
 def render(runs: Sequence[Run], examples: Sequence[Sequence[Example]]) -> str:
-    """The whole page.
+    """Return the HTML page.
 
     Args:
         runs: one or more.
-        examples: of each run.
+        examples: examples of each run.
     """
     here = Path(__file__).parent
     environment = Environment(
@@ -86,7 +85,7 @@ def render(runs: Sequence[Run], examples: Sequence[Sequence[Example]]) -> str:
         signatures=signatures(rows),
         warnings=warnings(rows),
         slice_tables=slice_tables(runs),
-        examples=[(run, of_run) for run, of_run in zip(runs, examples, strict=True) if of_run],
+        examples=[(run, some) for run, some in zip(runs, examples, strict=True) if some],
         details=event_details,
         max_events=MAX_EVENTS,
         version=metadata.version("nmt"),
@@ -94,46 +93,44 @@ def render(runs: Sequence[Run], examples: Sequence[Sequence[Example]]) -> str:
 
 
 def score_rows(runs: Sequence[Run]) -> list[ScoreRow]:
-    """All scores, those of one test set together."""
+    """Return all scores, grouped by test set."""
     rows = []
     for number, run in enumerate(runs):
-        for found in run.evaluations:
-            scores = [*found["scores"], *found.get("extras", [])]
+        for result in run.evaluations:
+            test_set, scores = result["test_set"], [*result["scores"], *result.get("extras", [])]
             cells = {_column(score): _score(score) for score in scores}
-            rows.append(
-                ((found["test_set"], number), ScoreRow(found["test_set"], run.name, found, cells))
-            )
+            rows.append(((test_set, number), ScoreRow(test_set, run.name, result, cells)))
     return [row for _, row in sorted(rows, key=lambda each: each[0])]
 
 
 def signatures(rows: Sequence[ScoreRow]) -> list[tuple[str, str, list[str]]]:
-    """Each metric and signature, and the test sets that were scored so."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """Return metric, signature and the test sets scored with it."""
+    sets_of: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for score in [*row.evaluation["scores"], *row.evaluation.get("extras", [])]:
-            found.setdefault((_column(score), score["signature"]), []).append(row.test_set)
-    return [(*key, list(dict.fromkeys(sets))) for key, sets in found.items()]
+            sets_of.setdefault((_column(score), score["signature"]), []).append(row.test_set)
+    return [(*key, list(dict.fromkeys(sets))) for key, sets in sets_of.items()]
 
 
 def warnings(rows: Sequence[ScoreRow]) -> list[str]:
-    """What must not be compared, and what the evaluations warned of; each once for all its sets."""
+    """Return warnings of the evaluations and of different signatures, each with its test sets."""
     metrics: dict[tuple[str, str], set[str]] = {}
-    found: dict[str, list[str]] = {}
+    sets_of: dict[str, list[str]] = {}
     for row in rows:
         for score in row.evaluation["scores"]:
             metrics.setdefault((score["name"], row.test_set), set()).add(score["signature"])
         for text in row.evaluation.get("warnings", []):
-            found.setdefault(f"{row.run}: {text}", []).append(row.test_set)
-    for (metric, test_set), signatures_of in metrics.items():
-        if len(signatures_of) > 1:
-            text = f"{metric} of the runs has different signatures: do not compare these numbers"
-            found.setdefault(text, []).append(test_set)
-    return [f"{text} ({', '.join(sets)})" for text, sets in sorted(found.items())]
+            sets_of.setdefault(f"{row.run}: {text}", []).append(row.test_set)
+    for (metric, test_set), different in metrics.items():
+        if len(different) > 1:
+            text = f"{metric} was computed with different signatures: the scores are not comparable"
+            sets_of.setdefault(text, []).append(test_set)
+    return [f"{text} ({', '.join(sets)})" for text, sets in sorted(sets_of.items())]
 
 
 def slice_tables(runs: Sequence[Run]) -> list[SliceTable]:
-    """All slices of all test sets that are not variants of another."""
-    found: dict[tuple[str, str], dict[str, dict[str, Tree]]] = {}
+    """Return the slices of all test sets except variants of another test set."""
+    slices: dict[tuple[str, str], dict[str, dict[str, Tree]]] = {}
     for run in runs:
         names = [evaluation["test_set"] for evaluation in run.evaluations]
         for evaluation in run.evaluations:
@@ -141,10 +138,10 @@ def slice_tables(runs: Sequence[Run]) -> list[SliceTable]:
             if name.partition("+")[0] in names and "+" in name:
                 continue
             for part in evaluation.get("slices", []):
-                table = found.setdefault((name, part["kind"]), {})
+                table = slices.setdefault((name, part["kind"]), {})
                 table.setdefault(part["slice"], {})[run.name] = part
     tables = []
-    for (test_set, kind), parts in found.items():
+    for (test_set, kind), parts in slices.items():
         names = [run.name for run in runs if any(run.name in part for part in parts.values())]
         rows = [
             (name, next(iter(by_run.values()))["segments"], [by_run.get(run) for run in names])
@@ -155,23 +152,25 @@ def slice_tables(runs: Sequence[Run]) -> list[SliceTable]:
 
 
 def event_details(record: Tree) -> str:
-    """What a record of a restart or a skipped update says beside its kind, update and time."""
-    told = []
+    """Return all values of a record except kind, update and time, as text."""
+    details = []
     for key, value in record.items():
         if key not in ("kind", "update", "time"):
-            is_long = isinstance(value, list) and len(value) > _LONG
-            shown = f"{len(value)} of them" if is_long else _plain(value)
-            told.append(f"{key.replace('_', ' ')}: {shown}")
-    return "; ".join(told)
+            text = number_text(value) if isinstance(value, int | float) else str(value)
+            is_long = isinstance(value, list) and len(value) > _MAX_ITEMS
+            details.append(f"{key} {f'{len(value)} items' if is_long else text}")
+    return " | ".join(details)
 
 
 def _chart(curve: tuple[str, str, str, str], runs: Sequence[Run]) -> Chart | None:
     title, unit, kind, key = curve
-    series = [
-        (run.name, [(each["update"], each[key]) for each in run.of_kind(kind) if _has(each, key)])
-        for run in runs
-    ]
-    restarts = [[each["update"] for each in run.of_kind("restart")] for run in runs]
+
+    def points(run: Run) -> charts.Points:
+        records = [record for record in run.records_of(kind) if _has(record, key)]
+        return [(record["update"], record[key]) for record in records]
+
+    series = [(run.name, points(run)) for run in runs]
+    restarts = [[each["update"] for each in run.records_of("restart")] for run in runs]
     return charts.chart(title, unit, series, restarts)
 
 
@@ -186,10 +185,6 @@ def _column(score: Tree) -> str:
 def _score(score: Tree) -> str:
     interval = f" ± {score['confidence_var']:.2f}" if "confidence_var" in score else ""
     return f"{score['score']:.2f}{interval}"
-
-
-def _plain(value: Any) -> str:
-    return number_text(value) if isinstance(value, int | float) else str(value)
 
 
 def _count(value: float) -> str:

@@ -1,6 +1,6 @@
-"""What a run has left in its folder: its metrics, evaluations, comparisons and corpus.
+"""Contents of run directories: metrics, evaluations, comparisons and corpus statistics.
 
-Only files are read, so a report of a run that goes on can be made while it does.
+Files are only read, so that a report can be made while a run is training.
 """
 
 import json
@@ -18,79 +18,80 @@ from nmt.model.seq2seq import num_parameters
 from nmt.training.run_log import with_current_names
 
 Tree = dict[str, Any]
-"""An object as JSON has it."""
+"""JSON object."""
 METRICS = "metrics.jsonl"
 EVALUATION = {"test_set", "checkpoint", "segments", "scores"}
-"""Keys of a *.metrics.json."""
+"""Required keys of *.metrics.json."""
 COMPARISON = {"comparison", "baseline", "segments", "test", "trials", "systems"}
-"""Keys of a *.comparison.json."""
+"""Required keys of *.comparison.json."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run; what is not there is empty."""
+    """Contents of a run directory; missing parts are empty."""
 
     name: str
-    """Of its folder, or as much of the path as it takes to tell it from the others."""
+    """Name of the folder, with as many parent folders as needed to be unique."""
     folder: Path
     records: list[Tree]
-    """Lines of metrics.jsonl."""
+    """Records of metrics.jsonl, with current key names."""
     evaluations: list[Tree]
-    """Of each test set, what `nmt evaluate` found."""
+    """Results of `nmt evaluate`, one per test set."""
     comparisons: list[Tree]
-    """Of each test set, the differences to a baseline."""
-    bundle: Checkpoint | None
-    """The checkpoint that was best on the dev set."""
+    """Results of `nmt compare`, one per test set."""
+    checkpoint: Checkpoint | None
+    """Best checkpoint."""
     corpora: list[CorpusInfo]
     notes: list[str]
-    """Why something is not there."""
+    """Reasons for missing parts."""
 
-    def of_kind(self, kind: str) -> list[Tree]:
-        """The records of one kind, in order."""
+    def records_of(self, kind: str) -> list[Tree]:
+        """Return the records of one kind, in order."""
         return [record for record in self.records if record["kind"] == kind]
 
     @cached_property
     def events(self) -> list[Tree]:
-        """Restarts, skipped updates: all but lines of the training log and validations."""
+        """All records except training log and validations: restarts, skipped updates."""
         return [each for each in self.records if each["kind"] not in ("train", "validation")]
 
     @property
     def num_parameters(self) -> int:
-        """Of the model, tied ones counted once; 0: not known."""
-        return num_parameters(self.bundle.model()) if self.bundle else 0
+        """Parameters of the model, tied ones counted once; 0 if there is no model."""
+        return num_parameters(self.checkpoint.model()) if self.checkpoint else 0
 
     @property
     def last(self) -> Tree:
-        """The newest line of the training log or validation; empty: there is none."""
+        """Newest training or validation record; empty if there is none."""
         logged = [each for each in self.records if each["kind"] in ("train", "validation")]
         return logged[-1] if logged else {}
 
     @property
     def best(self) -> Tree | None:
-        """The validation with the best dev BLEU."""
-        return max(self.of_kind("validation"), key=lambda each: each["dev_bleu"], default=None)
+        """Validation with the highest dev_bleu."""
+        return max(self.records_of("validation"), key=lambda each: each["dev_bleu"], default=None)
 
-    def text_of(self, test_set: str, ending: str) -> list[str] | None:
-        """Lines that `nmt evaluate` kept of a test set, in its folder; None: not there."""
-        path = self.folder / "evaluation" / f"{file_name(test_set)}.{ending}"
+    def read_text(self, test_set: str, suffix: str) -> list[str] | None:
+        """Return the lines that `nmt evaluate` wrote for a test set; None if there are none."""
+        path = self.folder / "evaluation" / f"{file_name(test_set)}.{suffix}"
         if not path.is_file():
             return None
         return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """All runs, each with a name of its own.
+    """Read run directories and give each run a unique name.
 
     Raises:
-        DataError: a folder is not that of a run, or one of its files is damaged.
+        DataError: a folder is not a run directory or is given twice, or a file is corrupt.
     """
     paths = [folder.resolve() for folder in folders]
     for folder, path in zip(folders, paths, strict=True):
         if paths.count(path) > 1:
-            raise DataError(f"{folder} is given twice; once is enough")
+            raise DataError(f"{folder} is given twice: name each run once")
         if not (path / METRICS).is_file():
             raise DataError(
-                f"{folder} is no run: it has no {METRICS}; name a folder that `nmt train` wrote"
+                f"{folder} is not a run directory: it has no {METRICS}; name a folder written by "
+                "`nmt train`"
             )
     return [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
 
@@ -103,46 +104,49 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read(folder: Path, name: str) -> Run:
-    bundle, corpora, notes = None, [], []
+    checkpoint, corpora, notes = None, [], []
     try:
-        bundle = load_checkpoint(folder)
+        checkpoint = load_checkpoint(folder)
     except (CheckpointError, OSError) as error:
-        notes.append(f"its model cannot be loaded: {error}")
+        notes.append(f"model not loaded: {error}")
     else:
         try:
-            corpora = read_manifest(Path(bundle.experiment.prepared)).corpora
+            corpora = read_manifest(Path(checkpoint.experiment.prepared)).corpora
         except NmtError as error:
-            notes.append(f"its prepared corpus cannot be read: {error}")
+            notes.append(f"prepared corpus not read: {error}")
     results = folder / "evaluation"
-    evaluations = [_object(path, EVALUATION) for path in sorted(results.glob("*.metrics.json"))]
-    comparisons = [_object(path, COMPARISON) for path in sorted(results.glob("*.comparison.json"))]
-    records = _records(folder / METRICS)
-    return Run(name, folder, records, evaluations, comparisons, bundle, corpora, notes)
+    evaluations = _read_results(results, "metrics.json", EVALUATION, "nmt evaluate")
+    comparisons = _read_results(results, "comparison.json", COMPARISON, "nmt compare")
+    records = _read_records(folder / METRICS)
+    return Run(name, folder, records, evaluations, comparisons, checkpoint, corpora, notes)
 
 
-def _records(path: Path) -> list[Tree]:
-    """All whole lines: the last one may be torn, or be written just now."""
+def _read_records(path: Path) -> list[Tree]:
+    """Return the records of metrics.jsonl; unlike in a running job, a corrupt line is an error."""
     records = []
+    # Without the last line: a run may be writing it now, or was killed while it did.
     *lines, _ = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            is_ours = isinstance(record, dict) and {"kind", "update"} <= record.keys()
+            is_record = isinstance(record, dict) and {"kind", "update"} <= record.keys()
         except ValueError:
-            is_ours = False
-        if not is_ours:
-            raise DataError(
-                f"{path}, line {number}: damaged: it is no record of a run; remove the line"
-            )
+            is_record = False
+        if not is_record:
+            raise DataError(f"{path}, line {number}: corrupt: not a record of a run; remove it")
         records.append(with_current_names(record))
     return records
 
 
-def _object(path: Path, keys: set[str]) -> Tree:
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
-        found = None
-    if not (isinstance(found, dict) and keys <= found.keys()):
-        raise DataError(f"{path}: damaged: it is not what `nmt evaluate` wrote; run that again")
-    return found
+def _read_results(folder: Path, suffix: str, keys: set[str], command: str) -> list[Tree]:
+    """Return the JSON objects that a command has written, sorted by file name."""
+    results = []
+    for path in sorted(folder.glob(f"*.{suffix}")):
+        try:
+            result = json.loads(path.read_bytes())
+        except ValueError:
+            result = None
+        if not (isinstance(result, dict) and keys <= result.keys()):
+            raise DataError(f"{path}: corrupt: not written by `{command}`; run `{command}` again")
+        results.append(result)
+    return results

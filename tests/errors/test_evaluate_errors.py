@@ -151,9 +151,9 @@ REPORTING = [
     ErrorCase("report", "Missing argument 'RUN...'. See `nmt report --help`."),
     ErrorCase(
         "report raw",
-        "raw is no run: it has no metrics.jsonl; name a folder that `nmt train` wrote",
+        "raw is not a run directory: it has no metrics.jsonl; name a folder written by `nmt train`",
     ),
-    ErrorCase("report runs/tiny runs/tiny/", "runs/tiny is given twice; once is enough"),
+    ErrorCase("report runs/tiny runs/tiny/", "runs/tiny is given twice: name each run once"),
     ErrorCase(
         "report runs/tiny -o new/page.html",
         "--output is new/page.html, but directory new does not exist: create it first",
@@ -167,13 +167,13 @@ REPORTING = [
     ),
     ErrorCase(
         "report runs/tiny",
-        "runs/tiny/metrics.jsonl, line 2: damaged: it is no record of a run; remove the line",
+        "runs/tiny/metrics.jsonl, line 2: corrupt: not a record of a run; remove it",
         {"runs/tiny/metrics.jsonl": lambda data: data.replace(b"\n", b"\n{\n", 1)},
     ),
     ErrorCase(
         "report runs/tiny",
-        "runs/tiny/evaluation/news.metrics.json: damaged: it is not what `nmt evaluate` wrote; "
-        "run that again",
+        "runs/tiny/evaluation/news.metrics.json: corrupt: not written by `nmt evaluate`; "
+        "run `nmt evaluate` again",
         {"runs/tiny/evaluation/news.metrics.json": b"[]"},
     ),
 ]

@@ -1,4 +1,4 @@
-"""Runs to report on."""
+"""Run directories for reports."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from report_files import comparison, evaluation, records
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes the folder of a run without a model."""
+    """Return a function that writes a run directory without a model."""
 
     def make(name: str, bleu: float = 39.0, signature: str = "nrefs:1|case:mixed") -> Path:
         results = tmp_path / name / "evaluation"

@@ -1,4 +1,4 @@
-"""What stands in the folder of a run to report on, with hostile text in it."""
+"""Contents of a run directory, with hostile text."""
 
 from typing import Any
 
@@ -58,6 +58,6 @@ def comparison() -> dict[str, Any]:
 def example() -> Example:
     weights = [[0.9, 0.1], [0.2, 0.8]]
     return Example(
-        "flickr", 3, "a typical one", 50.0, HOSTILE, HOSTILE, HOSTILE, ["▁<b>", "</s>"],
+        "flickr", 3, "median", 50.0, HOSTILE, HOSTILE, HOSTILE, ["▁<b>", "</s>"],
         ["▁&amp;", "</s>"], weights,
     )  # fmt: skip

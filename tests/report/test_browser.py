@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing to complain of, both colour schemes, the keyboard alone."""
+"""Report in a real browser: no errors, both colour schemes, keyboard only."""
 
 import shutil
 from collections.abc import Iterator
@@ -34,15 +34,15 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, here: Path, make_run: Any) -> Any:
-    """The browser, with a page open that has all sections and hostile text."""
+    """Browser showing a page with all sections and hostile text."""
     runs = read_runs([Path("runs/tiny"), make_run("other")])
     Path("page.html").write_text(render(runs, [[example()], []]), encoding="utf-8")
     browser.get((here / "page.html").as_uri())
     return browser
 
 
-def test_the_browser_has_nothing_to_complain_of_and_loads_nothing(page: Any) -> None:
-    """P10."""
+def test_page_loads_nothing_and_logs_no_error(page: Any) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     assert page.get_log("browser") == []
     assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert page.title == "nmt report: tiny, other"
@@ -50,7 +50,7 @@ def test_the_browser_has_nothing_to_complain_of_and_loads_nothing(page: Any) -> 
 
 
 def contrast(page: Any, css: str) -> float:
-    """Of the text of an element with what is behind it, as WCAG 2 computes it."""
+    """Return the contrast ratio of an element's text and background (WCAG 2)."""
     script = """
     const rgb = text => text.match(/[\\d.]+/g).map(Number);
     const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
@@ -68,7 +68,7 @@ def contrast(page: Any, css: str) -> float:
 
 
 @pytest.mark.parametrize(("scheme", "paper"), [("light", 255), ("dark", 20)])
-def test_text_can_be_read_in_both_colour_schemes(scheme: str, paper: int, page: Any) -> None:
+def test_contrast_is_sufficient_in_both_colour_schemes(scheme: str, paper: int, page: Any) -> None:
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     colour = page.execute_script("return getComputedStyle(document.body).backgroundColor")
@@ -78,23 +78,23 @@ def test_text_can_be_read_in_both_colour_schemes(scheme: str, paper: int, page: 
         assert contrast(page, css) >= 4.5, css
 
 
-def test_everything_is_reached_and_opened_by_the_keyboard(page: Any) -> None:
+def test_all_controls_work_with_the_keyboard(page: Any) -> None:
     from selenium.webdriver import ActionChains, Keys
 
     page.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
-    wanted = page.execute_script(
+    expected = page.execute_script(
         "return document.querySelectorAll('a, summary, [tabindex=\"0\"]').length"
         " - document.querySelectorAll('details:not([open]) [tabindex=\"0\"]').length"
     )
     seen = []
-    for _ in range(wanted):
+    for _ in range(expected):
         ActionChains(page).send_keys(Keys.TAB).perform()
         focused = page.switch_to.active_element
         outline = page.execute_script("return getComputedStyle(arguments[0]).outlineStyle", focused)
         assert outline == "solid"
         assert focused.rect["width"] > 0
         seen.append(focused)
-    assert len({each.id for each in seen}) == wanted
+    assert len({each.id for each in seen}) == expected
     assert seen[0].get_attribute("textContent") == "Skip to the report"
     summary = next(each for each in seen if each.tag_name == "summary")
     page.execute_script("arguments[0].focus()", summary)
@@ -103,7 +103,7 @@ def test_everything_is_reached_and_opened_by_the_keyboard(page: Any) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_is_never_wider_than_the_window(width: int, page: Any) -> None:
+def test_page_is_not_wider_than_the_window(width: int, page: Any) -> None:
     page.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False},

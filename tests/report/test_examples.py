@@ -1,4 +1,4 @@
-"""Examples: chosen by their score, with where the model looked."""
+"""Examples: chosen by score, with attention."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,28 +6,26 @@ from typing import Any
 
 import pytest
 
-from nmt.report.examples import PLACES, choose
+from nmt.report.examples import QUANTILES, choose
 from nmt.report.runs import read_runs
 
 
-def test_examples_are_of_a_scored_test_set_with_the_attention_of_each_piece(
-    here: Path, nmt: Callable[..., Any]
-) -> None:
+def test_examples_have_the_attention_of_each_token(here: Path, nmt: Callable[..., Any]) -> None:
     nmt("evaluate runs/tiny --test news --metrics chrf")
     [run] = read_runs([Path("runs/tiny")])
-    found = choose(run, 3)
-    assert [each.what for each in found] == list(PLACES)
-    scores = [each.chrf for each in found]
+    examples = choose(run, 3)
+    assert [each.quantile for each in examples] == list(QUANTILES)
+    scores = [each.chrf for each in examples]
     assert scores == sorted(scores, reverse=True)
-    kept = Path("runs/tiny/evaluation/news.de").read_text(encoding="utf-8").split("\n")
-    for each in found:
-        assert each.hyp == kept[each.line - 1]
-        assert len(each.weights) == len(each.tgt_pieces) == len(each.strongest)
+    hyps = Path("runs/tiny/evaluation/news.de").read_text(encoding="utf-8").split("\n")
+    for each in examples:
+        assert each.hyp == hyps[each.line - 1]
+        assert len(each.weights) == len(each.tgt_tokens) == len(each.strongest)
         for weights in each.weights:
-            assert len(weights) == len(each.src_pieces)
+            assert len(weights) == len(each.src_tokens)
             assert sum(weights) == pytest.approx(1.0, abs=0.01)
 
 
-def test_a_run_that_was_not_evaluated_has_no_examples(here: Path) -> None:
+def test_run_without_evaluation_has_no_examples(here: Path) -> None:
     [run] = read_runs([Path("runs/tiny")])
     assert choose(run, 3) == []

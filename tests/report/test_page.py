@@ -1,4 +1,4 @@
-"""The page: whole HTML, nothing from elsewhere, nothing hostile, and the numbers of the files."""
+"""Report page: valid HTML, self-contained, escaped, with the values of the files."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
 class Page(HTMLParser):
-    """Reads a page, and fails where a tag is not closed by its own."""
+    """Parser that fails if tags are not properly nested."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -49,8 +49,8 @@ def page_of(*folders: Path) -> str:
     return render(runs, [[] for _ in runs])
 
 
-def test_the_page_is_whole_and_loads_nothing(make_run: MakeRun) -> None:
-    """P10."""
+def test_page_is_self_contained(make_run: MakeRun) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     text = page_of(make_run("a"), make_run("b"))
     page = Page(text)
     assert not re.search(r"https?:|//[a-z]|@import|url\(", text)
@@ -66,8 +66,8 @@ def test_the_page_is_whole_and_loads_nothing(make_run: MakeRun) -> None:
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
 
 
-def test_hostile_text_is_text(here: Path, make_run: MakeRun) -> None:
-    """P10: from a translation, a reference, a warning, a record and a piece."""
+def test_hostile_text_is_escaped(here: Path, make_run: MakeRun) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     [run] = read_runs([Path("runs/tiny")])
     [hostile] = read_runs([make_run("<i>a")])
     page = Page(render([run, hostile], [[example()], []]))
@@ -77,68 +77,68 @@ def test_hostile_text_is_text(here: Path, make_run: MakeRun) -> None:
     assert "<i>a" in page.text
 
 
-def test_scores_stand_with_interval_signature_and_checkpoint(make_run: MakeRun) -> None:
-    """P11."""
+def test_scores_have_interval_signature_and_checkpoint(make_run: MakeRun) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     text = page_of(make_run("a"))
-    for wanted in ("39.18 ± 1.56", "40.50 ± 1.56", "update 300", "nrefs:1|case:mixed", "1,000"):
-        assert wanted in text
+    for expected in ("39.18 ± 1.56", "40.50 ± 1.56", "update 300", "nrefs:1|case:mixed", "1,000"):
+        assert expected in text
     assert "BLEU, lower-cased" in text
 
 
-def test_scores_with_other_signatures_are_warned_of(make_run: MakeRun) -> None:
-    """P11."""
+def test_different_signatures_cause_a_warning(make_run: MakeRun) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
     folders = make_run("a"), make_run("b", signature="nrefs:1|case:lc")
-    warning = "BLEU of the runs has different signatures: do not compare these numbers (flickr)"
+    warning = "BLEU was computed with different signatures: the scores are not comparable (flickr)"
     assert warning in page_of(*folders)
     assert warning not in page_of(folders[0])
 
 
-def test_comparisons_slices_restarts_and_skipped_updates_are_told(make_run: MakeRun) -> None:
+def test_page_shows_comparisons_slices_and_events(make_run: MakeRun) -> None:
     text = Page(page_of(make_run("a"))).text
-    for wanted in (
+    for expected in (
         "flickr: new against old",
         "Paired bootstrap, 1,000 trials; 5 of 1,000 translations differ",
         "0.0123",
         "by length: tokens of the reference",
-        "gnorm: inf; pairs: 300 of them",
-        "updates lost: 50",
+        "gnorm inf | pairs 300 items",
+        "updates_lost 50",
     ):
-        assert wanted in text
+        assert expected in text
 
 
-def test_of_many_events_the_newest_are_shown_and_the_others_counted(tmp_path: Path) -> None:
+def test_only_the_newest_events_are_shown(tmp_path: Path) -> None:
     lines = [f'{{"kind": "skipped", "update": {n}, "grad_norm": "inf"}}\n' for n in range(150)]
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     page = Page(page_of(tmp_path))
-    assert page.text.count("gnorm: inf") == 100
-    assert f"{tmp_path.name}: 50 earlier ones are in its metrics.jsonl." in page.text
+    assert page.text.count("gnorm inf") == 100
+    assert f"{tmp_path.name}: 50 earlier events: see metrics.jsonl." in page.text
 
 
-def test_runs_are_drawn_over_each_other_with_lines_that_differ(make_run: MakeRun) -> None:
+def test_runs_share_charts_with_different_lines(make_run: MakeRun) -> None:
     page = Page(page_of(make_run("a"), make_run("b", bleu=41.0)))
     curves = [attrs["class"] for tag, attrs in page.tags if tag == "polyline"]
     assert curves == ["curve run-0", "curve run-1"] * 6
     assert "b, update 300: 41" in page.text
 
 
-def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
+def test_new_run_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("")
     text = Page(page_of(tmp_path)).text
-    for wanted in ("Nothing is logged yet.", "No test set has been scored", "None is recorded."):
-        assert wanted in text
+    for expected in ("No records yet.", "No test set has been scored", "No events."):
+        assert expected in text
 
 
-def test_what_was_dropped_is_told_by_rule(here: Path, nmt: Callable[..., Any]) -> None:
-    """P6."""
+def test_drop_reasons_are_shown(here: Path, nmt: Callable[..., Any]) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
     answer = nmt("report runs/tiny -o page.html --examples 0")
     assert answer.status == 0
-    assert "page.html: " in answer.err
+    assert answer.err.startswith("wrote page.html (")
     page = Page(Path("page.html").read_text(encoding="utf-8"))
     assert "Pairs: read = kept + dropped." in page.text
     assert "No examples" in page.text
 
 
-def test_the_same_files_make_the_same_page(here: Path, nmt: Callable[..., Any]) -> None:
+def test_page_is_deterministic(here: Path, nmt: Callable[..., Any]) -> None:
     nmt("evaluate runs/tiny --test news --metrics chrf")
     nmt("report runs/tiny -o one.html")
     nmt("report runs/tiny -o two.html")
