@@ -24,14 +24,7 @@ import numpy.typing as npt
 
 from nmt.config.corpus import Case, CleaningConfig, CorpusConfig
 from nmt.config.settings import drop_legacy_values
-from nmt.corpus.text import (
-    change_case,
-    compose_nfc,
-    normalise,
-    read_lines,
-    read_pairs,
-    remove_control_characters,
-)
+from nmt.corpus.text import change_case, normalise, read_lines, read_pairs, strip_controls, to_nfc
 from nmt.errors import DataError
 
 DROP_REASONS = (
@@ -193,7 +186,7 @@ def clean(
 def normalise_pair(src: str, tgt: str, cleaning: CleaningConfig) -> tuple[str, str, Sequence[str]]:
     """Normalise both sides as `normalise` does; also return the rules that changed either."""
     rules = []
-    for name, change in (("control_characters", remove_control_characters), ("nfc", compose_nfc)):
+    for name, change in (("control_characters", strip_controls), ("nfc", to_nfc)):
         if getattr(cleaning, name):
             new_src, new_tgt = change(src), change(tgt)
             if (new_src, new_tgt) != (src, tgt):

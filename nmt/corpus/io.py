@@ -174,7 +174,7 @@ def read_zstd(path: Path) -> bytes:
         return bytes(stream.read())
 
 
-def open_compressor(file: BinaryIO, suffix: str) -> Any:
+def compress_to(file: BinaryIO, suffix: str) -> Any:
     """Return a stream that compresses into a file by suffix; equal text gives equal bytes."""
     if suffix == ".gz":
         # No name and no time in the header, which would differ between two equal texts.

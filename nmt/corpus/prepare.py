@@ -31,21 +31,12 @@ from pathlib import Path
 from nmt.config.corpus import ParallelText
 from nmt.config.experiment import Experiment
 from nmt.config.preset import resolve
-from nmt.corpus import clean, prepare_tasks, prepared
+from nmt.corpus import clean, prepare_tasks, prepared, task_cache
 from nmt.corpus.io import atomic_write, read_blocks
 from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, FileInfo, Manifest, ShardInfo
 from nmt.corpus.prepare_tasks import Chunk
 from nmt.corpus.shards import Shards
-from nmt.corpus.task_cache import (
-    ProgressCallback,
-    RunTasks,
-    Stages,
-    Task,
-    Tree,
-    no_progress,
-    open_work,
-    run_locally,
-)
+from nmt.corpus.task_cache import ProgressCallback, RunTasks, Stages, Task, Tree
 from nmt.corpus.text import line_counts_message, read_pairs
 from nmt.errors import DataError
 
@@ -59,8 +50,8 @@ TASKS_VERSION = 2
 
 def prepare(
     experiment: Experiment,
-    run_tasks: RunTasks = run_locally,
-    progress: ProgressCallback = no_progress,
+    run_tasks: RunTasks = task_cache.run_locally,
+    progress: ProgressCallback = task_cache.no_progress,
 ) -> Manifest:
     """Prepare the corpus; resume an interrupted preparation; do nothing if it is complete.
 
@@ -83,7 +74,7 @@ def prepare(
         return manifest
     # Errors that are quick to find come before the folder is created.
     check_raw(experiment)
-    with open_work(folder, _state(experiment)) as work:
+    with task_cache.open_work(folder, _state(experiment)) as work:
         manifest = _prepare(experiment, Stages(work, run_tasks, progress))
         # Last: a folder with a manifest is complete.
         with atomic_write(folder / MANIFEST) as temporary:
@@ -112,13 +103,12 @@ def check_raw(experiment: Experiment) -> None:
 
 def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
     """Run all stages in order and return the manifest."""
-    texts = {text.name: text for text in experiment.corpus.train}
     raw, held_out = _read(experiment, stages)
     chunks = _cut(experiment, raw)
     tallies, num_parts = _clean(experiment, stages, chunks)
-    by_corpus = dict.fromkeys(texts, clean.CleaningTally())
+    by_corpus = dict.fromkeys(raw, clean.CleaningTally())
     for chunk in chunks:
-        by_corpus[chunk.corpus] += tallies[chunk.key]
+        by_corpus[chunk.text.name] += tallies[chunk.key]
     _check_dropped(by_corpus, experiment.corpus.cleaning.max_dropped)
     # The size of the vocabulary can depend on the number of pairs kept.
     num_kept = {name: tally.kept for name, tally in by_corpus.items()}
@@ -126,8 +116,7 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
     corpus, work = experiment.corpus, stages.work
     kept = {key: tally.kept for key, tally in tallies.items()}
     max_pairs = max(1, corpus.subword.max_sentences // 2)
-    recased = frozenset(text.name for text in corpus.train if text.is_recased)
-    sample = prepare_tasks.Sample(work, chunks, kept, num_parts, max_pairs, recased)
+    sample = prepare_tasks.Sample(work, chunks, kept, num_parts, max_pairs)
     learn: Task = (prepare_tasks.train_subword, (work.parent, sample, corpus.subword))
     learnt = stages.run("subwords", {"all": learn})["all"]
     names = ["dev", *(f"tests/{text.name}" for text in corpus.tests)]
@@ -135,7 +124,7 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
     # Chunks without a pair get no shard, and shards are numbered without gaps.
     for number, chunk in enumerate(chunk for chunk in chunks if kept[chunk.key]):
         shard = f"shards/{number:05}.arrow"
-        about = (work, chunk, num_parts, shard, names, corpus.cleaning, texts[chunk.corpus].tag)
+        about = work, chunk, num_parts, shard, names, corpus.cleaning
         encode[chunk.key] = prepare_tasks.encode_chunk, about
     encoded = list(stages.run("encoding", encode, used="clean/{}.*").values())
     return _merge(experiment, raw, held_out, by_corpus, learnt, encoded)
@@ -184,11 +173,11 @@ def _cut(experiment: Experiment, raw: dict[str, list[FileInfo]]) -> list[Chunk]:
     # `start` counts through all corpora: it numbers lines for the search for duplicates.
     start = 0
     size = experiment.corpus.shard_pairs
-    for number, (name, files) in enumerate(raw.items()):
-        total = files[0].lines
+    for number, text in enumerate(experiment.corpus.train):
+        total = raw[text.name][0].lines
         for part, first in enumerate(range(0, total, size)):
             num_lines = min(size, total - first)
-            chunks.append(Chunk(f"{number:03}-{part:05}", name, first, start, num_lines))
+            chunks.append(Chunk(f"{number:03}-{part:05}", text, first, start, num_lines))
             start += num_lines
     return chunks
 
@@ -198,10 +187,8 @@ def _clean(
 ) -> tuple[dict[str, clean.CleaningTally], int]:
     """Run the cleaning and duplicates stages; return tallies by chunk, and the digest ranges."""
     cleaning, work = experiment.corpus.cleaning, stages.work
-    texts = {text.name: text for text in experiment.corpus.train}
     tasks: dict[str, Task] = {
-        chunk.key: (prepare_tasks.clean_chunk, (work, chunk, texts[chunk.corpus], cleaning))
-        for chunk in chunks
+        chunk.key: (prepare_tasks.clean_chunk, (work, chunk, cleaning)) for chunk in chunks
     }
     results = stages.run("cleaning", tasks, used="raw/{}.*")
     # Duplicates within a chunk are dropped already: a single chunk has no others.
@@ -256,8 +243,7 @@ def _merge(
             name=name,
             raw=raw[name],
             **asdict(tally),
-            src_tokens=sum(shards[number].src_tokens for number in numbers),
-            tgt_tokens=sum(shards[number].tgt_tokens for number in numbers),
+            **_sum_tokens([shards[number] for number in numbers]),
             leaked=sum(encoded[number]["leaked"] for number in numbers),
         )
         assert info.kept == sum(shards[number].pairs for number in numbers), info
@@ -271,13 +257,16 @@ def _merge(
         tokenizer_fingerprint=learnt["fingerprint"],
         num_pieces=learnt["num_pieces"],
         pairs=sum(shard.pairs for shard in shards),
-        src_tokens=sum(shard.src_tokens for shard in shards),
-        tgt_tokens=sum(shard.tgt_tokens for shard in shards),
+        **_sum_tokens(shards),
         longest=max(shard.longest for shard in shards),
         corpora=corpora,
         shards=shards,
         files=[FileInfo(**learnt["file"]), *held_out],
     )
+
+
+def _sum_tokens(shards: list[ShardInfo]) -> Tree:
+    return {key: sum(getattr(s, key) for s in shards) for key in ("src_tokens", "tgt_tokens")}
 
 
 def _check_complete(experiment: Experiment, folder: Path) -> Manifest:

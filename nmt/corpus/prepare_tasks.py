@@ -43,7 +43,8 @@ class Chunk:
 
     key: str
     """Name of its files: number of the corpus, number of the chunk in it."""
-    corpus: str
+    text: ParallelText
+    """The corpus."""
     first_line: int
     """Its first line in the corpus, from 0."""
     start: int
@@ -66,13 +67,11 @@ class Sample:
     num_parts: int
     """Number of digest ranges in which duplicates were searched."""
     max_pairs: int
-    recased: frozenset[str] = frozenset()
-    """Corpora that repeat others in another letter case; see RECASED_STRIDE."""
 
     def __iter__(self) -> Iterator[str]:
         """Yield lines, the same in the same order each time."""
         # A corpus in upper case must not take half of the vocabulary for a few pairs per epoch.
-        strides = [RECASED_STRIDE if c.corpus in self.recased else 1 for c in self.chunks]
+        strides = [RECASED_STRIDE if c.text.is_recased else 1 for c in self.chunks]
         counts = [-(-self.kept[c.key] // n) for c, n in zip(self.chunks, strides, strict=True)]
         total = sum(counts)
         wanted = min(total, self.max_pairs)
@@ -155,8 +154,9 @@ def copy_held_out(text: ParallelText, root: str, folder: Path, name: str) -> Tre
     return {"files": [asdict(file) for file in files]}
 
 
-def clean_chunk(work: Path, chunk: Chunk, text: ParallelText, cleaning: CleaningConfig) -> Tree:
+def clean_chunk(work: Path, chunk: Chunk, cleaning: CleaningConfig) -> Tree:
     """Clean a chunk and write the pairs kept; return the `CleaningTally`."""
+    text = chunk.text
     if text.tsv:
         rows = split_lines(read_zstd(chunk.path(work, "raw", "tsv.zst")))
         # Further columns, such as scores, are ignored.
@@ -216,7 +216,6 @@ def encode_chunk(
     shard: str,
     held_out: list[str],
     cleaning: CleaningConfig,
-    tag: int,
 ) -> Tree:
     """Encode the pairs of a chunk, without later duplicates, and write a shard.
 
@@ -227,7 +226,6 @@ def encode_chunk(
         shard: path of the shard in the prepared corpus.
         held_out: names of the dev and test sets.
         cleaning: the rules.
-        tag: tag of the corpus, 0 for none.
 
     Returns:
         The `ShardInfo`, and the number of pairs that are also in a dev or test set.
@@ -235,8 +233,8 @@ def encode_chunk(
     folder = work.parent
     subword = _load_subword((folder / TOKENIZER).read_text(encoding="utf-8"))
     src, tgt, lines = _read_clean(work, chunk, num_parts)
-    writer = ShardWriter(subword.num_pieces, chunk.corpus)
-    prefix = [tag_token(tag)] if tag else []
+    writer = ShardWriter(subword.num_pieces, chunk.text.name)
+    prefix = [tag_token(chunk.text.tag)] if chunk.text.tag else []
     # In batches: tokenizers' encodings take far more memory than the token ids.
     for first in range(0, len(src), ENCODE_PAIRS):
         rows = slice(first, first + ENCODE_PAIRS)

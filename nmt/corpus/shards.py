@@ -29,6 +29,7 @@ from nmt.errors import DataError
 
 Lengths = npt.NDArray[np.int32]
 Tokens = npt.NDArray[Any]
+Rows = Sequence[int] | npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Shards:
         numbers = [names.index(shard.corpus) for shard in self.manifest.shards]
         return np.repeat(numbers, [shard.pairs for shard in self.manifest.shards])
 
-    def pairs(self, rows: Sequence[int] | npt.NDArray[Any]) -> list[tuple[Tokens, Tokens]]:
+    def pairs(self, rows: Rows) -> list[tuple[Tokens, Tokens]]:
         """Return source and target token ids of rows, without BOS and EOS.
 
         The arrays are read-only views of the mapped files.
@@ -126,7 +127,7 @@ class Shards:
         number, local = self._locate([row])[0]
         return self.manifest.shards[number].corpus, int(self._shard(number).lines[local])
 
-    def _locate(self, rows: Sequence[int] | npt.NDArray[Any]) -> list[tuple[int, int]]:
+    def _locate(self, rows: Rows) -> list[tuple[int, int]]:
         """Return the shard, and the row in it, of rows numbered through all shards."""
         wanted = np.asarray(rows, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nmt.corpus.shards import Lengths, Shards
+from nmt.corpus.shards import Lengths, Rows, Shards
 from nmt.corpus.subword import LogProbs, Merges, Subword
 from nmt.corpus.unigram import MAX_PIECE
 
@@ -66,13 +66,7 @@ class SubwordSampler:
         )
         self._table: dict[bytes, list[Segmentation | None]] = {}
 
-    def segment(
-        self,
-        pairs: Sequence[Pair],
-        rows: Sequence[int] | npt.NDArray[Any],
-        epoch: int,
-        max_length: int,
-    ) -> list[Pair]:
+    def segment(self, pairs: Sequence[Pair], rows: Rows, epoch: int, max_length: int) -> list[Pair]:
         """Return pairs in their segmentation of one epoch.
 
         Args:

@@ -18,14 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from nmt.config.corpus import Case, CleaningConfig, ParallelText
-from nmt.corpus.io import (
-    Source,
-    atomic_write,
-    open_compressor,
-    read_blocks,
-    source_name,
-    split_lines,
-)
+from nmt.corpus.io import Source, atomic_write, compress_to, read_blocks, source_name, split_lines
 from nmt.errors import DataError
 
 MIN_INVALID = 10
@@ -44,22 +37,21 @@ _SPACES = re.compile("  +")
 def normalise(line: str, cleaning: CleaningConfig) -> str:
     """Normalise a line, the same way for training and translating; idempotent."""
     if cleaning.control_characters:
-        line = remove_control_characters(line)
-    return compose_nfc(line) if cleaning.nfc else line
+        line = strip_controls(line)
+    return to_nfc(line) if cleaning.nfc else line
 
 
 def change_case(line: str, case: Case) -> str:
     """Return a line as it is, in upper case, or with each word capitalised."""
-    match case:
-        case "as_is":
-            return line
-        case "upper":
-            return line.upper()
-        case "title":
-            return " ".join(word[:1].title() + word[1:] for word in line.split(" "))
+    if case == "upper":
+        return line.upper()
+    if case == "title":
+        # Not str.title, which also capitalises after an apostrophe: McDonald'S.
+        return " ".join(word[:1].title() + word[1:] for word in line.split(" "))
+    return line
 
 
-def remove_control_characters(line: str) -> str:
+def strip_controls(line: str) -> str:
     """Remove control and invisible characters; leave one space between words, none at the ends."""
     # isprintable is False for every character of the patterns, at a tenth of their cost.
     if line.isprintable() and "  " not in line and line[:1] != " " and line[-1:] != " ":
@@ -69,7 +61,7 @@ def remove_control_characters(line: str) -> str:
     return _SPACES.sub(" ", _LOOSE_JOINERS.sub("", line)).strip(" ")
 
 
-def compose_nfc(line: str) -> str:
+def to_nfc(line: str) -> str:
     """Return a line in Unicode normalisation form C (composed characters)."""
     return line if line.isascii() else unicodedata.normalize("NFC", line)
 
@@ -223,7 +215,7 @@ def open_output(target: str | Path | None) -> Iterator[TextIO]:
             yield text
         return
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        compressed = open_compressor(file, Path(target).suffix)
+        compressed = compress_to(file, Path(target).suffix)
         with io.TextIOWrapper(compressed, encoding="utf-8", newline="\n") as text:
             yield text
 

@@ -16,14 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nmt.corpus import io as corpus_io
-from nmt.corpus.io import (
-    atomic_write,
-    open_compressor,
-    read_blocks,
-    read_zstd,
-    split_lines,
-    write_zstd,
-)
+from nmt.corpus.io import atomic_write, compress_to, read_blocks, read_zstd, split_lines, write_zstd
 from nmt.errors import DataError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -211,7 +204,7 @@ def test_compressed_data_without_suffix_is_reported(tmp_path: Path, suffix: str,
 @pytest.mark.parametrize("suffix", COMPRESS)
 def test_compressed_output_is_read_back(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"text{suffix}"
-    with path.open("wb") as file, open_compressor(file, suffix) as packed:
+    with path.open("wb") as file, compress_to(file, suffix) as packed:
         packed.write(b"one\ntwo\n")
     assert read(path) == [b"one", b"two"]
 
