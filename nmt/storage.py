@@ -76,6 +76,7 @@ class ObjectStore:
     def check_writable(self) -> None:
         """Write and delete a test file."""
         with _storage_errors(self.url()):
+            # Write access is not visible in a listing: try it.
             with self._files.open_output_stream(self._path(".nmt-was-here")) as stream:
                 stream.write(b"nmt\n")
             self._files.delete_file(self._path(".nmt-was-here"))
@@ -104,6 +105,7 @@ class ObjectStore:
     def upload(self, file: Path, name: str) -> None:
         """Upload a file; an existing one of that name is replaced."""
         with _storage_errors(self.url(name)):
+            # Streamed: checkpoints may be larger than memory.
             copy_files(str(file), self._path(name), destination_filesystem=self._files)
 
     def download(self, name: str, file: Path) -> bool:
@@ -134,6 +136,7 @@ def _storage_errors(where: str) -> Iterator[None]:
         raise
     except (OSError, ArrowException) as error:
         text = " ".join(str(error).split())
+        # pyarrow has no error codes: known causes are recognised by parts of its text.
         for signs, message in _REASONS:
             if any(sign in text for sign in signs):
                 raise StorageError(f"{where}: {message}") from None

@@ -72,6 +72,7 @@ class AsyncCheckpointWriter:
             pending: updates of checkpoints to keep because their score is pending.
             on_complete: called in the thread with the complete checkpoint.
         """
+        # One write at a time: each holds a copy of the state.
         self.wait()
         copy, copied = _copy_state(state)
         pending = tuple(pending)
@@ -129,6 +130,7 @@ class AsyncCheckpointWriter:
         written = save_checkpoint(
             self._run_dir, self._experiment, self._tokenizer_json, state, bleu, signature
         )
+        # After the write: the run has a complete checkpoint at any time.
         prune_checkpoints(self._run_dir, self._experiment.training.keep_last, written, pending)
         if self._remote is not None:
             self._upload(self._remote, written, pending)
@@ -143,6 +145,7 @@ class AsyncCheckpointWriter:
                 remote.prune(self._experiment.training.keep_last, folder.name, pending)
                 break
             except StorageError as error:
+                # Out of attempts: `record_error` counts the checkpoint as failed.
                 if pause_s is None:
                     raise
                 log.warning("%s; retrying in %.0f s", error, pause_s)

@@ -61,6 +61,7 @@ def export_checkpoint(folder: Path, out: Path, precision: Precision | None = Non
     checkpoint = load_checkpoint(folder)
     precision = precision or checkpoint.precision
     info = replace(checkpoint.info, nmt_version=nmt_version(), files={})
+    # Rounded weights have another BLEU.
     if precision != checkpoint.precision:
         info = replace(info, bleu=None, bleu_signature="")
     tokenizer_json = read_text(checkpoint.path, checkpoint.info, TOKENIZER)
@@ -85,4 +86,5 @@ def _check_same_model(one: Checkpoint, other: Checkpoint) -> None:
         )
     if one.info.files[TOKENIZER] != other.info.files[TOKENIZER]:
         raise CheckpointError(f"{refused}: the tokenizers differ, but must be equal")
+    # Equal models have equal weight names.
     assert one.weights.keys() == other.weights.keys()

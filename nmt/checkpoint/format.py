@@ -172,6 +172,7 @@ def _add_score(info: CheckpointInfo, digest: str, score: bytes, file: str) -> Ch
     """Return `info` with the score of score.json; a corrupt or stale one is ignored."""
     try:
         tree = json.loads(score)
+        # A score of a replaced checkpoint has the digest of another bundle.json.
         if tree.pop("sha256") == digest_of_json(tree) and tree["of"] == digest:
             return replace(info, bleu=tree["bleu"], bleu_signature=tree["bleu_signature"])
         problem = "it belongs to another checkpoint or is corrupt"
@@ -199,6 +200,7 @@ def verify_file(folder: Path, info: CheckpointInfo, name: str) -> Path:
         raise CheckpointError(f"{folder / INFO} lists no {name}: the checkpoint is incomplete")
     try:
         num_bytes = file.stat().st_size
+        # Size first: a truncated file is found without hashing it.
         if num_bytes != expected.num_bytes:
             problem = f"is corrupt: {num_bytes:,} bytes, expected {expected.num_bytes:,}"
         elif describe_file(file) != expected:
@@ -260,6 +262,7 @@ def unpack_weights(stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Pre
     converted: dict[int, Tensor] = {}
     weights = {}
     for name, tensor in stored.items():
+        # Scales are read together with their matrix.
         if name.endswith(_SCALE):
             continue
         address = tensor.data_ptr()
@@ -293,6 +296,7 @@ def folder_name(update: int) -> str:
 def checkpoint_folders(parent: Path) -> list[Path]:
     """List the checkpoint directories in `parent`, oldest first; none is verified."""
     folders = [path for path in parent.glob("update-*") if is_folder_name(path.name)]
+    # By number: names have nine digits from update 100,000,000 on.
     return sorted(folders, key=lambda path: update_of(path.name))
 
 

@@ -64,6 +64,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     folder = find_checkpoint(path, prefer_best=True)
     info = read_info(folder)
     try:
+        # Config and tokenizer first: another version fails before gigabytes are read.
         experiment = parse_stored(Experiment, read_text(folder, info, CONFIG), CONFIG)
         subword = Subword.from_json(read_text(folder, info, TOKENIZER))
     except (ConfigError, DataError) as error:
@@ -92,6 +93,7 @@ def load_training_state(path: Path) -> CheckpointState:
         )
     stored = json.loads(read_text(folder, info, STATE))
     weights, average = read_tensors(folder, info, WEIGHTS), None
+    # With an average, the weights for translation are not those that are trained.
     if RAW_WEIGHTS in info.files:
         weights, average = read_tensors(folder, info, RAW_WEIGHTS), weights
     optimizer = read_tensors(folder, info, OPTIMIZER)
@@ -111,11 +113,13 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) ->
     """
     expected = model.state_dict()
     given = dict(weights)
+    # A tied parameter is stored under one of its names: find the others by their memory.
     present = {expected[name].data_ptr(): given[name] for name in given if name in expected}
     for name, tensor in expected.items():
         if name not in given and tensor.data_ptr() in present:
             given[name] = present[tensor.data_ptr()]
     hint = f"{CONFIG} or {TOKENIZER} beside it does not belong to these weights"
+    # Own messages: those of load_state_dict list every key of the model.
     if missing := sorted(expected.keys() - given.keys()):
         raise CheckpointError(f"{file} has no {summarise_names(missing)}; {hint}")
     if unknown := sorted(given.keys() - expected.keys()):

@@ -61,6 +61,7 @@ class RemoteRun:
     def names(self) -> list[str]:
         """List the names of the checkpoints in the store, oldest first."""
         found = self.store.list_objects("checkpoints")
+        # A folder without bundle.json is an interrupted upload.
         names = {name.split("/")[1] for name in found if name.endswith(f"/{INFO}")}
         return sorted((name for name in names if is_folder_name(name)), key=update_of)
 
@@ -93,6 +94,7 @@ class RemoteRun:
 
     def push(self, folder: Path) -> None:
         """Upload a checkpoint; an existing one of that name is replaced."""
+        # An interrupted upload over existing files would leave a corrupt checkpoint.
         self._delete(folder.name)
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
         files = [name for name in names if (folder / name).is_file() and name != INFO]
@@ -109,6 +111,7 @@ class RemoteRun:
         folder = self._run_dir / "checkpoints" / name
         if not _is_copy(folder, text):
             self._download(name, info, text, folder)
+        # Even for an existing copy: a score may be uploaded after its checkpoint.
         if score is not None:
             (folder / SCORE).write_bytes(score)
         return folder
@@ -133,6 +136,7 @@ class RemoteRun:
         found = {name.split("/")[1] for name in self.store.list_objects("checkpoints")}
         names = self.names()
         kept = {*names[-keep_last:], complete, *map(folder_name, pending)}
+        # Scores are read from the store only if a checkpoint may be deleted.
         if len(names) > keep_last:
             kept.add(self.best() or complete)
         for name in sorted(found - kept):
@@ -205,6 +209,7 @@ class RemoteRun:
                     continue
                 raise CheckpointError(f"{url} {problem}; {self._recovery_hint(name)}")
             (temp / INFO).write_bytes(text)
+            # A corrupt or stale local copy is replaced.
             with contextlib.suppress(FileNotFoundError):
                 delete_checkpoint(folder)
             try:

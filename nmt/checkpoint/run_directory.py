@@ -57,6 +57,7 @@ def best_checkpoint(run_dir: Path) -> Path | None:
     infos = {}
     for folder in list_checkpoints(run_dir):
         try:
+            # Only bundle.json: hashing the weights of every checkpoint would take minutes.
             infos[folder] = read_info(folder)
         except CheckpointError as error:
             log_skipped(str(error))
@@ -88,8 +89,10 @@ def prune_checkpoints(
     remove_leftovers(run_dir / "checkpoints")
     assert keep_last >= 1
     old = list_checkpoints(run_dir)[:-keep_last]
+    # The search below hashes whole checkpoints: only if one may be deleted.
     if not old:
         return []
+    # If the newest ones are corrupt, a run can only resume from the newest complete one.
     kept = {best_checkpoint(run_dir), complete or newest_complete(run_dir)}
     kept |= {run_dir / "checkpoints" / folder_name(update) for update in pending}
     deleted = [folder for folder in old if folder not in kept]
@@ -116,6 +119,7 @@ def find_checkpoint(path: Path, prefer_best: bool) -> Path:
         return found
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such directory; name a run or one of its checkpoints")
+    # An incomplete checkpoint keeps its name: the reader then reports the missing bundle.json.
     if not (path / INFO).exists() and not path.name.startswith("update-"):
         raise CheckpointError(
             f"{path} is neither a run nor a checkpoint: it has no checkpoints/ and no {INFO}"
@@ -126,6 +130,7 @@ def find_checkpoint(path: Path, prefer_best: bool) -> Path:
 def remove_leftovers(parent: Path) -> None:
     """Delete what interrupted writes and deletions left in a directory of checkpoints."""
     for path in parent.glob(".update-*"):
+        # Other hidden names were not written by nmt.
         if path.suffix in (".writing", ".deleting"):
             shutil.rmtree(path, ignore_errors=True)
 

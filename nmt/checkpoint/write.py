@@ -100,20 +100,24 @@ def write_checkpoint(
         if state.average is not None:
             tensors[RAW_WEIGHTS] = state.weights
     parts = {name: _split_tied(group) for name, group in tensors.items()}
+    # 100 kB for bundle.json and the headers of the tensor files.
     needed = 100_000 + sum(len(text.encode()) for text in texts.values())
     needed += sum(tensor.nbytes for stored, _ in parts.values() for tensor in stored.values())
+    # A rename is atomic only within a file system: write beside the target.
     temp = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.writing")
     try:
         _make_directory(folder.parent)
         _check_space(folder, needed)
         (temp / "training" if state is not None else temp).mkdir(parents=True)
         for name, text in texts.items():
+            # No translation of line ends: the digest is that of the bytes.
             (temp / name).write_text(text, encoding="utf-8", newline="")
         for name, (stored, tied) in parts.items():
             save_file(stored, temp / name, metadata={"tied": json.dumps(tied)})
         files = {name: describe_file(temp / name) for name in sorted([*texts, *tensors])}
         text = format_info(replace(info, files=files))
         (temp / INFO).write_text(text, encoding="utf-8", newline="")
+        # Contents before the name: after a power cut the name implies complete files.
         for path in [*temp.rglob("*"), temp]:
             _sync(path)
         # A directory cannot be renamed onto one that is not empty.
@@ -137,6 +141,7 @@ def write_score(folder: Path, bleu: float, signature: str) -> None:
     """
     temp = folder / f".{SCORE}"
     try:
+        # Bound to bundle.json by its digest: a rewritten checkpoint makes the score stale.
         text = format_score((folder / INFO).read_text(encoding="utf-8"), bleu, signature)
         temp.write_text(text, encoding="utf-8")
         _sync(temp)
@@ -161,6 +166,7 @@ def _weights_for_translation(state: CheckpointState) -> dict[str, Tensor]:
     if state.average is None:
         return state.weights
     assert state.average.keys() <= state.weights.keys()
+    # Buffers and tied names are not in the average: take them from the weights.
     weights = state.weights | state.average
     _, tied = _split_tied(state.weights)
     return weights | {name: weights[stored] for name, stored in tied.items()}

@@ -128,6 +128,7 @@ class _LedgerReader:
         result, done, chain = self._result, 0, ""
         try:
             for entry in ledger.read_ledger(self._run_dir):
+                # Later updates are trained again after a resume.
                 if entry.update > result.updates:
                     break
                 if entry.update != done + 1:
@@ -217,6 +218,7 @@ def _compare_epochs(
         used = np.concatenate(rows)
         if result.is_even:
             _find_repeated(name, used, np.concatenate(owners), result)
+        # The last epoch may not be full: only repeated pairs can be wrong in it.
         if len(rows) < size:
             result.pairs_after = len(used)
             continue
@@ -267,6 +269,7 @@ def _compare_checkpoints(run_dir: Path, chains: dict[int, str], result: Audit) -
             state = load_training_state(folder)
         except CheckpointError:
             continue  # Corrupt: no run is resumed from it.
+        # Checkpoints of versions before the ledger have no chain.
         if "ledger" not in state.counters or state.update > result.updates:
             continue
         result.checkpoints += 1

@@ -97,10 +97,12 @@ class Ledger:
         Raises:
             OSError: on rank 0: the disk is full; the next call writes these updates too.
         """
+        # Sent before a checkpoint only: an update itself has no extra communication.
         by_rank, self._records = self._world.all_gather(self._records), []
         for shares in zip(*by_rank, strict=True):
             updates, tgt_tokens, is_skipped, packed = zip(*shares, strict=True)
             assert len(set(updates)) == 1
+            # Sorted: the entry does not depend on which rank had which micro-batch.
             rows = np.sort(np.concatenate([unpack_rows(each) for each in packed]))
             update, num_tokens, skipped = updates[0], sum(tgt_tokens), any(is_skipped)
             self._chain = chain_digest(self._chain, update, num_tokens, skipped, rows)
@@ -115,6 +117,7 @@ class Ledger:
         return self._chain
 
     def _append(self, lines: bytes) -> None:
+        # Unbuffered: a full disk is noticed by the number of bytes written.
         with self._path.open("ab", buffering=0) as file:
             end = os.fstat(file.fileno()).st_size
             try:
@@ -123,6 +126,7 @@ class Ledger:
                 # Synced before the checkpoint: one that survives a power cut has its pairs here.
                 os.fsync(file.fileno())
             except OSError:
+                # A partial line would end the ledger for readers.
                 file.truncate(end)
                 raise
 
@@ -135,6 +139,7 @@ def chain_digest(chain: str, update: int, tgt_tokens: int, is_skipped: bool, row
 
 def pack_rows(rows: Rows) -> str:
     """Compress row numbers to text; their order is lost."""
+    # Differences of sorted numbers are small and compress well.
     steps = np.diff(np.sort(rows), prepend=0).astype("<u4")
     return base64.b64encode(zlib.compress(steps.tobytes())).decode()
 
@@ -175,6 +180,7 @@ def _truncate(path: Path, update: int) -> None:
     with path.open(encoding="utf-8") as old, scratch.open("w", encoding="utf-8") as new:
         for line in old:
             with contextlib.suppress(ValueError, KeyError, TypeError):
+                # A torn or corrupt line is removed with all that follow it.
                 if line.endswith("}\n") and json.loads(line)["update"] <= update:
                     new.write(line)
                     continue

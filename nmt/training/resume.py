@@ -71,6 +71,7 @@ def resume(
         remote.download_logs()
     if folder is None:
         return TrainState(), skipped
+    # Same settings can give another vocabulary if the raw text has changed.
     if read_info(folder).files[TOKENIZER].sha256 != corpus.subword.fingerprint:
         raise TrainingError(
             f"{corpus.shards.folder} has another vocabulary than the run in {run_dir}: set "
@@ -115,12 +116,14 @@ def _agree_on_newest(
 def _agree_on_newest_remote(world: World, remote: RemoteRun) -> tuple[Path | None, list[str]]:
     """Download the newest checkpoint that every rank finds complete."""
     skipped: list[str] = []
+    # Rank 0 lists: a checkpoint uploaded meanwhile must not split the ranks.
     for name in reversed(world.all_gather(remote.names() if world.is_main else [])[0]):
         folder, problem = None, ""
         try:
             folder = remote.pull(name)
         except CheckpointError as error:
             problem = str(error)
+        # A disk of one host may be full: a checkpoint counts if all ranks have it.
         problems = [each for each in world.all_gather(problem) if each]
         if not problems:
             return folder, skipped

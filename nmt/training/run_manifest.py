@@ -131,6 +131,7 @@ def add_start(
             before = read_run_manifest(run_dir).starts
         except DataError as error:
             log.warning("started a new manifest: %s", error)
+            # Kept for inspection; the history of starts begins again.
             path.replace(path.with_name(f"{NAME}.damaged"))
     manifest = RunManifest(
         experiment=experiment.model_dump(mode="json"),
@@ -207,6 +208,7 @@ def code_sha256() -> str:
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         content = path.read_bytes()
+        # The length separates one file from the next.
         digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
@@ -218,6 +220,7 @@ def revision() -> str:
     Without git it is read from REVISION; empty: unknown.
     """
     root = Path(nmt.__file__).parents[1]
+    # First: the working directory of a job has no .git of its own.
     if (root / REVISION).is_file():
         return (root / REVISION).read_text(encoding="utf-8").strip()
     if not (root / ".git").exists():
