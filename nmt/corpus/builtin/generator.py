@@ -11,19 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from nmt.corpus.builtin import lexicon
-from nmt.corpus.builtin.grammar import (
-    Clause,
-    Combination,
-    Phrase,
-    Text,
-    case_of,
-    english,
-    german,
-    noun_phrase,
-    prepositional,
-    relative_pronoun,
-)
+from nmt.corpus.builtin import grammar, lexicon
+from nmt.corpus.builtin.grammar import Clause, Combination, Phrase, Text, english, german
 from nmt.corpus.builtin.lexicon import HE, NOUNS, NUMBERS, VERBS, Noun, Verb
 from nmt.corpus.io import atomic_write
 from nmt.errors import DataError
@@ -84,11 +73,8 @@ class Sampler:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed).random
-        self._templates = [
-            (sorted(set(re.findall(r"{(\w+)", en))), en, de)
-            for weight, en, de in TEMPLATES
-            for _ in range(weight)
-        ]
+        self._templates = [(sorted(set(re.findall(r"{(\w+)", en))), en, de)
+                           for weight, en, de in TEMPLATES for _ in range(weight)]  # fmt: skip
         self._tenses: Sequence[str] = ()
         """Tenses of the current sentence."""
 
@@ -109,10 +95,8 @@ class Sampler:
     def _chance(self, probability: float) -> bool:
         return self._random() < probability
 
-    def _noun(
-        self, noun: Noun, determiners: Sequence[str] = (), is_negated: bool = False
-    ) -> Phrase:
-        determiner = self._pick(determiners or _DETERMINERS.get(noun.kind, _ANY))
+    def _noun(self, noun: Noun, words: Sequence[str] = (), is_negated: bool = False) -> Phrase:
+        determiner = self._pick(words or _DETERMINERS.get(noun.kind, _ANY))
         is_plural = noun.de_plural != "-" and (determiner in ("", "2") or self._chance(0.2))
         if determiner in ("", "a", "2") and is_negated:
             determiner = "no"
@@ -120,10 +104,10 @@ class Sampler:
             determiner, is_plural = " ".join(self._pick(NUMBERS)), True
         elif determiner == "my":
             determiner = self._pick(tuple(lexicon.POSSESSIVES))
-        return noun_phrase(noun, determiner, self._adjective(noun), is_plural)
+        return grammar.noun_phrase(noun, determiner, self._adjective(noun), is_plural)
 
     def _adjective(self, noun: Noun) -> str:
-        fitting = [en for en, (_, nouns) in lexicon.ADJECTIVES.items() if noun in nouns]
+        fitting = _adjectives_of(noun)
         return self._pick(fitting) if fitting and self._chance(0.6) else ""
 
     def _person(self) -> Phrase:
@@ -145,11 +129,10 @@ class Sampler:
     def _person_with_relative_clause(self) -> Phrase:
         noun = self._pick(_PEOPLE)
         phrase = self._noun(noun, ("the",))
-        clause = self._make(relative_pronoun(noun, phrase.agreement != HE), is_short=True)
+        clause = self._make(grammar.relative_pronoun(noun, phrase.agreement != HE), is_short=True)
         cases = tuple(f"{each}, {german(clause, 'last')}," for each in phrase.de)
-        combinations = phrase.combinations + clause.combinations()
-        en = f"{phrase.en} {english(clause)}"
-        return phrase._replace(en=en, de=cases, combinations=combinations)
+        combinations, en = phrase.combinations + clause.combinations(), english(clause)
+        return phrase._replace(en=f"{phrase.en} {en}", de=cases, combinations=combinations)
 
     def _make(
         self, subject: Phrase | None = None, verbs: Sequence[Verb] = _EVENTS,
@@ -171,7 +154,7 @@ class Sampler:
             sample = self._person if is_person else lambda: self._noun(noun, (), is_negated)
             clause = clause._replace(object=self._different(subject, sample))
         if verb.has_place and self._chance(0.3 if is_short else 0.5):
-            place = prepositional("in", "in", self._noun(self._pick(_PLACES)), "dat")
+            place = grammar.prepositional("in", "in", self._noun(self._pick(_PLACES)), "dat")
             clause = clause._replace(complement=place)
         if verb.is_action and tense in _TIMES and not is_short and self._chance(0.5):
             clause = clause._replace(time=Text(*self._pick(_TIMES[tense])))
@@ -198,11 +181,11 @@ class Sampler:
         """Return a clause whose object is outside: in a question, or before a relative clause."""
         clause = self._make(verbs=_OBJECT_VERBS, is_short=True, may_negate=False)
         noun = self._pick(clause.verb.objects)
-        gap = noun_phrase(noun, determiner, self._adjective(noun))
+        gap = grammar.noun_phrase(noun, determiner, self._adjective(noun))
         if determiner == "which" and noun in _PEOPLE and self._chance(0.5):
             gap = _WHO
-        front = gap if determiner == "which" else relative_pronoun(noun)
-        opener = prepositional("", clause.verb.preposition, front, case_of(clause.verb))
+        front = gap if determiner == "which" else grammar.relative_pronoun(noun)
+        opener = grammar.prepositional("", clause.verb.preposition, front, clause.verb.frame)
         return _forms(clause._replace(object=None, gap=gap, opener=opener))
 
     def _that(self) -> dict[str, Any]:
@@ -218,9 +201,7 @@ class Sampler:
     def _state(self) -> dict[str, Any]:
         subject = self._noun(self._pick(NOUNS), ("the", "this", "my"))
         noun = subject.noun or NOUNS[0]
-        used = [adjective for adjective, _ in subject.combinations]
-        fitting = [each for each, (_, nouns) in lexicon.ADJECTIVES.items()
-                   if noun in nouns and each not in used]  # fmt: skip
+        fitting = [each for each in _adjectives_of(noun) if f" {each} " not in subject.en]
         adjective = self._pick(fitting or ["beautiful"])
         predicate = Text(adjective, lexicon.ADJECTIVES[adjective][0], ((adjective, noun.en),))
         tense, is_negated = self._pick(("present", "past")), self._chance(0.15)
@@ -230,6 +211,10 @@ class Sampler:
         en, de = self._pick(NUMBERS)
         age = Text(f"{en} years old", f"{de} Jahre alt")
         return _forms(Clause(self._person(), _BE, complement=age))
+
+
+def _adjectives_of(noun: Noun) -> list[str]:
+    return [en for en, (_, nouns) in lexicon.ADJECTIVES.items() if noun in nouns]
 
 
 def _forms(clause: Clause) -> dict[str, Any]:

@@ -7,18 +7,16 @@ from nmt.corpus.builtin.lexicon import BASE, HE, PAST, THEY, THIRD, Noun, Verb
 
 Combination = tuple[str, str]
 """A verb or an adjective with its noun, in English dictionary forms."""
-
-
-def _table(*rows: str) -> list[list[str]]:
-    """Split rows (nominative, accusative, dative) into columns (m, f, n, plural)."""
-    return [row.split() for row in rows]
-
-
-_DER = _table("der die das die", "den die das die", "dem der dem den")
-_RELATIVE = _table("der die das die", "den die das die", "dem der dem denen")
-_STRONG = _table("er e es e", "en e es e", "em er em en")
-_AFTER_DER = _table("e e e en", "en e e en", "en en en en")
-_AFTER_EIN = _table("er e es en", "en e es en", "en en en en")
+# Rows: nominative, accusative, dative; columns: masculine, feminine, neuter, plural.
+_DER, _RELATIVE, _STRONG, _AFTER_DER, _AFTER_EIN = (
+    [row.split() for row in table.split(",")]
+    for table in (
+        "der die das die, den die das die, dem der dem den",
+        "der die das die, den die das die, dem der dem denen",
+        "er e es e, en e es e, em er em en", "e e e en, en e e en, en en en en",
+        "er e es en, en e es en, en en en en",
+    )
+)  # fmt: skip
 _EIN = [["", "e", "", "e"], ["en", "e", "", "e"], ["em", "er", "em", "en"]]
 _LIKE_DER = {"this": "dies", "which": "welch"}
 _LIKE_EIN = {"a": "ein", "no": "kein", **lexicon.POSSESSIVES}
@@ -98,10 +96,8 @@ def noun_phrase(
     if determiner == "this" and is_plural:
         en_determiner = "these"
     en_determiner += "n" * (en_determiner == "a" and en[0] in "aeiou")
-    combinations = ((adjective, noun.en),) if adjective else ()
-    agreement = THEY if is_plural else HE
-    return Phrase(join(en_determiner, en), tuple(german), agreement, "", noun, determiner == "no",
-                  combinations)  # fmt: skip
+    return Phrase(join(en_determiner, en), tuple(german), THEY if is_plural else HE, "", noun,
+                  determiner == "no", ((adjective, noun.en),) if adjective else ())  # fmt: skip
 
 
 def relative_pronoun(noun: Noun, is_plural: bool = False) -> Phrase:
@@ -116,11 +112,6 @@ def prepositional(en: str, de: str, phrase: Phrase, case: str) -> Text:
     german = join(de, phrase.de[("nom", "acc", "dat").index(case)])
     german = german.replace("in dem ", "im ") if de == "in" else german
     return Text(join(en, phrase.en_object or phrase.en), german, phrase.combinations)
-
-
-def case_of(verb: Verb) -> str:
-    """Return the case of the object of a verb."""
-    return "dat" if verb.frame == "dat" else "acc"
 
 
 def english(clause: Clause, is_inverted: bool = False) -> str:
@@ -157,20 +148,16 @@ def german(clause: Clause, order: str = "second") -> str:
     du = verb.er if stem[-1] in "sßz" else f"{stem}st"
     regular = (plural.removesuffix("n"), du, verb.er, plural, plural)
     finite = lexicon.FINITE.get(finite, regular)[who]
-    subject, middle = clause.subject.de[0], _middle_field(clause)
+    # Words between the two parts of the verb: pronouns come early, and so does a known object that
+    # "nicht" must follow.
+    thing = clause.object
+    negation = "nicht" * (clause.is_negated and not (thing and thing.is_negative))
+    words = prepositional("", verb.preposition, thing, verb.frame).de if thing else ""
+    is_early = bool(thing and not verb.preposition and (thing.en_object or negation))
+    middle = join(words * is_early, clause.time.de, negation, words * (not is_early),
+                  clause.complement.de)  # fmt: skip
+    subject = clause.subject.de[0]
     if order == "last":
         return join(subject, middle, join(rest, finite) if rest else verb.particle + finite)
     start = (finite, subject) if order == "first" else (subject, finite)
     return join(*start, middle, rest or verb.particle)
-
-
-def _middle_field(clause: Clause) -> str:
-    """Return the German words between the subject and the last part of the verb."""
-    verb, thing, words, is_early = clause.verb, clause.object, "", False
-    negation = "nicht" * (clause.is_negated and not (thing and thing.is_negative))
-    if thing:
-        words = prepositional("", verb.preposition, thing, case_of(verb)).de
-        # Pronouns come early, and so does a known object that "nicht" must follow.
-        is_early = not verb.preposition and bool(thing.en_object or negation)
-    return join(words * is_early, clause.time.de, negation, words * (not is_early),
-                clause.complement.de)  # fmt: skip

@@ -62,21 +62,16 @@ place: garden Garten m Gärten; kitchen Küche f Küchen; park Park m Parks; sch
   office Büro n Büros; hotel Hotel n Hotels; museum Museum n Museen; library Bibliothek f -
 """
 _ADJECTIVES = """
-old alt: person relative animal reading clothes device vehicle furniture hotel museum
-new neu: clothes container device vehicle furniture reading opening
-young jung: man woman doctor teacher guest brother sister aunt uncle animal
-big groß: animal container vehicle furniture place device food opening
-small klein: animal container vehicle furniture place device child girl
-red rot: clothes vehicle container furniture thing
-green grün: clothes vehicle container furniture thing apple
-black schwarz: clothes vehicle animal container device
-beautiful schön: clothes thing place animal
-cheap billig: clothes device vehicle furniture hotel wine
-heavy schwer: container furniture
-cold kalt: drink
-good gut: reading food drink hotel doctor teacher
-friendly freundlich: person relative
-happy glücklich: person relative
+old alt person relative animal reading clothes device vehicle furniture hotel museum;
+new neu clothes container device vehicle furniture reading opening; cold kalt drink;
+young jung man woman doctor teacher guest brother sister aunt uncle animal;
+big groß animal container vehicle furniture place device food opening;
+small klein animal container vehicle furniture place device child girl;
+red rot clothes vehicle container furniture thing; black schwarz clothes vehicle animal container;
+green grün clothes vehicle container furniture thing apple; beautiful schön clothes thing place;
+cheap billig clothes device vehicle furniture hotel wine; heavy schwer container furniture;
+good gut reading food drink hotel doctor teacher; friendly freundlich person relative;
+happy glücklich person relative
 """
 # English forms = German forms (* with sein): objects (@ can have a place)
 _VERBS = """
@@ -213,8 +208,5 @@ def _verb(heading: str, entry: str) -> Verb:
 
 NOUNS = tuple(_noun(*each) for each in _entries(_NOUNS))
 VERBS = tuple(_verb(*each) for each in _entries(_VERBS))
-ADJECTIVES = {
-    words.split()[0]: (words.split()[1], _select(kinds.split()))
-    for words, kinds in _entries(_ADJECTIVES)
-}
+ADJECTIVES = {en: (de, _select(kinds)) for en, de, *kinds in map(str.split, _ADJECTIVES.split(";"))}
 """English word: German word, nouns that it goes with."""
