@@ -54,11 +54,11 @@ def _lines(result: "Audit") -> Iterator[str]:
         corpus = "number of pairs only, the prepared corpus is not available (--prepared)"
     yield f"compared with: {corpus}; {result.checkpoints:,} checkpoints; chain {result.chain[:16]}"
     for span in result.workers:
-        yield f"updates {span.first:,} to {span.last:,}: {_workers(span.workers)}"
+        yield f"updates {span.first:,} to {span.last:,} | workers {span.workers}"
     for start in result.starts:
         yield (
-            f"{start.time} {start.reason} after update {start.update:,}: "
-            f"{_workers(start.workers)} on {start.devices}, rank 0 on {start.host}"
+            f"{start.time} {start.reason} after update {start.update:,} | "
+            f"workers {start.workers} on {start.devices}, rank 0 on {start.host}"
         )
     yield f"skipped updates: {', '.join(f'{update:,}' for update in result.skipped) or 'none'}"
     yield from (f"ERROR: {finding}" for finding in result.findings)
@@ -72,7 +72,3 @@ def _lines(result: "Audit") -> Iterator[str]:
         yield "verified: each update used the pairs selected by the corpus weights"
     else:
         yield "no contradiction found; with corpus weights, verification needs the prepared corpus"
-
-
-def _workers(count: int) -> str:
-    return f"{count} worker{'s' * (count > 1)}"

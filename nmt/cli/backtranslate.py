@@ -19,7 +19,7 @@ from nmt.errors import ConfigError
 @click.argument("mono")
 @click.argument("out")
 @click.argument("overrides", metavar="[decoding.KEY=VALUE]...", nargs=-1)
-@click.option("--ensemble", multiple=True, metavar="RUN", help="Another model; repeatable.")
+@click.option("--ensemble", multiple=True, metavar="RUN", help="Ensemble member; repeatable.")
 @click.option("--experiment", metavar="FILE", help="Experiment to train; default: that of RUN.")
 @cluster_option
 def backtranslate(

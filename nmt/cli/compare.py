@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from nmt.cli.options import COUNT_OR_0, FiniteFloat, check_files
+from nmt.cli.options import COUNT_OR_0, check_files
 from nmt.corpus.text import read_lines
 from nmt.errors import ConfigError, DataError
 from nmt.evaluation import scores, slices, test_sets
-from nmt.evaluation.comparison import Comparison, Gate
+from nmt.evaluation.comparison import Comparison, Gate, check_test
 from nmt.evaluation.comparison import compare as compare_systems
 from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS, METRICS, check_metrics
 from nmt.evaluation.scores import ScoreReport
@@ -23,29 +23,20 @@ SliceLabels = dict[str, Sequence[str]]
 
 def scoring_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a command that scores systems; `ScoringOptions` checks them."""
-    options: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("--json", {"is_flag": True, "help": "Print a JSON object per line."}),
-        ("--max-p", {"type": FiniteFloat(),
-                     "help": "Gate: maximum p-value of the difference to the baseline."}),
-        ("--min-gain", {"type": FiniteFloat(),
-                        "help": "Gate: minimum gain over the baseline in the first metric."}),
-        ("--changed", {"type": COUNT_OR_0, "default": 3, "show_default": True,
-                       "help": "Number of most improved and most degraded segments to print."}),
-        ("--paired", {"type": click.Choice(["bs", "ar", "none"]), "default": "bs",
-                      "show_default": True,
-                      "help": "Significance test against the baseline: bs (bootstrap), "
-                              "ar (approximate randomization) or none."}),
-        ("--train-text", {"metavar": "PATH",
-                          "help": "Target training text or prepared corpus: adds slices by word "
-                                  "rarity."}),
-        ("--slices", {"is_flag": True, "help": "Print scores by length and other slices."}),
-        ("--metrics", {"default": ",".join(DEFAULT_METRICS), "show_default": True,
-                       "metavar": "NAMES",
-                       "help": f"Comma-separated metrics: {', '.join(METRICS)}."}),
+    options: tuple[tuple[str, Any, Any, str], ...] = (
+        ("--max-p", float, None, "Gate: maximum p-value of the difference."),
+        ("--min-gain", float, None, "Gate: minimum gain in the first metric."),
+        ("--changed", COUNT_OR_0, 3, "Number of most improved and most degraded segments shown."),
+        ("--paired", click.Choice(["bs", "ar", "none"]), "bs",
+         "Significance test: bootstrap, approximate randomization or none."),
+        ("--train-text", None, None,
+         "Target training text or prepared corpus: adds slices by word rarity."),
+        ("--metrics", None, ",".join(DEFAULT_METRICS), f"Metrics: {', '.join(METRICS)}."),
     )  # fmt: skip
-    for name, settings in options:
-        command = click.option(name, **settings)(command)
-    return command
+    for name, kind, default, text in options:
+        command = click.option(name, type=kind, default=default, help=text)(command)
+    command = click.option("--slices", is_flag=True, help="Print scores by slice.")(command)
+    return click.option("--json", is_flag=True, help="Print a JSON object per line.")(command)
 
 
 @dataclass(frozen=True)
@@ -68,13 +59,11 @@ class ScoringOptions:
         metrics = tuple(name.strip() for name in values.pop("metrics").split(",") if name.strip())
         check_metrics(metrics, tgt_language)
         paired, min_gain, max_p = (values.pop(key) for key in ("paired", "min_gain", "max_p"))
+        check_test(paired)
         gate = None
         if min_gain is not None or max_p is not None:
             if baseline is None:
-                option = "--max-p" if min_gain is None else "--min-gain"
-                raise ConfigError.from_message(
-                    f"{option} needs a system to compare with: --baseline"
-                )
+                raise ConfigError.from_message("--min-gain and --max-p need a --baseline")
             if max_p is not None and paired == "none":
                 rule = "it needs a significance test: --paired bs or ar"
                 raise ConfigError("--max-p", max_p, rule)

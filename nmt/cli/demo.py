@@ -16,7 +16,7 @@ from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS
 
 
 @click.command()
-@click.option("--experiment", default="configs/demo.yaml", show_default=True, metavar="FILE",
+@click.option("--experiment", default="configs/demo.yaml", metavar="FILE",
               help="Experiment file.")  # fmt: skip
 @overrides_argument
 def demo(experiment: str, overrides: tuple[str, ...]) -> None:
@@ -53,18 +53,13 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
                 click.echo(f"  reference    {test_set.references[0][n]}")
         console.print(f"\ntranslations and scores: {system.directory}/")
         console.print(f"total time {(time.monotonic() - started) / 60:.1f} min; next commands:")
-        for command in next_commands(display_path(run)):
+        nmt, path = program(), display_path(run)
+        for command in (
+            f"echo 'My sister calls the doctor.' | {nmt} translate {path}",
+            f"{nmt} evaluate {path} --src FILE --ref FILE",
+            f"{nmt} report {path} -o report.html",
+            f"{Path(nmt).with_name('tensorboard')} --logdir {path}/tensorboard",
+            f"{nmt} config explain training",
+            f"{nmt} prepare configs/multi30k_en_de.yaml corpus.root=DIR",
+        ):
             console.print(f"  {command}")
-
-
-def next_commands(run: str) -> list[str]:
-    """Return commands to try on a trained run."""
-    nmt = program()
-    return [
-        f"echo 'My sister calls the doctor.' | {nmt} translate {run}",
-        f"{nmt} evaluate {run} --src FILE --ref FILE",
-        f"{nmt} report {run} -o report.html",
-        f"{Path(nmt).with_name('tensorboard')} --logdir {run}/tensorboard",
-        f"{nmt} config explain training",
-        f"{nmt} prepare configs/multi30k_en_de.yaml corpus.root=DIR",
-    ]

@@ -67,7 +67,7 @@ SetResult = tuple[list[str], ScoreReport]
 @click.option("--ref", multiple=True, metavar="FILE", help="Reference, one per --src.")
 @click.option("--test", multiple=True, metavar="NAME",
               help="Test set of the experiment, or sacrebleu:NAME; repeatable.")  # fmt: skip
-@click.option("--ensemble", multiple=True, metavar="RUN", help="Another model; repeatable.")
+@click.option("--ensemble", multiple=True, metavar="RUN", help="Ensemble member; repeatable.")
 @click.option("--baseline", metavar="RUN", help="System to compare the others with.")
 @click.option("--robust", is_flag=True,
               help="Also score recased, misspelt and unpunctuated sources.")  # fmt: skip
@@ -145,37 +145,28 @@ def load_systems(
         if output:
             directory = Path(output) / name.replace("/", "_") if len(models) > 1 else Path(output)
         if directory in [other.directory for other in systems]:
-            raise ConfigError.from_message(
-                f"{directory}: two systems would write to this directory: use --output"
-            )
+            problem = "two systems would write to this directory: use --output"
+            raise ConfigError.from_message(f"{directory}: {problem}")
         systems.append(System(name, checkpoint, directory, others))
-    _check_languages(systems)
+    first, *rest = (system.checkpoint.experiment.corpus for system in systems)
+    for corpus, system in zip(rest, systems[1:], strict=True):
+        if (corpus.src, corpus.tgt) != (first.src, first.tgt):
+            raise ConfigError.from_message(
+                f"{system.name} translates {corpus.src}-{corpus.tgt}, {systems[0].name} "
+                f"{first.src}-{first.tgt}: only systems of one language pair can be compared"
+            )
     return systems
 
 
 def _system_names(models: Sequence[Sequence["Checkpoint"]]) -> list[str]:
     """Return a unique name per system, as short as possible."""
-    names: list[str] = []
-    for name_of in (
+    forms = (
         lambda checkpoint: checkpoint.experiment.name,
         lambda checkpoint: f"{checkpoint.experiment.name}@{checkpoint.path.name}",
         lambda checkpoint: str(checkpoint.path),
-    ):
-        names = ["+".join(map(name_of, model)) for model in models]
-        if len(set(names)) == len(names):
-            break
-    return names
-
-
-def _check_languages(systems: Sequence[System]) -> None:
-    """Raise ConfigError if the systems have different language pairs."""
-    first, *others = (system.checkpoint.experiment.corpus for system in systems)
-    for other, system in zip(others, systems[1:], strict=True):
-        if (other.src, other.tgt) != (first.src, first.tgt):
-            raise ConfigError.from_message(
-                f"{system.name} translates {other.src}-{other.tgt}, {systems[0].name} "
-                f"{first.src}-{first.tgt}: only systems of one language pair can be compared"
-            )
+    )
+    choices = [["+".join(map(form, model)) for model in models] for form in forms]
+    return next((names for names in choices if len(set(names)) == len(names)), choices[-1])
 
 
 def find_test_sets(
@@ -195,47 +186,37 @@ def find_test_sets(
         if not names:
             rule = "there is no test set to score: use --src and --ref"
             raise ConfigError("corpus.tests", "empty", rule)
-    found = [
-        test_sets.from_files(Path(src_file), [Path(ref_file)])
-        for src_file, ref_file in zip(src, ref, strict=True)
-    ]
+    files = zip(map(Path, src), map(Path, ref), strict=True)
+    found = [test_sets.from_files(src_file, [ref_file]) for src_file, ref_file in files]
     prepared = Path(checkpoint.experiment.prepared)
     found += [test_sets.find(name, prepared, corpus.src, corpus.tgt) for name in names]
     for number, test_set in enumerate(found):
         if test_set.file_name in [other.file_name for other in found[:number]]:
-            raise ConfigError.from_message(
-                f"two test sets are named {test_set.file_name} and would overwrite each other: "
-                "score them separately, each with its own --output"
-            )
+            problem = f"two test sets are named {test_set.file_name} and would overwrite each other"
+            raise ConfigError.from_message(f"{problem}: score them separately, with --output")
     return found
 
 
 def arrange(
-    plain: list[TestSet], is_robust: bool, is_together: bool, tgt_language: str,
-    train_text: Path | None,
-) -> EvaluationSets:  # fmt: skip
+    plain: list[TestSet], is_robust: bool, is_together: bool, tgt: str, train_text: Path | None
+) -> EvaluationSets:
     """Create the derived test sets and the slices of all sets."""
     if is_together and len(plain) == 1:
-        raise ConfigError.from_message(
-            f"--together needs two or more test sets, and {plain[0].name} is the only one"
-        )
+        raise ConfigError.from_message(f"--together needs two test sets, not only {plain[0].name}")
     make_variants = robustness.make_variants
     variants = [new for each in plain for new in make_variants(each)] if is_robust else []
     together = test_sets.concatenate(plain, TOGETHER) if is_together else None
-    references = {
-        each.name: each.references[0]
-        for each in [*plain, *variants, *([together] if together else [])]
-    }
-    labels = slice_labels(references, tgt_language, train_text)
+    every = [*plain, *variants, *([together] if together else [])]
+    references = {test_set.name: test_set.references[0] for test_set in every}
+    labels = slice_labels(references, tgt, train_text)
     if together:
         labels[TOGETHER]["corpus"] = [each.name for each in plain for _ in each.src]
     return EvaluationSets(plain, variants, together, labels)
 
 
 def evaluate_system(
-    system: System, sets: EvaluationSets, options: ScoringOptions, search: dict[str, Any],
-    console: Console,
-) -> dict[str, SetResult]:  # fmt: skip
+    system: System, sets: EvaluationSets, options: ScoringOptions, search: Any, console: Console
+) -> dict[str, SetResult]:
     """Translate and score all test sets with a system; print, write and return the results."""
     translator = make_translator(system.checkpoint, ensemble=system.others, **search)
     for checkpoint in (system.checkpoint, *system.others):
@@ -307,9 +288,8 @@ def robustness_table(test_set: str, reports: Mapping[str, ScoreReport]) -> str:
     rows = [["", *(score.name for score in plain.scores if not score.label)]]
     for name, report in reports.items():
         if name.startswith(f"{test_set}+"):
-            pairs = zip(report.scores, plain.scores, strict=True)
-            rows.append([name.removeprefix(f"{test_set}+"), *(
-                f"{score.value:.2f} ({score.value - before.value:+.2f})"
-                for score, before in pairs if not score.label
-            )])  # fmt: skip
+            pairs = list(zip(report.scores, plain.scores, strict=True))
+            pairs = [pair for pair in pairs if not pair[0].label]
+            values = [f"{a.value:.2f} ({a.value - b.value:+.2f})" for a, b in pairs]
+            rows.append([name.removeprefix(f"{test_set}+"), *values])
     return "\n".join([f"{test_set}, robustness of {plain.system}:", *align_columns(rows)])

@@ -116,9 +116,10 @@ def _exit_with(error: NmtError | click.UsageError, command: str = "nmt") -> NoRe
     raise click.exceptions.Exit(2)
 
 
-@click.group(
-    cls=CommandGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
-)
+SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
+
+
+@click.group(cls=CommandGroup, lazy=COMMANDS, context_settings=SETTINGS)
 @click.version_option(package_name="nmt")
 def main() -> None:
     """Train LSTM translation models on Ray, translate with them, and score them.

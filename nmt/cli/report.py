@@ -10,9 +10,9 @@ from nmt.corpus.text import open_output
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("-o", "--output", default="report.html", show_default=True, metavar="FILE",
+@click.option("-o", "--output", default="report.html", metavar="FILE",
               help="HTML file to write.")  # fmt: skip
-@click.option("--examples", type=COUNT_OR_0, default=3, show_default=True,
+@click.option("--examples", type=COUNT_OR_0, default=3,
               help="Translations with attention, at most 3; 0: load no model.")  # fmt: skip
 def report(runs: tuple[str, ...], output: str, examples: int) -> None:
     """Write an HTML report of runs.

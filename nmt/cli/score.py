@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 @click.argument("run")
 @click.argument("src")
 @click.argument("tgt")
-@click.option("-o", "--output", default="-", metavar="FILE", help="Default: stdout.")
+@click.option("-o", "--output", default="-", metavar="FILE", help="Output file; -: stdout.")
 @click.option("--format", "form", type=click.Choice(["text", "scores", "jsonl"]), default="text",
-              show_default=True,
               help="text: score, tab, translation; scores; jsonl: with tokens.")  # fmt: skip
-@click.option("--length-penalty", type=POSITIVE_OR_0, default=0.0, show_default=True,
+@click.option("--length-penalty", type=POSITIVE_OR_0, default=0.0,
               help="GNMT length penalty alpha; 0: log-probability.")  # fmt: skip
 @compute_options
 def score(
@@ -62,8 +61,7 @@ def score(
             file.write(_format(src_line, tgt_line, line_score, form, length_penalty) + "\n")
         console.clear()
         seconds = max(time.monotonic() - started, 1e-9)
-        rate = f"{total / seconds:,.1f} pairs/s"
-        console.print(f"scored {total:,} pairs | {seconds:.1f} s | {rate}")
+        console.print(f"scored {total:,} pairs | {seconds:.1f} s | {total / seconds:,.1f} pairs/s")
         for line in _summary(totals):
             console.print(line)
 

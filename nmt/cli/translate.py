@@ -49,19 +49,19 @@ class TranslationTask:
 
 @click.command()
 @click.argument("run")
-@click.option("-i", "--input", "source", default="-", metavar="FILE", help="Default: stdin.")
-@click.option("-o", "--output", default="-", metavar="FILE", help="Default: stdout.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True,
+@click.option("-i", "--input", "source", default="-", metavar="FILE", help="Input file; -: stdin.")
+@click.option("-o", "--output", default="-", metavar="FILE", help="Output file; -: stdout.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text",
               help="text; scored: score, tab, translation; moses: n-best list; pharaoh: with "
               "alignment; soft: with attention; jsonl: an object per line.")  # fmt: skip
-@click.option("--n-best", "num_best", type=options.COUNT, default=1, show_default=True,
+@click.option("--n-best", "num_best", type=options.COUNT, default=1,
               help="Translations per line, for moses and jsonl.")  # fmt: skip
 @click.option("--json-input", is_flag=True,
               help="Read an object per line: text, constraints, avoid, target_prefix; other keys "
               "are copied to jsonl output.")  # fmt: skip
 @click.option("--terms", metavar="FILE", help="Glossary (TSV) of source and target terms.")
 @click.option("--avoid", multiple=True, metavar="WORDS", help="Excluded words; repeatable.")
-@click.option("--ensemble", multiple=True, metavar="RUN", help="Another model; repeatable.")
+@click.option("--ensemble", multiple=True, metavar="RUN", help="Ensemble member; repeatable.")
 @click.option("--workers", type=options.COUNT, help="Number of Ray workers; resumable.")
 @click.option("--cluster", metavar="FILE", help="Cluster file of the workers; default: local.")
 @options.search_options
@@ -222,15 +222,14 @@ def resume_key(checkpoints: Iterable["Checkpoint"], files: Iterable[str]) -> dic
     """Return everything the output depends on: models, input files and options."""
     from nmt.checkpoint.format import INFO
 
-    key = {}
     context = click.get_current_context()
-    for option in context.command.params:
-        name = option.name or ""
-        if isinstance(option, click.Option) and name not in CHANGEABLE_OPTIONS:
-            key[option.opts[-1]] = str(context.params[name])
+    key = {
+        option.opts[-1]: str(context.params[option.name or ""])
+        for option in context.command.params
+        if isinstance(option, click.Option) and option.name not in CHANGEABLE_OPTIONS
+    }
     for number, checkpoint in enumerate(checkpoints, start=1):
-        digest = _digest(checkpoint.path / INFO)
-        key[f"model {number}"] = f"{checkpoint.path.name} {digest}"
+        key[f"model {number}"] = f"{checkpoint.path.name} {_digest(checkpoint.path / INFO)}"
     for number, file in enumerate(files, start=1):
         key[f"file {number}"] = f"{Path(file).name} {_digest(Path(file))}"
     return key

@@ -34,18 +34,18 @@ TRAINING_OPTIONS = ("search", "trials", "metric", "least", "search_seed", "clust
 @click.command()
 @click.argument("run", metavar="RUN|EXPERIMENT")
 @options.overrides_argument
-@click.option("--beams", default="1,4,5,8", show_default=True, metavar="NUMBERS",
+@click.option("--beams", default="1,4,5,8", metavar="NUMBERS",
               callback=comma_list(COUNT), help="Beam sizes to try.")  # fmt: skip
-@click.option("--penalties", default="0.6,0.8,1.0,1.2,1.4", show_default=True, metavar="NUMBERS",
+@click.option("--penalties", default="0.6,0.8,1.0,1.2,1.4", metavar="NUMBERS",
               callback=comma_list(POSITIVE_OR_0), help="Length penalties to try.")  # fmt: skip
 @options.compute_options
 @click.option("--search", multiple=True, metavar="KEY=RANGE|FILE",
               help=f"Setting to search: {KINDS}; or a YAML file; repeatable.")  # fmt: skip
-@click.option("--trials", type=COUNT, default=8, show_default=True, help="Maximum trials.")
-@click.option("--metric", type=click.Choice(["bleu", "loss"]), default="bleu", show_default=True,
+@click.option("--trials", type=COUNT, default=8, help="Maximum trials.")
+@click.option("--metric", type=click.Choice(["bleu", "loss"]), default="bleu",
               help="Dev metric that ranks the trials.")  # fmt: skip
-@click.option("--least", type=COUNT, help="Updates before a trial may be stopped; default: 1/4.")
-@click.option("--search-seed", type=COUNT_OR_0, default=1, show_default=True, help="Search seed.")
+@click.option("--least", type=COUNT, help="Minimum updates of a trial; default: a quarter.")
+@click.option("--search-seed", type=COUNT_OR_0, default=1, help="Search seed.")
 @options.cluster_option
 def tune(run: str, overrides: tuple[str, ...], **values: Any) -> None:
     """Search for the settings with the best dev score.
@@ -62,12 +62,9 @@ def tune(run: str, overrides: tuple[str, ...], **values: Any) -> None:
     command_line = click.core.ParameterSource.COMMANDLINE
     given = [name for name in values if context.get_parameter_source(name) == command_line]
     is_search = bool(values["search"])
-    for name in given:
-        if (name in TRAINING_OPTIONS) != is_search:
-            rule = "tunes decoding: it cannot be combined with --search"
-            if not is_search:
-                rule = "needs --search and an experiment file"
-            raise ConfigError.from_message(f"--{name.replace('_', '-')} {rule}")
+    if wrong := [name for name in given if (name in TRAINING_OPTIONS) != is_search]:
+        rule = "cannot be combined with --search" if is_search else "needs --search"
+        raise ConfigError.from_message(f"--{wrong[0].replace('_', '-')} {rule}")
     if is_search:
         search_training(run, overrides, **{name: values[name] for name in TRAINING_OPTIONS})
         return
@@ -104,10 +101,8 @@ def tune_decoding(run: str, beams: list[int], penalties: list[float], **compute:
         click.echo(tuning.table(trials, decoding))
         best = trials[0]
         console.print(f"{corpus.dev.name}: {len(refs):,} lines | BLEU|{best.bleu.signature}")
-        console.print(
-            f"next: {options.program()} translate {run} --beam {best.beam} "
-            f"--length-penalty {best.length_penalty:g}"
-        )
+        search = f"--beam {best.beam} --length-penalty {best.length_penalty:g}"
+        console.print(f"next: {options.program()} translate {run} {search}")
 
 
 def search_training(
@@ -127,10 +122,8 @@ def search_training(
     experiment, cluster_settings = options.load_settings(path, cluster, overrides)
     space = read_space(search)
     experiment = resolve_auto_preset(experiment)
-    drawn = [
-        _with_corpus(trial, experiment)
-        for trial in draw_trials(experiment, space, trials, search_seed)
-    ]
+    drawn = draw_trials(experiment, space, trials, search_seed)
+    drawn = [_with_corpus(trial, experiment) for trial in drawn]
     if is_address(cluster_settings.storage):
         rule = "trials need a directory that every host sees"
         raise ConfigError("cluster.storage", cluster_settings.storage, rule)

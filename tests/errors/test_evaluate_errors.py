@@ -39,7 +39,7 @@ EVALUATING = [
     ErrorCase(
         "evaluate runs/tiny --test news --test news",
         "two test sets are named news and would overwrite each other: score them separately, "
-        "each with its own --output",
+        "with --output",
     ),
     ErrorCase(
         "evaluate runs/tiny --src raw/dev.en --ref raw/dev.de -o raw",
@@ -48,7 +48,7 @@ EVALUATING = [
     ),
     ErrorCase(
         "evaluate runs/tiny --together --test news",
-        "--together needs two or more test sets, and news is the only one",
+        "--together needs two test sets, not only news",
     ),
     ErrorCase(
         "evaluate runs/tiny --device cuda",
@@ -56,11 +56,11 @@ EVALUATING = [
     ),
     ErrorCase(
         "evaluate runs/tiny --min-gain 0.5",
-        "--min-gain needs a system to compare with: --baseline",
+        "--min-gain and --max-p need a --baseline",
     ),
     ErrorCase(
         "evaluate runs/tiny --max-p 0.05",
-        "--max-p needs a system to compare with: --baseline",
+        "--min-gain and --max-p need a --baseline",
     ),
     ErrorCase(
         f"evaluate runs/tiny --baseline {BEST}",
@@ -202,7 +202,7 @@ MADE_UP = [
     ),
     ErrorCase(
         "tune runs/tiny --trials 3",
-        "--trials needs --search and an experiment file",
+        "--trials needs --search",
     ),
     ErrorCase(
         "tune tiny.yaml --search model.dropout=choice(0.1,0.2) --trials 0",
@@ -210,7 +210,7 @@ MADE_UP = [
     ),
     ErrorCase(
         "tune tiny.yaml --search model.dropout=choice(0.1,0.2) --beams 4",
-        "--beams tunes decoding: it cannot be combined with --search",
+        "--beams cannot be combined with --search",
     ),
     ErrorCase(
         "tune tiny.yaml --search model.dropuot=choice(0.1,0.2)",

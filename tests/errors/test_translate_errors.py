@@ -90,6 +90,11 @@ TRANSLATING = [
         "--help`.",
     ),
     ErrorCase(
+        "translate runs/tiny --temperature inf",
+        "Invalid value for '--temperature': inf is not a finite number. See `nmt translate "
+        "--help`.",
+    ),
+    ErrorCase(
         "translate runs/tiny --max-length-ratio 0",
         "Invalid value for '--max-length-ratio': 0.0 is not in the range x>0. See `nmt "
         "translate --help`.",

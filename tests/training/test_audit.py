@@ -179,8 +179,8 @@ def test_the_command_prints_what_is_proven(gloo: Path, nmt: Nmt) -> None:
         "epoch",
         "complete epochs: 3 | then 2 updates, 11 pairs",
     ]
-    assert "updates 1 to 7: 1 worker" in lines
-    assert "updates 8 to 20: 2 workers" in lines
+    assert "updates 1 to 7 | workers 1" in lines
+    assert "updates 8 to 20 | workers 2" in lines
     assert lines[-1] == (
         "verified: each pair used once in each complete epoch, at most once afterwards"
     )
