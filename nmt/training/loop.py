@@ -13,18 +13,17 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from nmt.batching.loader import Loader, MicroBatch, SamplerAt
-from nmt.batching.schedule import Schedule, Update
+from nmt.batching.loader import Loader, MicroBatch
+from nmt.batching.schedule import Update
 from nmt.checkpoint.async_writer import AsyncCheckpointWriter
 from nmt.checkpoint.remote import RemoteRun
 from nmt.config.experiment import Experiment
-from nmt.errors import TrainingError
 from nmt.model.seq2seq import num_parameters
 from nmt.training import run_manifest
 from nmt.training.data import TrainingData, check_workers, make_schedule
@@ -37,7 +36,7 @@ from nmt.training.meter import Meter, UpdateStats
 from nmt.training.optimizer import learning_rate, update_average
 from nmt.training.precision import resolve_precision, slow_precision_warning
 from nmt.training.resume import resume
-from nmt.training.run_log import RunLogger, format_train_line
+from nmt.training.run_log import RunLogger, format_end_line, format_start_line, format_train_line
 from nmt.training.state import EndReason, Learner, TrainingClock, TrainState
 from nmt.training.stop_control import RunHooks, StopControl
 from nmt.training.validation import AsyncValidator, CheckpointScorer, Validation
@@ -130,94 +129,117 @@ def train(
     """
     check_workers(experiment, world.size)
     experiment = resolve_precision(experiment, world)
-    sampler_at, schedule = make_schedule(experiment, corpus)
-    learner = Learner(experiment, corpus.subword.num_pieces, world)
-    state, corrupt = resume(learner, corpus, world, run_dir, remote)
-    learner.set_loss_scale(state.scale)
-    start, stored_split = state.update, state.split
-    state.split = find_split(
-        learner, experiment, schedule, world, start, max(stored_split, hooks.min_split)
-    )
-    learner.connect(world)
-    ledger = Ledger(run_dir, start, state.ledger, world)
+    run = _Run(experiment, corpus, world, run_dir, hooks, remote, scorer)
     with contextlib.ExitStack() as stack:
-        logger = writer = validator = None
         if world.is_main:
-            writer = AsyncCheckpointWriter(run_dir, experiment, corpus.subword.to_json(), remote)
-            # Last of all: uploads the closed log files to the object store.
-            stack.callback(writer.close)
-            logger = RunLogger(run_dir, start, world.size, log)
-            stack.callback(logger.close)
-            stack.callback(writer.wait)
-            run_manifest.add_start(
-                run_dir, experiment, corpus.shards, schedule, world, start,
-                origin or run_manifest.Origin.here(),
-            )  # fmt: skip
-            validator = AsyncValidator(
-                scorer, writer, run_dir, experiment, corpus.dev, logger, remote
-            )
-            for problem in corrupt:
-                logger.log(f"skipping a checkpoint: {problem}")
-            logger.log(_start_line(experiment, schedule, learner, state, world))
-            if warning := slow_precision_warning(experiment.training, world.device):
-                logger.log(warning)
-            if state.split > stored_split:
-                _log_split(state, schedule, logger)
-            validator.request_again([update for update, _ in state.awaited])
-            logger.expect_restart(hooks.loss_reason, hooks.last_update, corrupt)
-        run = _Run(
-            experiment, corpus, sampler_at, schedule, world, hooks, should_stop, scorer, learner,
-            state, ledger, logger, writer, validator,
-        )  # fmt: skip
-        reason = run.loop()
-        if logger is not None:
-            logger.end(_end_line(reason, state, experiment))
-    return reason, state
+            run.open_files(stack, log, origin or run_manifest.Origin.here())
+        reason = run.loop(should_stop)
+        if run.logger is not None:
+            run.logger.end(format_end_line(reason, run.state, experiment.training))
+    return reason, run.state
 
 
-@dataclass
 class _Run:
     """One rank of a run."""
 
-    experiment: Experiment
-    corpus: TrainingData
-    sampler_at: SamplerAt
-    schedule: Schedule
-    world: World
-    hooks: RunHooks
-    should_stop: Callable[[int], bool]
-    scorer: CheckpointScorer | None
-    learner: Learner
-    state: TrainState
-    ledger: Ledger
-    logger: RunLogger | None
+    logger: RunLogger | None = None
     """On rank 0, as are the next two."""
-    writer: AsyncCheckpointWriter | None
-    validator: AsyncValidator | None
-    pending: list[UpdateStats] = field(default_factory=list)
-    """Updates that meter and ledger have not counted yet."""
+    writer: AsyncCheckpointWriter | None = None
+    validator: AsyncValidator | None = None
 
-    def __post_init__(self) -> None:
-        behind = self.scorer.behind if self.scorer is not None else 0
-        self.num_updates_behind = behind * self.experiment.training.validate_every
+    def __init__(
+        self,
+        experiment: Experiment,
+        corpus: TrainingData,
+        world: World,
+        run_dir: Path,
+        hooks: RunHooks,
+        remote: RemoteRun | None,
+        scorer: CheckpointScorer | None,
+    ) -> None:
+        self.experiment, self.corpus, self.world, self.run_dir = experiment, corpus, world, run_dir
+        self.hooks, self.remote, self.scorer = hooks, remote, scorer
+        behind = scorer.behind if scorer is not None else 0
+        self.num_updates_behind = behind * experiment.training.validate_every
         """Updates between an asynchronous validation and the use of its scores."""
-        self.clock = TrainingClock(self.state)
-        self.meter = Meter(self.state.since_log)
-        self.stopping = EarlyStopping(
-            self.experiment, self.state, self.clock, self.world, self.logger, self.validator
-        )
-        self.control = StopControl(
-            self.world, self.hooks, self.should_stop, self.logger, self.writer
-        )
+        self.sampler_at, self.schedule = make_schedule(experiment, corpus)
+        self.learner = Learner(experiment, corpus.subword.num_pieces, world)
+        self.state, self.corrupt = resume(self.learner, corpus, world, run_dir, remote)
+        self.learner.set_loss_scale(self.state.scale)
+        self.stored_split = self.state.split
+        self.state.split = find_split(
+            self.learner, experiment, self.schedule, world, self.state.update,
+            max(self.stored_split, hooks.min_split),
+        )  # fmt: skip
+        self.learner.connect(world)
+        self.ledger = Ledger(run_dir, self.state.update, self.state.ledger, world)
+        self.pending: list[UpdateStats] = []
+        """Updates that meter and ledger have not counted yet."""
 
-    def loop(self) -> EndReason:
+    def open_files(
+        self, stack: contextlib.ExitStack, log: Callable[[str], None], origin: run_manifest.Origin
+    ) -> None:
+        """Open the files of the run on rank 0, and log its start."""
+        experiment, state, run_dir = self.experiment, self.state, self.run_dir
+        tokenizer = self.corpus.subword.to_json()
+        self.writer = AsyncCheckpointWriter(run_dir, experiment, tokenizer, self.remote)
+        # Last of all: it uploads the closed log files to the object store.
+        stack.callback(self.writer.close)
+        self.logger = logger = RunLogger(run_dir, state.update, self.world.size, log)
+        stack.callback(logger.close)
+        stack.callback(self.writer.wait)
+        self.validator = AsyncValidator(
+            self.scorer, self.writer, run_dir, experiment, self.corpus.dev, logger, self.remote
+        )
+        run_manifest.add_start(
+            run_dir, experiment, self.corpus.shards, self.schedule, self.world, state.update, origin
+        )
+        for problem in self.corrupt:
+            logger.log(f"skipping a checkpoint: {problem}")
+        logger.log(
+            format_start_line(
+                experiment,
+                self.schedule,
+                num_parameters(self.learner.model),
+                state.update,
+                self.world,
+            )
+        )
+        if warning := slow_precision_warning(experiment.training, self.world.device):
+            logger.log(warning)
+        if state.split > self.stored_split:
+            num_pairs, length = self.schedule.largest
+            values = {"split": state.split, "pairs": num_pairs, "length": length}
+            logger.write("split", state.update, values)
+            logger.log(
+                f"split factor {state.split} | the largest micro-batch, {num_pairs:,} pairs x "
+                f"{length:,} tokens, exceeds memory"
+            )
+        self.validator.request_again([update for update, _ in state.awaited])
+        logger.expect_restart(self.hooks.loss_reason, self.hooks.last_update, self.corrupt)
+
+    def loop(self, should_stop: Callable[[int], bool]) -> EndReason:
         """Make the updates that are left, and after each one what is due."""
-        settings, state, stopping = self.experiment.training, self.state, self.stopping
+        settings, state = self.experiment.training, self.state
+        self.clock, self.meter = TrainingClock(state), Meter(state.since_log)
+        self.stopping = stopping = EarlyStopping(
+            self.experiment, state, self.clock, self.world, self.logger, self.validator
+        )
+        self.control = StopControl(self.world, self.hooks, should_stop, self.logger, self.writer)
         stage_starts = {stage.from_update for stage in self.experiment.stages}
         reason: EndReason = "stopped early" if stopping.is_out_of_patience else "finished"
         last = state.update if stopping.is_out_of_patience else settings.updates
         self.learner.set_stage(state.update)
-        with contextlib.closing(self.open_loader(range(state.update, last))) as loader:
+        loader = Loader(
+            self.corpus.shards,
+            self.schedule,
+            range(state.update, last),
+            rank=self.world.rank,
+            num_workers=self.world.size,
+            pin=self.world.device.type == "cuda",
+            sampler_at=self.sampler_at,
+        )
+        with contextlib.closing(loader):
             wait_started = time.perf_counter()
             for update, micro_batches in loader:
                 self.meter.wait_s += time.perf_counter() - wait_started
@@ -236,7 +258,7 @@ class _Run:
                 # Counted at the next log line or checkpoint.
                 self.pending.append(stats)
                 if stats.is_skipped:
-                    self.handle_skipped(update, stats)
+                    self.control.handle_skipped(update, stats, self.learner, state)
                 else:
                     state.skipped_in_a_row = 0
                 if self.logger is not None:
@@ -271,18 +293,6 @@ class _Run:
                 stopping.use_pending(last, known_at=last + 1)
         return reason
 
-    def open_loader(self, updates: range) -> Loader:
-        """Return the micro-batches of this rank."""
-        return Loader(
-            self.corpus.shards,
-            self.schedule,
-            updates,
-            rank=self.world.rank,
-            num_workers=self.world.size,
-            pin=self.world.device.type == "cuda",
-            sampler_at=self.sampler_at,
-        )
-
     def count_tgt_tokens(self, update: Update, micro_batches: Sequence[MicroBatch]) -> int:
         """Return the target tokens of an update over all ranks."""
         settings = self.learner.settings
@@ -291,43 +301,6 @@ class _Run:
         # Sampled segmentations have other numbers of tokens than the schedule planned with.
         count = sum(len(each.batch.tgt_out) for each in micro_batches)
         return int(self.world.all_reduce([count])[0])
-
-    def handle_skipped(self, update: Update, stats: UpdateStats) -> None:
-        """Count and log an update without a finite gradient. Collective: call on every rank.
-
-        Raises:
-            TrainingError: training.max_skipped updates in a row had none. Overflows of fp16, whose
-                loss is finite, do not count while the loss scale can fall.
-        """
-        state, training = self.state, self.experiment.training
-        if self.learner.scaler.is_enabled():
-            loss = self.world.all_reduce([sum(float(each.smoothed) for each in stats.losses)])[0]
-            scale = self.learner.loss_scale.value
-            if math.isfinite(loss) and scale >= 1:
-                state.num_overflows += 1
-                if self.logger is not None:
-                    self.logger.write("overflow", state.update, {"loss_scale": scale})
-                    self.logger.log(
-                        f"update {state.update:,} skipped | fp16 gradient overflow | loss scale "
-                        f"lowered to {scale:,g}"
-                    )
-                return
-        state.num_skipped += 1
-        state.skipped_in_a_row += 1
-        rows = sorted(int(row) for part in update.micro_batches for row in part)
-        if self.logger is not None:
-            self.logger.write("skipped", state.update, {"gnorm": str(stats.gnorm), "pairs": rows})
-            self.logger.log(
-                f"update {state.update:,} skipped | gnorm {stats.gnorm} | pairs {rows[0]} to "
-                f"{rows[-1]}, all {len(rows)} in metrics.jsonl"
-            )
-        if state.skipped_in_a_row >= training.max_skipped:
-            raise TrainingError(
-                f"the gradient of {training.max_skipped} updates in a row was not finite, the last "
-                f"one update {state.update}: lower training.learning_rate "
-                f"({training.learning_rate}) or use training.precision=fp32; repeat the command to "
-                "resume from the last checkpoint"
-            )
 
     def count_pending(self) -> None:
         """Count the updates since the last log line or checkpoint."""
@@ -402,78 +375,21 @@ class _Run:
                     raise
                 self.writer.record_error(error)
             else:
-                if self.writer is not None:
-                    self.write_checkpoint(self.writer, validation)
-            if is_urgent:
-                if self.writer is not None:
-                    self.writer.wait()
+                self.write_checkpoint(validation)
+            if is_urgent and self.writer is not None:
+                self.writer.wait()
                 self.control.save_s = time.perf_counter() - started
 
-    def write_checkpoint(
-        self, writer: AsyncCheckpointWriter, validation: Validation | None
-    ) -> None:
+    def write_checkpoint(self, validation: Validation | None) -> None:
         """Start to write a checkpoint on rank 0, and request its score where it is pending."""
         state = self.state
+        if self.writer is None or self.validator is None:
+            return
         content = self.learner.state(state.update, asdict(state))
         pending = [update for update, _ in state.awaited]
         if validation is not None:
-            writer.write(content, validation.bleu, validation.signature, pending)
-        elif state.update in pending and self.validator is not None:
-            writer.write(content, pending=pending, on_complete=self.validator.request)
+            self.writer.write(content, validation.bleu, validation.signature, pending)
+        elif state.update in pending:
+            self.writer.write(content, pending=pending, on_complete=self.validator.request)
         else:
-            writer.write(content, pending=pending)
-
-
-def _start_line(
-    experiment: Experiment, schedule: Schedule, learner: Learner, state: TrainState, world: World
-) -> str:
-    """Describe a start: model, hardware, data, and where it resumes."""
-    pairs = f"{schedule.num_pairs:,} pairs"
-    if schedule.num_left_out:
-        pairs += f" ({schedule.num_left_out:,} longer ones left out)"
-    epochs = experiment.training.updates / schedule.updates_per_epoch
-    parts = [
-        f"{num_parameters(learner.model):,} parameters",
-        experiment.training.precision,
-        f"{world.size} worker{'s' * (world.size > 1)} on {world.device.type}",
-        pairs,
-        f"{schedule.updates_per_epoch:,} updates per epoch",
-        f"{epochs:.1f} epochs",
-        f"resumed from update {state.update:,}" if state.update else "new run",
-    ]
-    if world.size > 1 and world.gradient_dtype != torch.float32:
-        parts.insert(3, "gradients in bf16")
-    return " | ".join(parts)
-
-
-def _log_split(state: TrainState, schedule: Schedule, logger: RunLogger) -> None:
-    """Log a split factor that the trial or a restart has raised."""
-    num_pairs, length = schedule.largest
-    logger.write(
-        "split", state.update, {"split": state.split, "pairs": num_pairs, "length": length}
-    )
-    logger.log(
-        f"split factor {state.split} | the largest micro-batch, {num_pairs:,} pairs x {length:,} "
-        "tokens, exceeds memory"
-    )
-
-
-def _end_line(reason: EndReason, state: TrainState, experiment: Experiment) -> str:
-    """Describe the end of a run, its progress and its best score."""
-    training = experiment.training
-    parts = [
-        f"{reason} after {state.update:,} of {training.updates:,} updates",
-        f"{state.train_s / 60:.1f} minutes of training",
-    ]
-    if state.best_bleu is not None:
-        parts.append(f"best dev BLEU {state.best_bleu:.2f} at update {state.best_update:,}")
-    if state.num_skipped:
-        parts.append(f"{state.num_skipped} updates skipped")
-    if state.num_overflows:
-        parts.append(f"{state.num_overflows} overflows")
-    if reason == "stopped early":
-        parts.append(
-            f"{state.validations_without_gain} validations without a better dev BLEU "
-            f"(training.patience={training.patience})"
-        )
-    return " | ".join(parts)
+            self.writer.write(content, pending=pending)

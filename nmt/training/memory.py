@@ -23,10 +23,7 @@ from nmt.training.distributed import World
 from nmt.training.loss import compute_loss
 from nmt.training.state import Learner
 
-MALLOC_ENVIRONMENT = {
-    "MALLOC_TRIM_THRESHOLD_": "1000000000",
-    "MALLOC_MMAP_THRESHOLD_": "33554432",
-}
+MALLOC_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432"}
 """Settings of glibc for training on a CPU: keep up to 1 GB of freed memory, and do not map blocks
 under 32 MiB one by one. Each update frees and allocates the same sizes; page faults took a sixth of
 the time. oneDNN's cache of 1,024 compiled kernels is left alone: a limit of 128 saves 0.3 GB on

@@ -16,6 +16,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from nmt.batching.schedule import Schedule
+from nmt.config.experiment import Experiment, TrainingConfig
+from nmt.training.distributed import World
+from nmt.training.state import EndReason, TrainState
+
 NAME = "pulse.json"
 """File of the heartbeat."""
 _WIDTH = 100
@@ -300,4 +307,43 @@ def format_train_line(update: int, values: Mapping[str, float | None]) -> str:
         parts.append(f"{text('skipped', '.0f')} skipped")
     if values["overflows"]:
         parts.append(f"{text('overflows', '.0f')} overflows")
+    return " | ".join(parts)
+
+
+def format_start_line(
+    experiment: Experiment, schedule: Schedule, num_parameters: int, update: int, world: World
+) -> str:
+    """Format the log line of a start: model, hardware, data, and where it resumes."""
+    left_out = schedule.num_left_out
+    parts = [
+        f"{num_parameters:,} parameters",
+        experiment.training.precision,
+        f"{world.size} worker{'s' * (world.size > 1)} on {world.device.type}",
+        f"{schedule.num_pairs:,} pairs" + f" ({left_out:,} longer ones left out)" * (left_out > 0),
+        f"{schedule.updates_per_epoch:,} updates per epoch",
+        f"{experiment.training.updates / schedule.updates_per_epoch:.1f} epochs",
+        f"resumed from update {update:,}" if update else "new run",
+    ]
+    if world.size > 1 and world.gradient_dtype != torch.float32:
+        parts.insert(3, "gradients in bf16")
+    return " | ".join(parts)
+
+
+def format_end_line(reason: EndReason, state: TrainState, training: TrainingConfig) -> str:
+    """Format the log line of an end: progress and best score."""
+    parts = [
+        f"{reason} after {state.update:,} of {training.updates:,} updates",
+        f"{state.train_s / 60:.1f} minutes of training",
+    ]
+    if state.best_bleu is not None:
+        parts.append(f"best dev BLEU {state.best_bleu:.2f} at update {state.best_update:,}")
+    if state.num_skipped:
+        parts.append(f"{state.num_skipped} updates skipped")
+    if state.num_overflows:
+        parts.append(f"{state.num_overflows} overflows")
+    if reason == "stopped early":
+        parts.append(
+            f"{state.validations_without_gain} validations without a better dev BLEU "
+            f"(training.patience={training.patience})"
+        )
     return " | ".join(parts)

@@ -1,9 +1,10 @@
-"""Hooks of a run, and the decision after each update whether to stop or to save.
+"""Hooks of a run, and decisions after each update: stop, save, or end with an error.
 
 Rank 0 decides by its clock and its requests; a collective makes every rank do the same after the
 same update.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from nmt.batching.schedule import Update
 from nmt.checkpoint.async_writer import AsyncCheckpointWriter
 from nmt.errors import TrainingError
 from nmt.training.distributed import World
+from nmt.training.meter import UpdateStats
 from nmt.training.run_log import LastUpdate, RunLogger
+from nmt.training.state import Learner, TrainState
 
 MAX_FAILED_CHECKPOINTS = 3
 """Checkpoints in a row that cannot be written before the run ends."""
@@ -101,6 +104,45 @@ class StopControl:
         is_urgent = (poll and self._is_new_deadline(done)) or last_save
         is_due = self._save_every > 0 and done % self._save_every == 0
         return StopDecision(stop, is_urgent or is_due, is_urgent, failed)
+
+    def handle_skipped(
+        self, update: Update, stats: UpdateStats, learner: Learner, state: TrainState
+    ) -> None:
+        """Count and log an update without a finite gradient. Collective: call on every rank.
+
+        Raises:
+            TrainingError: training.max_skipped updates in a row had none. Overflows of fp16, whose
+                loss is finite, do not count while the loss scale can fall.
+        """
+        training = learner.experiment.training
+        if learner.scaler.is_enabled():
+            loss = self._world.all_reduce([sum(float(each.smoothed) for each in stats.losses)])[0]
+            scale = learner.loss_scale.value
+            if math.isfinite(loss) and scale >= 1:
+                state.num_overflows += 1
+                if self._logger is not None:
+                    self._logger.write("overflow", state.update, {"loss_scale": scale})
+                    self._logger.log(
+                        f"update {state.update:,} skipped | fp16 gradient overflow | loss scale "
+                        f"lowered to {scale:,g}"
+                    )
+                return
+        state.num_skipped += 1
+        state.skipped_in_a_row += 1
+        rows = sorted(int(row) for part in update.micro_batches for row in part)
+        if self._logger is not None:
+            self._logger.write("skipped", state.update, {"gnorm": str(stats.gnorm), "pairs": rows})
+            self._logger.log(
+                f"update {state.update:,} skipped | gnorm {stats.gnorm} | pairs {rows[0]} to "
+                f"{rows[-1]}, all {len(rows)} in metrics.jsonl"
+            )
+        if state.skipped_in_a_row >= training.max_skipped:
+            raise TrainingError(
+                f"the gradient of {training.max_skipped} updates in a row was not finite, the last "
+                f"one update {state.update}: lower training.learning_rate "
+                f"({training.learning_rate}) or use training.precision=fp32; repeat the command to "
+                "resume from the last checkpoint"
+            )
 
     def check_written(self, update: int, is_end: bool) -> None:
         """Act on a checkpoint that could not be written. Collective: call on every rank.
