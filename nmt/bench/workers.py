@@ -8,13 +8,14 @@ micro-batches are other updates, some of them fuller.
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,8 @@ from nmt.batching.loader import Loader
 from nmt.bench.baselines import PlainLearner, random_batches
 from nmt.bench.figures import Figure
 from nmt.bench.timing import relative_iqr
-from nmt.bench.workloads import Bench, Updates, Workload, start_module, worker_error
+from nmt.bench.workloads import Bench, Updates, Workload
+from nmt.errors import NmtError
 from nmt.planning.memory_estimate import count_parameters
 from nmt.planning.probe import run_probe
 from nmt.planning.scaling import ON_CPUS, Hosts, predict_scaling, sample_positions
@@ -61,39 +63,27 @@ SpeedsByMode = dict[str, list[Speed]]
 def measure_memory(bench: Bench) -> Iterator[Figure]:
     """Peak memory of training, relative to the plain version."""
     for workload in (bench.small, bench.wide):
-        ours, plain = (_peak_mib(bench, workload, how) for how in (workload.precision, "plain"))
+        folder = bench.scratch / f"memory-{workload.name}"
+        [ours] = run_processes(workload, folder / "ours", [workload.precision])
+        [plain] = run_processes(workload, folder / "plain", ["plain"])
         counts = f"peak resident memory of {MEMORY_UPDATES} updates of one worker, torch included"
         name = f"memory/{workload.name}/{workload.precision}"
         figure = Figure(name, ours, "MiB", counts, is_better_high=False)
         yield replace(figure, ratio=ours / plain, ratio_to="the plain version")
 
 
-def _peak_mib(bench: Bench, workload: Workload, how: str) -> float:
-    job, out = (bench.scratch / f"memory-{workload.name}-{how}.{kind}" for kind in ("job", "json"))
-    job.write_text(workload.to_json(), encoding="utf-8")
-    if status := start_module(__spec__.name, "memory", how, str(job), str(out)).wait():
-        raise worker_error(status)
-    peak_mib: float = json.loads(out.read_text())
-    return peak_mib
-
-
-def run_memory_job(how: str, job: Path, out: Path) -> None:
-    """Train in this process and write its peak memory to a file."""
-    workload = Workload.from_json(job.read_text(encoding="utf-8"))
-    if how == "plain":
+def _peak_mib(workload: Workload, kind: str) -> float:
+    """Train in this process and return its peak memory."""
+    if kind == "plain":
         model = Updates(workload, "fp32", 1).learner.model
         learner = PlainLearner(model, workload.experiment.training.label_smoothing)
         for batch in random_batches(workload, MEMORY_UPDATES):
             learner.backward(batch)
             learner.step()
     else:
-        updates = Updates(workload, how, 1)
+        updates = Updates(workload, kind, 1)
         for update, parts in Loader(workload.shards, workload.schedule, range(MEMORY_UPDATES)):
             updates.run(update, parts)
-    out.write_text(json.dumps(_peak_mib_of_process()))
-
-
-def _peak_mib_of_process() -> float:
     # Not getrusage: on Linux the peak of a process starts at that of its parent.
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     kib = next(line.split()[1] for line in status if line.startswith("VmHWM:"))
@@ -103,7 +93,8 @@ def _peak_mib_of_process() -> float:
 def measure_scaling(bench: Bench) -> Iterator[Figure]:
     """Two and four workers relative to one, and to the prediction of `nmt plan`."""
     workload = bench.small
-    speeds = _run_processes(workload, bench.scratch / "workers")
+    results = run_processes(workload, bench.scratch / "workers", ["scaling"] * PROCESSES)
+    speeds = [{mode: [Speed(*each) for each in one[mode]] for mode in MODES} for one in results]
     yield from scaling_figures(workload.name, speeds)
     counts = "prediction of `nmt plan` from a probe of one worker"
     for num_workers, (tokens_per_s, positions_per_s) in _predict(workload).items():
@@ -165,28 +156,9 @@ def _predict(workload: Workload) -> dict[int, tuple[float, float]]:
     return predicted
 
 
-def _run_processes(workload: Workload, folder: Path) -> list[SpeedsByMode]:
-    folder.mkdir()
-    (folder / "job.json").write_text(workload.to_json(), encoding="utf-8")
-    ranks = range(PROCESSES)
-    processes = [start_module(__spec__.name, "scaling", str(n), str(folder)) for n in ranks]
-    while any(process.poll() is None for process in processes):
-        if any(process.poll() for process in processes):
-            for process in processes:
-                process.kill()  # the others would wait for the one that failed
-        time.sleep(0.2)
-    if failed := [process.returncode for process in processes if process.returncode]:
-        raise worker_error(failed[0])
-    results = [json.loads((folder / f"{rank}.json").read_text()) for rank in ranks]
-    return [
-        {mode: [Speed(**each) for each in result[mode]] for mode in MODES} for result in results
-    ]
-
-
-def run_scaling_job(rank: int, folder: Path) -> None:
-    """Run all rounds of one process and write its speeds to a file."""
+def _run_rounds(workload: Workload, rank: int, folder: Path) -> SpeedsByMode:
+    """Run all rounds of one process."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    workload = Workload.from_json((folder / "job.json").read_text(encoding="utf-8"))
     store = dist.FileStore(str(folder / "store"), PROCESSES)  # type: ignore[attr-defined]
     speeds: SpeedsByMode = {mode: [] for mode in MODES}
     for number in range(ROUNDS):
@@ -204,7 +176,7 @@ def run_scaling_job(rank: int, folder: Path) -> None:
             speeds[mode] += [speed] if speed else []
             if is_shared:
                 dist.destroy_process_group()
-    (folder / f"{rank}.json").write_text(json.dumps(speeds))
+    return speeds
 
 
 def _join_group(store: Path, rank: int, size: int) -> World:
@@ -233,17 +205,39 @@ def _run_round(workload: Workload, world: World, run_dir: Path) -> Speed | None:
     return Speed(*map(statistics.fmean, zip(*speeds, strict=True)))
 
 
-def main(kind: str, *arguments: str) -> None:
-    """Run a job in this process, on one thread."""
+def run_processes(workload: Workload, folder: Path, kinds: Sequence[str]) -> list[Any]:
+    """Run `main` in one process per kind and return their results.
+
+    Raises:
+        NmtError: a process failed; its own message is printed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "workload.json").write_text(workload.to_json(), encoding="utf-8")
+    # Not multiprocessing: its children import the main script of the caller again.
+    command = [sys.executable, "-m", __spec__.name, str(folder)]
+    processes = [
+        subprocess.Popen([*command, str(number), kind]) for number, kind in enumerate(kinds)
+    ]
+    while any(process.poll() is None for process in processes):
+        if any(process.poll() for process in processes):
+            for process in processes:
+                process.kill()  # the others would wait for the one that failed
+        time.sleep(0.2)
+    if failed := [process.returncode for process in processes if process.returncode]:
+        raise NmtError(f"a benchmark process ended with status {failed[0]}; see its output above")
+    files = (folder / f"{number}.json" for number in range(len(kinds)))
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def main(folder: Path, number: int, kind: str) -> None:
+    """Run one process of `run_processes`: scaling, or memory of a precision or of `plain`."""
     configure_malloc()
     torch.set_num_threads(1)
-    if kind == "memory":
-        how, job, out = arguments
-        run_memory_job(how, Path(job), Path(out))
-    else:
-        rank, folder = arguments
-        run_scaling_job(int(rank), Path(folder))
+    workload = Workload.from_json((folder / "workload.json").read_text(encoding="utf-8"))
+    is_scaling = kind == "scaling"
+    result = _run_rounds(workload, number, folder) if is_scaling else _peak_mib(workload, kind)
+    (folder / f"{number}.json").write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

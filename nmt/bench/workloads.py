@@ -7,8 +7,6 @@ source lengths times a log-normal factor.
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +26,6 @@ from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, Manifest
 from nmt.corpus.prepared import is_prepared, open_prepared
 from nmt.corpus.shards import Shards, ShardWriter
 from nmt.corpus.subword import EOS, NUM_RESERVED, Subword
-from nmt.errors import NmtError
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.distributed import World
 from nmt.training.loop import make_update
@@ -271,14 +268,3 @@ class Turns:
     def of_peak(self, flops: float, name: str, precision: str) -> Ratio:
         """Return the FLOP rate of a function as a share of that of the product."""
         return flops / self.timings[name].cpu_s / self.peaks[precision], f"the {precision} product"
-
-
-def start_module(module: str, *arguments: str) -> "subprocess.Popen[bytes]":
-    """Start a module of the benchmark in another process."""
-    # Not multiprocessing: its children import the main script of the caller again.
-    return subprocess.Popen([sys.executable, "-m", module, *arguments])
-
-
-def worker_error(status: int) -> NmtError:
-    """Return the error of a process of `start_module` that failed; its own message is printed."""
-    return NmtError(f"a benchmark process ended with status {status}; see its output above")

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.bench import suite, workloads
+from nmt.bench import suite
 from nmt.bench.figures import BenchReport, Figure, format_figure
 from nmt.bench.gpu import measure_device, with_batch_size
-from nmt.bench.workers import Speed, scaling_figures
+from nmt.bench.workers import Speed, run_processes, scaling_figures
 from nmt.bench.workloads import Bench, Workload
 from nmt.errors import ConfigError, NmtError
 
@@ -128,9 +128,7 @@ def test_gpu_part_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     assert str(error.value) == "part gpu needs a GPU, and torch finds none: leave it out"
 
 
-def test_failed_process_is_reported() -> None:
-    status = workloads.start_module("nmt.bench.workers", "memory").wait()
-    assert status == 1
-    error = workloads.worker_error(status)
-    assert isinstance(error, NmtError)
-    assert str(error) == "a benchmark process ended with status 1; see its output above"
+def test_failed_process_is_reported(tiny_workload: Workload, tmp_path: Path) -> None:
+    with pytest.raises(NmtError) as error:
+        run_processes(tiny_workload, tmp_path / "jobs", ["fp33"])
+    assert str(error.value) == "a benchmark process ended with status 1; see its output above"
