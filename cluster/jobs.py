@@ -85,8 +85,7 @@ def make_job(verb: str, experiment: Experiment, cluster: Cluster, options: list[
     if verb in ("prepare", "train"):
         target = run if verb == "train" else experiment.prepared
         files = ("experiment.yaml", "--cluster", "cluster.yaml")
-        command = (*nmt, *files, *options)
-        return Job(verb, name, target, command, env, options=tuple(options))
+        return Job(verb, name, target, (*nmt, *files, *options), env, options=tuple(options))
     if verb == "translate" and "-" in (_value(options, "--input"), _value(options, "--output")):
         raise ConfigError.from_message(
             "a job has no standard input or output: set -i FILE and -o FILE to files on a disk "
@@ -157,6 +156,7 @@ def submit_job(
     while True:
         jobs = client.list_jobs()
         same = [each for each in jobs if metadata(each).get("nmt_target") == job.target]
+        # Newest first: an ended job may be followed by a running one with the same target.
         for each in sorted(same, key=submitted_ms, reverse=True):
             if each.status not in ENDED:
                 print_line(f"not submitted, {each.submission_id} is running: {describe(each)}")
@@ -164,6 +164,7 @@ def submit_job(
         if same:
             last = max(same, key=submitted_ms)
             print_line(f"resuming where {last.submission_id} ended: {describe(last)}")
+        # The time of submission lets the log report the time to the first update.
         env = {SUBMITTED: f"{time.time():.3f}", **job.env}
         job_id = _free_id(job, {each.submission_id for each in jobs})
         with tempfile.TemporaryDirectory(prefix="nmt-submit-") as folder:
@@ -220,8 +221,8 @@ def restore_job(job: Any, print_line: PrintLine) -> tuple[Job, Experiment, Clust
 
 def _free_id(job: Job, used: set[str | None]) -> str:
     first = f"nmt-{job.verb}-{job.name}"
-    later = (f"{first}-{attempt}" for attempt in itertools.count(2))
-    return next(job_id for job_id in itertools.chain([first], later) if job_id not in used)
+    ids = itertools.chain([first], (f"{first}-{attempt}" for attempt in itertools.count(2)))
+    return next(job_id for job_id in ids if job_id not in used)
 
 
 def fill_working_directory(
@@ -243,12 +244,13 @@ def find_jobs(client: Any, name: str | None) -> list[Any]:
     Raises:
         NmtError: there is none.
     """
-    ours = sorted((job for job in client.list_jobs() if metadata(job)), key=submitted_ms)
-    ours = [job for job in ours if "nmt_name" in job.metadata]
-    named = [job for job in ours if name in (None, job.submission_id)]
-    named = named or [job for job in ours if job.metadata["nmt_name"] == name]
+    jobs = sorted(client.list_jobs(), key=submitted_ms)
+    jobs = [job for job in jobs if "nmt_name" in metadata(job)]
+    named = [job for job in jobs if name in (None, job.submission_id)]
+    # An id takes precedence over an experiment name.
+    named = named or [job for job in jobs if job.metadata["nmt_name"] == name]
     if not named:
-        newest = ", ".join(job.submission_id for job in ours[-5:]) or "none"
+        newest = ", ".join(job.submission_id for job in jobs[-5:]) or "none"
         raise NmtError(f"no job of {name or 'nmt'} on the cluster; newest jobs: {newest}")
     return named
 
@@ -259,14 +261,13 @@ def metadata(job: Any) -> dict[str, str]:
 
 
 def submitted_ms(job: Any) -> int:
-    """Return the Unix time of submission in milliseconds."""
+    """Return the Unix time of submission in milliseconds; 0 if unknown."""
     return job.start_time or 0
 
 
 def stop_timeout_s(job: Any) -> int:
     """Return the grace period in seconds between TERM and KILL."""
-    env = (job.runtime_env or {}).get("env_vars") or {}
-    return int(env.get(STOP_VARIABLE, STOP_TIMEOUT_S))
+    return int(((job.runtime_env or {}).get("env_vars") or {}).get(STOP_VARIABLE, STOP_TIMEOUT_S))
 
 
 def describe(job: Any) -> str:

@@ -57,9 +57,8 @@ def _submit(
     verb: str, experiment: str, cluster: str, overrides: tuple[str, ...], follow: bool, **_: Any
 ) -> None:
     for_experiment, for_cluster = split_overrides(overrides)
-    settings, place = jobs.resolve_paths(
-        load_experiment(experiment, for_experiment), load_cluster(cluster, for_cluster)
-    )
+    loaded = load_experiment(experiment, for_experiment), load_cluster(cluster, for_cluster)
+    settings, place = jobs.resolve_paths(*loaded)
     is_model_verb = verb in ("evaluate", "translate")
     if is_model_verb and any(not each.startswith("name=") for each in for_experiment):
         raise ConfigError.from_message(

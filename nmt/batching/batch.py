@@ -66,18 +66,11 @@ class Batch(NamedTuple):
         for start, stop in itertools.pairwise(bounds):
             pairs = slice(start, stop)
             # `real` is sorted: the target tokens of these pairs are consecutive.
-            first, last = torch.searchsorted(
-                self.real, torch.tensor([start * width, stop * width])
-            ).tolist()
-            parts.append(
-                Batch(
-                    self.src[pairs],
-                    self.src_lengths[pairs],
-                    self.tgt_in[pairs],
-                    self.real[first:last] - start * width,
-                    self.tgt_out[first:last],
-                )
-            )
+            limits = torch.tensor([start * width, stop * width])
+            first, last = torch.searchsorted(self.real, limits).tolist()
+            real, tgt_out = self.real[first:last] - start * width, self.tgt_out[first:last]
+            src, src_lengths, tgt_in = (tensor[pairs] for tensor in self[:3])
+            parts.append(Batch(src, src_lengths, tgt_in, real, tgt_out))
         return parts
 
     def to(self, device: torch.device) -> "Batch":

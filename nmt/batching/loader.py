@@ -90,6 +90,7 @@ class Loader:
             for number in self._updates:
                 update = self._schedule.update(number)
                 sampler = self._sampler_at(number)
+                # Ranks without micro-batches in an update return an empty list.
                 batches = [
                     MicroBatch(index, self._batch(rows, update.epoch, sampler), rows)
                     for index, rows in update.share_of(self._rank, self._num_workers)

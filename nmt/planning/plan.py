@@ -75,6 +75,7 @@ def make_plan(
     per_node = options.workers_per_node or default_per_node
     check_workers(experiment, per_node)
     shards, subword = open_prepared(experiment)
+    # The dev set does not influence the schedule.
     _, schedule = make_schedule(experiment, TrainingData(shards, subword, ([], [])))
     torch.set_num_threads(cluster.cpus_per_worker)
     parameters = memory_estimate.count_parameters(experiment, subword.num_pieces)
@@ -92,6 +93,7 @@ def make_plan(
     cores = 0 if has_gpus else os.cpu_count() or 0
     hosts = Hosts(per_node, cluster.cpus_per_worker, cores, has_gpus)
     gradient_bytes = memory_estimate.gradient_bytes(cluster, parameters)
+    # A given speed replaces the measured times, including optimizer step and noise.
     speed = probe
     if options.tflops is not None:
         position_s = probe.position_flops / (options.tflops * 1e12)

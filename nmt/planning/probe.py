@@ -59,6 +59,7 @@ def run_probe(
     numbers = np.linspace(0, schedule.updates_per_epoch - 1, UPDATES).astype(int)
     rows = [schedule.update(int(number)).micro_batches[0] for number in numbers]
     first = _batch(shards, rows[0], NUM_FIRST_PAIRS)
+    # Twice: the first call includes one-time costs; the second counts saved bytes.
     first_s = _seconds_of(lambda: _train_on(learner, first))
     saved = 0
 
@@ -75,6 +76,7 @@ def run_probe(
         # Without micro-batches an update is clipping, optimizer step and average alone.
         update = Update(int(number), 0, (), 1)
         steps.append(_seconds_of(lambda: make_update(learner, TrainState(), update, [], 1)))  # noqa: B023 called at once
+        # Reduce the number of pairs but not their length, which decides the time per position.
         batch = _batch(shards, of_update, max(1, len(of_update)))
         share = min(1.0, max_positions / batch.num_padded)
         if share < 1:

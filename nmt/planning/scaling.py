@@ -111,6 +111,7 @@ class ScalingRow:
             "optimizer step": self.step_s,
         }
         largest = max(parts, key=lambda name: parts[name])
+        # Below 15 % of the update the compute itself is the limit.
         return largest if parts[largest] > 0.15 * self.update_s else "forward and backward"
 
 
@@ -155,9 +156,11 @@ def predict_scaling(
     for num_nodes in nodes:
         workers = num_nodes * hosts.workers_per_node
         if workers > experiment.batching.micro_batches:
+            # A worker needs at least one micro-batch per update.
             return
         mean_s, slowest_s = _micro_batches_s(positions, workers, probe)
         all_reduce_s = links.all_reduce_s(gradient_bytes, num_nodes, hosts.workers_per_node)
+        # Gradients are sent during the backward of the last micro-batch, on GPUs only.
         last_s = probe.micro_batch_s(float(positions.mean()))
         overlap_s = OVERLAP * BACKWARD * last_s if hosts.has_gpus else 0.0
         row = ScalingRow(
@@ -175,6 +178,7 @@ def predict_scaling(
 
 def _micro_batches_s(positions: Positions, workers: int, probe: Probe) -> tuple[float, float]:
     """Return seconds per update of the mean and of the slowest worker, averaged over updates."""
+    # Fixed seed: equal inputs give an equal plan.
     noise = np.random.default_rng(0).normal(scale=probe.spread_s, size=positions.shape)
     seconds = probe.fixed_s + probe.position_s * positions + noise
     by_worker = np.stack([seconds[:, rank::workers].sum(axis=1) for rank in range(workers)])

@@ -72,6 +72,7 @@ def chart(
     all_points = [point for _, points in thin for point in points]
     if not all_points:
         return None
+    # Runs share the axes: update 0 to the last update, smallest to largest value.
     x_ticks = ticks(0.0, max(x for x, _ in all_points))
     y_ticks = ticks(min(y for _, y in all_points), max(y for _, y in all_points))
     right, low, high = x_ticks[-1], y_ticks[0], y_ticks[-1]
@@ -79,6 +80,7 @@ def chart(
     def locate(point: tuple[float, float]) -> tuple[float, float]:
         across = LEFT + (WIDTH - LEFT - RIGHT) * point[0] / right
         down = TOP + (HEIGHT - TOP - BOTTOM) * (high - point[1]) / (high - low)
+        # A tenth of a pixel: more digits only enlarge the page.
         return round(across, 1), round(down, 1)
 
     curves = []
@@ -124,6 +126,7 @@ def ticks(low: float, high: float, max_ticks: int = 6) -> list[float]:
     raw = (span if span > 1e-100 else 1.0) / (max_ticks - 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10, 20) if power * factor >= raw)
+    # Tolerance: a limit that equals a tick up to rounding adds no further tick.
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [number * step for number in range(first, max(last, first + 1) + 1)]
 
@@ -151,6 +154,7 @@ def _spaced(values: Sequence[float], count: int) -> Iterable[float]:
 
 
 def _value_at(points: Points, update: float) -> str:
+    # No value after the end of a run: it would look like a measurement.
     before = [y for x, y in points if x <= update]
     has_ended = not points or update > points[-1][0]
     return "–" if has_ended or not before else number_text(before[-1])

@@ -75,6 +75,7 @@ def choose(run: Run, num_examples: int) -> list[Example]:
     if run.checkpoint is None or not num_examples:
         return []
     corpus = run.checkpoint.experiment.corpus
+    # The first test set whose three files exist and have the same number of lines.
     for evaluation in run.evaluations:
         name = evaluation["test_set"]
         suffixes = (corpus.src, corpus.tgt, f"{corpus.tgt}.ref")
@@ -103,6 +104,7 @@ def _translate(
     for (quantile, row), result in zip(rows, translations, strict=True):
         if result.best.attention is not None:
             chrf = sentence_chrf(result.text, [refs[row]])
+            # Four digits suffice for the page and keep it small.
             attention = result.best.attention.tolist()
             weights = [[round(each, 4) for each in by_source] for by_source in attention]
             texts = src[row], refs[row], result.text

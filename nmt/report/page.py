@@ -70,6 +70,7 @@ def render(runs: Sequence[Run], examples: Sequence[Sequence[Example]]) -> str:
         examples: examples of each run.
     """
     here = Path(__file__).parent
+    # StrictUndefined: a misspelt name in the template is an error instead of an empty cell.
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -100,6 +101,7 @@ def score_rows(runs: Sequence[Run]) -> list[ScoreRow]:
             test_set, scores = result["test_set"], [*result["scores"], *result.get("extras", [])]
             cells = {_column(score): _score(score) for score in scores}
             rows.append(((test_set, number), ScoreRow(test_set, run.name, result, cells)))
+    # By test set, then in the order of the runs on the command line.
     return [row for _, row in sorted(rows, key=lambda each: each[0])]
 
 
@@ -121,6 +123,7 @@ def warnings(rows: Sequence[ScoreRow]) -> list[str]:
             metrics.setdefault((score["name"], row.test_set), set()).add(score["signature"])
         for text in row.evaluation.get("warnings", []):
             sets_of.setdefault(f"{row.run}: {text}", []).append(row.test_set)
+    # Scores with different tokenisers or references must not be compared.
     for (metric, test_set), different in metrics.items():
         if len(different) > 1:
             text = f"{metric} was computed with different signatures: the scores are not comparable"
@@ -135,6 +138,7 @@ def slice_tables(runs: Sequence[Run]) -> list[SliceTable]:
         names = [evaluation["test_set"] for evaluation in run.evaluations]
         for evaluation in run.evaluations:
             name = evaluation["test_set"]
+            # A variant such as news+lowercase has the slices of its test set.
             if name.partition("+")[0] in names and "+" in name:
                 continue
             for part in evaluation.get("slices", []):
@@ -170,6 +174,7 @@ def _chart(curve: tuple[str, str, str, str], runs: Sequence[Run]) -> Chart | Non
         return [(record["update"], record[key]) for record in records]
 
     series = [(run.name, points(run)) for run in runs]
+    # A value can be null in a record, for example a loss that was not finite.
     restarts = [[each["update"] for each in run.records_of("restart")] for run in runs]
     return charts.chart(title, unit, series, restarts)
 

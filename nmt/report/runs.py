@@ -97,6 +97,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
+    # Add parent folders to all names until they differ.
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(paths):
         depth += 1
@@ -104,6 +105,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read(folder: Path, name: str) -> Run:
+    # Without a checkpoint or prepared corpus the report shows the rest, and a note.
     checkpoint, corpora, notes = None, [], []
     try:
         checkpoint = load_checkpoint(folder)

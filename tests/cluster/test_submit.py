@@ -40,7 +40,7 @@ Call = Callable[..., tuple[int, str, str]]
         ),
         (
             ["tiny.yaml", "here.yaml", "cluster.workers=3"],
-            "3 workers cannot share updates of 2 micro-batches: ask for at most 2 workers, or set "
+            "3 workers cannot share updates of 2 micro-batches: use at most 2 workers, or set "
             "batching.micro_batches=3 or more (a larger update)",
         ),
         (

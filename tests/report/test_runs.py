@@ -32,7 +32,7 @@ def test_run_with_a_model_has_corpus_statistics(here: Path) -> None:
     assert run.notes == []
     assert run.checkpoint is not None
     log = Path("runs/tiny/train.log").read_text()
-    assert f" {run.num_parameters:,} parameters, fp32" in log
+    assert f" {run.num_parameters:,} parameters | fp32" in log
     assert [(each.name, each.read, each.kept) for each in run.corpora] == [("train", 100, 100)]
 
 
