@@ -166,7 +166,7 @@ CLUSTERS = [
     ),
     ErrorCase(
         "train tiny.yaml cluster.workers.max=17",
-        "17 workers cannot share updates of 2 micro-batches: ask for at most 2 workers, or set "
+        "17 workers cannot share updates of 2 micro-batches: use at most 2 workers, or set "
         "batching.micro_batches=17 or more (a larger update)",
     ),
     ErrorCase(
@@ -179,7 +179,7 @@ CLUSTERS = [
     ),
     ErrorCase(
         "train tiny.yaml cluster.workers=3",
-        "3 workers cannot share updates of 2 micro-batches: ask for at most 2 workers, or set "
+        "3 workers cannot share updates of 2 micro-batches: use at most 2 workers, or set "
         "batching.micro_batches=3 or more (a larger update)",
     ),
     ErrorCase(

@@ -55,7 +55,7 @@ BENCH = [
     ),
     ErrorCase(
         "plan tiny.yaml c.yaml --workers-per-node 3",
-        "3 workers cannot share updates of 2 micro-batches: ask for at most 2 workers, or set "
+        "3 workers cannot share updates of 2 micro-batches: use at most 2 workers, or set "
         "batching.micro_batches=3 or more (a larger update)",
         {"c.yaml": b"workers: 2"},
     ),
