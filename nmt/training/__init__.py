@@ -1,1 +1,1 @@
-"""How the weights are learnt."""
+"""Training: the update loop, its state, distribution, validation and logs."""

@@ -1,4 +1,4 @@
-"""AdamW, its learning rate, and the moving average of the weights."""
+"""AdamW, learning-rate schedules, and the moving average of the weights."""
 
 import math
 
@@ -9,7 +9,7 @@ from nmt.config.experiment import TrainingConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019), fused; matrices decay, vectors (biases, norms) do not."""
+    """Return a fused AdamW (Loshchilov & Hutter 2019); weight decay of matrices only."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
@@ -21,9 +21,11 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
 
 
 def learning_rate(update: int, config: TrainingConfig, halvings: int = 0) -> float:
-    """The rate of an update, counted from 0: warm-up, then the schedule, never under the floor.
+    """Return the learning rate of an update: linear warm-up, then the schedule, above the floor.
 
-    Schedule plateau goes by `halvings`, the others do not look at it.
+    Args:
+        update: counted from 0.
+        halvings: halvings so far, of schedule plateau only.
     """
     peak, warmup = config.learning_rate, config.warmup_updates
     floor = peak * config.learning_rate_floor
@@ -42,10 +44,13 @@ def learning_rate(update: int, config: TrainingConfig, halvings: int = 0) -> flo
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, update: int) -> None:
-    """Move the average of the weights towards the weights after an update, counted from 0.
+    """Update the exponential moving average of the weights after an update.
 
-    The decay grows from 0.1 to `decay` (TensorFlow's rule), so that the first weights are soon
-    forgotten.
+    The decay grows from 0.1 to `decay` (TensorFlow's rule), so that the initial weights have little
+    influence.
+
+    Args:
+        update: counted from 0.
     """
     decay = min(decay, (1 + update) / (10 + update))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
@@ -54,7 +59,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, update: i
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, model: nn.Module
 ) -> dict[str, torch.Tensor]:
-    """AdamW's state by parameter: `moment1/<name>`, `moment2/<name>`, `step/<name>`."""
+    """Return the state of AdamW as `moment1/<name>`, `moment2/<name>` and `step/<name>`."""
     tensors = {}
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter, {})
@@ -68,11 +73,11 @@ def optimizer_tensors(
 def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, torch.Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` gave, bit for bit."""
+    """Restore the state that `optimizer_tensors` returned, bit for bit."""
     for name, parameter in model.named_parameters():
         if f"step/{name}" in tensors:
             optimizer.state[parameter] = {
-                # The fused kernel wants it where the parameter is.
+                # The fused kernel needs it on the device of the parameter.
                 "step": tensors[f"step/{name}"].to(parameter.device, copy=True),
                 "exp_avg": tensors[f"moment1/{name}"].to(parameter.device, copy=True),
                 "exp_avg_sq": tensors[f"moment2/{name}"].to(parameter.device, copy=True),

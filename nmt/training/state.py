@@ -2,7 +2,7 @@
 
 import copy
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -225,9 +225,9 @@ class TrainState:
 
     @classmethod
     def of(cls, counters: dict[str, object]) -> "TrainState":
-        """Create from the counters of a checkpoint."""
-        # num_split: of versions that split micro-batches within an update.
-        tree = {name: value for name, value in counters.items() if name != "num_split"}
+        """Create from the counters of a checkpoint; those that other versions had are ignored."""
+        names = {each.name for each in fields(cls)}
+        tree = {name: value for name, value in counters.items() if name in names}
         totals = MeterTotals(**tree.pop("since_log", {}))  # type: ignore[arg-type]
         fit = OverfittingMonitor(**tree.pop("fit", {}))  # type: ignore[arg-type]
         scale = LossScale(**tree.pop("scale", {}))  # type: ignore[arg-type]

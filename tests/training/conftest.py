@@ -11,7 +11,7 @@ from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 
 # Its assertions show what differs, as those of a test file do.
-pytest.register_assert_rewrite("toy_ends")
+pytest.register_assert_rewrite("toy_results")
 
 NO_DROPOUT = [
     "model.dropout=0",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_ends import assert_near, assert_same, end_of, records_of, rows_of, tensors_of
+from toy_results import assert_near, assert_same, end_of, records_of, rows_of, tensors_of
 from toy_runs import GlooRuns, corpus_of
 
 from nmt.config.experiment import Experiment

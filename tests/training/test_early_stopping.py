@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from toy_ends import assert_same, records_of
+from toy_results import assert_same, records_of
 from toy_runs import Run, go
 
 from nmt.checkpoint.run_directory import best_checkpoint

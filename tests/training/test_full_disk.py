@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from toy_ends import assert_near, end_of, records_of
+from toy_results import assert_near, end_of, records_of
 from toy_runs import GlooRuns, Run, go
 
 from nmt.checkpoint.run_directory import list_checkpoints

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_ends import assert_same, end_of, records_of
+from toy_results import assert_same, end_of, records_of
 from toy_runs import Run, corpus_of, go
 
 import nmt

@@ -26,7 +26,7 @@ def assert_near(found: Tensor, expected: Tensor, rel: float) -> None:
     assert (found - expected).abs().max() <= rel * expected.abs().max()
 
 
-def test_a_chunk_is_no_smaller_than_its_share_of_the_weight_allows() -> None:
+def test_a_chunk_has_a_minimum_size() -> None:
     assert tokens_of_chunk("cpu", vocab_size=6_000, width=128) == 174  # a million logits
     assert tokens_of_chunk("cpu", vocab_size=32_000, width=64) == 64
     assert tokens_of_chunk("cpu", vocab_size=32_000, width=1024) == 512
@@ -36,7 +36,7 @@ def test_a_chunk_is_no_smaller_than_its_share_of_the_weight_allows() -> None:
 # A chunk has 64 tokens at least: 150 tokens in chunks of 64, of 100 and of 150.
 @pytest.mark.parametrize("chunk_values", [1, 100 * VOCAB, 2**20])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_it_is_the_cross_entropy_of_torch(
+def test_the_loss_equals_cross_entropy_of_torch(
     smoothing: float, chunk_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(loss.CHUNK_VALUES, "cpu", chunk_values)
@@ -68,8 +68,8 @@ def test_bf16_is_near_fp32_and_sums_in_fp32() -> None:
         assert_near(one.float(), other, 0.03)
 
 
-def test_no_tokens_have_no_loss_and_gradients_of_0() -> None:
-    """P3: a worker without a share of an update takes part in it all the same."""
+def test_no_tokens_give_zero_loss_and_gradients() -> None:
+    """A rank without pairs takes part in the all-reduce."""
     hidden, weight, targets = inputs(0)
     sums = cross_entropy(hidden, weight, targets, 0.1, torch.float32)
     assert (sums.smoothed.item(), sums.nll.item()) == (0, 0)
@@ -78,7 +78,7 @@ def test_no_tokens_have_no_loss_and_gradients_of_0() -> None:
     assert not by_weight.any()
 
 
-def test_gradients_scale_with_what_is_made_of_the_loss() -> None:
+def test_gradients_scale_with_the_loss() -> None:
     hidden, weight, targets = inputs()
     once = gradients_of(cross_entropy(hidden, weight, targets, 0.1, torch.float32)[0], weight)
     hidden, weight, targets = inputs()
@@ -87,7 +87,7 @@ def test_gradients_scale_with_what_is_made_of_the_loss() -> None:
     assert torch.allclose(thrice[0], 3 * once[0])
 
 
-def test_only_the_smoothed_sum_is_learnt_from() -> None:
+def test_only_the_smoothed_loss_has_a_gradient() -> None:
     sums = cross_entropy(*inputs(), 0.1, torch.float32)
     assert sums.smoothed.requires_grad
     assert not sums.nll.requires_grad
@@ -105,7 +105,7 @@ def test_values_are_the_same_without_gradients() -> None:
         assert sums.nll.item() == with_gradients.nll.item()
 
 
-def test_a_hopeless_token_has_a_finite_loss() -> None:
+def test_a_token_of_probability_0_has_a_finite_loss() -> None:
     hidden = torch.tensor([[1000.0]]).requires_grad_()
     weight = torch.tensor([[1.0], [-1.0]]).requires_grad_()
     sums = cross_entropy(hidden, weight, torch.tensor([1]), 0.1, torch.float32)
@@ -113,7 +113,7 @@ def test_a_hopeless_token_has_a_finite_loss() -> None:
     assert all(gradient.isfinite().all() for gradient in gradients_of(sums.smoothed, weight))
 
 
-def test_no_more_logits_than_a_chunk_stand_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_logits_than_a_chunk_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(loss.CHUNK_VALUES, "cpu", 1)
     shapes = []
     softmax = Tensor.softmax
@@ -152,7 +152,7 @@ def two_passes(num_tokens: int = NUM_TOKENS) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("chunk_values", [1, 200 * VOCAB, 2**20])
 @pytest.mark.parametrize(("smoothing", "alpha"), [(0.0, 1.0), (0.1, 5.0), (0.1, 0.0)])
-def test_r_drop_is_that_of_the_paper(
+def test_r_drop_equals_its_definition(
     smoothing: float, alpha: float, chunk_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(loss.CHUNK_VALUES, "cpu", chunk_values)
@@ -167,7 +167,7 @@ def test_r_drop_is_that_of_the_paper(
         assert_near(one, other, 1e-5)
 
 
-def test_r_drop_of_two_passes_that_agree_is_the_cross_entropy() -> None:
+def test_r_drop_of_equal_passes_is_cross_entropy() -> None:
     hidden, weight, targets = inputs()
     once = cross_entropy(hidden, weight, targets, 0.1, torch.float32)
     twice = r_drop(torch.cat([hidden, hidden]), weight, targets, 0.1, 3.0, torch.float32)
@@ -191,7 +191,6 @@ def test_r_drop_in_bf16_is_near_fp32() -> None:
 
 
 def test_r_drop_of_no_tokens_is_0() -> None:
-    """P3."""
     hidden, weight, targets = two_passes(0)
     sums = r_drop(hidden, weight, targets, 0.1, 1.0, torch.float32)
     by_hidden, by_weight = gradients_of(sums.smoothed, hidden, weight)

@@ -23,15 +23,15 @@ INVERSE_SQRT = COSINE.model_copy(update={"updates": 10_000, "schedule": "inverse
 @pytest.mark.parametrize(
     ("config", "update", "expected"),
     [
-        (COSINE, 0, 0.1),  # the first of ten updates of warm-up
+        (COSINE, 0, 0.1),  # first of ten updates of warm-up
         (COSINE, 4, 0.5),
         (COSINE, 9, 1.0),  # the peak
-        (COSINE, 59, 0.55),  # half of the way down
+        (COSINE, 59, 0.55),  # half-way down
         (COSINE, 109, 0.1),  # the floor
         (COSINE, 500, 0.1),
         (INVERSE_SQRT, 0, 0.1),
         (INVERSE_SQRT, 9, 1.0),
-        (INVERSE_SQRT, 39, 0.5),  # four times the updates, half of the rate
+        (INVERSE_SQRT, 39, 0.5),  # four times the updates, half the rate
         (INVERSE_SQRT, 999, 0.1),
         (INVERSE_SQRT, 9_999, 0.1),  # the floor
     ],
@@ -41,12 +41,12 @@ def test_learning_rate(config: TrainingConfig, update: int, expected: float) -> 
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "inverse_sqrt"])
-def test_no_warm_up_starts_at_the_peak(schedule: str) -> None:
+def test_without_warm_up_the_rate_starts_at_its_peak(schedule: str) -> None:
     config = COSINE.model_copy(update={"warmup_updates": 0, "schedule": schedule})
     assert learning_rate(0, config) == pytest.approx(1.0, rel=1e-3)
 
 
-def test_all_updates_may_be_warm_up() -> None:
+def test_warm_up_may_cover_all_updates() -> None:
     config = COSINE.model_copy(update={"updates": 10})
     assert learning_rate(9, config) == 1.0
 
@@ -79,8 +79,8 @@ def test_matrices_decay_and_vectors_do_not() -> None:
     assert model.bias.tolist() == [1.0, 1.0]
 
 
-def test_moments_come_back_bit_for_bit() -> None:
-    """P4."""
+def test_moments_are_restored_bit_for_bit() -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
     model = model_with_gradients(1)
     optimizer = make_optimizer(model, TrainingConfig())
     for _ in range(3):
@@ -94,8 +94,8 @@ def test_moments_come_back_bit_for_bit() -> None:
         assert found[name].data_ptr() != tensor.data_ptr()
 
 
-def test_an_optimizer_that_is_loaded_goes_on_as_the_other_does() -> None:
-    """P4."""
+def test_a_loaded_optimizer_steps_as_the_saved_one() -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
     model = model_with_gradients(2)
     optimizer = make_optimizer(model, TrainingConfig())
     optimizer.step()
@@ -110,7 +110,7 @@ def test_an_optimizer_that_is_loaded_goes_on_as_the_other_does() -> None:
     assert torch.equal(model.bias, twin.bias)
 
 
-def test_an_optimizer_that_never_stepped_has_nothing_to_keep() -> None:
+def test_an_optimizer_without_a_step_has_no_state() -> None:
     model = model_with_gradients(3)
     optimizer = make_optimizer(model, TrainingConfig())
     assert optimizer_tensors(optimizer, model) == {}
@@ -134,7 +134,7 @@ def test_tensors_are_named_after_their_parameters() -> None:
 
 @pytest.mark.parametrize(
     ("update", "decay"),
-    [(0, 0.1), (10, 11 / 20), (100_000, 0.9)],  # it grows to the one asked for
+    [(0, 0.1), (10, 11 / 20), (100_000, 0.9)],  # grows to the configured one
 )
 def test_the_average_moves_towards_the_weights(update: int, decay: float) -> None:
     average, model = nn.Linear(1, 1), nn.Linear(1, 1)
@@ -145,7 +145,7 @@ def test_the_average_moves_towards_the_weights(update: int, decay: float) -> Non
     assert model.weight.item() == 1
 
 
-def test_the_average_of_weights_that_stay_is_these_weights() -> None:
+def test_the_average_of_constant_weights_equals_them() -> None:
     model = nn.Linear(3, 3)
     average = copy.deepcopy(model)
     for update in range(5):

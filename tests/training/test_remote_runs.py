@@ -1,4 +1,4 @@
-"""Runs in an object store go on where they were, on a host that has nothing of them."""
+"""Runs in an object store resume on hosts without local files."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_ends import assert_same, rows_of
+from toy_results import assert_same, rows_of
 from toy_runs import LostError, Run, go
 
 from nmt.checkpoint.async_writer import AsyncCheckpointWriter
@@ -21,8 +21,8 @@ def address_of(folder: str, s3: str) -> str:
     return f"s3://bucket/{uuid.uuid4().hex}/{folder}{s3}"
 
 
-def test_a_run_that_lost_its_host_goes_on_bit_for_bit(toy_file: Path, one: Path, s3: str) -> None:
-    """P4, P5."""
+def test_a_run_resumes_on_an_empty_host_bit_for_bit(toy_file: Path, one: Path, s3: str) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
     run = Run("stored", address=address_of("stored", s3), stop_after=7)
     go(toy_file, run)
     folder = toy_file.parent / run.folder
@@ -37,23 +37,23 @@ def test_a_run_that_lost_its_host_goes_on_bit_for_bit(toy_file: Path, one: Path,
     assert names == {"update-00000010.de", "update-00000020.de"}
 
 
-def test_a_new_host_tells_what_the_loss_of_the_one_before_has_cost(
+def test_a_new_host_logs_the_cost_of_losing_another(
     toy_file: Path, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P4: as far as it is known: up to the last checkpoint."""
+    # Known up to the last checkpoint only.
     address = address_of("lost", s3)
-    rough = Run("lost-a", address=address, lost_after=8, max_lost_updates=11)
+    lost = Run("lost-a", address=address, lost_after=8, max_lost_updates=11)
     with monkeypatch.context() as patch:
         patch.setattr(AsyncCheckpointWriter, "close", AsyncCheckpointWriter.wait)
         with pytest.raises(LostError):
-            go(toy_file, rough)
+            go(toy_file, lost)
     go(toy_file, Run("lost-b", address=address))
     (restart,) = restarts_of(toy_file.parent / "lost-b")
     assert restart["from_update"] == 6
     assert restart["updates_lost"] in (0, 1, 2)
     assert 0 < restart["s_lost"] < 60
     assert "pulse.json" not in ObjectStore(address).list_objects()
-    # What is left on the first host is of a loss that was made good.
+    # The heartbeat on the first host is of a failure that was resumed elsewhere.
     go(toy_file, Run("lost-a", address=address, overrides=["training.updates=21"]))
     assert restarts_of(toy_file.parent / "lost-a") == [restart]
 
@@ -63,10 +63,9 @@ def restarts_of(folder: Path) -> list[dict[str, Any]]:
     return [record for record in map(json.loads, lines) if record["kind"] == "restart"]
 
 
-def test_what_another_host_did_counts_more_than_what_is_here(
+def test_the_store_wins_over_local_checkpoints(
     toy_file: Path, one: Path, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P4."""
     address = address_of("two-hosts", s3)
     go(toy_file, Run("host-a", address=address, stop_after=7))
     shutil.copytree(toy_file.parent / "host-a", toy_file.parent / "host-a-later")
@@ -78,10 +77,10 @@ def test_what_another_host_did_counts_more_than_what_is_here(
     assert_same(one, toy_file.parent / "host-a-later")
 
 
-def test_a_damaged_object_is_passed_over_by_all(
+def test_all_ranks_skip_a_corrupt_object(
     toy_file: Path, one: Path, s3: str, tmp_path: Path
 ) -> None:
-    """P5."""
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     address = address_of("damaged", s3)
     go(toy_file, Run("stored-damaged", address=address))
     (tmp_path / "damaged").write_bytes(b"not what was written")
@@ -94,8 +93,7 @@ def test_a_damaged_object_is_passed_over_by_all(
     assert_same(one, folder)
 
 
-def test_late_scores_are_in_the_store(toy_file: Path, s3: str, toy: Experiment) -> None:
-    """P4, P11."""
+def test_pending_scores_are_in_the_store(toy_file: Path, s3: str, toy: Experiment) -> None:
     address, every = address_of("late", s3), ["training.validate_every=5"]
     go(
         toy_file,
@@ -104,8 +102,8 @@ def test_late_scores_are_in_the_store(toy_file: Path, s3: str, toy: Experiment) 
     folder = toy_file.parent / "stored-late"
     shutil.rmtree(folder)
     go(toy_file, Run(folder.name, overrides=every, address=address, scorer="quick"))
-    go(toy_file, Run("kept-late", overrides=every, scorer="reversed"))
-    assert_same(toy_file.parent / "kept-late", folder)
+    go(toy_file, Run("local-late", overrides=every, scorer="reversed"))
+    assert_same(toy_file.parent / "local-late", folder)
     remote = RemoteRun(ObjectStore(address), folder)
     scores = {name: remote.info(name).bleu for name in remote.names()}
     assert [name[-2:] for name, bleu in scores.items() if bleu is None] == ["16"]

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from toy_ends import assert_near, assert_same, end_of, rows_of
+from toy_results import assert_near, assert_same, end_of, rows_of
 from toy_runs import INGREDIENTS, Run, corpus_of, go
 
 from nmt.batching.schedule import Schedule

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from toy_ends import assert_same, records_of
+from toy_results import assert_same, records_of
 from toy_runs import LostError, Run, corpus_of, go
 
 from nmt.checkpoint.run_directory import list_checkpoints

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_ends import assert_same, counters_of, end_of, records_of, rows_of, tensors_of
+from toy_results import assert_same, counters_of, end_of, records_of, rows_of, tensors_of
 from toy_runs import GlooRuns, Run, go
 
 from nmt.training.ledger import read_ledger

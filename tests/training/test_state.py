@@ -1,9 +1,16 @@
 """Counters of a checkpoint, loss scale, and overfitting."""
 
-import pytest
+from pathlib import Path
+
 import torch
 
-from nmt.training.state import LossScale, OverfittingMonitor, TrainState
+from nmt.checkpoint.load import load_checkpoint, load_training_state
+from nmt.config.experiment import Experiment
+from nmt.training.distributed import World
+from nmt.training.precision import with_precision
+from nmt.training.state import Learner, LossScale, OverfittingMonitor, TrainState
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "run-of-format-1"
 
 
 def test_overfitting_is_reported_once() -> None:
@@ -54,12 +61,22 @@ def test_old_counters_are_read() -> None:
     assert state.awaited == [(5, 2.0), (6, None)]
 
 
-def test_counters_of_an_unknown_version_are_refused() -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument"):
-        TrainState.of({"update": 7, "of_tomorrow": 1})
+def test_a_golden_checkpoint_resumes() -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
+    checkpoint, state = load_checkpoint(GOLDEN), load_training_state(GOLDEN)
+    learner = Learner(checkpoint.experiment, checkpoint.subword.num_pieces, World())
+    learner.load(state, GOLDEN)
+    assert all(
+        torch.equal(each, state.weights[name]) for name, each in learner.model.state_dict().items()
+    )
+    assert TrainState.of(state.counters).best_bleu == 31.25
 
 
-def test_an_old_loss_scale_is_read_into_the_scaler() -> None:
-    scaler = torch.amp.GradScaler("cpu")
-    assert scaler.get_scale() == LossScale().value
-    assert scaler.get_growth_interval() == 2000
+def test_an_old_loss_scale_is_read_into_the_scaler(toy: Experiment) -> None:
+    fp16 = with_precision(toy, "fp16")
+    learner = Learner(fp16, 12, World())
+    assert learner.loss_scale == LossScale(2.0**16, 0)
+    learner.set_loss_scale(TrainState.of({"scale": {"value": 4096.0, "good_updates": 12}}).scale)
+    assert learner.loss_scale == LossScale(4096.0, 12)
+    assert learner.scaler.get_scale() == 4096
+    assert learner.scaler.get_growth_interval() == 2000

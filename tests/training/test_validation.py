@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_ends import assert_near, assert_same, counters_of, records_of
+from toy_results import assert_near, assert_same, counters_of, records_of
 from toy_runs import GlooRuns, Run, corpus_of, go, validate_untrained
 
 from nmt.batching.batch import make_batch

@@ -30,7 +30,7 @@ def tensors_of(run: Path) -> dict[str, Tensor]:
 
 
 def records_of(run: Path) -> list[dict[str, Any]]:
-    """Of metrics.jsonl, without what depends on the clock."""
+    """Return metrics.jsonl without the values that depend on the clock."""
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [
         {name: value for name, value in json.loads(line).items() if name not in CLOCK_KEYS}
@@ -45,7 +45,7 @@ def counters_of(run: Path) -> dict[str, Any]:
 
 
 def rows_of(run: Path) -> dict[str, list[tuple[int, list[int]]]]:
-    """Number and pairs of the micro-batches of each update, of all workers."""
+    """Return index and pairs of the micro-batches of each update, over all ranks."""
     found: dict[str, list[Any]] = {}
     for file in sorted(run.glob("seen-*.json")):
         for update, parts in json.loads(file.read_text())["rows"].items():
@@ -54,21 +54,21 @@ def rows_of(run: Path) -> dict[str, list[tuple[int, list[int]]]]:
 
 
 def assert_same(run: Path, other: Path) -> None:
-    """Bit for bit: what was learnt, what is counted, what was logged; but for losses on the way."""
+    """Compare tensors, counters and records bit for bit, without the records of restarts."""
     ours, theirs = tensors_of(run), tensors_of(other)
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
     assert counters_of(run) == counters_of(other)
-    ours_told, theirs_told = (
+    our_records, their_records = (
         [record for record in records_of(folder) if record["kind"] != "restart"]
         for folder in (run, other)
     )
-    assert ours_told == theirs_told
+    assert our_records == their_records
 
 
 def assert_near(run: Path, other: Path) -> None:
-    """Up to the order of floating-point sums."""
+    """Compare tensors up to summation order."""
     ours, theirs = end_of(run), end_of(other)
     assert ours.update == theirs.update
     assert ours.average is not None
