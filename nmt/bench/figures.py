@@ -110,6 +110,7 @@ def compare_reports(before: BenchReport, after: BenchReport) -> list[str]:
     changes: list[tuple[float, str]] = []
     num_same = 0
     for figure in after.figures:
+        # What remains in `old` at the end was removed.
         was_figure = old.pop(figure.name, None)
         if was_figure is None:
             lines.append(f"{figure.name}: new, {format_value(figure.value)} {figure.unit}")

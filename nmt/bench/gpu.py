@@ -4,23 +4,14 @@ Times are wall-clock times until the device has finished.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from nmt.bench.decode_speed import Search, limit_to_source_length, search_flops
 from nmt.bench.figures import Figure
-from nmt.bench.timing import (
-    DTYPES,
-    MatrixProduct,
-    Ratio,
-    Timing,
-    Work,
-    rate_figure,
-    synchronize,
-    take_turns,
-)
+from nmt.bench.timing import DTYPES, MatrixProduct, Ratio, Timing, Work, rate_figure, take_turns
 from nmt.bench.workloads import Bench, Updates, Workload
 from nmt.model.quantise import Precision, quantise_model
 
@@ -48,7 +39,7 @@ def measure_device(
     for precision, dtype in TRAIN_DTYPES.items():
         x, weight = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         products[precision] = MatrixProduct(x, weight, 8)
-    timings = take_turns(_synchronised(products, device), bench.seconds)
+    timings = take_turns(products, bench.seconds, device=device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     for precision, product in products.items():
         timing, counts = timings[precision], f"square matrix product on {name}"
@@ -57,11 +48,12 @@ def measure_device(
 
     def beside_product(work: Work, flops: float, precision: str) -> tuple[Timing, Ratio]:
         works: dict[str, Work] = {"ours": work, "product": products[precision]}
-        timings = take_turns(_synchronised(works, device), bench.seconds)
+        timings = take_turns(works, bench.seconds, device=device)
         peak = products[precision].flops / timings["product"].wall_s
         share = flops / timings["ours"].wall_s / peak
         return timings["ours"], (share, f"the {precision} product")
 
+    # All of training first: a model that is searched needs no optimizer state in memory.
     for batch_size in batch_sizes:
         workload = with_batch_size(bench.large, batch_size)
         for precision in TRAIN_DTYPES:
@@ -92,16 +84,3 @@ def with_batch_size(workload: Workload, num_pairs: int) -> Workload:
     longer = np.maximum(workload.shards.src_lengths, workload.shards.tgt_lengths) + 1  # EOS
     max_tokens = round(num_pairs * longer.mean())
     return workload.with_settings("batching", max_tokens=max_tokens, micro_batches=1)
-
-
-def _synchronised(works: Mapping[str, Work], device: torch.device) -> dict[str, Work]:
-    """Make functions wait until the device has finished; kernels run asynchronously."""
-
-    def wait_for(work: Work) -> Work:
-        def run() -> None:
-            work()
-            synchronize(device)
-
-        return run
-
-    return {name: wait_for(work) for name, work in works.items()}

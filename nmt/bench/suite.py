@@ -48,6 +48,7 @@ def run_bench(
     """
     _check_names(names)
     check_experiments()
+    # As training workers are set up.
     configure_malloc()
     torch.set_num_threads(1)
     facts = machine_facts()

@@ -22,6 +22,7 @@ from nmt.bench.figures import Figure
 
 SHAPES = ((512, 512, 512), (1024, 128, 512), (1024, 512, 2048), (64, 512, 2048))
 """Rows, inputs and outputs of products as LSTM layers have them; the fastest is the peak."""
+CPU = torch.device("cpu")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 Work = Callable[[], object]
@@ -58,28 +59,38 @@ class Timing:
         return sum(self.cpus_s) / max(sum(self.walls_s), 1e-9)
 
 
-def take_turns(works: Mapping[str, Work], seconds: float, min_rounds: int = 3) -> dict[str, Timing]:
+def take_turns(
+    works: Mapping[str, Work], seconds: float, min_rounds: int = 3, device: torch.device = CPU
+) -> dict[str, Timing]:
     """Time functions in turns, after one warm-up call each.
 
     Args:
         works: functions by name.
         seconds: wall time after which no new round starts.
         min_rounds: rounds that are run even if they take longer.
+        device: device that runs them; on a GPU kernels are asynchronous and are waited for.
     """
+    # Warm-up: allocation, compilation of kernels and caches are not part of the figures.
     for work in works.values():
-        work()
+        _run(work, device)
     repeats: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     start_s, num_rounds = time.perf_counter(), 0
     while num_rounds < min_rounds or time.perf_counter() - start_s < seconds:
         for name, work in works.items():
             wall_s, cpu_s = time.perf_counter(), time.process_time()
-            work()
+            _run(work, device)
             repeats[name].append((time.perf_counter() - wall_s, time.process_time() - cpu_s))
         num_rounds += 1
     return {
         name: Timing(tuple(wall for wall, _ in times), tuple(cpu for _, cpu in times))
         for name, times in repeats.items()
     }
+
+
+def _run(work: Work, device: torch.device) -> None:
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def relative_iqr(values: Sequence[float]) -> float:
@@ -151,6 +162,7 @@ def _measure_product(
     works = {}
     for rows, inputs, outputs in SHAPES:
         x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
+        # At least 1 GFLOP per call, far above the resolution of the clock.
         times = max(1, 2**30 // (2 * rows * inputs * outputs))
         works[f"{rows} x {inputs} x {outputs}"] = MatrixProduct(x, weight, times)
     timings = take_turns(works, seconds, min_rounds=5)
@@ -158,12 +170,6 @@ def _measure_product(
     counts = f"matrix product {best}, the fastest of {len(SHAPES)} shapes of LSTM layers"
     name, gflops = f"machine/product/{precision}", works[best].flops / 1e9
     return rate_figure(name, gflops, timings[best], "GFLOP/s", counts), works[best]
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _processor_name() -> str:

@@ -115,6 +115,7 @@ def _works_of_update(updates: Updates, dtype: torch.dtype) -> dict[str, Work]:
             torch.autograd.backward(outs, [torch.ones_like(out) for out in outs])
         model.zero_grad()
 
+    # Warm-up: the optimizer allocates its state in its first step.
     updates()
     gradients = [torch.full_like(parameter, 1e-4) for parameter in model.parameters()]
 
@@ -148,6 +149,7 @@ def _train(
     bench: Bench, workload: Workload, num_updates: int, has_plain: bool = True
 ) -> Iterator[Figure]:
     updates = {precision: Updates(workload, precision, num_updates) for precision in DTYPES}
+    # All precisions and the plain version take turns: their ratios are the figures of interest.
     works: dict[str, Work] = dict(updates)
     num_tokens = {precision: ours.num_tgt_tokens for precision, ours in updates.items()}
     if has_plain:
@@ -214,6 +216,7 @@ def measure_peer(bench: Bench) -> Iterator[Figure]:
 
 def _with_size(workload: Workload, num_wanted: int) -> Workload:
     """Choose the feed-forward width that gives about that many parameters."""
+    # Parameters grow linearly with the width: two counts, without memory, give the line.
     counts = []
     for width in (64, 128):
         config = workload.experiment.model.model_copy(update={"ffn_width": width})

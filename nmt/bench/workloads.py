@@ -124,6 +124,7 @@ def _load(
     name: str, changes: Sequence[str], lengths: LengthDistribution, scratch: Path
 ) -> Workload:
     experiment = resolve_precision(load_experiment(f"configs/{name}.yaml", changes), World())
+    # Real pairs where there are some: random ones differ in how well lengths fit together.
     if is_prepared(experiment):
         shards, subword = open_prepared(experiment)
         return Workload(name, experiment, shards, subword, "real")

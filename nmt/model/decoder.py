@@ -61,6 +61,7 @@ class DecoderState:
         cls, num_layers: int, num_rows: int, width: int, device: torch.device
     ) -> "DecoderState":
         """Return the state before the first token."""
+        # One tensor for all: states are replaced in each step, never changed in place.
         zeros = (torch.zeros(num_rows, width, device=device),) * num_layers
         return cls(zeros, zeros)
 
@@ -116,6 +117,7 @@ class DecoderBlock(nn.Module):
 
         Also returns the LSTM state after it and the attention weights, [R, S].
         """
+        # As forward, without dropout: search runs in evaluation mode only.
         state = self.lstm.step(self.lstm_norm(x), state)
         x = x + state[0]
         context, weights = self.attention.step(self.attention_norm(x), keys, values, is_pad)
@@ -170,7 +172,7 @@ class ResidualDecoder(nn.Module):
         Also returns the state after it and the attention weights of the last block, [R, S].
         """
         states: list[tuple[Tensor, Tensor]] = []
-        weights = x
+        weights = x  # replaced by the first block: there is at least one
         for depth, block in enumerate(self.blocks):
             before = (state.hidden[depth], state.cell[depth])
             x, after, weights = block.step(
@@ -227,8 +229,10 @@ class GnmtDecoder(nn.Module):
         x = self.first(drop(x, self.dropout, self.training, self.is_locked))
         context = self.attention(x, memory.keys[0], memory.values[0], memory.is_pad)
         for depth, lstm in enumerate(self.rest):
+            # Under autocast x has the dtype of the LSTM, the context that of the encoder outputs.
             joint = torch.cat([x, context.to(x.dtype)], dim=-1)
             out = lstm(drop(joint, self.dropout, self.training, self.is_locked))
+            # As published, the second layer has no residual connection.
             x = out if depth == 0 else x + out
         return x
 

@@ -67,6 +67,7 @@ class ResidualEncoder(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Encode embedded sources, [B, S, D], with [B] real positions each, to [B, S, D]."""
+        # The same for all blocks: none changes lengths or positions.
         reversal = reversal_of(lengths, x.size(1))
         for block in self.blocks:
             x = block(x, reversal)

@@ -56,6 +56,7 @@ class LSTM(nn.Module):
         self.weight_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
         self.bias = nn.Parameter(torch.zeros(4 * hidden_size))
         self.register_buffer("bias_hh", torch.zeros(4 * hidden_size), persistent=False)
+        # Gate by gate: both initialisations depend on the shape of a matrix.
         for part in self.weight_ih.chunk(4):
             nn.init.xavier_uniform_(part)
         for part in self.weight_hh.chunk(4):

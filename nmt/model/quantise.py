@@ -117,8 +117,10 @@ def quantise_model(model: Seq2Seq, precision: Precision) -> Seq2Seq:
     """Convert the large matrix products of a trained model, in place; it cannot be trained then."""
     if precision == "fp32":
         return model
+    # Lists: modules are replaced while the tree is walked.
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
+            # Exact types: subclasses are converted already.
             if type(child) is LSTM:
                 setattr(parent, name, QuantisedLSTM(child, precision))
             elif type(child) is nn.Linear and child.weight.numel() >= MIN_WEIGHTS:
@@ -133,6 +135,7 @@ def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     weight = weight.detach().float()
     scale = weight.abs().amax(dim=1) / _INT8_MAX
+    # A row of zeros has scale 0 and must not be divided by it.
     divisor = scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
     quantised = (weight / divisor).round().clamp(-_INT8_MAX, _INT8_MAX).to(torch.int8)
     return quantised, scale

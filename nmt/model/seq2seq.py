@@ -27,6 +27,7 @@ class Seq2Seq(nn.Module):
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
+        # The order of construction is that of the random draws: it decides the initial weights.
         self.encoder = make_encoder(config)
         self.decoder = make_decoder(config, self.encoder.out_width)
         self.src_embedding = Embedding(config, vocab_size)
@@ -85,6 +86,7 @@ class Seq2Seq(nn.Module):
         """
         memory = self.encode(src, src_lengths)
         hidden: Tensor = self.decoder(self.tgt_embedding(tgt_in), memory)
+        # Padding is removed before the output layer, the largest product at small widths.
         return hidden.reshape(-1, hidden.size(-1)).index_select(0, real)
 
     def encode(self, src: Tensor, src_lengths: Tensor) -> Memory:
