@@ -133,8 +133,7 @@ def translate_errors(address: str) -> Iterator[None]:
 
 
 def _lines(error: Exception) -> list[str]:
-    lines = [line.strip(" .") for line in str(error).splitlines()]
-    return [line for line in lines if line] or [repr(error)]
+    return [line for each in str(error).splitlines() if (line := each.strip(" ."))] or [repr(error)]
 
 
 def _find_token() -> tuple[str, bool]:

@@ -82,9 +82,9 @@ def make_job(verb: str, experiment: Experiment, cluster: Cluster, options: list[
     name, run = experiment.name, run_location(experiment.name, cluster)
     env = {STOP_VARIABLE: str(STOP_TIMEOUT_S), **cluster.env}
     nmt = ("python", "-m", "nmt", verb)
+    files = ("experiment.yaml", "--cluster", "cluster.yaml")
     if verb in ("prepare", "train"):
         target = run if verb == "train" else experiment.prepared
-        files = ("experiment.yaml", "--cluster", "cluster.yaml")
         return Job(verb, name, target, (*nmt, *files, *options), env, options=tuple(options))
     if verb == "translate" and "-" in (_value(options, "--input"), _value(options, "--output")):
         raise ConfigError.from_message(
@@ -123,9 +123,9 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
     from nmt.corpus.prepared import open_prepared
 
     def is_local(path: str) -> bool:
-        if not Path(path).exists():
+        if not (exists := Path(path).exists()):
             print_line(f"not checked: {path} is not on this machine; it must exist on the cluster")
-        return Path(path).exists()
+        return exists
 
     run = Path(run_location(job.name, cluster))
     if is_address(cluster.storage) and job.verb != "prepare":
@@ -156,14 +156,14 @@ def submit_job(
     while True:
         jobs = client.list_jobs()
         same = [each for each in jobs if metadata(each).get("nmt_target") == job.target]
+        same.sort(key=submitted_ms)
         # Newest first: an ended job may be followed by a running one with the same target.
-        for each in sorted(same, key=submitted_ms, reverse=True):
+        for each in reversed(same):
             if each.status not in ENDED:
                 print_line(f"not submitted, {each.submission_id} is running: {describe(each)}")
                 return str(each.submission_id)
         if same:
-            last = max(same, key=submitted_ms)
-            print_line(f"resuming where {last.submission_id} ended: {describe(last)}")
+            print_line(f"resuming where {same[-1].submission_id} ended: {describe(same[-1])}")
         # The time of submission lets the log report the time to the first update.
         env = {SUBMITTED: f"{time.time():.3f}", **job.env}
         job_id = _free_id(job, {each.submission_id for each in jobs})

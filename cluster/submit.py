@@ -59,8 +59,8 @@ def _submit(
     for_experiment, for_cluster = split_overrides(overrides)
     loaded = load_experiment(experiment, for_experiment), load_cluster(cluster, for_cluster)
     settings, place = jobs.resolve_paths(*loaded)
-    is_model_verb = verb in ("evaluate", "translate")
-    if is_model_verb and any(not each.startswith("name=") for each in for_experiment):
+    others = [each for each in for_experiment if not each.startswith("name=")]
+    if verb in ("evaluate", "translate") and others:
         raise ConfigError.from_message(
             f"{' '.join(for_experiment)}: `nmt {verb}` accepts only name= and cluster.* settings, "
             f"as a model keeps those it was trained with; options: `submit.py {verb} --help`"
@@ -196,8 +196,8 @@ def resume(name: str, follow: bool, address: str) -> None:
 
 
 def _connect(address: str) -> tuple[str, Any]:
-    address = resolve_address(address, "--address")
-    return address, connect(address, _print_line)
+    resolved = resolve_address(address, "--address")
+    return resolved, connect(resolved, _print_line)
 
 
 def _follow(client: Any, address: str, job_id: str) -> None:

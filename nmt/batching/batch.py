@@ -35,8 +35,7 @@ class Batch(NamedTuple):
     @property
     def tgt_lengths(self) -> Tensor:
         """Target tokens without padding, EOS included, [B]."""
-        rows = self.real // self.tgt_in.size(1)
-        return rows.bincount(minlength=len(self.src))
+        return (self.real // self.tgt_in.size(1)).bincount(minlength=len(self.src))
 
     @property
     def num_padded(self) -> int:
@@ -53,13 +52,12 @@ class Batch(NamedTuple):
         return Batch(src, src_lengths, tgt_in, real, self.tgt_out)
 
     def split(self, num_parts: int) -> list["Batch"]:
-        """Cut into at most `num_parts` runs of consecutive pairs, padded as they are here.
+        """Split into at most `num_parts` batches of consecutive pairs, with the same padding.
 
         A part has at least one pair; sizes differ by at most one pair.
         """
         num_pairs, width = self.tgt_in.shape
-        num_parts = min(num_parts, num_pairs)
-        if num_parts < 2:
+        if (num_parts := min(num_parts, num_pairs)) < 2:
             return [self]
         parts = []
         bounds = [num_pairs * part // num_parts for part in range(num_parts + 1)]

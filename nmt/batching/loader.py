@@ -5,6 +5,7 @@ time (with subword sampling 1 %, and 10 % until most words are cached). The trai
 the time that it waits for data.
 """
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -114,9 +115,7 @@ class Loader:
     def _put(self, item: tuple[Update, list[MicroBatch]] | BaseException | None) -> bool:
         # A timeout instead of a blocking put: `close` must be able to end the thread.
         while not self._is_closed.is_set():
-            try:
+            with contextlib.suppress(queue.Full):
                 self._ready.put(item, timeout=0.2)
                 return True
-            except queue.Full:
-                continue
         return False
