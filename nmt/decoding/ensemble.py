@@ -54,6 +54,7 @@ class Ensemble(nn.Module):
             Log of the summed probabilities [R, V] (the search normalises it), the next states, and
             the mean attention [R, S].
         """
+        # Each model sees the same tokens and keeps a state of its own.
         each = zip(self._models(), state.items, memory.items, strict=True)
         steps = [model.step(tokens, before, of_model) for model, before, of_model in each]
         logits, states, attentions = zip(*steps, strict=True)

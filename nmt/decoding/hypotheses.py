@@ -74,6 +74,7 @@ class Prefixes(NamedTuple):
 
 def max_length(num_src_tokens: int, decoding: DecodingConfig) -> int:
     """Return the maximum number of target tokens, EOS included."""
+    # A limit relative to the source bounds the loops of a model that never ends a sentence.
     limit = math.ceil(num_src_tokens * decoding.max_length_ratio) + decoding.max_length_extra
     return min(limit, decoding.max_length or limit)
 
@@ -98,6 +99,7 @@ def coverage_penalty(coverage: Tensor, src_lengths: Tensor, beta: float) -> Tens
     Returns:
         beta * sum over source tokens of log(min(coverage, 1)): 0 or less, [...].
     """
+    # Clamped below as well: log(0) would make the score -inf for a single unattended token.
     is_pad = torch.arange(coverage.size(-1), device=coverage.device) >= src_lengths[..., None]
     logs = coverage.clamp(_TINY, 1).log().masked_fill(is_pad, 0)
     # cumsum adds in the same order for any number of rows; sum does not.

@@ -104,6 +104,7 @@ def _json_object(request: Request, translation: Translation) -> dict[str, Any]:
     # Word positions in a line with masks are not those of the text that is written.
     if not translation.num_protected:
         fields["alignment"] = _pharaoh(best)
+    # A list of one would repeat the translation.
     if len(translation.n_best) > 1:
         fields["translations"] = [candidate.text for candidate in translation.n_best]
         fields["scores"] = [_json_number(candidate.score) for candidate in translation.n_best]

@@ -130,6 +130,7 @@ def split_sentences(text: str, limit: int, num_tokens: Callable[[str], int]) -> 
     length = 0
     for sentence in _sentences(text):
         size = num_tokens(sentence)
+        # Sentences share a segment while they fit: context helps translation.
         if segments and length + size <= limit:
             segments[-1] += f" {sentence}"
             length += size

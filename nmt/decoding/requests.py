@@ -107,6 +107,7 @@ class Glossary:
     def apply(self, request: Request) -> Request:
         """Add the translations of the terms in the text to the constraints of a request."""
         found = [self._terms[match[0]] for match in self._pattern.finditer(request.text)]
+        # Each term once, in order; requested ones first.
         terms = dict.fromkeys([*request.constraints, *found])
         return replace(request, constraints=tuple(terms))
 

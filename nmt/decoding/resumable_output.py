@@ -118,6 +118,7 @@ def open_resumable(output: Path, settings: Mapping[str, str]) -> Iterator[Resuma
             f"{folder}: cannot be written: {error.strerror}; choose another output"
         ) from None
     with lock:
+        # Two writers would interleave their chunks.
         if not try_lock(lock, folder):
             raise DataError(
                 f"{folder}: locked by another process: wait for it, or choose another output"
@@ -160,6 +161,7 @@ def _check_settings(folder: Path, settings: Mapping[str, str]) -> None:
 
 def _parse_record(line: bytes) -> ChunkRecord | None:
     """Return the record of a line of chunks.jsonl; None if it is corrupt."""
+    # Without its line feed the record was interrupted.
     if not line.endswith(b"\n"):
         return None
     try:

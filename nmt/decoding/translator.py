@@ -200,6 +200,7 @@ class Translator:
         )
         for segment, hypotheses in zip(segments, found, strict=True):
             candidates = [self._candidate(segment, each, with_attention) for each in hypotheses]
+            # Constraints can forbid every target.
             if not candidates:
                 candidates = [self._without_tokens("", -math.inf, segment.source, with_attention)]
             elif is_mbr:
@@ -281,6 +282,7 @@ def read_windows(
     window: list[ItemT] = []
     total = 0
     for item in items:
+        # Two limits: many short lines fill batches, few long lines fill memory.
         window.append(item)
         total += num_chars(item)
         if len(window) == max_items or total >= WINDOW_CHARS:

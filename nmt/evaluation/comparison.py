@@ -157,6 +157,7 @@ class Comparison:
                 f"  {each.num_changed:,} of {self.num_segments:,} translations differ; sentence "
                 f"chrF2 rises in {each.num_better:,} and falls in {each.num_worse:,}"
             )
+            # Both ends: a gain on average can hide regressions.
             for segment in [*each.better[:num_changed], *each.worse[:num_changed]]:
                 lines += _segment_lines(segment)
         return "\n".join(lines)
@@ -167,6 +168,7 @@ def check_test(test: str) -> None:
     if test not in TESTS:
         rule = "it must be bs (bootstrap), ar (approximate randomisation) or none"
         raise ConfigError("--paired", test, rule)
+    # The signature would show seed:0 for draws that cannot be repeated.
     seed = resampling_seed()
     if test != "none" and seed != "none" and int(seed) == 0:
         rule = "sacreBLEU's paired tests take 0 for no seed: choose another number, or none"
@@ -257,6 +259,7 @@ def _changed_segments(
     src: Sequence[str],
 ) -> Iterator[ChangedSegment]:  # fmt: skip
     for row, (old, new) in enumerate(zip(before, after, strict=True)):
+        # Equal translations have no gain; scoring them would take most of the time.
         if old != new:
             refs = [lines[row] for lines in references]
             gain = sentence_chrf(new, refs) - sentence_chrf(old, refs)

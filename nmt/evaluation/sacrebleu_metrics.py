@@ -65,6 +65,7 @@ def check_metrics(metrics: Sequence[str], tgt_language: str) -> None:
     """Raise ConfigError for metrics that cannot be computed for the target language."""
     if not metrics:
         raise ConfigError.from_message(f"no metrics are given{did_you_mean('', METRICS)}")
+    # Metrics are created here to find a missing tokenizer before anything is translated.
     for name in metrics:
         if name not in METRICS:
             hint = did_you_mean(name, METRICS)

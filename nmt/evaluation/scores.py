@@ -69,6 +69,7 @@ class Score:
             tree["confidence"] = self._confidence(width)
         if self.verbose:
             tree["verbose_score"] = self.verbose
+        # sacreBLEU repeats the parts of the signature as keys.
         return tree | dict(part.split(":") for part in self.signature.split("|"))
 
     def _confidence(self, width: int) -> str:
@@ -95,6 +96,7 @@ class ScoreReport:
         if self.checkpoint:
             title += f", checkpoint {self.checkpoint}"
         lines = _align_equals([score.line(width) for score in self.scores if not score.label])
+        # Extras are labelled, so that they are not mistaken for scores to report.
         extras = [f"{score.label}: {score.line(width)}" for score in self.scores if score.label]
         return "\n".join([title, *lines, *extras, *(f"warning: {text}" for text in self.warnings)])
 
@@ -144,6 +146,7 @@ def score(
             f"{test_set}: {num_long:,} translations have {_SLOW_TER_WORDS} words or more; TER can "
             "take seconds for each; to omit it, leave ter out of --metrics"
         )
+    # In the order of METRICS, whatever the order of the request.
     scores = tuple(
         _score(name, hyps, references, tgt_language, num_resamples)
         for name in METRICS

@@ -91,6 +91,7 @@ def by_length(refs: Sequence[str], tgt_language: str) -> list[str]:
     """Return the slice of each segment by the length of its reference."""
     tokenize = make_metric("bleu", tgt_language).tokenizer
     counts = [len(tokenize(ref.rstrip()).split()) for ref in refs]
+    # Slice 0 is for empty references; the others are ten tokens wide, the last one open.
     last = len(LENGTHS) - 1
     return [LENGTHS[min(count // 10 + 1, last) if count else 0] for count in counts]
 
@@ -175,6 +176,7 @@ def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _ordered_names(kind: str, names: Sequence[str]) -> list[str]:
     """Return the names of the slices that are not empty; corpora in order of appearance."""
+    # Lengths and frequencies have an order of their own.
     known = {"length": LENGTHS, "rarity": FREQUENCIES}.get(kind, names)
     present = set(names)
     return [name for name in dict.fromkeys(known) if name in present]

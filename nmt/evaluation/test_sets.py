@@ -43,6 +43,7 @@ def file_name(name: str) -> str:
 def name_of(file: Path) -> str:
     """Return the default name of a set: newstest2014 for newstest2014.en.gz."""
     stem = re.sub(r"\.(gz|xz|zst)$", "", file.name)
+    # Not the suffix of a hidden file, which would leave no name.
     return re.sub(r"(?<=.)\.[^.]+$", "", stem)
 
 
@@ -131,6 +132,7 @@ def concatenate(sets: Sequence[TestSet], name: str) -> TestSet:
             "leave some of them out"
         )
     src = tuple(line for test_set in sets for line in test_set.src)
+    # The n-th reference of the result joins the n-th references of the sets.
     sides = zip(*(test_set.references for test_set in sets), strict=True)
     references = tuple(tuple(line for refs in side for line in refs) for side in sides)
     return TestSet(name, src, references)
@@ -139,6 +141,7 @@ def concatenate(sets: Sequence[TestSet], name: str) -> TestSet:
 @contextlib.contextmanager
 def _quiet_download() -> Iterator[None]:
     """Silence sacreBLEU's log, and set a timeout, which its downloads lack."""
+    # Its log lines would precede our one-line error.
     logger, timeout = logging.getLogger("sacrebleu"), socket.getdefaulttimeout()
     was_disabled, logger.disabled = logger.disabled, True
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
