@@ -57,6 +57,7 @@ class ScoringOptions:
     ) -> "ScoringOptions":
         """Remove the options of `scoring_options` from `values` and check them."""
         metrics = tuple(name.strip() for name in values.pop("metrics").split(",") if name.strip())
+        # Unknown metrics and unusable tests are reported before anything is translated.
         check_metrics(metrics, tgt_language)
         paired, min_gain, max_p = (values.pop(key) for key in ("paired", "min_gain", "max_p"))
         check_test(paired)
@@ -94,6 +95,7 @@ class ScoringOptions:
         verdicts, is_open = [], True
         for against in comparison.systems if self.gate else ():
             assert self.gate
+            # The gate is about the first metric of --metrics.
             first = against.differences[0]
             is_open &= self.gate.passes(first)
             verdicts.append(self.gate.verdict(comparison.test_set, against.system, first))
@@ -144,6 +146,7 @@ def compare(
     """
     options = ScoringOptions.read(language, baseline, scoring)
     check_files([*hyps, *ref, *(name for name in (src, baseline, labels) if name)])
+    # The baseline may be one of the files or another one; it is scored once.
     names = list(hyps) if baseline is None or baseline in hyps else [baseline, *hyps]
     if len(set(names)) < len(names):
         duplicate = max(names, key=names.count)

@@ -33,6 +33,7 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
         console.log(f"1/4 write the built-in corpus (English-German) to {root}/")
         generator.write(root)
         num_cpus = cluster.workers.max * cluster.cpus_per_worker
+        # One Ray session for preparing and training: starting it takes seconds.
         with connect(num_cpus, preparation_log(config)):
             console.log(
                 f"2/4 prepare it in {config.prepared}/: clean, learn subwords, write shards"
@@ -48,6 +49,7 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
             hyps = translate_set(translator, test_set, console)
             report = score_and_write(system, test_set, hyps, DEFAULT_METRICS, {})
             click.echo(report.text(width=2))
+            # Four examples, spread over the test set.
             for n in range(0, len(hyps), max(1, len(hyps) // 4)):
                 click.echo(f"\n  source       {test_set.src[n]}\n  translation  {hyps[n]}")
                 click.echo(f"  reference    {test_set.references[0][n]}")

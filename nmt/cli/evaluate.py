@@ -97,6 +97,7 @@ def evaluate(
     tgt_language = systems[0].checkpoint.experiment.corpus.tgt
     options = ScoringOptions.read(tgt_language, baseline, settings)
     plain = find_test_sets(systems[0].checkpoint, src, ref, test)
+    # Results must not overwrite the user's files; checked before anything is translated.
     for system in systems:
         results.check_folder(system.directory, [*src, *ref])
     sets = arrange(plain, robust, together, tgt_language, options.train_text)
@@ -139,6 +140,7 @@ def load_systems(
         raise ConfigError("--baseline", baseline, "it is the only system: give another run")
     systems: list[System] = []
     for name, (checkpoint, *others) in zip(_system_names(models), models, strict=True):
+        # Results of an ensemble must not replace those of its first member.
         directory = results.default_folder(checkpoint.path)
         if others:
             directory /= "ensemble"
@@ -231,6 +233,7 @@ def evaluate_system(
 
     for test_set in [*sets.plain, *sets.variants]:
         add(test_set, translate_set(translator, test_set, console))
+    # Joined from the translations above: a line's translation does not depend on its test set.
     if sets.together:
         add(sets.together, [hyp for each in sets.plain for hyp in found[each.name][0]])
     if sets.variants and not options.has_json:

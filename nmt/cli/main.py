@@ -60,6 +60,7 @@ class CommandGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # click would import every command for its help text.
         rows = [(name, text) for name, (_, text) in self.lazy.items()]
         rows += [(name, each.get_short_help_str(80)) for name, each in self.commands.items()]
         with formatter.section("Commands"):
@@ -85,6 +86,7 @@ class CommandGroup(click.Group):
         except (NmtError, click.UsageError) as error:
             _exit_with(error, f"{ctx.command_path} {ctx.invoked_subcommand or ''}".rstrip())
         except ModuleNotFoundError as error:
+            # A missing module of nmt is a bug and keeps its traceback.
             if (error.name or "").startswith("nmt"):
                 raise
             # Typical case: a script of tools/ started with the system's Python.
@@ -92,11 +94,11 @@ class CommandGroup(click.Group):
             _exit_with(NmtError(f"{sys.executable} has no package {error.name}: {hint}"))
         except (KeyboardInterrupt, click.Abort):
             click.echo("nmt: interrupted", err=True)
-            ctx.exit(130)
+            ctx.exit(130)  # 128 + SIGINT, as a shell reports it
         except BrokenPipeError:
             # Python flushes standard output at exit; without a reader that would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            ctx.exit(141)
+            ctx.exit(141)  # 128 + SIGPIPE
 
 
 def _exit_with(error: NmtError | click.UsageError, command: str = "nmt") -> NoReturn:
@@ -127,4 +129,5 @@ def main() -> None:
     An experiment file sets what to train, a cluster file sets where. Settings of both can be
     overridden on the command line: section.key=value and cluster.key=value.
     """
+    # Before any command imports torch: MKL reads its mode once.
     set_strict_mode()

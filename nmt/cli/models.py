@@ -39,6 +39,7 @@ def run_dir(run: str) -> Path:
 
     directory = local_copy(run, Path(Cluster().scratch))
     remote = RemoteRun(ObjectStore(run), directory)
+    # Reports and audits also read the newest checkpoint.
     remote.newest_complete()
     remote.download_logs()
     return directory
@@ -85,6 +86,7 @@ def make_translator(
         raise ConfigError("--device", device, "PyTorch finds no GPU: use cpu or omit the option")
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     checkpoints = [checkpoint, *ensemble]
+    # Without --precision an exported int8 model stays int8.
     precisions = [precision or each.precision for each in checkpoints]
     check_precision(precisions, has_gpu=target.type != "cpu")
     configure_malloc()
@@ -92,8 +94,10 @@ def make_translator(
         torch.set_num_threads(threads)
     keys = {"batch": "batch_sentences"}
     changes = {keys.get(key, key): value for key, value in search.items() if value is not None}
+    # Validated again as a whole: options may contradict stored settings.
     stored = checkpoint.experiment.decoding
     decoding = type(stored).model_validate(stored.model_dump() | changes)
+    # The stored beam is no error with another method, an explicit --beam is.
     if "beam" in changes and decoding.method != "beam":
         rule = f"--method {decoding.method} has no beam: omit --beam"
         raise ConfigError("--beam", changes["beam"], rule)

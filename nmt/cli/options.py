@@ -72,9 +72,7 @@ def precision_option(text: str) -> Callable[..., Any]:
 
 def compute_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a command that runs a model: dtype, device, threads, batch size."""
-    command = precision_option("Dtype of large matrix products; default: that of the checkpoint.")(
-        command
-    )
+    command = precision_option("Dtype of large matrix products; default: as stored.")(command)
     for name, kind, text in (
         ("--device", click.Choice(["cpu", "cuda"]), "Device; default: cuda if available."),
         ("--threads", COUNT, "CPU threads; default: all cores."),
@@ -107,6 +105,7 @@ def search_options(command: Callable[..., None]) -> Callable[..., None]:
         ("--method", click.Choice(["beam", "sample", "mbr"]),
          "Beam search, sampling, or minimum Bayes risk over samples."),
     )  # fmt: skip
+    # Decorators add options from the last to the first; the table is in that order.
     for name, kind, text in options:
         command = click.option(name, type=kind, help=text)(command)
     command = click.option(
@@ -124,6 +123,7 @@ def load_settings(
     Raises:
         ConfigError: a file or an override is invalid.
     """
+    # A cluster file without --cluster is the most frequent mistake.
     for text in overrides:
         if "=" not in text and text.endswith((".yaml", ".yml")):
             raise ConfigError.from_message(f"{text}: one file too many; use --cluster {text}")
@@ -154,6 +154,7 @@ def check_output(output: str, inputs: Iterable[str] = ()) -> None:
         raise ConfigError("--output", output, rule)
     if path.is_dir():
         raise ConfigError("--output", output, "it is a directory: give a file name")
+    # Standard input may be redirected from the output file.
     for source in inputs:
         file = Path("/dev/stdin" if source == "-" else source)
         if file.is_file() and path.exists() and path.samefile(file):
@@ -163,6 +164,7 @@ def check_output(output: str, inputs: Iterable[str] = ()) -> None:
 def program() -> str:
     """Return the command that started this program, as the user would type it."""
     script = Path(sys.argv[0])
+    # The bare name only if the shell would find this script under it.
     if script.name == "__main__.py":
         return "python -m nmt"
     return script.name if shutil.which(script.name) == str(script) else str(script)
@@ -178,6 +180,7 @@ def resumable(console: Console, position: Callable[[], str] = lambda: "") -> Ite
     try:
         yield
     except KeyboardInterrupt:
+        # The command line of a job names paths of the cluster, not of the user's machine.
         is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
         command = f"{program()} {shlex.join(sys.argv[1:])}"
         hint = "submit the job again" if is_job else command

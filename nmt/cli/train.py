@@ -77,6 +77,7 @@ def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -
         manifest = check_complete(experiment)
         console.print(f"{prepared_folder(experiment)}: already prepared")
     else:
+        # Raw files and target directory are checked before Ray starts.
         check_raw(experiment)
         options.check_writable("corpus.prepared", prepared_folder(experiment))
         from nmt.jobs.ray_session import connect
@@ -95,10 +96,12 @@ def train_model(experiment: Experiment, cluster: Cluster, console: Console) -> s
     """Train on Ray and return the run: its directory, or its address in an object store."""
     from nmt.jobs.train import get_run_address, get_run_dir, train_on_ray
 
+    # A run in an object store has a working copy in cluster.scratch.
     address = get_run_address(experiment, cluster)
     directory = get_run_dir(experiment, cluster)
     options.check_writable("cluster.scratch" if address else "cluster.storage", directory)
     result = train_on_ray(experiment, cluster, console)
+    # The first Ctrl-C ends training regularly, with a checkpoint; it still counts as interrupted.
     if result.end_reason == "interrupted":
         with options.resumable(console, lambda: f" after update {result.update:,}"):
             raise KeyboardInterrupt

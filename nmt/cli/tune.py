@@ -58,6 +58,7 @@ def tune(run: str, overrides: tuple[str, ...], **values: Any) -> None:
     the updates. The same command resumes an interrupted search. The table, best first, goes to
     standard output.
     """
+    # Only explicit options count: each mode ignores the defaults of the other.
     context = click.get_current_context()
     command_line = click.core.ParameterSource.COMMANDLINE
     given = [name for name in values if context.get_parameter_source(name) == command_line]
@@ -85,6 +86,7 @@ def tune_decoding(run: str, beams: list[int], penalties: list[float], **compute:
         raise ConfigError("decoding.method", decoding.method, rule)
     srcs, refs = zip(*read_pairs(corpus.dev, corpus.root), strict=True)
     translator = make_translator(checkpoint, **compute)
+    # --batch applies to the trials too; it does not change translations.
     decoding = decoding.model_copy(update={"batch_sentences": translator.decoding.batch_sentences})
 
     def translate(settings: DecodingConfig) -> list[str]:
@@ -131,9 +133,11 @@ def search_training(
     directory = storage / f"{experiment.name}.tune"
     options.check_writable("cluster.storage", directory)
     least = least or max(1, experiment.training.updates // 4)
+    # Trials with other cleaning or subword settings need their own prepared corpus.
     corpora = {trial.experiment.prepared: trial.experiment for trial in drawn}
     if experiment.prepared in corpora:
         open_prepared(experiment)
+    # Preparation uses one core per worker, each trial the cores of one worker.
     max_workers = cluster_settings.workers.max
     num_cpus = max(max_workers, min(trials, max_workers) * cluster_settings.cpus_per_worker)
     with Console() as console:

@@ -121,6 +121,7 @@ class CorpusConfig(Settings):
         tests = [text.name for text in self.tests]
         if len(set(tests)) < len(tests):
             raise ConfigError("corpus.tests", tests, "names must be unique")
+        # Scores are those of the references as they are.
         for text in (self.dev, *self.tests):
             if text.is_recased:
                 rule = "only training corpora can change case: remove it"

@@ -74,6 +74,7 @@ class DecodingConfig(Settings):
         if self.protect and (self.method != "beam" or self.diverse_groups > 1):
             rule = "it needs beam search with one group"
             raise ConfigError("decoding.protect", ", ".join(self.protect), rule)
+        # Settings of another method would be ignored silently.
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
         of_beam = ("coverage_penalty", "diverse_groups")
         of_samples = ("temperature", "top_k", "top_p")

@@ -139,6 +139,7 @@ class TrainingConfig(Settings):
         if self.warmup_updates > self.updates:
             rule = f"it must be at most training.updates ({self.updates})"
             raise ConfigError("training.warmup_updates", self.warmup_updates, rule)
+        # The best checkpoint must be one that was validated.
         if (
             self.patience
             and self.validate_every % self.checkpoint_every
@@ -230,6 +231,7 @@ class Experiment(Settings):
         if sorted(set(starts)) != starts:
             rule = "each stage must start after the previous one"
             raise ConfigError("stages.from_update", starts, rule)
+        # Weights hold until a later stage changes them; each period needs a corpus in use.
         weights = {text.name: text.weight for text in self.corpus.train}
         _check_some_weight("corpus.train", weights)
         for stage in self.stages:

@@ -143,6 +143,7 @@ def _read_yaml(text: str, where: str) -> dict[str, Any]:
         _check_duplicates(yaml.compose(text, Loader=yaml.SafeLoader), where)
         tree = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: for example an impossible date, which has no position.
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -188,6 +189,7 @@ def _set(tree: Any, override: str) -> None:
             if not isinstance(node, dict | list):
                 raise ConfigError.from_message(f"{override!r}: item {part} is not a section")
             continue
+        # A missing section is created; an unknown key is reported by the validation.
         if not isinstance(node.get(part), dict | list):
             node[part] = {}
         node = node[part]
@@ -220,6 +222,7 @@ def _build(kind: type[S], tree: Any, where: str, overrides: Sequence[str] = ()) 
         first = min(errors, key=lambda error: error["type"] not in unknown)
     *path, last = map(str, first["loc"])
     key = ".".join([*path, last])
+    # An error below or above an overridden key is one of the command line.
     overridden = [override.partition("=")[0] + "." for override in overrides]
     if any(name.startswith(f"{key}.") or f"{key}.".startswith(name) for name in overridden):
         where = "command line"

@@ -83,6 +83,7 @@ def resolve(experiment: Experiment, num_pairs: int) -> Experiment:
 
 def _settings_for(experiment: Experiment, num_pairs: int) -> dict[str, Any]:
     row = next(row for row in ROWS if num_pairs <= row.max_pairs)
+    # Warm-up and intervals scale with the updates of the experiment if it sets them.
     is_set = _is_set(experiment, "training.updates")
     return row.settings(experiment.training.updates if is_set else row.updates)
 

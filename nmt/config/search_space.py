@@ -57,6 +57,7 @@ class Range:
             return rng.choice(self.all)
         low, high = self.values
         if self.kind == "loguniform":
+            # Uniform in the logarithm: each order of magnitude is equally likely.
             drawn = math.exp(rng.uniform(math.log(low), math.log(high)))
         else:
             drawn = rng.uniform(low, high)
@@ -116,6 +117,7 @@ def draw_trials(experiment: Experiment, space: Space, max_trials: int, seed: int
     for key, range_ in space.items():
         if reason := _NOT_SEARCHED.get("cluster" if key.startswith("cluster.") else key):
             raise ConfigError.from_message(f"--search: {key} cannot be searched: {reason}")
+        # Both limits are validated, so that a trial hours later cannot be the first to fail.
         for value in range_.values:
             override(experiment, overrides_of({key: value}))
     trials = []

@@ -27,15 +27,24 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 ALL = dict(commands())
 
 
-def imported_by(*arguments: str) -> set[str]:
-    """Return the top-level modules that a command has imported at its end."""
-    code = (
-        "import sys\nfrom nmt.cli.main import main\n"
-        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
-        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
-    )
-    command = [sys.executable, "-c", code, *arguments]
-    return set(subprocess.run(command, capture_output=True, text=True, check=True).stderr.split())
+PRINT_IMPORTS = """
+import sys
+from nmt.cli.main import main
+for command in sys.argv[1:]:
+    try:
+        main(command.split())
+    except SystemExit:
+        print(command, *{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
+"""
+
+
+def imports_of(*commands: str) -> dict[str, set[str]]:
+    """Return the top-level modules loaded after each command, run in one process."""
+    command = [sys.executable, "-c", PRINT_IMPORTS, *commands]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(commands)
+    return {name: set(line.split()) for name, line in zip(commands, lines, strict=True)}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -68,12 +77,12 @@ def test_default_metrics_of_the_option() -> None:
 
 def test_help_imports_no_slow_library() -> None:
     slow = {"torch", "ray", "pydantic", "numpy", "pyarrow", "sacrebleu", "tokenizers", "yaml"}
-    assert not imported_by("--help") & slow
+    assert not imports_of("--help")["--help"] & slow
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_a_command_imports_neither_torch_nor_ray(name: str) -> None:
-    assert not imported_by(name, "--help") & {"torch", "ray"}
+def test_help_of_a_command_imports_neither_torch_nor_ray() -> None:
+    imports = imports_of(*(f"{name} --help" for name in COMMANDS))
+    assert [name for name, modules in imports.items() if modules & {"torch", "ray"}] == []
 
 
 def test_version(nmt: Nmt) -> None:

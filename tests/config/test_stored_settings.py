@@ -91,7 +91,7 @@ class Made(Settings):
     new: Rule = added_setting(Rule(), before={"limit": 0, "is_strict": False})
 
 
-def test_a_missing_key_of_stored_settings_means_what_it_did() -> None:
+def test_missing_stored_key_gets_its_legacy_value() -> None:
     stored = {"rule": {"limit": 5}, "rules": [{"limit": 6}, {"is_strict": True}]}
     off = {"limit": 0, "is_strict": False}
     assert restore(Made, stored, "here").model_dump() == {
@@ -101,15 +101,15 @@ def test_a_missing_key_of_stored_settings_means_what_it_did() -> None:
     }
 
 
-def test_a_missing_section_of_stored_settings_means_what_it_did() -> None:
+def test_missing_stored_section_gets_legacy_values() -> None:
     assert restore(Made, {}, "here").rule == Rule(is_strict=False)
 
 
-def test_a_missing_key_of_a_user_gets_the_default() -> None:
+def test_missing_key_of_a_user_gets_the_default() -> None:
     assert Made.model_validate({"rules": [{"limit": 6}]}).rules == [Rule(limit=6, is_strict=True)]
 
 
-def test_wrong_stored_settings_are_refused() -> None:
+def test_invalid_stored_settings_are_an_error() -> None:
     with pytest.raises(ConfigError) as wrong:
         restore(Made, {"rule": 3}, "here")
     assert str(wrong.value) == f"here: rule is 3, but it must be {SECTION}"
@@ -118,7 +118,7 @@ def test_wrong_stored_settings_are_refused() -> None:
     assert str(unknown.value) == ("here: rule.limits is not a setting; did you mean rule.limit?")
 
 
-def test_values_of_before_are_dropped_and_come_back() -> None:
+def test_legacy_values_are_dropped_and_restored() -> None:
     made = Made(rule=Rule(is_strict=False), rules=[Rule(), Rule(is_strict=False)])
     tree = made.model_dump()
     dropped = drop_legacy_values(Made, tree | {"unknown": 1})
@@ -131,7 +131,7 @@ def test_values_of_before_are_dropped_and_come_back() -> None:
     assert add_legacy_values(Made, dropped) == tree | {"unknown": 1}
 
 
-def test_what_is_dumped_is_restored() -> None:
+def test_dump_is_restored() -> None:
     experiment = load("corpus.train.0.tag=3")
     assert parse_stored(Experiment, dump(experiment), "dumped") == experiment
 
@@ -161,16 +161,12 @@ def names_in(kind: type[Settings], tree: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("name", "field"), list(fields(Cluster)))
-def test_a_new_setting_of_the_cluster_declares_its_legacy_value(
-    name: str, field: FieldInfo
-) -> None:
+def test_new_cluster_setting_declares_its_legacy_value(name: str, field: FieldInfo) -> None:
     assert name in OF_THE_CLUSTER or has_legacy_value(field)
 
 
 @pytest.mark.parametrize(("name", "field"), list(dict(fields(Experiment)).items()))
-def test_a_setting_added_after_format_1_declares_its_legacy_value(
-    name: str, field: FieldInfo
-) -> None:
+def test_new_setting_declares_its_legacy_value(name: str, field: FieldInfo) -> None:
     stored = yaml.safe_load((GOLDEN / "config.yaml").read_text(encoding="utf-8"))
     if name in names_in(Experiment, stored) or has_legacy_value(field):
         return
