@@ -117,17 +117,17 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
     kept = {key: tally.kept for key, tally in tallies.items()}
     max_pairs = max(1, corpus.subword.max_sentences // 2)
     sample = prepare_tasks.Sample(work, chunks, kept, num_parts, max_pairs)
-    learn: Task = (prepare_tasks.train_subword, (work.parent, sample, corpus.subword))
-    learnt = stages.run("subwords", {"all": learn})["all"]
+    train: Task = (prepare_tasks.train_subword, (work.parent, sample, corpus.subword))
+    vocabulary = stages.run("subwords", {"all": train})["all"]
     names = ["dev", *(f"tests/{text.name}" for text in corpus.tests)]
     encode: dict[str, Task] = {}
     # Chunks without a pair get no shard, and shards are numbered without gaps.
     for number, chunk in enumerate(chunk for chunk in chunks if kept[chunk.key]):
         shard = f"shards/{number:05}.arrow"
-        about = work, chunk, num_parts, shard, names, corpus.cleaning
-        encode[chunk.key] = prepare_tasks.encode_chunk, about
+        arguments = work, chunk, num_parts, shard, names, corpus.cleaning
+        encode[chunk.key] = prepare_tasks.encode_chunk, arguments
     encoded = list(stages.run("encoding", encode, used="clean/{}.*").values())
-    return _merge(experiment, raw, held_out, by_corpus, learnt, encoded)
+    return _merge(experiment, raw, held_out, by_corpus, vocabulary, encoded)
 
 
 def _read(
@@ -141,8 +141,8 @@ def _read(
     for number, text in enumerate(corpus.train):
         for side, name in _sides(text):
             target = work / f"raw/{number:03}-{{}}.{side}.zst"
-            about = Path(root, name), name, target, corpus.shard_pairs, side == "tsv", is_strict
-            tasks[f"{number:03}-{side}"] = prepare_tasks.split_raw, about
+            arguments = Path(root, name), name, target, corpus.shard_pairs, side == "tsv", is_strict
+            tasks[f"{number:03}-{side}"] = prepare_tasks.split_raw, arguments
     copy = prepare_tasks.copy_held_out
     tasks["dev"] = copy, (corpus.dev, root, work.parent, "dev")
     for text in corpus.tests:
@@ -231,7 +231,7 @@ def _merge(
     raw: dict[str, list[FileInfo]],
     held_out: list[FileInfo],
     by_corpus: dict[str, clean.CleaningTally],
-    learnt: Tree,
+    vocabulary: Tree,
     encoded: list[Tree],
 ) -> Manifest:
     """Build the manifest from the results of all stages."""
@@ -254,14 +254,14 @@ def _merge(
         tgt=experiment.corpus.tgt,
         settings=prepared.corpus_settings(experiment),
         cleaning_fingerprint=clean.fingerprint(experiment.corpus.cleaning),
-        tokenizer_fingerprint=learnt["fingerprint"],
-        num_pieces=learnt["num_pieces"],
+        tokenizer_fingerprint=vocabulary["fingerprint"],
+        num_pieces=vocabulary["num_pieces"],
         pairs=sum(shard.pairs for shard in shards),
         **_sum_tokens(shards),
         longest=max(shard.longest for shard in shards),
         corpora=corpora,
         shards=shards,
-        files=[FileInfo(**learnt["file"]), *held_out],
+        files=[FileInfo(**vocabulary["file"]), *held_out],
     )
 
 

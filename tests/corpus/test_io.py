@@ -204,8 +204,8 @@ def test_compressed_data_without_suffix_is_reported(tmp_path: Path, suffix: str,
 @pytest.mark.parametrize("suffix", COMPRESS)
 def test_compressed_output_is_read_back(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"text{suffix}"
-    with path.open("wb") as file, compress_to(file, suffix) as packed:
-        packed.write(b"one\ntwo\n")
+    with path.open("wb") as file, compress_to(file, suffix) as stream:
+        stream.write(b"one\ntwo\n")
     assert read(path) == [b"one", b"two"]
 
 
