@@ -196,15 +196,8 @@ class _Run:
         )
         for problem in self.corrupt:
             logger.log(f"skipping a checkpoint: {problem}")
-        logger.log(
-            format_start_line(
-                experiment,
-                self.schedule,
-                num_parameters(self.learner.model),
-                state.update,
-                self.world,
-            )
-        )
+        size = num_parameters(self.learner.model)
+        logger.log(format_start_line(experiment, self.schedule, size, state.update, self.world))
         if warning := slow_precision_warning(experiment.training, self.world.device):
             logger.log(warning)
         if state.split > self.stored_split:
@@ -230,16 +223,7 @@ class _Run:
         reason: EndReason = "stopped early" if stopping.is_out_of_patience else "finished"
         last = state.update if stopping.is_out_of_patience else settings.updates
         self.learner.set_stage(state.update)
-        loader = Loader(
-            self.corpus.shards,
-            self.schedule,
-            range(state.update, last),
-            rank=self.world.rank,
-            num_workers=self.world.size,
-            pin=self.world.device.type == "cuda",
-            sampler_at=self.sampler_at,
-        )
-        with contextlib.closing(loader):
+        with contextlib.closing(self.open_loader(range(state.update, last))) as loader:
             wait_started = time.perf_counter()
             for update, micro_batches in loader:
                 self.meter.wait_s += time.perf_counter() - wait_started
@@ -292,6 +276,14 @@ class _Run:
                 self.hooks.on_pause("validation")
                 stopping.use_pending(last, known_at=last + 1)
         return reason
+
+    def open_loader(self, updates: range) -> Loader:
+        """Return the micro-batches of this rank."""
+        world, is_pinned = self.world, self.world.device.type == "cuda"
+        return Loader(
+            self.corpus.shards, self.schedule, updates, rank=world.rank, num_workers=world.size,
+            pin=is_pinned, sampler_at=self.sampler_at,
+        )  # fmt: skip
 
     def count_tgt_tokens(self, update: Update, micro_batches: Sequence[MicroBatch]) -> int:
         """Return the target tokens of an update over all ranks."""

@@ -121,33 +121,25 @@ class Meter:
 
     def totals(self, world: World) -> MeterTotals:
         """Return the sums over all ranks and keep counting. Collective: call on every rank."""
-        elapsed_s = time.perf_counter() - self._started
+        # All ranks resume with the same totals: only those of rank 0 may enter the sums.
         before = self._before if world.is_main else MeterTotals()
-        sums = world.all_reduce(
-            [
-                _sum(before.smoothed, [loss.smoothed for loss in self._losses]),
-                _sum(before.nll, [loss.nll for loss in self._losses]),
-                before.tokens + self._tokens,
-                before.src_tokens + self._src_tokens,
-                before.tgt_tokens + self._tgt_tokens,
-                before.padded + self._positions,
-                before.wait_s * world.size + self.wait_s,
-                before.elapsed_s * world.size + elapsed_s,
-            ]
-        )
-        smoothed, nll, tokens, src_tokens, tgt_tokens, padded, wait_s, elapsed_s = sums
+        elapsed_s = time.perf_counter() - self._started
+        counts = {
+            "smoothed": _sum(before.smoothed, [loss.smoothed for loss in self._losses]),
+            "nll": _sum(before.nll, [loss.nll for loss in self._losses]),
+            "tokens": before.tokens + self._tokens,
+            "src_tokens": before.src_tokens + self._src_tokens,
+            "tgt_tokens": before.tgt_tokens + self._tgt_tokens,
+            "padded": before.padded + self._positions,
+            "wait_s": before.wait_s + self.wait_s / world.size,
+            "elapsed_s": before.elapsed_s + elapsed_s / world.size,
+        }
+        sums = world.all_reduce(list(counts.values()))
+        # The gradient norm is the same on every rank.
+        grad_norm = sum(self._gnorms, start=self._before.grad_norm)
+        updates = self._before.updates + len(self._gnorms)
         return MeterTotals(
-            smoothed=smoothed,
-            nll=nll,
-            tokens=tokens,
-            src_tokens=src_tokens,
-            tgt_tokens=tgt_tokens,
-            padded=padded,
-            wait_s=wait_s / world.size,
-            elapsed_s=elapsed_s / world.size,
-            # The same on every rank: nothing to sum.
-            grad_norm=sum(self._gnorms, start=self._before.grad_norm),
-            updates=self._before.updates + len(self._gnorms),
+            **dict(zip(counts, sums, strict=True)), grad_norm=grad_norm, updates=updates
         )
 
 
