@@ -50,7 +50,7 @@ class LengthDistribution(NamedTuple):
 
 
 MULTI30K = LengthDistribution(mean=15.8, sigma=0.30, factor=1.05, factor_sigma=0.17)
-"""As counted in the prepared corpus: 28,995 pairs, 6,000 pieces."""
+"""Counted in the prepared corpus: 28,995 pairs, 6,000 pieces."""
 WMT16 = LengthDistribution(mean=28.1, sigma=0.60, factor=1.0, factor_sigma=0.20)
 """The mean is NVIDIA's: 223 M tokens of both sides in 3.97 M pairs (MLPerf training v0.7)."""
 
