@@ -28,7 +28,7 @@ def scoring_options(command: Callable[..., None]) -> Callable[..., None]:
         ("--min-gain", float, None, "Gate: minimum gain in the first metric."),
         ("--changed", COUNT_OR_0, 3, "Number of most improved and most degraded segments shown."),
         ("--paired", click.Choice(["bs", "ar", "none"]), "bs",
-         "Significance test: bootstrap, approximate randomization or none."),
+         "Significance test: bootstrap, approximate randomisation or none."),
         ("--train-text", None, None,
          "Target training text or prepared corpus: adds slices by word rarity."),
         ("--metrics", None, ",".join(DEFAULT_METRICS), f"Metrics: {', '.join(METRICS)}."),

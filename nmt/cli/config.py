@@ -32,8 +32,9 @@ def show(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> No
 @config.command()
 @click.argument("key")
 def explain(key: str) -> None:
-    """Print the meaning, type and default of a setting or of all settings of a section.
+    """Explain a setting or a section.
 
-    KEY is, for example, training.patience, cluster.workers or decoding.
+    Prints description, type and default. KEY is, for example, training.patience, cluster.workers or
+    decoding.
     """
     click.echo(explain_key(key))

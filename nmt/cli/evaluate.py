@@ -85,7 +85,7 @@ def evaluate(
 
     RUN is a run directory or a checkpoint. Without --src or --test, all test sets of the experiment
     are scored (with several systems: those of the baseline or the first). Scores are computed on
-    detokenized text against unmodified references.
+    detokenised text against unmodified references.
 
     Exit status: 0; 1 if a system fails --min-gain or --max-p; 2 for invalid input.
     """

@@ -66,7 +66,7 @@ class Cluster(Settings):
     cpus_per_worker: PositiveInt = 1
     """CPU cores, and compute threads, per worker."""
     gradients: Literal["fp32", "bf16"] = "fp32"
-    """Dtype of the gradient all-reduce; bf16 halves the traffic and rounds to 8 bits."""
+    """Dtype of the gradient all-reduce; bf16 halves the traffic and keeps 8 significant bits."""
     storage: str = "runs"
     """Directory shared by all hosts, or s3://BUCKET/PATH; a run is stored in <storage>/<name>."""
     scratch: str = "~/.cache/nmt"

@@ -28,9 +28,9 @@ class DecodingConfig(Settings):
     beam: PositiveInt = 5
     """Beam size; 1: greedy search."""
     length_norm: Literal["gnmt", "average"] = "gnmt"
-    """Length normalization: gnmt, ((5 + length) / 6)^alpha, or average, length^alpha."""
+    """Length normalisation: gnmt, ((5 + length) / 6)^alpha, or average, length^alpha."""
     length_penalty: NaturalFloat = 1.0
-    """Exponent alpha of length_norm; 0: no normalization."""
+    """Exponent alpha of length_norm; 0: no normalisation."""
     coverage_penalty: NaturalFloat = 0.0
     """Weight beta of the coverage penalty (Wu et al. 2016, equation 14); 0: off."""
     min_length: NaturalInt = 0

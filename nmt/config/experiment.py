@@ -88,7 +88,7 @@ class ModelConfig(Settings):
 
 
 class TrainingConfig(Settings):
-    """Optimization."""
+    """Optimisation."""
 
     updates: PositiveInt = 10_000
     """Number of optimizer steps."""
@@ -210,7 +210,7 @@ class Experiment(Settings):
     model: ModelConfig = ModelConfig()
     """Network architecture."""
     training: TrainingConfig = TrainingConfig()
-    """Optimization."""
+    """Optimisation."""
     stages: list[StageConfig] = []
     """Changes of settings during training, in order of their updates."""
     decoding: DecodingConfig = DecodingConfig()
