@@ -62,7 +62,7 @@ def trained(experiment: Experiment, cluster: Cluster) -> RemoteRun:
     train_on_ray(experiment, cluster, Console())
     run_dir = get_run_dir(experiment, cluster)
     lines = (run_dir / "train.log").read_text().splitlines()
-    assert sum("scored beside training" in line for line in lines) == 2
+    assert sum("scored asynchronously" in line for line in lines) == 2
     shutil.rmtree(run_dir)
     return RemoteRun(ObjectStore(get_run_address(experiment, cluster)), run_dir)
 
