@@ -48,12 +48,10 @@ PROBE_S = 10.0
 
 
 class Speed(NamedTuple):
-    """Measurements of one round on rank 0."""
+    """Measurements of one round on rank 0, sums over all ranks."""
 
     tgt_tokens_per_s: float
-    """Sum over all ranks."""
-    positions_per_s: float
-    """Source and target positions, padding included, sum over all ranks."""
+    positions_per_s: float  # of both sides, padding included
 
 
 SpeedsByMode = dict[str, list[Speed]]

@@ -37,16 +37,12 @@ NUM_PAIRS = 30_000
 
 
 class LengthDistribution(NamedTuple):
-    """Log-normal lengths in tokens, EOS included."""
+    """Log-normal lengths in tokens, EOS included; sigma is that of logarithms."""
 
-    mean: float
-    """Mean source length."""
-    sigma: float
-    """Standard deviation of the logarithm of source lengths."""
-    factor: float
-    """Mean target length over mean source length."""
-    factor_sigma: float
-    """Standard deviation of the logarithm of that factor over pairs."""
+    mean: float  # source length
+    sigma: float  # source length
+    factor: float  # mean target length over mean source length
+    factor_sigma: float  # target length over source length, over pairs
 
 
 MULTI30K = LengthDistribution(mean=15.8, sigma=0.30, factor=1.05, factor_sigma=0.17)
@@ -96,14 +92,9 @@ class Workload:
 
     def to_json(self) -> str:
         """Serialise for another process of the benchmark."""
-        tree = {
-            "name": self.name,
-            "experiment": self.experiment.model_dump(mode="json"),
-            "shards": str(self.shards.folder),
-            "subword": self.subword.to_json(),
-            "lengths": self.lengths,
-        }
-        return json.dumps(tree)
+        tree = {"name": self.name, "lengths": self.lengths, "shards": str(self.shards.folder)}
+        experiment = self.experiment.model_dump(mode="json")
+        return json.dumps({**tree, "experiment": experiment, "subword": self.subword.to_json()})
 
     @classmethod
     def from_json(cls, text: str) -> "Workload":
