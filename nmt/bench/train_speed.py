@@ -86,13 +86,12 @@ class _Activations:
 
 def _works_of_update(updates: Updates, dtype: torch.dtype) -> dict[str, Work]:
     model, learner = updates.learner.model, updates.learner
-    decoder, smoothing = model.decoder, updates.experiment.training.label_smoothing
-    model.train()
+    decoder, smoothing = model.train().decoder, updates.experiment.training.label_smoothing
     inputs = [_Activations.of(model, batch, dtype) for batch in updates.batches]
 
     def embedding(of: _Activations) -> list[Tensor]:
-        batch = of.batch
-        return [model.src_embedding.lookup(batch.src), model.tgt_embedding.lookup(batch.tgt_in)]
+        src, tgt = of.batch.src, of.batch.tgt_in
+        return [model.src_embedding.lookup(src), model.tgt_embedding.lookup(tgt)]
 
     def attention(of: _Activations) -> list[Tensor]:
         layers = decoder.attentions
