@@ -1,4 +1,4 @@
-"""Pairs made by a model; the tasks run in this process, as they would on Ray."""
+"""Back-translation; the tasks run in this process unless a test says otherwise."""
 
 import contextlib
 from collections import Counter
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_clusters import RayCluster
 
 from nmt.checkpoint.load import load_checkpoint
 from nmt.corpus.task_cache import run_locally
-from nmt.jobs import backtranslate as room
+from nmt.jobs import backtranslate as backtranslate_module
 from nmt.jobs.backtranslate import backtranslate
+from nmt.jobs.tasks import run_on_ray
 
 MONO = [
     "15 a dog runs.",
@@ -30,54 +32,50 @@ def mono(here: Path) -> Path:
     return Path("mono.en")
 
 
-def make(mono: Path, out: Path, **options: Any) -> tuple[Counter[str], Counter[str]]:
+def make_pairs(mono: Path, out: Path, **options: Any) -> tuple[Counter[str], Counter[str]]:
     bundle = load_checkpoint(Path("runs/tiny"))
     experiment = bundle.experiment
     models = [bundle] * options.pop("num_models", 1)
     return backtranslate(models, experiment.decoding, mono, experiment.corpus, out, **options)
 
 
-def lines_of(path: str) -> list[str]:
+def read_text_lines(path: str) -> list[str]:
     return Path(path).read_text(encoding="utf-8").splitlines()
 
 
-def test_pairs_are_lines_and_what_the_model_makes_of_them(
-    mono: Path, nmt: Callable[..., Any]
-) -> None:
-    """P6: read = kept + dropped."""
-    lines, pairs = make(mono, Path("bt"))
+def test_pairs_are_kept_lines_and_their_translations(mono: Path, nmt: Callable[..., Any]) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
+    lines, pairs = make_pairs(mono, Path("bt"))
     assert lines == {
         "kept": 3, "empty": 1, "no_letters": 1, "duplicates": 1, "in the dev or a test set": 1,
     }  # fmt: skip
     assert pairs == {"kept": 3}
-    src = lines_of("bt.en")
+    src = read_text_lines("bt.en")
     assert src == ["15 a dog runs.", "16 two cats sleep.", "17 my dog sees a cat."]
     translated = nmt("translate runs/tiny", "".join(f"{line}\n" for line in src).encode()).out
-    assert lines_of("bt.de") == translated.splitlines()
+    assert read_text_lines("bt.de") == translated.splitlines()
     assert not Path("bt.work").exists()
 
 
-def test_the_pairs_do_not_depend_on_the_tasks(mono: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P7."""
-    make(mono, Path("whole"))
-    monkeypatch.setattr(room, "CHUNK_LINES", 1)
+def test_pairs_do_not_depend_on_the_tasks(mono: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
+    make_pairs(mono, Path("one_task"))
+    monkeypatch.setattr(backtranslate_module, "CHUNK_LINES", 1)
 
     def backwards(function: Callable[..., Any], tasks: Sequence[Any]) -> Iterator[Any]:
         return run_locally(function, tasks[::-1])
 
-    make(mono, Path("parts"), run_tasks=backwards)
-    assert lines_of("parts.de") == lines_of("whole.de")
-    assert lines_of("parts.en") == lines_of("whole.en")
+    make_pairs(mono, Path("four_tasks"), run_tasks=backwards)
+    assert read_text_lines("four_tasks.de") == read_text_lines("one_task.de")
+    assert read_text_lines("four_tasks.en") == read_text_lines("one_task.en")
 
 
-def test_what_was_translated_is_not_translated_again(
-    mono: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P4, and other settings begin anew."""
-    monkeypatch.setattr(room, "CHUNK_LINES", 1)
+def test_interrupted_job_skips_finished_chunks(mono: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    monkeypatch.setattr(backtranslate_module, "CHUNK_LINES", 1)
     done: list[Path] = []
 
-    def until_it_is_stopped(function: Callable[..., Any], tasks: Sequence[Any]) -> Iterator[Any]:
+    def interrupt_after_one(function: Callable[..., Any], tasks: Sequence[Any]) -> Iterator[Any]:
         for arguments in tasks:
             if len(done) == 1:
                 raise KeyboardInterrupt
@@ -85,25 +83,24 @@ def test_what_was_translated_is_not_translated_again(
             yield function(*arguments)
 
     with pytest.raises(KeyboardInterrupt):
-        make(mono, Path("bt"), run_tasks=until_it_is_stopped)
+        make_pairs(mono, Path("bt"), run_tasks=interrupt_after_one)
     assert not Path("bt.en").exists()
 
-    def the_others(function: Callable[..., Any], tasks: Sequence[Any]) -> Iterator[Any]:
+    def run_the_rest(function: Callable[..., Any], tasks: Sequence[Any]) -> Iterator[Any]:
         assert done[0] not in [arguments[-1] for arguments in tasks]
         return run_locally(function, tasks)
 
-    lines, pairs = make(mono, Path("bt"), run_tasks=the_others)
-    assert lines["kept"] == pairs["kept"] == len(lines_of("bt.de")) == 3
+    lines, pairs = make_pairs(mono, Path("bt"), run_tasks=run_the_rest)
+    assert lines["kept"] == pairs["kept"] == len(read_text_lines("bt.de")) == 3
 
 
-def test_a_model_with_itself_makes_the_pairs_of_one(mono: Path) -> None:
-    """Distillation from an ensemble."""
-    make(mono, Path("one"))
-    make(mono, Path("two"), num_models=2)
-    assert lines_of("two.de") == lines_of("one.de")
+def test_ensemble_of_a_model_with_itself_equals_the_model(mono: Path) -> None:
+    make_pairs(mono, Path("one"))
+    make_pairs(mono, Path("two"), num_models=2)
+    assert read_text_lines("two.de") == read_text_lines("one.de")
 
 
-def test_the_verb_tells_what_became_of_the_lines(
+def test_command_prints_the_counts_of_lines_and_pairs(
     mono: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nmt.jobs.ray_session.connect", lambda *_: contextlib.nullcontext())
@@ -119,19 +116,11 @@ def test_the_verb_tells_what_became_of_the_lines(
 
 
 @pytest.mark.ray
-def test_tasks_on_ray_make_the_pairs_of_one_process(
-    mono: Path, monkeypatch: pytest.MonkeyPatch
+def test_tasks_on_ray_make_the_same_pairs(
+    mono: Path, ray_session: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P7."""
-    import ray
-
-    from nmt.jobs.tasks import run_on_ray
-
-    make(mono, Path("here"))
-    monkeypatch.setattr(room, "CHUNK_LINES", 2)
-    ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False)
-    try:
-        make(mono, Path("there"), run_tasks=run_on_ray)
-    finally:
-        ray.shutdown()
-    assert lines_of("there.de") == lines_of("here.de")
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
+    make_pairs(mono, Path("local"))
+    monkeypatch.setattr(backtranslate_module, "CHUNK_LINES", 2)
+    make_pairs(mono, Path("on_ray"), run_tasks=run_on_ray)
+    assert read_text_lines("on_ray.de") == read_text_lines("local.de")

@@ -1,4 +1,4 @@
-"""Big files on Ray: the same bytes as in one process, whoever is lost, whatever is interrupted."""
+"""Large files on Ray: the same bytes as in one process, with lost workers and interruptions."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import ray
 
 from nmt.checkpoint.load import load_checkpoint
 from nmt.config.cluster import Cluster
@@ -15,14 +14,7 @@ from nmt.decoding.translator import Translator
 from nmt.errors import DataError, NmtError
 from nmt.jobs.translate import FormatChunk, Output, translate_on_ray
 
-pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Iterator[None]:
-    ray.init(address="local", include_dashboard=False, num_cpus=2, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 @pytest.fixture(scope="module")
@@ -36,63 +28,65 @@ def lines(tiny: Path) -> list[str]:
     return [*(tiny / "raw/train.en").read_text(encoding="utf-8").splitlines(), "", " "]
 
 
-def plain() -> FormatChunk[str]:
+def number_lines() -> FormatChunk[str]:
     def render(translator: Translator, lines: Sequence[str], first: int) -> Output:
-        found = translator.translate(lines)
-        text = "".join(f"{n} {each}\n" for n, each in enumerate(found, start=first))
+        translations = translator.translate(lines)
+        numbered = enumerate(translations, start=first)
+        text = "".join(f"{number} {each}\n" for number, each in numbered)
         return text, {"num_lines": len(lines)}
 
     return render
 
 
-def chunks_of(lines: list[str], stop_at: int = 1000) -> Iterator[list[str]]:
+def make_chunks(lines: list[str], stop_at: int = 1000) -> Iterator[list[str]]:
     for number, start in enumerate(range(0, len(lines), 7)):
         if number == stop_at:
             raise KeyboardInterrupt
         yield lines[start : start + 7]
 
 
-def go(
+def translate(
     translator: Translator, chunks: Iterator[list[str]], render: FormatChunk[str], output: Path,
     num_workers: int = 1, max_failures: int = 1,
 ) -> list[int]:  # fmt: skip
-    heard: list[int] = []
+    progress: list[int] = []
     with open_resumable(output, {}) as unfinished:
         cluster = Cluster(workers=num_workers, max_failures=max_failures)
-        translate_on_ray(translator, chunks, render, unfinished, cluster, heard.append)
+        translate_on_ray(translator, chunks, render, unfinished, cluster, progress.append)
         assert unfinished.counts == {"num_lines": unfinished.num_lines}
-    return heard
+    return progress
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_any_number_of_workers_translates_to_the_same_bytes(
-    num_workers: int, translator: Translator, lines: list[str], tmp_path: Path
-) -> None:
-    """P7."""
-    heard = go(translator, chunks_of(lines), plain(), tmp_path / "out.de", num_workers)
-    assert heard[-1] == len(lines) == 102
-    assert (tmp_path / "out.de").read_text(encoding="utf-8") == plain()(translator, lines, 0)[0]
-
-
-@pytest.mark.parametrize("before", [1, 2])
-def test_what_was_interrupted_goes_on_to_the_same_bytes(
-    before: int, translator: Translator, lines: list[str], tmp_path: Path
-) -> None:
-    """P4, P7."""
-    output = tmp_path / "out.de"
-    with suppress(KeyboardInterrupt):
-        go(translator, chunks_of(lines, stop_at=4 * before + 2), plain(), output, before)
-    assert len((work_folder(output) / "chunks.jsonl").read_text().splitlines()) >= 2
-    heard = go(translator, chunks_of(lines), plain(), output, num_workers=3 - before)
-    assert heard[0] >= 3 * 7
-    assert output.read_text(encoding="utf-8") == plain()(translator, lines, 0)[0]
-
-
-def test_a_worker_that_is_lost_is_replaced(
+def test_two_workers_write_the_bytes_of_one_process(
     translator: Translator, lines: list[str], tmp_path: Path
 ) -> None:
-    """P4."""
-    marker, render = tmp_path / "marker", plain()
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
+    progress = translate(translator, make_chunks(lines), number_lines(), tmp_path / "out.de", 2)
+    assert progress[-1] == len(lines) == 102
+    expected = number_lines()(translator, lines, 0)[0]
+    assert (tmp_path / "out.de").read_text(encoding="utf-8") == expected
+
+
+def test_interrupted_file_is_resumed_with_other_workers(
+    translator: Translator, lines: list[str], tmp_path: Path
+) -> None:
+    """Exact resume, batch-invariant translation (nmt/README.md, Guarantees)."""
+    output, num_chunks = tmp_path / "out.de", 0
+    # Interrupted twice: first with one worker, then with two.
+    for num_workers, stop_at in ((1, 6), (2, 14)):
+        with suppress(KeyboardInterrupt):
+            translate(translator, make_chunks(lines, stop_at), number_lines(), output, num_workers)
+        before = num_chunks
+        num_chunks = len((work_folder(output) / "chunks.jsonl").read_text().splitlines())
+        assert before + 2 <= num_chunks < stop_at
+    progress = translate(translator, make_chunks(lines), number_lines(), output)
+    assert progress[0] == (num_chunks + 1) * 7
+    assert output.read_text(encoding="utf-8") == number_lines()(translator, lines, 0)[0]
+
+
+def test_lost_worker_is_replaced(translator: Translator, lines: list[str], tmp_path: Path) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    marker, render = tmp_path / "marker", number_lines()
 
     def die_once(translator: Translator, lines: Sequence[str], first: int) -> Output:
         if first > 30 and not marker.exists():
@@ -100,45 +94,47 @@ def test_a_worker_that_is_lost_is_replaced(
             os._exit(1)
         return render(translator, lines, first)
 
-    go(translator, chunks_of(lines), die_once, tmp_path / "out.de", num_workers=2)
+    translate(translator, make_chunks(lines), die_once, tmp_path / "out.de")
     assert marker.exists()
     assert (tmp_path / "out.de").read_text(encoding="utf-8") == render(translator, lines, 0)[0]
 
 
-def test_a_worker_that_is_lost_each_time_is_given_up(
+def test_worker_that_is_lost_too_often_is_an_error(
     translator: Translator, lines: list[str], tmp_path: Path
 ) -> None:
-    """P9."""
+    """Actionable errors (nmt/README.md, Guarantees)."""
 
     def die(translator: Translator, lines: Sequence[str], first: int) -> Output:
         os._exit(1)
 
     with pytest.raises(NmtError) as caught:
-        go(translator, chunks_of(lines), die, tmp_path / "out.de", max_failures=0)
+        translate(translator, make_chunks(lines), die, tmp_path / "out.de", max_failures=0)
     assert str(caught.value).startswith("a task failed too often on the cluster (Actor")
     assert str(caught.value).endswith("); run the same command again to resume")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.de").exists()
 
 
-def test_what_a_worker_finds_wrong_is_said_in_one_line(
+def test_error_in_a_chunk_is_raised_in_the_driver(
     translator: Translator, lines: list[str], tmp_path: Path
 ) -> None:
-    """P9."""
+    """Actionable errors (nmt/README.md, Guarantees)."""
 
     def refuse(translator: Translator, lines: Sequence[str], first: int) -> Output:
         raise DataError(f"in.en, line {first + 1}: no good")
 
     with pytest.raises(DataError, match=r"^in\.en, line \d+: no good$"):
-        go(translator, chunks_of(lines), refuse, tmp_path / "out.de")
+        translate(translator, make_chunks(lines), refuse, tmp_path / "out.de")
 
 
-def test_more_workers_than_the_cluster_holds_are_refused(
+def test_workers_that_do_not_fit_on_the_cluster_are_refused(
     translator: Translator, lines: list[str], tmp_path: Path
 ) -> None:
-    """P9."""
+    """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(NmtError) as caught:
-        go(translator, chunks_of(lines), plain(), tmp_path / "out.de", num_workers=3)
+        translate(
+            translator, make_chunks(lines), number_lines(), tmp_path / "out.de", num_workers=3
+        )
     assert str(caught.value) == (
         "3 workers with 1 CPU each need 3, but the cluster has 2: lower cluster.workers "
         "(--workers), or add hosts"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_clusters import RayCluster
 
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
@@ -93,7 +94,7 @@ COMMAND = (
 
 @pytest.mark.ray
 def test_search_ranks_trials_and_resumes_without_training(
-    here: Path, nmt: Callable[..., Any]
+    here: Path, nmt: Callable[..., Any], ray_session: RayCluster
 ) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
     answer = nmt(COMMAND)

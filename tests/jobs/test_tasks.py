@@ -1,5 +1,3 @@
-"""Preparing on Ray: the same bytes as in one process, and errors for people."""
-
 import os
 import subprocess
 import sys
@@ -8,46 +6,53 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray_clusters import RayCluster
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.prepare import prepare
 from nmt.errors import DataError
 from nmt.jobs.tasks import prepare_on_ray, run_on_ray
 
-pytestmark = pytest.mark.ray
-
 PAIRS = [(f"The dog sees {n} trees.", f"Der Hund sieht {n} Bäume.") for n in range(60)]
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def num_workers(request: pytest.FixtureRequest) -> Iterator[int]:
-    ray.init(address="local", include_dashboard=False, num_cpus=request.param, log_to_driver=False)
+@pytest.fixture(params=[1, 2])
+def num_cpus(request: pytest.FixtureRequest, ray_session: RayCluster) -> Iterator[int]:
+    """Number of free cores of the shared cluster; an actor takes the others."""
+
+    @ray.remote
+    class Placeholder:
+        def ready(self) -> None: ...
+
+    actor = Placeholder.options(num_cpus=2 - request.param).remote()
+    ray.get(actor.ready.remote())
     yield request.param
-    ray.shutdown()
+    ray.kill(actor)
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_any_number_of_workers_prepares_the_same_bytes(
-    num_workers: int, make_corpus: Callable[..., Experiment], tmp_path: Path
+@pytest.mark.ray
+def test_prepared_bytes_do_not_depend_on_the_number_of_workers(
+    num_cpus: int, make_corpus: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    """P2."""
-    heard: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     corpora = {"a": PAIRS, "b": PAIRS[20:40]}
-    prepare(make_corpus(corpora, prepared="here", shard_pairs=7))
+    prepare(make_corpus(corpora, prepared="local", shard_pairs=7))
     prepare_on_ray(
-        make_corpus(corpora, prepared="there", shard_pairs=7),
-        lambda stage, done, total: heard.append((stage, done, total)),
+        make_corpus(corpora, prepared="ray", shard_pairs=7),
+        lambda stage, done, total: calls.append((stage, done, total)),
     )
-    assert files_of(tmp_path / "there") == files_of(tmp_path / "here")
-    assert heard[-1] == ("encoding", 9, 9)
+    assert read_files(tmp_path / "ray") == read_files(tmp_path / "local")
+    assert calls[-1] == ("encoding", 9, 9)
 
 
-def test_a_task_that_fails_says_what_is_wrong_in_one_line(num_workers: int) -> None:
-    """P9."""
+@pytest.mark.ray
+def test_error_of_a_task_is_raised_in_the_driver(ray_session: RayCluster) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
 
     def fail(number: int) -> int:
         if number >= 3:
@@ -58,8 +63,9 @@ def test_a_task_that_fails_says_what_is_wrong_in_one_line(num_workers: int) -> N
         list(run_on_ray(fail, [(number,) for number in range(9)]))
 
 
-def test_a_task_that_is_lost_for_good_says_what_to_do(num_workers: int) -> None:
-    """P9."""
+@pytest.mark.ray
+def test_task_that_dies_too_often_is_an_error(ray_session: RayCluster) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
 
     def die() -> None:
         os._exit(1)
@@ -73,14 +79,15 @@ def test_a_task_that_is_lost_for_good_says_what_to_do(num_workers: int) -> None:
     )
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(num_workers: int) -> None:
-    def stumble() -> float:
+@pytest.mark.ray
+def test_unexpected_exception_of_a_task_keeps_its_traceback(ray_session: RayCluster) -> None:
+    def divide() -> float:
         return 1 / 0
 
     with pytest.raises(ZeroDivisionError):
-        list(run_on_ray(stumble, [()]))
+        list(run_on_ray(divide, [()]))
 
 
-def test_preparing_does_not_need_torch() -> None:
+def test_preparing_does_not_import_torch() -> None:
     code = "import sys, nmt.jobs.tasks; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
