@@ -51,14 +51,9 @@ def check_models(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def backtranslate(
-    checkpoints: Sequence[Checkpoint],
-    decoding: DecodingConfig,
-    mono: Path,
-    corpus: CorpusConfig,
-    out: Path,
-    run_tasks: RunTasks = run_locally,
-    progress: ProgressCallback = no_progress,
-) -> tuple[Counter[str], Counter[str]]:
+    checkpoints: Sequence[Checkpoint], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig,
+    out: Path, run_tasks: RunTasks = run_locally, progress: ProgressCallback = no_progress,
+) -> tuple[Counter[str], Counter[str]]:  # fmt: skip
     """Write OUT.<source language> and OUT.<target language>, with the languages of the models.
 
     Args:

@@ -61,8 +61,13 @@ def describe_failures(failures: Mapping[int, BaseException]) -> str:
         if dead:
             return f"worker{'s' * (len(dead) > 1)} {', '.join(dead)} {verb}"
     rank, text = next(iter(texts.items()))
+    return f"worker {rank}: {get_last_line(text)}"
+
+
+def get_last_line(text: str) -> str:
+    """Return the last line of an exception's text that is not blank, at most 200 characters."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"worker {rank}: {lines[-1][:200] if lines else 'no error message'}"
+    return lines[-1][:200] if lines else "no error message"
 
 
 class TrainerThread(threading.Thread):
@@ -82,9 +87,7 @@ class TrainerThread(threading.Thread):
     def describe_error(self) -> str:
         """Describe the error that ended `fit`, in one line."""
         failures = getattr(self._error, "worker_failures", None)
-        if failures:
-            return describe_failures(failures)
-        return str(self._error).strip().splitlines()[-1]
+        return describe_failures(failures) if failures else get_last_line(str(self._error))
 
 
 class Interrupt:
@@ -110,13 +113,9 @@ class Interrupt:
 
 
 def follow_run(
-    mailbox: Any,
-    fit: TrainerThread,
-    interrupt: Interrupt,
-    experiment: Experiment,
-    run_dir: Path,
+    mailbox: Any, fit: TrainerThread, interrupt: Interrupt, experiment: Experiment, run_dir: Path,
     console: Console,
-) -> RunResult | None:
+) -> RunResult | None:  # fmt: skip
     """Print the messages of the workers until the run ends.
 
     Returns:

@@ -56,26 +56,22 @@ class Mailbox:
         """Store a message for the driver; return True if the driver requested a stop."""
         kind, content = message
         reason = ""
-        match kind:
-            case "notice":
-                # For the next group only: the training loop logs the notice itself.
-                self._notice = content
-                return self._is_stop_requested
-            case "update":
-                self._last_update = (content, time.time())
-                # Reasons sent since this group started are about this group and stay.
-                del self._reasons[: self._num_reasons_given]
-                self._num_reasons_given = 0
-            case "lost":
-                reason = content
-            case "out_of_memory":
-                reason, split = content
-                self._min_split = max(self._min_split, 2 * split)
-        if reason in self._reasons:
-            return self._is_stop_requested
-        if reason:
-            self._reasons.append(reason)
-        self._unread.append(message)
+        if kind == "update":
+            self._last_update = (content, time.time())
+            # Reasons sent since this group started are about this group and stay.
+            del self._reasons[: self._num_reasons_given]
+            self._num_reasons_given = 0
+        elif kind == "notice":
+            # For the next group only: the training loop logs the notice itself.
+            self._notice = content
+        elif kind == "lost":
+            reason = content
+        elif kind == "out_of_memory":
+            reason, split = content
+            self._min_split = max(self._min_split, 2 * split)
+        if kind != "notice" and reason not in self._reasons:
+            self._unread.append(message)
+            self._reasons += [reason] if reason else []
         return self._is_stop_requested
 
     def start_group(self) -> PreviousGroup:
@@ -107,17 +103,9 @@ class MailboxClient:
         self._pending: Any = None
         self._sent_s = 0.0
 
-    def log(self, line: str) -> None:
-        """Print a log line in the terminal of the driver."""
-        self._mailbox.send.remote(("log", line))
-
-    def report_loss(self, reason: str) -> None:
-        """Report that this worker is about to end."""
-        self._mailbox.send.remote(("lost", reason))
-
-    def report_notice(self, reason: str, deadline: float) -> None:
-        """Report that workers will be lost at a time, in seconds since 1970."""
-        self._mailbox.send.remote(("notice", (reason, deadline)))
+    def send(self, kind: str, content: Any) -> None:
+        """Send a message to the driver."""
+        self._mailbox.send.remote((kind, content))
 
     def report_update(self, update: int) -> bool:
         """Report the updates done, every POLL_S; return True if a stop was requested.

@@ -13,7 +13,6 @@ with Ray's own behaviour (longer waits, and restarts for memory count as failure
 
 import logging
 import os
-import socket
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,8 @@ from typing import Any
 
 import ray
 from ray.train.torch import TorchTrainer
+
+from nmt.jobs.ray_session import is_reachable
 
 try:
     from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
@@ -132,9 +133,4 @@ def wait_until_removed(hosts: set[str]) -> None:
 
 
 def _is_reachable(node: dict[str, Any]) -> bool:
-    address = node["NodeManagerAddress"], node["NodeManagerPort"]
-    try:
-        socket.create_connection(address, timeout=PROBE_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True
+    return is_reachable(node["NodeManagerAddress"], node["NodeManagerPort"], PROBE_TIMEOUT_S)

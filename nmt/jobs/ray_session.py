@@ -114,6 +114,8 @@ class HeadMonitor:
             end: ends the process, with an exit status.
         """
         self._address, self._output, self._console, self._end = address, output, console, end
+        host, _, port = address.rpartition(":")
+        self._host, self._port = host.strip("[]"), int(port)
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="head-monitor", daemon=True)
 
@@ -128,7 +130,7 @@ class HeadMonitor:
     def _watch(self) -> None:
         answered_s = time.monotonic()
         while not self._is_closed.wait(HEAD_POLL_S):
-            if self._is_reachable():
+            if is_reachable(self._host, self._port, HEAD_POLL_S):
                 answered_s = time.monotonic()
             elif time.monotonic() - answered_s > HEAD_TIMEOUT_S:
                 # Another console may show a progress bar on the current line.
@@ -140,13 +142,14 @@ class HeadMonitor:
                 self._end(2)
                 break
 
-    def _is_reachable(self) -> bool:
-        host, _, port = self._address.rpartition(":")
-        try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=HEAD_POLL_S):
-                return True
-        except OSError:
-            return False
+
+def is_reachable(host: str, port: int, timeout_s: float) -> bool:
+    """True if a host accepts a TCP connection."""
+    try:
+        socket.create_connection((host, port), timeout=timeout_s).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

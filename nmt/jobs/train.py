@@ -7,7 +7,7 @@ a complete one counts even if Ray's controller did not register it before a work
 """
 
 import time
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,27 +141,22 @@ def _obstacle_to_tasks(experiment: Experiment, cluster: Cluster) -> str:
 def _make_trainer(
     experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: Any, has_tasks: bool
 ) -> Trainer:
-    tasks = {"num_cpus": cluster.validation_cpus, "behind": cluster.validations_behind}
     resources = {"CPU": float(cluster.cpus_per_worker)}
     if cluster.gpus_per_worker:
         resources["GPU"] = float(cluster.gpus_per_worker)
     env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **MALLOC_ENVIRONMENT, **cluster.env}
     workers = cluster.workers
     return Trainer(
-        _run_worker,
-        train_loop_config={
-            "experiment": experiment.model_dump_json(),
-            "prepared": str(Path(experiment.prepared).resolve()),
-            "run_dir": str(run_dir),
-            "address": get_run_address(experiment, cluster),
-            "tasks": tasks if has_tasks else None,
-            "threads": cluster.cpus_per_worker,
-            "gradients": cluster.gradients,
-            "max_lost_updates": cluster.max_lost_updates,
-            "hang_timeout_s": cluster.hang_timeout_s,
-            "mailbox": mailbox,
-            "origin": asdict(Origin.here()),
-        },
+        partial(
+            _run_worker,
+            experiment,
+            cluster,
+            Path(experiment.prepared).resolve(),
+            run_dir,
+            mailbox,
+            has_tasks,
+            Origin.here(),
+        ),
         torch_config=TorchConfig(
             backend="nccl" if cluster.gpus_per_worker else "gloo",
             timeout_s=cluster.hang_timeout_s + COLLECTIVE_MARGIN_S,
@@ -184,21 +179,24 @@ def _make_trainer(
     )
 
 
-def _run_worker(config: dict[str, Any]) -> None:
+def _run_worker(
+    experiment: Experiment, cluster: Cluster, prepared: Path, run_dir: Path, mailbox: Any,
+    has_tasks: bool, origin: Origin
+) -> None:  # fmt: skip
     """Training function of Ray Train: one worker, in a process of its own."""
     set_strict_mode()
-    torch.set_num_threads(config["threads"])
-    mailbox, timeout_s = config["mailbox"], config["hang_timeout_s"]
-    experiment = Experiment.model_validate_json(config["experiment"])
-    wire = torch.bfloat16 if config["gradients"] == "bf16" else torch.float32
-    world = World.from_process_group(get_device(), timeout_s + COLLECTIVE_MARGIN_S, wire)
-    client, run_dir = MailboxClient(mailbox), Path(config["run_dir"])
-    watchdog = Watchdog(timeout_s, run_dir / "hangs", world.rank, client.report_loss)
+    torch.set_num_threads(cluster.cpus_per_worker)
+    wire = torch.bfloat16 if cluster.gradients == "bf16" else torch.float32
+    timeout_s = cluster.hang_timeout_s + COLLECTIVE_MARGIN_S
+    world = World.from_process_group(get_device(), timeout_s, wire)
+    client = MailboxClient(mailbox)
+    report_loss = partial(client.send, "lost")
+    watchdog = Watchdog(cluster.hang_timeout_s, run_dir / "hangs", world.rank, report_loss)
     # Rank 0 registers the group and applies its history; the other ranks follow in collectives.
     before = ray.get(mailbox.start_group.remote()) if world.is_main else PreviousGroup()
     last = before.last_update
     hooks = RunHooks(
-        max_lost_updates=config["max_lost_updates"],
+        max_lost_updates=cluster.max_lost_updates,
         loss_reason=before.loss_reason,
         last_update=LastUpdate(last[0], last[1], world.size) if last is not None else None,
         min_split=before.min_split,
@@ -207,14 +205,14 @@ def _run_worker(config: dict[str, Any]) -> None:
         deadline=PreemptionNotices(client).get_deadline,
     )
     try:
-        data = load_training_data(experiment, Path(config["prepared"]))
-        origin, address, scorer = Origin(**config["origin"]), config["address"], None
+        data = load_training_data(experiment, prepared)
+        address, scorer = get_run_address(experiment, cluster), None
         remote = RemoteRun(ObjectStore(address), run_dir) if address else None
-        if config["tasks"]:
-            scorer = ValidationTasks(experiment, data.dev, run_dir, address, **config["tasks"])
+        if has_tasks:
+            scorer = ValidationTasks(experiment, data.dev, run_dir, address, cluster)
         end_reason, state = train(
-            experiment, data, world, run_dir, client.log, client.report_update, origin, hooks,
-            remote, scorer,
+            experiment, data, world, run_dir, partial(client.send, "log"), client.report_update,
+            origin, hooks, remote, scorer
         )  # fmt: skip
     except NmtError as error:
         # Not raised: Ray would restart the workers, and they would fail in the same way.
@@ -248,7 +246,8 @@ class PreemptionNotices:
                 deadline = info.deadline_ms / 1000
             self._reported = info, deadline
             ranks = ", ".join(map(str, info.preempted_ranks))
-            self._client.report_notice(f"the host of workers {ranks} was taken away", deadline)
+            reason = f"the host of workers {ranks} was taken away"
+            self._client.send("notice", (reason, deadline))
         return self._reported[1]
 
 

@@ -15,11 +15,7 @@ import ray
 import torch
 
 from nmt.config.cluster import Cluster
-from nmt.decoding.output_formats import (
-    FORMATS_WITH_ATTENTION,
-    OutputCounts,
-    format_translation,
-)
+from nmt.decoding.output_formats import FORMATS_WITH_ATTENTION, OutputCounts, format_translation
 from nmt.decoding.requests import Request
 from nmt.decoding.resumable_output import ResumableOutput
 from nmt.decoding.translator import Translator
@@ -39,13 +35,9 @@ FormatChunk = Callable[[Translator, Sequence[ItemT], int], Output]
 
 
 def translate_on_ray(
-    translator: Translator,
-    chunks: Iterable[Sequence[ItemT]],
-    format_items: FormatChunk[ItemT],
-    unfinished: ResumableOutput,
-    cluster: Cluster,
-    progress: Callable[[int], object],
-) -> None:
+    translator: Translator, chunks: Iterable[Sequence[ItemT]], format_items: FormatChunk[ItemT],
+    unfinished: ResumableOutput, cluster: Cluster, progress: Callable[[int], object],
+) -> None:  # fmt: skip
     """Translate the rest of an unfinished output on the connected Ray cluster.
 
     Args:

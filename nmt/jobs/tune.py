@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from nmt.config.experiment import Experiment
 from nmt.config.search_space import Trial
 from nmt.console import Console
 from nmt.errors import NmtError
+from nmt.jobs.driver import get_last_line
 from nmt.jobs.ray_session import connect, fit_workers
 from nmt.jobs.train import load_training_data
 from nmt.model.mkl import set_strict_mode
@@ -85,13 +86,9 @@ class Outcome:
 
 
 def tune_on_ray(
-    trials: Sequence[Trial],
-    folder: Path,
-    cluster: Cluster,
-    console: Console,
-    metric: Metric,
+    trials: Sequence[Trial], folder: Path, cluster: Cluster, console: Console, metric: Metric,
     least: int,
-) -> list[Outcome]:
+) -> list[Outcome]:  # fmt: skip
     """Train all trials, each to its end or until ASHA stops it; return outcomes, best first.
 
     Args:
@@ -110,23 +107,15 @@ def tune_on_ray(
     console.log(f"Ray and torch output: {output}")
     max_concurrent = min(len(trials), cluster.workers.max)
     runs = [folder / make_run_name(trial.experiment) for trial in trials]
-    jobs = [
-        {
-            "experiment": trial.experiment.model_copy(update={"name": run.name}).model_dump_json(),
-            "prepared": str(Path(trial.experiment.prepared).resolve()),
-            "run_dir": str(run),
-            "cpus": cluster.cpus_per_worker,
-            "gpus": cluster.gpus_per_worker,
-            "env": cluster.env,
-            "origin": asdict(Origin.here()),
-        }
-        for trial, run in zip(trials, runs, strict=True)
-    ]
+    jobs = []
+    for trial, run in zip(trials, runs, strict=True):
+        experiment = trial.experiment.model_copy(update={"name": run.name})
+        jobs.append((experiment, Path(experiment.prepared).resolve(), run))
     with connect(max_concurrent * cluster.cpus_per_worker, output):
         fit_workers(cluster, at_least=1)
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(_run_trial, jobs=jobs),
+                tune.with_parameters(_run_trial, jobs=jobs, cluster=cluster, origin=Origin.here()),
                 {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker},
             ),
             param_space={"job": tune.grid_search(list(range(len(jobs))))},
@@ -145,7 +134,10 @@ def tune_on_ray(
             ),
         )
         results = tuner.fit()
-    failures = {result.config["job"]: _describe_failure(result) for result in results}
+    failures = {}
+    for result in results:
+        error = get_last_line(str(result.error)) if result.error else ""
+        failures[result.config["job"]] = error or (result.metrics or {}).get("failure", "")
     outcomes = [
         Outcome(trial, run, read_validations(run), failures[number])
         for number, (trial, run) in enumerate(zip(trials, runs, strict=True))
@@ -180,20 +172,18 @@ def format_table(outcomes: Sequence[Outcome], metric: Metric) -> str:
             numbers = [f"{best['dev_bleu']:.2f}", f"{best['dev_loss']:.3f}"]
             numbers += [f"{best['update']:,}", f"{minutes:.1f}"]
         values = [
-            settings[key]
-            if isinstance(settings[key], str)
-            else json.dumps(settings[key], ensure_ascii=False)
-            for key in keys
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for value in map(settings.__getitem__, keys)
         ]
         end = [outcome.describe_end(), outcome.run_dir.name]
         rows.append([str(outcome.trial.number), *numbers, *values, *end])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     align = [*[str.rjust] * (len(head) - 2), str.ljust, str.ljust]
     lines = (
-        [pad(cell, width) for pad, cell, width in zip(align, row, widths, strict=True)]
+        "  ".join(pad(cell, width) for pad, cell, width in zip(align, row, widths, strict=True))
         for row in rows
     )
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _make_scheduler(trials: Sequence[Trial], metric: Metric, least: int) -> ASHAScheduler:
@@ -210,21 +200,23 @@ def _make_scheduler(trials: Sequence[Trial], metric: Metric, least: int) -> ASHA
     )
 
 
-def _run_trial(config: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> None:
+def _run_trial(
+    config: dict[str, int],
+    jobs: list[tuple[Experiment, Path, Path]],
+    cluster: Cluster,
+    origin: Origin,
+) -> None:
     """Trainable of Ray Tune: one trial in a process; Ray ends it inside a report."""
-    job = jobs[config["job"]]
-    os.environ.update(job["env"])
+    experiment, prepared, run_dir = jobs[config["job"]]
+    os.environ.update(cluster.env)
     configure_malloc()
     set_strict_mode()
-    torch.set_num_threads(job["cpus"])
-    experiment = Experiment.model_validate_json(job["experiment"])
-    world = World(device=torch.device("cuda" if job["gpus"] else "cpu"))
-    run_dir = Path(job["run_dir"])
+    torch.set_num_threads(cluster.cpus_per_worker)
+    world = World(device=torch.device("cuda" if cluster.gpus_per_worker else "cpu"))
     reporter = _Reporter(run_dir, experiment.training.validate_every)
     try:
         reporter.report()
-        data = load_training_data(experiment, Path(job["prepared"]))
-        origin = Origin(**job["origin"])
+        data = load_training_data(experiment, prepared)
         train(experiment, data, world, run_dir, should_stop=reporter.after_update, origin=origin)
         reporter.report()
     except NmtError as error:
@@ -282,11 +274,3 @@ class _TrialLogger(tune.Callback):  # type: ignore[misc]
     def _describe(self, trial: Any) -> str:
         planned = self._trials[trial.config["job"]]
         return f"trial {planned.number} ({' '.join(planned.overrides)})"
-
-
-def _describe_failure(result: Any) -> str:
-    """Return the error of a trial in one line; empty if there is none."""
-    if result.error is not None:
-        lines = [line.strip() for line in str(result.error).splitlines() if line.strip()]
-        return lines[-1][:200] if lines else type(result.error).__name__
-    return str((result.metrics or {}).get("failure", ""))

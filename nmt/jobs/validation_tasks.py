@@ -15,12 +15,15 @@ from ray.exceptions import RayError, RayTaskError
 
 from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.remote import RemoteRun
+from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.model.mkl import set_strict_mode
 from nmt.storage import ObjectStore
 from nmt.training.distributed import World
 from nmt.training.validation import Validation, validate
 
+Lines = tuple[Sequence[str], Sequence[str]]
+"""Source and reference lines."""
 MAX_RETRIES = 3
 """Times that a task is run again after its process or host was lost."""
 
@@ -29,13 +32,7 @@ class ValidationTasks:
     """Pending validations; implements `nmt.training.validation.CheckpointScorer`."""
 
     def __init__(
-        self,
-        experiment: Experiment,
-        dev: tuple[Sequence[str], Sequence[str]],
-        run_dir: Path,
-        address: str,
-        num_cpus: int,
-        behind: int,
+        self, experiment: Experiment, dev: Lines, run_dir: Path, address: str, cluster: Cluster
     ) -> None:
         """Prepare tasks for the checkpoints of a run.
 
@@ -44,12 +41,11 @@ class ValidationTasks:
             dev: source and reference lines.
             run_dir: directory of the run.
             address: address of the run in an object store; empty if all hosts see run_dir.
-            num_cpus: cores of each task.
-            behind: validations that training may be ahead of the scores.
+            cluster: cores of a task, and validations that training may be ahead of the scores.
         """
-        self.behind = behind
-        self._arguments = (experiment.model_dump_json(), dev, str(run_dir), address, num_cpus)
-        self._num_cpus = num_cpus
+        self.behind = cluster.validations_behind
+        self._num_cpus = cluster.validation_cpus
+        self._arguments = (experiment, dev, run_dir, address, self._num_cpus)
         self._pending: dict[Any, int] = {}
 
     def ask(self, update: int, folder: Path) -> None:
@@ -78,20 +74,14 @@ class ValidationTasks:
 
 @ray.remote  # type: ignore[untyped-decorator]
 def _score_checkpoint(
-    name: str,
-    settings: str,
-    dev: tuple[Sequence[str], Sequence[str]],
-    run_dir: str,
-    address: str,
-    num_threads: int,
+    name: str, experiment: Experiment, dev: Lines, run_dir: Path, address: str, num_threads: int
 ) -> dict[str, Any]:
     set_strict_mode()
     torch.set_num_threads(num_threads)
-    folder = Path(run_dir) / "checkpoints" / name
+    folder = run_dir / "checkpoints" / name
     if address:
-        folder = RemoteRun(ObjectStore(address), Path(run_dir)).pull(name)
+        folder = RemoteRun(ObjectStore(address), run_dir).pull(name)
     checkpoint = load_checkpoint(folder)
-    experiment = Experiment.model_validate_json(settings)
     return asdict(validate(checkpoint.model(), checkpoint.subword, experiment, dev, World()))
 
 

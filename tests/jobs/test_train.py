@@ -230,10 +230,10 @@ class NoticeClient:
     """Client of a mailbox that keeps the preemption notices."""
 
     def __init__(self) -> None:
-        self.sent: list[tuple[str, float]] = []
+        self.sent: list[tuple[str, Any]] = []
 
-    def report_notice(self, reason: str, deadline: float) -> None:
-        self.sent.append((reason, deadline))
+    def send(self, kind: str, content: Any) -> None:
+        self.sent.append((kind, content))
 
 
 @pytest.mark.parametrize(("deadline_ms", "expected"), [(90_500, 90.5), (None, 170.0)])
@@ -250,4 +250,5 @@ def test_preemption_notice_is_reported_once(
     assert notices.get_deadline() == expected
     now[0] = 60.0
     assert notices.get_deadline() == expected
-    assert client.sent == [("the host of workers 1, 3 was taken away", expected)]
+    reason = "the host of workers 1, 3 was taken away"
+    assert client.sent == [("notice", (reason, expected))]
