@@ -19,7 +19,7 @@ from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.errors import TrainingError
 from nmt.jobs.mailbox import POLL_S
-from nmt.jobs.ray_internals import Trainer, is_out_of_memory
+from nmt.jobs.ray_internals import Trainer, is_memory_failure
 from nmt.training.run_manifest import SUBMITTED
 from nmt.training.state import EndReason
 
@@ -46,7 +46,7 @@ class WorkerLossCallback(UserCallback):  # type: ignore[misc]
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Any]) -> None:
         """Report the reason of a failure; called by Ray."""
         # A worker that runs out of memory has reported that itself.
-        if not is_out_of_memory(worker_exceptions):
+        if not is_memory_failure(worker_exceptions):
             self._mailbox.send.remote(("lost", describe_failures(worker_exceptions)))
 
 

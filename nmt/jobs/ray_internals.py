@@ -45,13 +45,13 @@ OUT_OF_MEMORY = "UpdateOutOfMemoryError"
 """Name of the exception of `nmt.training.memory` that a restart with smaller parts can resolve."""
 
 _DATASETS = "DatasetsCallback"
-"""Distributes Ray Data to the workers; ours read shards themselves."""
+"""Distributes Ray Data to the workers, which read shards instead."""
 _CLEANER = "PlacementGroupCleanerCallback"
 """Cleans up after a dead controller; without a dashboard it logs an error each second."""
 
 
 class Trainer(TorchTrainer):  # type: ignore[misc]
-    """TorchTrainer with fewer processes at the start and restarts for memory that are free."""
+    """TorchTrainer that starts fewer processes and uses `FailurePolicy`."""
 
     def _create_default_callbacks(self) -> list[Any]:
         # A cluster of RAY_ADDRESS outlives this command; one that it started does not.
@@ -65,7 +65,7 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
         return super()._initialize_and_run_controller(**options)
 
 
-def is_out_of_memory(failures: Mapping[int, BaseException]) -> bool:
+def is_memory_failure(failures: Mapping[int, BaseException]) -> bool:
     """True if the workers failed because an update of one of them ran out of memory."""
     # By text: Ray wraps exceptions of workers, and their text is the traceback.
     return any(OUT_OF_MEMORY in str(error) for error in failures.values())
@@ -80,7 +80,7 @@ class FailurePolicy(DefaultFailurePolicy or object):  # type: ignore[misc]
 
     def make_decision(self, training_failed_error: Any) -> Any:
         """Decide on a failure; called by Ray."""
-        if is_out_of_memory(getattr(training_failed_error, "worker_failures", {})):
+        if is_memory_failure(getattr(training_failed_error, "worker_failures", {})):
             return FailureDecision.RETRY
         return super().make_decision(training_failed_error)
 

@@ -1,7 +1,7 @@
 """Validation as Ray tasks: each checkpoint is scored beside training, on CPU cores of its own.
 
-The validation of Ray Train is not used: it ends the run when the process of a validation dies. Ray
-runs a lost task of ours again. A task loads the checkpoint by its path, as any reader does.
+The validation of Ray Train is not used: it ends the run when the process of a validation dies. A
+lost task is run again. A task loads the checkpoint by its path, as any reader does.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Back-translation; the tasks run in this process unless a test says otherwise."""
+"""Back-translation; the tasks run in this process, except in the last test."""
 
 import contextlib
 from collections import Counter

@@ -140,9 +140,9 @@ def test_trainer_omits_unused_callbacks(
     address: str, unused: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
-    default, ours = (
+    default, actual = (
         [type(each).__name__ for each in make_trainer(kind)._create_default_callbacks()]
         for kind in (TorchTrainer, Trainer)
     )
     assert unused <= set(default)
-    assert ours == [name for name in default if name not in unused]
+    assert actual == [name for name in default if name not in unused]
