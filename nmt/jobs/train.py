@@ -2,8 +2,8 @@
 
 Ray places the workers, connects them, and restarts them when one dies, when a host is taken away or
 when there is room for more of them. Each runs `nmt.training.loop` and resumes from the newest good
-checkpoint of the run. Checkpoints are written by `nmt.checkpoint` to the run directory, not reported
-to Ray: a complete one counts, whether or not the controller had registered it when a worker died.
+checkpoint of the run. `nmt.checkpoint` writes checkpoints to the run directory and does not report
+them to Ray: a complete one counts, even if a worker dies directly after it was written.
 """
 
 import time

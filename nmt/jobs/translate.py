@@ -96,12 +96,9 @@ class _Pool:
     """Workers and the chunks submitted to them."""
 
     def __init__(
-        self,
-        translator: Translator,
-        format_items: FormatChunk[Any],
-        cluster: Cluster,
+        self, translator: Translator, format_items: FormatChunk[Any], cluster: Cluster,
         num_workers: int,
-    ) -> None:
+    ) -> None:  # fmt: skip
         env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **MALLOC_ENVIRONMENT, **cluster.env}
         actor = _Worker.options(  # type: ignore[attr-defined]
             num_cpus=cluster.cpus_per_worker,
