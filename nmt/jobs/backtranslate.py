@@ -79,6 +79,7 @@ def backtranslate(
     line_counts = _split_text(mono, corpus, held_out, work, state)
     runs = tuple(str(checkpoint.path.resolve()) for checkpoint in checkpoints)
     chunks = sorted(work.glob("*.src"))
+    # A chunk with a .hyp file is finished: it appears when it is complete.
     tasks = [
         (runs, decoding.model_dump_json(), chunk)
         for chunk in chunks
@@ -92,6 +93,7 @@ def backtranslate(
     with ExitStack() as stack:
         src_file = stack.enter_context(open_output(out.with_name(f"{out.name}.{model.src}")))
         tgt_file = stack.enter_context(open_output(out.with_name(f"{out.name}.{model.tgt}")))
+        # The cleaning rules again: this time on pairs, for example their length ratio.
         for src, hyp in _read_pairs(chunks):
             reason = drop_reason(src, hyp, corpus.cleaning)
             pair_counts[reason or KEPT] += 1

@@ -74,6 +74,7 @@ class TrainerThread(threading.Thread):
     """Runs `Trainer.fit`; the main thread stays free to print and to receive signals."""
 
     def __init__(self, trainer: Trainer) -> None:
+        # A daemon: the second Ctrl-C ends the process while `fit` is running.
         super().__init__(name="fit", daemon=True)
         self._trainer = trainer
         self._error: BaseException | None = None
@@ -142,6 +143,7 @@ def follow_run(
                 case "log":
                     console.log(content)
                 case "update":
+                    # Once: a restart also has a first update.
                     if submitted:
                         seconds = time.time() - float(submitted)
                         console.log(f"first update {seconds:.0f} s after the job was submitted")
@@ -151,6 +153,7 @@ def follow_run(
                         total = experiment.training.updates
                         console.progress("training", content, total, "updates")
                 case "lost":
+                    # A stop request would not be answered until the next group trains.
                     is_training = False
                     console.log(f"lost workers: {content}")
                 case "out_of_memory":
@@ -168,6 +171,7 @@ def follow_run(
         if is_over:
             console.clear()
             return result
+        # Before the first update, or between two groups: the last checkpoint is on disk.
         if interrupt.is_requested and not is_training:
             console.log("stopped before the first update of these workers: nothing to save")
             newest = newest_complete(run_dir)

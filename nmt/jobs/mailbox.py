@@ -69,6 +69,7 @@ class Mailbox:
         elif kind == "out_of_memory":
             reason, split = content
             self._min_split = max(self._min_split, 2 * split)
+        # Ray reports a failure once per attempt; the driver prints each reason once.
         if kind != "notice" and reason not in self._reasons:
             self._unread.append(message)
             self._reasons += [reason] if reason else []
@@ -81,6 +82,7 @@ class Mailbox:
         if self._notice is not None and time.time() > self._notice[1] - NOTICE_WINDOW_S:
             reasons.insert(0, self._notice[0])
             self._notice = None
+        # A group that Ray resized reports no loss.
         if self._last_update is not None and not reasons:
             reasons = ["the workers were replaced"]
         return PreviousGroup("; ".join(reasons), self._last_update, self._min_split)

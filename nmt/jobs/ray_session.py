@@ -169,6 +169,7 @@ def lock_run_directory(folder: Path) -> Iterator[None]:
             f"{folder}: cannot be written: {error.strerror}; set `storage` in the cluster file to "
             "a writable folder"
         ) from None
+    # Locked until the block ends, or the process does.
     with lock:
         if not try_lock(lock, folder):
             lock.seek(0)
@@ -198,6 +199,7 @@ def fit_workers(cluster: Cluster, at_least: int) -> int:
                 f"{at_least * each}, but the cluster has {available}: lower cluster.workers "
                 "(--workers), or add hosts"
             )
+        # 0 GPUs per worker: no limit.
         if each:
             num_workers = min(num_workers, available // each)
     return num_workers

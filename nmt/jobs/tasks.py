@@ -47,6 +47,7 @@ def run_on_ray(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -
             done, running = ray.wait(running, num_returns=1)
             yield get_result(done[0])
     finally:
+        # After an error, or when the caller stops iterating.
         for task in running:
             ray.cancel(task)
 
@@ -72,6 +73,7 @@ def get_result(task: Any) -> Any:
     try:
         result, message = ray.get(task)
     except RayTaskError:
+        # A bug, not a lost process: keep the traceback.
         raise
     except RayError as error:
         reason = str(error).strip().splitlines()[0]

@@ -68,6 +68,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         NmtError: the corpus is not prepared, the run does not match the settings or the cluster,
             or more failures than cluster.max_failures.
     """
+    # All checks that need no Ray come before it is started, which takes seconds.
     experiment = resolve_auto_preset(experiment, console.log)
     run_dir, address = get_run_dir(experiment, cluster), get_run_address(experiment, cluster)
     remote = RemoteRun(ObjectStore(address), run_dir) if address else None
@@ -90,6 +91,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     console.log(f"Ray and torch output: {output}")
     num_cpus = cluster.workers.max * cluster.cpus_per_worker
     with lock_run_directory(run_dir), connect(num_cpus, output):
+        # Ray would wait for missing resources without a message.
         fit_workers(cluster, cluster.workers.min)
         obstacle = _obstacle_to_tasks(experiment, cluster)
         if obstacle and cluster.validation == "task":
@@ -112,6 +114,7 @@ def read_finished(
     experiment: Experiment, run_dir: Path, remote: RemoteRun | None = None
 ) -> RunResult | None:
     """Return the result of a run that has made all its updates; None if it has not."""
+    # The newest checkpoint has the updates done, the best one the score.
     newest = newest_complete(run_dir)
     if newest is None or read_info(newest).update < experiment.training.updates:
         return None
@@ -167,11 +170,14 @@ def _make_trainer(
             use_gpu=bool(cluster.gpus_per_worker),
             resources_per_worker=resources,
         ),
+        # The state of Ray Train, in <run>/ray, is not used to resume.
         run_config=ray.train.RunConfig(
             name="ray",
             storage_path=str(run_dir),
             failure_config=ray.train.FailureConfig(
-                max_failures=cluster.max_failures, max_preemption_failures=-1
+                # A host taken away after a notice is not a failure.
+                max_failures=cluster.max_failures,
+                max_preemption_failures=-1,
             ),
             callbacks=[WorkerLossCallback(mailbox), *recovery_callbacks()],
             worker_runtime_env={"env_vars": env},
@@ -186,6 +192,7 @@ def _run_worker(
     """Training function of Ray Train: one worker, in a process of its own."""
     set_strict_mode()
     torch.set_num_threads(cluster.cpus_per_worker)
+    # dtype of the gradient all-reduce.
     wire = torch.bfloat16 if cluster.gradients == "bf16" else torch.float32
     timeout_s = cluster.hang_timeout_s + COLLECTIVE_MARGIN_S
     world = World.from_process_group(get_device(), timeout_s, wire)

@@ -54,6 +54,7 @@ def translate_on_ray(
     """
     num_workers = fit_workers(cluster, cluster.workers.min)
     pool = _Pool(translator, format_items, cluster, num_workers)
+    # Finished chunks are read again, not translated: their number depends on the input only.
     rest = enumerate(chunks)
     for _ in islice(rest, unfinished.num_chunks):
         pass
@@ -70,6 +71,7 @@ def translate_on_ray(
         if not sizes:
             return
         number, output = pool.wait()
+        # Written in input order; chunks that finish early wait in `done`.
         done[number] = output
         while next_out in done:
             text, counts = done.pop(next_out)
@@ -135,6 +137,7 @@ class _Worker:
         set_strict_mode()
         torch.set_num_threads(num_threads)
         self._translator, self._format_items = shared
+        # The model is sent on the CPU; only the worker knows whether it has a GPU.
         if ray.get_gpu_ids():
             self._translator.model.to("cuda")
             self._translator.device = "cuda"

@@ -105,6 +105,7 @@ def tune_on_ray(
     output = folder / "ray.log"
     console.log(f"{len(trials)} trials in {folder}")
     console.log(f"Ray and torch output: {output}")
+    # Trials beyond this number would block each other's resources.
     max_concurrent = min(len(trials), cluster.workers.max)
     runs = [folder / make_run_name(trial.experiment) for trial in trials]
     jobs = []
@@ -240,6 +241,7 @@ class _Reporter:
 
     def report(self) -> None:
         for record in read_validations(self._run_dir):
+            # ASHA expects each rung once; a resumed run repeats its records.
             if record["update"] > self._reported:
                 self._reported = record["update"]
                 scores = {key: record[key] for key in _FAILED}

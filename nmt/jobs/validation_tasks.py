@@ -88,6 +88,7 @@ def _score_checkpoint(
 def _get_score(task: Any) -> Validation | str:
     try:
         return Validation(**ray.get(task))
+    # Errors are returned: the caller scores the checkpoint itself, and training continues.
     except RayTaskError as error:
         return str(error.cause)
     except RayError as error:

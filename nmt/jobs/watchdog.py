@@ -81,6 +81,7 @@ class Watchdog:
             if time.monotonic() - self._heartbeat_s > self._timeout_s:
                 self._write_report()
                 time.sleep(GRACE_S)
+                # Not sys.exit: the main thread is stuck, perhaps in native code.
                 os._exit(1)
 
     def _write_report(self) -> None:
