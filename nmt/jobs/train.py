@@ -35,7 +35,7 @@ from nmt.storage import ObjectStore, is_address, join_address
 from nmt.training.data import TrainingData, check_workers
 from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.memory import MALLOC_ENVIRONMENT
+from nmt.training.memory import MALLOC_ENVIRONMENT, UpdateOutOfMemoryError
 from nmt.training.resume import check_run
 from nmt.training.run_log import LastUpdate
 from nmt.training.run_manifest import Origin
@@ -221,6 +221,10 @@ def _run_worker(
             experiment, data, world, run_dir, partial(client.send, "log"), client.report_update,
             origin, hooks, remote, scorer
         )  # fmt: skip
+    except UpdateOutOfMemoryError as error:
+        # Raised, so that Ray restarts the group; waits, because this process may be killed at once.
+        ray.get(mailbox.send.remote(("out_of_memory", (str(error), error.split))))
+        raise
     except NmtError as error:
         # Not raised: Ray would restart the workers, and they would fail in the same way.
         ray.get(mailbox.send.remote(("error", str(error))))

@@ -138,7 +138,7 @@ def read_kind(run_dir: Path, kind: str) -> list[dict[str, Any]]:
 
 def count_updates(run_dir: Path) -> int:
     """Return the updates done by a run in progress."""
-    last = run_log.read(run_dir)
+    last = run_log.read_heartbeat(run_dir)
     return last.update if last is not None else 0
 
 

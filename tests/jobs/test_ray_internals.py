@@ -23,6 +23,7 @@ from nmt.jobs.ray_internals import (
     recovery_callbacks,
     wait_until_removed,
 )
+from nmt.training.memory import UpdateOutOfMemoryError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,6 +101,7 @@ def test_error_in_recovery_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_out_of_memory_does_not_use_up_max_failures() -> None:
+    assert UpdateOutOfMemoryError.__name__ == ray_internals.OUT_OF_MEMORY
     policy = FailurePolicy(ray.train.FailureConfig(max_failures=1))
     out_of_memory = WorkerGroupError(
         "", {0: RuntimeError("reset"), 1: RuntimeError("x.UpdateOutOfMemoryError: rank 1 ran out")}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,49 @@ def test_killed_and_hanging_workers_do_not_change_the_result(
     assert sum("all_reduce" in text for text in texts) == 1
 
 
+def run_out_of_memory_once(marker: Path) -> Callable[..., None]:
+    """Wrap the training function: rank 1 runs out of memory in its 12th update."""
+    run_worker = jobs_train._run_worker
+
+    def run(*arguments: Any) -> None:
+        import torch
+
+        clip, num_calls = torch.nn.utils.clip_grad_norm_, 0
+
+        def fail(*inputs: Any, **options: Any) -> Any:
+            nonlocal num_calls
+            num_calls += 1
+            if num_calls == 12 and torch.distributed.get_rank() == 1 and not marker.exists():
+                marker.touch()
+                raise torch.OutOfMemoryError("injected")
+            return clip(*inputs, **options)
+
+        torch.nn.utils.clip_grad_norm_ = fail
+        run_worker(*arguments)
+
+    return run
+
+
+@pytest.mark.ray
+def test_out_of_memory_restarts_with_smaller_micro_batches(
+    experiment: Experiment,
+    ray_session: RayCluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(jobs_train, "_run_worker", run_out_of_memory_once(tmp_path / "marker"))
+    short = with_settings(experiment, updates=20, validate_every=20)
+    run_dir = train(short, tmp_path, workers=2, max_failures=0)
+    assert load_training_state(run_dir).update == 20
+    reason = "rank 1 ran out of memory in update 12 with split factor 1"
+    assert f" {reason} | restart 1 with split factor 2\n" in capfd.readouterr().err
+    (restart,) = read_kind(run_dir, "restart")
+    assert restart["why"] == reason
+    assert (restart["from_update"], restart["workers"]) == (10, 2)
+    assert len(read_kind(run_dir, "split")) == 1
+
+
 @pytest.mark.ray
 def test_interrupt_keeps_a_checkpoint_and_the_command_resumes(
     experiment: Experiment, ray_session: RayCluster, tmp_path: Path
@@ -175,7 +219,7 @@ def test_interrupt_keeps_a_checkpoint_and_the_command_resumes(
     assert f"interrupted after update {stopped_at:,}; to resume: " in err
     assert load_training_state(run_dir).update == stopped_at
     process = start(ray_session.env)
-    resumed = f"after update {stopped_at:,}"
+    resumed = f"resumed from update {stopped_at:,}"
     wait_for(lambda: resumed in (run_dir / "train.log").read_text(), process)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
@@ -207,7 +251,7 @@ def test_more_workers_than_micro_batches_are_refused(
     with pytest.raises(TrainingError) as error:
         train(experiment, tmp_path, workers=4)
     assert str(error.value) == (
-        "4 workers cannot share updates of 3 micro-batches: ask for at most 3 workers, "
+        "4 workers cannot share updates of 3 micro-batches: use at most 3 workers, "
         "or set batching.micro_batches=4 or more (a larger update)"
     )
     assert not (tmp_path / "tiny").exists()
