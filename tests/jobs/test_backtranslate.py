@@ -122,5 +122,5 @@ def test_tasks_on_ray_make_the_same_pairs(
     """Batch-invariant translation (nmt/README.md, Guarantees)."""
     make_pairs(mono, Path("local"))
     monkeypatch.setattr(backtranslate_module, "CHUNK_LINES", 2)
-    make_pairs(mono, Path("on_ray"), run_tasks=run_on_ray)
+    make_pairs(mono, Path("on_ray").resolve(), run_tasks=run_on_ray)
     assert read_text_lines("on_ray.de") == read_text_lines("local.de")
