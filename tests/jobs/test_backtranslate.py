@@ -109,7 +109,7 @@ def test_command_prints_the_counts_of_lines_and_pairs(
     assert answer.status == 0, answer.err
     assert (
         "mono.en: 7 read = 3 kept + 4 dropped (1 empty, 1 no_letters, 1 duplicates, "
-        "1 in the dev or a test set)\npairs: 3 read = 3 kept + 0 dropped\n3 lines | "
+        "1 in the dev or a test set)\npairs: 3 read = 3 kept + 0 dropped\ntranslated 3 lines | "
     ) in answer.err
     assert answer.err.endswith("  - {name: bt, src: bt.en, tgt: bt.de}\n")
     assert nmt("backtranslate runs/tiny mono.en bt decoding.method=sample").status == 0
