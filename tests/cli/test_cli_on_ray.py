@@ -28,7 +28,7 @@ def test_prepare_train_evaluate_on_two_workers(here: Path) -> None:
     assert prepared.stderr.startswith("train: 100 pairs read = 100 kept + 0 dropped; ")
     trained = run("train", *settings)
     assert trained.returncode == 0, trained.stderr
-    assert "2 workers on cpu with gradients sent in bf16; 100 pairs; " in trained.stderr
+    assert " | 2 workers on cpu | gradients in bf16 | 100 pairs | " in trained.stderr
     assert "finished after 10 of 10 updates | " in trained.stderr
     evaluated = run("evaluate", "runs/two", "--test", "news")
     assert evaluated.stdout.startswith("news: 5 segments, two, checkpoint update-00000010\n")
