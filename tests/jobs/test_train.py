@@ -161,7 +161,8 @@ def run_out_of_memory_once(marker: Path) -> Callable[..., None]:
             return clip(*inputs, **options)
 
         torch.nn.utils.clip_grad_norm_ = fail
-        run_worker(*arguments)
+        # Ray appends an empty config, because the signature is open.
+        run_worker(*arguments[:7])
 
     return run
 
