@@ -67,8 +67,8 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
 
 def is_memory_failure(failures: Mapping[int, BaseException]) -> bool:
     """True if the workers failed because an update of one of them ran out of memory."""
-    # By text: Ray wraps exceptions of workers, and their text is the traceback.
-    return any(OUT_OF_MEMORY in str(error) for error in failures.values())
+    # By name: Ray passes on the exception itself, or a wrapper whose text is the traceback.
+    return any(OUT_OF_MEMORY in f"{type(error).__name__} {error}" for error in failures.values())
 
 
 class FailurePolicy(DefaultFailurePolicy or object):  # type: ignore[misc]

@@ -106,9 +106,10 @@ def test_out_of_memory_does_not_use_up_max_failures() -> None:
     out_of_memory = WorkerGroupError(
         "", {0: RuntimeError("reset"), 1: RuntimeError("x.UpdateOutOfMemoryError: rank 1 ran out")}
     )
+    unwrapped = WorkerGroupError("", {1: UpdateOutOfMemoryError(12, rank=1, split=2)})
     killed = WorkerGroupError("", {1: RuntimeError("The actor died.")})
-    decisions = [policy.make_decision(error) for error in (out_of_memory, killed, out_of_memory)]
-    assert decisions == [FailureDecision.RETRY] * 3
+    errors = (out_of_memory, killed, out_of_memory, unwrapped)
+    assert [policy.make_decision(error) for error in errors] == [FailureDecision.RETRY] * 4
     assert policy.make_decision(killed) == FailureDecision.RAISE
 
 
