@@ -1,4 +1,4 @@
-"""What tests of several rooms share."""
+"""Fixtures shared by several test packages."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ import pytest
 from nmt.config.experiment import Experiment
 from nmt.model.mkl import set_strict_mode
 
-# Before torch is imported: on cores that others use too, two threads wait for each other, 10x.
+# Before torch is imported: on a busy machine threads that wait for each other cost 10x.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 set_strict_mode()
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real text for tests: NMT_TEST_DATA, or ../shared/data beside the checkout."""
+    """Folder with real corpora: NMT_TEST_DATA, or ../shared/data beside the checkout."""
     folder = Path(os.environ.get("NMT_TEST_DATA") or ROOT.parent / "shared" / "data").resolve()
     if not folder.is_dir():
         pytest.skip(f"no test data in {folder}; set NMT_TEST_DATA")
@@ -35,13 +35,13 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """An S3-compatible server on loopback: what stands behind the question mark of its addresses.
+    """Query string of addresses on an S3-compatible server on loopback.
 
-    It has one bucket, called bucket; credentials are in the environment.
+    The server has one bucket called "bucket"; credentials are in the environment.
     """
     from moto.server import ThreadedMotoServer
 
-    # Fixed before pyarrow's first look: it asks Amazon's machines for a role where it finds none.
+    # Set before pyarrow reads them: without credentials it asks the EC2 metadata service.
     secrets = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
     os.environ.update({**secrets, "AWS_EC2_METADATA_DISABLED": "true"})
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
@@ -56,17 +56,17 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster is not touched: neither started nor looked for."""
+    """Fail the test if it starts or connects to a Ray cluster."""
 
-    def touched(*_: object, **__: object) -> NoReturn:
-        raise AssertionError("a cluster was touched")
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("ray.init was called")
 
-    monkeypatch.setattr("ray.init", touched)
+    monkeypatch.setattr("ray.init", refuse)
 
 
 @pytest.fixture
 def make_corpus(tmp_path: Path) -> Callable[..., Experiment]:
-    """Writes pairs as raw files below tmp_path/raw, and returns an experiment about them."""
+    """Function that writes pairs as raw files and returns an experiment that names them."""
 
     def make(
         train: dict[str, list[tuple[str, str]]],
@@ -122,9 +122,9 @@ decoding: {beam: 2, max_length_extra: 4}
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a small model that translates: tiny.yaml, raw/, prepared/tiny/ and runs/tiny/.
+    """Folder of a small trained model: tiny.yaml, raw/, prepared/tiny/ and runs/tiny/.
 
-    The run has checkpoints after 30 and 60 updates. To change something, work on a copy: `here`.
+    The run has checkpoints after 30 and 60 updates. Tests that change files use a copy: `here`.
     """
     from nmt.config.files import load_experiment
     from nmt.corpus.prepare import prepare
@@ -153,7 +153,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the folder of the tiny model, and we are in it."""
+    """Copy of the folder of the tiny model; the working folder of the test."""
     folder = tmp_path / "here"
     shutil.copytree(tiny, folder)
     monkeypatch.chdir(folder)
@@ -162,7 +162,7 @@ def here(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command has left in the terminal."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -173,7 +173,7 @@ class Answer:
 def nmt(
     capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Answer]:
-    """Calls `nmt ARGUMENTS`, separated by spaces, in this process."""
+    """Function that runs `nmt ARGUMENTS`, separated by spaces, in this process."""
     from nmt.cli.main import main
 
     def call(arguments: str, stdin: bytes = b"") -> Answer:

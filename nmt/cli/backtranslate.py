@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from nmt.cli.models import describe, open_checkpoint, speed
-from nmt.cli.options import check_files, cluster_option, resumable
+from nmt.api import open_checkpoint
+from nmt.cli.options import check_files, cluster_option, describe, resumable, speed
 from nmt.config.files import load_cluster, load_experiment, override
 from nmt.console import Console
 from nmt.corpus.clean import format_tally, held_out_digests

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from nmt.cli.options import POSITIVE, check_writable
+from nmt.api import check_writable
+from nmt.cli.options import POSITIVE
 from nmt.errors import ConfigError
 
 SECONDS = 5.0

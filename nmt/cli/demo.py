@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
+from nmt.api import make_translator, open_checkpoint, preparation_log, prepare_corpus
 from nmt.cli.evaluate import System, find_test_sets, score_and_write, translate_set
-from nmt.cli.models import make_translator, open_checkpoint
 from nmt.cli.options import display_path, load_settings, overrides_argument, program
-from nmt.cli.train import preparation_log, prepare_corpus, train_model
+from nmt.cli.train import train_run
 from nmt.console import Console
 from nmt.corpus.builtin import generator
 from nmt.evaluation import results
@@ -40,9 +40,9 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
             )
             prepare_corpus(config, cluster, console)
             console.log(f"3/4 train an LSTM translation model with {cluster.workers} workers")
-            run = train_model(config, cluster, console)
+            run = train_run(config, cluster, console)
         console.log("4/4 translate test sentences with word combinations unseen in training")
-        checkpoint = open_checkpoint(str(run))
+        checkpoint = open_checkpoint(run)
         system = System(config.name, checkpoint, results.default_folder(checkpoint.path))
         translator = make_translator(checkpoint)
         for test_set in find_test_sets(checkpoint, (), (), ()):

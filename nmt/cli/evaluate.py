@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nmt.api import make_translator, open_checkpoint, open_ensemble
 from nmt.cli.compare import ScoringOptions, SliceLabels, scoring_options, slice_labels
-from nmt.cli.models import describe, load_ensemble, make_translator, open_checkpoint, speed
-from nmt.cli.options import check_files, search_options
+from nmt.cli.options import check_files, describe, search_options, speed
 from nmt.console import Console
 from nmt.errors import ConfigError
 from nmt.evaluation import results, robustness, scores, test_sets
@@ -132,7 +132,7 @@ def load_systems(
         rule = f"{len(runs)} RUNs are given: an ensemble needs exactly one"
         raise ConfigError("--ensemble", ensemble[0], rule)
     models = [[open_checkpoint(run)] for run in ([baseline] if baseline else []) + list(runs)]
-    models[-1] += load_ensemble(models[-1][0], ensemble)
+    models[-1] += open_ensemble(models[-1][0], ensemble)
     # The same model given twice, for example as baseline and as RUN, is evaluated once.
     paths = [[each.path.resolve() for each in model] for model in models]
     models = [model for number, model in enumerate(models) if paths.index(paths[number]) == number]

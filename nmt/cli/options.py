@@ -5,19 +5,23 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from nmt import api
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.config.files import load_cluster, load_experiment, split_overrides
 from nmt.console import Console
-from nmt.corpus.io import is_writable
 from nmt.errors import ConfigError, DataError
+from nmt.storage import is_address
+
+if TYPE_CHECKING:
+    from nmt.checkpoint.load import Checkpoint
 
 PROTECTED = ("tags", "urls", "numbers", "placeholders")
 
@@ -73,13 +77,14 @@ def precision_option(text: str) -> Callable[..., Any]:
 def compute_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a command that runs a model: dtype, device, threads, batch size."""
     command = precision_option("Dtype of large matrix products; default: as stored.")(command)
-    for name, kind, text in (
-        ("--device", click.Choice(["cpu", "cuda"]), "Device; default: cuda if available."),
-        ("--threads", COUNT, "CPU threads; default: all cores."),
-        ("--batch", COUNT, "Sentences per batch."),
-    ):
-        command = click.option(name, type=kind, help=text)(command)
-    return command
+    command = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
+                           help="Device; auto: cuda if available.")(command)  # fmt: skip
+    command = click.option("--threads", type=COUNT, help="CPU threads; default: all cores.")(
+        command
+    )
+    return click.option("--batch", "batch_sentences", type=COUNT, help="Sentences per batch.")(
+        command
+    )
 
 
 def search_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -127,14 +132,27 @@ def load_settings(
     for text in overrides:
         if "=" not in text and text.endswith((".yaml", ".yml")):
             raise ConfigError.from_message(f"{text}: one file too many; use --cluster {text}")
-    for_experiment, for_cluster = split_overrides(overrides)
-    return load_experiment(experiment, for_experiment), load_cluster(cluster, for_cluster)
+    return api.load_settings(experiment, cluster, overrides)
 
 
-def check_writable(key: str, directory: Path) -> None:
-    """Raise ConfigError if the directory of a setting is not writable."""
-    if not is_writable(directory):
-        raise ConfigError(key, directory, "it is not writable: use another directory")
+def describe(checkpoint: "Checkpoint") -> str:
+    """Return a line about a checkpoint: path, update, dtype and dev BLEU with its signature."""
+    info = checkpoint.info
+    facts = [f"update {info.update:,}"]
+    if info.averaged:
+        facts.insert(0, f"average of {len(info.averaged)} checkpoints")
+    if checkpoint.precision != "fp32":
+        facts.append(f"{checkpoint.precision} weights")
+    known = info.bleu is not None
+    facts.append(f"dev_bleu {info.bleu:.2f} {info.bleu_signature}" if known else "dev_bleu unknown")
+    return f"{checkpoint.path}: {' | '.join(facts)}"
+
+
+def speed(num_lines: int, started: float) -> str:
+    """Return a log line about the translation speed since `started` (time.monotonic)."""
+    seconds = max(time.monotonic() - started, 1e-9)
+    unit = "line" if num_lines == 1 else "lines"
+    return f"translated {num_lines:,} {unit} | {seconds:.1f} s | {num_lines / seconds:,.1f} lines/s"
 
 
 def check_files(files: Iterable[str]) -> None:
@@ -189,8 +207,8 @@ def resumable(console: Console, position: Callable[[], str] = lambda: "") -> Ite
 
 
 def display_path(location: str | Path) -> str:
-    """Return a path relative to the working directory if inside it; quote a store's address."""
-    if isinstance(location, str):
-        return shlex.quote(location)
-    here = Path.cwd()
-    return str(location.relative_to(here) if location.is_relative_to(here) else location)
+    """Quote a path or an address for a shell; paths inside the working directory are relative."""
+    if not is_address(str(location)):
+        path, here = Path(location), Path.cwd()
+        location = path.relative_to(here) if path.is_relative_to(here) else path
+    return shlex.quote(str(location))

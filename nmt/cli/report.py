@@ -2,7 +2,7 @@
 
 import click
 
-from nmt.cli.models import run_dir
+from nmt.api import run_dir
 from nmt.cli.options import COUNT_OR_0, check_output
 from nmt.console import Console
 from nmt.corpus.text import open_output

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.cli.models import describe, make_translator, open_checkpoint
-from nmt.cli.options import POSITIVE_OR_0, check_files, check_output, compute_options
+from nmt.api import make_translator, open_checkpoint
+from nmt.cli.options import POSITIVE_OR_0, check_files, check_output, compute_options, describe
 from nmt.config.corpus import ParallelText
 from nmt.console import Console
 from nmt.corpus.text import open_output, read_pairs

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.cli import models, options
+from nmt import api
+from nmt.cli import options
 from nmt.config.cluster import Cluster, Workers
 from nmt.config.files import load_cluster
 from nmt.console import Console
@@ -86,13 +87,13 @@ def translate(
         # This process only sends the model to the workers.
         search |= {"device": "cpu", "threads": None}
     glossary = Glossary.read(Path(terms)) if terms else Glossary({})
-    checkpoint = models.open_checkpoint(run)
-    others = models.load_ensemble(checkpoint, ensemble)
+    checkpoint = api.open_checkpoint(run)
+    others = api.open_ensemble(checkpoint, ensemble)
     checkpoints = [checkpoint, *others]
     if on_ray is not None:
         precisions = [search["precision"] or each.precision for each in checkpoints]
-        models.check_precision(precisions, has_gpu=bool(on_ray.gpus_per_worker))
-    translator = models.make_translator(checkpoint, ensemble=others, **search)
+        api.check_precision(precisions, has_gpu=bool(on_ray.gpus_per_worker))
+    translator = api.make_translator(checkpoint, ensemble=others, **search)
     check_format(form, num_best, translator.decoding.protect)
     translator.check(num_best)
     requests = partial(read_requests, source, json_input, glossary, avoid)
@@ -103,7 +104,7 @@ def translate(
             translator.check(num_best, [request])
             num_lines += 1
     task = TranslationTask(translator, requests, num_lines, form, num_best)
-    models_text = "\n".join(models.describe(each) for each in checkpoints)
+    models_text = "\n".join(options.describe(each) for each in checkpoints)
     with Console() as console:
         if on_ray is None:
             is_typed = source == "-" and sys.stdin.isatty()
@@ -186,7 +187,7 @@ def translate_here(
                 file.flush()
     if has_bar:
         console.clear()
-        console.print(models.speed(num_lines, started))
+        console.print(options.speed(num_lines, started))
     if text := counts.summary():
         console.print(text)
 
@@ -273,6 +274,6 @@ def translate_on_workers(
                     partial(format_chunk, task.form, task.num_best), unfinished, cluster, progress,
                 )  # fmt: skip
         console.clear()
-        console.print(models.speed(unfinished.num_lines - num_before, started))
+        console.print(options.speed(unfinished.num_lines - num_before, started))
         if text := OutputCounts(**unfinished.counts).summary():
             console.print(text)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nmt.api import check_writable, make_translator, open_checkpoint, prepare_corpus
 from nmt.cli import options
-from nmt.cli.models import describe, make_translator, open_checkpoint
 from nmt.cli.options import COUNT, COUNT_OR_0, POSITIVE_OR_0, comma_list
-from nmt.cli.train import prepare_corpus
 from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump
@@ -94,7 +93,7 @@ def tune_decoding(run: str, beams: list[int], penalties: list[float], **compute:
         return translator.translate(srcs)
 
     with Console() as console:
-        console.print(describe(checkpoint))
+        console.print(options.describe(checkpoint))
         trials = tuning.tune(
             translate, decoding, beams, penalties, refs, corpus.tgt,
             lambda done, total: console.progress("tuning", done, total, "searches"),
@@ -131,7 +130,7 @@ def search_training(
         raise ConfigError("cluster.storage", cluster_settings.storage, rule)
     storage = Path(cluster_settings.storage).expanduser().resolve()
     directory = storage / f"{experiment.name}.tune"
-    options.check_writable("cluster.storage", directory)
+    check_writable("cluster.storage", directory)
     least = least or max(1, experiment.training.updates // 4)
     # Trials with other cleaning or subword settings need their own prepared corpus.
     corpora = {trial.experiment.prepared: trial.experiment for trial in drawn}

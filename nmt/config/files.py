@@ -46,6 +46,15 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     return _load(Experiment, path, overrides)
 
 
+def build_experiment(tree: Mapping[str, Any]) -> Experiment:
+    """Build an experiment from a nested mapping, as a YAML file would hold it.
+
+    Raises:
+        ConfigError: a key or a value is invalid.
+    """
+    return _build(Experiment, tree, "experiment")
+
+
 def load_cluster(path: str | Path | None, overrides: Sequence[str] = ()) -> Cluster:
     """Read a cluster file and apply `key=value` overrides; None: one worker on this machine."""
     return _load(Cluster, path, overrides)
@@ -214,7 +223,7 @@ def _build(kind: type[S], tree: Any, where: str, overrides: Sequence[str] = ()) 
     except ConfigError as error:
         if overrides and where != "command line":
             where += " and command line"
-        raise ConfigError.from_message(f"{where}: {error}") from None
+        raise _error(where, str(error)) from None
     except ValidationError as error:
         # A misspelt key is reported before the required key that is missing because of it.
         unknown = ("extra_forbidden", "invalid_key")
@@ -232,13 +241,18 @@ def _build(kind: type[S], tree: Any, where: str, overrides: Sequence[str] = ()) 
         case "extra_forbidden" | "invalid_key":
             known = _keys_in(kind, first["loc"][:-1])
             hint = did_you_mean(last, known, "".join(f"{part}." for part in path))
-            raise ConfigError.from_message(f"{where}: {key} is not a setting{hint}")
+            raise _error(where, f"{key} is not a setting{hint}")
         case "missing":
             plain = ".".join(part for part in key.split(".") if not part.isdecimal())
             hint = f"see `nmt config explain {plain}`"
-            raise ConfigError.from_message(f"{where}: {key} is missing; {hint}")
+            raise _error(where, f"{key} is missing; {hint}")
     rule = _rule_of(first["type"], first.get("ctx", {}), first["msg"])
-    raise ConfigError.from_message(f"{where}: {key} is {_short(first['input'])}, but {rule}")
+    raise _error(where, f"{key} is {_short(first['input'])}, but {rule}")
+
+
+def _error(where: str, message: str) -> ConfigError:
+    """Return an error that starts with the origin of the settings; "" for options of a call."""
+    return ConfigError.from_message(f"{where}: {message}" if where else message)
 
 
 def _rule_of(kind: str, facts: Mapping[str, Any], message: str) -> str:

@@ -68,6 +68,7 @@ class Translator:
         """
         self.model: Any = model.to(device)  # a StepModel in either case
         self.subword = subword
+        self.tgt_language = config.corpus.tgt
         self.cleaning = config.corpus.cleaning
         self.decoding = config.decoding
         self.preprocessor = Preprocessor(subword, config)

@@ -35,6 +35,8 @@ class RunResult:
     """Best dev BLEU, 0 to 100."""
     best_update: int
     """Updates done at the best dev BLEU."""
+    run: str = ""
+    """Run directory, or its address in an object store; argument of `nmt.load`."""
 
 
 class WorkerLossCallback(UserCallback):  # type: ignore[misc]

@@ -262,8 +262,8 @@ class _Run:
                     reason = "interrupted"
                 is_end = is_last or reason != "finished"
                 is_best = validation is not None and state.best_update == state.update
-                is_scored = is_validation and self.scorer is not None
-                is_wanted = is_best or is_scored or is_end or decision.save
+                # A validation elsewhere reads the weights from a checkpoint.
+                is_wanted = is_best or is_end or decision.save or (is_validation and self.scorer)
                 if state.update % settings.checkpoint_every == 0 or is_wanted:
                     self.save(validation, is_urgent=is_end or decision.is_urgent)
                 if is_end or decision.has_write_failed:
@@ -272,10 +272,14 @@ class _Run:
                     break
                 wait_started = time.perf_counter()
             if reason == "finished":
-                # A run that resumes from the last checkpoint uses these scores in its own order.
-                self.hooks.on_pause("validation")
-                stopping.use_pending(last, known_at=last + 1)
+                self.use_last_scores(last)
         return reason
+
+    def use_last_scores(self, last: int) -> None:
+        """Wait for the pending scores of a finished run. Collective: call on every rank."""
+        self.hooks.on_pause("validation")
+        # A run that resumes from the last checkpoint uses these scores in its own order.
+        self.stopping.use_pending(last, known_at=last + 1)
 
     def open_loader(self, updates: range) -> Loader:
         """Return the micro-batches of this rank."""

@@ -14,7 +14,7 @@ from cli_calls import Nmt
 
 @pytest.mark.ray
 def test_prepare_train_evaluate_on_two_workers(here: Path) -> None:
-    """One code path, P1 (nmt/README.md, Guarantees)."""
+    """One code path (nmt/README.md, Guarantees)."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "nmt", *arguments]

@@ -141,7 +141,7 @@ def test_ensemble_of_two_vocabularies_is_an_error(verb: str, here: Path, nmt: Nm
     answer = nmt(f"{verb} runs/tiny --ensemble runs/other", TEXT.encode())
     assert (answer.status, answer.out) == (2, "")
     assert answer.err == (
-        "nmt: --ensemble is runs/other/checkpoints/update-00000060, but its vocabulary differs "
+        "nmt: ensemble is runs/other/checkpoints/update-00000060, but its vocabulary differs "
         "from that of runs/tiny/checkpoints/update-00000060\n"
     )
 

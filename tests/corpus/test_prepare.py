@@ -250,7 +250,7 @@ print(int(status["VmHWM"].split()[0]) // 1024)
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_corpus(make_corpus: Make, tmp_path: Path) -> None:
-    """Bounded memory, P8 (nmt/README.md, Guarantees)."""
+    """Bounded memory (nmt/README.md, Guarantees)."""
     peaks = []
     for num_pairs in (20_000, 120_000):
         pairs = [

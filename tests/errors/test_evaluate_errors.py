@@ -52,7 +52,7 @@ EVALUATING = [
     ),
     ErrorCase(
         "evaluate runs/tiny --device cuda",
-        "--device is cuda, but PyTorch finds no GPU: use cpu or omit the option",
+        "device is cuda, but PyTorch finds no GPU: use cpu or auto",
     ),
     ErrorCase(
         "evaluate runs/tiny --min-gain 0.5",

@@ -105,7 +105,8 @@ SCORING = [
     ),
     ErrorCase(
         "score runs/tiny raw/dev.en raw/dev.de --device gpu",
-        "Invalid value for '--device': 'gpu' is not one of 'cpu', 'cuda'. See `nmt score --help`.",
+        "Invalid value for '--device': 'gpu' is not one of 'auto', 'cpu', 'cuda'. "
+        "See `nmt score --help`.",
     ),
     ErrorCase(
         "score runs/tiny raw/dev.en raw/dev.de raw/news.de",

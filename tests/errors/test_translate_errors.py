@@ -101,12 +101,12 @@ TRANSLATING = [
     ),
     ErrorCase(
         "translate runs/tiny --device cuda",
-        "--device is cuda, but PyTorch finds no GPU: use cpu or omit the option",
+        "device is cuda, but PyTorch finds no GPU: use cpu or auto",
     ),
     ErrorCase(
         "translate runs/tiny --device gpu",
-        "Invalid value for '--device': 'gpu' is not one of 'cpu', 'cuda'. See `nmt translate "
-        "--help`.",
+        "Invalid value for '--device': 'gpu' is not one of 'auto', 'cpu', 'cuda'. "
+        "See `nmt translate --help`.",
     ),
     ErrorCase(
         "translate runs/tiny --beem 4",
@@ -168,7 +168,7 @@ TRANSLATING = [
     ),
     ErrorCase(
         "translate runs/tiny --method sample --beam 4",
-        "--beam is 4, but --method sample has no beam: omit --beam",
+        "beam is 4, but method sample has no beam: omit it",
     ),
     ErrorCase(
         "translate runs/tiny --method mbr --coverage-penalty 0.2",
@@ -238,12 +238,12 @@ WORKERS = [
     ),
     ErrorCase(
         "translate runs/tiny -i raw/dev.en -o out.de --workers 2 --device gpu",
-        "Invalid value for '--device': 'gpu' is not one of 'cpu', 'cuda'. See `nmt translate "
-        "--help`.",
+        "Invalid value for '--device': 'gpu' is not one of 'auto', 'cpu', 'cuda'. "
+        "See `nmt translate --help`.",
     ),
     ErrorCase(
         "translate runs/tiny -i raw/dev.en -o out.de --workers 2 --device cuda --precision int8",
-        "--precision is int8, but int8 runs on CPUs only: use --precision bf16 or --device cpu",
+        "precision is int8, but int8 runs on CPUs only: use bf16, or device cpu",
     ),
     ErrorCase(
         "translate runs/tiny -i raw/dev.en -o out.de --workers 2",

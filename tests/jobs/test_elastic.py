@@ -32,8 +32,6 @@ from nmt.training.distributed import World
 from nmt.training.loop import train
 
 NOTICE_S = 6
-OLD_CODES = """P2, P3, P4, P5, P6, P7, P9, P11"""
-"""Required by tests/test_layout.py until it looks for the names of the guarantees."""
 
 
 @pytest.fixture

@@ -1,0 +1,360 @@
+"""Python API: load a model, prepare a corpus, train, evaluate. Exported by `nmt`.
+
+The command line calls the same functions. Slow libraries (torch, ray) are imported when a function
+needs them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nmt.config.cluster import Cluster
+from nmt.config.experiment import Experiment
+from nmt.config.files import (
+    build_experiment,
+    load_cluster,
+    load_experiment,
+    override,
+    overrides_of,
+    split_overrides,
+)
+from nmt.console import Console
+from nmt.corpus.io import is_writable
+from nmt.errors import ConfigError
+from nmt.storage import ObjectStore, is_address
+
+if TYPE_CHECKING:
+    from nmt.checkpoint.load import Checkpoint
+    from nmt.corpus.manifest import Manifest
+    from nmt.decoding.translator import Translator
+    from nmt.evaluation.scores import ScoreReport
+    from nmt.jobs.driver import RunResult
+    from nmt.model.quantise import Precision
+
+Device = Literal["auto", "cpu", "cuda"]
+ExperimentLike = str | Path | Mapping[str, Any] | Experiment
+"""An experiment: YAML file, nested mapping of its settings, or settings."""
+ClusterLike = str | Path | Cluster | None
+"""A cluster: YAML file or settings; None: this machine with one worker."""
+Lines = str | Path | Sequence[str]
+"""Text: a file (compressed or not), or lines."""
+
+
+def load(
+    run: str | Path,
+    *,
+    device: Device = "auto",
+    precision: "Precision | None" = None,
+    threads: int | None = None,
+    ensemble: Iterable[str | Path] = (),
+    **decoding: Any,
+) -> "Translator":
+    """Load the best model of a run for translation.
+
+    Args:
+        run: run directory (its best checkpoint is taken), checkpoint directory, exported model, or
+            address of one in an object store.
+        device: "auto" takes a GPU if torch finds one.
+        precision: precision of the large matrix products; None: as stored. int8 needs a CPU.
+        threads: number of compute threads; None: as torch decides.
+        ensemble: further runs whose probabilities are averaged with those of `run`.
+        decoding: settings of the section `decoding`, such as `beam=5` or `length_penalty=1.0`, that
+            replace those of the experiment.
+
+    Returns:
+        Translator with `translate`, `translate_detailed` and `stream`.
+
+    Raises:
+        NmtError: there is no such model, it is corrupt, or an option does not fit it.
+
+    Example:
+        >>> translator = nmt.load("runs/multi30k_en_de", beam=5)
+        >>> translator.translate(["A dog runs."])
+        ['Ein Hund rennt.']
+    """
+    checkpoint = open_checkpoint(run)
+    others = open_ensemble(checkpoint, ensemble)
+    return make_translator(checkpoint, others, device, precision, threads, **decoding)
+
+
+def prepare(
+    experiment: ExperimentLike, cluster: ClusterLike = None, overrides: Sequence[str] = ()
+) -> "Manifest":
+    """Clean a corpus, learn its subwords and write Arrow shards, on Ray.
+
+    Does nothing if the corpus is prepared already; resumes interrupted preparation.
+
+    Args:
+        experiment: experiment to prepare.
+        cluster: cluster to prepare on.
+        overrides: settings as on the command line, `section.key=value` and `cluster.key=value`.
+
+    Returns:
+        Manifest of the prepared corpus, with the counts of kept and dropped pairs.
+
+    Raises:
+        NmtError: a file is missing or malformed, or a setting is invalid.
+
+    Example:
+        >>> manifest = nmt.prepare("my.yaml", overrides=["corpus.root=data/my"])
+    """
+    settings = load_settings(experiment, cluster, overrides)
+    with Console() as console:
+        return prepare_corpus(*settings, console)
+
+
+def train(
+    experiment: ExperimentLike, cluster: ClusterLike = None, overrides: Sequence[str] = ()
+) -> "RunResult":
+    """Train a model through Ray Train, or resume its run.
+
+    Connects to the Ray cluster of the environment variable RAY_ADDRESS; without it Ray starts on
+    this machine. Log lines go to standard error.
+
+    Args:
+        experiment: experiment with a prepared corpus.
+        cluster: workers and their resources, storage of the run.
+        overrides: settings as on the command line, `section.key=value` and `cluster.key=value`.
+
+    Returns:
+        Result of the run: directory, number of updates, best dev BLEU.
+
+    Raises:
+        NmtError: the corpus is not prepared, the settings do not match the run, or too many workers
+            failed.
+
+    Example:
+        >>> result = nmt.train("my.yaml", cluster="configs/clusters/local.yaml")
+        >>> nmt.load(result.run).translate(["A dog runs."])
+        ['Ein Hund rennt.']
+    """
+    settings = load_settings(experiment, cluster, overrides)
+    with Console() as console:
+        return train_model(*settings, console)
+
+
+def evaluate(
+    run: "str | Path | Translator",
+    *,
+    src: Lines,
+    ref: Lines | Sequence[Path | Sequence[str]],
+    metrics: Sequence[str] | None = None,
+    num_resamples: int = 1000,
+    **options: Any,
+) -> "ScoreReport":
+    """Translate a test set and score it with sacreBLEU.
+
+    Args:
+        run: as in `load`, or a loaded translator.
+        src: source lines, or a file of them.
+        ref: reference lines, or a file of them; several references as a list of paths or of lists
+            of lines.
+        metrics: names such as "bleu", "chrf", "ter"; None: these three.
+        num_resamples: bootstrap resamples for the 95 % intervals; 1 or less: no intervals.
+        options: as in `load`.
+
+    Returns:
+        Report with `scores`, each with name, value, interval and signature; `report.text()` formats
+        it as the command line does.
+
+    Raises:
+        NmtError: as in `load`; a file is missing, or line counts differ.
+
+    Example:
+        >>> report = nmt.evaluate("runs/multi30k_en_de", src="test.en", ref="test.de")
+        >>> report.scores[0].value
+        40.76
+    """
+    from nmt.corpus.text import read_lines
+    from nmt.decoding.translator import Translator
+    from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS
+    from nmt.evaluation.scores import score
+
+    def lines_of(text: Lines) -> list[str]:
+        return list(read_lines(Path(text))) if isinstance(text, str | Path) else list(text)
+
+    # A list of strings is one reference, line by line.
+    is_one = isinstance(ref, str | Path) or all(isinstance(each, str) for each in ref)
+    references: Any = [ref] if is_one else ref
+    translator = run if isinstance(run, Translator) else load(run, **options)
+    return score(
+        translator.translate(lines_of(src)),
+        [lines_of(each) for each in references],
+        translator.tgt_language,
+        test_set=Path(src).name if isinstance(src, str | Path) else "lines",
+        system="translator" if isinstance(run, Translator) else str(run),
+        metrics=metrics or DEFAULT_METRICS,
+        num_resamples=num_resamples,
+    )
+
+
+def load_settings(
+    experiment: ExperimentLike, cluster: ClusterLike = None, overrides: Sequence[str] = ()
+) -> tuple[Experiment, Cluster]:
+    """Load experiment and cluster and apply the overrides of both.
+
+    Raises:
+        ConfigError: a file, a key or a value is invalid.
+    """
+    for_experiment, for_cluster = split_overrides(overrides)
+    if isinstance(experiment, str | Path):
+        settings = load_experiment(experiment, for_experiment)
+    else:
+        given = experiment
+        settings = given if isinstance(given, Experiment) else build_experiment(given)
+        settings = override(settings, for_experiment, "overrides") if for_experiment else settings
+    if isinstance(cluster, Cluster):
+        return settings, override(cluster, for_cluster, "overrides") if for_cluster else cluster
+    return settings, load_cluster(cluster, for_cluster)
+
+
+def open_checkpoint(run: str | Path) -> "Checkpoint":
+    """Load the best checkpoint of a run, or a checkpoint; `run` is a directory or an address."""
+    from nmt.checkpoint.load import load_checkpoint
+
+    return load_checkpoint(checkpoint_dir(run))
+
+
+def checkpoint_dir(run: str | Path) -> Path:
+    """Return the directory of a run or checkpoint; download the checkpoint from an object store."""
+    if not is_address(str(run)):
+        return Path(run)
+    from nmt.checkpoint.remote import fetch_checkpoint
+
+    return fetch_checkpoint(str(run), Path(Cluster().scratch))
+
+
+def run_dir(run: str) -> Path:
+    """Return the directory of a run; update the local copy of a run in an object store."""
+    if not is_address(run):
+        return Path(run)
+    from nmt.checkpoint.remote import RemoteRun, local_copy
+
+    directory = local_copy(run, Path(Cluster().scratch))
+    remote = RemoteRun(ObjectStore(run), directory)
+    remote.newest_complete()
+    remote.download_logs()
+    return directory
+
+
+def open_ensemble(checkpoint: "Checkpoint", runs: Iterable[str | Path]) -> list["Checkpoint"]:
+    """Load the other checkpoints of an ensemble.
+
+    Raises:
+        ConfigError: one has another vocabulary than `checkpoint`.
+    """
+    others = [open_checkpoint(run) for run in runs]
+    for other in others:
+        if other.subword.fingerprint != checkpoint.subword.fingerprint:
+            rule = f"its vocabulary differs from that of {checkpoint.path}"
+            raise ConfigError("ensemble", other.path, rule)
+    return others
+
+
+def make_translator(
+    checkpoint: "Checkpoint",
+    ensemble: Sequence["Checkpoint"] = (),
+    device: Device = "auto",
+    precision: "Precision | None" = None,
+    threads: int | None = None,
+    **decoding: Any,
+) -> "Translator":
+    """Build a translator; arguments as of `load`.
+
+    Args:
+        decoding: settings of the section `decoding`; None: as the checkpoint has it.
+
+    Raises:
+        ConfigError: an option is invalid, alone or with another.
+    """
+    import torch
+
+    from nmt.decoding.ensemble import Ensemble
+    from nmt.decoding.translator import Translator
+    from nmt.model.mkl import set_strict_mode
+    from nmt.model.quantise import quantise_model
+    from nmt.training.memory import configure_malloc
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device", device, "PyTorch finds no GPU: use cpu or auto")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    checkpoints = [checkpoint, *ensemble]
+    precisions = [precision or each.precision for each in checkpoints]
+    check_precision(precisions, has_gpu=device != "cpu")
+    set_strict_mode()
+    configure_malloc()
+    if threads:
+        torch.set_num_threads(threads)
+    changes = {key: value for key, value in decoding.items() if value is not None}
+    dotted = {f"decoding.{key}": value for key, value in changes.items()}
+    settings = override(checkpoint.experiment, overrides_of(dotted), "")
+    if "beam" in changes and settings.decoding.method != "beam":
+        rule = f"method {settings.decoding.method} has no beam: omit it"
+        raise ConfigError("beam", changes["beam"], rule)
+    pairs = zip(checkpoints, precisions, strict=True)
+    models = [quantise_model(each.model(), dtype) for each, dtype in pairs]
+    model = Ensemble(models) if ensemble else models[0]
+    return Translator(model, checkpoint.subword, settings, device=device)
+
+
+def check_precision(precisions: Iterable[str], has_gpu: bool) -> None:
+    """Raise ConfigError for int8 on a GPU."""
+    if has_gpu and "int8" in precisions:
+        raise ConfigError("precision", "int8", "int8 runs on CPUs only: use bf16, or device cpu")
+
+
+def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -> "Manifest":
+    """Prepare the corpus on Ray, unless it is prepared, and print a summary."""
+    from nmt.corpus.prepare import check_raw
+    from nmt.corpus.prepare import prepare as check_complete
+    from nmt.corpus.prepared import (
+        format_summary,
+        is_prepared,
+        prepared_folder,
+        resolve_auto_preset,
+    )
+
+    if is_prepared(experiment):
+        # Without tasks to run this checks settings and raw files only.
+        manifest = check_complete(experiment)
+        console.print(f"{prepared_folder(experiment)}: already prepared")
+    else:
+        # Raw files and target directory are checked before Ray starts.
+        check_raw(experiment)
+        check_writable("corpus.prepared", prepared_folder(experiment))
+        from nmt.jobs.ray_session import connect
+        from nmt.jobs.tasks import prepare_on_ray
+
+        with connect(cluster.workers.max, preparation_log(experiment)):
+            manifest = prepare_on_ray(experiment, console.progress)
+        console.clear()
+    for line in format_summary(manifest):
+        console.print(line)
+    resolve_auto_preset(experiment, console.print)
+    return manifest
+
+
+def train_model(experiment: Experiment, cluster: Cluster, console: Console) -> "RunResult":
+    """Train on Ray; the log goes to the console."""
+    from nmt.jobs.train import get_run_address, get_run_dir, train_on_ray
+
+    # A run in an object store has a working copy in cluster.scratch.
+    address = get_run_address(experiment, cluster)
+    directory = get_run_dir(experiment, cluster)
+    check_writable("cluster.scratch" if address else "cluster.storage", directory)
+    result = train_on_ray(experiment, cluster, console)
+    return replace(result, run=address or str(directory))
+
+
+def preparation_log(experiment: Experiment) -> Path:
+    """Return the file for Ray's output during preparation, next to the prepared corpus."""
+    directory = Path(experiment.prepared)
+    return directory.with_name(f"{directory.name}.ray.log")
+
+
+def check_writable(key: str, directory: Path) -> None:
+    """Raise ConfigError if the directory of a setting is not writable."""
+    if not is_writable(directory):
+        raise ConfigError(key, directory, "it is not writable: use another directory")

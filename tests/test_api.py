@@ -1,0 +1,125 @@
+"""Python API: `nmt.load`, `prepare`, `train`, `evaluate`, and the example of the README."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nmt
+
+ROOT = Path(__file__).resolve().parents[1]
+LINES = ["3 a dog runs.", "", "4 two cats sleep."]
+
+
+def test_importing_nmt_loads_no_slow_library() -> None:
+    code = (
+        "import sys, nmt; nmt.__version__; "
+        "print([name for name in ('torch', 'ray', 'pydantic', 'pyarrow') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    for name in set(nmt.__all__) - {"__version__"}:
+        assert getattr(nmt, name).__doc__
+    with pytest.raises(AttributeError, match="module 'nmt' has no attribute 'lod'"):
+        _ = nmt.lod  # type: ignore[attr-defined]
+
+
+def test_a_loaded_run_translates_as_the_command_line(
+    here: Path, request: pytest.FixtureRequest
+) -> None:
+    run_command = request.getfixturevalue("nmt")
+    translator = nmt.load("runs/tiny", beam=2, threads=1)
+    assert isinstance(translator, nmt.Translator)
+    answer = run_command("translate runs/tiny --beam 2", "\n".join(LINES).encode() + b"\n")
+    assert translator.translate(LINES) == answer.out.splitlines()
+
+
+def test_detailed_translations_have_scores_and_alignments(here: Path) -> None:
+    [first, blank, _] = nmt.load("runs/tiny").translate_detailed(LINES, n_best=2)
+    assert len(first.n_best) == 2
+    assert first.text == first.n_best[0].text
+    assert first.score == first.n_best[0].score >= first.n_best[1].score
+    assert first.tokens[-1] == "</s>"
+    assert all(src < 4 for src, _ in first.alignment)
+    assert blank.text == ""
+
+
+def test_models_are_loaded_with_options(here: Path) -> None:
+    lines = ["3 a dog runs."]
+    plain = nmt.load("runs/tiny").translate(lines)
+    assert nmt.load("runs/tiny", ensemble=["runs/tiny"]).translate(lines) == plain
+    assert nmt.load("runs/tiny", device="cpu", precision="int8").translate(lines) == plain
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beam": 0}, "decoding.beam is 0, but it must be 1 or more"),
+        ({"bem": 3}, "decoding.bem is not a setting; did you mean decoding.beam?"),
+        ({"method": "sample", "beam": 3}, "beam is 3, but method sample has no beam: omit it"),
+    ],
+)
+def test_a_wrong_option_is_an_nmt_error(
+    here: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(nmt.NmtError) as caught:
+        nmt.load("runs/tiny", **options)  # type: ignore[arg-type]
+    assert str(caught.value) == message
+
+
+def test_a_missing_run_is_an_nmt_error(here: Path) -> None:
+    with pytest.raises(nmt.NmtError, match="runs/none"):
+        nmt.load("runs/none")
+
+
+def test_evaluation_accepts_files_and_lines(here: Path) -> None:
+    from_files = nmt.evaluate("runs/tiny", src="raw/news.en", ref="raw/news.de", num_resamples=0)
+    translator = nmt.load("runs/tiny")
+    src, ref = (Path(f"raw/news.{side}").read_text().splitlines() for side in ("en", "de"))
+    from_lines = nmt.evaluate(translator, src=src, ref=ref, metrics=["bleu"], num_resamples=0)
+    names = [score.name for score in from_files.scores if not score.label]
+    assert names == ["BLEU", "chrF2", "TER"]
+    assert from_lines.scores[0].value == from_files.scores[0].value
+    two = nmt.evaluate(translator, src=src, ref=[ref, ref], metrics=["bleu"], num_resamples=0)
+    assert "nrefs:2" in two.scores[0].signature
+
+
+def test_an_experiment_can_be_a_mapping(here: Path) -> None:
+    experiment = {
+        "name": "tiny",
+        "corpus": {
+            "root": "raw",
+            "train": [{"name": "train", "src": "train.en", "tgt": "train.de"}],
+            "dev": {"name": "dev", "src": "dev.en", "tgt": "dev.de"},
+        },
+        "model": {"widht": 32},
+    }
+    with pytest.raises(nmt.NmtError) as caught:
+        nmt.prepare(experiment)
+    assert str(caught.value) == (
+        "experiment: model.widht is not a setting; did you mean model.width?"
+    )
+
+
+@pytest.mark.ray
+def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
+    """One code path (nmt/README.md, Guarantees)."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) <= 20
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "['ein Hund rennt']"
