@@ -241,10 +241,9 @@ class _Run:
                 state.update = stats.update
                 # Counted at the next log line or checkpoint.
                 self.pending.append(stats)
+                state.skipped_in_a_row *= stats.is_skipped
                 if stats.is_skipped:
                     self.control.handle_skipped(update, stats, self.learner, state)
-                else:
-                    state.skipped_in_a_row = 0
                 if self.logger is not None:
                     self.logger.heartbeat(state.update)
 
