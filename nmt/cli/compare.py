@@ -133,7 +133,7 @@ def slice_labels(
 @click.option("--src", metavar="FILE", help="Source, printed with changed segments.")
 @click.option("--baseline", metavar="FILE", help="Translation to compare the others with.")
 @click.option("--language", default="", metavar="CODE",
-              help="Target language; zh, ja and ko have their own BLEU tokenizers.")  # fmt: skip
+              help="Target language; it selects the BLEU tokenizer: zh, ja, ko, th.")  # fmt: skip
 @click.option("--labels", metavar="FILE", help="Corpus name per line: adds slices by corpus.")
 @scoring_options
 def compare(

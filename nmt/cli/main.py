@@ -4,6 +4,7 @@ Results (translations, scores, settings) go to standard output, logs and progres
 A command's module is imported when the command is used, so that `nmt --help` loads none of them.
 """
 
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -75,6 +76,10 @@ class CommandGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        # Output is UTF-8 in any locale; a file name that is not is printed escaped.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         try:
             return super().make_context(*args, **kwargs)
         except (NmtError, click.UsageError) as error:

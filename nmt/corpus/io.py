@@ -34,7 +34,7 @@ MAX_LINE_BYTES = 1 << 26
 _DECOMPRESSORS: dict[str, tuple[str, bytes, Callable[[], Any]]] = {
     ".gz": ("gzip", b"\x1f\x8b", lambda: zlib.decompressobj(wbits=31)),
     ".xz": ("xz", b"\xfd7zXZ\0", lzma.LZMADecompressor),
-    ".zst": ("zstd", b"\x28\xb5\x2f\xfd", lambda: zstandard.ZstdDecompressor().decompressobj()),
+    ".zst": ("zstd", b"\x28\xb5\x2f\xfd", lambda: _zstd_decompressor().decompressobj()),
 }
 """Format name, first bytes of a file and decompressor, by suffix."""
 _BOM = b"\xef\xbb\xbf"
@@ -170,7 +170,7 @@ def write_zstd(path: Path, parts: Iterable[bytes]) -> None:
 
 def read_zstd(path: Path) -> bytes:
     """Read a file of `write_zstd`."""
-    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+    with path.open("rb") as file, _zstd_decompressor().stream_reader(file) as stream:
         return bytes(stream.read())
 
 
@@ -192,6 +192,11 @@ def source_name(source: Source) -> str:
         return str(source)
     name = getattr(source, "name", "")
     return "standard input" if name in ("", 0, "<stdin>") else str(name)
+
+
+def _zstd_decompressor() -> zstandard.ZstdDecompressor:
+    # Window of 2 GiB, as `zstd --long=31` writes it; the default of 128 MiB is that of the command.
+    return zstandard.ZstdDecompressor(max_window_size=1 << 31)
 
 
 def _decompressed(source: Source, digest: Any) -> Iterator[bytes]:

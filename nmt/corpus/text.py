@@ -32,6 +32,13 @@ _INVISIBLE = re.compile(
 )
 _LOOSE_JOINERS = re.compile(r"(?:(?<= )|\A)[\u200c\u200d]+|[\u200c\u200d]+(?= |\Z)")
 _SPACES = re.compile("  +")
+UNSPACED = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u2e80-\u2fdf\u3005-\u3007"
+    "\u3021-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua4cf\ua9e0-\ua9ff"
+    "\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
+)
+"""Character of a script without spaces between words: Chinese, Japanese, Thai, Lao, Tibetan,
+Burmese, Khmer, Tai, Yi."""
 
 
 def normalise(line: str, cleaning: CleaningConfig) -> str:

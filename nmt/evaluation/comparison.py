@@ -86,8 +86,7 @@ class Gate:
     """Requirements for a release, checked on the first metric."""
 
     min_gain: float | None
-    """Minimum gain in points; None for any gain above 0. Without a gain a system does not pass,
-    because paired tests give identical systems a low p-value."""
+    """Minimum gain in points; None for any gain above 0."""
     max_p: float | None
     """Maximum p-value of the difference; None if it need not be significant."""
 
@@ -240,13 +239,19 @@ def _differences(
             float(baseline.score),
             float(other.score),
             float(kind.gain(baseline.score, other.score)),
-            _to_float(other.p_value),
+            _p_value(other, baseline),
             _to_float(other.mean),
             _to_float(other.ci),
             signature,
         )
         for other in others
     ]
+
+
+def _p_value(other: Result, baseline: Result) -> float | None:
+    # sacreBLEU gives systems without a difference the lowest p-value.
+    is_equal = other.p_value is not None and other.score == baseline.score
+    return 1.0 if is_equal else _to_float(other.p_value)
 
 
 def _to_float(value: Any) -> float | None:

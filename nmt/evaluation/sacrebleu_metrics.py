@@ -12,19 +12,60 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 
+from nmt.corpus.text import UNSPACED
 from nmt.errors import ConfigError, did_you_mean
+
+DEFAULT_TOKENIZER = "13a"
+"""BLEU tokenizer of languages with spaces between words."""
+_LANGUAGES = {
+    "zh": "zh zho chi cmn yue wuu hsn hak gan cdo nan lzh hans hant hani hanb bopo",
+    "ja-mecab": "ja jpn jpan hrkt hira kana",
+    "ko-mecab": "ko kor kore hang",
+    # flores200 would do as well, but it downloads a model.
+    "char": "th tha nod lo lao km khm my mya bur mnw shn blk bo bod tib dz dzo khb tdd ii iii "
+    "thai laoo khmr mymr tibt lana talu tale yiii",
+}
+"""Languages (ISO 639-1, 639-2, 639-3) and scripts (ISO 15924) by BLEU tokenizer."""
+_TOKENIZERS = {code: name for name, codes in _LANGUAGES.items() for code in codes.split()}
+_CODE = re.compile("([a-z]+)(?:[-_][a-z]{3})?(?:[-_]([a-z]{4}))?(?:[-_].*)?")
+"""Language, script: zh, zho_Hans, zh-Hant-TW, zh-cmn-Hans."""
+
+
+def bleu_tokenizer(code: str) -> str:
+    """Return the BLEU tokenizer of a language code: ISO 639, FLORES (zho_Hans) or BCP 47."""
+    match = _CODE.fullmatch(code.lower())
+    language, script = match.groups() if match else ("", None)
+    # The script decides for a language that is written in several: nan_Hant, nan_Latn.
+    if script is not None and script not in _TOKENIZERS:
+        return DEFAULT_TOKENIZER
+    return _TOKENIZERS.get(language) or _TOKENIZERS.get(script or "", DEFAULT_TOKENIZER)
+
+
+def has_spaces(tgt_language: str) -> bool:
+    """Return True if the language is written with spaces between words."""
+    return bleu_tokenizer(tgt_language) in (DEFAULT_TOKENIZER, "ko-mecab")
+
+
+def find_wrong_tokenizer(tgt_language: str, refs: Sequence[str]) -> str:
+    """Describe references without spaces whose language is not known as one; empty: none."""
+    letters = "".join("".join(line.split()) for line in refs)
+    if not has_spaces(tgt_language) or 2 * len(UNSPACED.findall(letters)) <= len(letters):
+        return ""
+    return (
+        f"BLEU would split words at spaces (tokenizer {bleu_tokenizer(tgt_language)}), which the "
+        "references do not have: use its ISO 639 code, such as zh, ja or th"
+    )
 
 
 def _make_bleu(tgt_language: str, lowercase: bool = False, tokenize: str | None = None) -> BLEU:
-    # An explicit tokenizer wins; sacreBLEU warns if a language asks for another.
-    language = "" if tokenize else base_language(tgt_language)
+    tokenize = tokenize or bleu_tokenizer(tgt_language)
     try:
         # force: sacreBLEU's warning about tokenised text is replaced by one in the report.
-        return BLEU(lowercase=lowercase, force=True, tokenize=tokenize, trg_lang=language)
+        return BLEU(lowercase=lowercase, force=True, tokenize=tokenize)
     except (RuntimeError, AssertionError):
         raise ConfigError.from_message(
             f"BLEU for corpus.tgt {tgt_language} needs the tokenizer MeCab, which is not "
-            f"installed: run pip install 'sacrebleu[{language}]'"
+            f"installed: run pip install 'sacrebleu[{tokenize.partition('-')[0]}]'"
         ) from None
 
 
@@ -85,11 +126,6 @@ def make_metric(name: str, tgt_language: str) -> Any:
 def sentence_chrf(hyp: str, refs: Sequence[str]) -> float:
     """Return chrF2 of one segment, 0 to 100."""
     return float(CHRF().sentence_score(hyp, refs).score)
-
-
-def base_language(code: str) -> str:
-    """Return the language of a code such as zh-Hans or zh_CN."""
-    return re.split("[-_]", code.lower())[0]
 
 
 def resampling_seed() -> str:

@@ -8,6 +8,7 @@ function holds a thousand resamples at once, gigabytes for a large test set.
 import json
 import logging
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,9 @@ from nmt.evaluation import slices
 from nmt.evaluation.sacrebleu_metrics import (
     DEFAULT_METRICS,
     METRICS,
-    base_language,
     check_metrics,
+    find_wrong_tokenizer,
+    has_spaces,
     make_metric,
     resampling_seed,
 )
@@ -239,8 +241,22 @@ def _warn(
         if num_blank := sum(not line for line in lines):
             warnings.append(f"{num_blank:,} of {len(lines):,} lines of the {side} are blank")
     # TER splits at spaces only.
-    if "ter" in metrics and base_language(tgt_language) in ("zh", "ja"):
+    if "ter" in metrics and not has_spaces(tgt_language):
         warnings.append(f"TER counts space-separated words, and {tgt_language} has no spaces")
+    if problem := find_wrong_tokenizer(tgt_language, references[0]):
+        warnings.append(f"target language {tgt_language or 'not given'}: {problem}")
+    # An accented letter is one character in NFC and two in NFD: the two do not match.
+    decomposed = [
+        number
+        for number, (hyp, *refs) in enumerate(zip(hyps, *references, strict=True), start=1)
+        if len({unicodedata.is_normalized("NFC", line) for line in (hyp, *refs)}) > 1
+    ]
+    if decomposed:
+        warnings.append(
+            f"translation and reference differ in Unicode normalisation (NFC or NFD) in "
+            f"{len(decomposed):,} of {len(hyps):,} lines, first in line {decomposed[0]}, and equal "
+            "letters do not match: convert both files to NFC (uconv -x any-nfc)"
+        )
     return warnings
 
 

@@ -1,6 +1,9 @@
 """`nmt compare`: scores of translation files."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from cli_calls import Nmt, sacrebleu_command
@@ -13,6 +16,28 @@ def test_scores_equal_those_of_the_sacrebleu_command(here: Path, nmt: Nmt) -> No
     answer = nmt(f"compare {folder}/news.de --ref {folder}/news.de.ref --json")
     printed = json.loads(sacrebleu_command(folder, "news", "-w", "8", "-f", "json"))
     assert json.loads(answer.out)["scores"] == printed
+
+
+def test_output_is_utf_8_in_any_locale(here: Path) -> None:
+    Path("a.de").write_text("a μ\n", encoding="utf-8")
+    Path("b.de").write_text("a 我\n", encoding="utf-8")
+    words = [
+        "compare",
+        "b.de",
+        "--baseline",
+        "a.de",
+        "--ref",
+        "a.de",
+        "--metrics",
+        "chrf",
+        "--changed",
+        "1",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "nmt", *words], capture_output=True, check=True,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert "baseline   a μ" in done.stdout.decode("utf-8")
 
 
 def test_compare_with_a_baseline(here: Path, nmt: Nmt) -> None:

@@ -242,6 +242,13 @@ def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_zstd_files_with_a_large_window_are_read(tmp_path: Path) -> None:
+    settings = zstandard.ZstdCompressionParameters(window_log=31, enable_ldm=True)
+    compressor = zstandard.ZstdCompressor(compression_params=settings).compressobj()
+    (tmp_path / "x.zst").write_bytes(compressor.compress(b"a\nb\n") + compressor.flush())
+    assert list(read_blocks(tmp_path / "x.zst")) == [(1, b"a\nb\n")]
+
+
 def test_zstd_files_keep_every_byte(tmp_path: Path) -> None:
     data = [b"a\r\n", b"", b"\0\xff\n"]
     write_zstd(tmp_path / "x.zst", data)

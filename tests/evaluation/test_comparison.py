@@ -87,6 +87,19 @@ def test_significance_equals_the_sacrebleu_command(
         assert all(f"|seed:{seed}|" in each.signature for each in against.differences)
 
 
+@pytest.mark.parametrize("test", ["bs", "ar"])
+def test_equal_systems_have_p_1_and_fail_the_gate(test: str) -> None:
+    spaced = [f"{line} " for line in OLD]
+    found = comparison.compare(
+        {"old": OLD, "same": OLD, "spaced": spaced}, "old", [REFS], "de", test_set="toy",
+        metrics=METRICS, test=test,
+    )  # fmt: skip
+    for system in found.systems:
+        assert [(each.gain, each.p_value) for each in system.differences] == [(0.0, 1.0)] * 3
+        assert not Gate(0.0, 0.05).passes(system.differences[0])
+        assert not Gate(None, None).passes(system.differences[0])
+
+
 def test_scores_do_not_depend_on_the_test() -> None:
     plain, tested = (compared(test=test).systems[0].differences for test in ("none", "bs"))
     assert [(each.score, each.gain) for each in plain] == [

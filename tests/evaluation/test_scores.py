@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,12 @@ import sacrebleu
 
 from nmt.errors import ConfigError, DataError
 from nmt.evaluation import scores
-from nmt.evaluation.sacrebleu_metrics import METRICS, check_metrics
+from nmt.evaluation.sacrebleu_metrics import (
+    METRICS,
+    bleu_tokenizer,
+    check_metrics,
+    find_wrong_tokenizer,
+)
 
 HYPS = [
     "Ein Hund läuft über den grünen Rasen.",
@@ -152,10 +158,58 @@ def test_resampling_uses_the_seed_of_sacrebleu(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("lang", "tokenizer"), [("de", "13a"), ("zh", "zh"), ("zh-Hans", "zh"), ("zh_CN", "zh")]
+    ("tokenizer", "codes"),
+    [
+        ("13a", "de deu_Latn vie_Latn zh-Latn nan_Latn hin_Deva arb_Arab en-US"),
+        ("zh", "zh zh-Hans zh_CN zho zho_Hans zho_Hant cmn chi yue yue_Hant zh-cmn-Hans-CN ZH"),
+        ("ja-mecab", "ja ja_JP jpn jpn_Jpan"),
+        ("ko-mecab", "ko kor kor_Hang"),
+        ("char", "th tha_Thai lo lao_Laoo km khm_Khmr my mya_Mymr shn_Mymr bo bod_Tibt dzo_Tibt"),
+    ],
 )
-def test_the_target_language_selects_the_tokenizer(lang: str, tokenizer: str) -> None:
-    assert f"|tok:{tokenizer}|" in scores.bleu(["你好"], ["你好"], lang).signature
+def test_the_target_language_selects_the_tokenizer(tokenizer: str, codes: str) -> None:
+    assert {code: bleu_tokenizer(code) for code in codes.split()} == dict.fromkeys(
+        codes.split(), tokenizer
+    )
+
+
+def test_bleu_uses_the_tokenizer_of_the_language() -> None:
+    assert "|tok:zh|" in scores.bleu(["你好"], ["你好"], "zho_Hans").signature
+    found = scores.bleu(["แมวนอนบนเตียง"], ["แมวนอนบนเสื่อ"], "tha_Thai")
+    assert "|tok:char|" in found.signature
+    assert found.value == pytest.approx(
+        sacrebleu.BLEU(tokenize="char").corpus_score(["แมวนอนบนเตียง"], [["แมวนอนบนเสื่อ"]]).score
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "lang", "is_wrong"),
+    [
+        ("我在北京大学学习。", "xx", True),
+        ("我在北京大学学习。", "", True),
+        ("ข้าวอยู่ในนา", "lao-lao", False),
+        ("猫が好きです", "zn", True),
+        ("我在北京大学学习。", "zho", False),
+        ("저는 학생입니다.", "xx", False),
+        ("Ein Hund.", "xx", False),
+    ],
+)
+def test_references_without_spaces_need_a_known_code(text: str, lang: str, is_wrong: bool) -> None:
+    assert bool(find_wrong_tokenizer(lang, [text])) == is_wrong
+
+
+def test_mixed_unicode_forms_give_a_warning() -> None:
+    nfc = "Er läuft früh."
+    nfd = unicodedata.normalize("NFD", nfc)
+    texts = {"test_set": "t", "system": "s", "metrics": ["bleu"]}
+    found = scores.score(["a", nfc], [["a", nfd]], "de", **texts)
+    assert found.warnings == (
+        "translation and reference differ in Unicode normalisation (NFC or NFD) in 1 of 2 lines, "
+        "first in line 2, and equal letters do not match: convert both files to NFC (uconv -x "
+        "any-nfc)",
+    )
+    assert not scores.score([nfc], [[nfc]], "de", **texts).warnings
+    assert not scores.score([nfd], [[nfd]], "de", **texts).warnings
 
 
 @pytest.mark.parametrize("lang", ["ja", "ko"])
@@ -235,6 +289,7 @@ def test_lines_that_make_ter_slow_give_a_warning(caplog: pytest.LogCaptureFixtur
     ]
 
 
-def test_ter_without_spaces_gives_a_warning() -> None:
-    found = scores.score(["你好"], [["你好"]], "zh", test_set="t", system="s", metrics=["ter"])
-    assert found.warnings == ("TER counts space-separated words, and zh has no spaces",)
+@pytest.mark.parametrize("lang", ["zh", "zho_Hant", "tha_Thai"])
+def test_ter_without_spaces_gives_a_warning(lang: str) -> None:
+    found = scores.score(["你好"], [["你好"]], lang, test_set="t", system="s", metrics=["ter"])
+    assert found.warnings == (f"TER counts space-separated words, and {lang} has no spaces",)
