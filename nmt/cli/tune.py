@@ -135,7 +135,7 @@ def search_training(
     # Trials with other cleaning or subword settings need their own prepared corpus.
     corpora = {trial.experiment.prepared: trial.experiment for trial in drawn}
     if experiment.prepared in corpora:
-        open_prepared(experiment)
+        open_prepared(experiment)[0].verify()
     # Preparation uses one core per worker, each trial the cores of one worker.
     max_workers = cluster_settings.workers.max
     num_cpus = max(max_workers, min(trials, max_workers) * cluster_settings.cpus_per_worker)

@@ -1,14 +1,26 @@
-"""Base class and field types of settings, and values of settings that older files lack.
+"""Base class and field types of settings and records, and values that older files lack.
 
 Paths are strings, because they may refer to another machine.
 """
 
-from typing import Annotated, Any, Self, get_args, get_origin
+import json
+from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from nmt.errors import ConfigError
+
+T = TypeVar("T")
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 
 def _not_bool(value: Any) -> Any:
@@ -26,7 +38,33 @@ PositiveFloat = Annotated[Number, Field(gt=0)]
 NaturalFloat = Annotated[Number, Field(ge=0)]
 PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 NaturalInt = Annotated[int, Field(ge=0, strict=True)]
+Count = Annotated[int, Field(ge=0, le=2**53, strict=True)]
+"""Number in a record on disk; JSON readers of other languages are exact up to 2^53."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+def parse_record(kind: type[T], data: Any) -> T:
+    """Read a dataclass from JSON text, or from a tree parsed from it; types must match exactly.
+
+    Unknown keys are ignored: a later version may have added them.
+
+    Raises:
+        ValueError: it is no JSON, or a field is missing or of another type; the message names it.
+    """
+    try:
+        text = data if isinstance(data, str | bytes) else json.dumps(data)
+        # Building an adapter takes a millisecond, reading a record microseconds.
+        if kind not in _ADAPTERS:
+            _ADAPTERS[kind] = TypeAdapter(kind)
+        record: T = _ADAPTERS[kind].validate_json(text, strict=True)
+        return record
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"]
+    except (TypeError, RecursionError) as error:
+        place, message = "", str(error)
+    raise ValueError(f"{place}: {message}" if place else message)
 
 
 class Settings(BaseModel):

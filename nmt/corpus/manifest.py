@@ -5,10 +5,20 @@ It is JSON and written last: a folder that has one is complete.
 
 import hashlib
 import json
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from nmt.config.settings import Count, parse_record
+from nmt.corpus.io import try_lock
 from nmt.errors import DataError
 
 FORMAT = 1
@@ -25,10 +35,10 @@ class FileInfo:
 
     name: str
     """Path in the folder; for a raw file, path below corpus.root."""
-    size: int
+    size: Count
     """Bytes."""
     sha256: str
-    lines: int = 0
+    lines: Count = 0
     """Lines of a text file."""
 
     @classmethod
@@ -45,16 +55,11 @@ class ShardInfo:
 
     file: FileInfo
     corpus: str
-    pairs: int
-    src_tokens: int
-    tgt_tokens: int
-    longest: int
+    pairs: Count
+    src_tokens: Count
+    tgt_tokens: Count
+    longest: Count
     """Tokens of the longer side of its longest pair."""
-
-    @classmethod
-    def from_tree(cls, tree: dict[str, Any]) -> "ShardInfo":
-        """Build it from a JSON object."""
-        return cls(**{**tree, "file": FileInfo(**tree["file"])})
 
 
 @dataclass(frozen=True)
@@ -63,15 +68,15 @@ class CorpusInfo:
 
     name: str
     raw: list[FileInfo]
-    read: int
-    kept: int
-    dropped: dict[str, int]
+    read: Count
+    kept: Count
+    dropped: dict[str, Count]
     """Pairs by the rule that dropped them."""
-    normalised: dict[str, int]
+    normalised: dict[str, Count]
     """Pairs kept, by the rule that changed their text."""
-    src_tokens: int
-    tgt_tokens: int
-    leaked: int
+    src_tokens: Count
+    tgt_tokens: Count
+    leaked: Count
     """Pairs kept that are also in the dev set or in a test set."""
 
 
@@ -88,12 +93,12 @@ class Manifest:
     """The settings that decide the contents, by dotted key."""
     cleaning_fingerprint: str
     tokenizer_fingerprint: str
-    num_pieces: int
+    num_pieces: Count
     """Size of the vocabulary; below subword.vocab_size where there was too little text."""
-    pairs: int
-    src_tokens: int
-    tgt_tokens: int
-    longest: int
+    pairs: Count
+    src_tokens: Count
+    tgt_tokens: Count
+    longest: Count
     """Tokens of the longer side of the longest pair."""
     corpora: list[CorpusInfo]
     shards: list[ShardInfo]
@@ -131,14 +136,54 @@ class Manifest:
                 )
             for corpus in tree["corpora"]:
                 corpus |= {name: corpus.pop(key) for name, key in _FILE_KEYS.items()}
-                corpus["raw"] = [FileInfo(**file) for file in corpus["raw"]]
-            tree["corpora"] = [CorpusInfo(**corpus) for corpus in tree["corpora"]]
-            tree["shards"] = [ShardInfo.from_tree(shard) for shard in tree["shards"]]
-            tree["files"] = [FileInfo(**file) for file in tree["files"]]
-            return cls(**tree)
+            manifest = parse_record(cls, tree)
         # Any structure other than the one written is damage; a traceback would not help the user.
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise unusable(where, "damaged, not the manifest that `nmt prepare` wrote") from None
+        if problem := _find_contradiction(manifest):
+            raise unusable(where, f"damaged: {problem}")
+        return manifest
+
+
+def _find_contradiction(manifest: Manifest) -> str:
+    """Return the first numbers or names of a manifest that contradict others; empty: none."""
+    for info in manifest.all_files:
+        path = PurePosixPath(info.name)
+        # A folder from elsewhere must not make training read other files of this machine.
+        is_inside = not path.is_absolute() and ".." not in path.parts
+        if not is_inside or not re.fullmatch("[0-9a-f]{64}", info.sha256):
+            return f"{info.name!r} is not a file of the folder with a SHA-256"
+    shards, names = manifest.shards, [info.name for info in manifest.all_files]
+    of_corpus = {
+        corpus.name: [shard for shard in shards if shard.corpus == corpus.name]
+        for corpus in manifest.corpora
+    }
+    lines = {info.name: info.lines for info in manifest.files}
+    totals = [
+        ("files", len(names), len(set(names))),
+        ("corpora", len(manifest.corpora), len(of_corpus)),
+        ("shards of its corpora", len(shards), sum(map(len, of_corpus.values()))),
+        ("longest", manifest.longest, max((shard.longest for shard in shards), default=0)),
+        ("lines of dev.tgt", lines.get("dev.tgt"), lines.get("dev.src")),
+    ]
+    for key in ("pairs", "src_tokens", "tgt_tokens"):
+        totals.append((key, getattr(manifest, key), sum(getattr(each, key) for each in shards)))
+        totals += [
+            (
+                f"{key} of {corpus.name}",
+                getattr(corpus, "kept" if key == "pairs" else key),
+                sum(getattr(shard, key) for shard in of_corpus[corpus.name]),
+            )
+            for corpus in manifest.corpora
+        ]
+    totals += [
+        (f"read of {each.name}", each.read, each.kept + sum(each.dropped.values()))
+        for each in manifest.corpora
+    ]
+    for name, found, expected in totals:
+        if found != expected:
+            return f"{name} is {found}, but {expected} by the other numbers"
+    return ""
 
 
 def unusable(path: str | Path, problem: str) -> DataError:
@@ -163,3 +208,67 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     return Manifest.from_json(text, str(path))
+
+
+def verify_files(folder: Path, files: Sequence[FileInfo], *, again: bool = False) -> None:
+    """Compare the digests of files with the manifest, several files at once.
+
+    A file that was verified on this host is not read again while its size and times are the same.
+
+    Args:
+        folder: of the prepared corpus.
+        files: files to verify.
+        again: read all files.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    with _lock_verified() as verified:
+        todo = []
+        for info in files:
+            path = folder / info.name
+            # Before reading: a change meanwhile gives another marker.
+            marker = _marker(path, info)
+            if again or verified is None or not (verified / marker).exists():
+                todo.append((path, info, marker))
+        # Hashing releases the interpreter lock.
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            found = pool.map(lambda each: FileInfo.from_path(each[0], each[1].name), todo)
+            for (path, info, marker), actual in zip(todo, found, strict=True):
+                if actual.sha256 != info.sha256:
+                    raise unusable(path, "damaged: its SHA-256 differs from that in the manifest")
+                if verified is not None:
+                    (verified / marker).touch()
+
+
+def _marker(path: Path, info: FileInfo) -> str:
+    """Return a name that changes with the file and with its expected digest."""
+    try:
+        found = path.stat()
+    except OSError:
+        raise unusable(path, "missing") from None
+    times = found.st_mtime_ns, found.st_ctime_ns
+    key = f"{path.resolve()} {found.st_ino} {found.st_size} {times} {info.sha256}"
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
+
+
+@contextmanager
+def _lock_verified() -> Iterator[Path | None]:
+    """Lock and return the folder of markers of verified files on this host; None: unusable."""
+    folder = Path(tempfile.gettempdir(), f"nmt-verified-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        # Another user must not be able to mark a file as verified.
+        is_private = found.st_uid == os.getuid() and not found.st_mode & 0o022
+        if not (stat.S_ISDIR(found.st_mode) and is_private):
+            raise PermissionError
+        lock = (folder / "lock").open("w")
+    except OSError:
+        yield None
+        return
+    with lock:
+        # The workers of a host start together: one of them reads, the others wait.
+        while not try_lock(lock, folder):
+            time.sleep(0.1)
+        yield folder

@@ -31,6 +31,7 @@ from pathlib import Path
 from nmt.config.corpus import ParallelText
 from nmt.config.experiment import Experiment
 from nmt.config.preset import resolve
+from nmt.config.settings import parse_record
 from nmt.corpus import clean, prepare_tasks, prepared, task_cache
 from nmt.corpus.io import atomic_write, read_blocks
 from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, FileInfo, Manifest, ShardInfo
@@ -235,7 +236,7 @@ def _merge(
     encoded: list[Tree],
 ) -> Manifest:
     """Build the manifest from the results of all stages."""
-    shards = [ShardInfo.from_tree(result["shard"]) for result in encoded]
+    shards = [parse_record(ShardInfo, result["shard"]) for result in encoded]
     corpora = []
     for name, tally in by_corpus.items():
         numbers = [number for number, shard in enumerate(shards) if shard.corpus == name]
@@ -271,8 +272,10 @@ def _sum_tokens(shards: list[ShardInfo]) -> Tree:
 
 def _check_complete(experiment: Experiment, folder: Path) -> Manifest:
     """Return the manifest of a complete folder; DataError if files or settings differ."""
-    manifest = Shards.open(folder).manifest
+    shards = Shards.open(folder)
+    manifest = shards.manifest
     prepared.check_settings(experiment, folder, manifest)
+    shards.verify()
     for info in (file for corpus in manifest.corpora for file in corpus.raw):
         path = Path(os.path.abspath(experiment.corpus.root), info.name)
         # A prepared corpus is usable without the raw files, but those that exist must be its own.

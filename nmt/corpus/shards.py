@@ -24,7 +24,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nmt.corpus.io import atomic_write
-from nmt.corpus.manifest import FileInfo, Manifest, ShardInfo, read_manifest, unusable
+from nmt.corpus.manifest import (
+    FileInfo,
+    Manifest,
+    ShardInfo,
+    read_manifest,
+    unusable,
+    verify_files,
+)
+from nmt.corpus.subword import FIRST_BYTE
 from nmt.errors import DataError
 
 Lengths = npt.NDArray[np.int32]
@@ -79,12 +87,13 @@ class Shards:
                 raise unusable(path, f"{found}, but the manifest lists {info.size} bytes")
         return cls(folder, manifest)
 
-    def verify(self) -> None:
-        """Compare the digest of every file with the manifest; DataError names the first error."""
-        for info in self.manifest.all_files:
-            path = self.folder / info.name
-            if FileInfo.from_path(path, info.name).sha256 != info.sha256:
-                raise unusable(path, "damaged: its SHA-256 differs from that in the manifest")
+    def verify(self, *, again: bool = False) -> None:
+        """Compare the digest of every file with the manifest; DataError names the first error.
+
+        Args:
+            again: also read files that this host has verified before.
+        """
+        verify_files(self.folder, self.manifest.all_files, again=again)
 
     def __len__(self) -> int:
         """Return the number of pairs in all shards."""
@@ -115,11 +124,27 @@ class Shards:
         """Return source and target token ids of rows, without BOS and EOS.
 
         The arrays are read-only views of the mapped files.
+
+        Raises:
+            DataError: a shard is damaged, or a token is not in the vocabulary.
         """
+        places = self._locate(rows)
         pairs = []
-        for number, row in self._locate(rows):
+        for number, row in places:
             shard = self._shard(number)
             pairs.append((shard.src.row(row), shard.tgt.row(row)))
+        num_pieces = self.manifest.num_pieces
+        tokens = np.concatenate([side for pair in pairs for side in pair]) if pairs else None
+        # One comparison per micro-batch; the row is searched only after a violation.
+        if tokens is not None and tokens.size and not _is_text(tokens, num_pieces):
+            for (number, row), pair in zip(places, pairs, strict=True):
+                if any(side.size and not _is_text(side, num_pieces) for side in pair):
+                    path = self.folder / self.manifest.shards[number].file.name
+                    raise unusable(
+                        path,
+                        f"row {row} has a token outside {FIRST_BYTE} to {num_pieces - 1}, "
+                        "the vocabulary without special tokens",
+                    )
         return pairs
 
     def origin(self, row: int) -> tuple[str, int]:
@@ -223,6 +248,10 @@ def _list_array(lengths: npt.NDArray[np.int64], tokens: list[Tokens], dtype: Any
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
 
 
+def _is_text(tokens: Tokens, num_pieces: int) -> bool:
+    return bool(tokens.min() >= FIRST_BYTE and tokens.max() < num_pieces)
+
+
 def _map_shard(path: Path, info: ShardInfo) -> _MappedShard:
     """Map a shard; DataError if it is not one or differs from the manifest."""
     try:
@@ -236,8 +265,29 @@ def _map_shard(path: Path, info: ShardInfo) -> _MappedShard:
             for column in (batch.column("src"), batch.column("tgt"))
         ]
         lines = batch.column("line").to_numpy(zero_copy_only=True)
-    except (OSError, KeyError, AttributeError, pa.ArrowException) as error:
-        raise unusable(path, f"not a shard of nmt ({error})") from None
+        # Sizes of buffers only; offsets are compared below, tokens where they are read.
+        batch.validate()
+    except (OSError, KeyError, AttributeError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise unusable(path, f"not a shard of nmt ({reason})") from None
+    if any(side.tokens.dtype.kind != "u" for side in sides) or lines.dtype != np.int64:
+        raise unusable(path, "not a shard of nmt (a column has another type)")
     if batch.num_rows != info.pairs:
         raise unusable(path, f"{batch.num_rows} pairs, but the manifest lists {info.pairs}")
+    counts = (info.src_tokens, info.tgt_tokens)
+    for name, side, num_tokens in zip(("src", "tgt"), sides, counts, strict=True):
+        lengths = np.diff(side.offsets)
+        wrong = np.flatnonzero((lengths < 0) | (lengths > info.longest))
+        if len(wrong):
+            raise unusable(
+                path,
+                f"row {wrong[0]} has {lengths[wrong[0]]} {name} tokens; expected 0 to "
+                f"{info.longest}, the longest in the manifest",
+            )
+        if side.offsets[0] or not side.offsets[-1] == len(side.tokens) == num_tokens:
+            raise unusable(
+                path,
+                f"rows use {name} tokens {side.offsets[0]} to {side.offsets[-1]} of "
+                f"{len(side.tokens)}; the manifest lists {num_tokens}",
+            )
     return _MappedShard(sides[0], sides[1], lines)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sacrebleu.dataset import DATASETS
 
+from nmt.corpus.manifest import MANIFEST, read_manifest, verify_files
 from nmt.corpus.text import read_lines
 from nmt.errors import DataError, did_you_mean
 
@@ -84,6 +85,10 @@ def find(name: str, prepared: Path, src_lang: str, tgt_lang: str) -> TestSet:
             f"{prepared} has no test set {name!r}{did_you_mean(name, known)}; name it in "
             "corpus.tests and run `nmt prepare` again"
         )
+    if (prepared / MANIFEST).exists():
+        names = {f"tests/{name}.src", f"tests/{name}.tgt"}
+        listed = [info for info in read_manifest(prepared).files if info.name in names]
+        verify_files(prepared, listed)
     return from_files(src, [tgt], name)
 
 

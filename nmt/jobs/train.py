@@ -77,7 +77,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         remote.newest_complete()
     check_workers(experiment, cluster.workers.max)
     check_run(experiment, run_dir)
-    open_prepared(experiment)
+    open_prepared(experiment)[0].verify()
     place = remote.store.url() if remote else run_dir
     if (result := read_finished(experiment, run_dir, remote)) is not None:
         console.print(
@@ -268,4 +268,5 @@ def load_training_data(experiment: Experiment, prepared: Path) -> TrainingData:
         update={"corpus": experiment.corpus.model_copy(update={"prepared": str(prepared)})}
     )
     shards, subword = open_prepared(experiment)
+    shards.verify()
     return TrainingData(shards, subword, read_dev(prepared))

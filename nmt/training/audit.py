@@ -183,6 +183,7 @@ def _open_corpus(
     corpus = experiment.corpus.model_copy(update={"prepared": str(folder)})
     experiment = experiment.model_copy(update={"corpus": corpus})
     shards, subword = open_prepared(experiment)
+    shards.verify(again=True)
     if run_manifest.corpus_sha256(shards) != manifest.corpus_sha256:
         if prepared is None:
             return None

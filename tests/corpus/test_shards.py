@@ -42,7 +42,20 @@ def write(folder: Path, *parts: list[Pair], num_pieces: int = 500) -> Manifest:
         src_tokens=sum(shard.src_tokens for shard in shards),
         tgt_tokens=sum(shard.tgt_tokens for shard in shards),
         longest=max((shard.longest for shard in shards), default=0),
-        corpora=[CorpusInfo("corpus0", [FileInfo("a.en", 1, "s", 3)], 3, 3, {}, {}, 4, 5, 0)],
+        corpora=[
+            CorpusInfo(
+                shard.corpus,
+                [FileInfo("a.en", 1, "s", 3)],
+                shard.pairs,
+                shard.pairs,
+                {},
+                {},
+                shard.src_tokens,
+                shard.tgt_tokens,
+                0,
+            )
+            for shard in shards
+        ],
         shards=shards,
         files=[FileInfo.from_path(folder / "tokenizer.json", "tokenizer.json")],
     )
@@ -113,7 +126,7 @@ def test_the_manifest_counts_pairs_and_tokens(tmp_path: Path) -> None:
 def test_tokens_have_the_smallest_sufficient_type(
     tmp_path: Path, num_pieces: int, kind: object
 ) -> None:
-    write(tmp_path / "prepared", [([0], [num_pieces - 1])], num_pieces=num_pieces)
+    write(tmp_path / "prepared", [([3], [num_pieces - 1])], num_pieces=num_pieces)
     src, tgt = Shards.open(tmp_path / "prepared").pairs([0])[0]
     assert (src.dtype, tgt.tolist()) == (kind, [num_pieces - 1])
 
@@ -241,9 +254,106 @@ def test_a_file_of_another_format_is_reported(folder: Path) -> None:
 def test_a_shard_with_other_rows_is_reported(folder: Path) -> None:
     manifest = Shards.open(folder).manifest
     first = replace(manifest.shards[0], pairs=4)
-    changed = replace(manifest, shards=[first, *manifest.shards[1:]], pairs=6)
+    corpus = replace(manifest.corpora[0], read=4, kept=4)
+    changed = replace(
+        manifest,
+        shards=[first, *manifest.shards[1:]],
+        pairs=6,
+        corpora=[corpus, *manifest.corpora[1:]],
+    )
     (folder / "manifest.json").write_text(changed.to_json())
     assert error_of(folder) == (
         "prepared/shards/00000.arrow: 3 pairs, but the manifest lists 4; remove the folder and "
         "run `nmt prepare` again"
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"pairs": 6}, "pairs is 6, but 5 by the other numbers"),
+        ({"longest": 4}, "longest is 4, but 3 by the other numbers"),
+        ({"tgt_tokens": 0}, "tgt_tokens is 0, but 9 by the other numbers"),
+        ({"corpora": []}, "shards of its corpora is 2, but 0 by the other numbers"),
+        (
+            {"files": [FileInfo("../x", 1, "0" * 64)]},
+            "'../x' is not a file of the folder with a SHA-256",
+        ),
+    ],
+)
+def test_contradictions_in_a_manifest_are_refused(
+    folder: Path, change: dict[str, object], problem: str
+) -> None:
+    changed = replace(Shards.open(folder).manifest, **change)  # type: ignore[arg-type]
+    (folder / "manifest.json").write_text(changed.to_json())
+    assert error_of(folder) == (
+        f"prepared/manifest.json: damaged: {problem}; remove the folder and run `nmt prepare` again"
+    )
+
+
+def rewrite(folder: Path, src: list[list[int]], offsets: list[int] | None = None) -> None:
+    """Write the first shard again with other sources, and its digest into the manifest."""
+    path = folder / "shards" / "00000.arrow"
+    table = pa.ipc.open_file(path.read_bytes()).read_all()
+    values = pa.array([token for row in src for token in row], pa.uint16())
+    ends = [0, *np.cumsum([len(row) for row in src]).tolist()]
+    column = pa.ListArray.from_arrays(pa.array(offsets or ends, pa.int32()), values)
+    table = table.set_column(0, "src", column)
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
+    tree = json.loads((folder / "manifest.json").read_text())
+    info = FileInfo.from_path(path, "shards/00000.arrow")
+    tree["shards"][0]["file"] |= {"size": info.size, "sha256": info.sha256}
+    (folder / "manifest.json").write_text(json.dumps(tree))
+
+
+@pytest.mark.parametrize(
+    ("src", "offsets", "problem"),
+    [
+        ([[5, 6, 7], [], [500]], None, "row 2 has a token outside 3 to 499, the vocabulary "
+         "without special tokens"),
+        ([[5, 2, 7], [], [300]], None, "row 0 has a token outside 3 to 499, the vocabulary "
+         "without special tokens"),
+        ([[5, 6, 7], [], [300]], [0, 3, 2, 4], "row 1 has -1 src tokens; expected 0 to 3, the "
+         "longest in the manifest"),
+        ([[5, 6, 7, 300], [], []], None, "row 0 has 4 src tokens; expected 0 to 3, the longest "
+         "in the manifest"),
+        ([[5, 6, 7], [], []], None, "rows use src tokens 0 to 3 of 3; the manifest lists 4"),
+    ],
+)  # fmt: skip
+def test_contents_out_of_bounds_are_refused(
+    folder: Path, src: list[list[int]], offsets: list[int] | None, problem: str
+) -> None:
+    rewrite(folder, src, offsets)
+    shards = Shards.open(folder)
+    shards.verify()
+    with pytest.raises(DataError) as caught:
+        shards.pairs([0, 1, 2])
+    assert str(caught.value) == (
+        f"{folder}/shards/00000.arrow: {problem}; remove the folder and run `nmt prepare` again"
+    )
+
+
+def test_a_verified_file_is_read_again_after_a_change(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    read: list[str] = []
+    from_path = FileInfo.from_path
+    monkeypatch.setattr(
+        FileInfo, "from_path", lambda path, name: read.append(name) or from_path(path, name)
+    )
+    shards = Shards.open(folder)
+    shards.verify()
+    assert sorted(read) == ["shards/00000.arrow", "shards/00001.arrow", "tokenizer.json"]
+    shards.verify()
+    assert len(read) == 3
+    shards.verify(again=True)
+    assert len(read) == 6
+    path = folder / "shards" / "00001.arrow"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"00001.arrow: damaged: its SHA-256 differs"):
+        shards.verify()
+    assert read[6:] == ["shards/00001.arrow"]
