@@ -119,7 +119,7 @@ def test_a_single_process_needs_no_group() -> None:
 @pytest.fixture
 def views(gloo: GlooRuns) -> list[dict[str, Any]]:
     """World as seen by each of three ranks."""
-    return [json.loads((gloo / f"world-{rank}.json").read_text()) for rank in range(3)]
+    return [json.loads((gloo / f"world-3-{rank}.json").read_text()) for rank in range(3)]
 
 
 def test_rank_0_is_main(views: list[dict[str, Any]]) -> None:

@@ -54,7 +54,7 @@ def test_the_loss_is_that_of_the_references(single: Validation, toy: Experiment)
 def test_several_workers_validate_as_one(single: Validation, gloo: GlooRuns) -> None:
     """Batch-invariant translation (nmt/README.md, Guarantees)."""
     for rank in range(3):
-        found = json.loads((gloo / f"world-{rank}.json").read_text())["validation"]
+        found = json.loads((gloo / f"world-3-{rank}.json").read_text())["validation"]
         assert found["hyps"] == single.hyps
         assert found["bleu"] == single.bleu
         assert found["nll"] == pytest.approx(single.nll, rel=1e-6)

@@ -312,7 +312,7 @@ def go_on_gloo(file: Path, runs: Sequence[Run], num_processes: int) -> GlooRuns:
 
     The message of an NmtError goes to error-<rank>.txt in the run directory, the traceback of any
     other error to failure-<rank>.txt. At the end each process describes its world of all processes
-    in world-<rank>.json.
+    in world-<size>-<rank>.json.
     """
     # Forked from a server that has imported what is slow: seconds for each process otherwise.
     heavy = ["torch._dynamo", "torch.utils.tensorboard", "sacrebleu", "pyarrow"]
@@ -343,7 +343,7 @@ def _process(rank: int, file: Path, runs: Sequence[Run], num_processes: int) -> 
             dist.destroy_process_group()
     world = _meet(file.parent / f"store-{runs[0].folder}", rank, num_processes)
     found = _describe(world, file)
-    (file.parent / f"world-{rank}.json").write_text(json.dumps(found))
+    (file.parent / f"world-{num_processes}-{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
