@@ -120,7 +120,9 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
         NmtError: the job would fail.
     """
     from nmt.corpus.prepare import check_raw
-    from nmt.corpus.prepared import open_prepared
+    from nmt.corpus.prepared import open_prepared, read_dev
+    from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS, check_metrics
+    from nmt.evaluation.scores import check_dev_set
 
     def is_local(path: str) -> bool:
         if not (exists := Path(path).exists()):
@@ -130,11 +132,14 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
     run = Path(run_location(job.name, cluster))
     if is_address(cluster.storage) and job.verb != "prepare":
         print_line(f"not checked: run in {display_address(cluster.storage)}")
+    tgt_language = experiment.corpus.tgt
     match job.verb:
         case "prepare":
+            check_metrics(DEFAULT_METRICS, tgt_language)
             if is_local(experiment.corpus.root):
-                check_raw(experiment)
+                check_dev_set(tgt_language, check_raw(experiment))
         case "train":
+            check_metrics(DEFAULT_METRICS, tgt_language)
             is_started = (run / "checkpoints").is_dir()
             # These modules import torch, which takes seconds: only if there is something to check.
             if is_started or cluster.workers.max > experiment.batching.micro_batches:
@@ -145,6 +150,7 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
                 check_run(experiment, run)
             if is_local(experiment.prepared):
                 open_prepared(experiment)
+                check_dev_set(tgt_language, read_dev(experiment.prepared)[1])
         case _ if not is_address(cluster.storage):
             is_local(str(run))
 

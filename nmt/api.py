@@ -313,16 +313,19 @@ def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -
         format_summary,
         is_prepared,
         prepared_folder,
+        read_dev,
         resolve_auto_preset,
     )
+    from nmt.evaluation.scores import check_dev_set
 
     if is_prepared(experiment):
         # Without tasks to run this checks settings and raw files only.
         manifest = check_complete(experiment)
+        check_dev_set(experiment.corpus.tgt, read_dev(experiment.prepared)[1])
         console.print(f"{prepared_folder(experiment)}: already prepared")
     else:
         # Raw files and target directory are checked before Ray starts.
-        check_raw(experiment)
+        check_dev_set(experiment.corpus.tgt, check_raw(experiment))
         check_writable("corpus.prepared", prepared_folder(experiment))
         from nmt.jobs.ray_session import connect
         from nmt.jobs.tasks import prepare_on_ray

@@ -60,6 +60,7 @@ class AsyncCheckpointWriter:
         state: CheckpointState,
         bleu: float | None = None,
         signature: str = "",
+        dev_loss: float | None = None,
         pending: Collection[int] = (),
         on_complete: Callable[[Path], None] = lambda folder: None,
     ) -> None:
@@ -69,6 +70,7 @@ class AsyncCheckpointWriter:
             state: state to write; copied before this method returns.
             bleu: dev BLEU; None: not known yet.
             signature: sacreBLEU signature of that score.
+            dev_loss: dev loss of the same validation.
             pending: updates of checkpoints to keep because their score is pending.
             on_complete: called in the thread with the complete checkpoint.
         """
@@ -81,7 +83,7 @@ class AsyncCheckpointWriter:
             try:
                 if copied is not None:
                     copied.synchronize()
-                written = self._save(copy, bleu, signature, pending)
+                written = self._save(copy, pending, (bleu, signature, dev_loss))
                 self.num_failures = 0
                 on_complete(written)
             except Exception as error:
@@ -125,10 +127,13 @@ class AsyncCheckpointWriter:
                 log.warning("final logs not uploaded: %s", error)
 
     def _save(
-        self, state: CheckpointState, bleu: float | None, signature: str, pending: Collection[int]
+        self,
+        state: CheckpointState,
+        pending: Collection[int],
+        scores: tuple[float | None, str, float | None],
     ) -> Path:
         written = save_checkpoint(
-            self._run_dir, self._experiment, self._tokenizer_json, state, bleu, signature
+            self._run_dir, self._experiment, self._tokenizer_json, state, *scores
         )
         # After the write: the run has a complete checkpoint at any time.
         prune_checkpoints(self._run_dir, self._experiment.training.keep_last, written, pending)

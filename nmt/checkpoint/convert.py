@@ -63,7 +63,7 @@ def export_checkpoint(folder: Path, out: Path, precision: Precision | None = Non
     info = replace(checkpoint.info, nmt_version=nmt_version(), files={})
     # Rounded weights have another BLEU.
     if precision != checkpoint.precision:
-        info = replace(info, bleu=None, bleu_signature="")
+        info = replace(info, bleu=None, bleu_signature="", dev_loss=None)
     tokenizer_json = read_text(checkpoint.path, checkpoint.info, TOKENIZER)
     weights = pack_weights(checkpoint.weights, precision)
     return load_checkpoint(

@@ -90,6 +90,8 @@ class CheckpointInfo:
     """Version of nmt that wrote the checkpoint."""
     files: dict[str, CheckpointFile]
     """All other files by their path inside the checkpoint."""
+    dev_loss: float | None = None
+    """Dev loss beside the dev BLEU; None: not known, as in checkpoints of earlier versions."""
 
 
 def read_info(folder: Path) -> CheckpointInfo:
@@ -156,15 +158,17 @@ def format_info(info: CheckpointInfo) -> str:
     return json.dumps(tree | {"sha256": digest_of_json(tree)}, indent=1) + "\n"
 
 
-def format_score(info_text: str, bleu: float, signature: str) -> str:
+def format_score(info_text: str, bleu: float, signature: str, dev_loss: float | None = None) -> str:
     """Return the content of score.json.
 
     Args:
         info_text: content of bundle.json of the same checkpoint.
         bleu: dev BLEU.
         signature: sacreBLEU signature of the score.
+        dev_loss: dev loss of the same validation.
     """
     tree = {"of": json.loads(info_text)["sha256"], "bleu": bleu, "bleu_signature": signature}
+    tree["dev_loss"] = dev_loss
     return json.dumps(tree | {"sha256": digest_of_json(tree)}, indent=1) + "\n"
 
 
@@ -174,7 +178,8 @@ def _add_score(info: CheckpointInfo, digest: str, score: bytes, file: str) -> Ch
         tree = json.loads(score)
         # A score of a replaced checkpoint has the digest of another bundle.json.
         if tree.pop("sha256") == digest_of_json(tree) and tree["of"] == digest:
-            return replace(info, bleu=tree["bleu"], bleu_signature=tree["bleu_signature"])
+            scores = {"bleu": tree["bleu"], "dev_loss": tree.get("dev_loss")}
+            return replace(info, **scores, bleu_signature=tree["bleu_signature"])
         problem = "it belongs to another checkpoint or is corrupt"
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         problem = "it is corrupt"

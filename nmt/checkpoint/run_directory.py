@@ -1,6 +1,7 @@
 """Checkpoints of a run: listing, selecting and pruning them."""
 
 import logging
+import math
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -50,7 +51,7 @@ def newest_complete(run_dir: Path, on_skip: Callable[[str], None] = log_skipped)
 
 
 def best_checkpoint(run_dir: Path) -> Path | None:
-    """Return the checkpoint with the highest dev BLEU, the oldest of equal ones.
+    """Return the checkpoint with the highest dev BLEU (`highest_bleu`).
 
     Only bundle.json is verified. None: no checkpoint has a score.
     """
@@ -65,8 +66,15 @@ def best_checkpoint(run_dir: Path) -> Path | None:
 
 
 def highest_bleu(infos: Mapping[T, CheckpointInfo]) -> T | None:
-    """Return the key with the highest dev BLEU, the first of equal ones; None: no score."""
-    scores = {key: info.bleu for key, info in infos.items() if info.bleu is not None}
+    """Return the key with the highest dev BLEU; None: no score.
+
+    Of equal ones the lowest dev loss wins, then the first.
+    """
+    scores = {
+        key: (info.bleu, -math.inf if info.dev_loss is None else -info.dev_loss)
+        for key, info in infos.items()
+        if info.bleu is not None
+    }
     return max(scores, key=scores.__getitem__, default=None)
 
 

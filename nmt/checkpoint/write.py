@@ -50,6 +50,7 @@ def save_checkpoint(
     state: CheckpointState,
     bleu: float | None = None,
     bleu_signature: str = "",
+    dev_loss: float | None = None,
 ) -> Path:
     """Write the checkpoint of an update; an existing one of the same update is replaced.
 
@@ -60,6 +61,7 @@ def save_checkpoint(
         state: state to write.
         bleu: dev BLEU of the weights for translation; None: not validated.
         bleu_signature: sacreBLEU signature of that score.
+        dev_loss: dev loss of the same validation.
 
     Returns:
         The checkpoint directory, <run_dir>/checkpoints/update-...
@@ -69,7 +71,7 @@ def save_checkpoint(
     """
     folder = run_dir / "checkpoints" / folder_name(state.update)
     remove_leftovers(folder.parent)
-    info = CheckpointInfo(state.update, bleu, bleu_signature, (), nmt_version(), {})
+    info = CheckpointInfo(state.update, bleu, bleu_signature, (), nmt_version(), {}, dev_loss)
     weights = _weights_for_translation(state)
     return write_checkpoint(folder, experiment, tokenizer_json, weights, info, state)
 
@@ -107,7 +109,7 @@ def write_checkpoint(
     temp = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.writing")
     try:
         _make_directory(folder.parent)
-        _check_space(folder, needed)
+        check_space(folder, needed)
         (temp / "training" if state is not None else temp).mkdir(parents=True)
         for name, text in texts.items():
             # No translation of line ends: the digest is that of the bytes.
@@ -133,8 +135,8 @@ def write_checkpoint(
     return folder
 
 
-def write_score(folder: Path, bleu: float, signature: str) -> None:
-    """Write the dev BLEU of an existing checkpoint to score.json.
+def write_score(folder: Path, bleu: float, signature: str, dev_loss: float | None = None) -> None:
+    """Write the scores of an existing checkpoint to score.json.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -142,7 +144,8 @@ def write_score(folder: Path, bleu: float, signature: str) -> None:
     temp = folder / f".{SCORE}"
     try:
         # Bound to bundle.json by its digest: a rewritten checkpoint makes the score stale.
-        text = format_score((folder / INFO).read_text(encoding="utf-8"), bleu, signature)
+        info = (folder / INFO).read_text(encoding="utf-8")
+        text = format_score(info, bleu, signature, dev_loss)
         temp.write_text(text, encoding="utf-8")
         _sync(temp)
         temp.replace(folder / SCORE)
@@ -207,7 +210,8 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _check_space(folder: Path, needed: int) -> None:
+def check_space(folder: Path, needed: int) -> None:
+    """Raise CheckpointError unless `needed` bytes are free for a checkpoint."""
     free = shutil.disk_usage(folder.parent).free
     if free < needed:
         raise CheckpointError(

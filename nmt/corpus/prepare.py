@@ -84,8 +84,11 @@ def prepare(
     return manifest
 
 
-def check_raw(experiment: Experiment) -> None:
+def check_raw(experiment: Experiment) -> list[str]:
     """Check the raw files as far as that is quick, before a cluster is touched.
+
+    Returns:
+        Reference lines of the dev set.
 
     Raises:
         DataError: a file is missing or does not start as text; any error in dev and test sets.
@@ -97,9 +100,11 @@ def check_raw(experiment: Experiment) -> None:
             )
         # The first block shows compression, UTF-16 and missing line feeds.
         next(read_blocks(path), None)
-    for text in (experiment.corpus.dev, *experiment.corpus.tests):
-        for _ in read_pairs(text, os.path.abspath(experiment.corpus.root)):
-            pass
+    root = os.path.abspath(experiment.corpus.root)
+    for text in experiment.corpus.tests:
+        if not sum(1 for _ in read_pairs(text, root)):
+            raise DataError(f"test set {text.name}: no lines; expected one pair or more")
+    return [tgt for _, tgt in read_pairs(experiment.corpus.dev, root)]
 
 
 def _prepare(experiment: Experiment, stages: Stages) -> Manifest:

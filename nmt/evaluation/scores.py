@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nmt.errors import DataError
+from nmt.errors import ConfigError, DataError
 from nmt.evaluation import slices
 from nmt.evaluation.sacrebleu_metrics import (
     DEFAULT_METRICS,
@@ -157,6 +157,25 @@ def score(
     warnings = tuple(_warn(hyps, references, tgt_language, metrics))
     parts = slices.score_slices(hyps, references, tgt_language, labels or {})
     return ScoreReport(test_set, system, checkpoint, len(hyps), scores, warnings, parts)
+
+
+def check_dev_set(tgt_language: str, refs: Sequence[str]) -> None:
+    """Check before training that validation and evaluation will be able to score.
+
+    Args:
+        tgt_language: target language.
+        refs: reference lines of the dev set.
+
+    Raises:
+        ConfigError: a tokenizer is not installed, or that of the language needs spaces, which the
+            references do not have.
+        DataError: the dev set is empty.
+    """
+    check_metrics(DEFAULT_METRICS, tgt_language)
+    if not refs:
+        raise DataError("the dev set is empty: validation needs at least one pair (corpus.dev)")
+    if problem := find_wrong_tokenizer(tgt_language, refs):
+        raise ConfigError.from_message(f"corpus.tgt {tgt_language}: {problem}")
 
 
 def bleu(hyps: Sequence[str], refs: Sequence[str], tgt_language: str) -> Score:

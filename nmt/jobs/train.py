@@ -24,6 +24,7 @@ from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.corpus.prepared import open_prepared, read_dev, resolve_auto_preset
 from nmt.errors import NmtError, TrainingError
+from nmt.evaluation.scores import check_dev_set
 from nmt.jobs.driver import Interrupt, RunResult, TrainerThread, WorkerLossCallback, follow_run
 from nmt.jobs.mailbox import MailboxClient, PreviousGroup, start_mailbox
 from nmt.jobs.ray_internals import Trainer, recovery_callbacks
@@ -78,6 +79,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     check_workers(experiment, cluster.workers.max)
     check_run(experiment, run_dir)
     open_prepared(experiment)[0].verify()
+    check_dev_set(experiment.corpus.tgt, read_dev(experiment.prepared)[1])
     place = remote.store.url() if remote else run_dir
     if (result := read_finished(experiment, run_dir, remote)) is not None:
         console.print(

@@ -1,10 +1,13 @@
 """Decisions from dev BLEU: the best checkpoint, early stopping, schedule plateau.
 
+Of equal dev BLEU the lower dev loss is better: a score of 0 says nothing about progress.
+
 They are made in the order of the checkpoints and are the same on all ranks: at once where the ranks
 share the validation, a fixed number of validations later where scores are pending
 (`nmt.training.validation`).
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -115,10 +118,13 @@ class EarlyStopping:
         return found
 
     def _use(self, update: int, score: DevScore, known_at: int) -> str:
-        """Compare with the best score so far and record it; return a warning of overfitting."""
+        """Compare with the best score so far and record it; return a warning, or ""."""
         state, settings = self._state, self._settings
-        if state.best_bleu is None or score.bleu > state.best_bleu:
+        state.num_validations += 1
+        before = (state.best_bleu or 0, -math.inf if state.best_loss is None else -state.best_loss)
+        if state.best_bleu is None or (score.bleu, -score.dev_loss) > before:
             state.best_bleu, state.best_update = score.bleu, update
+            state.best_loss = score.dev_loss
             state.validations_without_gain = state.validations_of_plateau = 0
         else:
             state.validations_without_gain += 1
@@ -139,4 +145,11 @@ class EarlyStopping:
         }
         if self._logger is not None:
             self._logger.write("validation", update, values, known_at)
-        return state.fit.judge(update, score.dev_loss, score.train_loss)
+        warning = state.fit.judge(update, score.dev_loss, score.train_loss)
+        if state.num_validations == 2 and score.bleu == 0:
+            warning = (
+                "warning: dev BLEU is still 0 in the second validation | check the translations "
+                f"in dev/, and that corpus.tgt={self._experiment.corpus.tgt} is their language | "
+                f"{score.signature}"
+            )
+        return warning

@@ -23,7 +23,9 @@ from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Update
 from nmt.checkpoint.async_writer import AsyncCheckpointWriter
 from nmt.checkpoint.remote import RemoteRun
+from nmt.checkpoint.write import check_space
 from nmt.config.experiment import Experiment
+from nmt.evaluation.scores import check_dev_set
 from nmt.model.seq2seq import num_parameters
 from nmt.training import run_manifest
 from nmt.training.data import TrainingData, check_workers, make_schedule
@@ -122,12 +124,15 @@ def train(
         scorer: scores checkpoints elsewhere; None: the workers share each validation.
 
     Raises:
+        ConfigError, DataError: the dev set cannot be scored.
         TrainingError: there are more workers than micro-batches, the run has another vocabulary,
             all its checkpoints are corrupt, checkpoints cannot be written, a single pair does not
             fit in memory, or the gradient is not finite in several updates in a row.
         UpdateOutOfMemoryError: this rank ran out of memory; resume with twice the split factor.
     """
     check_workers(experiment, world.size)
+    # On every rank: hosts can differ in what is installed.
+    check_dev_set(experiment.corpus.tgt, corpus.dev[1])
     experiment = resolve_precision(experiment, world)
     run = _Run(experiment, corpus, world, run_dir, hooks, remote, scorer)
     with contextlib.ExitStack() as stack:
@@ -194,9 +199,12 @@ class _Run:
         run_manifest.add_start(
             run_dir, experiment, self.corpus.shards, self.schedule, self.world, state.update, origin
         )
+        # Weights, two moments of AdamW and the average, in fp32.
+        num_copies = 3 + (self.learner.average is not None)
+        size = num_parameters(self.learner.model)
+        check_space(run_dir / "checkpoints", 4 * num_copies * size)
         for problem in self.corrupt:
             logger.log(f"skipping a checkpoint: {problem}")
-        size = num_parameters(self.learner.model)
         logger.log(format_start_line(experiment, self.schedule, size, state.update, self.world))
         if warning := slow_precision_warning(experiment.training, self.world.device):
             logger.log(warning)
@@ -341,7 +349,11 @@ class _Run:
             self.stopping.use_pending(done - self.num_updates_behind, known_at=done)
             if is_due and self.scorer is None:
                 model, subword, dev = self.learner.eval_model, self.corpus.subword, self.corpus.dev
-                found = self.stopping.validate(model, subword, dev)
+                try:
+                    found = self.stopping.validate(model, subword, dev)
+                except Exception:
+                    self.save_unscored()
+                    raise
         if is_due and self.scorer is not None:
             self.state.awaited.append((done, self.state.fit.train_nll))
         return found
@@ -375,6 +387,14 @@ class _Run:
                 self.writer.wait()
                 self.control.save_s = time.perf_counter() - started
 
+    def save_unscored(self) -> None:
+        """Write a checkpoint after a validation that failed. Collective: call on every rank."""
+        # The error of the validation is the cause, also of a checkpoint that cannot be written.
+        with contextlib.suppress(Exception):
+            self.save(None, is_urgent=True)
+            if self.writer and self.logger and not self.writer.take_error():
+                self.logger.log(f"update {self.state.update:,} | validation failed | saved")
+
     def write_checkpoint(self, validation: Validation | None) -> None:
         """Start to write a checkpoint on rank 0, and request its score where it is pending."""
         state = self.state
@@ -383,7 +403,8 @@ class _Run:
         content = self.learner.state(state.update, asdict(state))
         pending = [update for update, _ in state.awaited]
         if validation is not None:
-            self.writer.write(content, validation.bleu, validation.signature, pending)
+            scores = validation.bleu, validation.signature, validation.nll
+            self.writer.write(content, *scores, pending)
         elif state.update in pending:
             self.writer.write(content, pending=pending, on_complete=self.validator.request)
         else:

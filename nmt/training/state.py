@@ -198,6 +198,10 @@ class TrainState:
     """Best dev BLEU so far, 0 to 100."""
     best_update: int = 0
     """Updates done at the best dev BLEU."""
+    best_loss: float | None = None
+    """Dev loss at the best dev BLEU; decides between equal ones."""
+    num_validations: int = 0
+    """Validations used for model selection."""
     validations_without_gain: int = 0
     """Validations in a row since then."""
     halvings: int = 0

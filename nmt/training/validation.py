@@ -28,7 +28,7 @@ from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.corpus.text import normalise
 from nmt.decoding.translator import Translator
-from nmt.errors import CheckpointError, StorageError
+from nmt.errors import CheckpointError, StorageError, TrainingError
 from nmt.evaluation.scores import bleu
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.distributed import World
@@ -62,21 +62,31 @@ def validate(
     Args:
         model: in evaluation mode.
         dev: source lines and reference lines.
+
+    Raises:
+        Exception: that of this rank, or TrainingError with the error of another one.
     """
     srcs, refs = dev
     share = range(world.rank, len(srcs), world.size)
     decoding = experiment.decoding.for_validation()
-    translator = Translator(
-        model, subword, experiment.model_copy(update={"decoding": decoding}), device=world.device
-    )
-    share_hyps = translator.translate(srcs[n] for n in share)
+    share_hyps, sums, problem = [""] * len(share), (0.0, 0.0), None
+    try:
+        translator = Translator(
+            model, subword, experiment.model_copy(update={"decoding": decoding}), world.device
+        )
+        share_hyps = translator.translate(srcs[n] for n in share)
+        pairs = [(srcs[n], refs[n]) for n in share]
+        sums = _sum_nll(model, subword, experiment, pairs, world.device)
+    except Exception as error:
+        problem = error
     hyps = [""] * len(srcs)
-    for rank, rank_hyps in enumerate(world.all_gather(share_hyps)):
+    # With the errors, which end the validation on all ranks: none waits for a rank that failed.
+    shares = world.all_gather((share_hyps, problem and f"{type(problem).__name__}: {problem}"))
+    for rank, (rank_hyps, rank_problem) in enumerate(shares):
+        if rank_problem is not None:
+            raise problem or TrainingError(f"validation failed on rank {rank}: {rank_problem}")
         hyps[rank :: world.size] = rank_hyps
-    pairs = [(srcs[n], refs[n]) for n in share]
-    nll, num_tokens = world.all_reduce(
-        list(_sum_nll(model, subword, experiment, pairs, world.device))
-    )
+    nll, num_tokens = world.all_reduce(list(sums))
     scored = bleu(hyps, refs, experiment.corpus.tgt)
     return Validation(scored.value, f"BLEU|{scored.signature}", nll / max(1, num_tokens), hyps)
 
@@ -204,7 +214,7 @@ class AsyncValidator:
     def _record(self, update: int, found: Validation) -> None:
         self._scores[update] = (found.bleu, found.signature, found.nll)
         try:
-            write_score(self._folder(update), found.bleu, found.signature)
+            write_score(self._folder(update), found.bleu, found.signature, found.nll)
         except (CheckpointError, StorageError) as error:
             self._logger.log(f"update {update:,} | cannot write the score: {error}")
         self._logger.write_hyps(update, self._experiment.corpus.tgt, found.hyps)

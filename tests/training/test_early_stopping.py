@@ -7,6 +7,10 @@ from toy_results import assert_same, records_of
 from toy_runs import Run, go
 
 from nmt.checkpoint.run_directory import best_checkpoint
+from nmt.config.experiment import Experiment
+from nmt.training.distributed import World
+from nmt.training.early_stopping import DevScore, EarlyStopping
+from nmt.training.state import TrainingClock, TrainState
 
 PLATEAU = [
     "training.schedule=plateau",
@@ -58,3 +62,40 @@ def test_early_stopping_logs_its_reason(toy_file: Path) -> None:
     go(toy_file, Run("early-reason", overrides=overrides))
     last = (toy_file.parent / "early-reason/train.log").read_text().splitlines()[-1]
     assert last.endswith(" | 2 validations without a better dev BLEU (training.patience=2)")
+
+
+def use_scores(toy: Experiment, scores: list[tuple[float, float]]) -> tuple[TrainState, list[str]]:
+    """Use dev BLEU and dev loss of validations after updates 10, 20, ..."""
+    state = TrainState()
+    stopping = EarlyStopping(toy, state, TrainingClock(state), World(), None, None)
+    warnings = [
+        stopping._use(update, DevScore(bleu, "BLEU|tok:13a", loss, None), update)
+        for update, (bleu, loss) in enumerate(scores, start=1)
+    ]
+    return state, warnings
+
+
+@pytest.mark.parametrize(
+    ("scores", "best", "without_gain"),
+    [
+        ([(0.0, 3.0), (0.0, 2.0), (0.0, 2.5)], 2, 1),
+        ([(5.0, 2.0), (5.0, 2.0), (4.0, 1.0)], 1, 2),
+        ([(5.0, 2.0), (5.1, 3.0), (5.1, 2.9)], 3, 0),
+    ],
+)
+def test_of_equal_dev_bleu_the_lower_loss_is_better(
+    scores: list[tuple[float, float]], best: int, without_gain: int, toy: Experiment
+) -> None:
+    state, _ = use_scores(toy, scores)
+    assert (state.best_update, state.validations_without_gain) == (best, without_gain)
+
+
+def test_dev_bleu_0_is_warned_of_once(toy: Experiment) -> None:
+    _, warnings = use_scores(toy, [(0.0, 3.0), (0.0, 2.0), (0.0, 1.0)])
+    assert warnings == [
+        "",
+        "warning: dev BLEU is still 0 in the second validation | check the translations in dev/, "
+        "and that corpus.tgt=de is their language | BLEU|tok:13a",
+        "",
+    ]
+    assert not any(use_scores(toy, [(0.0, 3.0), (0.1, 2.0), (0.0, 1.0)])[1])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from nmt.batching.batch import make_batch
 from nmt.checkpoint.format import read_info
 from nmt.checkpoint.run_directory import best_checkpoint, list_checkpoints
 from nmt.config.experiment import Experiment
+from nmt.errors import ConfigError, NmtError
 from nmt.evaluation.scores import bleu
 from nmt.model import seq2seq
 from nmt.training.distributed import World
+from nmt.training.loop import train
 from nmt.training.validation import Validation
 
 EVERY = ["training.validate_every=5"]
@@ -58,6 +61,45 @@ def test_several_workers_validate_as_one(single: Validation, gloo: GlooRuns) -> 
         assert found["hyps"] == single.hyps
         assert found["bleu"] == single.bleu
         assert found["nll"] == pytest.approx(single.nll, rel=1e-6)
+
+
+def test_a_failed_validation_leaves_a_checkpoint(
+    toy_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+
+    def fail(*arguments: object) -> None:
+        raise ConfigError("corpus.tgt", "ja", "MeCab is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nmt.training.validation.bleu", fail)
+        with pytest.raises(ConfigError):
+            go(toy_file, Run("failed"))
+    folder = toy_file.parent / "failed"
+    [saved] = list_checkpoints(folder)
+    assert (read_info(saved).update, read_info(saved).bleu) == (10, None)
+    assert "update 10 | validation failed | saved" in (folder / "train.log").read_text()
+    reason, state = go(toy_file, Run("failed"))
+    assert (reason, state.update, state.best_update) == ("finished", 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("language", "line", "message"),
+    [
+        ("xx", "我在北京大学学习。", "corpus.tgt xx: BLEU would split words at spaces"),
+        ("de", None, "the dev set is empty"),
+    ],
+)
+def test_an_unusable_dev_set_is_refused_at_the_start(
+    language: str, line: str | None, message: str, toy: Experiment, tmp_path: Path
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    data = corpus_of(toy)
+    dev = ([], []) if line is None else (["a"] * 3, [line] * 3)
+    corpus = toy.corpus.model_copy(update={"tgt": language})
+    with pytest.raises(NmtError, match=message):
+        train(toy.model_copy(update={"corpus": corpus}), replace(data, dev=dev), World(), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 # Asynchronous validation.
