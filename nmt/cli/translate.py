@@ -86,8 +86,9 @@ def translate(
         on_ray = worker_cluster(source, output, cluster, workers, search)
         # This process only sends the model to the workers.
         search |= {"device": "cpu", "threads": None}
-    glossary = Glossary.read(Path(terms)) if terms else Glossary({})
     checkpoint = api.open_checkpoint(run)
+    cleaning = checkpoint.experiment.corpus.cleaning
+    glossary = Glossary.read(Path(terms), cleaning) if terms else Glossary({}, cleaning)
     others = api.open_ensemble(checkpoint, ensemble)
     checkpoints = [checkpoint, *others]
     if on_ray is not None:

@@ -11,8 +11,9 @@ import io
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import TextIO
@@ -26,7 +27,9 @@ MAX_INVALID = 0.9
 """Share of the lines beyond ASCII from which on a file is not damaged, but not UTF-8 at all."""
 
 _TO_SPACE = re.compile("[\0-\x1f\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+# The tags of a flag such as that of Scotland, group 1, are part of an emoji.
 _INVISIBLE = re.compile(
+    "(\U0001f3f4[\U000e0030-\U000e007a]+\U000e007f)|"
     "[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0001\U000e0020-\U000e007f]"
 )
@@ -39,6 +42,14 @@ UNSPACED = re.compile(
 )
 """Character of a script without spaces between words: Chinese, Japanese, Thai, Lao, Tibetan,
 Burmese, Khmer, Tai, Yi."""
+
+UNSPACED = (
+    "\u0e00-\u109f\u1780-\u17ff\u1950-\u1aaf\u1b00-\u1b7f\u3005-\u3007\u3041-\u312f\u31a0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\ua4cf\ua980-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f"
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff"
+)
+"""Characters of scripts without spaces between words, as ranges of a character class: Thai, Lao,
+Tibetan, Burmese, Khmer, Tai, Balinese, Javanese, Japanese, Chinese, Yi."""
 
 
 def normalise(line: str, cleaning: CleaningConfig) -> str:
@@ -64,13 +75,46 @@ def strip_controls(line: str) -> str:
     if line.isprintable() and "  " not in line and line[:1] != " " and line[-1:] != " ":
         return line
     # Order matters: removed characters may leave spaces side by side, and joiners at an edge.
-    line = _INVISIBLE.sub("", _TO_SPACE.sub(" ", line))
+    line = _INVISIBLE.sub(r"\1", _TO_SPACE.sub(" ", line))
     return _SPACES.sub(" ", _LOOSE_JOINERS.sub("", line)).strip(" ")
 
 
 def to_nfc(line: str) -> str:
     """Return a line in Unicode normalisation form C (composed characters)."""
     return line if line.isascii() else unicodedata.normalize("NFC", line)
+
+
+@cache
+def word_boundary() -> re.Pattern[str]:
+    """Return the pattern of a position that is not inside a word.
+
+    In scripts without spaces it is any position but before the marks of a letter, or after a sign
+    that joins the next letter to it.
+    """
+    # Not at import: few commands need it. No mark is outside of these planes.
+    code_points = (*range(0x300, 0x1E950), *range(0xE0100, 0xE01F0))
+    marks = "".join(c for c in map(chr, code_points) if unicodedata.category(c)[0] == "M")
+    # Vowels that are letters in Unicode but part of the letter before, and joiners.
+    marks += "\u0e33\u0eb3\u200c\u200d\uff9e\uff9f"
+    # U+FFFD: a character that is incomplete may continue a word.
+    return re.compile(
+        rf"(?![{marks}])(?<![\u1039\u17d2\u200d])"
+        rf"(?:(?<=[{UNSPACED}])|(?=[{UNSPACED}])|(?<![\w\ufffd{marks}])|(?![\w\ufffd]))"
+    )
+
+
+def is_whole_word(text: str, start: int, end: int) -> bool:
+    """Return True if neither end of a span is inside a word (`word_boundary`)."""
+    boundary = word_boundary()
+    return bool(boundary.match(text, start) and boundary.match(text, end))
+
+
+def phrase_pattern(phrases: Iterable[str]) -> re.Pattern[str]:
+    """Return the pattern of phrases as whole words, the longest of them first."""
+    boundary = word_boundary().pattern
+    in_order = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
+    any_phrase = "|".join(map(re.escape, in_order)) or "(?!)"
+    return re.compile(f"{boundary}(?:{any_phrase}){boundary}")
 
 
 def read_lines(source: Source) -> Iterator[str]:

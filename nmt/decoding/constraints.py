@@ -2,11 +2,12 @@
 
 Terms are decoded with dynamic beam allocation (Post & Vilar 2018): besides the best continuations,
 each step considers the tokens that continue a missing term, and divides the beam among hypotheses
-by the number of term tokens that they have met. A term is met where its tokens appear in a row and
-the next token does not continue its last word.
+by the number of term tokens that they have met.
 
-Words to avoid are matched as text, however they are split into tokens: the token that would
-complete them as whole words is forbidden. Longer words with the same beginning are allowed.
+Terms and words to avoid are matched as text, however it is split into tokens, and as whole words
+(`nmt.corpus.text.word_boundary`). The token that would complete a word to avoid is forbidden;
+longer words with the same beginning are allowed. A term is met where its text appears and the next
+token does not continue its last word.
 
 Everything is computed in Python from the tokens of one sentence at a time. Only sentences with
 constraints pay for it, and no sentence depends on another.
@@ -14,15 +15,19 @@ constraints pay for it, and no sentence depends on another.
 Shapes: B slots for sentences, K beam, R = B * K rows, V vocabulary, L tokens so far.
 """
 
-import unicodedata
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
 from nmt.corpus.subword import EOS, PAD
+from nmt.corpus.text import UNSPACED, is_whole_word, word_boundary
+
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 class TokenText:
@@ -30,18 +35,21 @@ class TokenText:
 
     def __init__(self, token_bytes: Sequence[bytes]) -> None:
         """Index the bytes of each token, b"" for special ones; a space precedes each word."""
-        self._token_bytes = token_bytes
-        self._tokens: dict[bytes, list[int]] = defaultdict(list)
-        for token, text in enumerate(token_bytes):
-            self._tokens[text].append(token)
-        self.word_continuations = frozenset(
-            token for token, text in enumerate(token_bytes) if _begins_in_word(text)
-        )
-        """Tokens that continue the word before them."""
+        self.token_bytes = token_bytes
+
+    @cached_property
+    def word_continuations(self) -> list[int]:
+        """Tokens that continue a word before them."""
+        return self._continuations("a")
+
+    @cached_property
+    def letter_continuations(self) -> list[int]:
+        """Tokens that continue a letter of a script without spaces: its marks."""
+        return self._continuations("\u3042")
 
     def decode(self, tokens: Iterable[int]) -> bytes:
         """Return the bytes of a token sequence."""
-        return b"".join([self._token_bytes[token] for token in tokens])
+        return b"".join([self.token_bytes[token] for token in tokens])
 
     def word_indices(self, tokens: Iterable[int]) -> list[int]:
         """Return the index of the space-separated word of each token; -1 for none, as for EOS."""
@@ -49,7 +57,7 @@ class TokenText:
         for token in tokens:
             first = -1
             # A token can contain spaces; it belongs to the word of its first other byte.
-            for byte in self._token_bytes[token]:
+            for byte in self.token_bytes[token]:
                 if byte == ord(" "):
                     is_between = True
                     continue
@@ -60,17 +68,18 @@ class TokenText:
         return indices
 
     def completing_tokens(self, phrase: bytes, text: bytes) -> list[int]:
-        """Return the tokens that complete `phrase` at the end of `text`, from a word's start."""
-        tokens: list[int] = []
-        for size in range(len(phrase)):
+        """Return the tokens that complete `phrase` at the end of `text` as whole words."""
+        inside, endings = _completions(self, phrase)
+        tokens = list(inside)
+        for size, rest in enumerate(endings):
             # `size` bytes of the phrase are written; the token has to write the rest.
-            if not text.endswith(phrase[:size]):
-                continue
-            if size == 0:
-                tokens += self._tokens.get(b" " + phrase, ())
-            if not (_begins_in_word(phrase) and _ends_in_word(text[: len(text) - size])):
-                tokens += self._tokens.get(phrase[size:], ())
+            if text.endswith(phrase[:size]) and _is_boundary(text[: len(text) - size], phrase):
+                tokens += rest
         return tokens
+
+    def _continuations(self, letter: str) -> list[int]:
+        before, texts = letter.encode(), enumerate(self.token_bytes)
+        return [token for token, text in texts if not _is_boundary(before, text)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +90,21 @@ class Constraints:
     prefix: tuple[int, ...] = ()
     """Tokens that the translation begins with."""
     terms: tuple[tuple[int, ...], ...] = ()
-    """Token sequences that must appear, each one or more whole words."""
+    """Token sequences whose text must appear, each one or more whole words after a space."""
     avoid: tuple[bytes, ...] = ()
     """Words that must not appear, without a leading space."""
+    joined_terms: tuple[tuple[int, ...], ...] = ()
+    """Tokens of each term without the space before it, for scripts without spaces; or nothing."""
+
+    @cached_property
+    def _phrases(self) -> dict[tuple[int, ...], str]:
+        """Text of each term."""
+        return {term: self._text(term).strip(" ") for term in self.terms}
 
     def missing_terms(self, tokens: Sequence[int]) -> list[tuple[int, ...]]:
-        """Return the terms that the tokens do not contain."""
-        return [term for term in self.terms if not self._contains(tokens, term)]
+        """Return the terms that do not appear in the text of the tokens."""
+        text = self._text(tokens)
+        return [term for term in self.terms if not contains_phrase(text, self._phrases[term])]
 
     def forbidden_tokens(self, tokens: Sequence[int]) -> list[int]:
         """Return the tokens that must not come next."""
@@ -98,33 +115,62 @@ class Constraints:
     def term_continuations(self, tokens: Sequence[int]) -> set[int]:
         """Return the tokens that begin or continue a missing term."""
         missing = self.missing_terms(tokens)
-        return {term[0] for term in missing} | {term[_overlap(tokens, term)] for term in missing}
+        starts = {sequence[0] for sequence in self._sequences(missing, tokens)}
+        return starts | {sequence[size] for sequence, size in self._begun(missing, tokens)}
 
     def best_token(self, tokens: Sequence[int], log_probs: Tensor) -> int:
         """Return the most likely next token, by log-probabilities [V], that keeps a term met."""
-        # Continuing the last word of a term would turn it into another word.
-        if any(tuple(tokens[-len(term) :]) == term for term in self.terms):
-            log_probs = log_probs.clone()
-            log_probs[list(self.token_text.word_continuations)] = -torch.inf
+        text = self._text(tokens)
+        for term in self.terms:
+            # Continuing the last word of a term would turn it into another word.
+            phrase = self._phrases[term]
+            start = len(text) - len(phrase)
+            if text.endswith(phrase) and is_whole_word(text, start, len(text)):
+                is_unspaced = _UNSPACED.match(phrase[-1])
+                texts, log_probs = self.token_text, log_probs.clone()
+                masked = texts.letter_continuations if is_unspaced else texts.word_continuations
+                log_probs[masked] = -torch.inf
         return int(log_probs.argmax())
 
     def count_term_tokens(self, tokens: Sequence[int]) -> tuple[int, int]:
         """Return the number of term tokens met, and the number still needed."""
         missing = self.missing_terms(tokens)
         # A term in progress counts as far as it has been written.
-        num_partial = max((_overlap(tokens, term) for term in missing), default=0)
+        num_partial = max((size for _, size in self._begun(missing, tokens)), default=0)
         num_left = sum(map(len, missing)) - num_partial
         return sum(map(len, self.terms)) - num_left, num_left
 
-    def _contains(self, tokens: Sequence[int], term: tuple[int, ...]) -> bool:
-        # After a word the next token must not continue it; after punctuation any token may follow.
-        ends_in_word = _ends_in_word(self.token_text.decode(term))
-        for end in range(len(term), len(tokens) + 1):
-            if tuple(tokens[end - len(term) : end]) == term:
-                next_token = tokens[end] if end < len(tokens) else EOS
-                if not (ends_in_word and next_token in self.token_text.word_continuations):
-                    return True
-        return False
+    def _text(self, tokens: Sequence[int]) -> str:
+        return self.token_text.decode(tokens).decode(errors="replace")
+
+    def _begun(
+        self, terms: Sequence[tuple[int, ...]], tokens: Sequence[int]
+    ) -> list[tuple[tuple[int, ...], int]]:
+        """Return the sequences of terms in progress, and how many of their tokens are written."""
+        begun = []
+        for term in terms:
+            for sequence in (term, *self._joined(term)):
+                size = _overlap(tokens, sequence)
+                if size and sequence in self._sequences([term], tokens[: len(tokens) - size]):
+                    begun.append((sequence, size))
+        return begun
+
+    def _sequences(
+        self, terms: Sequence[tuple[int, ...]], before: Sequence[int]
+    ) -> list[tuple[int, ...]]:
+        """Return the sequences by which terms may begin: after a space, without it, or both."""
+        text = self._text(before[-8:]) if self.joined_terms else ""
+        # Without a script of this kind on either side, words are separated by spaces.
+        after_unspaced = bool(_UNSPACED.match(text[-1:]))
+        sequences: list[tuple[int, ...]] = []
+        for term in terms:
+            is_unspaced = bool(text and _UNSPACED.match(self._phrases[term]))
+            sequences += [] if is_unspaced else [term]
+            sequences += self._joined(term) if is_unspaced or after_unspaced else []
+        return sequences
+
+    def _joined(self, term: tuple[int, ...]) -> list[tuple[int, ...]]:
+        return [self.joined_terms[self.terms.index(term)]] if self.joined_terms else []
 
 
 def mask_forbidden(
@@ -235,16 +281,40 @@ def _overlap(tokens: Sequence[int], term: tuple[int, ...]) -> int:
     return 0
 
 
-def _begins_in_word(data: bytes) -> bool:
-    """Return True if the bytes continue a word; bytes that are no complete character count too."""
-    first = data.decode("utf-8", errors="ignore")[:1]
-    return _is_word_character(first) if first else data[:1] >= b"\x80"
+@lru_cache(maxsize=1000)
+def _completions(
+    token_text: TokenText, phrase: bytes
+) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """Return the tokens that contain a phrase, and those that write the rest of one.
+
+    The first have the phrase after a boundary inside them. The n-th of the others begin with its
+    bytes from n on.
+    """
+    inside: list[int] = []
+    endings: list[list[int]] = [[] for _ in phrase]
+    for token, data in enumerate(token_text.token_bytes):
+        # The end of the token counts as the end of the word.
+        start = data.find(phrase, 1)
+        after = data[start + len(phrase) :]
+        if start > 0 and _is_boundary(data[:start], phrase) and _is_boundary(phrase, after):
+            inside.append(token)
+        for size in range(len(phrase)):
+            rest = phrase[size:]
+            if data.startswith(rest) and _is_boundary(phrase, data[len(rest) :]):
+                endings[size].append(token)
+    return tuple(inside), tuple(map(tuple, endings))
 
 
-def _ends_in_word(data: bytes) -> bool:
-    return _is_word_character(data[-4:].decode("utf-8", errors="ignore")[-1:])
+def contains_phrase(text: str, phrase: str) -> bool:
+    """Return True if a phrase appears in a text as whole words."""
+    start = text.find(phrase)
+    while start >= 0 and not is_whole_word(text, start, start + len(phrase)):
+        start = text.find(phrase, start + 1)
+    return start >= 0
 
 
-def _is_word_character(character: str) -> bool:
-    """Return True for a letter, a mark on a letter, or a digit."""
-    return character != "" and unicodedata.category(character)[0] in "LMN"
+def _is_boundary(before: bytes, after: bytes) -> bool:
+    """Return True if a text that continues with `after` is not inside a word at that point."""
+    # The last and the first character, of at most four bytes.
+    text = before[-4:].decode(errors="replace")
+    return bool(word_boundary().match(text + after[:4].decode(errors="replace"), len(text)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import EOS, Subword
 from nmt.corpus.text import normalise
-from nmt.decoding.constraints import Constraints, TokenText
+from nmt.decoding.constraints import Constraints, TokenText, contains_phrase
 from nmt.decoding.hypotheses import max_length
 from nmt.decoding.placeholders import MaskedLine, mask_line
 from nmt.decoding.requests import Request
@@ -88,16 +88,26 @@ class Preprocessor:
         self._check(request, source, len(prefix_ids) + sum(map(len, term_ids)))
         # Otherwise the search would find nothing, without a reason that the user sees.
         for phrase in avoid:
-            pattern = re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)")
-            if any(pattern.search(text) for text in [prefix, *terms]):
+            if any(contains_phrase(text, phrase) for text in [prefix, *terms]):
                 raise DataError(
                     f"{request.where}: {phrase!r} is in avoid, and also in target_prefix or "
                     "constraints: remove it from one of them"
                 )
         mask_ids = [tuple(self.subword.encode(span.mask)) for span in masked.spans]
         avoid_bytes = tuple(phrase.encode() for phrase in avoid)
-        constraints = Constraints(self.token_text, prefix_ids, (*term_ids, *mask_ids), avoid_bytes)
+        joined = self._encode_joined([*terms, *(span.mask for span in masked.spans)])
+        constraints = Constraints(
+            self.token_text, prefix_ids, (*term_ids, *mask_ids), avoid_bytes, joined
+        )
         return Segment(line, source, masked, constraints, len(term_ids))
+
+    def _encode_joined(self, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """Return the tokens of texts without the space that encoding puts before them."""
+        # A digit is a part of its own, whatever follows it.
+        digit = "0"
+        start = len(self.subword.encode(digit))
+        encoded = self.subword.encode_batch([digit + text for text in texts])
+        return tuple(tuple(ids[start:]) for ids in encoded)
 
     def _clean(self, texts: Sequence[str]) -> list[str]:
         """Normalise terms or words, and leave out blank ones."""

@@ -6,13 +6,13 @@ in the translation.
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nmt.corpus.text import read_lines
+from nmt.config.corpus import CleaningConfig
+from nmt.corpus.text import normalise, phrase_pattern, read_lines
 from nmt.errors import DataError
 
 
@@ -70,19 +70,21 @@ def read_json_lines(lines: Iterable[str], name: str) -> Iterator[Request]:
 
 
 class Glossary:
-    """Terms and their translations."""
+    """Terms and their translations, matched as the model reads them: normalised."""
 
-    def __init__(self, terms: dict[str, str]) -> None:
+    def __init__(self, terms: dict[str, str], cleaning: CleaningConfig) -> None:
         self._terms = terms
+        self._cleaning = cleaning
         # Longest first, so that "New York" is preferred to "York".
-        longest_first = sorted(terms, key=lambda term: (-len(term), term))
-        self._pattern = re.compile(
-            rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)" if terms else r"(?!)"
-        )
+        self._pattern = phrase_pattern(terms)
 
     @classmethod
-    def read(cls, path: Path) -> "Glossary":
+    def read(cls, path: Path, cleaning: CleaningConfig) -> "Glossary":
         """Read lines of source term, tab, target term; blank lines are ignored.
+
+        Args:
+            path: a UTF-8 file, compressed by its suffix.
+            cleaning: rules of the model, which normalise its lines.
 
         Raises:
             DataError: the file cannot be read, a line does not have two terms, or a source term
@@ -92,21 +94,25 @@ class Glossary:
         for number, line in enumerate(read_lines(path), start=1):
             if not line.strip():
                 continue
-            term, _, translation = (part.strip() for part in line.partition("\t"))
-            if not (term and translation) or "\t" in translation:
+            parts = [normalise(part, cleaning).strip() for part in line.strip().split("\t")]
+            if len(parts) != 2 or not all(parts):
                 raise DataError(
                     f"{path}, line {number}: expected source term, tab, target term: fix or delete "
                     "the line"
                 )
+            term, translation = parts
             if terms.setdefault(term, translation) != translation:
                 raise DataError(
                     f"{path}, line {number}: {term!r} has two translations: keep one of them"
                 )
-        return cls(terms)
+        return cls(terms, cleaning)
 
     def apply(self, request: Request) -> Request:
         """Add the translations of the terms in the text to the constraints of a request."""
-        found = [self._terms[match[0]] for match in self._pattern.finditer(request.text)]
+        if not self._terms:
+            return request
+        text = normalise(request.text, self._cleaning)
+        found = [self._terms[match[0]] for match in self._pattern.finditer(text)]
         # Each term once, in order; requested ones first.
         terms = dict.fromkeys([*request.constraints, *found])
         return replace(request, constraints=tuple(terms))

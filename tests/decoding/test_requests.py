@@ -2,8 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from nmt.config.corpus import CleaningConfig
 from nmt.decoding.requests import Glossary, Request, read_json_lines
 from nmt.errors import DataError
+
+CLEANING = CleaningConfig()
 
 
 def test_json_lines_keep_other_keys() -> None:
@@ -50,10 +53,45 @@ def test_invalid_json_lines_are_refused(line: str, message: str) -> None:
 def test_a_glossary_prefers_the_longest_term(tmp_path: Path) -> None:
     path = tmp_path / "terms.tsv"
     path.write_text("New York\tNew York\n\nYork\tYork\ndog\tHund\n")
-    glossary = Glossary.read(path)
+    glossary = Glossary.read(path, CLEANING)
     request = glossary.apply(Request("dogs of New York, a dog", constraints=("Haus",)))
     assert request.constraints == ("Haus", "New York", "Hund")
-    assert Glossary({}).apply(Request("dog")).constraints == ()
+    assert Glossary({}, CLEANING).apply(Request("dog")).constraints == ()
+
+
+@pytest.mark.parametrize(
+    ("term", "text"),
+    [
+        ("北京大学", "我在北京大学学习。"),
+        ("iPhone", "我有iPhone手机"),
+        ("ฉันรัก", "ฉันรักคุณ"),
+        ("big rolls", "some big\u00a0rolls."),
+        ("big\u00a0rolls", "some big  rolls."),
+        ("caf\u00e9", "a cafe\u0301 here"),
+        ("cafe\u0301", "a caf\u00e9 here"),
+        ("soft", "so\u00adft"),
+    ],
+)
+def test_a_glossary_matches_normalised_text(term: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "terms.tsv").write_text(f"{term}\tHund\n", encoding="utf-8")
+    glossary = Glossary.read(tmp_path / "terms.tsv", CLEANING)
+    assert glossary.apply(Request(text)).constraints == ("Hund",)
+
+
+@pytest.mark.parametrize(
+    ("term", "text"),
+    [("dog", "dogs"), ("क", "की"), ("ก", "กำ"), ("dog", "hotdog"), ("می", "می\u200cخواهم")],
+)
+def test_a_glossary_matches_no_part_of_a_word(term: str, text: str) -> None:
+    assert Glossary({term: "x"}, CLEANING).apply(Request(text)).constraints == ()
+
+
+def test_terms_equal_after_normalising_have_one_translation(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    path = tmp_path / "terms.tsv"
+    path.write_text("caf\u00e9\tCafé\ncafe\u0301\tKaffee\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 2: 'café' has two translations: keep one of them"):
+        Glossary.read(path, CLEANING)
 
 
 @pytest.mark.parametrize(
@@ -71,5 +109,5 @@ def test_an_invalid_glossary_is_refused(text: str, problem: str, tmp_path: Path)
     path = tmp_path / "terms.tsv"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError) as caught:
-        Glossary.read(path)
+        Glossary.read(path, CLEANING)
     assert str(caught.value) == f"{path}, {problem}"

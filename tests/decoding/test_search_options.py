@@ -72,9 +72,9 @@ TERMS: list[Target] = [(3,), (5,), (3, 4), (5, 4), (3, 3), (5, 3)]
 
 
 def contains(target: Target, term: Target) -> bool:
-    """Return True if the term appears and no b, which continues a word, follows it."""
-    ends = range(len(term), len(target))
-    return any(target[end - len(term) : end] == term and target[end] != 4 for end in ends)
+    """Return True if the text of the term appears as whole words."""
+    text, phrase = (b"".join(TEXTS[token] for token in tokens) for tokens in (target, term))
+    return re.search(re.escape(phrase) + rb"(?!\w)", text) is not None
 
 
 @settings(deadline=None, max_examples=40)
