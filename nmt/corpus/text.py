@@ -43,14 +43,6 @@ UNSPACED = re.compile(
 """Character of a script without spaces between words: Chinese, Japanese, Thai, Lao, Tibetan,
 Burmese, Khmer, Tai, Yi."""
 
-UNSPACED = (
-    "\u0e00-\u109f\u1780-\u17ff\u1950-\u1aaf\u1b00-\u1b7f\u3005-\u3007\u3041-\u312f\u31a0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\ua4cf\ua980-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f"
-    "\U0001b000-\U0001b16f\U00020000-\U0003ffff"
-)
-"""Characters of scripts without spaces between words, as ranges of a character class: Thai, Lao,
-Tibetan, Burmese, Khmer, Tai, Balinese, Javanese, Japanese, Chinese, Yi."""
-
 
 def normalise(line: str, cleaning: CleaningConfig) -> str:
     """Normalise a line, the same way for training and translating; idempotent."""
@@ -96,10 +88,11 @@ def word_boundary() -> re.Pattern[str]:
     marks = "".join(c for c in map(chr, code_points) if unicodedata.category(c)[0] == "M")
     # Vowels that are letters in Unicode but part of the letter before, and joiners.
     marks += "\u0e33\u0eb3\u200c\u200d\uff9e\uff9f"
+    unspaced = UNSPACED.pattern
     # U+FFFD: a character that is incomplete may continue a word.
     return re.compile(
         rf"(?![{marks}])(?<![\u1039\u17d2\u200d])"
-        rf"(?:(?<=[{UNSPACED}])|(?=[{UNSPACED}])|(?<![\w\ufffd{marks}])|(?![\w\ufffd]))"
+        rf"(?:(?<={unspaced})|(?={unspaced})|(?<![\w\ufffd{marks}])|(?![\w\ufffd]))"
     )
 
 

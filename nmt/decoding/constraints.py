@@ -15,7 +15,6 @@ constraints pay for it, and no sentence depends on another.
 Shapes: B slots for sentences, K beam, R = B * K rows, V vocabulary, L tokens so far.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,8 +25,6 @@ from torch import Tensor
 
 from nmt.corpus.subword import EOS, PAD
 from nmt.corpus.text import UNSPACED, is_whole_word, word_boundary
-
-_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 class TokenText:
@@ -126,7 +123,7 @@ class Constraints:
             phrase = self._phrases[term]
             start = len(text) - len(phrase)
             if text.endswith(phrase) and is_whole_word(text, start, len(text)):
-                is_unspaced = _UNSPACED.match(phrase[-1])
+                is_unspaced = UNSPACED.match(phrase[-1])
                 texts, log_probs = self.token_text, log_probs.clone()
                 masked = texts.letter_continuations if is_unspaced else texts.word_continuations
                 log_probs[masked] = -torch.inf
@@ -161,10 +158,10 @@ class Constraints:
         """Return the sequences by which terms may begin: after a space, without it, or both."""
         text = self._text(before[-8:]) if self.joined_terms else ""
         # Without a script of this kind on either side, words are separated by spaces.
-        after_unspaced = bool(_UNSPACED.match(text[-1:]))
+        after_unspaced = bool(UNSPACED.match(text[-1:]))
         sequences: list[tuple[int, ...]] = []
         for term in terms:
-            is_unspaced = bool(text and _UNSPACED.match(self._phrases[term]))
+            is_unspaced = bool(text and UNSPACED.match(self._phrases[term]))
             sequences += [] if is_unspaced else [term]
             sequences += self._joined(term) if is_unspaced or after_unspaced else []
         return sequences
