@@ -99,6 +99,15 @@ class Console:
             self.log(f"{label}: {done:,}/{total:,} {unit} | ETA {eta}")
 
 
+def release_terminal() -> None:
+    """Send to /dev/null what goes to a terminal: it was closed, and writing to it fails."""
+    with open(os.devnull, "r+b") as null:
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{name}").startswith(("/dev/pts/", "/dev/tty")):
+                    os.dup2(null.fileno(), int(name))
+
+
 @contextlib.contextmanager
 def redirect_output(file: Path) -> Iterator[None]:
     """Append standard output and error, of this process and its children, to a file.

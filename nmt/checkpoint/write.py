@@ -116,6 +116,8 @@ def write_checkpoint(
             (temp / name).write_text(text, encoding="utf-8", newline="")
         for name, (stored, tied) in parts.items():
             save_file(stored, temp / name, metadata={"tied": json.dumps(tied)})
+            # safetensors writes with mode 0600; the umask decides, as for the other files.
+            (temp / name).chmod((temp / CONFIG).stat().st_mode & 0o777)
         files = {name: describe_file(temp / name) for name in sorted([*texts, *tensors])}
         text = format_info(replace(info, files=files))
         (temp / INFO).write_text(text, encoding="utf-8", newline="")

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -16,10 +16,11 @@ from ray.train import UserCallback
 from nmt.checkpoint.format import read_info
 from nmt.checkpoint.run_directory import newest_complete
 from nmt.config.experiment import Experiment
-from nmt.console import Console
+from nmt.console import Console, release_terminal
 from nmt.errors import TrainingError
 from nmt.jobs.mailbox import POLL_S
 from nmt.jobs.ray_internals import Trainer, is_memory_failure
+from nmt.jobs.ray_session import WAIT_INTERVALS_S
 from nmt.training.run_manifest import SUBMITTED
 from nmt.training.state import EndReason
 
@@ -87,20 +88,25 @@ class TrainerThread(threading.Thread):
         except BaseException as error:
             self._error = error
 
-    def describe_error(self) -> str:
+    def describe_error(self, max_failures: int) -> str:
         """Describe the error that ended `fit`, in one line."""
-        failures = getattr(self._error, "worker_failures", None)
-        return describe_failures(failures) if failures else get_last_line(str(self._error))
+        if failures := getattr(self._error, "worker_failures", None):
+            return f"training failed after {max_failures} restarts: {describe_failures(failures)}"
+        kind = type(self._error).__name__
+        return f"training failed: {kind}: {get_last_line(str(self._error))}"
 
 
 class Interrupt:
-    """Signal handler: the first Ctrl-C or TERM requests a clean stop, the second raises."""
+    """Signal handler: the first Ctrl-C, TERM or HUP requests a clean stop, the second raises."""
 
     def __init__(self) -> None:
         self.is_requested = False
 
     def __enter__(self) -> "Interrupt":
-        signals = (signal.SIGINT, signal.SIGTERM)
+        signals = [signal.SIGINT, signal.SIGTERM]
+        # Under nohup a closed terminal does not end the run.
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signals.append(signal.SIGHUP)
         self._previous = {number: signal.signal(number, self._handle) for number in signals}
         return self
 
@@ -109,7 +115,10 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.is_requested:
+        if number == signal.SIGHUP:
+            release_terminal()
+        # A closed terminal is often followed by TERM: that is one request to stop.
+        if self.is_requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         # Only a flag: the main thread may be inside a call to Ray.
         self.is_requested = True
@@ -117,9 +126,12 @@ class Interrupt:
 
 def follow_run(
     mailbox: Any, fit: TrainerThread, interrupt: Interrupt, experiment: Experiment, run_dir: Path,
-    console: Console,
+    console: Console, on_wait: Callable[[], object] = lambda: None
 ) -> RunResult | None:  # fmt: skip
     """Print the messages of the workers until the run ends.
+
+    Args:
+        on_wait: called after 15 s without a training group, and each minute from then on.
 
     Returns:
         The result; None if Ray gave up.
@@ -129,10 +141,17 @@ def follow_run(
     """
     result, is_stopping, is_training = None, False, False
     num_memory_restarts = 0
+    report_s, interval_s = WAIT_INTERVALS_S
+    waiting_since_s = time.monotonic()
     submitted = os.environ.get(SUBMITTED, "")
     while True:
         # Before the messages are read: a run that ends in between has left its result.
         is_over = not fit.is_alive()
+        if is_training:
+            waiting_since_s, report_s = time.monotonic(), WAIT_INTERVALS_S[0]
+        elif time.monotonic() - waiting_since_s > report_s:
+            report_s += interval_s
+            on_wait()
         if interrupt.is_requested and is_training and not is_stopping:
             is_stopping = True
             ray.get(mailbox.request_stop.remote())

@@ -5,14 +5,23 @@ Importing this module sets the environment variables that Ray reads when it is i
 
 import contextlib
 import os
+import re
+import secrets
+import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.placement_group import (
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 import nmt
 from nmt.config.cluster import Cluster
@@ -47,6 +56,34 @@ SHUTDOWN_TIMEOUT_S = 3
 is 30. Ray Train does not propagate it: it must be in the runtime environment of the job."""
 
 
+PROBE_TIMEOUT_S = 5.0
+"""Seconds in which the head accepts a connection before Ray is started."""
+WAIT_INTERVALS_S = (15.0, 60.0)
+"""Seconds of waiting for resources before the first report, and between two later ones."""
+_CAUSES = (
+    (
+        r"cluster was started with:.*?Ray: (\S+).*?Python: (\S+).*?Ray: (\S+).*?Python: (\S+)",
+        r"it has Ray \1 with Python \2, this process Ray \3 with Python \4; install the same "
+        "versions on both sides",
+    ),
+    (
+        r"InvalidAuthToken|Unauthenticated|no authentication token",
+        "it rejects the {token}; set RAY_AUTH_MODE=token, with the token of its head in "
+        "RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
+    ),
+    (
+        r"AF_UNIX path length",
+        "the path of the temporary folder is too long for sockets: {temp}; set RAY_TMPDIR to a "
+        "short one, such as /tmp",
+    ),
+    (
+        r"(Permission denied|Read-only file system|No space left on device|Not a directory)",
+        r"\1: {temp}; set RAY_TMPDIR to a writable folder with free space",
+    ),
+)
+"""Pattern of Ray's messages, and cause with advice for the user."""
+
+
 @contextlib.contextmanager
 def connect(num_cpus: int, output: Path) -> Iterator[None]:
     """Connect to the cluster of RAY_ADDRESS, or start one here, and redirect the output to a file.
@@ -58,12 +95,14 @@ def connect(num_cpus: int, output: Path) -> Iterator[None]:
         output: file for all output of Ray, torch and the workers.
 
     Raises:
-        NmtError: the cluster does not answer, or cannot be started.
+        NmtError: the cluster does not answer, cannot be started, or lost an actor of this command.
     """
     if ray.is_initialized():
         yield
         return
     address = os.environ.get("RAY_ADDRESS", "")
+    _check_head(address)
+    _check_token(is_local=not address)
     # Only a cluster that others know of can receive preemption notices.
     os.environ[WATCHER_VARIABLE] = str(int(bool(address)))
     environment: dict[str, Any] = {}
@@ -77,22 +116,129 @@ def connect(num_cpus: int, output: Path) -> Iterator[None]:
         cores = max(num_cpus, os.cpu_count() or 1)
         options = {"address": "local", "num_cpus": cores, "include_dashboard": False}
     with Console() as console, redirect_output(output):
+        _consoles[:] = [console]
+        start = output.stat().st_size
+        waiting = threading.Timer(
+            WAIT_INTERVALS_S[0], report, [f"waiting for Ray to answer; its output: {output}"]
+        )
         try:
-            ray.init(**options, runtime_env=environment)
+            with _blocked_signals():
+                waiting.start()
+                ray.init(**options, runtime_env=environment)
         except Exception as error:  # Ray has no class for a start that timed out.
-            reason = (str(error).strip() or repr(error)).splitlines()[0].partition(". ")[0]
-            problem, advice = "cannot start Ray on this machine", "try again when it is less busy"
+            problem = "cannot start Ray on this machine"
             if address:
                 problem = f"cannot connect to Ray at RAY_ADDRESS ({address})"
-                advice = "start the cluster, or unset RAY_ADDRESS"
-            raise NmtError(
-                f"{problem}: {reason.rstrip('.')}; {advice}; Ray and torch output: {output}"
-            ) from None
+            reason = _find_cause(error, output, start, bool(address))
+            raise NmtError(f"{problem}: {reason}; Ray and torch output: {output}") from None
+        finally:
+            waiting.cancel()
         try:
             with HeadMonitor(ray.get_runtime_context().gcs_address, output, console):
                 yield
+        except RayTaskError:
+            # A bug, not a lost process: keep the traceback.
+            raise
+        except RayError as error:
+            raise NmtError(
+                f"lost a process of Ray ({type(error).__name__}: {_first_line(error)}); run the "
+                f"same command again to resume; Ray and torch output: {output}"
+            ) from None
         finally:
             ray.shutdown()
+
+
+_consoles: list[Console] = []
+"""The console of the connection: standard error is redirected."""
+
+
+def report(line: str) -> None:
+    """Log a line on the terminal of the connected command."""
+    for console in _consoles:
+        if console.is_terminal:
+            # Another console may show a progress bar on the current line.
+            console.print("")
+        console.log(line)
+
+
+def _check_head(address: str) -> None:
+    """Raise NmtError unless the head accepts connections; Ray would try for minutes, silently."""
+    host, _, port = address.rpartition(":")
+    if address in ("", "local", "auto"):
+        return
+    if "://" in address or not host or not port.isdecimal():
+        raise NmtError(
+            f"RAY_ADDRESS is {address!r}: expected HEAD:PORT of the head, usually HEAD:6379, or no "
+            "RAY_ADDRESS for Ray on this machine; only cluster/submit.py uses http://HEAD:8265"
+        )
+    if not is_reachable(host.strip("[]"), int(port), PROBE_TIMEOUT_S):
+        raise NmtError(
+            f"cannot connect to Ray at RAY_ADDRESS ({address}): nothing accepts "
+            "connections there; start the cluster, or unset RAY_ADDRESS"
+        )
+
+
+def _check_token(is_local: bool) -> None:
+    """Create the token of a local cluster, mode 0600; refuse one that other users can read.
+
+    Ray would create it with mode 0644.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", "token" if is_local else "")
+    if mode.lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray/auth_token")
+    try:
+        if is_local and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            with open(os.open(temp, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+            # Linked, not renamed: of two commands that start at once, one creates the token.
+            with contextlib.suppress(FileExistsError):
+                path.hardlink_to(temp)
+            temp.unlink()
+        status = path.stat()
+    except OSError as error:
+        raise NmtError(
+            f"{path}: no token for Ray: {error.strerror}; set RAY_AUTH_TOKEN_PATH to the file with "
+            "the token of the cluster"
+        ) from None
+    if status.st_mode & 0o077:
+        raise NmtError(f"other users can read {path}, the token of Ray: chmod 600 {path}")
+
+
+@contextlib.contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Block TERM and HUP in the processes and threads that are started inside.
+
+    They may be sent to every process of a run. Only the command itself handles them: Ray must live
+    until the checkpoint is written. Ray blocks INT itself.
+    """
+    blocked = {signal.SIGTERM, signal.SIGHUP}
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def _find_cause(error: BaseException, output: Path, start: int, is_remote: bool) -> str:
+    """Return cause and advice for a failed start, from the error and the output since `start`."""
+    with output.open("rb") as file:
+        file.seek(start)
+        text = f"{error}\n{error.__cause__}\n{file.read().decode(errors='replace')}"
+    temp = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    has_token = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+    token = "token" if has_token else "connection without a token"
+    for pattern, cause in _CAUSES:
+        if match := re.search(pattern, text, re.DOTALL):
+            return match.expand(cause).format(temp=temp, token=token)
+    advice = "start the cluster, or unset RAY_ADDRESS" if is_remote else "try when it is less busy"
+    return f"{_first_line(error).partition('. ')[0].rstrip('.')}; {advice}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 class HeadMonitor:
@@ -186,20 +332,76 @@ def lock_run_directory(folder: Path) -> Iterator[None]:
 def fit_workers(cluster: Cluster, at_least: int) -> int:
     """Return the number of workers that fit on the connected cluster, up to cluster.workers.max.
 
+    Waits until the resources of `at_least` are free, and reports what is missing.
+
     Raises:
-        TrainingError: fewer than `at_least` fit; Ray would wait for more resources for ever.
+        TrainingError: fewer than `at_least` fit, and the cluster does not add hosts; Ray would
+            wait for more resources for ever.
     """
-    resources = ray.cluster_resources()
-    num_workers = cluster.workers.max
-    for kind, each in (("CPU", cluster.cpus_per_worker), ("GPU", cluster.gpus_per_worker)):
-        available = int(resources.get(kind, 0))
-        if at_least * each > available:
-            raise TrainingError(
-                f"{at_least} worker{'s' * (at_least > 1)} with {each} {kind} each need "
-                f"{at_least * each}, but the cluster has {available}: lower cluster.workers "
-                "(--workers), or add hosts"
-            )
-        # 0 GPUs per worker: no limit.
-        if each:
-            num_workers = min(num_workers, available // each)
-    return num_workers
+    each, need = _describe_need(cluster, at_least)
+    hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    # A worker does not span hosts.
+    fitting = sum(
+        min(int(host.get(kind, 0)) // number for kind, number in each.items()) for host in hosts
+    )
+    if fitting < at_least and not _is_autoscaling():
+        problem = f"{need} do not fit: a worker does not span hosts, and {len(hosts)} have room for"
+        problem += f" {fitting}"
+        for kind, number in each.items():
+            available = int(sum(host.get(kind, 0) for host in hosts))
+            if at_least * number > available:
+                problem = f"{at_least} worker{'s' * (at_least > 1)} with {number} {kind} each need "
+                problem += f"{at_least * number}, but the cluster has {available}"
+        raise TrainingError(f"{problem}: lower cluster.workers (--workers), or add hosts")
+    wait_for_resources([each] * at_least, need)
+    return max(at_least, min(cluster.workers.max, fitting))
+
+
+def wait_for_resources(bundles: list[dict[str, int]], need: str) -> None:
+    """Wait until resources are free at the same time; report what is missing."""
+    group = placement_group(bundles)
+    start_s = time.monotonic()
+    report_s, interval_s = WAIT_INTERVALS_S
+    try:
+        # Short waits: signals are handled between them.
+        while not group.wait(1):
+            if time.monotonic() - start_s > report_s:
+                report_s += interval_s
+                report(f"waiting for {need}: {describe_free(bundles[0])}")
+    finally:
+        remove_placement_group(group)
+
+
+def report_missing_workers(cluster: Cluster) -> None:
+    """Report what training waits for, unless its workers are placed."""
+    job = ray.get_runtime_context().get_job_id()
+    # The last bytes of the id of a placement group are those of its job.
+    groups = [group for key, group in placement_group_table().items() if key.endswith(job)]
+    if not any(group["state"] == "CREATED" for group in groups):
+        each, need = _describe_need(cluster, cluster.workers.min)
+        report(f"waiting for {need}: {describe_free(each)}")
+
+
+def _describe_need(cluster: Cluster, num_workers: int) -> tuple[dict[str, int], str]:
+    """Return the resources of a worker, and those of all workers in words."""
+    each = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+    each = {kind: number for kind, number in each.items() if number}
+    words = " and ".join(f"{number} {kind}{'s' * (number > 1)}" for kind, number in each.items())
+    return each, f"{num_workers} worker{'s' * (num_workers > 1)} with {words} each"
+
+
+def describe_free(kinds: Mapping[str, int]) -> str:
+    """Describe free and total resources of the cluster."""
+    free, total = ray.available_resources(), ray.cluster_resources()
+    return ", ".join(
+        f"{free.get(kind, 0):.0f} of {total.get(kind, 0):.0f} {kind}s free" for kind in kinds
+    )
+
+
+def _is_autoscaling() -> bool:
+    """Return True if an autoscaler has registered types of hosts that it can add."""
+    try:
+        config = ray._private.state.state.get_cluster_config()
+    except Exception:  # A private API: without it, no cluster counts as autoscaling.
+        return False
+    return config is not None and bool(config.node_group_configs)

@@ -15,6 +15,7 @@ from nmt.corpus.manifest import Manifest
 from nmt.corpus.prepare import prepare
 from nmt.corpus.task_cache import ProgressCallback, no_progress
 from nmt.errors import DataError, NmtError
+from nmt.jobs.ray_session import wait_for_resources
 
 TASKS_PER_CPU = 2
 """Tasks submitted at once for each core: one that runs and one that waits."""
@@ -38,6 +39,8 @@ def run_on_ray(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -
     remote = ray.remote(num_cpus=1)(catch_error)
     # Bounded: the arguments of all tasks need not fit into Ray's memory.
     max_running = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    if tasks:
+        wait_for_resources([{"CPU": 1}], "1 CPU")
     waiting = list(reversed(tasks))
     running: list[Any] = []
     try:

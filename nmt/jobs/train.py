@@ -28,7 +28,12 @@ from nmt.evaluation.scores import check_dev_set
 from nmt.jobs.driver import Interrupt, RunResult, TrainerThread, WorkerLossCallback, follow_run
 from nmt.jobs.mailbox import MailboxClient, PreviousGroup, start_mailbox
 from nmt.jobs.ray_internals import Trainer, recovery_callbacks
-from nmt.jobs.ray_session import connect, fit_workers, lock_run_directory
+from nmt.jobs.ray_session import (
+    connect,
+    fit_workers,
+    lock_run_directory,
+    report_missing_workers,
+)
 from nmt.jobs.validation_tasks import ValidationTasks
 from nmt.jobs.watchdog import Watchdog
 from nmt.model.mkl import set_strict_mode
@@ -103,11 +108,12 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         fit = TrainerThread(trainer)
         fit.start()
         with Interrupt() as interrupt:
-            result = follow_run(mailbox, fit, interrupt, experiment, run_dir, console)
+            on_wait = partial(report_missing_workers, cluster)
+            result = follow_run(mailbox, fit, interrupt, experiment, run_dir, console, on_wait)
         if result is None:
             raise TrainingError(
-                f"training failed after {cluster.max_failures} restarts: {fit.describe_error()}; "
-                f"run the same command again to resume; Ray and torch output: {output}"
+                f"{fit.describe_error(cluster.max_failures)}; run the same command again to "
+                f"resume; Ray and torch output: {output}"
             )
     return result
 

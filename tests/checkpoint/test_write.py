@@ -24,6 +24,15 @@ def test_a_checkpoint_has_its_files_and_update_number(tmp_path: Path) -> None:
     assert list(folder.parent.iterdir()) == [folder]
 
 
+def test_the_umask_decides_the_modes_of_all_files(tmp_path: Path) -> None:
+    previous = os.umask(0o027)
+    try:
+        folder = save(tmp_path)
+    finally:
+        os.umask(previous)
+    assert {(folder / name).stat().st_mode & 0o777 for name in FILES} == {0o640}
+
+
 def test_the_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
     folders = [save(tmp_path / run) for run in ("a", "b")]
     first, second = ([(folder / name).read_bytes() for name in FILES] for folder in folders)

@@ -1,3 +1,5 @@
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,27 @@ def test_error_of_a_worker_ends_the_run(follow: Callable[..., RunResult | None])
 
 def test_run_without_a_result_has_failed(follow: Callable[..., RunResult | None]) -> None:
     assert follow(("lost", "worker 1 died")) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_first_signal_requests_a_stop(number: signal.Signals) -> None:
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), number)
+        assert interrupt.is_requested
+        # A second TERM or HUP belongs to the same request; a second Ctrl-C ends the command.
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ignored_hangup_does_not_stop_a_run() -> None:
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupt.is_requested
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 def test_job_logs_the_time_to_its_first_update(
