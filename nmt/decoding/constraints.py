@@ -48,22 +48,6 @@ class TokenText:
         """Return the bytes of a token sequence."""
         return b"".join([self.token_bytes[token] for token in tokens])
 
-    def word_indices(self, tokens: Iterable[int]) -> list[int]:
-        """Return the index of the space-separated word of each token; -1 for none, as for EOS."""
-        indices, word, is_between = [], -1, True
-        for token in tokens:
-            first = -1
-            # A token can contain spaces; it belongs to the word of its first other byte.
-            for byte in self.token_bytes[token]:
-                if byte == ord(" "):
-                    is_between = True
-                    continue
-                word += is_between
-                is_between = False
-                first = word if first < 0 else first
-            indices.append(first)
-        return indices
-
     def completing_tokens(self, phrase: bytes, text: bytes) -> list[int]:
         """Return the tokens that complete `phrase` at the end of `text` as whole words."""
         inside, endings = _completions(self, phrase)

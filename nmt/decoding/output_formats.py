@@ -1,7 +1,7 @@
 """Output formats of translations: text, scored, Moses n-best, alignments, JSON; and their counts.
 
 Scores are natural logarithms, except with `method: mbr`. Alignments are between words separated by
-spaces.
+spaces: those of the input line as it is, and those of the translation.
 """
 
 import json
@@ -34,11 +34,11 @@ def format_translation(form: str, request: Request, translation: Translation, nu
             return "".join(_moses(candidate, number) for candidate in translation.n_best)
         case "pharaoh":
             # A blank line keeps the separator, so that every line has one.
-            return f"{best.text} ||| {_pharaoh(best)}".rstrip(" ") + "\n"
+            return f"{_escape(best.text)} ||| {_pharaoh(best)}".rstrip(" ") + "\n"
         case "soft":
             weights = [] if best.word_attention is None else best.word_attention.tolist()
             rows = " ".join(",".join(f"{weight:.4f}" for weight in row) for row in weights)
-            return f"{best.text} ||| {rows}".rstrip(" ") + "\n"
+            return f"{_escape(best.text)} ||| {rows}".rstrip(" ") + "\n"
         case "jsonl":
             return json.dumps(_json_object(request, translation), ensure_ascii=False) + "\n"
     return best.text + "\n"
@@ -79,9 +79,13 @@ class OutputCounts:
         return " | ".join(text for count, text in parts if count)
 
 
+def _escape(text: str) -> str:
+    """Escape the separator of fields in a text, as Moses does."""
+    return text.replace("|||", "&#124;&#124;&#124;")
+
+
 def _moses(candidate: Candidate, number: int) -> str:
-    # "|||" separates the fields; inside a text it is escaped as Moses does.
-    text = candidate.text.replace("|||", "&#124;&#124;&#124;")
+    text = _escape(candidate.text)
     return f"{number} ||| {text} ||| LogProb= {candidate.log_prob:.6f} ||| {candidate.score:.6f}\n"
 
 

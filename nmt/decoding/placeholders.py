@@ -18,17 +18,46 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from nmt.config.decoding import Protected
+from nmt.corpus.text import UNSPACED, is_whole_word
 
 Links = Sequence[tuple[int, int]]
 """Word alignment: pairs of (source word, target word), from 0."""
 
-_TAG = re.compile(r"<(?P<close>/?)(?P<name>[A-Za-z][\w:-]*)[^<>]*?(?P<alone>/?)>|<!--.*?-->")
+# An attribute without a value is one of HTML's: "a<b and c>d" has no tag.
+_ATTRIBUTE = (
+    r"""\s+(?:[^\s"'<>/=]+\s*=\s*(?:"[^"]*"|'[^']*'|\{\{[^{}]*\}\}|[^\s"'<>=]+?)|"""
+    r"(?:allowfullscreen|async|autofocus|autoplay|checked|controls|default|defer|disabled|hidden|"
+    r"ismap|loop|multiple|muted|novalidate|open|readonly|required|reversed|selected)(?![^\s/>]))"
+)
+_TAG = re.compile(
+    rf"<(?P<close>/?)(?P<name>[A-Za-z][\w:.-]*)(?:{_ATTRIBUTE})*\s*(?P<alone>/?)>|<!--.*?-->"
+)
 _DIVIDING = re.compile(r"br|p|div|li|ul|ol|table|t[rdh]|hr|h[1-6]|seg")
 _PUNCTUATION = re.compile(r"[.,;:!?…]+\Z")
+_CONVERSION = r"(?:hh?|ll?|[Lqjzt])?[diouxXeEfFgGaAcsSrpn@]"
+_PLACEHOLDERS = (
+    r"&#?\w+;",
+    # {{ user.name }}, {% if %}
+    r"\{\{\{?[^{}]*\}?\}\}|\{%.*?%\}",
+    # ICU: {count, plural, one {# dog} other {# dogs}}
+    r"\{\s*\w+\s*,\s*\w+\s*(?:,(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*+\})*+\})*+\})*+)?\}",
+    # {name}, ${name}, #{name}, %{name}
+    r"[$#%]?\{[^{}\s]*\}",
+    # %(name)s, %(size).1f
+    rf"%\([^()\s]+\)[-+0#]*\d*(?:\.\d+)?{_CONVERSION}",
+    # %count%
+    r"(?<!\d)(?<!\d )%[A-Za-z_]\w+%(?!\w)",
+    # %.2f, %1$s; after a number, % is a percent sign where a word follows: 100 %d'accord
+    r"(?:(?<!\d)(?<!\d )|(?!%\w+['’]\w))"
+    rf"(?:%(?:\d+\$)?[-+0#]*(?:\d+|\*)?(?:\.(?:\d+|\*))?{_CONVERSION}(?!\w)|%%(?!\w))",
+    r"(?<![\w$])\$[A-Za-z_]\w*",
+    r"__\w+__",
+)
 _PATTERNS: dict[Protected, str] = {
     "urls": r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]'’”]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
-    "placeholders": r"&#?\w+;|\$?\{\{?[^{}\s]*\}?\}|%\(\w+\)[a-z]|%(?:\d+\$)?[sdif@](?!\w)|__\w+__",
-    "numbers": r"(?<!\S)[+-]?\d+(?:[.,:/]\d+)*(?!\w)",
+    "placeholders": "|".join(_PLACEHOLDERS),
+    "numbers": rf"(?:(?<!\S)|(?<={UNSPACED.pattern}))[+-]?\d+(?:[.,:/]\d+)*"
+    rf"(?:(?!\w)|(?={UNSPACED.pattern}))",
 }
 _FIRST_MASK = 23
 """Smallest number that serves as a mask."""
@@ -86,7 +115,7 @@ class MaskedLine:
         Returns:
             The restored translation, and the number of spans whose mask it lacks.
         """
-        num_lost = sum(not _mask_pattern(span.mask).search(translation) for span in self.spans)
+        num_lost = sum(not _find_masks(translation, span.mask) for span in self.spans)
         translation = insert_tags(translation, self.tags, links)
         return _unmask(translation, [s for s in self.spans if s.mask != s.text]), num_lost
 
@@ -209,9 +238,11 @@ def _pair_tags(tags: Sequence[Tag]) -> dict[int, int]:
     return pairs
 
 
-def _mask_pattern(*masks: str) -> re.Pattern[str]:
-    """Return a pattern of masks as whole words."""
-    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, masks))})(?!\w)")
+def _find_masks(text: str, *masks: str) -> list[re.Match[str]]:
+    """Return the masks in a text that are whole words."""
+    longest_first = sorted(masks, key=len, reverse=True)
+    matches = re.finditer("|".join(map(re.escape, longest_first)), text)
+    return [match for match in matches if is_whole_word(text, *match.span())]
 
 
 def _unmask(text: str, spans: Sequence[ProtectedSpan]) -> str:
@@ -220,15 +251,13 @@ def _unmask(text: str, spans: Sequence[ProtectedSpan]) -> str:
         return text
     # The model may write a mask twice; its span appears once.
     for span in spans:
-        pattern = _mask_pattern(span.mask)
-        if first := pattern.search(text):
-            end = first.end()
-            text = text[:end] + re.sub(f" ?{pattern.pattern}", "", text[end:])
+        for match in reversed(_find_masks(text, span.mask)[1:]):
+            text = text[: match.start()].removesuffix(" ") + text[match.end() :]
     # One pass over all masks: a span that is already restored must not hide or attract another
     # mask, as in "%s{}", where the mask after "%s" is no longer a word of its own.
     span_of = {span.mask: span for span in spans}
     output, end, is_attached = "", 0, False
-    for match in _mask_pattern(*span_of).finditer(text):
+    for match in _find_masks(text, *span_of):
         span, gap = span_of[match[0]], text[end : match.start()]
         output += gap.removeprefix(" ") if is_attached else gap
         output = output if span.has_space_before else output.removesuffix(" ")

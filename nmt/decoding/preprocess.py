@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import EOS, Subword
@@ -11,6 +11,7 @@ from nmt.decoding.constraints import Constraints, TokenText, contains_phrase
 from nmt.decoding.hypotheses import max_length
 from nmt.decoding.placeholders import MaskedLine, mask_line
 from nmt.decoding.requests import Request
+from nmt.decoding.translation import split_words, word_indices
 from nmt.errors import DataError
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'’”“»)\]]*(?P<gap> +)|(?<=[。！？])")
@@ -29,6 +30,10 @@ class Segment:
     constraints: Constraints | None
     num_terms: int
     """Terms of the constraints that were requested; the masks come after them."""
+    src_words: Sequence[int] = ()
+    """Index of the word of the line, as it was given, of each source token; -1 for none."""
+    num_words: int = 0
+    """Number of words of the line, separated by spaces."""
 
 
 class Preprocessor:
@@ -47,6 +52,20 @@ class Preprocessor:
         Raises:
             DataError: the constraints of a request cannot be met.
         """
+        line, num_bytes, words = -1, 0, list[str]()
+        for segment in self._split(requests):
+            if segment.line != line:
+                line, num_bytes = segment.line, 0
+                given = split_words(requests[line].text)
+                # What normalising leaves of each word: nothing of a zero-width space.
+                words = [normalise(word, self.cleaning).replace(" ", "") for word in given]
+            tokens = [self.subword.token_bytes[token] for token in segment.source]
+            src_words = word_indices(tokens, words, num_bytes)
+            yield replace(segment, src_words=src_words, num_words=len(words))
+            num_bytes += sum(len(token) - token.count(b" ") for token in tokens)
+
+    def _split(self, requests: Sequence[Request]) -> Iterator[Segment]:
+        """Yield the segments without the words of their tokens."""
         texts = [normalise(request.text, self.cleaning) for request in requests]
         masked_lines = [mask_line(text, self.decoding.protect) for text in texts]
         # One call for the window is faster than one per line.

@@ -1,15 +1,17 @@
 """Translations of lines: n-best candidates with scores, tokens, attention and word alignment.
 
-Alignments are between words separated by spaces: those of the line as the model read it, and those
-of the translation. The attention of a target word is the mean over its tokens; a source word gets
+Alignments are between words separated by spaces: those of the input line as it is, and those of the
+translation. The attention of a target word is the mean over its tokens; a source word gets
 the sum over its tokens. Attention to the end of the source is left out.
 
 Shapes: T target tokens, S source tokens.
 """
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import fmean
 
 import torch
@@ -112,18 +114,47 @@ class Translation:
         return self.best.alignment
 
 
-def word_attention(attention: Tensor, tgt_words: list[int], src_words: list[int]) -> Tensor:
+def split_words(text: str) -> list[str]:
+    """Return the words of a text, separated by one or more spaces; no other character does."""
+    return [word for word in text.split(" ") if word]
+
+
+def word_indices(tokens: Iterable[bytes], words: Iterable[str], start: int = 0) -> list[int]:
+    """Return the index of the word of each token; -1 for none, as for EOS.
+
+    A token belongs to the word of its first byte other than a space. Words are found by the number
+    of such bytes before the token, so that neither has to be split like the other.
+
+    Args:
+        tokens: bytes of each token.
+        words: words of the same text, without spaces; those without text belong to no token.
+        start: number of such bytes in the text before the first token.
+    """
+    ends = list(accumulate(len(word.encode()) for word in words))
+    indices, offset = [], start
+    for token in tokens:
+        size = len(token) - token.count(b" ")
+        # Only bytes that are not UTF-8 give a token beyond the last word.
+        indices.append(min(bisect_right(ends, offset), len(ends) - 1) if size else -1)
+        offset += size
+    return indices
+
+
+def word_attention(
+    attention: Tensor, tgt_words: list[int], src_words: list[int], num_src_words: int
+) -> Tensor:
     """Return the attention between words, [target words, source words].
 
     Args:
         attention: attention between tokens, [T, S].
         tgt_words: index of the word of each target token; -1 for none.
         src_words: index of the word of each source token; -1 for none.
+        num_src_words: number of source words; some may have no token.
     """
-    tgt_membership, src_membership = _membership(tgt_words), _membership(src_words)
-    means = tgt_membership / tgt_membership.sum(dim=1, keepdim=True)
+    tgt_membership = _membership(tgt_words, max(tgt_words, default=-1) + 1)
+    means = tgt_membership / tgt_membership.sum(dim=1, keepdim=True).clamp(min=1)
     # In double precision: weights of similar size decide an alignment.
-    return means @ attention.cpu().double() @ src_membership.T
+    return means @ attention.cpu().double() @ _membership(src_words, num_src_words).T
 
 
 def hard_alignment(weights: Tensor) -> list[tuple[int, int]]:
@@ -134,14 +165,15 @@ def hard_alignment(weights: Tensor) -> list[tuple[int, int]]:
 
 
 def _join(candidates: Sequence[Candidate]) -> Candidate:
+    text = " ".join(each.text for each in candidates if each.text)
     return Candidate(
-        " ".join(each.text for each in candidates if each.text),
+        text,
         fmean(each.score for each in candidates),
         [token for each in candidates for token in each.tokens],
         [log_prob for each in candidates for log_prob in each.token_log_probs],
         all(each.is_finished for each in candidates),
         _block_diagonal([each.attention for each in candidates]),
-        _block_diagonal([each.word_attention for each in candidates]),
+        _join_words(text, candidates),
         sum(each.num_missing_terms for each in candidates),
         sum(each.num_lost for each in candidates),
     )
@@ -156,7 +188,18 @@ def _block_diagonal(blocks: Sequence[Tensor | None]) -> Tensor | None:
     return joined
 
 
-def _membership(words: list[int]) -> Tensor:
+def _join_words(text: str, candidates: Sequence[Candidate]) -> Tensor | None:
+    """Join the attention of words of segments, which all refer to the words of the whole line."""
+    rows = [each.word_attention for each in candidates if each.word_attention is not None]
+    if len(rows) < len(candidates):
+        return None
+    # Without a space between two segments, their words at that point are one.
+    parts = [word.encode() for each in candidates for word in split_words(each.text)]
+    words = word_indices(parts, split_words(text))
+    attention = torch.cat(rows)
+    return word_attention(attention, words, list(range(attention.size(1))), attention.size(1))
+
+
+def _membership(words: list[int], num_words: int) -> Tensor:
     """Return 1 where a token belongs to a word, [words, tokens]."""
-    num_words = max(words, default=-1) + 1
     return (torch.arange(num_words)[:, None] == torch.tensor(words)).double()

@@ -26,7 +26,14 @@ from nmt.decoding.interface import BATCH_MULTIPLE, padded_length
 from nmt.decoding.preprocess import Preprocessor, Segment
 from nmt.decoding.requests import Request
 from nmt.decoding.sampling import rank_by_expected_chrf
-from nmt.decoding.translation import Candidate, Translation, hard_alignment, word_attention
+from nmt.decoding.translation import (
+    Candidate,
+    Translation,
+    hard_alignment,
+    split_words,
+    word_attention,
+    word_indices,
+)
 from nmt.errors import ConfigError, DataError
 from nmt.model.seq2seq import Seq2Seq
 
@@ -203,7 +210,8 @@ class Translator:
             candidates = [self._candidate(segment, each, with_attention) for each in hypotheses]
             # Constraints can forbid every target.
             if not candidates:
-                candidates = [self._without_tokens("", -math.inf, segment.source, with_attention)]
+                num_src = len(segment.source), segment.num_words
+                candidates = [self._without_tokens("", -math.inf, num_src, with_attention)]
             elif is_mbr:
                 ranked = rank_by_expected_chrf([candidate.text for candidate in candidates])
                 candidates = [replace(candidates[n], score=score) for n, score in ranked[:num_best]]
@@ -217,22 +225,27 @@ class Translator:
         self, segment: Segment, hypothesis: Hypothesis, with_attention: bool
     ) -> Candidate:
         """Return the candidate of a hypothesis: its text, restored and normalised."""
-        words = None
-        if hypothesis.attention is not None and (with_attention or segment.masked.tags):
-            word_indices = self.preprocessor.token_text.word_indices
-            tgt_words, src_words = word_indices(hypothesis.tokens), word_indices(segment.source)
-            words = word_attention(hypothesis.attention, tgt_words, src_words)
         # A model can write the bytes of any character, a line feed too. The text is normalised like
         # training text, and remains one line whatever the cleaning rules are.
         text = normalise(self.subword.decode(hypothesis.tokens), self.cleaning)
-        links = hard_alignment(words) if words is not None else ()
-        text, num_lost = segment.masked.restore(_LINE_ENDS.sub(" ", text), links)
+        text = _LINE_ENDS.sub(" ", text)
+        masked, words, links = segment.masked, None, list[tuple[int, int]]()
+        if hypothesis.attention is not None and (with_attention or masked.tags):
+            tgt_words = word_indices(self._bytes(hypothesis.tokens), split_words(text))
+            if masked.tags:
+                read = split_words(masked.text)
+                src_words = word_indices(self._bytes(segment.source), read)
+                read_attention = hypothesis.attention, tgt_words, src_words, len(read)
+                links = hard_alignment(word_attention(*read_attention))
+            # Word positions of a masked line are not those of the text that is returned.
+            elif not masked.num_protected:
+                given = hypothesis.attention, tgt_words, list(segment.src_words), segment.num_words
+                words = word_attention(*given)
+        text, num_lost = masked.restore(text, links)
         missing: set[tuple[int, ...]] = set()
         if segment.constraints is not None:
             requested = segment.constraints.terms[: segment.num_terms]
             missing = {*requested} & {*segment.constraints.missing_terms(hypothesis.tokens)}
-        # Word positions of a masked line are not those of the text that is returned.
-        words = words if with_attention and not segment.masked.num_protected else None
         attention = hypothesis.attention if with_attention else None
         tokens = self.subword.pieces(hypothesis.tokens)
         scores = hypothesis.score, tokens, hypothesis.token_log_probs, hypothesis.is_finished
@@ -241,17 +254,24 @@ class Translator:
     def _blank(self, request: Request, with_attention: bool) -> Translation:
         """Return the translation of a line without text; tags stay as they are."""
         text = self.preprocessor.untranslated(request)
-        return Translation([], [self._without_tokens(text, 0.0, [], with_attention)])
+        return Translation([], [self._without_tokens(text, 0.0, (0, 0), with_attention)])
 
     def _without_tokens(
-        self, text: str, score: float, source: Sequence[int], with_attention: bool
+        self, text: str, score: float, num_src: tuple[int, int], with_attention: bool
     ) -> Candidate:
-        """Return the candidate of a blank line, or of a source without possible translation."""
+        """Return the candidate of a blank line, or of a source without possible translation.
+
+        `num_src` is the number of tokens and of words of the source.
+        """
         if not with_attention:
             return Candidate(text, score, [], [])
-        attention = torch.zeros(0, len(source), device=self.device)
-        words = word_attention(attention, [], self.preprocessor.token_text.word_indices(source))
-        return Candidate(text, score, [], [], attention=attention, word_attention=words)
+        attention, words = (torch.zeros(0, size) for size in num_src)
+        return Candidate(
+            text, score, [], [], attention=attention.to(self.device), word_attention=words.double()
+        )
+
+    def _bytes(self, tokens: Sequence[int]) -> list[bytes]:
+        return [self.subword.token_bytes[token] for token in tokens]
 
 
 def plan_batches(lengths: Sequence[int], max_sentences: int) -> Iterator[list[int]]:

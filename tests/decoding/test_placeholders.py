@@ -27,6 +27,41 @@ def test_a_mask_replaces_each_span(line: str, masked: str, spans: list[str]) -> 
     assert [span.text for span in found.spans] == spans
 
 
+PLACEHOLDERS = (
+    "%.2f %02d %u %ld %x %1$.2f %1$s %-10s %5.1lf %lu %zu %@ %% %(size).1f %(name)s "
+    "{{ user.name }} {{x}} $name $user_id ${name} #{name} %{count} %count% {0} "
+    "{} {name} {n,number} &nbsp; __a__"
+)
+
+
+@pytest.mark.parametrize("placeholder", [
+    *re.findall(r"\{\{ .*? \}\}|\S+", PLACEHOLDERS), "{% if a %}",
+    "{count, plural, one {# dog} other {# {name} dogs}}", "{n, number, percent}",
+    "{g, select, male {{n, plural, one {his dog} other {his # dogs}}} other {theirs}}",
+])  # fmt: skip
+@pytest.mark.parametrize("line", ["a {}.", "{} dogs", "its ({})", "see:{},{}"])
+def test_placeholders_are_protected_as_a_whole(placeholder: str, line: str) -> None:
+    line = line.replace("{}", placeholder)
+    found = mask_line(line, ["placeholders"])
+    assert {span.text for span in found.spans} == {placeholder}
+    assert found.restore(found.text) == (line, 0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["100 %d'accord", "100%d'accord", "50 %discount", "100 % sure", "5 %, so", "$5", "US$ 10",
+     "{ a b }", "a %share", "100%ig", "%", "{n, plural, one {# dog}"],
+)  # fmt: skip
+def test_other_text_is_not_protected(line: str) -> None:
+    assert mask_line(line, ["placeholders"]).text == line
+
+
+def test_numbers_and_masks_are_words_in_unspaced_text() -> None:
+    found = mask_line("我有100个%s。", ["numbers", "placeholders"])
+    assert found.text == "我有100个 23 。"
+    assert found.restore("他有100个23。") == ("他有100个%s。", 0)
+
+
 def test_only_requested_kinds_are_masked() -> None:
     assert mask_line("<b> 5 {x}", ["tags"]).text == "5 {x}"
     assert mask_line("<b> 5 {x}", ["urls"]).text == "<b> 5 {x}"
@@ -83,6 +118,13 @@ def test_restoring_a_copied_line_changes_spaces_only(line: str) -> None:
         ("hel<i>lo</i> you", "hello you", [1, 1]),
         ("a <!-- no --> b", "a b", [1]),
         ("a < b > c", "a < b > c", []),
+        ("a<b and c>d", "a<b and c>d", []),
+        ("if x<y or z >3", "if x<y or z >3", []),
+        ("<a title=\"x > y\" href='<z>'>dog</a>", "dog", [0, 1]),
+        ('a <input type="x" disabled/> b', "a b", [1]),
+        ("a <option selected>b</option>", "a b", [1, 2]),
+        ("a <img src=/a/b.png alt=x/> b", "a b", [1]),
+        ("mail <me@a.org> now", "mail <me@a.org> now", []),
     ],
 )
 def test_tags_are_extracted(line: str, text: str, words: list[int]) -> None:

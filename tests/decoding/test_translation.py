@@ -1,18 +1,26 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from nmt.decoding.constraints import TokenText
 from nmt.decoding.output_formats import format_translation
 from nmt.decoding.requests import Request
-from nmt.decoding.translation import Candidate, Translation, hard_alignment, word_attention
+from nmt.decoding.translation import (
+    Candidate,
+    Translation,
+    hard_alignment,
+    split_words,
+    word_attention,
+    word_indices,
+)
 
 ATTENTION = torch.tensor(
     [[0.1, 0.2, 0.6, 0.1], [0.2, 0.2, 0.5, 0.1], [0.3, 0.3, 0.3, 0.1], [0.0, 0.0, 0.0, 1.0]]
 )
-WORDS = word_attention(ATTENTION, tgt_words=[0, 0, 1, -1], src_words=[0, 0, 1, -1])
+WORDS = word_attention(ATTENTION, [0, 0, 1, -1], [0, 0, 1, -1], num_src_words=2)
 CROSSED = Translation(
     ["s"] * 4,
-    [Candidate("t", -1.0, ["x"] * 4, [0.0] * 4, attention=ATTENTION, word_attention=WORDS)],
+    [Candidate("t u", -1.0, ["x"] * 4, [0.0] * 4, attention=ATTENTION, word_attention=WORDS)],
 )
 
 
@@ -30,12 +38,15 @@ def test_each_target_word_is_aligned_with_its_most_attended() -> None:
 
 
 def test_alignment_formats() -> None:
-    assert formatted("pharaoh", CROSSED) == "t ||| 0-1 1-0\n"
-    assert formatted("soft", CROSSED) == "t ||| 0.3500,0.5500 0.6000,0.3000\n"
+    assert formatted("pharaoh", CROSSED) == "t u ||| 0-1 1-0\n"
+    assert formatted("soft", CROSSED) == "t u ||| 0.3500,0.5500 0.6000,0.3000\n"
 
 
 def test_segments_of_a_line_attend_to_their_own_source() -> None:
-    joined = Translation.join([CROSSED, CROSSED])
+    first = replace(CROSSED.best, word_attention=torch.nn.functional.pad(WORDS, (0, 2)))
+    second = replace(CROSSED.best, word_attention=torch.nn.functional.pad(WORDS, (2, 0)))
+    parts = [replace(CROSSED, n_best=[candidate]) for candidate in (first, second)]
+    joined = Translation.join(parts)
     assert joined.num_segments == 2
     assert joined.alignment == [(0, 1), (1, 0), (2, 3), (3, 2)]
     assert joined.best.attention is not None
@@ -46,7 +57,7 @@ def test_segments_of_a_line_attend_to_their_own_source() -> None:
 def test_a_segment_without_attention_leaves_the_line_without() -> None:
     plain = Translation(["s"], [Candidate("t", -2.0, ["x"], [-2.0])])
     joined = Translation.join([CROSSED, plain])
-    assert (joined.text, joined.score, joined.alignment) == ("t t", -1.5, None)
+    assert (joined.text, joined.score, joined.alignment) == ("t u t", -1.5, None)
     assert (joined.tokens, joined.best.attention) == (["x"] * 5, None)
 
 
@@ -56,6 +67,25 @@ def test_a_translation_without_attention_has_no_alignment() -> None:
     assert formatted("pharaoh", plain) == formatted("soft", plain) == " |||\n"
 
 
-def test_words_are_separated_by_spaces() -> None:
-    token_text = TokenText([b"", b"", b"", b" ein", b"e", b" ", b"."])
-    assert token_text.word_indices([3, 4, 5, 4, 6, 3, 2]) == [0, 0, -1, 1, 1, 2, -1]
+def test_a_separator_in_the_text_is_escaped() -> None:
+    best = Candidate("a ||| b", 0.0, [], [], word_attention=torch.eye(3))
+    found = Translation([], [best])
+    assert formatted("pharaoh", found) == "a &#124;&#124;&#124; b ||| 0-0 1-1 2-2\n"
+    assert formatted("soft", found).startswith("a &#124;&#124;&#124; b ||| 1.0000,0.0000")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text", "indices"),
+    [
+        ([b" ein", b"e", b" ", b"e", b".", b" ein", b""], "eine e. ein", [0, 0, -1, 1, 1, 2, -1]),
+        # The model reads "a big dog" where the line has two words.
+        ([b" a", b" big", b" dog"], "a bigdog", [0, 1, 1]),
+        ([b" a", b"b"], "a b", [0, 1]),
+        (["ä".encode()[:1], "ä".encode()[1:], b" b"], "ä b", [0, 0, 1]),
+        ([b" a", b"\xff"], "a", [0, 0]),
+    ],
+)
+def test_a_token_belongs_to_the_word_of_its_bytes(
+    tokens: list[bytes], text: str, indices: list[int]
+) -> None:
+    assert word_indices(tokens, split_words(text)) == indices

@@ -204,6 +204,36 @@ def test_detailed_translations_have_an_alignment() -> None:
     assert (plain.alignment, plain.best.attention) == (None, None)
 
 
+class MonotoneModel(CopyModel):
+    """Copies its source and attends to the token that it copies."""
+
+    def step(self, tokens: Tensor, state: Queue, memory: Queue) -> tuple[Tensor, Queue, Tensor]:
+        logits, following, _ = super().step(tokens, state, memory)
+        position = (memory.rows[0] == state.rows[0, 0]).float().argmax()
+        attention = nn.functional.one_hot(position, state.rows.size(1)).float()
+        return logits, following, attention.repeat(len(tokens), 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "links"),
+    [
+        ("ein Haus ja", [(0, 0), (1, 1), (2, 2)]),
+        ("ein\u00a0Haus ja", [(0, 0), (0, 1), (1, 2)]),
+        ("ein \u200b Haus", [(0, 0), (2, 1)]),
+        ("ein\u200bHaus \u00adja", [(0, 0), (1, 1)]),
+        ("  ein  Haus", [(0, 0), (1, 1)]),
+        ("Ha\u0308user ja", [(0, 0), (1, 1)]),
+        ("ein\tHaus", [(0, 0), (0, 1)]),
+    ],
+)
+def test_alignment_refers_to_the_line_as_given(line: str, links: list[tuple[int, int]]) -> None:
+    translator = Translator(MonotoneModel(), SUBWORD, experiment(beam=1, batch_sentences=1))
+    [found] = translator.translate_detailed([line])
+    assert found.alignment == links
+    assert found.best.word_attention is not None
+    assert found.best.word_attention.size(1) == len([word for word in line.split(" ") if word])
+
+
 def test_a_protected_line_has_no_alignment() -> None:
     translator = random_model(beam=2, protect=["tags"])
     protected, plain = translator.translate_detailed(["ein <b>Baum</b>", "ein Baum"])
