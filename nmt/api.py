@@ -274,6 +274,7 @@ def make_translator(
     from nmt.decoding.translator import Translator
     from nmt.model.mkl import set_strict_mode
     from nmt.model.quantise import quantise_model
+    from nmt.model.seq2seq import check_memory
     from nmt.training.memory import configure_malloc
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -293,6 +294,11 @@ def make_translator(
     if "beam" in changes and settings.decoding.method != "beam":
         rule = f"method {settings.decoding.method} has no beam: omit it"
         raise ConfigError("beam", changes["beam"], rule)
+    search = settings.decoding
+    name = "beam" if search.method == "beam" else "samples"
+    rows = getattr(search, name) * search.batch_sentences
+    value = f"{getattr(search, name)} for batches of {search.batch_sentences} sentences"
+    check_memory(name, value, 4 * rows * checkpoint.subword.num_pieces)
     pairs = zip(checkpoints, precisions, strict=True)
     models = [quantise_model(each.model(), dtype) for each, dtype in pairs]
     model = Ensemble(models) if ensemble else models[0]

@@ -53,3 +53,8 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     if matches := difflib.get_close_matches(word, names, n=1, cutoff=0.5):
         return f"; did you mean {prefix}{matches[0]}?"
     return f"; choose from {', '.join(names)}" if names else ""
+
+
+def shorten(text: str, width: int = 60) -> str:
+    """Return a text in at most `width` characters for an error message."""
+    return text if len(text) <= width else f"{text[: width - 3]}..."

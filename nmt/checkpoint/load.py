@@ -29,7 +29,7 @@ from nmt.config.files import parse_stored
 from nmt.corpus.subword import Subword
 from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.model.quantise import Precision
-from nmt.model.seq2seq import Seq2Seq
+from nmt.model.seq2seq import Seq2Seq, check_model_memory
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Checkpoint:
 
     def model(self) -> Seq2Seq:
         """Build the network with these weights on the CPU, in evaluation mode."""
+        check_model_memory(self.experiment.model, self.subword.num_pieces)
         model = Seq2Seq(self.experiment.model, self.subword.num_pieces)
         load_weights(model, self.weights, self.path / WEIGHTS)
         return model.eval()

@@ -10,9 +10,11 @@ from pydantic import BeforeValidator, Field, model_serializer
 from nmt.config.settings import (
     Name,
     NaturalInt,
+    PathText,
     PositiveFloat,
     PositiveInt,
     Settings,
+    Text,
     check_address,
 )
 from nmt.errors import ConfigError
@@ -21,9 +23,9 @@ from nmt.errors import ConfigError
 class Workers(Settings):
     """Number of workers; a plain number sets both limits."""
 
-    min: PositiveInt = 1
+    min: Annotated[PositiveInt, Field(le=10_000)] = 1
     """Minimum number of workers; with fewer, training waits for resources."""
-    max: PositiveInt = 1
+    max: Annotated[PositiveInt, Field(le=10_000)] = 1
     """Maximum number of workers, used when the cluster has room."""
 
     @property
@@ -63,17 +65,17 @@ class Cluster(Settings):
     """Number of worker processes, or a range {min: 1, max: 8} for elastic training."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=1, strict=True)] = 0
     """GPUs per worker: 1 (NCCL), or 0 to train on CPU cores (gloo)."""
-    cpus_per_worker: PositiveInt = 1
+    cpus_per_worker: Annotated[PositiveInt, Field(le=4096)] = 1
     """CPU cores, and compute threads, per worker."""
     gradients: Literal["fp32", "bf16"] = "fp32"
     """Dtype of the gradient all-reduce; bf16 halves the traffic and keeps 8 significant bits."""
-    storage: str = "runs"
+    storage: PathText = "runs"
     """Directory shared by all hosts, or s3://BUCKET/PATH; a run is stored in <storage>/<name>."""
-    scratch: str = "~/.cache/nmt"
+    scratch: PathText = "~/.cache/nmt"
     """Local directory of each host for copies of runs in an object store."""
     validation: Literal["shared", "task"] = "shared"
     """Validation: shared (by the workers, training waits) or task (asynchronous, other cores)."""
-    validation_cpus: PositiveInt = 1
+    validation_cpus: Annotated[PositiveInt, Field(le=4096)] = 1
     """CPU cores of a validation task."""
     validations_behind: PositiveInt = 2
     """Maximum number of pending validation tasks before training waits."""
@@ -81,11 +83,11 @@ class Cluster(Settings):
     """Maximum number of worker failures; announced host preemptions do not count."""
     max_lost_updates: NaturalInt = 0
     """Maximum number of updates lost by a failure, which sets a checkpoint interval; 0: off."""
-    hang_timeout_s: PositiveFloat = 900.0
+    hang_timeout_s: Annotated[PositiveFloat, Field(le=10**9)] = 900.0
     """Seconds without progress before workers log their stacks and are restarted."""
-    address: str = ""
+    address: Text = ""
     """Ray dashboard address used by cluster/submit.py; empty: RAY_ADDRESS."""
-    env: dict[str, str] = {}
+    env: dict[Text, Text] = {}
     """Environment variables of the workers."""
 
     def check(self) -> None:

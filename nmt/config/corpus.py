@@ -8,6 +8,7 @@ from nmt.config.settings import (
     Name,
     NaturalFloat,
     NaturalInt,
+    PathText,
     PositiveInt,
     Settings,
     Share,
@@ -24,13 +25,13 @@ class ParallelText(Settings):
 
     name: Name
     """Name of the corpus in logs, statistics and shards."""
-    src: str = ""
+    src: PathText = ""
     """Source file below corpus.root: UTF-8, a segment per line; plain, .gz, .xz or .zst."""
-    tgt: str = ""
+    tgt: PathText = ""
     """Target file, line-parallel to src."""
-    tsv: str = ""
+    tsv: PathText = ""
     """TSV file instead of src and tgt: source, tab, target; further columns are ignored."""
-    weight: NaturalFloat = 1.0
+    weight: Annotated[NaturalFloat, Field(le=1000)] = 1.0
     """Occurrences of a pair per epoch; 0.5: half of the pairs, redrawn every epoch; 0: none."""
     tag: Annotated[int, Field(ge=0, le=8, strict=True)] = added_setting(0, before=0)
     """Tag (1 to 8) prepended to each source as a reserved piece; 0: none."""
@@ -97,7 +98,7 @@ class CorpusConfig(Settings):
     """Source language, ISO 639-1."""
     tgt: Name = "de"
     """Target language, ISO 639-1."""
-    root: str = "."
+    root: PathText = "."
     """Directory of the files below."""
     train: Annotated[list[ParallelText], Field(min_length=1)]
     """Training corpora."""
@@ -105,9 +106,9 @@ class CorpusConfig(Settings):
     """Dev set for validation; never cleaned."""
     tests: list[ParallelText] = []
     """Test sets that `nmt evaluate` scores by default; never cleaned."""
-    prepared: str = ""
+    prepared: PathText = ""
     """Directory of the prepared corpus; empty: prepared/<name>."""
-    shard_pairs: PositiveInt = 100_000
+    shard_pairs: Annotated[PositiveInt, Field(le=10**9)] = 100_000
     """Maximum pairs per shard, and lines per preparation task."""
     cleaning: CleaningConfig = CleaningConfig()
     """Cleaning rules."""

@@ -25,43 +25,43 @@ class DecodingConfig(Settings):
 
     method: Literal["beam", "sample", "mbr"] = "beam"
     """Search: beam, sample, or mbr (minimum Bayes risk over samples, by chrF)."""
-    beam: PositiveInt = 5
+    beam: Annotated[PositiveInt, Field(le=1000)] = 5
     """Beam size; 1: greedy search."""
     length_norm: Literal["gnmt", "average"] = "gnmt"
     """Length normalisation: gnmt, ((5 + length) / 6)^alpha, or average, length^alpha."""
-    length_penalty: NaturalFloat = 1.0
+    length_penalty: Annotated[NaturalFloat, Field(le=10)] = 1.0
     """Exponent alpha of length_norm; 0: no normalisation."""
-    coverage_penalty: NaturalFloat = 0.0
+    coverage_penalty: Annotated[NaturalFloat, Field(le=100)] = 0.0
     """Weight beta of the coverage penalty (Wu et al. 2016, equation 14); 0: off."""
-    min_length: NaturalInt = 0
+    min_length: Annotated[NaturalInt, Field(le=100_000)] = 0
     """Minimum tokens of a translation, EOS included; the limits below take precedence."""
-    max_length: NaturalInt = 0
+    max_length: Annotated[NaturalInt, Field(le=1_000_000)] = 0
     """Maximum tokens of a translation, EOS included; 0: only the limit set by the source."""
-    max_length_ratio: PositiveFloat = 2.0
+    max_length_ratio: Annotated[PositiveFloat, Field(le=1000)] = 2.0
     """Maximum translation tokens per source token."""
-    max_length_extra: NaturalInt = 20
+    max_length_extra: Annotated[NaturalInt, Field(le=100_000)] = 20
     """Tokens allowed in addition to max_length_ratio."""
-    diverse_groups: PositiveInt = 1
+    diverse_groups: Annotated[PositiveInt, Field(le=1000)] = 1
     """Number of groups of diverse beam search (Vijayakumar et al. 2018); 1: off."""
-    diversity: NaturalFloat = 0.5
+    diversity: Annotated[NaturalFloat, Field(le=1000)] = 0.5
     """Diversity penalty in nats per earlier group with the same token at the same step."""
-    temperature: PositiveFloat = 1.0
+    temperature: Annotated[PositiveFloat, Field(le=1000)] = 1.0
     """Sampling temperature; below 1 is closer to greedy."""
-    top_k: NaturalInt = 0
+    top_k: Annotated[NaturalInt, Field(le=65536)] = 0
     """Number of most likely tokens to sample from (Fan et al. 2018); 0: all."""
     top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling: probability mass to sample from (Holtzman et al. 2020); 1: all."""
-    samples: PositiveInt = 32
+    samples: Annotated[PositiveInt, Field(le=10_000)] = 32
     """Number of samples per line for mbr."""
     seed: NaturalInt = 1
     """Sampling seed, combined with the text of each line."""
-    max_source_length: NaturalInt = 0
+    max_source_length: Annotated[NaturalInt, Field(le=1_000_000)] = 0
     """Source tokens above which a line is split into sentences; 0: the limit of training."""
     protect: list[Protected] = []
     """Kinds of text copied unchanged; needs beam search with one group."""
-    batch_sentences: PositiveInt = 64
+    batch_sentences: Annotated[PositiveInt, Field(le=100_000)] = 64
     """Sentences per batch; affects speed and memory, not the result."""
-    validation_beam: PositiveInt = 1
+    validation_beam: Annotated[PositiveInt, Field(le=1000)] = 1
     """Beam size of validation during training."""
 
     def check(self) -> None:

@@ -4,7 +4,9 @@ Any key can be set on the command line as `section.key=value`; values are YAML.
 """
 
 from collections import ChainMap
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from nmt.config.corpus import CorpusConfig
 from nmt.config.decoding import DecodingConfig
@@ -24,13 +26,13 @@ from nmt.errors import ConfigError
 class BatchingConfig(Settings):
     """Batch construction."""
 
-    max_tokens: PositiveInt = 1024
+    max_tokens: Annotated[PositiveInt, Field(le=1 << 24)] = 1024
     """Token budget of a micro-batch, on its longer side, padding included."""
-    micro_batches: PositiveInt = 2
+    micro_batches: Annotated[PositiveInt, Field(le=1 << 16)] = 2
     """Micro-batches per update over all workers; also the largest number of workers."""
-    max_length: PositiveInt = 128
+    max_length: Annotated[PositiveInt, Field(le=1 << 16)] = 128
     """Length limit of a pair: tokens of its longer side, EOS included; longer ones are skipped."""
-    window: PositiveInt = 10_000
+    window: Annotated[PositiveInt, Field(le=10**9)] = 10_000
     """Pairs shuffled, then sorted by length, together; larger: less padding, less mixing."""
 
     def check(self) -> None:
@@ -44,17 +46,17 @@ class ModelConfig(Settings):
 
     preset: Literal["residual", "gnmt"] = "residual"
     """Architecture: residual (pre-norm LSTM blocks, attention in each) or gnmt (GNMT v2)."""
-    width: PositiveInt = 128
+    width: Annotated[PositiveInt, Field(le=16384)] = 128
     """Size of embeddings, block outputs and LSTM states."""
-    encoder_layers: PositiveInt = 3
+    encoder_layers: Annotated[PositiveInt, Field(le=128)] = 3
     """Number of encoder blocks (residual) or LSTM layers, the first bidirectional (gnmt)."""
-    decoder_layers: PositiveInt = 3
+    decoder_layers: Annotated[PositiveInt, Field(le=128)] = 3
     """Number of decoder blocks (residual) or LSTM layers (gnmt)."""
-    ffn_width: NaturalInt = 256
+    ffn_width: Annotated[NaturalInt, Field(le=65536)] = 256
     """Hidden size of the feed-forward layer of a block; 0: no feed-forward. Ignored by gnmt."""
     attention: Literal["multi_head", "additive"] = "multi_head"
     """Attention: multi_head (Vaswani et al. 2017) or additive (Bahdanau et al. 2015)."""
-    heads: PositiveInt = 4
+    heads: Annotated[PositiveInt, Field(le=1024)] = 4
     """Number of heads of multi_head attention."""
     tie_embeddings: bool = True
     """Weight tying: one matrix for both embeddings and, except in gnmt, the output layer."""
@@ -90,9 +92,9 @@ class ModelConfig(Settings):
 class TrainingConfig(Settings):
     """Optimisation."""
 
-    updates: PositiveInt = 10_000
+    updates: Annotated[PositiveInt, Field(le=10**9)] = 10_000
     """Number of optimizer steps."""
-    learning_rate: PositiveFloat = 3e-3
+    learning_rate: Annotated[PositiveFloat, Field(le=100)] = 3e-3
     """Peak learning rate, reached after warm-up."""
     warmup_updates: NaturalInt = 500
     """Updates of linear warm-up from 0."""

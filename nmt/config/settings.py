@@ -4,9 +4,13 @@ Paths are strings, because they may refer to another machine.
 """
 
 import json
+import math
+import os
+import re
 from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,6 +24,7 @@ from pydantic.fields import FieldInfo
 from nmt.errors import ConfigError
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 
@@ -30,14 +35,38 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
+def _check_size(value: N) -> N:
+    if 2**63 <= abs(value) < math.inf:
+        raise ValueError("it must be less than 2^63")
+    return value
+
+
+def _check_text(value: str) -> str:
+    if re.search("[\0\ud800-\udfff]", value):
+        raise ValueError("it must be text without NUL bytes and lone surrogates")
+    return value
+
+
+def _check_path(value: str) -> str:
+    parts = [len(os.fsencode(part)) for part in _check_text(value).split("/")]
+    if max(parts) > 255 or sum(parts) + len(parts) > 4096:
+        raise ValueError("no file system has names this long: 255 bytes, 4,095 with directories")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_check_text)]
+PathText = Annotated[str, AfterValidator(_check_path)]
+"""Path of a file or directory; `expand_path` gives the path on this machine."""
 # Not strict: YAML reads 3e-4 as text.
-Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Number = Annotated[
+    float, BeforeValidator(_not_bool), AfterValidator(_check_size), Field(allow_inf_nan=False)
+]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 PositiveFloat = Annotated[Number, Field(gt=0)]
 NaturalFloat = Annotated[Number, Field(ge=0)]
-PositiveInt = Annotated[int, Field(ge=1, strict=True)]
-NaturalInt = Annotated[int, Field(ge=0, strict=True)]
+PositiveInt = Annotated[int, Field(ge=1, strict=True), AfterValidator(_check_size)]
+NaturalInt = Annotated[int, Field(ge=0, strict=True), AfterValidator(_check_size)]
 Count = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 """Number in a record on disk; JSON readers of other languages are exact up to 2^53."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]

@@ -45,6 +45,9 @@ NUM_RESERVED = FIRST_BYTE + 256
 COVERAGE = 0.9999
 """Share of all characters in the text that are pieces; the rarest ones are encoded as bytes."""
 
+MAX_PIECE = 65
+"""Characters of the longest piece: a part of `_PARTS`."""
+
 Merges = dict[tuple[int, int], tuple[int, int]]
 """Left and right token to the rank of their merge, best first, and the merged token."""
 
@@ -98,12 +101,19 @@ class Subword:
     def from_json(cls, text: str) -> "Subword":
         """Load the text of `to_json`; DataError if it is not a vocabulary of nmt."""
         try:
-            return cls(Tokenizer.from_str(text), text)
-        # `_read_pieces` explains more precisely.
+            tree = json.loads(text, parse_constant=_refuse_constant)
+            # Only pieces and merges are taken from the file: any other part, such as a normalizer,
+            # would change or stop translation.
+            tokenizer = _add_rules(_read_model(tree["model"], _read_pieces(text)))
+            own = json.loads(tokenizer.to_str())
         except DataError:
             raise
-        except Exception:  # tokenizers raises nothing more specific
+        except Exception:  # wrong types anywhere; tokenizers raises nothing more specific
             raise _invalid("tokenizers cannot load it") from None
+        mine, given = ({**each, **each["model"], "model": None} for each in (own, tree))
+        if foreign := [key for key in {**mine, **given} if mine.get(key) != given.get(key)]:
+            raise _invalid(f"{foreign[0]} is not that of nmt")
+        return cls(tokenizer, text)
 
     def to_json(self) -> str:
         """Return the vocabulary in the format of `tokenizers`."""
@@ -253,6 +263,24 @@ def _train_unigram(lines: Iterable[str], max_learnt: int) -> models.Unigram:
     vocab = [*reserved, *unigram.train_unigram(words, max_learnt)]
     # The model needs an id for unknown text; it is never produced, because all bytes are pieces.
     return models.Unigram(vocab, unk_id=PAD, byte_fallback=True)
+
+
+def _read_model(model: dict[str, Any], pieces: list[str]) -> Any:
+    """Build a model from the pieces and merges, or log-probabilities, of a file."""
+    learnt = pieces[NUM_RESERVED:]
+    if len(set(pieces)) < len(pieces) or not all(learnt) or max(map(len, pieces)) > MAX_PIECE:
+        raise _invalid("a piece is empty, too long, or there twice")
+    if model["type"] == "BPE":
+        merges = [(left, right) for left, right in model["merges"]]
+        if not {part for pair in merges for part in pair} <= set(learnt):
+            raise _invalid("a merge has parts that are not learnt pieces")
+        return models.BPE(vocab=dict(model["vocab"]), merges=merges, byte_fallback=True)
+    vocab = [(piece, float(log_prob)) for piece, log_prob in model["vocab"]]
+    return models.Unigram(vocab, unk_id=PAD, byte_fallback=True)
+
+
+def _refuse_constant(name: str) -> None:
+    raise _invalid(f"{name} is not a number")
 
 
 def _read_pieces(text: str) -> list[str]:

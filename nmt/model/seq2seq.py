@@ -9,11 +9,13 @@ tokens, D width, V vocabulary.
 """
 
 import math
+import os
 
 import torch
 from torch import Tensor, nn
 
 from nmt.config.experiment import ModelConfig
+from nmt.errors import ConfigError
 from nmt.model.decoder import DecoderState, Memory, make_decoder
 from nmt.model.encoder import make_encoder
 from nmt.model.flops import Flops, matmul_flops
@@ -128,3 +130,20 @@ class Seq2Seq(nn.Module):
 def num_parameters(model: nn.Module) -> int:
     """Return the number of trained values; tied weights count once."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def check_model_memory(config: ModelConfig, vocab_size: int, copies: int = 1) -> None:
+    """Raise ConfigError if `copies` of the weights in fp32 exceed the memory of this host."""
+    with torch.device("meta"):
+        count = num_parameters(Seq2Seq(config, vocab_size))
+    where = f"{config.encoder_layers} + {config.decoder_layers} layers and {count:,} parameters"
+    check_memory("model.width", f"{config.width:,} with {where}", 4 * count * copies)
+
+
+def check_memory(key: str, value: object, num_bytes: float) -> None:
+    """Raise ConfigError if a setting needs more memory than this host has."""
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if num_bytes > host:
+        needed, has = (f"{size / 2**30:,.1f} GiB" for size in (num_bytes, host))
+        rule = f"it needs {needed} of memory and this host has {has}: use a smaller value"
+        raise ConfigError(key, value, rule)

@@ -13,7 +13,7 @@ from nmt.batching.batch import make_batch
 from nmt.checkpoint.format import CheckpointState
 from nmt.checkpoint.load import load_weights
 from nmt.config.experiment import Experiment
-from nmt.model.seq2seq import Seq2Seq
+from nmt.model.seq2seq import Seq2Seq, check_model_memory
 from nmt.training.distributed import World, wrap_in_ddp
 from nmt.training.loss import compute_loss
 from nmt.training.meter import MeterTotals
@@ -51,6 +51,9 @@ class Learner:
         self.settings = experiment.training
         """Settings of the current stage."""
         self.device = world.device
+        # On a GPU the host holds the initial weights only; else also gradients and moments.
+        copies = 4 + bool(self.settings.ema_decay) if world.device.type == "cpu" else 1
+        check_model_memory(experiment.model, vocab_size, copies)
         torch.manual_seed(experiment.seed)
         self.model: Seq2Seq = Seq2Seq(experiment.model, vocab_size).to(world.device)
         self.forward: nn.Module = self.model

@@ -47,7 +47,7 @@ def test_differences_are_by_dotted_key() -> None:
         ),
         (
             ("name: toy", "name: toy: story"),
-            "toy.yaml, line 2: not valid YAML: mapping values are not allowed here",
+            "toy.yaml, line 2: not valid YAML: mapping values are not allowed in this context",
         ),
         (("name: toy", "name: 2024-13-45"), "toy.yaml: not valid YAML: month must be in 1..12"),
         (

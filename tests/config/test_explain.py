@@ -39,9 +39,9 @@ from nmt.errors import ConfigError
             "cluster.workers: Number of worker processes, or a range {min: 1, max: 8} for elastic "
             "training.  [section]\n"
             "cluster.workers.min: Minimum number of workers; with fewer, training waits for "
-            "resources.  [integer, >= 1; default 1]\n"
+            "resources.  [integer, >= 1, <= 10000; default 1]\n"
             "cluster.workers.max: Maximum number of workers, used when the cluster has room.  "
-            "[integer, >= 1; default 1]",
+            "[integer, >= 1, <= 10000; default 1]",
         ),
         (
             "cluster.env",
@@ -56,7 +56,9 @@ def test_explain_setting(key: str, expected: str) -> None:
 def test_explain_section_lists_its_settings() -> None:
     first, *keys = explain("decoding").splitlines()
     assert first == "decoding: Search and sampling.  [section]"
-    assert keys[1] == ("decoding.beam: Beam size; 1: greedy search.  [integer, >= 1; default 5]")
+    assert keys[1] == (
+        "decoding.beam: Beam size; 1: greedy search.  [integer, >= 1, <= 1000; default 5]"
+    )
     assert len(keys) == 20
 
 

@@ -29,7 +29,7 @@ EXPERIMENTS = [
     ),
     ErrorCase(
         "train tiny.yaml",
-        "tiny.yaml, line 4: not valid YAML: expected ',' or ']', but got ':'",
+        "tiny.yaml, line 4: not valid YAML: did not find expected ',' or ']'",
         {"tiny.yaml": replaced("root: raw", "root: [raw")},
     ),
     ErrorCase(
