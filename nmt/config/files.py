@@ -170,8 +170,10 @@ def _parse_yaml(text: str, where: str) -> Any:
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:
                 raise ValueError(f"more than {_MAX_DEPTH} levels")
-        _count_values(yaml.compose(text, Loader=_Loader), {}, where)
-        return yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        _count_values(node, {}, where)
+        return None if node is None else loader.construct_document(node)
     except ConfigError:
         raise
     except Exception as error:  # PyYAML raises errors of any type for invalid tagged values
