@@ -5,9 +5,9 @@
 #   cluster/start.sh token                           on the head, once: create ~/.ray/auth_token
 #   cluster/start.sh head ADDRESS [OPTION]...        on the head; options are those of `ray start`
 #   cluster/start.sh join HEAD ADDRESS [OPTION]...   on every other host, with the same token file
-#   cluster/start.sh stop                            stop all Ray processes on this host
+#   cluster/start.sh stop                            stop what this script started on this host
 #
-# ADDRESS is the address of this host, HEAD that of the head.
+# ADDRESS is the address of this host, HEAD that of the head, HEAD:PORT if it is not port 6379.
 set -euo pipefail
 
 fail() { echo "start.sh: $1" >&2; exit 2; }
@@ -34,6 +34,43 @@ export RAY_health_check_timeout_ms=2000 RAY_health_check_failure_threshold=3
 # Time for lost workers to close their connections: all others wait for it, by default 30 s.
 export TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S=3
 
+# In the environment of all processes that this script starts, for `stop`.
+export NMT_RAY_HOST=$here
+
+free_port() {
+  python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'
+}
+
+# need_port OPTION PORT WORDS...: fail if the port of an option, or its default, is taken.
+need_port() {
+  local port=$2 word
+  for word in "${@:3}"; do
+    case $word in "$1"=*) port=${word#*=} ;; esac
+  done
+  python -c 'import socket, sys; socket.create_server(("", int(sys.argv[1])))' "$port" 2>/dev/null ||
+    fail "port $port is taken, perhaps by another Ray on this host: set another one with $1=PORT"
+}
+
+# Processes of this user that this script started, and their children.
+own_processes() {
+  grep -lzxF "NMT_RAY_HOST=$here" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3 | grep -vx $$ || true
+}
+
+stop_own() {
+  local pids seconds
+  pids=$(own_processes)
+  [ -n "$pids" ] || { echo "start.sh: nothing to stop: no Ray that was started with $here/cluster/start.sh"; return; }
+  # shellcheck disable=SC2086
+  kill $pids 2>/dev/null || true
+  for seconds in 1 2 3 4 5 6 7 8 9 10; do
+    pids=$(own_processes)
+    [ -n "$pids" ] || return 0
+    [ "$seconds" = 10 ] || sleep 1
+  done
+  # shellcheck disable=SC2086
+  kill -KILL $pids 2>/dev/null || true
+}
+
 need_token() {
   [ -s "$RAY_AUTH_TOKEN_PATH" ] || fail "no token in $RAY_AUTH_TOKEN_PATH: create it with \`start.sh token\` on the head and copy it to every host"
   case $(stat -L -c %a "$RAY_AUTH_TOKEN_PATH") in
@@ -53,14 +90,24 @@ case ${1:-} in
   head)
     [ $# -ge 2 ] || fail "missing address of this host: start.sh head ADDRESS"
     need_token
-    # The dashboard and its job server listen on loopback unless an option sets another host.
-    exec ray start --head --node-ip-address="$2" --port=6379 --disable-usage-stats "${@:3}"
+    need_port --port 6379 "${@:3}"
+    need_port --dashboard-port 8265 "${@:3}"
+    # The dashboard and its job server listen on loopback unless an option sets another host. The
+    # agent that starts jobs needs a port of its own where another Ray holds the default one.
+    exec ray start --head --node-ip-address="$2" --port=6379 --disable-usage-stats \
+      --dashboard-agent-listen-port="$(free_port)" "${@:3}"
     ;;
   join)
     [ $# -ge 3 ] || fail "missing addresses of the head and of this host: start.sh join HEAD ADDRESS"
     need_token
-    exec ray start --address="${2%:6379}:6379" --node-ip-address="$3" --disable-usage-stats "${@:4}"
+    case $2 in *:*) head=$2 ;; *) head=$2:6379 ;; esac
+    exec ray start --address="$head" --node-ip-address="$3" --disable-usage-stats \
+      --dashboard-agent-listen-port="$(free_port)" "${@:4}"
     ;;
-  stop) exec ray stop ;;
+  stop)
+    # This process has no such variable unless a job of the cluster runs it.
+    export -n NMT_RAY_HOST
+    stop_own
+    ;;
   *) fail "usage: start.sh token | head | join | stop; see the comment at the top of this script" ;;
 esac

@@ -8,7 +8,11 @@ Objects are written as a whole: there is no rename and no append.
 """
 
 import contextlib
-from collections.abc import Iterator
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +35,14 @@ _REASONS = (
     ),
 )
 """Parts of pyarrow's messages, and the message for the user."""
+
+
+LEASE = ".lease"
+"""Object that names the command that writes a folder."""
+LEASE_INTERVAL_S = 15.0
+"""Seconds between two heartbeats of a lease."""
+LEASE_SETTLE_S = 0.5
+"""Seconds after which a lease that was written at the same time is seen."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +85,28 @@ class ObjectStore:
         """Return the address of a file, or of this folder, for messages."""
         return f"s3://{self._path(name)}"
 
-    def check_writable(self) -> None:
-        """Write and delete a test file."""
+    def check_writable(self) -> float:
+        """Write and delete a test file; return its time by the store's clock, since 1970."""
+        # A name of its own: another host may do the same at this moment.
+        path = self._path(f".nmt-was-here-{secrets.token_hex(4)}")
         with _storage_errors(self.url()):
             # Write access is not visible in a listing: try it.
-            with self._files.open_output_stream(self._path(".nmt-was-here")) as stream:
+            with self._files.open_output_stream(path) as stream:
                 stream.write(b"nmt\n")
-            self._files.delete_file(self._path(".nmt-was-here"))
+            now = float(self._files.get_file_info(path).mtime_ns or 0) / 1e9
+            self._files.delete_file(path)
+        return now
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file; an existing one of that name is replaced."""
+        stream = self._files.open_output_stream
+        with _storage_errors(self.url(name)), stream(self._path(name)) as file:
+            file.write(content)
+
+    def written(self, name: str) -> float:
+        """Return the time of writing of a file, since 1970 by the store's clock; 0 if missing."""
+        with _storage_errors(self.url(name)):
+            return float(self._files.get_file_info(self._path(name)).mtime_ns or 0) / 1e9
 
     def list_objects(self, folder: str = "") -> dict[str, StoredObject]:
         """List all files below `folder` by their names relative to this folder."""
@@ -125,6 +152,68 @@ class ObjectStore:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
+
+
+@contextlib.contextmanager
+def hold_lease(store: ObjectStore, local: Path, on_loss: Callable[[str], object]) -> Iterator[None]:
+    """Hold the lease of a folder: a second command that writes there is refused.
+
+    The lease is an object that a thread writes again in each interval. It is stale after two
+    intervals; the host of a command that crashed takes it back at once.
+
+    Args:
+        store: the folder.
+        local: file with the last lease of this host, read while its lock file is held.
+        on_loss: called with an error message if another command has taken the lease.
+
+    Raises:
+        StorageError: another command holds the lease, or the store refuses.
+    """
+    lease = f"process {os.getpid()} on {socket.gethostname()} {secrets.token_hex(8)}".encode()
+    limit_s = 2 * LEASE_INTERVAL_S
+
+    def is_ours() -> bool:
+        return (store.read(LEASE) or lease) == lease
+
+    def describe() -> str:
+        holder = (store.read(LEASE) or b"").decode(errors="replace").rpartition(" ")[0]
+        return f"{store.url()}: another command writes this run ({holder})"
+
+    previous = local.read_bytes() if local.exists() else b""
+    if store.read(LEASE) not in (None, previous):
+        age_s = store.check_writable() - store.written(LEASE)
+        if age_s < limit_s:
+            raise StorageError(
+                f"{describe()}; wait for it to end, or give the experiment another name; the lease "
+                f"of a command that crashed is stale after {limit_s:.0f} s"
+            )
+    store.write(LEASE, lease)
+    local.write_bytes(lease)
+    # Of two commands that write at the same moment, the last one holds the lease.
+    is_over = threading.Event()
+    is_over.wait(LEASE_SETTLE_S)
+    if not is_ours():
+        raise StorageError(f"{describe()}; wait for it to end")
+
+    def renew() -> None:
+        while not is_over.wait(LEASE_INTERVAL_S):
+            # An unreachable store is no loss: it is written again in the next interval.
+            with contextlib.suppress(StorageError):
+                if not is_ours():
+                    on_loss(f"{describe()}: its lease was stale here; this command ends")
+                    return
+                store.write(LEASE, lease)
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        with contextlib.suppress(StorageError):
+            if is_ours():
+                store.delete([LEASE])
 
 
 @contextlib.contextmanager

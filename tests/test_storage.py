@@ -1,12 +1,17 @@
 """Object stores, tested against an S3-compatible server on loopback."""
 
+import os
+import socket
+import time
 import urllib.request
+import uuid
 from pathlib import Path
 
 import pytest
 
+from nmt import storage
 from nmt.errors import NmtError, StorageError
-from nmt.storage import ObjectStore, display_address, is_address, join_address
+from nmt.storage import ObjectStore, display_address, hold_lease, is_address, join_address
 
 
 def message_of_check(address: str) -> str:
@@ -116,3 +121,76 @@ def test_an_invalid_address_is_refused(address: str, message: str) -> None:
     with pytest.raises(NmtError) as error:
         ObjectStore(address)
     assert str(error.value) == message
+
+
+@pytest.fixture
+def lease_store(s3: str, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """A new folder; heartbeats of leases are fast."""
+    monkeypatch.setattr(storage, "LEASE_SETTLE_S", 0.0)
+    monkeypatch.setattr(storage, "LEASE_INTERVAL_S", 0.1)
+    return ObjectStore(f"s3://bucket/{uuid.uuid4().hex}{s3}")
+
+
+def fail(problem: str) -> None:
+    pytest.fail(problem)
+
+
+def test_second_command_is_refused_while_the_first_writes(
+    lease_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hold_lease(lease_store, tmp_path / "a", fail):
+        monkeypatch.setattr(storage, "LEASE_INTERVAL_S", 15.0)
+        with (
+            pytest.raises(StorageError) as error,
+            hold_lease(lease_store, tmp_path / "b", fail),
+        ):
+            pass
+    assert str(error.value) == (
+        f"{lease_store.url()}: another command writes this run (process {os.getpid()} on "
+        f"{socket.gethostname()}); wait for it to end, or give the experiment another name; the "
+        "lease of a command that crashed is stale after 30 s"
+    )
+    assert lease_store.list_objects() == {}
+    with hold_lease(lease_store, tmp_path / "b", fail):
+        pass
+
+
+def test_lease_of_a_crashed_command_is_stale_after_two_intervals(
+    lease_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease_store.write(".lease", b"process 1 on lost 00")
+    written = lease_store.written(".lease")
+    monkeypatch.setattr(storage, "LEASE_INTERVAL_S", 15.0)
+    monkeypatch.setattr(ObjectStore, "check_writable", lambda _: written + 29)
+    with pytest.raises(StorageError), hold_lease(lease_store, tmp_path / "a", fail):
+        pass
+    monkeypatch.setattr(ObjectStore, "check_writable", lambda _: written + 31)
+    with hold_lease(lease_store, tmp_path / "a", fail):
+        assert lease_store.read(".lease") == (tmp_path / "a").read_bytes()
+
+
+def test_host_of_a_crashed_command_takes_its_lease_back(
+    lease_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "LEASE_INTERVAL_S", 15.0)
+    lease_store.write(".lease", b"process 1 on here 00")
+    (tmp_path / "a").write_bytes(b"process 1 on here 00")
+    with hold_lease(lease_store, tmp_path / "a", fail):
+        pass
+
+
+def test_lease_is_renewed_and_its_loss_reported(lease_store: ObjectStore, tmp_path: Path) -> None:
+    losses: list[str] = []
+    with hold_lease(lease_store, tmp_path / "a", losses.append):
+        lease_store.delete([".lease"])
+        deadline = time.monotonic() + 20
+        while lease_store.read(".lease") is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        lease_store.write(".lease", b"process 2 on other 00")
+        while not losses and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert losses == [
+        f"{lease_store.url()}: another command writes this run (process 2 on other): its lease was "
+        "stale here; this command ends"
+    ]
+    assert lease_store.read(".lease") == b"process 2 on other 00"

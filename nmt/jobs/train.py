@@ -6,7 +6,9 @@ checkpoint of the run. `nmt.checkpoint` writes checkpoints to the run directory 
 them to Ray: a complete one counts, even if a worker dies directly after it was written.
 """
 
+import os
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ from nmt.jobs.ray_session import (
 from nmt.jobs.validation_tasks import ValidationTasks
 from nmt.jobs.watchdog import Watchdog
 from nmt.model.mkl import set_strict_mode
-from nmt.storage import ObjectStore, is_address, join_address
+from nmt.storage import LEASE, ObjectStore, hold_lease, is_address, join_address
 from nmt.training.data import TrainingData, check_workers
 from nmt.training.distributed import World
 from nmt.training.loop import train
@@ -97,7 +99,14 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     console.log(f"run {experiment.name} in {place}")
     console.log(f"Ray and torch output: {output}")
     num_cpus = cluster.workers.max * cluster.cpus_per_worker
-    with lock_run_directory(run_dir), connect(num_cpus, output):
+
+    def end(problem: str) -> None:
+        # At once: the checkpoints of two runs must not mix.
+        console.print(f"nmt: {problem}")
+        os._exit(2)
+
+    lease = hold_lease(remote.store, run_dir / LEASE, end) if remote else nullcontext()
+    with lock_run_directory(run_dir), lease, connect(num_cpus, output):
         # Ray would wait for missing resources without a message.
         fit_workers(cluster, cluster.workers.min)
         obstacle = _obstacle_to_tasks(experiment, cluster)

@@ -2,7 +2,9 @@
 
 import copy
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +182,11 @@ def call(tmp_path: Path, *words: str, **env: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 @pytest.fixture
 def token(tmp_path: Path) -> Path:
     assert call(tmp_path, "start.sh", "token")[0] == 0
@@ -196,18 +203,53 @@ def test_token_is_created_once_and_private(tmp_path: Path, token: Path) -> None:
 
 def test_hosts_start_with_token_authentication(tmp_path: Path, token: Path) -> None:
     """Safe by default (nmt/README.md, Guarantees)."""
-    head = call(tmp_path, "start.sh", "head", "10.0.0.1", "--num-cpus=0")
-    assert head == (
+    ports = [f"--port={free_port()}", f"--dashboard-port={free_port()}"]
+    status, head = call(tmp_path, "start.sh", "head", "127.0.0.1", "--num-cpus=0", *ports)
+    assert (status, re.sub(r"(listen-port=)\d+", r"\1N", head)) == (
         0,
-        "ray start --head --node-ip-address=10.0.0.1 --port=6379 --disable-usage-stats "
-        "--num-cpus=0 mode=token\n",
+        "ray start --head --node-ip-address=127.0.0.1 --port=6379 --disable-usage-stats "
+        f"--dashboard-agent-listen-port=N --num-cpus=0 {' '.join(ports)} mode=token\n",
     )
-    join = call(tmp_path, "start.sh", "join", "10.0.0.1", "10.0.0.2")
-    assert join == (
-        0,
-        "ray start --address=10.0.0.1:6379 --node-ip-address=10.0.0.2 --disable-usage-stats "
-        "mode=token\n",
-    )
+    for given, expected in (("10.0.0.1", "10.0.0.1:6379"), ("10.0.0.1:6380", "10.0.0.1:6380")):
+        status, join = call(tmp_path, "start.sh", "join", given, "10.0.0.2")
+        assert (status, re.sub(r"(listen-port=)\d+", r"\1N", join)) == (
+            0,
+            f"ray start --address={expected} --node-ip-address=10.0.0.2 --disable-usage-stats "
+            "--dashboard-agent-listen-port=N mode=token\n",
+        )
+
+
+@pytest.mark.parametrize("option", ["--port", "--dashboard-port"])
+def test_ports_of_another_ray_are_refused(tmp_path: Path, token: Path, option: str) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        ports = {"--port": free_port(), "--dashboard-port": free_port()} | {option: taken}
+        words = [f"{name}={port}" for name, port in ports.items()]
+        assert call(tmp_path, "start.sh", "head", "127.0.0.1", *words) == (
+            2,
+            f"start.sh: port {taken} is taken, perhaps by another Ray on this host: set another "
+            f"one with {option}=PORT\n",
+        )
+
+
+def test_stop_ends_only_its_own_processes(tmp_path: Path, token: Path) -> None:
+    environments = [{"NMT_RAY_HOST": str(tmp_path)}, {"NMT_RAY_HOST": "/elsewhere"}, {}]
+    processes = [subprocess.Popen(["sleep", "300"], env=env) for env in environments]
+    try:
+        # A reaped process: a zombie has no environment.
+        assert call(tmp_path, "start.sh", "stop") == (0, "")
+        assert processes[0].wait(timeout=30) == -15
+        assert [process.poll() for process in processes[1:]] == [None, None]
+        assert call(tmp_path, "start.sh", "stop") == (
+            0,
+            "start.sh: nothing to stop: no Ray that was started with "
+            f"{tmp_path}/cluster/start.sh\n",
+        )
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize(

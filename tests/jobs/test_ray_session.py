@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray_clusters import RayCluster
 
 from nmt.config.cluster import Cluster
 from nmt.console import Console
@@ -143,6 +144,46 @@ def test_ray_address_is_checked_before_ray_starts(
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(NmtError, match=f"^{problem}"), connect(1, tmp_path / "ray.log"):
         pass
+
+
+CLIENT = """
+from pathlib import Path
+from nmt.errors import NmtError
+from nmt.jobs.ray_session import connect
+try:
+    with connect(1, Path("ray.log")):
+        raise SystemExit("connected")
+except NmtError as error:
+    raise SystemExit(str(error))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("token", "problem"),
+    [
+        ({}, "connection without a token"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another-token-of-a-client"}, "token"),
+    ],
+)
+def test_client_without_the_token_is_refused(
+    token: dict[str, str], problem: str, ray_cluster: RayCluster, tmp_path: Path
+) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
+    with ray_cluster.connect():
+        pass
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"RAY_ADDRESS": ray_cluster.address, "HOME": str(tmp_path)} | token
+    env["PYTHONPATH"] = str(Path(ray_session.__file__).parents[2])
+    client = subprocess.run(
+        [sys.executable, "-c", CLIENT], cwd=tmp_path, env=env, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert client.stderr.splitlines()[-1] == (
+        f"cannot connect to Ray at RAY_ADDRESS ({ray_cluster.address}): it rejects the {problem}; "
+        "set RAY_AUTH_MODE=token, with the token of its head in RAY_AUTH_TOKEN, the file "
+        "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; Ray and torch output: ray.log"
+    )
 
 
 @pytest.mark.parametrize("variable", ["HOME", "RAY_AUTH_TOKEN_PATH"])
