@@ -21,8 +21,8 @@ from nmt.config.cluster import Cluster, Workers
 from nmt.config.files import load_cluster
 from nmt.console import Console
 from nmt.corpus.io import source_name
-from nmt.corpus.text import open_output, read_lines
-from nmt.decoding.requests import Glossary, Request, read_json_lines
+from nmt.corpus.text import follow_lines, open_output
+from nmt.decoding.requests import Glossary, Request, parse_json_line
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class TranslationTask:
     """Lines to translate, and the form of the output."""
 
     translator: "Translator"
-    requests: Callable[[], Iterable[Request]]
-    """Reads the input from its start."""
+    requests: Callable[[], Iterator[Request | None]]
+    """Reads the input from its start; None: no further line is available yet."""
     num_lines: int
     """Number of input lines; 0 if unknown."""
     form: str
@@ -75,12 +75,13 @@ def translate(
 
     n lines in, n lines out, in order. RUN is a run directory or a checkpoint.
 
-    Input and output are UTF-8, compressed if the file name ends in .gz, .xz or .zst. On a terminal
-    each line is translated as it is typed. Scores are natural logarithms; alignments count words
-    separated by spaces.
+    Input and output are UTF-8, compressed if the file name ends in .gz, .xz or .zst. Lines of a
+    terminal or pipe are translated as they arrive. Scores are natural logarithms; alignments count
+    words separated by spaces, those of the input line as it is.
     """
     options.check_files([*([source] if source != "-" else []), *([terms] if terms else [])])
     options.check_output(output, [source])
+    Request("", avoid=avoid, where="--avoid")  # refuses bytes that are not UTF-8
     on_ray = None
     if workers or cluster:
         on_ray = worker_cluster(source, output, cluster, workers, search)
@@ -101,7 +102,7 @@ def translate(
     # A file is read twice: an error in its last line is found before the first is translated.
     num_lines = 0
     if Path(source).is_file():
-        for request in requests():
+        for request in filter(None, requests()):
             translator.check(num_best, [request])
             num_lines += 1
     task = TranslationTask(translator, requests, num_lines, form, num_best)
@@ -130,17 +131,21 @@ def check_format(form: str, num_best: int, protect: Sequence[str]) -> None:
 
 def read_requests(
     source: str, json_input: bool, glossary: Glossary, avoid: tuple[str, ...]
-) -> Iterator[Request]:
-    """Yield a request for each line of a file or of standard input ("-")."""
+) -> Iterator[Request | None]:
+    """Yield a request for each line of a file or of standard input ("-"); None as `follow_lines`.
+
+    Raises:
+        DataError: see `follow_lines` and `parse_json_line`.
+    """
     stream = sys.stdin.buffer if source == "-" else Path(source)
-    lines = read_lines(stream)
-    name = source_name(stream)
-    if json_input:
-        requests = read_json_lines(lines, name)
-    else:
-        numbered = enumerate(lines, start=1)
-        requests = (Request(line, where=f"{name}, line {n}") for n, line in numbered)
-    for request in requests:
+    name, number = source_name(stream), 0
+    for line in follow_lines(stream):
+        if line is None:
+            yield None
+            continue
+        number += 1
+        where = f"{name}, line {number}"
+        request = parse_json_line(line, where) if json_input else Request(line, where=where)
         yield glossary.apply(replace(request, avoid=(*request.avoid, *avoid)))
 
 
@@ -150,7 +155,7 @@ def translate_here(
     """Translate in this process and write line by line.
 
     Args:
-        output: file name, or "-" for standard output, which is flushed after each line.
+        output: file name, or "-" for standard output; it and pipes are flushed after each line.
         is_typed: translate each line before reading the next.
         models_text: lines about the checkpoints, printed after the first line is checked.
     """
@@ -158,7 +163,8 @@ def translate_here(
 
     # A progress bar would break lines on a terminal, and those of a program in the same pipe.
     has_bar = output != "-" or Path("/dev/stdout").is_file()
-    counts, num_lines, lines = output_formats.OutputCounts(), 0, iter(task.requests())
+    counts, num_lines, lines = output_formats.OutputCounts(), 0, task.requests()
+    is_stream = output == "-" or (Path(output).exists() and not Path(output).is_file())
 
     def progress(num_done: int) -> None:
         if has_bar:
@@ -167,7 +173,7 @@ def translate_here(
     with open_output(output) as file:
         if not is_typed:
             # An error in the first line of a stream is reported before any other output.
-            first = list(islice(lines, 1))
+            first = list(islice(filter(None, lines), 1))
             task.translator.check(task.num_best, first)
             lines = chain(first, lines)
         console.print(models_text)
@@ -179,12 +185,13 @@ def translate_here(
             lines, num_best=task.num_best, progress=progress, window_lines=1 if is_typed else None,
             with_attention=task.form in output_formats.FORMATS_WITH_ATTENTION,
         )  # fmt: skip
-        for request, translation in zip(same, translations, strict=False):
+        # Translations first: they end with the error of an invalid line.
+        for translation, request in zip(translations, filter(None, same), strict=False):
             text = output_formats.format_translation(task.form, request, translation, num_lines)
             file.write(text)
             num_lines += 1
             counts.add(translation)
-            if output == "-":
+            if is_stream:
                 file.flush()
     if has_bar:
         console.clear()

@@ -12,6 +12,7 @@ import logging
 import lzma
 import os
 import secrets
+import select
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,12 +41,15 @@ _DECOMPRESSORS: dict[str, tuple[str, bytes, Callable[[], Any]]] = {
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_blocks(source: Source, digest: Any = None) -> Iterator[tuple[int, bytes]]:
+def read_blocks(
+    source: Source, digest: Any = None, idle_s: float | None = None
+) -> Iterator[tuple[int, bytes]]:
     """Read a file in blocks of complete lines, with CRLF as plain line feeds.
 
     Args:
         source: a path, decompressed by its suffix (.gz, .xz, .zst), or an open binary stream.
         digest: a hashlib object to update with the bytes of the file, compressed as they are.
+        idle_s: seconds after which an input that has no more data for now gives an empty block.
 
     Yields:
         The number of the block's first line, from 1, and its bytes. Every line ends with a line
@@ -57,7 +61,7 @@ def read_blocks(source: Source, digest: Any = None) -> Iterator[tuple[int, bytes
     """
     name = source_name(source)
     line, rest, has_cr = 1, b"", False
-    stream = _decompressed(source, digest)
+    stream = _decompressed(source, digest, idle_s)
     while True:
         try:
             data = next(stream, None)
@@ -65,6 +69,9 @@ def read_blocks(source: Source, digest: Any = None) -> Iterator[tuple[int, bytes
             raise _read_error(name, line, error) from None
         if data is None:
             break
+        if not data:
+            yield line, b""
+            continue
         # A pipe may deliver less than a byte order mark at first.
         if line == 1 and len(rest) < len(_BOM):
             rest, data = b"", rest + data
@@ -199,25 +206,39 @@ def _zstd_decompressor() -> zstandard.ZstdDecompressor:
     return zstandard.ZstdDecompressor(max_window_size=1 << 31)
 
 
-def _decompressed(source: Source, digest: Any) -> Iterator[bytes]:
+def _decompressed(source: Source, digest: Any, idle_s: float | None) -> Iterator[bytes]:
     if not isinstance(source, str | Path):
-        yield from _read_raw(source, digest)
+        yield from _read_raw(source, digest, idle_s)
         return
     with Path(source).open("rb") as file:
-        blocks = _read_raw(file, digest)
+        blocks = _read_raw(file, digest, idle_s)
         # By suffix, as users and other tools expect; `_without_bom` detects the opposite case.
         if Path(source).suffix in _DECOMPRESSORS:
             blocks = _decompress(blocks, _DECOMPRESSORS[Path(source).suffix][2])
         yield from blocks
 
 
-def _read_raw(stream: BinaryIO, digest: Any) -> Iterator[bytes]:
-    # read1 returns what a pipe already holds: at a terminal each line is answered at once.
+def _read_raw(stream: BinaryIO, digest: Any, idle_s: float | None) -> Iterator[bytes]:
+    # read1 returns what a pipe already holds, and leaves nothing in its buffer.
     read = getattr(stream, "read1", stream.read)
-    while data := read(READ_BYTES):
+    while True:
+        if idle_s is not None and _is_idle(stream, idle_s):
+            yield b""
+        data = read(READ_BYTES)
+        if not data:
+            return
         if digest is not None:
             digest.update(data)
         yield data
+
+
+def _is_idle(stream: BinaryIO, seconds: float) -> bool:
+    """Return True if a pipe or terminal has no data within some seconds."""
+    try:
+        return not select.select([stream], [], [], seconds)[0]
+    # A stream without a file descriptor is never idle.
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _decompress(blocks: Iterator[bytes], create: Callable[[], Any]) -> Iterator[bytes]:

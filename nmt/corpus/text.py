@@ -25,6 +25,8 @@ from nmt.errors import DataError
 MIN_INVALID = 10
 MAX_INVALID = 0.9
 """Share of the lines beyond ASCII from which on a file is not damaged, but not UTF-8 at all."""
+IDLE_S = 0.05
+"""Seconds without data after which lines read from a pipe are answered."""
 
 _TO_SPACE = re.compile("[\0-\x1f\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 # The tags of a flag such as that of Scotland, group 1, are part of an emoji.
@@ -122,6 +124,19 @@ def read_lines(source: Source) -> Iterator[str]:
         if not lines[-1]:
             lines.pop()
         yield from lines
+
+
+def follow_lines(source: Source) -> Iterator[str | None]:
+    """Read lines as `read_lines`; None whenever the input has no more lines for a moment.
+
+    The lines before an invalid one are read.
+    """
+    name = source_name(source)
+    for first_line, block in read_blocks(source, idle_s=IDLE_S):
+        if not block:
+            yield None
+        for number, line in enumerate(split_lines(block), start=first_line):
+            yield decode(line, number, name)
 
 
 def decode(block: bytes, first_line: int, name: str) -> str:

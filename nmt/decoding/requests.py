@@ -6,7 +6,6 @@ in the translation.
 """
 
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,41 +31,46 @@ class Request:
     where: str = ""
     """File and line for error messages."""
 
+    def __post_init__(self) -> None:
+        """Raise DataError for text that is no Unicode, from a program or the command line."""
+        for text in (self.text, *self.constraints, *self.avoid, self.target_prefix):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                where = self.where or "the text"
+                raise DataError(f"{where}: {_surrogate_problem(error)}") from None
 
-def read_json_lines(lines: Iterable[str], name: str) -> Iterator[Request]:
-    """Parse requests from lines of JSON; a blank line is a blank text.
+
+def parse_json_line(line: str, where: str) -> Request:
+    """Parse a request from a line of JSON; a blank line is a blank text.
 
     Args:
-        lines: one JSON object each.
-        name: name of the file for error messages.
+        line: a JSON object.
+        where: file and line for error messages.
 
     Raises:
-        DataError: a line is not an object with a text, or a key has the wrong type.
+        DataError: the line is not an object with a text, a key has the wrong type, or a value
+            cannot be written as JSON again.
     """
-    for number, line in enumerate(lines, start=1):
-        where = f"{name}, line {number}"
-        if not line.strip():
-            yield Request("", where=where)
-            continue
-        try:
-            tree = json.loads(line)
-        # Deep nesting raises RecursionError, which has no msg.
-        except (ValueError, RecursionError) as error:
-            problem = getattr(error, "msg", "nested too deeply")
-            raise DataError(
-                f'{where}: not JSON: {problem}; expected an object such as {{"text": "..."}}'
-            ) from None
-        if not isinstance(tree, dict) or "text" not in tree:
-            found = "an object without text" if isinstance(tree, dict) else "not an object"
-            raise DataError(f'{where}: JSON, but {found}; expected {{"text": "..."}}')
-        yield Request(
-            _string(tree, "text", where),
-            _strings(tree, "constraints", where),
-            _strings(tree, "avoid", where),
-            _string(tree, "target_prefix", where),
-            tree,
-            where,
-        )
+    if not line.strip():
+        return Request("", where=where)
+    try:
+        tree = json.loads(line)
+        # JSON of Python has NaN, infinity and lone surrogates, which no other reader accepts.
+        json.dumps(tree, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: {_json_problem(error)}") from None
+    if not isinstance(tree, dict) or "text" not in tree:
+        found = "an object without text" if isinstance(tree, dict) else "not an object"
+        raise DataError(f'{where}: JSON, but {found}; expected {{"text": "..."}}')
+    return Request(
+        _string(tree, "text", where),
+        _strings(tree, "constraints", where),
+        _strings(tree, "avoid", where),
+        _string(tree, "target_prefix", where),
+        tree,
+        where,
+    )
 
 
 class Glossary:
@@ -116,6 +120,21 @@ class Glossary:
         # Each term once, in order; requested ones first.
         terms = dict.fromkeys([*request.constraints, *found])
         return replace(request, constraints=tuple(terms))
+
+
+def _json_problem(error: ValueError | RecursionError) -> str:
+    if isinstance(error, UnicodeEncodeError):
+        return _surrogate_problem(error)
+    if isinstance(error, json.JSONDecodeError | RecursionError):
+        problem = getattr(error, "msg", "nested too deeply")
+        return f'not JSON: {problem}; expected an object such as {{"text": "..."}}'
+    problem = "has more than 4,300 digits" if "digits" in str(error) else "is NaN or infinite"
+    return f"a number {problem}: write it as a string, or remove it"
+
+
+def _surrogate_problem(error: UnicodeEncodeError) -> str:
+    character = ascii(error.object[error.start])
+    return f"{character} is half of a character (a lone surrogate): complete or remove it"
 
 
 def _string(tree: dict[str, Any], key: str, where: str) -> str:

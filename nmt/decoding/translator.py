@@ -34,7 +34,7 @@ from nmt.decoding.translation import (
     word_attention,
     word_indices,
 )
-from nmt.errors import ConfigError, DataError
+from nmt.errors import ConfigError, DataError, NmtError
 from nmt.model.seq2seq import Seq2Seq
 
 WINDOW_BATCHES = 32
@@ -116,14 +116,15 @@ class Translator:
         return list(self.stream(lines, num_best=n_best, with_attention=True))
 
     def stream(
-        self, lines: Iterable[str | Request], *, num_best: int = 1, with_attention: bool = False,
+        self, lines: Iterable[str | Request | None], *, num_best: int = 1,
+        with_attention: bool = False,
         progress: Callable[[int], object] | None = None, window_lines: int | None = None,
     ) -> Iterator[Translation]:  # fmt: skip
         """Translate lines lazily, a window at a time.
 
         Args:
             lines: lines without line ends, or requests with constraints. Blank lines do not reach
-                the model.
+                the model. None ends a window early: no further line is available yet.
             num_best: maximum number of candidates per line; the search may find fewer.
             with_attention: record attention, which alignments need.
             progress: called after each batch with the number of lines translated. The lines of a
@@ -135,19 +136,19 @@ class Translator:
 
         Raises:
             ConfigError: `num_best` is not possible with these decoding settings.
-            DataError: while iterating, at a line whose constraints cannot be met.
+            DataError: while iterating, at a line whose constraints cannot be met; all lines before
+                it are returned first.
         """
         # A string is an iterable of its characters.
         if isinstance(lines, str):
             raise DataError("lines is a string, but it must be a list of lines")
         self.check(num_best)
         self.model.eval()  # active dropout would go unnoticed
-        requests = (_to_request(line, number) for number, line in enumerate(lines, start=1))
-        windows = self.windows(requests, window_lines)
+        windows = self.windows(self._requests(lines), window_lines)
         return self._stream(windows, num_best, with_attention, progress or (lambda num_lines: None))
 
     def windows(
-        self, requests: Iterable[Request], max_lines: int | None = None
+        self, requests: Iterable[Request | None], max_lines: int | None = None
     ) -> Iterator[list[Request]]:
         """Divide requests into the windows that `stream` reads at once."""
         max_lines = max_lines or WINDOW_BATCHES * self.decoding.batch_sentences
@@ -165,6 +166,20 @@ class Translator:
         for request in requests:
             if request.constraints or request.avoid or request.target_prefix:
                 list(self.preprocessor.segments([request]))
+
+    def _requests(self, lines: Iterable[str | Request | None]) -> Iterator[Request | None]:
+        """Yield a checked request for each line."""
+        number = 0
+        for line in lines:
+            if line is None:
+                yield None
+                continue
+            number += 1
+            where = f"line {number}"
+            request = Request(line, where=where) if isinstance(line, str) else line
+            request = request if request.where else replace(request, where=where)
+            self.check(1, [request])
+            yield request
 
     def _stream(
         self, windows: Iterable[list[Request]], num_best: int, with_attention: bool,
@@ -297,22 +312,27 @@ def plan_batches(lengths: Sequence[int], max_sentences: int) -> Iterator[list[in
 
 
 def read_windows(
-    items: Iterable[ItemT], max_items: int, num_chars: Callable[[ItemT], int]
+    items: Iterable[ItemT | None], max_items: int, num_chars: Callable[[ItemT], int]
 ) -> Iterator[list[ItemT]]:
-    """Divide a stream into windows of `max_items` items, or fewer if they have WINDOW_CHARS."""
+    """Divide a stream into windows of `max_items` items, or fewer if they have WINDOW_CHARS.
+
+    None ends a window early. The items before an invalid one are returned before its NmtError.
+    """
     window: list[ItemT] = []
     total = 0
-    for item in items:
-        # Two limits: many short lines fill batches, few long lines fill memory.
-        window.append(item)
-        total += num_chars(item)
-        if len(window) == max_items or total >= WINDOW_CHARS:
+    try:
+        for item in items:
+            # Two limits: many short lines fill batches, few long lines fill memory.
+            if item is not None:
+                window.append(item)
+                total += num_chars(item)
+            is_full = len(window) == max_items or total >= WINDOW_CHARS
+            if window and (item is None or is_full):
+                yield window
+                window, total = [], 0
+    except NmtError:
+        if window:
             yield window
-            window, total = [], 0
+        raise
     if window:
         yield window
-
-
-def _to_request(line: str | Request, number: int) -> Request:
-    request = Request(line) if isinstance(line, str) else line
-    return request if request.where else replace(request, where=f"line {number}")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from nmt.config.corpus import CleaningConfig
-from nmt.decoding.requests import Glossary, Request, read_json_lines
+from nmt.decoding.requests import Glossary, Request, parse_json_line
 from nmt.errors import DataError
 
 CLEANING = CleaningConfig()
@@ -14,14 +14,15 @@ def test_json_lines_keep_other_keys() -> None:
         '{"id": 7, "text": "a dog", "constraints": ["Hund"], "avoid": ["Katze"], '
         '"target_prefix": "Der"}'
     )
-    first, second = read_json_lines([line, " "], "in.jsonl")
+    first = parse_json_line(line, "in.jsonl, line 1")
+    second = parse_json_line(" ", "in.jsonl, line 2")
     assert (first.text, first.constraints, first.avoid) == ("a dog", ("Hund",), ("Katze",))
     assert (first.target_prefix, first.fields["id"], first.where) == ("Der", 7, "in.jsonl, line 1")
     assert second == Request("", where="in.jsonl, line 2")
 
 
 def test_null_means_absent() -> None:
-    (request,) = read_json_lines(['{"text": "a", "avoid": null, "target_prefix": null}'], "x")
+    request = parse_json_line('{"text": "a", "avoid": null, "target_prefix": null}', "x")
     assert (request.avoid, request.target_prefix) == ((), "")
 
 
@@ -39,6 +40,18 @@ def test_null_means_absent() -> None:
          'x, line 2: avoid is ["b", 1], but it must be a list of strings'),
         ('{"text": "a", "target_prefix": ["Der"]}',
          'x, line 2: target_prefix is ["Der"], but it must be a string'),
+        ('{"text": "a \\ud83d"}', "x, line 2: '\\ud83d' is half of a character (a lone surrogate): "
+         "complete or remove it"),
+        ('{"text": "a", "avoid": ["\\udc00"]}', "x, line 2: '\\udc00' is half of a character (a "
+         "lone surrogate): complete or remove it"),
+        ('{"text": "a", "b": {"\\ud83d": 1}}', "x, line 2: '\\ud83d' is half of a character (a "
+         "lone surrogate): complete or remove it"),
+        ('{"text": "a", "b": [NaN]}', "x, line 2: a number is NaN or infinite: write it as a "
+         "string, or remove it"),
+        ('{"text": "a", "b": -1e999}', "x, line 2: a number is NaN or infinite: write it as a "
+         "string, or remove it"),
+        (f'{{"text": "a", "b": {"1" * 5000}}}', "x, line 2: a number has more than 4,300 digits: "
+         "write it as a string, or remove it"),
         ("[" * 100_000, "x, line 2: not JSON: nested too deeply; expected an object such as "
          '{"text": "..."}'),
     ],
@@ -46,8 +59,22 @@ def test_null_means_absent() -> None:
 def test_invalid_json_lines_are_refused(line: str, message: str) -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as caught:
-        list(read_json_lines(['{"text": "a"}', line], "x"))
+        parse_json_line(line, "x, line 2")
     assert str(caught.value) == message
+
+
+def test_both_halves_of_a_surrogate_pair_are_text() -> None:
+    assert parse_json_line('{"text": "a \\ud83d\\ude00"}', "x").text == "a \U0001f600"
+
+
+@pytest.mark.parametrize("key", ["text", "target_prefix"])
+def test_text_with_a_lone_surrogate_is_refused(key: str) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    with pytest.raises(DataError) as caught:
+        Request(**{"text": "a", key: "b \udcff", "where": "line 3"})  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        "line 3: '\\udcff' is half of a character (a lone surrogate): complete or remove it"
+    )
 
 
 def test_a_glossary_prefers_the_longest_term(tmp_path: Path) -> None:

@@ -149,6 +149,10 @@ TRANSLATING = [
         stdin=b'{"text": "a dog", "constraints": ["Hund"]}\n',
     ),
     ErrorCase(
+        "translate runs/tiny --avoid \udcff",
+        "--avoid: '\\udcff' is half of a character (a lone surrogate): complete or remove it",
+    ),
+    ErrorCase(
         "translate runs/tiny --terms raw/terms.tsv",
         "raw/terms.tsv, line 1: expected source term, tab, target term: fix or delete the line",
         {"raw/terms.tsv": b"dog Hund\n"},
