@@ -56,7 +56,7 @@ class DecodingConfig(Settings):
     seed: NaturalInt = 1
     """Sampling seed, combined with the text of each line."""
     max_source_length: Annotated[NaturalInt, Field(le=1_000_000)] = 0
-    """Source tokens above which a line is split into sentences; 0: the limit of training."""
+    """Source tokens above which a line is split into sentences; 0: the longest seen in training."""
     protect: list[Protected] = []
     """Kinds of text copied unchanged; needs beam search with one group."""
     batch_sentences: Annotated[PositiveInt, Field(le=100_000)] = 64
@@ -88,5 +88,5 @@ class DecodingConfig(Settings):
     def for_validation(self) -> "DecodingConfig":
         """Return the search settings of validation during training."""
         lengths = {"length_norm", "length_penalty", "max_length_ratio", "max_length_extra"}
-        kept = self.model_dump(include=lengths | {"batch_sentences"})
+        kept = self.model_dump(include=lengths | {"batch_sentences", "max_source_length"})
         return DecodingConfig(beam=self.validation_beam, **kept)

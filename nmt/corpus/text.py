@@ -112,6 +112,67 @@ def phrase_pattern(phrases: Iterable[str]) -> re.Pattern[str]:
     return re.compile(f"{boundary}(?:{any_phrase}){boundary}")
 
 
+_SENTENCE_ENDS = {
+    "Arabic, Urdu, Syriac": "\u061f\u06d4\u0700-\u0702",
+    "Devanagari and other Indic scripts": "\u0964\u0965\uabeb\u1c7e\u1c7f",
+    "Armenian": "\u0589",
+    "Ethiopic": "\u1362\u1367\u1368",
+    "Burmese, Khmer, Tibetan": "\u104b\u17d4\u17d5\u0f0e",
+    "Mongolian, N'Ko, Vai": "\u1803\u1809\u07f9\ua60e",
+    "Chinese, Japanese": "\u3002\uff01\uff1f\uff61",
+}
+"""Characters that end a sentence, with or without white space after them, by script."""
+_MARKS = "".join(_SENTENCE_ENDS.values())
+_CLOSING = "\"'\u2019\u201d\u00bb\u203a)\\]}\u300d\u300f\uff09\u3011\u300b\u3009\uff63\uff3d\u3015"
+_SENTENCE_END = re.compile(
+    # Full stop, Greek question mark and Tibetan shad end a sentence before white space only.
+    rf"(?:(?P<stop>[.!?\u2026\u203c\u2047-\u2049\u0f0d{_MARKS}]+|"
+    rf"(?<=[\u0370-\u03ff\u1f00-\u1fff]);)[{_CLOSING}\u201c\u00ab]*(?: \u00bb(?=\s))?(?=\s)|"
+    rf"[{_MARKS}][.!?{_MARKS}]*[{_CLOSING}]*)(?P<gap>\s*)"
+)
+_WORD_BEFORE = re.compile(r"[\w.]+\Z")
+_ABBREVIATIONS = (
+    " mr mrs ms dr prof st sr jr vs no nr vol fig pp gen col lt sgt capt rev hon gov sen rep pres "
+    "mt approx dept est jan feb mar apr jun jul aug sep sept oct nov dec hr fr frl str bd bzw ca "
+    "evtl ggf inkl vgl abs art chr mio mrd tel geb mme mlle mm sra srta dra ud uds sig dott avv "
+    "ing dhr mevr bijv ул им стр рис тыс млн млрд "
+)
+
+
+def split_sentences(text: str) -> list[tuple[str, str]]:
+    """Split a text into sentences, each with the white space after it; joined, they are the text.
+
+    Abbreviations, initials and numbers of one or two digits before a full stop end no sentence,
+    and neither does anything before a lower-case word, unless the text has no other words.
+    """
+    sentences, start, has_case = [], 0, text != text.lower()
+    for match in _SENTENCE_END.finditer(text):
+        end = match.start("gap")
+        if match["gap"] == "" and end < len(text) and text[end] in "\u3068\u3063":
+            continue  # a quotation goes on: 「はい。」と言った
+        if match["stop"] and not _is_end(text, match, has_case):
+            continue
+        if text[start:end].strip():
+            sentences.append((text[start:end], match["gap"]))
+            start = match.end()
+    return [*sentences, (text[start:], "")] if text[start:] else sentences
+
+
+def _is_end(text: str, match: re.Match[str], has_case: bool) -> bool:
+    following = text[match.end() : match.end() + 3].lstrip("\"'“„«»([¿¡")
+    if has_case and following[:1].islower():
+        return False
+    word = _WORD_BEFORE.search(text, max(0, match.start() - 30), match.start())
+    # After a closing quote or bracket the full stop is that of a sentence.
+    if word is None or match["stop"] != "." or match.end("stop") < match.start("gap"):
+        return True
+    if word[0].isdecimal():
+        return len(word[0]) > 2
+    # Initials such as J., U.S. and z.B.
+    is_initials = max(map(len, word[0].split("."))) == 1 and word[0].lower() != word[0].upper()
+    return not (is_initials or f" {word[0].casefold()} " in _ABBREVIATIONS)
+
+
 def read_lines(source: Source) -> Iterator[str]:
     """Read lines of a UTF-8 file or stream as they arrive, without line ends.
 

@@ -1,20 +1,22 @@
 """Preprocessing for the search: normalise, mask, split and encode lines, and their constraints."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import EOS, Subword
-from nmt.corpus.text import normalise
+from nmt.corpus.text import normalise, split_sentences
 from nmt.decoding.constraints import Constraints, TokenText, contains_phrase
 from nmt.decoding.hypotheses import max_length
 from nmt.decoding.placeholders import MaskedLine, mask_line
 from nmt.decoding.requests import Request
-from nmt.decoding.translation import split_words, word_indices
+from nmt.decoding.translation import NO_GAP, Gap, split_words, word_indices
 from nmt.errors import DataError
 
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'’”“»)\]]*(?P<gap> +)|(?<=[。！？])")
+_CLAUSE_END = re.compile(r"[,;:\u060c\u061b\u3001\uff0c\uff1b\uff1a]\s*|\s+")
+"""Places to cut a long sentence at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,8 @@ class Segment:
     """Index of the word of the line, as it was given, of each source token; -1 for none."""
     num_words: int = 0
     """Number of words of the line, separated by spaces."""
+    gap: Gap = NO_GAP
+    """Space between the translations of this segment and the next."""
 
 
 class Preprocessor:
@@ -43,7 +47,11 @@ class Preprocessor:
         self.subword = subword
         self.cleaning = config.corpus.cleaning
         self.decoding = config.decoding
-        self.max_tokens = config.decoding.max_source_length or config.batching.max_length
+        limit = config.batching.max_length
+        self.max_tokens = config.decoding.max_source_length or limit
+        """Tokens above which a line is split into sentences."""
+        self.cut_tokens = max(self.max_tokens, limit)
+        """Tokens above which a sentence is cut: training skips such pairs."""
         self.token_text = TokenText(subword.token_bytes)
 
     def segments(self, requests: Sequence[Request]) -> Iterator[Segment]:
@@ -78,12 +86,13 @@ class Preprocessor:
             if len(ids) + 1 <= self.max_tokens or request.constraints:
                 yield self._segment(line, request, masked, ids, is_first=True)
                 continue
-            sentences = split_sentences(texts[line], self.max_tokens - 1, self._num_tokens)
-            for number, text in enumerate(sentences):
+            parts = split_line(texts[line], self.cut_tokens - 1, self._num_tokens)
+            for number, (text, gap, is_cut) in enumerate(parts):
                 # Masked again: a mask must be restored in the segment of its span.
                 masked = mask_line(text, self.decoding.protect)
                 ids = self.subword.encode(masked.text)
-                yield self._segment(line, request, masked, ids, is_first=number == 0)
+                segment = self._segment(line, request, masked, ids, is_first=number == 0)
+                yield replace(segment, gap=Gap.after(text, gap, is_cut))
 
     def untranslated(self, request: Request) -> str:
         """Return the output for a line without segments: its tags if it has only tags, or ""."""
@@ -149,31 +158,37 @@ class Preprocessor:
             )
 
 
-def split_sentences(text: str, limit: int, num_tokens: Callable[[str], int]) -> list[str]:
-    """Split a text at sentence ends into segments of at most `limit` tokens.
+def split_line(
+    text: str, max_tokens: int, num_tokens: Callable[[str], int]
+) -> Iterator[tuple[str, str, bool]]:
+    """Split a text into sentences, and sentences of more than `max_tokens` near the middle.
 
-    A longer sentence stays whole. Joined by spaces, the segments are the text, except at sentence
-    ends of scripts without spaces.
+    Yields:
+        A part, the white space after it, and True if it was cut inside a sentence.
     """
-    segments: list[str] = []
-    length = 0
-    for sentence in _sentences(text):
-        size = num_tokens(sentence)
-        # Sentences share a segment while they fit: context helps translation.
-        if segments and length + size <= limit:
-            segments[-1] += f" {sentence}"
-            length += size
-        else:
-            segments.append(sentence)
-            length = size
-    return segments
+    for sentence, gap in split_sentences(text):
+        parts = _cut(sentence, max_tokens, num_tokens)
+        for part, inner in parts[:-1]:
+            yield part, inner, True
+        yield parts[-1][0], gap, False
 
 
-def _sentences(text: str) -> list[str]:
-    sentences, start = [], 0
-    for match in _SENTENCE_END.finditer(text):
-        end = match.start("gap") if match["gap"] else match.end()
-        if text[start:end].strip():
-            sentences.append(text[start:end])
-            start = match.end()
-    return [*sentences, text[start:]] if text[start:].strip() else sentences
+def _cut(text: str, max_tokens: int, num_tokens: Callable[[str], int]) -> list[tuple[str, str]]:
+    if len(text) < 2 or num_tokens(text) <= max_tokens:
+        return [(text, "")]
+    middle, quarter = len(text) // 2, len(text) // 4
+    ends = _CLAUSE_END.finditer(text, quarter, len(text) - quarter)
+    # Punctuation first, then the white space nearest to the middle.
+    nearest = min(ends, key=lambda m: (m[0].isspace(), abs(m.end() - middle)), default=None)
+    if nearest is not None:
+        start, end = nearest.start() + len(nearest[0].rstrip()), nearest.end()
+    else:
+        # Not before the marks of a letter.
+        start = end = next(
+            n for n in range(middle, len(text) + 1)
+            if not unicodedata.category(text[n : n + 1] or " ").startswith(("M", "C"))
+        )  # fmt: skip
+    if end == len(text):
+        return [(text, "")]
+    head = _cut(text[:start], max_tokens, num_tokens)
+    return [*head[:-1], (head[-1][0], text[start:end]), *_cut(text[end:], max_tokens, num_tokens)]

@@ -8,6 +8,7 @@ Shapes: T target tokens, S source tokens.
 """
 
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from statistics import fmean
 
 import torch
 from torch import Tensor
+
+from nmt.corpus.text import UNSPACED
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,37 @@ class Candidate:
         return None if self.word_attention is None else hard_alignment(self.word_attention)
 
 
+@dataclass(frozen=True)
+class Gap:
+    """Space between two segments of a line, and between their translations."""
+
+    wide: str = ""
+    """Space if the translation is Chinese or Japanese."""
+    other: str = " "
+    """Space in other translations."""
+    is_cut: bool = False
+    """True if the segments are parts of one sentence."""
+
+    @classmethod
+    def after(cls, text: str, gap: str, is_cut: bool) -> "Gap":
+        """Return the gap after a source text that white space, or none, follows.
+
+        It is the white space of the input where both languages use it in the same way.
+        """
+        is_wide = bool(_WIDE.match(text[-1:]))
+        # Without white space a sentence ends, or a word of a script without spaces, but a word of
+        # other scripts was cut.
+        is_inside = is_cut and not (is_wide or UNSPACED.match(text[-1:]))
+        return cls(gap if is_wide else "", gap or ("" if is_inside else " "), is_cut)
+
+
+NO_GAP = Gap()
+_WIDE = re.compile(
+    "[\u3000-\u303f\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uff9f\U00020000-\U0003ffff]"
+)
+"""Character of Chinese or Japanese, which have no space between sentences."""
+
+
 @dataclass(frozen=True, eq=False)
 class Translation:
     """Translation of one line: an n-best list, and shortcuts to the best candidate."""
@@ -68,12 +102,14 @@ class Translation:
     """Candidates, best first, at least one; samples in the order in which they were drawn."""
     num_segments: int = 1
     """Segments that the line was split into because it exceeds the maximum source length."""
+    num_cuts: int = 0
+    """Segments that end inside a sentence, which exceeds the limit itself."""
     num_protected: int = 0
     """Protected spans of the line, which should appear unchanged in the translation."""
 
     @classmethod
-    def join(cls, segments: Sequence["Translation"]) -> "Translation":
-        """Join the translations of the segments of a line.
+    def join(cls, segments: Sequence["Translation"], gaps: Sequence[Gap]) -> "Translation":
+        """Join the translations of the segments of a line, with the gaps after them.
 
         The n-th candidate joins the n-th candidates of the segments; its score is their mean, and
         its tokens keep the `</s>` of each segment.
@@ -83,8 +119,12 @@ class Translation:
         return cls(
             [token for segment in segments for token in segment.src_tokens],
             # Not strict: segments can have different numbers of candidates.
-            [_join(each) for each in zip(*(segment.n_best for segment in segments), strict=False)],
+            [
+                _join(each, gaps)
+                for each in zip(*(segment.n_best for segment in segments), strict=False)
+            ],
             len(segments),
+            sum(gap.is_cut for gap in gaps),
             sum(segment.num_protected for segment in segments),
         )
 
@@ -164,8 +204,12 @@ def hard_alignment(weights: Tensor) -> list[tuple[int, int]]:
     return sorted((src, tgt) for tgt, src in enumerate(weights.argmax(dim=1).tolist()))
 
 
-def _join(candidates: Sequence[Candidate]) -> Candidate:
-    text = " ".join(each.text for each in candidates if each.text)
+def _join(candidates: Sequence[Candidate], gaps: Sequence[Gap]) -> Candidate:
+    text, gap = "", NO_GAP
+    for each, following in zip(candidates, gaps, strict=True):
+        if text and each.text:
+            text += gap.wide if _WIDE.match(text[-1]) else gap.other
+        text, gap = text + each.text, following
     return Candidate(
         text,
         fmean(each.score for each in candidates),

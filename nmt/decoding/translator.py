@@ -3,7 +3,8 @@
 Lines are read a window at a time, so that a file of any size streams. Within a window they are
 sorted by length and searched in batches whose sources have one padded length, which keeps padding
 small and translation batch-invariant (`nmt.decoding.interface`). Lines longer than the maximum
-source length are split at sentence ends, and their translations joined.
+source length are split at sentence ends, and their translations joined. Sentences that no pair
+of training was as long as are cut, because the time of attention grows with the square.
 """
 
 import math
@@ -200,11 +201,15 @@ class Translator:
                 num_left -= Counter(segment.line for segment in batch)
                 progress(num_done + len(window) - len(num_left))
             num_done += len(window)
-            by_line: list[list[Translation]] = [[] for _ in window]
+            by_line: list[list[int]] = [[] for _ in window]
             for index, segment in enumerate(segments):
-                by_line[segment.line].append(translations[index])
+                by_line[segment.line].append(index)
             for request, parts in zip(window, by_line, strict=True):
-                yield Translation.join(parts) if parts else self._blank(request, with_attention)
+                if not parts:
+                    yield self._blank(request, with_attention)
+                    continue
+                gaps = [segments[index].gap for index in parts]
+                yield Translation.join([translations[index] for index in parts], gaps)
 
     def _search(
         self, segments: Sequence[Segment], num_best: int, with_attention: bool

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from nmt.batching.loader import SamplerAt
 from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment
@@ -63,6 +65,20 @@ def _make_stage(
         sampler = SubwordSampler(corpus.subword, share, seed)
         src, tgt = sampler.planned_lengths(shards, batching.max_length)
     return sampler, Schedule(src, tgt, batching, seed, shards.corpora, weights, later)
+
+
+def set_source_limit(experiment: Experiment, shards: Shards) -> Experiment:
+    """Set decoding.max_source_length, if it is 0, to the longest source in training, EOS included.
+
+    Stored in the checkpoint, it is the length above which translation splits a line.
+    """
+    src, tgt = np.asarray(shards.src_lengths), np.asarray(shards.tgt_lengths)
+    kept = src[np.maximum(src, tgt) < experiment.batching.max_length]
+    if experiment.decoding.max_source_length or not len(kept):
+        return experiment
+    changes = {"max_source_length": int(kept.max()) + 1}
+    decoding = experiment.decoding.model_copy(update=changes)
+    return experiment.model_copy(update={"decoding": decoding})
 
 
 def check_workers(experiment: Experiment, num_workers: int) -> None:

@@ -28,7 +28,7 @@ from nmt.config.experiment import Experiment
 from nmt.evaluation.scores import check_dev_set
 from nmt.model.seq2seq import num_parameters
 from nmt.training import run_manifest
-from nmt.training.data import TrainingData, check_workers, make_schedule
+from nmt.training.data import TrainingData, check_workers, make_schedule, set_source_limit
 from nmt.training.distributed import World, derive_seed, gradient_sync
 from nmt.training.early_stopping import EarlyStopping
 from nmt.training.ledger import Ledger
@@ -133,7 +133,7 @@ def train(
     check_workers(experiment, world.size)
     # On every rank: hosts can differ in what is installed.
     check_dev_set(experiment.corpus.tgt, corpus.dev[1])
-    experiment = resolve_precision(experiment, world)
+    experiment = set_source_limit(resolve_precision(experiment, world), corpus.shards)
     run = _Run(experiment, corpus, world, run_dir, hooks, remote, scorer)
     with contextlib.ExitStack() as stack:
         if world.is_main:

@@ -20,6 +20,7 @@ from nmt.corpus.text import (
     open_output,
     read_lines,
     read_pairs,
+    split_sentences,
 )
 from nmt.errors import DataError
 
@@ -296,3 +297,37 @@ def test_binary_files_are_refused(shared_data: Path, case: str, message: str) ->
 )
 def test_the_case_of_a_line_is_changed(case: Case, line: str) -> None:
     assert change_case("a straße, über McDonald's.", case) == line
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["Dr. Smith met J. Smith of the U.S. Army.", "He left!", '"Really?" she asked.', "Yes."],
+        ["It cost approx. 5 dollars, e.g. today.", "Wait...", "What?", "(No.)", "Well"],
+        ["Das ist z. B. ein Hund.", "Am 3. Oktober war es.", "Im Jahr 1990.", "„Ja.“", "Er ging."],
+        ["i went home.", "then i slept."],
+        ["« Bonjour ! »", "Il part."],
+        ["वह घर गया।", "उसने खाना खाया॥", "वह सो गया।"],
+        ["وہ گھر گیا۔", "کیا آپ ٹھیک ہیں؟", "ہاں۔"],
+        ["Ես տուն գնացի։", "Այո։"],
+        ["ቤት ሄድኩ።", "አንተስ፧", "ደህና።"],
+        ["သူအိမ်ပြန်သွားတယ်။", "ငါစားတယ်။"],
+        ["ខ្ញុំទៅផ្ទះ។", "គាត់ញ៉ាំបាយ។"],
+        ["Πού είσαι;", "Εδώ είμαι."],
+        ["Вы г. Иванов?", "Да.", "Он и т. д. ушёл."],
+    ],
+)
+def test_sentence_ends_of_each_script(sentences: list[str]) -> None:
+    assert [text for text, _ in split_sentences(" ".join(sentences))] == sentences
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["「はい。」", "彼は言った。", "「いいえ。」と言った。"],
+        ["はい｡", "いいえ！？", "ね"],
+        ["我在家。", "你呢？", "“走吧！”", "他说。"],
+    ],
+)
+def test_sentence_ends_without_spaces(sentences: list[str]) -> None:
+    assert split_sentences("".join(sentences)) == [(text, "") for text in sentences]

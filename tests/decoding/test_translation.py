@@ -6,6 +6,7 @@ import torch
 from nmt.decoding.output_formats import format_translation
 from nmt.decoding.requests import Request
 from nmt.decoding.translation import (
+    NO_GAP,
     Candidate,
     Translation,
     hard_alignment,
@@ -46,7 +47,7 @@ def test_segments_of_a_line_attend_to_their_own_source() -> None:
     first = replace(CROSSED.best, word_attention=torch.nn.functional.pad(WORDS, (0, 2)))
     second = replace(CROSSED.best, word_attention=torch.nn.functional.pad(WORDS, (2, 0)))
     parts = [replace(CROSSED, n_best=[candidate]) for candidate in (first, second)]
-    joined = Translation.join(parts)
+    joined = Translation.join(parts, [NO_GAP] * 2)
     assert joined.num_segments == 2
     assert joined.alignment == [(0, 1), (1, 0), (2, 3), (3, 2)]
     assert joined.best.attention is not None
@@ -56,7 +57,7 @@ def test_segments_of_a_line_attend_to_their_own_source() -> None:
 
 def test_a_segment_without_attention_leaves_the_line_without() -> None:
     plain = Translation(["s"], [Candidate("t", -2.0, ["x"], [-2.0])])
-    joined = Translation.join([CROSSED, plain])
+    joined = Translation.join([CROSSED, plain], [NO_GAP] * 2)
     assert (joined.text, joined.score, joined.alignment) == ("t u t", -1.5, None)
     assert (joined.tokens, joined.best.attention) == (["x"] * 5, None)
 

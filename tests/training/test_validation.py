@@ -12,11 +12,14 @@ from toy_runs import GlooRuns, Run, corpus_of, go, validate_untrained
 
 from nmt.batching.batch import make_batch
 from nmt.checkpoint.format import read_info
+from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.run_directory import best_checkpoint, list_checkpoints
 from nmt.config.experiment import Experiment
+from nmt.decoding.preprocess import Preprocessor
 from nmt.errors import ConfigError, NmtError
 from nmt.evaluation.scores import bleu
 from nmt.model import seq2seq
+from nmt.training.data import set_source_limit
 from nmt.training.distributed import World
 from nmt.training.loop import train
 from nmt.training.validation import Validation
@@ -228,3 +231,27 @@ def test_a_corrupt_checkpoint_has_no_score(toy_file: Path) -> None:
     go(toy_file, Run(run.folder, overrides=EVERY, scorer="lost"))
     assert [record["update"] for record in validations_of(folder)] == [10, 15, 20]
     assert "update 5 | no dev BLEU: " in (folder / "train.log").read_text()
+
+
+def test_a_checkpoint_has_the_longest_source_of_training(shared: Path, toy: Experiment) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
+    longest = max(corpus_of(toy).shards.src_lengths) + 1
+    for checkpoint in list_checkpoints(shared):
+        assert load_checkpoint(checkpoint).experiment.decoding.max_source_length == longest
+    # Without that value, as in older checkpoints, the limit is batching.max_length.
+    subword = corpus_of(toy).subword
+    assert Preprocessor(subword, toy).max_tokens == toy.batching.max_length
+    changed = toy.model_copy(
+        update={"decoding": toy.decoding.model_copy(update={"max_source_length": 7})}
+    )
+    assert Preprocessor(subword, changed).max_tokens == 7
+
+
+def test_sources_longer_than_the_limit_do_not_count(toy: Experiment) -> None:
+    shards = corpus_of(toy).shards
+    longer = [max(pair) for pair in zip(shards.src_lengths, shards.tgt_lengths, strict=True)]
+    limit = int(sorted(longer)[len(longer) // 2]) + 1
+    batching = toy.batching.model_copy(update={"max_length": limit})
+    found = set_source_limit(toy.model_copy(update={"batching": batching}), shards)
+    kept = [src for src, both in zip(shards.src_lengths, longer, strict=True) if both + 1 <= limit]
+    assert found.decoding.max_source_length == max(kept) + 1
