@@ -6,7 +6,14 @@ from pathlib import Path
 
 import torch
 
-from nmt.checkpoint.format import TOKENIZER, CheckpointInfo, nmt_version, pack_weights, read_text
+from nmt.checkpoint.format import (
+    TOKENIZER,
+    CheckpointInfo,
+    nmt_version,
+    pack_weights,
+    read_text,
+    summarise_names,
+)
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.checkpoint.write import write_checkpoint
 from nmt.errors import CheckpointError
@@ -27,12 +34,15 @@ def average_checkpoints(folders: Sequence[Path], out: Path) -> Checkpoint:
         raise CheckpointError("no checkpoint to average: name one or more")
     _check_free(out)
     first = load_checkpoint(folders[0])
+    # Builds the model: digests of the mean must not vouch for weights that fit no model.
+    first.model()
     # Summed in fp64: the mean of one checkpoint is then exactly that checkpoint.
     sums = {name: tensor.to(torch.float64) for name, tensor in first.weights.items()}
     update, names = first.info.update, [str(first.path)]
     for folder in folders[1:]:
         other = load_checkpoint(folder)
         _check_same_model(first, other)
+        other.model()
         sums = {name: total + other.weights[name] for name, total in sums.items()}
         update, names = max(update, other.info.update), [*names, str(other.path)]
     means = {
@@ -59,6 +69,7 @@ def export_checkpoint(folder: Path, out: Path, precision: Precision | None = Non
     """
     _check_free(out)
     checkpoint = load_checkpoint(folder)
+    checkpoint.model()
     precision = precision or checkpoint.precision
     info = replace(checkpoint.info, nmt_version=nmt_version(), files={})
     # Rounded weights have another BLEU.
@@ -86,5 +97,7 @@ def _check_same_model(one: Checkpoint, other: Checkpoint) -> None:
         )
     if one.info.files[TOKENIZER] != other.info.files[TOKENIZER]:
         raise CheckpointError(f"{refused}: the tokenizers differ, but must be equal")
-    # Equal models have equal weight names.
-    assert one.weights.keys() == other.weights.keys()
+    # Equal models have equal weight names, unless another program tied them differently.
+    if one.weights.keys() != other.weights.keys():
+        names = summarise_names(sorted(one.weights.keys() ^ other.weights.keys()))
+        raise CheckpointError(f"{refused}: only one of them has {names}")

@@ -21,16 +21,17 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from nmt.config.settings import Count, Number, parse_record
 from nmt.errors import CheckpointError
 from nmt.model.quantise import MIN_WEIGHTS, Precision, dequantise_rows, quantise_rows
 
@@ -46,6 +47,7 @@ STATE = "training/state.json"
 OPTIMIZER = "training/optimizer.safetensors"
 RAW_WEIGHTS = "training/weights.safetensors"
 _ALL_FILES = {CONFIG, TOKENIZER, WEIGHTS, STATE, OPTIMIZER, RAW_WEIGHTS}
+_DTYPES = {torch.float32, torch.bfloat16, torch.int8}
 _SCALE = ".int8_scale"
 """Suffix of the name under which the scales of an int8 matrix are stored."""
 
@@ -70,7 +72,7 @@ class CheckpointState:
 class CheckpointFile:
     """Expected size and digest of a file."""
 
-    num_bytes: int
+    num_bytes: Count
     sha256: str
 
 
@@ -78,9 +80,9 @@ class CheckpointFile:
 class CheckpointInfo:
     """Content of bundle.json."""
 
-    update: int
+    update: Count
     """Updates done; for an average of checkpoints, those of the newest."""
-    bleu: float | None
+    bleu: Number | None
     """Dev BLEU of these weights; None: not validated."""
     bleu_signature: str
     """sacreBLEU signature of that score."""
@@ -90,8 +92,22 @@ class CheckpointInfo:
     """Version of nmt that wrote the checkpoint."""
     files: dict[str, CheckpointFile]
     """All other files by their path inside the checkpoint."""
-    dev_loss: float | None = None
+    dev_loss: Number | None = None
     """Dev loss beside the dev BLEU; None: not known, as in checkpoints of earlier versions."""
+    dev: str = ""
+    """Digest of the run's dev set; scores of different dev sets are not compared. Empty: unknown,
+    written by an earlier version."""
+
+
+@dataclass(frozen=True)
+class _Score:
+    """Content of score.json."""
+
+    of: str
+    """Digest of the bundle.json that it belongs to."""
+    bleu: Number
+    bleu_signature: str
+    dev_loss: Number | None = None
 
 
 def read_info(folder: Path) -> CheckpointInfo:
@@ -139,12 +155,11 @@ def parse_info(data: bytes, score: bytes | None, file: str, hint: str) -> Checkp
         raise CheckpointError(f"{file} is corrupt: its SHA-256 does not match; {hint}")
     del tree["format"]
     try:
-        files = {name: CheckpointFile(**entry) for name, entry in tree.pop("files").items()}
-        info = CheckpointInfo(averaged=tuple(tree.pop("averaged")), files=files, **tree)
-    except (AttributeError, KeyError, TypeError):
-        raise CheckpointError(f"{file} was not written by nmt: missing or unknown keys") from None
+        info = parse_record(CheckpointInfo, tree)
+    except ValueError as error:
+        raise CheckpointError(f"{file} was not written by nmt: {error}; {hint}") from None
     # Only known names: a path such as ../x must never be read or downloaded.
-    if unknown := sorted(files.keys() - _ALL_FILES):
+    if unknown := sorted(info.files.keys() - _ALL_FILES):
         raise CheckpointError(
             f"{file} was not written by nmt: unknown file {summarise_names(unknown)}"
         )
@@ -177,9 +192,11 @@ def _add_score(info: CheckpointInfo, digest: str, score: bytes, file: str) -> Ch
     try:
         tree = json.loads(score)
         # A score of a replaced checkpoint has the digest of another bundle.json.
-        if tree.pop("sha256") == digest_of_json(tree) and tree["of"] == digest:
-            scores = {"bleu": tree["bleu"], "dev_loss": tree.get("dev_loss")}
-            return replace(info, **scores, bleu_signature=tree["bleu_signature"])
+        is_intact = tree.pop("sha256") == digest_of_json(tree)
+        found = parse_record(_Score, tree)
+        if is_intact and found.of == digest:
+            scored = replace(info, bleu=found.bleu, bleu_signature=found.bleu_signature)
+            return replace(scored, dev_loss=found.dev_loss)
         problem = "it belongs to another checkpoint or is corrupt"
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         problem = "it is corrupt"
@@ -221,16 +238,44 @@ def verify_file(folder: Path, info: CheckpointInfo, name: str) -> Path:
 
 def read_text(folder: Path, info: CheckpointInfo, name: str) -> str:
     """Verify and read a text file of a checkpoint."""
-    return verify_file(folder, info, name).read_text(encoding="utf-8")
+    file = verify_file(folder, info, name)
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise CheckpointError(
+            f"{file} was not written by nmt: not UTF-8; {recovery_hint(folder)}"
+        ) from None
 
 
 def read_tensors(folder: Path, info: CheckpointInfo, name: str) -> dict[str, Tensor]:
     """Verify and read a tensor file of a checkpoint; tied tensors get each of their names."""
-    with safe_open(verify_file(folder, info, name), framework="pt") as file:
-        tied = json.loads(file.metadata()["tied"])
-        # Cloned: safetensors maps the file, and pruning on another host may delete it meanwhile.
-        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    return tensors | {key: tensors[stored] for key, stored in tied.items()}
+    path = verify_file(folder, info, name)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tied = parse_record(dict[str, str], (file.metadata() or {}).get("tied", "{}"))
+            # Cloned: safetensors maps the file, and pruning on another host may delete it.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+        _check_values(tensors.items(), is_weights=name != OPTIMIZER)
+        return tensors | {key: tensors[stored] for key, stored in tied.items()}
+    except KeyError as error:
+        problem = f"tied to {error}, which is missing"
+    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
+        problem = " ".join(str(error).split())
+    raise CheckpointError(f"{path} was not written by nmt: {problem}; {recovery_hint(folder)}")
+
+
+def _check_values(tensors: Iterable[tuple[str, Tensor]], is_weights: bool) -> None:
+    """Raise ValueError for tensors with which training or translation would give nothing."""
+    for name, tensor in tensors:
+        if tensor.dtype not in _DTYPES:
+            raise ValueError(f"{name} has dtype {str(tensor.dtype).removeprefix('torch.')}")
+        # One pass without a copy: NaN if a value is NaN, infinite if one is, 0 if all are.
+        total = tensor.any() if tensor.dtype == torch.int8 else tensor.norm(p=1)
+        if not total.isfinite():
+            raise ValueError(f"{name} has values that are NaN or infinite")
+        # Biases may be 0; a matrix of zeros translates every line to nothing.
+        if is_weights and tensor.dim() > 1 and tensor.numel() and not total:
+            raise ValueError(f"{name} is all zero")
 
 
 def pack_weights(weights: Mapping[str, Tensor], precision: Precision) -> dict[str, Tensor]:
@@ -257,6 +302,9 @@ def unpack_weights(stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Pre
 
     Returns:
         The weights, and the precision in which they are stored.
+
+    Raises:
+        ValueError: an int8 matrix has no scales.
     """
     dtypes = {tensor.dtype for tensor in stored.values()}
     precision: Precision = "int8" if torch.int8 in dtypes else "fp32"
@@ -272,10 +320,13 @@ def unpack_weights(stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Pre
             continue
         address = tensor.data_ptr()
         if address not in converted:
-            is_int8 = tensor.dtype == torch.int8
-            converted[address] = (
-                dequantise_rows(tensor, stored[name + _SCALE]) if is_int8 else tensor.float()
-            )
+            if tensor.dtype != torch.int8:
+                converted[address] = tensor.float()
+            else:
+                scale = stored.get(name + _SCALE)
+                if scale is None or tensor.dim() != 2 or scale.shape != tensor.shape[:1]:
+                    raise ValueError(f"{name} is int8 without a scale for each row")
+                converted[address] = dequantise_rows(tensor, scale.float())
         weights[name] = converted[address]
     return weights, precision
 

@@ -1,9 +1,9 @@
 """Loading checkpoints: a model for translation, or the state for resuming training."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,12 +20,14 @@ from nmt.checkpoint.format import (
     read_info,
     read_tensors,
     read_text,
+    recovery_hint,
     summarise_names,
     unpack_weights,
 )
 from nmt.checkpoint.run_directory import find_checkpoint
 from nmt.config.experiment import Experiment
 from nmt.config.files import parse_stored
+from nmt.config.settings import Count, parse_record
 from nmt.corpus.subword import Subword
 from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.model.quantise import Precision
@@ -53,6 +55,14 @@ class Checkpoint:
         return model.eval()
 
 
+@dataclass(frozen=True)
+class _StoredState:
+    """Content of training/state.json."""
+
+    update: Count
+    counters: dict[str, Any]
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Load what translation needs.
 
@@ -73,7 +83,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{folder}/{error}; use nmt {info.nmt_version}, which wrote it (this is nmt "
             f"{nmt_version()})"
         ) from None
-    weights, precision = unpack_weights(read_tensors(folder, info, WEIGHTS))
+    stored = read_tensors(folder, info, WEIGHTS)
+    try:
+        weights, precision = unpack_weights(stored)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} was not written by nmt: {error}; {recovery_hint(folder)}"
+        ) from None
     return Checkpoint(folder, experiment, subword, weights, info, precision)
 
 
@@ -88,17 +104,36 @@ def load_training_state(path: Path) -> CheckpointState:
     """
     folder = find_checkpoint(path, prefer_best=False)
     info = read_info(folder)
-    if STATE not in info.files:
-        raise CheckpointError(
-            f"{folder} has no training state ({STATE}): resume from a checkpoint of a run"
-        )
-    stored = json.loads(read_text(folder, info, STATE))
+    counters = load_counters(folder)
     weights, average = read_tensors(folder, info, WEIGHTS), None
     # With an average, the weights for translation are not those that are trained.
     if RAW_WEIGHTS in info.files:
         weights, average = read_tensors(folder, info, RAW_WEIGHTS), weights
     optimizer = read_tensors(folder, info, OPTIMIZER)
-    return CheckpointState(stored["update"], weights, average, optimizer, stored["counters"])
+    return CheckpointState(info.update, weights, average, optimizer, counters)
+
+
+def load_counters(folder: Path) -> dict[str, Any]:
+    """Load the counters of a checkpoint without its tensors.
+
+    Raises:
+        CheckpointError: it has no training state, or a file is missing or corrupt.
+    """
+    info = read_info(folder)
+    if STATE not in info.files:
+        raise CheckpointError(
+            f"{folder} has no training state ({STATE}): resume from a checkpoint of a run"
+        )
+    try:
+        stored = parse_record(_StoredState, read_text(folder, info, STATE))
+        updates = {info.update, stored.update, stored.counters.get("update", info.update)}
+        if len(updates) > 1:
+            raise ValueError(f"update: expected {info.update}")
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / STATE} was not written by nmt: {error}; {recovery_hint(folder)}"
+        ) from None
+    return stored.counters
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:

@@ -68,12 +68,18 @@ def best_checkpoint(run_dir: Path) -> Path | None:
 def highest_bleu(infos: Mapping[T, CheckpointInfo]) -> T | None:
     """Return the key with the highest dev BLEU; None: no score.
 
-    Of equal ones the lowest dev loss wins, then the first.
+    Only scores of the dev set of the newest checkpoint count. Of equal ones the lowest dev loss
+    wins, then the first.
+
+    Args:
+        infos: checkpoints by key, oldest first.
     """
+    # Empty: written by a version without digests, and resumed with the dev set as it was.
+    current = ["", *(info.dev for info in infos.values() if info.dev)][-1]
     scores = {
         key: (info.bleu, -math.inf if info.dev_loss is None else -info.dev_loss)
         for key, info in infos.items()
-        if info.bleu is not None
+        if info.bleu is not None and info.dev in ("", current)
     }
     return max(scores, key=scores.__getitem__, default=None)
 

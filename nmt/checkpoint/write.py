@@ -71,7 +71,10 @@ def save_checkpoint(
     """
     folder = run_dir / "checkpoints" / folder_name(state.update)
     remove_leftovers(folder.parent)
-    info = CheckpointInfo(state.update, bleu, bleu_signature, (), nmt_version(), {}, dev_loss)
+    data = state.counters.get("data") or {}
+    info = CheckpointInfo(
+        state.update, bleu, bleu_signature, (), nmt_version(), {}, dev_loss, data.get("dev", "")
+    )
     weights = _weights_for_translation(state)
     return write_checkpoint(folder, experiment, tokenizer_json, weights, info, state)
 

@@ -81,6 +81,43 @@ class CorpusInfo:
 
 
 @dataclass(frozen=True)
+class CorpusDigest:
+    """Identity of the pairs of one corpus."""
+
+    name: str
+    pairs: Count
+    num_shards: Count
+    shards: str
+    """SHA-256 of the digests of its shards."""
+    raw: str
+    """SHA-256 of the digests of its raw files."""
+
+
+@dataclass(frozen=True)
+class DataDigests:
+    """Identity of a prepared corpus, as a checkpoint stores it."""
+
+    corpora: list[CorpusDigest]
+    dev: str
+    """SHA-256 of the digests of the dev set."""
+
+    def describe_change(self, now: "DataDigests") -> str:
+        """Describe the first change of the training data; empty: the pairs are the same."""
+        old, new = ({each.name: each for each in data.corpora} for data in (self, now))
+        if list(old) != list(new):
+            return f"corpora {', '.join(old)}, now {', '.join(new)}"
+        for name, was in old.items():
+            found = new[name]
+            if was.pairs != found.pairs:
+                return f"{name} had {was.pairs:,} pairs, now {found.pairs:,}"
+            # The same raw files in shards of another size have the same pairs in the same order.
+            is_cut_again = was.raw == found.raw and was.num_shards != found.num_shards
+            if was.shards != found.shards and not is_cut_again:
+                return f"{name} has as many pairs as before, but others or in another order"
+        return ""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Contents of a prepared corpus, and the files and settings it was made from."""
 
@@ -109,6 +146,16 @@ class Manifest:
     def all_files(self) -> list[FileInfo]:
         """Every file of the folder except the manifest itself."""
         return [*(shard.file for shard in self.shards), *self.files]
+
+    def data_digests(self) -> DataDigests:
+        """Return what identifies the pairs and the dev set."""
+        corpora = []
+        for corpus in self.corpora:
+            shards = [shard.file for shard in self.shards if shard.corpus == corpus.name]
+            digests = _digest_of(shards), _digest_of(corpus.raw)
+            corpora.append(CorpusDigest(corpus.name, corpus.kept, len(shards), *digests))
+        dev = [info for info in self.files if info.name in ("dev.src", "dev.tgt")]
+        return DataDigests(corpora, _digest_of(dev))
 
     def to_json(self) -> str:
         """Return the text of the file, the same for equal manifests."""
@@ -143,6 +190,10 @@ class Manifest:
         if problem := _find_contradiction(manifest):
             raise unusable(where, f"damaged: {problem}")
         return manifest
+
+
+def _digest_of(files: Sequence[FileInfo]) -> str:
+    return hashlib.sha256("".join(info.sha256 for info in files).encode()).hexdigest()
 
 
 def _find_contradiction(manifest: Manifest) -> str:

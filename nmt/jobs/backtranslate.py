@@ -75,7 +75,7 @@ def backtranslate(
     model = checkpoints[0].experiment.corpus
     held_out = held_out_digests(corpus, model.src)
     work = out.with_name(f"{out.name}.work")
-    state = _fingerprint(checkpoints, decoding, mono, corpus)
+    state = _fingerprint(checkpoints, decoding, mono, corpus, held_out)
     line_counts = _split_text(mono, corpus, held_out, work, state)
     runs = tuple(str(checkpoint.path.resolve()) for checkpoint in checkpoints)
     chunks = sorted(work.glob("*.src"))
@@ -164,14 +164,16 @@ def _split_text(
 
 
 def _fingerprint(
-    checkpoints: Sequence[Checkpoint], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig
-) -> str:
+    checkpoints: Sequence[Checkpoint], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig,
+    held_out: set[bytes],
+) -> str:  # fmt: skip
     """Return a digest of everything that the pairs depend on."""
     parts = [
         *(f"{checkpoint.path.resolve()} {checkpoint.info.files}" for checkpoint in checkpoints),
         decoding.model_dump_json(),
         FileInfo.from_path(mono, mono.name).sha256,
         corpus.model_dump_json(include={"cleaning", "dev", "tests", "root"}),
+        hashlib.sha256(b"".join(sorted(held_out))).hexdigest(),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -35,6 +35,7 @@ from nmt.model.mkl import set_strict_mode
 from nmt.training.distributed import World
 from nmt.training.loop import train
 from nmt.training.memory import configure_malloc
+from nmt.training.resume import check_run
 from nmt.training.run_log import read_records
 from nmt.training.run_manifest import Origin
 
@@ -112,6 +113,8 @@ def tune_on_ray(
     for trial, run in zip(trials, runs, strict=True):
         experiment = trial.experiment.model_copy(update={"name": run.name})
         jobs.append((experiment, Path(experiment.prepared).resolve(), run))
+        # A finished trial on other data would be compared by its old scores.
+        check_run(experiment, run, same_dev=True)
     with connect(max_concurrent * cluster.cpus_per_worker, output):
         fit_workers(cluster, at_least=1)
         tuner = tune.Tuner(

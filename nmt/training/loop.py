@@ -169,7 +169,9 @@ class _Run:
         """Updates between an asynchronous validation and the use of its scores."""
         self.sampler_at, self.schedule = make_schedule(experiment, corpus)
         self.learner = Learner(experiment, corpus.subword.num_pieces, world)
-        self.state, self.corrupt = resume(self.learner, corpus, world, run_dir, remote)
+        self.state, self.corrupt, self.warnings = resume(
+            self.learner, corpus, world, run_dir, remote
+        )
         self.learner.set_loss_scale(self.state.scale)
         self.stored_split = self.state.split
         self.state.split = find_split(
@@ -205,6 +207,8 @@ class _Run:
         check_space(run_dir / "checkpoints", 4 * num_copies * size)
         for problem in self.corrupt:
             logger.log(f"skipping a checkpoint: {problem}")
+        for warning in self.warnings:
+            logger.log(warning)
         logger.log(format_start_line(experiment, self.schedule, size, state.update, self.world))
         if warning := slow_precision_warning(experiment.training, self.world.device):
             logger.log(warning)

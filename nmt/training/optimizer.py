@@ -7,6 +7,9 @@ from torch import nn
 
 from nmt.config.experiment import TrainingConfig
 
+_STATE = ("step/", "moment1/", "moment2/")
+"""Prefixes of the tensors of a parameter."""
+
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """Return a fused AdamW (Loshchilov & Hutter 2019); weight decay of matrices only."""
@@ -73,12 +76,31 @@ def optimizer_tensors(
 def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, torch.Tensor]
 ) -> None:
-    """Restore the state that `optimizer_tensors` returned, bit for bit."""
-    for name, parameter in model.named_parameters():
-        if f"step/{name}" in tensors:
-            optimizer.state[parameter] = {
-                # The fused kernel needs it on the device of the parameter.
-                "step": tensors[f"step/{name}"].to(parameter.device, copy=True),
-                "exp_avg": tensors[f"moment1/{name}"].to(parameter.device, copy=True),
-                "exp_avg_sq": tensors[f"moment2/{name}"].to(parameter.device, copy=True),
-            }
+    """Restore the state that `optimizer_tensors` returned, bit for bit.
+
+    Raises:
+        ValueError: a tensor is missing, unknown, or of another shape or dtype than its parameter.
+    """
+    parameters = dict(model.named_parameters())
+    shapes = {}
+    for name, parameter in parameters.items():
+        # The fused kernel has its step in fp32; before the first update there is no state.
+        shapes[f"step/{name}"] = (torch.Size(), torch.float32)
+        for moment in _STATE[1:]:
+            shapes[f"{moment}{name}"] = (parameter.shape, parameter.dtype)
+    # Other names come from other optimizers and are not used.
+    tensors = {key: tensor for key, tensor in tensors.items() if key.startswith(_STATE)}
+    if tensors and (different := sorted(shapes.keys() ^ tensors.keys())):
+        raise ValueError(f"{different[0]} is missing or not of this model")
+    for key, tensor in tensors.items():
+        if (tensor.shape, tensor.dtype) != shapes[key]:
+            raise ValueError(f"{key} has shape {list(tensor.shape)} or a dtype of another model")
+        if not key.startswith("moment1/") and (tensor < 0).any():
+            raise ValueError(f"{key} is negative")
+    for name, parameter in parameters.items() if tensors else ():
+        optimizer.state[parameter] = {
+            # The fused kernel needs it on the device of the parameter.
+            "step": tensors[f"step/{name}"].to(parameter.device, copy=True),
+            "exp_avg": tensors[f"moment1/{name}"].to(parameter.device, copy=True),
+            "exp_avg_sq": tensors[f"moment2/{name}"].to(parameter.device, copy=True),
+        }

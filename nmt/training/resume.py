@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from nmt.checkpoint.format import TOKENIZER, read_info
-from nmt.checkpoint.load import load_checkpoint, load_training_state
+from nmt.checkpoint.load import load_checkpoint, load_counters, load_training_state
 from nmt.checkpoint.remote import RemoteRun
 from nmt.checkpoint.run_directory import newest_complete
 from nmt.config.experiment import Experiment
 from nmt.config.files import differences, overrides_of
+from nmt.corpus.manifest import DataDigests, read_manifest
+from nmt.corpus.prepared import is_prepared, prepared_folder
 from nmt.errors import CheckpointError, TrainingError
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
@@ -27,28 +29,54 @@ _NONE_COMPLETE = (
 )
 
 
-def check_run(experiment: Experiment, run_dir: Path) -> None:
-    """Check that an existing run can be resumed with an experiment.
+def check_run(experiment: Experiment, run_dir: Path, *, same_dev: bool = False) -> None:
+    """Check that an existing run can be resumed with an experiment and its prepared corpus.
+
+    Args:
+        experiment: the experiment.
+        run_dir: run directory.
+        same_dev: also refuse another dev set.
 
     Raises:
-        TrainingError: a setting differs that must not change, or no checkpoint is complete.
+        TrainingError: settings or data differ that must not change, or no checkpoint is complete.
     """
     newest, _ = _newest_complete(run_dir)
     if newest is None:
         return
     stored = load_checkpoint(newest).experiment
+    data = TrainState.of(load_counters(newest), newest).data
+    # Without a digest of the dev set its change would not be noticed.
+    resumable = RESUMABLE_CHANGES if data is None else (*RESUMABLE_CHANGES, "corpus.dev")
     for key, before, now in differences(stored, experiment):
-        if not key.startswith(RESUMABLE_CHANGES):
+        if not key.startswith(resumable):
             [setting], [stored_setting] = overrides_of({key: now}), overrides_of({key: before})
             raise TrainingError(
                 f"{setting}, but the run in {run_dir} was started with {stored_setting}: set it "
                 "back to resume, or give the experiment another name"
             )
+    # A corpus that is not prepared is reported where it is opened.
+    if data is not None and is_prepared(experiment):
+        folder = prepared_folder(experiment)
+        found = read_manifest(folder).data_digests()
+        _check_data(data, found, folder, run_dir)
+        if same_dev and data.dev != found.dev:
+            raise TrainingError(
+                f"the dev set of {folder} is not that of the run in {run_dir}: set it back, or "
+                "give the experiment another name"
+            )
+
+
+def _check_data(before: DataDigests, now: DataDigests, folder: Path, run_dir: Path) -> None:
+    if change := before.describe_change(now):
+        raise TrainingError(
+            f"{folder} is not the training data of the run in {run_dir}: {change}; set "
+            "corpus.prepared to the corpus of the run, or give the experiment another name"
+        )
 
 
 def resume(
     learner: Learner, corpus: TrainingData, world: World, run_dir: Path, remote: RemoteRun | None
-) -> tuple[TrainState, list[str]]:
+) -> tuple[TrainState, list[str], list[str]]:
     """Load the newest complete checkpoint. Collective: call on every rank.
 
     Args:
@@ -59,27 +87,45 @@ def resume(
         remote: object store of the run; rank 0 downloads its logs. None: the run is local.
 
     Returns:
-        The state of the run, new if it has no checkpoint; and the error messages of newer
-        checkpoints that are not complete.
+        The state of the run, new if it has no checkpoint; the error messages of newer
+        checkpoints that are not complete; and warnings about the data.
 
     Raises:
-        TrainingError: no checkpoint is complete, or the vocabulary of the corpus is another one.
+        TrainingError: no checkpoint is complete, or the corpus is another one.
+        CheckpointError: a file of the checkpoint has unexpected contents.
     """
     folder, skipped = _agree_on_newest(world, run_dir, remote)
     if remote is not None and world.is_main:
         remote.delete_unpublished()
         remote.download_logs()
+    found = corpus.shards.manifest.data_digests()
     if folder is None:
-        return TrainState(), skipped
+        return TrainState(data=found), skipped, []
     # Same settings can give another vocabulary if the raw text has changed.
     if read_info(folder).files[TOKENIZER].sha256 != corpus.subword.fingerprint:
         raise TrainingError(
             f"{corpus.shards.folder} has another vocabulary than the run in {run_dir}: set "
             "corpus.prepared to the corpus of the run, or give the experiment another name"
         )
-    state = load_training_state(folder)
-    learner.load(state, folder)
-    return TrainState.of(state.counters), skipped
+    stored = load_training_state(folder)
+    state = TrainState.of(stored.counters, folder)
+    warnings = []
+    if state.data is None:
+        warnings.append(
+            "warning: the checkpoint has no digests of its data, as in earlier versions: "
+            "training data and dev set are taken to be the same"
+        )
+    else:
+        _check_data(state.data, found, corpus.shards.folder, run_dir)
+        if state.data.dev != found.dev:
+            state.forget_scores()
+            warnings.append(
+                f"warning: another dev set than before update {state.update:,} | best dev BLEU, "
+                "patience and plateau counters start again"
+            )
+    state.data = found
+    learner.load(stored, folder)
+    return state, skipped, warnings
 
 
 def _newest_complete(run_dir: Path) -> tuple[Path | None, list[str]]:

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +10,12 @@ import torch
 from torch import nn
 
 from nmt.batching.batch import make_batch
-from nmt.checkpoint.format import CheckpointState
+from nmt.checkpoint.format import OPTIMIZER, STATE, CheckpointState, recovery_hint
 from nmt.checkpoint.load import load_weights
 from nmt.config.experiment import Experiment
+from nmt.config.settings import Count, Number, PositiveFloat, PositiveInt, parse_record
+from nmt.corpus.manifest import DataDigests
+from nmt.errors import CheckpointError
 from nmt.model.seq2seq import Seq2Seq, check_model_memory
 from nmt.training.distributed import World, wrap_in_ddp
 from nmt.training.loss import compute_loss
@@ -34,9 +37,9 @@ class LossScale:
     Micikevicius et al. 2018, section 3.2. The field names are keys of a checkpoint.
     """
 
-    value: float = 2.0**16
+    value: PositiveFloat = 2.0**16
     """Factor of the loss."""
-    good_updates: int = 0
+    good_updates: Count = 0
     """Updates without overflow since it changed; 2,000 double it."""
 
 
@@ -127,12 +130,18 @@ class Learner:
             where: the checkpoint, for error messages.
 
         Raises:
-            CheckpointError: the weights are those of another model.
+            CheckpointError: weights or optimizer are those of another model.
         """
         load_weights(self.model, state.weights, where)
         if self.average is not None:
             load_weights(self.average, state.average or state.weights, where)
-        load_optimizer_tensors(self.optimizer, self.model, state.optimizer)
+        try:
+            load_optimizer_tensors(self.optimizer, self.model, state.optimizer)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{where / OPTIMIZER} does not belong to the weights: {error}; "
+                f"{recovery_hint(where)}"
+            ) from None
 
 
 @dataclass
@@ -144,13 +153,13 @@ class OverfittingMonitor:
     a dev loss that rises while the training loss falls. The field names are keys of a checkpoint.
     """
 
-    train_nll: float | None = None
+    train_nll: Number | None = None
     """Training loss of the last log line."""
-    lowest_nll: float | None = None
+    lowest_nll: Number | None = None
     """Lowest dev loss so far."""
-    lowest_update: int = 0
+    lowest_update: Count = 0
     """Updates done at the lowest dev loss."""
-    train_nll_then: float | None = None
+    train_nll_then: Number | None = None
     """Training loss at the lowest dev loss."""
     is_open: bool = False
     """True if overfitting has been reported since the lowest dev loss."""
@@ -195,52 +204,66 @@ class TrainState:
     Every field has a default, which a checkpoint of an earlier version without it gets.
     """
 
-    update: int = 0
+    update: Count = 0
     """Updates done."""
-    best_bleu: float | None = None
+    best_bleu: Number | None = None
     """Best dev BLEU so far, 0 to 100."""
-    best_update: int = 0
+    best_update: Count = 0
     """Updates done at the best dev BLEU."""
-    best_loss: float | None = None
+    best_loss: Number | None = None
     """Dev loss at the best dev BLEU; decides between equal ones."""
-    num_validations: int = 0
+    num_validations: Count = 0
     """Validations used for model selection."""
-    validations_without_gain: int = 0
+    validations_without_gain: Count = 0
     """Validations in a row since then."""
-    halvings: int = 0
+    halvings: Count = 0
     """Halvings of the learning rate by schedule plateau."""
-    validations_of_plateau: int = 0
+    validations_of_plateau: Count = 0
     """Validations in a row without a better dev BLEU since the last halving."""
     fit: OverfittingMonitor = field(default_factory=OverfittingMonitor)
-    num_skipped: int = 0
+    num_skipped: Count = 0
     """Updates skipped because their gradient was not finite, without `num_overflows`."""
-    skipped_in_a_row: int = 0
+    skipped_in_a_row: Count = 0
     """The last of them without another update between."""
-    num_overflows: int = 0
+    num_overflows: Count = 0
     """Updates skipped because fp16 gradients overflowed at a loss scale that was too high."""
     scale: LossScale = field(default_factory=LossScale)
-    split: int = 1
+    split: PositiveInt = 1
     """Parts that each micro-batch is cut into to fit in memory; never falls within a run."""
-    train_s: float = 0.0
+    train_s: Number = 0.0
     """Seconds of training and validation; time between a stop and the resume is not counted."""
     since_log: MeterTotals = field(default_factory=MeterTotals)
     """Totals since the last log line."""
-    awaited: list[tuple[int, float | None]] = field(default_factory=list)
+    awaited: list[tuple[Count, Number | None]] = field(default_factory=list)
     """Validations with pending scores, oldest first: updates done, training loss."""
     ledger: str = ""
     """Hash chain of the pair ledger."""
+    data: DataDigests | None = None
+    """Digests of the training data and the dev set; None: not stored by earlier versions."""
 
     @classmethod
-    def of(cls, counters: dict[str, object]) -> "TrainState":
-        """Create from the counters of a checkpoint; those that other versions had are ignored."""
-        names = {each.name for each in fields(cls)}
-        tree = {name: value for name, value in counters.items() if name in names}
-        totals = MeterTotals(**tree.pop("since_log", {}))  # type: ignore[arg-type]
-        fit = OverfittingMonitor(**tree.pop("fit", {}))  # type: ignore[arg-type]
-        scale = LossScale(**tree.pop("scale", {}))  # type: ignore[arg-type]
-        state = cls(**tree, since_log=totals, fit=fit, scale=scale)  # type: ignore[arg-type]
-        state.awaited = [(update, loss) for update, loss in state.awaited]
-        return state
+    def of(cls, counters: dict[str, object], where: Path = Path("checkpoint")) -> "TrainState":
+        """Create from the counters of a checkpoint; those that other versions had are ignored.
+
+        Args:
+            counters: values by field name.
+            where: the checkpoint, for error messages.
+
+        Raises:
+            CheckpointError: a counter has another type.
+        """
+        try:
+            return parse_record(cls, counters)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{where / STATE} was not written by nmt: {error}; {recovery_hint(where)}"
+            ) from None
+
+    def forget_scores(self) -> None:
+        """Restart model selection, early stopping and schedule plateau: the dev set is another."""
+        self.best_bleu, self.best_loss, self.best_update, self.awaited = None, None, 0, []
+        self.validations_without_gain = self.validations_of_plateau = 0
+        self.fit = OverfittingMonitor(train_nll=self.fit.train_nll)
 
 
 class TrainingClock:

@@ -102,8 +102,15 @@ def test_a_flipped_byte_is_detected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"files": 3}, "missing or unknown keys"),
-        ({"extra": 3}, "missing or unknown keys"),
+        ({"files": 3}, "files: Input should be an object; restore it from a copy, or train again"),
+        (
+            {"update": "3"},
+            "update: Input should be a valid integer; restore it from a copy, or train again",
+        ),
+        (
+            {"bleu": 1e999},
+            "bleu: Input should be a finite number; restore it from a copy, or train again",
+        ),
         (
             {
                 "files": {

@@ -1,6 +1,7 @@
 """Resumed runs equal uninterrupted ones, or are refused."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,14 @@ from toy_results import assert_near, assert_same, end_of, rows_of
 from toy_runs import INGREDIENTS, Run, corpus_of, go
 
 from nmt.batching.schedule import Schedule
-from nmt.checkpoint.run_directory import list_checkpoints
+from nmt.checkpoint.load import load_checkpoint, load_training_state
+from nmt.checkpoint.run_directory import best_checkpoint, list_checkpoints
+from nmt.checkpoint.write import save_checkpoint
 from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.config.files import load_experiment
 from nmt.config.settings import added_setting
+from nmt.corpus.prepare import prepare
 from nmt.corpus.subword import Subword
 from nmt.errors import TrainingError
 from nmt.training.data import TrainingData
@@ -182,3 +186,88 @@ def test_another_vocabulary_is_refused(toy_file: Path, one: Path) -> None:
         f"{corpus.shards.folder} has another vocabulary than the run in {run}: set "
         "corpus.prepared to the corpus of the run, or give the experiment another name"
     )
+
+
+def other_corpus(toy_file: Path, folder: Path, change: Callable[[list[str]], list[str]],
+                 name: str, *overrides: str) -> list[str]:  # fmt: skip
+    """Prepare the toy corpus again with one text file changed; return the overrides to use it."""
+    for file in toy_file.parent.glob("*.[de][en]"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = change(lines) if file.stem == name else lines
+        (folder / file.name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    settings = [f"corpus.root={folder}", f"corpus.prepared={folder}/prepared", *overrides]
+    prepare(load_experiment(toy_file, settings))
+    return settings
+
+
+def test_shuffled_training_data_is_refused(toy_file: Path, one: Path, tmp_path: Path) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    settings = other_corpus(toy_file, tmp_path, lambda lines: lines[::-1], "train")
+    expected = (
+        f"{tmp_path}/prepared is not the training data of the run in {{run}}: train has as many "
+        "pairs as before, but others or in another order; set corpus.prepared to the corpus of "
+        "the run, or give the experiment another name"
+    )
+    with pytest.raises(TrainingError) as error:
+        check_run(load_experiment(toy_file, settings), one)
+    assert str(error.value) == expected.format(run=one)
+    run = toy_file.parent / "shuffled"
+    shutil.copytree(one, run)
+    with pytest.raises(TrainingError) as error:
+        go(toy_file, Run(run.name, overrides=[*settings, "training.updates=24"]))
+    assert str(error.value) == expected.format(run=run)
+
+
+def test_a_removed_pair_is_refused(toy_file: Path, one: Path, tmp_path: Path) -> None:
+    settings = other_corpus(toy_file, tmp_path, lambda lines: lines[1:], "train")
+    with pytest.raises(TrainingError, match=r"train had 40 pairs, now 39; set"):
+        check_run(load_experiment(toy_file, settings), one)
+
+
+def test_smaller_shards_of_the_same_pairs_resume(toy_file: Path, one: Path, tmp_path: Path) -> None:
+    shards = "corpus.shard_pairs=10"
+    settings = other_corpus(toy_file, tmp_path, list, "train", shards)
+    check_run(load_experiment(toy_file, settings), one)
+
+
+def test_another_dev_set_restarts_model_selection(toy_file: Path, tmp_path: Path) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    run = toy_file.parent / "other-dev"
+    go(toy_file, Run(run.name, stop_after=15))
+    before = end_of(run)
+    assert before.counters["best_bleu"] is not None
+    settings = other_corpus(toy_file, tmp_path, lambda lines: lines[::-1][:3], "dev")
+    experiment = load_experiment(toy_file, settings)
+    check_run(experiment, run)
+    with pytest.raises(TrainingError, match=r"the dev set of .* is not that of the run in"):
+        check_run(experiment, run, same_dev=True)
+    lines: list[str] = []
+    _, state = train(experiment, corpus_of(experiment), World(), run, lines.append)
+    assert (
+        "warning: another dev set than before update 15 | best dev BLEU, patience and plateau "
+        "counters start again"
+    ) in lines
+    # The score at update 10 belongs to the other dev set, even if it is higher.
+    assert (state.best_update, state.validations_without_gain) == (20, 0)
+    assert best_checkpoint(run) == run / "checkpoints" / "update-00000020"
+
+
+def test_a_checkpoint_without_digests_resumes_with_a_warning(
+    toy: Experiment, toy_file: Path, stopped: Path, one: Path
+) -> None:
+    run = toy_file.parent / "without-digests"
+    shutil.copytree(stopped, run)
+    [folder] = list_checkpoints(run)
+    state = load_training_state(folder)
+    del state.counters["data"]
+    checkpoint = load_checkpoint(folder)
+    save_checkpoint(run, checkpoint.experiment, checkpoint.subword.to_json(), state)
+    check_run(toy, run)
+    lines: list[str] = []
+    train(toy, corpus_of(toy), World(), run, lines.append)
+    [warning] = [line for line in lines if line.startswith("warning: the checkpoint")]
+    assert warning == (
+        "warning: the checkpoint has no digests of its data, as in earlier versions: training "
+        "data and dev set are taken to be the same"
+    )
+    assert_same(one, run)
