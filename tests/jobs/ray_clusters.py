@@ -9,7 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,17 @@ class RayCluster:
         """Kill all hosts."""
         for process in self._processes:
             kill_host(process)
+
+
+def find_processes(variable: str) -> list[int]:
+    """Return the processes that have NAME=VALUE in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        # A process may have ended, or belong to another user.
+        with suppress(OSError):
+            if variable.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+    return found
 
 
 def kill_host(process: "subprocess.Popen[bytes]") -> None:

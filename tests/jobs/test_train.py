@@ -14,7 +14,7 @@ import pytest
 import ray.train
 import torch
 from ray.train import PreemptionInfo
-from ray_clusters import RayCluster, count_updates, read_kind, wait_for
+from ray_clusters import RayCluster, count_updates, find_processes, read_kind, wait_for
 
 from nmt.checkpoint.load import load_training_state
 from nmt.config.cluster import Cluster
@@ -199,9 +199,12 @@ def test_interrupt_keeps_a_checkpoint_and_the_command_resumes(
         return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
 
     # On a cluster that the command starts itself; the others join the shared one.
-    process = start({name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"})
+    own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    process = start(own | {"NMT_TEST": str(tmp_path)})
     wait_for(lambda: (run_dir / "checkpoints").exists(), process)
-    process.send_signal(signal.SIGINT)
+    # To every process of the run, as systemd and scancel do.
+    for pid in find_processes(f"NMT_TEST={tmp_path}"):
+        os.kill(pid, signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     stopped_at = load_training_state(run_dir).update
     assert process.returncode == 130
