@@ -330,36 +330,36 @@ def lock_run_directory(folder: Path) -> Iterator[None]:
 
 
 def fit_workers(cluster: Cluster, at_least: int) -> int:
-    """Return the number of workers that fit on the connected cluster, up to cluster.workers.max.
-
-    Waits until the resources of `at_least` are free, and reports what is missing.
+    """Wait until `at_least` workers fit; return the number that fit, up to cluster.workers.max.
 
     Raises:
-        TrainingError: fewer than `at_least` fit, and the cluster does not add hosts; Ray would
-            wait for more resources for ever.
+        TrainingError: as `wait_for_resources`.
     """
-    each, need = _describe_need(cluster, at_least)
-    hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    # A worker does not span hosts.
-    fitting = sum(
-        min(int(host.get(kind, 0)) // number for kind, number in each.items()) for host in hosts
-    )
-    if fitting < at_least and not _is_autoscaling():
-        problem = f"{need} do not fit: a worker does not span hosts, and {len(hosts)} have room for"
-        problem += f" {fitting}"
-        for kind, number in each.items():
-            available = int(sum(host.get(kind, 0) for host in hosts))
-            if at_least * number > available:
-                problem = f"{at_least} worker{'s' * (at_least > 1)} with {number} {kind} each need "
-                problem += f"{at_least * number}, but the cluster has {available}"
-        raise TrainingError(f"{problem}: lower cluster.workers (--workers), or add hosts")
-    wait_for_resources([each] * at_least, need)
+    fitting = wait_for_resources(_resources_of_worker(cluster), at_least)
     return max(at_least, min(cluster.workers.max, fitting))
 
 
-def wait_for_resources(bundles: list[dict[str, int]], need: str) -> None:
-    """Wait until resources are free at the same time; report what is missing."""
-    group = placement_group(bundles)
+def wait_for_resources(each: Mapping[str, int], count: int = 1, kind: str = "worker") -> int:
+    """Wait until the resources of `count` workers are free, and report what is missing.
+
+    Returns:
+        The number of workers that the hosts of the cluster can hold.
+
+    Raises:
+        TrainingError: the cluster cannot hold them and adds no hosts; Ray would wait for ever.
+    """
+    hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    # A worker does not span hosts.
+    fitting = sum(min(int(host.get(key, 0)) // n for key, n in each.items()) for host in hosts)
+    if fitting < count and not _is_autoscaling():
+        workers = f"{count} {kind}{'s' * (count > 1)} with"
+        problem = f"{workers} {_words(each)} each do not fit: {len(hosts)} hosts have room for "
+        problem += f"{fitting}, and a {kind} does not span hosts"
+        for key, n in each.items():
+            if count * n > (total := int(sum(host.get(key, 0) for host in hosts))):
+                problem = f"{workers} {n} {key} each need {count * n}, but the cluster has {total}"
+        raise TrainingError(f"{problem}: lower cluster.workers (--workers), or add hosts")
+    group = placement_group([dict(each)] * count)
     start_s = time.monotonic()
     report_s, interval_s = WAIT_INTERVALS_S
     try:
@@ -367,9 +367,10 @@ def wait_for_resources(bundles: list[dict[str, int]], need: str) -> None:
         while not group.wait(1):
             if time.monotonic() - start_s > report_s:
                 report_s += interval_s
-                report(f"waiting for {need}: {describe_free(bundles[0])}")
+                _report_missing(each, count, kind)
     finally:
         remove_placement_group(group)
+    return fitting
 
 
 def report_missing_workers(cluster: Cluster) -> None:
@@ -378,24 +379,23 @@ def report_missing_workers(cluster: Cluster) -> None:
     # The last bytes of the id of a placement group are those of its job.
     groups = [group for key, group in placement_group_table().items() if key.endswith(job)]
     if not any(group["state"] == "CREATED" for group in groups):
-        each, need = _describe_need(cluster, cluster.workers.min)
-        report(f"waiting for {need}: {describe_free(each)}")
+        _report_missing(_resources_of_worker(cluster), cluster.workers.min, "worker")
 
 
-def _describe_need(cluster: Cluster, num_workers: int) -> tuple[dict[str, int], str]:
-    """Return the resources of a worker, and those of all workers in words."""
-    each = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
-    each = {kind: number for kind, number in each.items() if number}
-    words = " and ".join(f"{number} {kind}{'s' * (number > 1)}" for kind, number in each.items())
-    return each, f"{num_workers} worker{'s' * (num_workers > 1)} with {words} each"
-
-
-def describe_free(kinds: Mapping[str, int]) -> str:
-    """Describe free and total resources of the cluster."""
+def _report_missing(each: Mapping[str, int], count: int, kind: str) -> None:
     free, total = ray.available_resources(), ray.cluster_resources()
-    return ", ".join(
-        f"{free.get(kind, 0):.0f} of {total.get(kind, 0):.0f} {kind}s free" for kind in kinds
-    )
+    parts = (f"{free.get(key, 0):.0f} of {total.get(key, 0):.0f} {key}s free" for key in each)
+    workers = f"{count} {kind}{'s' * (count > 1)}"
+    report(f"waiting for {workers} with {_words(each)} each: {', '.join(parts)}")
+
+
+def _resources_of_worker(cluster: Cluster) -> dict[str, int]:
+    each = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+    return {key: number for key, number in each.items() if number}
+
+
+def _words(each: Mapping[str, int]) -> str:
+    return " and ".join(f"{number} {key}{'s' * (number > 1)}" for key, number in each.items())
 
 
 def _is_autoscaling() -> bool:

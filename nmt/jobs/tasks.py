@@ -40,7 +40,7 @@ def run_on_ray(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -
     # Bounded: the arguments of all tasks need not fit into Ray's memory.
     max_running = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
     if tasks:
-        wait_for_resources([{"CPU": 1}], "1 CPU")
+        wait_for_resources({"CPU": 1}, kind="task")
     waiting = list(reversed(tasks))
     running: list[Any] = []
     try:

@@ -255,8 +255,8 @@ def test_workers_that_no_host_holds_are_refused(
     with pytest.raises(TrainingError) as error:
         fit_workers(cluster, 3)
     assert str(error.value) == (
-        "3 workers with 2 CPUs each do not fit: a worker does not span hosts, and 2 have room for "
-        "2: lower cluster.workers (--workers), or add hosts"
+        "3 workers with 2 CPUs each do not fit: 2 hosts have room for 2, and a worker does not "
+        "span hosts: lower cluster.workers (--workers), or add hosts"
     )
     monkeypatch.setattr(ray_session, "_is_autoscaling", lambda: True)
     placements += [True]
