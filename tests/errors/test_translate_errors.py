@@ -58,9 +58,9 @@ TRANSLATING = [
     ),
     ErrorCase(
         "translate runs/tiny",
-        "standard input, line 2: byte 0x93 at position 1 is not UTF-8; convert the file (`iconv "
+        "standard input, line 1: byte 0x93 at position 1 is not UTF-8; convert the file (`iconv "
         "-f WINDOWS-1252 -t UTF-8`) or fix the line",
-        stdin=b"a dog runs.\n\x93a dog\x94\n",
+        stdin=b"\x93a dog\x94\na dog runs.\n",
     ),
     ErrorCase(
         "translate runs/tiny",
