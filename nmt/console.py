@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from nmt.errors import NmtError
+from nmt.errors import NmtError, escape_controls
 
 PROGRESS_INTERVAL_S = 10.0
 """Seconds between two progress lines where standard error is not a terminal."""
@@ -38,14 +38,18 @@ class Console:
 
     def __exit__(self, *_: object) -> None:
         self.clear()
-        self._stream.close()
+        with contextlib.suppress(OSError):
+            self._stream.close()
 
     def print(self, line: str) -> None:
         """Print a line as it is, above the progress bar if there is one."""
-        if self._bar is None:
-            print(line, file=self._stream)
-        else:
-            self._bar.write(line, file=self._stream)
+        line = escape_controls(line)
+        # Logs are no results: a full disk or a closed terminal does not end the command.
+        with contextlib.suppress(OSError):
+            if self._bar is None:
+                print(line, file=self._stream)
+            else:
+                self._bar.write(line, file=self._stream)
 
     def log(self, line: str) -> None:
         """Print a line after the local time, as `17:34:05 update 600 | ...`."""

@@ -5,6 +5,7 @@ prints it and exits with status 2. Any other exception is a bug and keeps its tr
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -58,3 +59,15 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
 def shorten(text: str, width: int = 60) -> str:
     """Return a text in at most `width` characters for an error message."""
     return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def escape_controls(text: str) -> str:
+    """Escape characters that control a terminal, except line feeds and tabs."""
+    controls = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+    return re.sub(controls, lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(message: str) -> str:
+    """Return a message without control characters and with long words shortened."""
+    message = re.sub(r"\S{400,}", lambda found: shorten(found[0], 200), message[:100_000])
+    return shorten(escape_controls(message).replace("\n", "\\n"), 2000)

@@ -4,18 +4,28 @@ Results (translations, scores, settings) go to standard output, logs and progres
 A command's module is imported when the command is used, so that `nmt --help` loads none of them.
 """
 
+import errno
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
-from nmt.errors import NmtError, did_you_mean
+from nmt.errors import NmtError, did_you_mean, one_line
 from nmt.model.mkl import set_strict_mode
 
+FILE_ERRNOS = (
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
+    errno.EISDIR, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO, errno.EMFILE,
+)  # fmt: skip
+"""Errors of files and streams that a user can correct; others keep their traceback."""
+FILE_HINT = "check the path, its permissions and the free space"
 COMMANDS = {
     "demo": ("nmt.cli.demo:demo", "Train and score a model on the built-in corpus."),
     "prepare": ("nmt.cli.train:prepare", "Clean a corpus, learn its subwords, write shards."),
@@ -75,6 +85,36 @@ class CommandGroup(click.Group):
             )
         return super().resolve_command(ctx, args)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        _open_standard_streams()
+        handlers = dict.fromkeys((signal.SIGTERM, signal.SIGHUP), _interrupt)
+        # nohup ignores SIGHUP. A job or a test may run this in another thread, without signals.
+        is_main = threading.current_thread() is threading.main_thread()
+        previous = {
+            number: signal.signal(number, handler)
+            for number, handler in handlers.items()
+            if is_main and signal.getsignal(number) is not signal.SIG_IGN
+        }
+        try:
+            try:
+                return super().main(*args, **kwargs)
+            finally:
+                # Not at exit, where Python reports a failure without a status of its own.
+                sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output()
+            sys.exit(128 + signal.SIGPIPE)
+        except OSError as error:
+            if error.errno not in FILE_ERRNOS:
+                raise
+            name = error.filename or "standard output"
+            _discard_output()
+            _print_error(f"{name}: {error.strerror}; {FILE_HINT}")
+            sys.exit(2)
+        finally:
+            for number, old in previous.items():
+                signal.signal(number, old)
+
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         # Output is UTF-8 in any locale; a file name that is not is printed escaped.
         for stream in (sys.stdout, sys.stderr):
@@ -97,13 +137,13 @@ class CommandGroup(click.Group):
             # Typical case: a script of tools/ started with the system's Python.
             hint = "run `. .venv/bin/activate` first; `make demo` creates the environment"
             _exit_with(NmtError(f"{sys.executable} has no package {error.name}: {hint}"))
-        except (KeyboardInterrupt, click.Abort):
-            click.echo("nmt: interrupted", err=True)
-            ctx.exit(130)  # 128 + SIGINT, as a shell reports it
+        except (KeyboardInterrupt, click.Abort) as error:
+            _print_error("interrupted")
+            # As a shell reports it.
+            ctx.exit(128 + (error.args[0] if error.args else signal.SIGINT))
         except BrokenPipeError:
-            # Python flushes standard output at exit; without a reader that would fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            ctx.exit(141)  # 128 + SIGPIPE
+            _discard_output()
+            ctx.exit(128 + signal.SIGPIPE)
 
 
 def _exit_with(error: NmtError | click.UsageError, command: str = "nmt") -> NoReturn:
@@ -119,8 +159,41 @@ def _exit_with(error: NmtError | click.UsageError, command: str = "nmt") -> NoRe
         command = error.ctx.command_path if error.ctx else command
         message = error.format_message().rstrip(".")
         message += f"{'' if message[-1] in '?)' else '.'} See `{command} --help`."
-    click.echo(f"nmt: {message}", err=True)
+    _print_error(message)
     raise click.exceptions.Exit(2)
+
+
+def _print_error(message: str) -> None:
+    # Without a usable standard error the exit status remains.
+    with suppress(OSError):
+        click.echo(f"nmt: {one_line(message)}", err=True)
+
+
+def _interrupt(number: int, _: Any) -> NoReturn:
+    """Unwind as Ctrl-C does, so that temporary files are removed."""
+    raise KeyboardInterrupt(number)
+
+
+def _open_standard_streams() -> None:
+    """Open closed standard streams, so that no other file gets their descriptors.
+
+    Reading standard input and writing standard output then fail; standard error is discarded.
+    """
+    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free descriptor is `number`.
+            os.open(os.devnull, flags)
+            name = ("stdin", "stdout", "stderr")[number]
+            stream = open(number, "w" if number else "r", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+def _discard_output() -> None:
+    """Discard what standard output still holds: Python flushes it at exit and would fail again."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}

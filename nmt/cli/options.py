@@ -31,6 +31,12 @@ class Integer(click.IntRange):
 
     name = "integer"
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number: int = super().convert(value, param, ctx)
+        if number >= 2**63:
+            self.fail(f"{value} is not less than 2^63.", param, ctx)
+        return number
+
 
 class FiniteFloat(click.FloatRange):
     """Number within a range; NaN and infinity are refused."""
@@ -61,6 +67,7 @@ def comma_list(item: Any) -> Callable[[click.Context, click.Parameter, str | Non
 
 COUNT = Integer(min=1)
 COUNT_OR_0 = Integer(min=0)
+THREADS = Integer(min=1, max=4096)
 POSITIVE = FiniteFloat(min=0, min_open=True)
 POSITIVE_OR_0 = FiniteFloat(min=0)
 
@@ -79,7 +86,7 @@ def compute_options(command: Callable[..., None]) -> Callable[..., None]:
     command = precision_option("Dtype of large matrix products; default: as stored.")(command)
     command = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
                            help="Device; auto: cuda if available.")(command)  # fmt: skip
-    command = click.option("--threads", type=COUNT, help="CPU threads; default: all cores.")(
+    command = click.option("--threads", type=THREADS, help="CPU threads; default: all cores.")(
         command
     )
     return click.option("--batch", "batch_sentences", type=COUNT, help="Sentences per batch.")(

@@ -152,8 +152,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        # Other errors are bugs or broken disks and keep their traceback.
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        # Other errors are bugs and keep their traceback.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             raise
         raise DataError(
             f"{path}: cannot be written: {os.strerror(error.errno)}; make room and try again"
