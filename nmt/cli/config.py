@@ -30,11 +30,11 @@ def show(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> No
 
 
 @config.command()
-@click.argument("key")
+@click.argument("key", default="")
 def explain(key: str) -> None:
-    """Explain a setting or a section.
+    """Explain a setting or a section; without KEY, list the sections.
 
-    Prints description, type and default. KEY is, for example, training.patience, cluster.workers or
-    decoding.
+    Prints description, type and default. KEY is, for example, training.patience, cluster.workers,
+    decoding or beam.
     """
     click.echo(explain_key(key))

@@ -8,16 +8,26 @@ from pydantic.fields import FieldInfo
 
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
+from nmt.config.files import keys_named
 from nmt.config.settings import Settings, has_legacy_value, legacy_value, section_in
 from nmt.errors import ConfigError, did_you_mean
 
 
-def explain(key: str) -> str:
+def explain(key: str = "") -> str:
     """Explain a setting; for a section also all its settings, one per line.
+
+    Without a key: all sections. A name without its section, such as beam, stands for the only
+    setting of that name.
 
     Raises:
         ConfigError: the key is unknown.
     """
+    if not key:
+        cluster = f"cluster: {(Cluster.__doc__ or '').strip()}  [section]"
+        return f"{_explain_section(Experiment, '')}\n{cluster}"
+    if "." not in key and key not in Experiment.model_fields:
+        named = keys_named(key)
+        key = named[0] if len(named) == 1 else key
     is_cluster = key.partition(".")[0] == "cluster"
     kind: Any = Cluster if is_cluster else Experiment
     if key == "cluster":

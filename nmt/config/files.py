@@ -6,7 +6,7 @@ Unknown and duplicate keys are errors.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -123,6 +123,20 @@ def differences(one: Settings, other: Settings) -> list[tuple[str, Any, Any]]:
     left, right = (dict(_leaves(settings.model_dump(mode="json"))) for settings in (one, other))
     keys = [key for key in left | right if left.get(key) != right.get(key)]
     return [(key, left.get(key), right.get(key)) for key in keys]
+
+
+def keys_named(name: str) -> list[str]:
+    """Return the dotted keys of all settings called `name`, list items left out."""
+
+    def keys_of(section: type[Settings], prefix: str) -> Iterator[str]:
+        for each, field in section.model_fields.items():
+            yield f"{prefix}{each}"
+            inner = section_in(field.annotation)
+            if inner is not None and get_origin(field.annotation) is not list:
+                yield from keys_of(inner, f"{prefix}{each}.")
+
+    keys = [*keys_of(Experiment, ""), *keys_of(Cluster, "cluster.")]
+    return [key for key in keys if key.rpartition(".")[2] == name]
 
 
 def read_tree(path: str | Path) -> dict[str, Any]:
@@ -280,7 +294,12 @@ def _build(kind: type[S], tree: Any, where: str, overrides: Sequence[str] = ()) 
     match first["type"]:
         case "extra_forbidden" | "invalid_key":
             known = _keys_in(kind, first["loc"][:-1])
-            hint = did_you_mean(last, known, "".join(f"{part}." for part in path))
+            elsewhere = keys_named(last)
+            hint = (
+                f"; did you mean {' or '.join(elsewhere)}?"
+                if len(elsewhere) in (1, 2)
+                else (did_you_mean(last, known, "".join(f"{part}." for part in path)))
+            )
             raise _error(where, f"{key} is not a setting{hint}")
         case "missing":
             plain = ".".join(part for part in key.split(".") if not part.isdecimal())

@@ -60,6 +60,8 @@ def test_a_long_value_is_shortened(tmp_path: Path) -> None:
             "model.encoder_layers is 100000, but it must be 128 or less",
         ),
         ("model.width=1000000", "model.width is 1000000, but it must be 16384 or less"),
+        ("workers=2", "workers is not a setting; did you mean cluster.workers?"),
+        ("beam=2", "beam is not a setting; did you mean decoding.beam?"),
         ("decoding.beam=1000000", "decoding.beam is 1000000, but it must be 1000 or less"),
         (
             "decoding.length_penalty=1000",

@@ -84,13 +84,20 @@ def test_explain_cluster() -> None:
             "xyz",
             "; choose from name, seed, preset, corpus, batching, model, training, stages, decoding",
         ),
-        (
-            "",
-            "; choose from name, seed, preset, corpus, batching, model, training, stages, decoding",
-        ),
     ],
 )
 def test_explain_unknown_key_is_an_error(key: str, expected: str) -> None:
     with pytest.raises(ConfigError) as error:
         explain(key)
     assert str(error.value) == f"{key!r} is not a setting{expected}"
+
+
+def test_explain_without_a_key_lists_the_sections() -> None:
+    lines = explain().splitlines()
+    assert [line.partition(":")[0] for line in lines][-2:] == ["decoding", "cluster"]
+    assert "corpus: Corpora, cleaning and subwords.  [section; required]" in lines
+
+
+def test_a_name_without_its_section_is_found() -> None:
+    assert explain("beam") == explain("decoding.beam")
+    assert explain("workers") == explain("cluster.workers")
