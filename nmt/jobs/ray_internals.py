@@ -13,6 +13,7 @@ with Ray's own behaviour (longer waits, and restarts for memory count as failure
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,6 @@ from typing import Any
 
 import ray
 from ray.train.torch import TorchTrainer
-
-from nmt.jobs.ray_session import is_reachable
 
 try:
     from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
@@ -133,4 +132,18 @@ def wait_until_removed(hosts: set[str]) -> None:
 
 
 def _is_reachable(node: dict[str, Any]) -> bool:
-    return is_reachable(node["NodeManagerAddress"], node["NodeManagerPort"], PROBE_TIMEOUT_S)
+    address = node["NodeManagerAddress"], node["NodeManagerPort"]
+    try:
+        socket.create_connection(address, timeout=PROBE_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def is_autoscaling() -> bool:
+    """Return True if an autoscaler has registered types of hosts that it can add."""
+    try:
+        config = ray._private.state.state.get_cluster_config()
+    except Exception:  # without this API no cluster counts as autoscaling
+        return False
+    return config is not None and bool(config.node_group_configs)

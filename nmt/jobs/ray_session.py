@@ -351,7 +351,9 @@ def wait_for_resources(each: Mapping[str, int], count: int = 1, kind: str = "wor
     hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     # A worker does not span hosts.
     fitting = sum(min(int(host.get(key, 0)) // n for key, n in each.items()) for host in hosts)
-    if fitting < count and not _is_autoscaling():
+    from nmt.jobs.ray_internals import is_autoscaling  # imports ray.train, which is slow
+
+    if fitting < count and not is_autoscaling():
         workers = f"{count} {kind}{'s' * (count > 1)} with"
         problem = f"{workers} {_words(each)} each do not fit: {len(hosts)} hosts have room for "
         problem += f"{fitting}, and a {kind} does not span hosts"
@@ -396,12 +398,3 @@ def _resources_of_worker(cluster: Cluster) -> dict[str, int]:
 
 def _words(each: Mapping[str, int]) -> str:
     return " and ".join(f"{number} {key}{'s' * (number > 1)}" for key, number in each.items())
-
-
-def _is_autoscaling() -> bool:
-    """Return True if an autoscaler has registered types of hosts that it can add."""
-    try:
-        config = ray._private.state.state.get_cluster_config()
-    except Exception:  # A private API: without it, no cluster counts as autoscaling.
-        return False
-    return config is not None and bool(config.node_group_configs)

@@ -14,7 +14,7 @@ from ray_clusters import RayCluster
 from nmt.config.cluster import Cluster
 from nmt.console import Console
 from nmt.errors import NmtError, TrainingError
-from nmt.jobs import ray_session
+from nmt.jobs import ray_internals, ray_session
 from nmt.jobs.ray_session import (
     LOCK,
     WATCHER_VARIABLE,
@@ -232,7 +232,7 @@ def placements(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
     monkeypatch.setattr(ray_session, "placement_group", lambda _: group)
     monkeypatch.setattr(ray_session, "remove_placement_group", lambda _: None)
     monkeypatch.setattr(ray_session, "WAIT_INTERVALS_S", (-1.0, 60.0))
-    monkeypatch.setattr(ray_session, "_is_autoscaling", lambda: False)
+    monkeypatch.setattr(ray_internals, "is_autoscaling", lambda: False)
     return answers
 
 
@@ -258,7 +258,7 @@ def test_workers_that_no_host_holds_are_refused(
         "3 workers with 2 CPUs each do not fit: 2 hosts have room for 2, and a worker does not "
         "span hosts: lower cluster.workers (--workers), or add hosts"
     )
-    monkeypatch.setattr(ray_session, "_is_autoscaling", lambda: True)
+    monkeypatch.setattr(ray_internals, "is_autoscaling", lambda: True)
     placements += [True]
     assert fit_workers(cluster, 3) == 3
 
