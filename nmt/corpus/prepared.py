@@ -76,8 +76,11 @@ def open_prepared(experiment: Experiment) -> tuple[Shards, Subword]:
     listed = {info.name for info in shards.manifest.files}
     if missing := {TOKENIZER, "dev.src", "dev.tgt"} - listed:
         raise unusable(folder / MANIFEST, f"damaged: {min(missing)} is not listed")
-    subword = Subword.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
     # A vocabulary copied from elsewhere would decode the shards to other text.
+    try:
+        subword = Subword.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
+    except DataError:
+        raise unusable(folder / TOKENIZER, "not the vocabulary of the shards") from None
     found = (subword.fingerprint, subword.num_pieces)
     if found != (shards.manifest.tokenizer_fingerprint, shards.manifest.num_pieces):
         raise unusable(folder / TOKENIZER, "not the vocabulary of the shards")

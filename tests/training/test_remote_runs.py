@@ -105,7 +105,11 @@ def test_pending_scores_are_in_the_store(toy_file: Path, s3: str, toy: Experimen
     go(toy_file, Run("local-late", overrides=every, scorer="reversed"))
     assert_same(toy_file.parent / "local-late", folder)
     remote = RemoteRun(ObjectStore(address), folder)
-    scores = {name: remote.info(name).bleu for name in remote.names()}
-    assert [name[-2:] for name, bleu in scores.items() if bleu is None] == ["16"]
-    assert remote.best() == max(scores, key=lambda name: scores[name] or 0)
+    infos = {name: remote.info(name) for name in remote.names()}
+    assert [name[-2:] for name, info in infos.items() if info.bleu is None] == ["16"]
+    scored = {name: info for name, info in infos.items() if info.bleu is not None}
+    # Of equal dev BLEU the lower dev loss is the better one.
+    assert remote.best() == max(
+        scored, key=lambda name: (scored[name].bleu, -(scored[name].dev_loss or 0))
+    )
     check_run(toy, folder)
