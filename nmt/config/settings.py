@@ -56,7 +56,7 @@ def _check_path(value: str) -> str:
 
 Text = Annotated[str, AfterValidator(_check_text)]
 PathText = Annotated[str, AfterValidator(_check_path)]
-"""Path of a file or directory; `expand_path` gives the path on this machine."""
+"""Path of a file or directory."""
 # Not strict: YAML reads 3e-4 as text.
 Number = Annotated[
     float, BeforeValidator(_not_bool), AfterValidator(_check_size), Field(allow_inf_nan=False)

@@ -149,7 +149,7 @@ def split_sentences(text: str) -> list[tuple[str, str]]:
     for match in _SENTENCE_END.finditer(text):
         end = match.start("gap")
         if match["gap"] == "" and end < len(text) and text[end] in "\u3068\u3063":
-            continue  # a quotation goes on: 「はい。」と言った
+            continue  # a quotation continues: 「はい。」と言った
         if match["stop"] and not _is_end(text, match, has_case):
             continue
         if text[start:end].strip():

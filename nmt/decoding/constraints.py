@@ -97,7 +97,7 @@ class Constraints:
         """Return the tokens that begin or continue a missing term."""
         missing = self.missing_terms(tokens)
         starts = {sequence[0] for sequence in self._sequences(missing, tokens)}
-        return starts | {sequence[size] for sequence, size in self._begun(missing, tokens)}
+        return starts | {sequence[size] for sequence, size in self._started_terms(missing, tokens)}
 
     def best_token(self, tokens: Sequence[int], log_probs: Tensor) -> int:
         """Return the most likely next token, by log-probabilities [V], that keeps a term met."""
@@ -117,24 +117,24 @@ class Constraints:
         """Return the number of term tokens met, and the number still needed."""
         missing = self.missing_terms(tokens)
         # A term in progress counts as far as it has been written.
-        num_partial = max((size for _, size in self._begun(missing, tokens)), default=0)
+        num_partial = max((size for _, size in self._started_terms(missing, tokens)), default=0)
         num_left = sum(map(len, missing)) - num_partial
         return sum(map(len, self.terms)) - num_left, num_left
 
     def _text(self, tokens: Sequence[int]) -> str:
         return self.token_text.decode(tokens).decode(errors="replace")
 
-    def _begun(
+    def _started_terms(
         self, terms: Sequence[tuple[int, ...]], tokens: Sequence[int]
     ) -> list[tuple[tuple[int, ...], int]]:
         """Return the sequences of terms in progress, and how many of their tokens are written."""
-        begun = []
+        started = []
         for term in terms:
             for sequence in (term, *self._joined(term)):
                 size = _overlap(tokens, sequence)
                 if size and sequence in self._sequences([term], tokens[: len(tokens) - size]):
-                    begun.append((sequence, size))
-        return begun
+                    started.append((sequence, size))
+        return started
 
     def _sequences(
         self, terms: Sequence[tuple[int, ...]], before: Sequence[int]
