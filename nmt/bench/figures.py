@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nmt.config.settings import Count, Number, parse_record
 from nmt.errors import DataError
 
 FORMAT = 1
@@ -22,18 +23,18 @@ class Figure:
 
     name: str
     """part/case/figure."""
-    value: float
+    value: Number
     """Median of the repeats."""
     unit: str
     counts: str
     """Description of the amount that is counted or timed."""
     is_better_high: bool = True
-    spread: float = 0.0
+    spread: Number = 0.0
     """Interquartile range of the repeats over their median."""
-    repeats: int = 1
-    busy: float | None = None
+    repeats: Count = 1
+    busy: Number | None = None
     """CPU seconds over wall seconds; 1 for a thread with a core of its own."""
-    ratio: float | None = None
+    ratio: Number | None = None
     """Value relative to a baseline."""
     ratio_to: str = ""
     """Description of the baseline."""
@@ -69,16 +70,17 @@ class BenchReport:
             DataError: the file is missing, unreadable, or no report of this format.
         """
         try:
-            tree = json.loads(path.read_text(encoding="utf-8"))
-            if tree["format"] != FORMAT:
-                reason = f"report format {tree['format']}, expected {FORMAT}; run `nmt bench` again"
+            data = path.read_bytes()
+            found = parse_record(dict[str, Any], data)["format"]
+            if found != FORMAT:
+                reason = f"report format {found}, expected {FORMAT}; run `nmt bench` again"
                 raise DataError(f"{path}: {reason}")
-            return cls(tree["machine"], [Figure(**figure) for figure in tree["figures"]])
+            return parse_record(cls, data)
         except FileNotFoundError:
             reason = f"file not found; `nmt bench -o {path}` writes one"
         except OSError as error:
             reason = f"cannot be read: {error.strerror}; name another file"
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError):
             reason = "not a report of `nmt bench`; run `nmt bench` again"
         raise DataError(f"{path}: {reason}")
 

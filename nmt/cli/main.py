@@ -137,6 +137,10 @@ class CommandGroup(click.Group):
             # Typical case: a script of tools/ started with the system's Python.
             hint = "run `. .venv/bin/activate` first; `make demo` creates the environment"
             _exit_with(NmtError(f"{sys.executable} has no package {error.name}: {hint}"))
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            _exit_with(NmtError("out of memory: use a smaller batch, beam or model"))
         except (KeyboardInterrupt, click.Abort) as error:
             _print_error("interrupted")
             # As a shell reports it.
@@ -161,6 +165,15 @@ def _exit_with(error: NmtError | click.UsageError, command: str = "nmt") -> NoRe
         message += f"{'' if message[-1] in '?)' else '.'} See `{command} --help`."
     _print_error(message)
     raise click.exceptions.Exit(2)
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    # Loaded already if torch has raised the error.
+    from nmt.training.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _print_error(message: str) -> None:

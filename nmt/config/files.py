@@ -19,7 +19,7 @@ from nmt.errors import ConfigError, did_you_mean, shorten
 S = TypeVar("S", bound=Settings)
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml where it is available: 30 times as fast."""
-_MAX_DEPTH, _MAX_VALUES = 50, 100_000
+_MAX_DEPTH, _MAX_VALUES, _MAX_BYTES = 50, 100_000, 1 << 26
 """Limits of a file, aliases expanded: nested aliases can stand for billions of values."""
 _RULES = {
     "int_type int_parsing int_from_float": "be an integer",
@@ -146,7 +146,12 @@ def read_tree(path: str | Path) -> dict[str, Any]:
         ConfigError: the file is missing, unreadable or not a YAML mapping.
     """
     try:
-        return _read_yaml(Path(path).read_text(encoding="utf-8"), str(path))
+        with Path(path).open("rb") as file:
+            # A device such as /dev/zero has no end.
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) <= _MAX_BYTES:
+            return _read_yaml(data.decode(), str(path))
+        problem = f"more than {_MAX_BYTES >> 20} MiB; give a YAML file of settings"
     except FileNotFoundError:
         problem = "file not found; the files that come with nmt are in configs/"
     except IsADirectoryError:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt.config.corpus import Case, CleaningConfig, CorpusConfig
-from nmt.config.settings import drop_legacy_values
+from nmt.config.settings import Count, drop_legacy_values
 from nmt.corpus.text import change_case, normalise, read_lines, read_pairs, strip_controls, to_nfc
 from nmt.errors import DataError
 
@@ -64,10 +64,10 @@ class CleanPair(NamedTuple):
 class CleaningTally:
     """Numbers of pairs read, kept, dropped and normalised; read = kept + dropped."""
 
-    read: int = 0
-    kept: int = 0
-    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DROP_REASONS, 0))
-    normalised: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NORMALISATIONS, 0))
+    read: Count = 0
+    kept: Count = 0
+    dropped: dict[str, Count] = field(default_factory=lambda: dict.fromkeys(DROP_REASONS, 0))
+    normalised: dict[str, Count] = field(default_factory=lambda: dict.fromkeys(NORMALISATIONS, 0))
 
     def __post_init__(self) -> None:
         """Assert read = kept + dropped."""

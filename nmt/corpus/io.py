@@ -176,9 +176,12 @@ def write_zstd(path: Path, parts: Iterable[bytes]) -> None:
 
 
 def read_zstd(path: Path) -> bytes:
-    """Read a file of `write_zstd`."""
-    with path.open("rb") as file, _zstd_decompressor().stream_reader(file) as stream:
-        return bytes(stream.read())
+    """Read a file of `write_zstd`; ValueError if it is damaged."""
+    try:
+        with path.open("rb") as file, _zstd_decompressor().stream_reader(file) as stream:
+            return bytes(stream.read())
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from None
 
 
 def compress_to(file: BinaryIO, suffix: str) -> Any:

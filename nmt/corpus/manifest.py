@@ -231,6 +231,9 @@ def _find_contradiction(manifest: Manifest) -> str:
         (f"read of {each.name}", each.read, each.kept + sum(each.dropped.values()))
         for each in manifest.corpora
     ]
+    # A pair takes two offsets of 4 bytes and a line number of 8 at least.
+    large = [shard for shard in shards if 16 * shard.pairs > shard.file.size]
+    totals += [("size of " + each.file.name, each.file.size, 16 * each.pairs) for each in large]
     for name, found, expected in totals:
         if found != expected:
             return f"{name} is {found}, but {expected} by the other numbers"

@@ -31,11 +31,11 @@ from pathlib import Path
 from nmt.config.corpus import ParallelText
 from nmt.config.experiment import Experiment
 from nmt.config.preset import resolve
-from nmt.config.settings import parse_record
+from nmt.config.settings import Count
 from nmt.corpus import clean, prepare_tasks, prepared, task_cache
 from nmt.corpus.io import atomic_write, read_blocks
 from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, FileInfo, Manifest, ShardInfo
-from nmt.corpus.prepare_tasks import Chunk
+from nmt.corpus.prepare_tasks import Chunk, EncodedChunk, ReadFiles, VocabularyInfo
 from nmt.corpus.shards import Shards
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, Stages, Task, Tree
 from nmt.corpus.text import line_counts_message, read_pairs
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 PART_PAIRS = 1_000_000
 """Pairs whose digests one task of the duplicates stage holds: 80 MB with what sorting needs."""
-TASKS_VERSION = 2
+TASKS_VERSION = 3
 """Increased when the results of tasks change: unfinished work of another version starts over."""
 
 
@@ -124,7 +124,7 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
     max_pairs = max(1, corpus.subword.max_sentences // 2)
     sample = prepare_tasks.Sample(work, chunks, kept, num_parts, max_pairs)
     train: Task = (prepare_tasks.train_subword, (work.parent, sample, corpus.subword))
-    vocabulary = stages.run("subwords", {"all": train})["all"]
+    vocabulary = stages.run("subwords", VocabularyInfo, {"all": train})["all"]
     names = ["dev", *(f"tests/{text.name}" for text in corpus.tests)]
     encode: dict[str, Task] = {}
     # Chunks without a pair get no shard, and shards are numbered without gaps.
@@ -132,7 +132,8 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
         shard = f"shards/{number:05}.arrow"
         arguments = work, chunk, num_parts, shard, names, corpus.cleaning
         encode[chunk.key] = prepare_tasks.encode_chunk, arguments
-    encoded = list(stages.run("encoding", encode, used="clean/{}.*").values())
+    results = stages.run("encoding", EncodedChunk, encode, used="clean/{}.*")
+    encoded = list(results.values())
     return _merge(experiment, raw, held_out, by_corpus, vocabulary, encoded)
 
 
@@ -153,10 +154,10 @@ def _read(
     tasks["dev"] = copy, (corpus.dev, root, work.parent, "dev")
     for text in corpus.tests:
         tasks[f"test-{text.name}"] = copy, (text, root, work.parent, f"tests/{text.name}")
-    results = stages.run("reading", tasks)
+    results = stages.run("reading", ReadFiles, tasks)
     raw: dict[str, list[FileInfo]] = {}
     for number, text in enumerate(corpus.train):
-        files = [FileInfo(**results[f"{number:03}-{side}"]) for side, _ in _sides(text)]
+        files = [results[f"{number:03}-{side}"].first for side, _ in _sides(text)]
         paths = Path(root, files[0].name), Path(root, files[-1].name)
         # A TSV corpus has one file, which is first and last.
         if files[0].lines != files[-1].lines:
@@ -165,7 +166,8 @@ def _read(
         if not files[0].lines:
             raise DataError(f"{paths[0]}: no lines; expected a corpus to train on")
         raw[text.name] = files
-    held_out = [FileInfo(**file) for result in results.values() for file in result.get("files", [])]
+    sets = [result for result in results.values() if result.tgt is not None]
+    held_out = [file for each in sets for file in (each.first, each.tgt) if file is not None]
     return raw, held_out
 
 
@@ -196,7 +198,7 @@ def _clean(
     tasks: dict[str, Task] = {
         chunk.key: (prepare_tasks.clean_chunk, (work, chunk, cleaning)) for chunk in chunks
     }
-    results = stages.run("cleaning", tasks, used="raw/{}.*")
+    results = stages.run("cleaning", clean.CleaningTally, tasks, used="raw/{}.*")
     # Duplicates within a chunk are dropped already: a single chunk has no others.
     num_lines = sum(chunk.num_lines for chunk in chunks)
     num_parts = -(-num_lines // PART_PAIRS) if cleaning.duplicates and len(chunks) > 1 else 0
@@ -205,11 +207,9 @@ def _clean(
         f"{part:05}": (prepare_tasks.find_duplicates, (work, chunks, part, num_parts))
         for part in range(num_parts)
     }
-    duplicates = stages.run("duplicates", tasks).values()
+    duplicates = stages.run("duplicates", dict[str, Count], tasks).values()
     tallies = {
-        key: clean.CleaningTally(**tally).without_duplicates(
-            sum(counts.get(key, 0) for counts in duplicates)
-        )
+        key: tally.without_duplicates(sum(counts.get(key, 0) for counts in duplicates))
         for key, tally in results.items()
     }
     return tallies, num_parts
@@ -237,11 +237,11 @@ def _merge(
     raw: dict[str, list[FileInfo]],
     held_out: list[FileInfo],
     by_corpus: dict[str, clean.CleaningTally],
-    vocabulary: Tree,
-    encoded: list[Tree],
+    vocabulary: VocabularyInfo,
+    encoded: list[EncodedChunk],
 ) -> Manifest:
     """Build the manifest from the results of all stages."""
-    shards = [parse_record(ShardInfo, result["shard"]) for result in encoded]
+    shards = [result.shard for result in encoded]
     corpora = []
     for name, tally in by_corpus.items():
         numbers = [number for number, shard in enumerate(shards) if shard.corpus == name]
@@ -250,7 +250,7 @@ def _merge(
             raw=raw[name],
             **asdict(tally),
             **_sum_tokens([shards[number] for number in numbers]),
-            leaked=sum(encoded[number]["leaked"] for number in numbers),
+            leaked=sum(encoded[number].leaked for number in numbers),
         )
         assert info.kept == sum(shards[number].pairs for number in numbers), info
         corpora.append(info)
@@ -260,14 +260,14 @@ def _merge(
         tgt=experiment.corpus.tgt,
         settings=prepared.corpus_settings(experiment),
         cleaning_fingerprint=clean.fingerprint(experiment.corpus.cleaning),
-        tokenizer_fingerprint=vocabulary["fingerprint"],
-        num_pieces=vocabulary["num_pieces"],
+        tokenizer_fingerprint=vocabulary.fingerprint,
+        num_pieces=vocabulary.num_pieces,
         pairs=sum(shard.pairs for shard in shards),
         **_sum_tokens(shards),
         longest=max(shard.longest for shard in shards),
         corpora=corpora,
         shards=shards,
-        files=[FileInfo(**vocabulary["file"]), *held_out],
+        files=[vocabulary.file, *held_out],
     )
 
 

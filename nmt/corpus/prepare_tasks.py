@@ -11,24 +11,27 @@ earlier chunk.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from nmt.config.corpus import CleaningConfig, ParallelText, SubwordConfig
+from nmt.config.settings import Count
 from nmt.corpus import clean
 from nmt.corpus.io import atomic_write, read_blocks, read_zstd, split_lines, write_zstd
-from nmt.corpus.manifest import FileInfo
+from nmt.corpus.manifest import FileInfo, ShardInfo, unusable
 from nmt.corpus.shards import ShardWriter
 from nmt.corpus.subword import Subword, tag_token
 from nmt.corpus.task_cache import Tree
 from nmt.corpus.text import EncodingChecker, missing_tab_message, normalise, read_lines, read_pairs
 from nmt.errors import DataError
+
+T = TypeVar("T")
 
 TOKENIZER = "tokenizer.json"
 ENCODE_PAIRS = 5_000
@@ -54,6 +57,33 @@ class Chunk:
     def path(self, work: Path, stage: str, ending: str) -> Path:
         """Return the path of one of its files in the folder of a stage."""
         return work / stage / f"{self.key}.{ending}"
+
+
+@dataclass(frozen=True)
+class ReadFiles:
+    """Result of reading a raw file, or of copying a dev or test set."""
+
+    first: FileInfo
+    """The raw file, or the source side of a set."""
+    tgt: FileInfo | None = None
+
+
+@dataclass(frozen=True)
+class VocabularyInfo:
+    """Result of training the vocabulary."""
+
+    fingerprint: str
+    num_pieces: Count
+    file: FileInfo
+
+
+@dataclass(frozen=True)
+class EncodedChunk:
+    """Result of encoding a chunk."""
+
+    shard: ShardInfo
+    leaked: Count
+    """Pairs that are also in a dev or test set."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +133,7 @@ def split_raw(
         is_strict: True if a line that is not UTF-8 is an error.
 
     Returns:
-        The `FileInfo` of the raw file.
+        The `ReadFiles` of the raw file.
     """
     digest = hashlib.sha256()
     checker = EncodingChecker(str(path), is_strict=is_strict)
@@ -134,11 +164,15 @@ def split_raw(
     # After the last chunk: the share of invalid lines is known only now.
     checker.finish()
     info = FileInfo(name, path.stat().st_size, digest.hexdigest(), num_lines + num_waiting)
-    return asdict(info)
+    return asdict(ReadFiles(info))
 
 
 def copy_held_out(text: ParallelText, root: str, folder: Path, name: str) -> Tree:
-    """Copy a dev or test set into the prepared corpus: plain UTF-8, checked, not cleaned."""
+    """Copy a dev or test set into the prepared corpus: plain UTF-8, checked, not cleaned.
+
+    Returns:
+        The `ReadFiles` of the set.
+    """
     paths = [folder / f"{name}.{side}" for side in ("src", "tgt")]
     count = 0
     with atomic_write(paths[0]) as src_path, atomic_write(paths[1]) as tgt_path:
@@ -151,22 +185,25 @@ def copy_held_out(text: ParallelText, root: str, folder: Path, name: str) -> Tre
             path = Path(root, text.tsv or text.src)
             raise DataError(f"{path}: no lines; expected a set of pairs")
     files = [FileInfo.from_path(path, path.relative_to(folder).as_posix(), count) for path in paths]
-    return {"files": [asdict(file) for file in files]}
+    return asdict(ReadFiles(*files))
 
 
 def clean_chunk(work: Path, chunk: Chunk, cleaning: CleaningConfig) -> Tree:
     """Clean a chunk and write the pairs kept; return the `CleaningTally`."""
     text = chunk.text
     if text.tsv:
-        rows = split_lines(read_zstd(chunk.path(work, "raw", "tsv.zst")))
+        rows = split_lines(_load(chunk.path(work, "raw", "tsv.zst"), read_zstd))
         # Further columns, such as scores, are ignored.
         columns = (row.split(b"\t", 2) for row in rows)
         pairs: Iterable[tuple[bytes, bytes]] = ((row[0], row[1]) for row in columns)
     else:
-        sides = (read_zstd(chunk.path(work, "raw", f"{side}.zst")) for side in ("src", "tgt"))
+        paths = (chunk.path(work, "raw", f"{side}.zst") for side in ("src", "tgt"))
+        sides = (_load(path, read_zstd) for path in paths)
         pairs = zip(*map(split_lines, sides), strict=True)
     kept, tally, digests = clean.clean(pairs, cleaning, (text.src_case, text.tgt_case))
-    assert tally.read == chunk.num_lines, (tally, chunk)
+    if tally.read != chunk.num_lines:
+        where = chunk.path(work, "raw", "*")
+        raise unusable(where, f"{tally.read:,} lines, expected {chunk.num_lines:,}")
     for side in ("src", "tgt"):
         lines_of_side = [f"{getattr(pair, side)}\n".encode() for pair in kept]
         write_zstd(chunk.path(work, "clean", f"{side}.zst"), lines_of_side)
@@ -186,7 +223,7 @@ def find_duplicates(work: Path, chunks: list[Chunk], part: int, num_parts: int) 
         Their number by chunk.
     """
     paths = (chunk.path(work, "clean", "digests.npy") for chunk in chunks)
-    tables = (clean.select_part(np.load(path, mmap_mode="r"), part, num_parts) for path in paths)
+    tables = (clean.select_part(_load(path, _map_array), part, num_parts) for path in paths)
     duplicates = clean.find_later_duplicates(tables)
     _save(work / f"copies/{part:05}.npy", duplicates)
     # Lines count through all corpora: the chunk is the last one that starts at or before.
@@ -197,16 +234,13 @@ def find_duplicates(work: Path, chunks: list[Chunk], part: int, num_parts: int) 
 
 
 def train_subword(folder: Path, sample: Sample, config: SubwordConfig) -> Tree:
-    """Train the vocabulary and write it; return its fingerprint, size and file."""
+    """Train the vocabulary and write it; return its `VocabularyInfo`."""
     subword = Subword.train(sample, config)
     path = folder / TOKENIZER
     with atomic_write(path) as temporary:
         temporary.write_text(subword.to_json(), encoding="utf-8", newline="\n")
-    return {
-        "fingerprint": subword.fingerprint,
-        "num_pieces": subword.num_pieces,
-        "file": asdict(FileInfo.from_path(path, TOKENIZER)),
-    }
+    file = FileInfo.from_path(path, TOKENIZER)
+    return asdict(VocabularyInfo(subword.fingerprint, subword.num_pieces, file))
 
 
 def encode_chunk(
@@ -228,10 +262,10 @@ def encode_chunk(
         cleaning: the rules.
 
     Returns:
-        The `ShardInfo`, and the number of pairs that are also in a dev or test set.
+        The `EncodedChunk`.
     """
     folder = work.parent
-    subword = _load_subword((folder / TOKENIZER).read_text(encoding="utf-8"))
+    subword = _load_subword(_load(folder / TOKENIZER, Path.read_bytes))
     src, tgt, lines = _read_clean(work, chunk, num_parts)
     writer = ShardWriter(subword.num_pieces, chunk.text.name)
     prefix = [tag_token(chunk.text.tag)] if chunk.text.tag else []
@@ -246,13 +280,13 @@ def encode_chunk(
     # Pairs that also occur in dev or test sets stay, but are counted and reported.
     known = _held_out_digests(folder, held_out, cleaning)
     leaked = sum(clean.pair_digest(*pair) in known for pair in zip(src, tgt, strict=True))
-    return {"shard": asdict(writer.write(folder / shard, shard)), "leaked": leaked}
+    return asdict(EncodedChunk(writer.write(folder / shard, shard), leaked))
 
 
 # One per process: tokenizers never frees about 4 MB of each vocabulary that has encoded.
 @lru_cache(maxsize=1)
-def _load_subword(text: str) -> Subword:
-    return Subword.from_json(text)
+def _load_subword(data: bytes) -> Subword:
+    return Subword.from_json(data)
 
 
 def _held_out_digests(folder: Path, names: list[str], cleaning: CleaningConfig) -> set[bytes]:
@@ -269,12 +303,14 @@ def _read_clean(
     work: Path, chunk: Chunk, num_parts: int
 ) -> tuple[list[str], list[str], npt.NDArray[np.int64]]:
     """Return source lines, target lines and line numbers of a chunk without later duplicates."""
-    lines: npt.NDArray[np.int64] = np.load(chunk.path(work, "clean", "lines.npy"))
+    lines: npt.NDArray[np.int64] = _load(chunk.path(work, "clean", "lines.npy"), np.load)
     sides = []
     for side in ("src", "tgt"):
-        text = read_zstd(chunk.path(work, "clean", f"{side}.zst")).decode()
+        path = chunk.path(work, "clean", f"{side}.zst")
+        text = _load(path, lambda path: read_zstd(path).decode())
         sides.append(text.split("\n")[:-1])
-        assert len(sides[-1]) == len(lines), chunk
+        if lines.shape != (len(sides[-1]),):
+            raise unusable(path, f"{len(sides[-1]):,} lines, expected {lines.size:,}")
     duplicates = _duplicate_lines(work, chunk, num_parts)
     # Usual case: no copy of the lists.
     if not duplicates:
@@ -288,10 +324,23 @@ def _duplicate_lines(work: Path, chunk: Chunk, num_parts: int) -> set[int]:
     bounds = np.array([chunk.start, chunk.start + chunk.num_lines], dtype=np.uint64)
     lines: set[int] = set()
     for part in range(num_parts):
-        duplicates = np.load(work / f"copies/{part:05}.npy", mmap_mode="r")
+        duplicates = _load(work / f"copies/{part:05}.npy", _map_array)
         first, end = np.searchsorted(duplicates, bounds)
         lines.update((duplicates[first:end] - bounds[0]).tolist())
     return lines
+
+
+def _load(path: Path, read: Callable[[Path], T]) -> T:
+    """Read a file of unfinished work; DataError if it is missing or damaged."""
+    try:
+        return read(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise unusable(path, f"cannot be read: {error}") from None
+
+
+def _map_array(path: Path) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    return array
 
 
 def _join(lines: list[bytes]) -> bytes:

@@ -78,7 +78,7 @@ def open_prepared(experiment: Experiment) -> tuple[Shards, Subword]:
         raise unusable(folder / MANIFEST, f"damaged: {min(missing)} is not listed")
     # A vocabulary copied from elsewhere would decode the shards to other text.
     try:
-        subword = Subword.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
+        subword = Subword.read(folder / TOKENIZER)
     except DataError:
         raise unusable(folder / TOKENIZER, "not the vocabulary of the shards") from None
     found = (subword.fingerprint, subword.num_pieces)
@@ -153,10 +153,13 @@ def check_settings(
         DataError: a setting differs that decides about pairs or tokens.
     """
     # Both sides completed: an old corpus lacks new keys, a new one omits legacy values.
-    before, after = (
-        add_legacy_values(type(experiment.corpus), _nest(settings))
-        for settings in (manifest.settings, corpus_settings(experiment))
-    )
+    try:
+        before, after = (
+            add_legacy_values(type(experiment.corpus), _nest(settings))
+            for settings in (manifest.settings, corpus_settings(experiment))
+        )
+    except (ValueError, TypeError, AttributeError):
+        raise unusable(folder / MANIFEST, "damaged: its settings are not dotted keys") from None
     for key in after | before:
         if before.get(key) == after.get(key) or key == ignore:
             continue

@@ -16,11 +16,13 @@ order of pieces, whatever the number of threads; `unigram.py` trains the unigram
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 # Any value lets a process fork after encoding without a warning on stderr; false, because a task of
@@ -98,9 +100,10 @@ class Subword:
         return cls(tokenizer, tokenizer.to_str())
 
     @classmethod
-    def from_json(cls, text: str) -> "Subword":
+    def from_json(cls, text: str | bytes) -> "Subword":
         """Load the text of `to_json`; DataError if it is not a vocabulary of nmt."""
         try:
+            text = text if isinstance(text, str) else text.decode()
             tree = json.loads(text, parse_constant=_refuse_constant)
             # Only pieces and merges are taken from the file: any other part, such as a normalizer,
             # would change or stop translation.
@@ -114,6 +117,18 @@ class Subword:
         if foreign := [key for key in {**mine, **given} if mine.get(key) != given.get(key)]:
             raise _invalid(f"{foreign[0]} is not that of nmt")
         return cls(tokenizer, text)
+
+    @classmethod
+    def read(cls, path: Path) -> "Subword":
+        """Read a file with the text of `to_json`.
+
+        Raises:
+            DataError: it cannot be read, or is not a vocabulary of nmt.
+        """
+        try:
+            return cls.from_json(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
     def to_json(self) -> str:
         """Return the vocabulary in the format of `tokenizers`."""
@@ -276,6 +291,8 @@ def _read_model(model: dict[str, Any], pieces: list[str]) -> Any:
             raise _invalid("a merge has parts that are not learnt pieces")
         return models.BPE(vocab=dict(model["vocab"]), merges=merges, byte_fallback=True)
     vocab = [(piece, float(log_prob)) for piece, log_prob in model["vocab"]]
+    if not all(math.isfinite(log_prob) for _, log_prob in vocab):
+        raise _invalid("a log-probability is infinite")
     return models.Unigram(vocab, unk_id=PAD, byte_fallback=True)
 
 

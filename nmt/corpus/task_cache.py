@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from nmt.config.settings import parse_record
 from nmt.corpus.io import atomic_write, try_lock
+from nmt.corpus.manifest import unusable
 from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 WORK = "work"
 Tree = dict[str, Any]
@@ -50,24 +54,30 @@ class Stages:
     run_tasks: RunTasks
     progress: ProgressCallback
 
-    def run(self, stage: str, tasks: dict[str, Task], used: str = "") -> dict[str, Tree]:
+    def run(
+        self, stage: str, kind: type[T], tasks: dict[str, Task], used: str = ""
+    ) -> dict[str, T]:
         """Run a stage.
 
         Args:
             stage: its name.
+            kind: type of a result; a task returns it as a JSON object.
             tasks: tasks by key.
             used: pattern of the input files of a task, with {} for its key, removed afterwards.
 
         Returns:
             Results by key, in the order of `tasks`.
+
+        Raises:
+            DataError: a stored result is damaged, or an error of a task.
         """
-        results: dict[str, Tree] = {}
+        results: dict[str, T] = {}
         if not tasks:
             return results
         paths = {key: self.work / "results" / stage / f"{key}.json" for key in tasks}
         for key, path in paths.items():
             with suppress(FileNotFoundError):
-                results[key] = json.loads(path.read_text(encoding="utf-8"))
+                results[key] = _read_result(kind, path)
         if 0 < len(results) < len(tasks):
             log.info("%s: %d of %d tasks are done already", stage, len(results), len(tasks))
         # Paths travel with the task: the process that runs it stores the result.
@@ -79,7 +89,7 @@ class Stages:
         self.progress(stage, len(results), len(tasks))
         # Results arrive in any order.
         for key, result in self.run_tasks(_run_task, todo) if todo else ():
-            results[key] = result
+            results[key] = parse_record(kind, result)
             self.progress(stage, len(results), len(tasks))
         return {key: results[key] for key in tasks}
 
@@ -88,7 +98,7 @@ def _run_task(path: Path, key: str, task: Task, used: Path | None) -> tuple[str,
     """Run a task, store its result at `path`, then remove its input files."""
     # A host can be lost after it stored the result: the task is scheduled again without its input.
     if path.exists():
-        return key, json.loads(path.read_text(encoding="utf-8"))
+        return key, _read_result(Tree, path)
     function, arguments = task
     result = function(*arguments)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,6 +109,14 @@ def _run_task(path: Path, key: str, task: Task, used: Path | None) -> tuple[str,
         for file in used.parent.glob(used.name):
             file.unlink(missing_ok=True)
     return key, result
+
+
+def _read_result(kind: type[T], path: Path) -> T:
+    """Read the stored result of a task; DataError if it is damaged."""
+    try:
+        return parse_record(kind, path.read_bytes())
+    except ValueError as error:
+        raise unusable(path, f"damaged: {error}") from None
 
 
 @contextmanager
@@ -134,7 +152,7 @@ def _reset_unless(folder: Path, state: Tree) -> None:
     path = folder / WORK / "state.json"
     # An unreadable state counts as another state.
     try:
-        if json.loads(path.read_text(encoding="utf-8")) == state:
+        if parse_record(Tree, path.read_bytes()) == state:
             return
         log.info("%s: files or settings have changed: starting over", folder)
     except (FileNotFoundError, ValueError):

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from nmt.config.settings import Count, parse_record
 from nmt.corpus.io import try_lock
 from nmt.corpus.text import open_output
 from nmt.errors import ConfigError, DataError
@@ -35,10 +36,10 @@ SETTINGS, TEXT, CHUNKS = "begun.json", "text", "chunks.jsonl"
 class ChunkRecord:
     """Line of chunks.jsonl."""
 
-    num_lines: int
-    num_bytes: int
+    num_lines: Count
+    num_bytes: Count
     sha256: str
-    counts: dict[str, int]
+    counts: dict[str, Count]
 
 
 class ResumableOutput:
@@ -54,9 +55,11 @@ class ResumableOutput:
         """Counts of the finished chunks."""
         self._text, self._chunks = text, chunks
         text_size = records_size = 0
+        total = os.fstat(text.fileno()).st_size
         for line in chunks.read().splitlines(keepends=True):
             record = _parse_record(line)
-            data = text.read(record.num_bytes) if record else b""
+            # Never more than the file has: a damaged size must not reserve memory.
+            data = text.read(min(record.num_bytes, total)) if record else b""
             # The first mismatch ends what can be trusted: chunks are written in order.
             if record is None or record.sha256 != hashlib.sha256(data).hexdigest():
                 log.warning("%s: corrupt; resuming after line %d", folder, self.num_lines)
@@ -145,8 +148,8 @@ def _check_settings(folder: Path, settings: Mapping[str, str]) -> None:
     path = folder / SETTINGS
     stored = None
     with suppress(FileNotFoundError, ValueError):
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(stored, dict):
+        stored = parse_record(dict[str, str], path.read_bytes())
+    if stored is None:
         # Settings are written before any chunk, so chunks without settings cannot be trusted.
         (folder / CHUNKS).unlink(missing_ok=True)
         path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -165,6 +168,6 @@ def _parse_record(line: bytes) -> ChunkRecord | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        return ChunkRecord(**json.loads(line))
-    except (TypeError, ValueError):
+        return parse_record(ChunkRecord, line)
+    except ValueError:
         return None

@@ -125,7 +125,7 @@ def read_training_lines(path: Path) -> Iterator[str]:
         yield from read_lines(path)
         return
     shards = Shards.open(path)
-    subword = Subword.from_json((path / "tokenizer.json").read_text(encoding="utf-8"))
+    subword = Subword.read(path / "tokenizer.json")
     # A block of rows at a time bounds memory.
     rows = iter(range(len(shards)))
     while some := list(islice(rows, _ROWS)):

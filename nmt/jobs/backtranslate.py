@@ -13,7 +13,8 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -24,6 +25,7 @@ from nmt.checkpoint.format import TOKENIZER
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.config.corpus import CorpusConfig
 from nmt.config.decoding import DecodingConfig
+from nmt.config.settings import Count, parse_record
 from nmt.corpus.clean import KEPT, drop_reason, format_tally, held_out_digests, select_lines
 from nmt.corpus.io import atomic_write
 from nmt.corpus.manifest import FileInfo
@@ -37,6 +39,16 @@ from nmt.model.mkl import set_strict_mode
 CHUNK_LINES = 2000
 """Lines of a task: seconds to minutes of work, which an interruption can lose."""
 STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class _SplitState:
+    """Content of state.json, written when all chunks are."""
+
+    of: str
+    """Digest of everything that the pairs depend on."""
+    lines: dict[str, Count]
+    """Lines kept, and dropped by reason."""
 
 
 def check_models(checkpoints: Sequence[Checkpoint]) -> None:
@@ -132,10 +144,11 @@ def _split_text(
 ) -> Counter[str]:
     """Split the usable lines into chunks, unless that is done; return counts of all lines."""
     file = work / STATE
-    if file.exists():
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        if stored["of"] == state:
-            return Counter(stored["lines"])
+    # A damaged state counts as another one.
+    with suppress(FileNotFoundError, ValueError):
+        stored = parse_record(_SplitState, file.read_bytes())
+        if stored.of == state:
+            return Counter(stored.lines)
     # Chunks of other models, settings or text.
     shutil.rmtree(work, ignore_errors=True)
     try:
@@ -159,7 +172,7 @@ def _split_text(
         )
     # Written last: it marks the chunks as complete.
     with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps({"of": state, "lines": counts}), encoding="utf-8")
+        temporary.write_text(json.dumps(asdict(_SplitState(state, dict(counts)))), encoding="utf-8")
     return counts
 
 

@@ -235,7 +235,10 @@ def _compare_epochs(
 def _find_repeated(epoch: str, used: Rows, owners: Rows, result: Audit) -> None:
     """Report pairs used more than once in an epoch, full or not."""
     values, counts = np.unique(used, return_counts=True)
-    for row in values[counts > 1]:
+    repeated = values[counts > 1]
+    result.num_findings += len(repeated[MAX_FINDINGS:])
+    # Only those that are listed: the search takes time in proportion to the epoch.
+    for row in repeated[:MAX_FINDINGS]:
         updates = ", ".join(f"{owner:,}" for owner in owners[used == row])
         result.add_finding(f"{epoch}: pair {row:,} used more than once, in updates {updates}")
 

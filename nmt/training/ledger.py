@@ -15,7 +15,6 @@ checkpoint: the ledger holds the updates that led to the current weights.
 """
 
 import base64
-import contextlib
 import errno
 import hashlib
 import json
@@ -29,9 +28,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt.batching.schedule import Rows
+from nmt.config.settings import Count, PositiveInt, parse_record
 from nmt.training.distributed import World
 
 NAME = "ledger.jsonl"
+MAX_PAIRS = 1 << 26
+"""Pairs of an update that a reader accepts: compressed rows of a damaged file may expand to more
+than the memory of the host."""
 
 RankRecord = tuple[int, int, bool, str]
 """Share of one rank in an update: updates done, target tokens, is skipped, packed rows."""
@@ -41,17 +44,17 @@ RankRecord = tuple[int, int, bool, str]
 class LedgerEntry:
     """Line of the ledger: one update on all ranks."""
 
-    update: int
+    update: PositiveInt
     """Updates done, including this one."""
-    pairs: int
+    pairs: Count
     """Number of pairs; a pair used twice counts twice."""
-    tgt_tokens: int
+    tgt_tokens: Count
     """Target tokens trained on, EOS included."""
     is_skipped: bool
     """True if the gradient was not finite and the optimizer step was skipped."""
     rows: str
     """Packed row numbers in the prepared corpus (`pack_rows`)."""
-    workers: int
+    workers: Count
     """World size."""
     chain: str
     """SHA-256 of all entries up to this one."""
@@ -151,9 +154,12 @@ def unpack_rows(packed: str) -> npt.NDArray[np.int64]:
         ValueError: the text is not valid.
     """
     try:
-        raw = zlib.decompress(base64.b64decode(packed, validate=True))
+        stream = zlib.decompressobj()
+        raw = stream.decompress(base64.b64decode(packed, validate=True), 4 * MAX_PAIRS)
     except zlib.error as error:
         raise ValueError(str(error)) from None
+    if not stream.eof:
+        raise ValueError(f"incomplete, or more than {MAX_PAIRS:,} rows")
     return np.cumsum(np.frombuffer(raw, dtype="<u4"), dtype=np.int64)
 
 
@@ -164,12 +170,12 @@ def read_ledger(run_dir: Path) -> Iterator[LedgerEntry]:
         OSError: it cannot be read.
         ValueError: a line is not valid.
     """
-    with (run_dir / NAME).open(encoding="utf-8") as file:
+    with (run_dir / NAME).open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                yield LedgerEntry(**json.loads(line))
-            except (ValueError, TypeError):
-                raise ValueError(f"line {number} is not a ledger entry") from None
+                yield parse_record(LedgerEntry, line)
+            except ValueError as error:
+                raise ValueError(f"line {number} is not a ledger entry: {error}") from None
 
 
 def _truncate(path: Path, update: int) -> None:
@@ -177,14 +183,16 @@ def _truncate(path: Path, update: int) -> None:
     if not path.exists():
         return
     scratch = path.with_suffix(".tmp")
-    with path.open(encoding="utf-8") as old, scratch.open("w", encoding="utf-8") as new:
+    with path.open("rb") as old, scratch.open("wb") as new:
         for line in old:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                # A torn or corrupt line is removed with all that follow it.
-                if line.endswith("}\n") and json.loads(line)["update"] <= update:
-                    new.write(line)
-                    continue
-            break
+            try:
+                is_kept = line.endswith(b"}\n") and parse_record(LedgerEntry, line).update <= update
+            except ValueError:
+                is_kept = False
+            # A torn or corrupt line is removed with all that follow it.
+            if not is_kept:
+                break
+            new.write(line)
         new.flush()
         os.fsync(new.fileno())
     scratch.replace(path)

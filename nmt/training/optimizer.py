@@ -7,9 +7,6 @@ from torch import nn
 
 from nmt.config.experiment import TrainingConfig
 
-_STATE = ("step/", "moment1/", "moment2/")
-"""Prefixes of the tensors of a parameter."""
-
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """Return a fused AdamW (Loshchilov & Hutter 2019); weight decay of matrices only."""
@@ -86,10 +83,8 @@ def load_optimizer_tensors(
     for name, parameter in parameters.items():
         # The fused kernel has its step in fp32; before the first update there is no state.
         shapes[f"step/{name}"] = (torch.Size(), torch.float32)
-        for moment in _STATE[1:]:
-            shapes[f"{moment}{name}"] = (parameter.shape, parameter.dtype)
-    # Other names come from other optimizers and are not used.
-    tensors = {key: tensor for key, tensor in tensors.items() if key.startswith(_STATE)}
+        for moment in ("moment1", "moment2"):
+            shapes[f"{moment}/{name}"] = (parameter.shape, parameter.dtype)
     if tensors and (different := sorted(shapes.keys() ^ tensors.keys())):
         raise ValueError(f"{different[0]} is missing or not of this model")
     for key, tensor in tensors.items():

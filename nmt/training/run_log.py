@@ -20,6 +20,7 @@ import torch
 
 from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment, TrainingConfig
+from nmt.config.settings import Count, Number, parse_record
 from nmt.training.distributed import World
 from nmt.training.state import EndReason, TrainState
 
@@ -52,32 +53,42 @@ def with_current_names(record: Mapping[str, Any]) -> dict[str, Any]:
     return {names.get(key, key): value for key, value in record.items()}
 
 
+@dataclass(frozen=True)
+class RecordHead:
+    """Keys of every record of metrics.jsonl."""
+
+    kind: str
+    update: Count
+    """Updates done."""
+    known_at: Count | None = None
+    """Updates done when it was written, if these were more."""
+
+
 def read_records(run_dir: Path) -> list[dict[str, Any]]:
     """Return the records of a run's metrics.jsonl, oldest first, with the keys of this version.
 
-    An incomplete last line, as a killed run leaves it, is not among them.
+    Unreadable lines, such as an incomplete last one of a killed run, are not among them.
     """
-    return [
-        with_current_names(json.loads(line)) for line in _complete_lines(run_dir / "metrics.jsonl")
-    ]
+    lines = _complete_lines(run_dir / "metrics.jsonl")
+    return [with_current_names(json.loads(line)) for line in lines if _parse_head(line)]
 
 
 @dataclass(frozen=True)
 class LastUpdate:
     """Last update done by a group of workers."""
 
-    update: int
+    update: Count
     """Updates done."""
-    time: float
+    time: Number
     """Seconds since 1970."""
-    workers: int
+    workers: Count
 
 
 def read_heartbeat(run_dir: Path) -> LastUpdate | None:
     """Return the last update of lost workers; None: the run ended by itself, or is new."""
     try:
-        return LastUpdate(**json.loads((run_dir / NAME).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return parse_record(LastUpdate, (run_dir / NAME).read_bytes())
+    except (OSError, ValueError):
         return None
 
 
@@ -103,9 +114,9 @@ class RunLogger:
         self._num_workers = num_workers
         self._print = log
         metrics = run_dir / "metrics.jsonl"
-        kept = [line for line in _complete_lines(metrics) if _is_kept(json.loads(line), update)]
+        kept = [line for line in _complete_lines(metrics) if _is_kept(_parse_head(line), update)]
         scratch = metrics.with_suffix(".tmp")
-        scratch.write_text("".join(kept), encoding="utf-8")
+        scratch.write_bytes(b"".join(kept))
         scratch.replace(metrics)
         self._metrics = _LineFile(metrics)
         self._log = _LineFile(run_dir / "train.log")
@@ -260,18 +271,28 @@ class _LineFile:
         self._file.close()
 
 
-def _is_kept(record: Mapping[str, Any], update: int) -> bool:
+def _is_kept(record: RecordHead | None, update: int) -> bool:
     """Return False for updates that are repeated; the cost of failures stays."""
-    known_at: int = record.get("known_at", record["update"])
-    return record["kind"] in ("restart", "notice") or known_at <= update
+    # Damaged lines stay where they are: a report counts them.
+    if record is None or record.kind in ("restart", "notice"):
+        return True
+    return (record.update if record.known_at is None else record.known_at) <= update
 
 
-def _complete_lines(path: Path) -> list[str]:
+def _parse_head(line: bytes) -> RecordHead | None:
+    """Return the keys that every record has; None: the line is damaged."""
+    try:
+        return parse_record(RecordHead, line)
+    except ValueError:
+        return None
+
+
+def _complete_lines(path: Path) -> list[bytes]:
     """Return the complete lines: the last one of a killed run may be torn."""
     if not path.exists():
         return []
-    with path.open(encoding="utf-8") as file:
-        return [line for line in file if line.endswith("}\n")]
+    with path.open("rb") as file:
+        return [line for line in file if line.endswith(b"}\n")]
 
 
 def format_train_line(update: int, values: Mapping[str, float | None]) -> str:

@@ -11,7 +11,7 @@ import logging
 import platform
 import subprocess
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import nmt
 from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment
+from nmt.config.settings import Count, NaturalInt, PathText, PositiveInt, parse_record
 from nmt.corpus.io import atomic_write
 from nmt.corpus.shards import Shards
 from nmt.errors import DataError
@@ -65,10 +66,10 @@ class RunStart:
     """Time in UTC, ISO 8601."""
     reason: str
     """begun (new run), continued (resumed by another command) or restarted (workers replaced)."""
-    update: int
+    update: Count
     """Updates done before it."""
     origin: Origin
-    workers: int
+    workers: Count
     """World size."""
     devices: str
     """cpu or cuda, with the name of the GPU."""
@@ -80,25 +81,32 @@ class RunStart:
     """Versions of the packages that results depend on."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunManifest:
     """Content of manifest.json."""
 
-    format: int = FORMAT
-    experiment: dict[str, Any] = field(default_factory=dict)
+    format: int
+    experiment: dict[str, Any]
     """Resolved experiment of the last start."""
-    seed: int = 0
-    prepared: str = ""
+    seed: NaturalInt
+    prepared: PathText
     """Directory of the prepared corpus at the last start."""
-    corpus_sha256: str = ""
+    corpus_sha256: str
     """Digest of the manifest of the prepared corpus, which has the digests of its files."""
-    tokenizer_sha256: str = ""
-    pairs: int = 0
+    tokenizer_sha256: str
+    pairs: Count
     """Pairs of an epoch: all kept pairs up to batching.max_length."""
-    left_out: int = 0
+    left_out: Count
     """Kept pairs longer than batching.max_length."""
-    updates_per_epoch: int = 0
-    starts: list[RunStart] = field(default_factory=list)
+    updates_per_epoch: PositiveInt
+    starts: list[RunStart]
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Part of manifest.json that every format has."""
+
+    format: int
 
 
 def add_start(
@@ -134,6 +142,7 @@ def add_start(
             # Kept for inspection; the history of starts begins again.
             path.replace(path.with_name(f"{NAME}.damaged"))
     manifest = RunManifest(
+        format=FORMAT,
         experiment=experiment.model_dump(mode="json"),
         seed=experiment.seed,
         prepared=str(shards.folder.resolve()),
@@ -178,22 +187,20 @@ def read_run_manifest(run_dir: Path) -> RunManifest:
     """
     path = run_dir / NAME
     try:
-        tree = json.loads(path.read_bytes())
-        found = tree["format"]
+        data = path.read_bytes()
+        # The format comes first: the fields of another one may differ.
+        found = parse_record(_Header, data).format
         if found != FORMAT:
             raise DataError(f"{path}: format {found}, but this version reads format {FORMAT}")
-        starts = [
-            RunStart(**{**start, "origin": Origin(**start["origin"])})
-            for start in tree.pop("starts")
-        ]
-        return RunManifest(**tree, starts=starts)
+        return parse_record(RunManifest, data)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {error.strerror}; name the directory of a run"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except ValueError as error:
         raise DataError(
-            f"{path}: corrupt, not the manifest of a run; the next start of the run replaces it"
+            f"{path}: corrupt, not the manifest of a run: {error}; the next start of the run "
+            "replaces it"
         ) from None
 
 

@@ -1,6 +1,7 @@
 """Files and values that would exhaust memory or time."""
 
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -39,6 +40,13 @@ def message_of(tmp_path: Path, text: str, *overrides: str) -> str:
 )
 def test_hostile_yaml_is_an_error(tmp_path: Path, text: str, problem: str) -> None:
     assert message_of(tmp_path, text) == f"toy.yaml: not valid YAML: {problem}"
+
+
+def test_a_file_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nmt.config.files._MAX_BYTES", 1 << 20)
+    with pytest.raises(ConfigError) as caught:
+        load_experiment("/dev/zero")
+    assert str(caught.value) == "/dev/zero: more than 1 MiB; give a YAML file of settings"
 
 
 def test_small_aliases_still_work(tmp_path: Path) -> None:
@@ -100,6 +108,15 @@ def test_memory_is_estimated_before_building(tmp_path: Path) -> None:
         check_model_memory(model, 1000)
     with pytest.raises(ConfigError, match=r"^beam is 5, but it needs 93,132,"):
         check_memory("beam", 5, 1e20)
+
+
+def test_memory_is_limited_by_the_address_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (used + 2**28, -1))
+    with pytest.raises(ConfigError) as caught:
+        check_memory("beam", 5, 2**30)
+    rule = "it needs 1.0 GiB of memory and there are 0.2 GiB: use a smaller value"
+    assert str(caught.value).replace("0.3 GiB", "0.2 GiB") == f"beam is 5, but {rule}"
 
 
 @pytest.mark.parametrize(

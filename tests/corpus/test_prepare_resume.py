@@ -83,6 +83,35 @@ def test_a_resumed_prepare_gives_the_same_bytes(
     assert calls == num_tasks - num_done - 1
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("results/reading/dev.json", b'{"first": 1}', "damaged: first: Input should be an object"),
+        ("results/cleaning/000-00000.json", b"{", "damaged: Invalid JSON: EOF while parsing an "
+         "object at line 1 column 1"),
+        ("clean/000-00000.src.zst", b"x", "cannot be read: zstd decompress error: Unknown frame "
+         "descriptor"),
+    ],
+)  # fmt: skip
+def test_damaged_unfinished_work_is_named(
+    make_corpus: Make, tmp_path: Path, name: str, content: bytes, problem: str
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+
+    def cut(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        if (tmp_path / "prepared/work/results/cleaning").exists():
+            raise PowerCutError
+        return run_locally(function, tasks)
+
+    experiment = make_corpus({"a": CLEAN})
+    with pytest.raises(PowerCutError):
+        prepare(experiment, cut)
+    (tmp_path / "prepared/work" / name).write_bytes(content)
+    assert error_of(experiment) == (
+        f"prepared/work/{name}: {problem}; remove the folder and run `nmt prepare` again"
+    )
+
+
 def test_an_incomplete_corpus_is_refused(make_corpus: Make) -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
 

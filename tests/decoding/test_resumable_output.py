@@ -59,6 +59,18 @@ CORRUPTIONS: dict[str, tuple[str, Callable[[bytes], bytes], int]] = {
     "no text": ("text", lambda data: b"", 0),
     "no records": ("chunks.jsonl", lambda data: b"", 0),
     "invalid record": ("chunks.jsonl", lambda data: b'{"a": 1}\n' + data, 0),
+    "negative size": ("chunks.jsonl", lambda data: data.replace(b'bytes": ', b'bytes": -'), 0),
+    "huge size": (
+        "chunks.jsonl",
+        lambda data: data.replace(b'bytes": ', b'bytes": 90000000000'),
+        0,
+    ),
+    "size of another type": (
+        "chunks.jsonl",
+        lambda data: data.replace(b'lines": ', b'lines": 0.'),
+        0,
+    ),
+    "settings of another type": ("begun.json", lambda data: b"[1]", 0),
     "more text": ("text", lambda data: data + b"more", 3),
     "invalid settings": ("begun.json", lambda data: data[:9], 0),
 }

@@ -33,6 +33,37 @@ def test_invalid_packed_rows_are_a_value_error(packed: str) -> None:
         unpack_rows(packed)
 
 
+def test_packed_rows_cannot_expand_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = pack_rows(np.zeros(11, dtype=np.int64))
+    monkeypatch.setattr(ledger, "MAX_PAIRS", 10)
+    with pytest.raises(ValueError, match=r"^incomplete, or more than 10 rows$"):
+        unpack_rows(packed)
+
+
+ENTRY = {"update": 1, "pairs": 1, "tgt_tokens": 2, "is_skipped": False, "rows": "", "workers": 1,
+         "chain": ""}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (json.dumps(ENTRY | {"update": "1"}), "update: Input should be a valid integer"),
+        (json.dumps(ENTRY | {"pairs": -1}), "pairs: Input should be greater than or equal to 0"),
+        (json.dumps(ENTRY | {"is_skipped": 0}), "is_skipped: Input should be a valid boolean"),
+        ("[]", "Input should be an object"),
+        ("\udcff", "Invalid JSON: expected value at line 1 column 1"),
+    ],
+)
+def test_entries_of_another_type_are_refused(line: str, problem: str, tmp_path: Path) -> None:
+    file = tmp_path / ledger.NAME
+    file.write_bytes(line.encode(errors="surrogateescape") + b"\n")
+    with pytest.raises(ValueError, match=f"^line 1 is not a ledger entry: {problem}$"):
+        list(read_ledger(tmp_path))
+    # A run that resumes removes it.
+    Ledger(tmp_path, 1, "", World())
+    assert file.read_bytes() == b""
+
+
 def test_the_ledger_equals_schedule_and_loader(toy: Experiment, one: Path) -> None:
     """Pure schedule (nmt/README.md, Guarantees)."""
     shards = corpus_of(toy).shards

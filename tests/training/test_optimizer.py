@@ -1,9 +1,11 @@
 import copy
 import math
+import re
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nmt.config.experiment import TrainingConfig
 from nmt.training.optimizer import (
@@ -116,6 +118,34 @@ def test_an_optimizer_without_a_step_has_no_state() -> None:
     assert optimizer_tensors(optimizer, model) == {}
     load_optimizer_tensors(optimizer, model, {})
     optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda tensors: {"bias.exp_avg": tensors["moment1/bias"]},
+         "bias.exp_avg is missing or not of this model"),
+        (lambda tensors: tensors | {"more": torch.ones(1)},
+         "more is missing or not of this model"),
+        (lambda tensors: {key: tensors[key] for key in tensors if key != "step/bias"},
+         "step/bias is missing or not of this model"),
+        (lambda tensors: tensors | {"moment1/bias": torch.ones(3)},
+         "moment1/bias has shape [3] or a dtype of another model"),
+        (lambda tensors: tensors | {"step/bias": torch.ones((), dtype=torch.float64)},
+         "step/bias has shape [] or a dtype of another model"),
+        (lambda tensors: tensors | {"moment2/bias": -torch.ones(2)}, "moment2/bias is negative"),
+    ],
+)  # fmt: skip
+def test_tensors_of_another_optimizer_are_refused(
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], problem: str
+) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    model = model_with_gradients(5)
+    optimizer = make_optimizer(model, TrainingConfig())
+    optimizer.step()
+    tensors = change(optimizer_tensors(optimizer, model))
+    with pytest.raises(ValueError, match=f"^{re.escape(problem)}$"):
+        load_optimizer_tensors(optimizer, model, tensors)
 
 
 def test_tensors_are_named_after_their_parameters() -> None:

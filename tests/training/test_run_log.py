@@ -74,6 +74,23 @@ def test_a_torn_line_is_removed(tmp_path: Path) -> None:
     assert [record["update"] for record in raw_records(tmp_path)] == [4]
 
 
+def test_damaged_lines_stay_and_are_not_read(tmp_path: Path) -> None:
+    lines = [
+        b'{"kind": "train", "update": 4}',
+        b'{"kind": "train"}',
+        b'{"kind": 1, "update": 1}',
+        b'{"kind": "train", "update": "4"}',
+        b"\xff{}",
+        b"{{}}",
+        b'{"kind": "a", "update": 5}',
+    ]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    assert [record["update"] for record in read_records(tmp_path)] == [4, 5]
+    make_logger(tmp_path, update=4).close()
+    # A report counts them; later updates are removed.
+    assert (tmp_path / "metrics.jsonl").read_bytes().split(b"\n") == [*lines[:-1], b""]
+
+
 def test_records_of_restarts_stay_though_updates_repeat(tmp_path: Path) -> None:
     """Honest numbers (nmt/README.md, Guarantees)."""
     logger = make_logger(tmp_path)
@@ -206,6 +223,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         run_log, "time", SimpleNamespace(time=lambda: 1000.0, strftime=lambda form: "now")
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"update": 7, "time": 1.5, "workers": "2"}', '{"update": -1, "time": 1.5, "workers": 2}',
+     '{"update": 7, "time": NaN, "workers": 2}', '{"update": 7}', "[]", "\udcff", ""],
+)  # fmt: skip
+def test_a_damaged_heartbeat_is_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "pulse.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert read_heartbeat(tmp_path) is None
 
 
 def test_lost_workers_leave_a_heartbeat(tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ def test_a_corrupt_manifest_does_not_stop_a_run(toy_file: Path, stopped: Path) -
     with pytest.raises(DataError) as error:
         run_manifest.read_run_manifest(run)
     assert str(error.value) == (
-        f"{run}/manifest.json: corrupt, not the manifest of a run; the next start of the run "
-        "replaces it"
+        f"{run}/manifest.json: corrupt, not the manifest of a run: Invalid JSON: EOF while parsing "
+        "an object at line 1 column 1; the next start of the run replaces it"
     )
     go(toy_file, Run(run.name))
     assert [start.update for start in run_manifest.read_run_manifest(run).starts] == [7]
@@ -102,6 +102,33 @@ def test_a_full_disk_does_not_stop_a_run(
         reason, _ = go(toy_file, Run(run.name, overrides=["training.updates=8"]))
     assert reason == "finished"
     assert [start.update for start in run_manifest.read_run_manifest(run).starts] == [0]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"pairs": "40"}, "pairs: Input should be a valid integer"),
+        ({"updates_per_epoch": 0}, "updates_per_epoch: Input should be greater than or equal to 1"),
+        ({"experiment": []}, "experiment: Input should be an object"),
+        ({"starts": [{}]}, "starts.0.time: Field required"),
+        (
+            {"prepared": "a\0"},
+            "prepared: Value error, it must be text without NUL bytes and lone surrogates",
+        ),
+        ({"format": "1"}, "format: Input should be a valid integer"),
+    ],
+)
+def test_values_of_another_type_are_refused(
+    change: dict[str, Any], problem: str, one: Path, tmp_path: Path
+) -> None:
+    tree = json.loads((one / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(tree | change))
+    with pytest.raises(DataError) as error:
+        run_manifest.read_run_manifest(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}/manifest.json: corrupt, not the manifest of a run: {problem}; the next start "
+        "of the run replaces it"
+    )
 
 
 def test_a_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
