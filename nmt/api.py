@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nmt.config.cluster import Cluster
+from nmt.config.decoding import Precision
 from nmt.config.experiment import Experiment
 from nmt.config.files import (
     build_experiment,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from nmt.decoding.translator import Translator
     from nmt.evaluation.scores import ScoreReport
     from nmt.jobs.driver import RunResult
-    from nmt.model.quantise import Precision
 
 Device = Literal["auto", "cpu", "cuda"]
 ExperimentLike = str | Path | Mapping[str, Any] | Experiment
@@ -45,7 +45,7 @@ def load(
     run: str | Path,
     *,
     device: Device = "auto",
-    precision: "Precision | None" = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     ensemble: Iterable[str | Path] = (),
     **decoding: Any,
@@ -256,7 +256,7 @@ def make_translator(
     checkpoint: "Checkpoint",
     ensemble: Sequence["Checkpoint"] = (),
     device: Device = "auto",
-    precision: "Precision | None" = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     **decoding: Any,
 ) -> "Translator":
@@ -270,7 +270,7 @@ def make_translator(
     """
     import torch
 
-    from nmt.decoding.ensemble import Ensemble
+    from nmt.decoding.torch_engine import TorchEngine
     from nmt.decoding.translator import Translator
     from nmt.model.mkl import set_strict_mode
     from nmt.model.quantise import quantise_model
@@ -301,8 +301,7 @@ def make_translator(
     check_memory(name, value, 4 * rows * checkpoint.subword.num_pieces)
     pairs = zip(checkpoints, precisions, strict=True)
     models = [quantise_model(each.model(), dtype) for each, dtype in pairs]
-    model = Ensemble(models) if ensemble else models[0]
-    return Translator(model, checkpoint.subword, settings, device=device)
+    return Translator(TorchEngine(models, device), checkpoint.subword, settings)
 
 
 def check_precision(precisions: Iterable[str], has_gpu: bool) -> None:

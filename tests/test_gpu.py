@@ -13,6 +13,7 @@ from nmt.batching.loader import MicroBatch
 from nmt.batching.schedule import Update
 from nmt.config.experiment import Experiment
 from nmt.decoding.beam_search import search
+from nmt.decoding.torch_engine import TorchEngine
 from nmt.model.lstm import LSTM
 from nmt.training.distributed import World
 from nmt.training.loop import make_update
@@ -94,8 +95,8 @@ def test_search_finds_the_same_tokens_as_on_cpu(experiment: Experiment) -> None:
         make_update(learner, TrainState(), update, PARTS, NUM_TOKENS)
     model = copy.deepcopy(learner.model).eval()
     sources = [[5, 6, 7, 2], [9, 2], [3, 4, 5, 6, 7, 8, 2]]
-    on_cpu = search(model, sources, experiment.decoding)
-    on_gpu = search(model.to(GPU), sources, experiment.decoding, device=GPU)
+    on_cpu = search(TorchEngine([model]), sources, experiment.decoding)
+    on_gpu = search(TorchEngine([model], GPU), sources, experiment.decoding)
     for actual, expected in zip(on_gpu, on_cpu, strict=True):
         assert actual[0].tokens == expected[0].tokens
         assert actual[0].score == pytest.approx(expected[0].score, abs=1e-3)

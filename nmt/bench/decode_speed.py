@@ -13,6 +13,7 @@ from nmt.bench.timing import Work, rate_figure, take_turns
 from nmt.bench.workloads import Bench, Workload
 from nmt.config.decoding import DecodingConfig
 from nmt.decoding.beam_search import search
+from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translator import plan_batches
 from nmt.model.quantise import PRECISIONS, quantise_model
 from nmt.model.seq2seq import Seq2Seq
@@ -96,8 +97,8 @@ class Search:
         device: str | torch.device = "cpu",
     ) -> None:
         self.sources = sources
-        self._model, self._decoding, self._batch = model, decoding, batch_sentences
-        self._device = device
+        self._engine = TorchEngine([model], device)
+        self._decoding, self._batch = decoding, batch_sentences
         self.num_tokens = 0
         """Tokens of the best hypotheses of the last call."""
 
@@ -105,5 +106,5 @@ class Search:
         self.num_tokens = 0
         for batch in plan_batches([len(source) for source in self.sources], self._batch):
             sources = [self.sources[n] for n in batch]
-            hypotheses = search(self._model, sources, self._decoding, device=self._device)
+            hypotheses = search(self._engine, sources, self._decoding)
             self.num_tokens += sum(len(best[0].tokens) for best in hypotheses)

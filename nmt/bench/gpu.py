@@ -13,7 +13,8 @@ from nmt.bench.decode_speed import Search, limit_to_source_length, search_flops
 from nmt.bench.figures import Figure
 from nmt.bench.timing import DTYPES, MatrixProduct, Ratio, Timing, Work, rate_figure, take_turns
 from nmt.bench.workloads import Bench, Updates, Workload
-from nmt.model.quantise import Precision, quantise_model
+from nmt.config.decoding import Precision
+from nmt.model.quantise import quantise_model
 
 TRAIN_DTYPES = {**DTYPES, "fp16": torch.float16}
 SEARCH_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

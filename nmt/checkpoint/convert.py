@@ -10,14 +10,14 @@ from nmt.checkpoint.format import (
     TOKENIZER,
     CheckpointInfo,
     nmt_version,
-    pack_weights,
     read_text,
     summarise_names,
 )
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
+from nmt.checkpoint.tensor_files import pack_weights
 from nmt.checkpoint.write import write_checkpoint
+from nmt.config.decoding import Precision
 from nmt.errors import CheckpointError
-from nmt.model.quantise import Precision
 
 
 def average_checkpoints(folders: Sequence[Path], out: Path) -> Checkpoint:

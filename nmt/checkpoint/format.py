@@ -1,4 +1,4 @@
-"""Checkpoint files: layout, digests, and the storage of tensors.
+"""Checkpoint files: layout and digests.
 
     <run>/checkpoints/update-00001000/
         bundle.json            format, update, dev BLEU; size and SHA-256 of every other file
@@ -9,31 +9,27 @@
                                weights.safetensors if the weights above are an average
         score.json             dev BLEU, if it was not known when the checkpoint was written
 
-Nothing is pickled: tensors are safetensors, the rest is JSON and YAML. A checkpoint is complete if
+Nothing is pickled: tensors are safetensors (`nmt.checkpoint.tensor_files`), the rest is JSON and
+YAML. A checkpoint is complete if
 bundle.json and every file that it lists are present and match their digests; it is corrupt if one
 does not match.
-
-Exported weights are fp32, bf16, or int8 with one scale per row. Only large matrices are converted,
-embeddings included; the dtype of a stored tensor tells which.
 """
 
 import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from nmt.config.settings import Count, Number, parse_record
 from nmt.errors import CheckpointError
-from nmt.model.quantise import MIN_WEIGHTS, Precision, dequantise_rows, quantise_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +43,6 @@ STATE = "training/state.json"
 OPTIMIZER = "training/optimizer.safetensors"
 RAW_WEIGHTS = "training/weights.safetensors"
 _ALL_FILES = {CONFIG, TOKENIZER, WEIGHTS, STATE, OPTIMIZER, RAW_WEIGHTS}
-_DTYPES = {torch.float32, torch.bfloat16, torch.int8}
-_SCALE = ".int8_scale"
-"""Suffix of the name under which the scales of an int8 matrix are stored."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +51,11 @@ class CheckpointState:
 
     update: int
     """Updates done."""
-    weights: dict[str, Tensor]
+    weights: "dict[str, Tensor]"
     """The model's state_dict; a tied parameter may appear under each of its names."""
-    average: dict[str, Tensor] | None
+    average: "dict[str, Tensor] | None"
     """Moving average of the weights by the same names; None: no average is kept."""
-    optimizer: dict[str, Tensor]
+    optimizer: "dict[str, Tensor]"
     """Tensors of the optimizer by unique name."""
     counters: dict[str, Any]
     """Early stopping, best BLEU, metrics: values that JSON round-trips (no tuples, text keys)."""
@@ -245,90 +238,6 @@ def read_text(folder: Path, info: CheckpointInfo, name: str) -> str:
         raise CheckpointError(
             f"{file} was not written by nmt: not UTF-8; {recovery_hint(folder)}"
         ) from None
-
-
-def read_tensors(folder: Path, info: CheckpointInfo, name: str) -> dict[str, Tensor]:
-    """Verify and read a tensor file of a checkpoint; tied tensors get each of their names."""
-    path = verify_file(folder, info, name)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tied = parse_record(dict[str, str], (file.metadata() or {}).get("tied", "{}"))
-            # Cloned: safetensors maps the file, and pruning on another host may delete it.
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-        _check_values(tensors.items(), is_weights=name != OPTIMIZER)
-        return tensors | {key: tensors[stored] for key, stored in tied.items()}
-    except KeyError as error:
-        problem = f"tied to {error}, which is missing"
-    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
-        problem = " ".join(str(error).split())
-    raise CheckpointError(f"{path} was not written by nmt: {problem}; {recovery_hint(folder)}")
-
-
-def _check_values(tensors: Iterable[tuple[str, Tensor]], is_weights: bool) -> None:
-    """Raise ValueError for tensors with which training or translation would give nothing."""
-    for name, tensor in tensors:
-        if tensor.dtype not in _DTYPES:
-            raise ValueError(f"{name} has dtype {str(tensor.dtype).removeprefix('torch.')}")
-        # One pass without a copy: NaN if a value is NaN, infinite if one is, 0 if all are.
-        total = tensor.any() if tensor.dtype == torch.int8 else tensor.norm(p=1)
-        if not total.isfinite():
-            raise ValueError(f"{name} has values that are NaN or infinite")
-        # Biases may be 0; a matrix of zeros translates every line to nothing.
-        if is_weights and tensor.dim() > 1 and tensor.numel() and not total:
-            raise ValueError(f"{name} is all zero")
-
-
-def pack_weights(weights: Mapping[str, Tensor], precision: Precision) -> dict[str, Tensor]:
-    """Convert fp32 weights to what is stored at a precision; tied weights stay tied."""
-    packed = dict(weights)
-    converted: dict[int, tuple[Tensor, ...]] = {}
-    for name, weight in weights.items():
-        if precision == "fp32" or weight.dim() != 2 or weight.numel() < MIN_WEIGHTS:
-            continue
-        # Tied names share their memory: convert it once, so that they stay tied.
-        address = weight.data_ptr()
-        if address not in converted:
-            is_int8 = precision == "int8"
-            converted[address] = quantise_rows(weight) if is_int8 else (weight.bfloat16(),)
-        packed.update(zip((name, name + _SCALE), converted[address], strict=False))
-    return packed
-
-
-def unpack_weights(stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Precision]:
-    """Convert stored weights to fp32.
-
-    Quantising the result with `nmt.model.quantise` gives the same int8 products as quantising the
-    weights before `pack_weights`; only embedded tokens are rounded in addition.
-
-    Returns:
-        The weights, and the precision in which they are stored.
-
-    Raises:
-        ValueError: an int8 matrix has no scales.
-    """
-    dtypes = {tensor.dtype for tensor in stored.values()}
-    precision: Precision = "int8" if torch.int8 in dtypes else "fp32"
-    if torch.bfloat16 in dtypes:
-        precision = "bf16"
-    if precision == "fp32":
-        return dict(stored), precision
-    converted: dict[int, Tensor] = {}
-    weights = {}
-    for name, tensor in stored.items():
-        # Scales are read together with their matrix.
-        if name.endswith(_SCALE):
-            continue
-        address = tensor.data_ptr()
-        if address not in converted:
-            if tensor.dtype != torch.int8:
-                converted[address] = tensor.float()
-            else:
-                scale = stored.get(name + _SCALE)
-                if scale is None or tensor.dim() != 2 or scale.shape != tensor.shape[:1]:
-                    raise ValueError(f"{name} is int8 without a scale for each row")
-                converted[address] = dequantise_rows(tensor, scale.float())
-        weights[name] = converted[address]
-    return weights, precision
 
 
 def digest_of_json(tree: Mapping[str, Any]) -> str:

@@ -1,11 +1,14 @@
-"""Loading checkpoints: a model for translation, or the state for resuming training."""
+"""Loading checkpoints: a model for translation, or the state for resuming training.
 
-from collections.abc import Mapping
+Tensors are read, and torch is imported, when they are first used.
+"""
+
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from safetensors import SafetensorError, safe_open
 
 from nmt.checkpoint.format import (
     CONFIG,
@@ -18,20 +21,22 @@ from nmt.checkpoint.format import (
     CheckpointState,
     nmt_version,
     read_info,
-    read_tensors,
     read_text,
     recovery_hint,
-    summarise_names,
-    unpack_weights,
+    verify_file,
 )
 from nmt.checkpoint.run_directory import find_checkpoint
+from nmt.config.decoding import Precision
 from nmt.config.experiment import Experiment
 from nmt.config.files import parse_stored
 from nmt.config.settings import Count, parse_record
 from nmt.corpus.subword import Subword
 from nmt.errors import CheckpointError, ConfigError, DataError
-from nmt.model.quantise import Precision
-from nmt.model.seq2seq import Seq2Seq, check_model_memory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nmt.model.seq2seq import Seq2Seq
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,26 @@ class Checkpoint:
     path: Path
     experiment: Experiment
     subword: Subword
-    weights: dict[str, Tensor]
-    """fp32 weights by name, at any stored precision."""
     info: CheckpointInfo
     precision: Precision = "fp32"
     """Precision of the stored weights, and the default for translation."""
 
-    def model(self) -> Seq2Seq:
+    @cached_property
+    def weights(self) -> "dict[str, Tensor]":
+        """fp32 weights by name, at any stored precision; read when they are first used.
+
+        Raises:
+            CheckpointError: the file was not written by nmt, or a value is NaN or infinite.
+        """
+        from nmt.checkpoint.tensor_files import read_weights
+
+        return read_weights(self.path)
+
+    def model(self) -> "Seq2Seq":
         """Build the network with these weights on the CPU, in evaluation mode."""
+        from nmt.checkpoint.tensor_files import load_weights
+        from nmt.model.seq2seq import Seq2Seq, check_model_memory
+
         check_model_memory(self.experiment.model, self.subword.num_pieces)
         model = Seq2Seq(self.experiment.model, self.subword.num_pieces)
         load_weights(model, self.weights, self.path / WEIGHTS)
@@ -83,14 +100,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{folder}/{error}; use nmt {info.nmt_version}, which wrote it (this is nmt "
             f"{nmt_version()})"
         ) from None
-    stored = read_tensors(folder, info, WEIGHTS)
+    return Checkpoint(folder, experiment, subword, info, _stored_precision(folder, info))
+
+
+def _stored_precision(folder: Path, info: CheckpointInfo) -> Precision:
+    """Verify the file of the weights and return their precision, without reading them."""
+    path = verify_file(folder, info, WEIGHTS)
     try:
-        weights, precision = unpack_weights(stored)
-    except ValueError as error:
+        with safe_open(path, framework="numpy") as file:
+            dtypes = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{folder / WEIGHTS} was not written by nmt: {error}; {recovery_hint(folder)}"
+            f"{path} was not written by nmt: {' '.join(str(error).split())}; "
+            f"{recovery_hint(folder)}"
         ) from None
-    return Checkpoint(folder, experiment, subword, weights, info, precision)
+    return "bf16" if "BF16" in dtypes else "int8" if "I8" in dtypes else "fp32"
 
 
 def load_training_state(path: Path) -> CheckpointState:
@@ -102,6 +126,8 @@ def load_training_state(path: Path) -> CheckpointState:
     Raises:
         CheckpointError: there is none, it has no training state, or a file is missing or corrupt.
     """
+    from nmt.checkpoint.tensor_files import read_tensors
+
     folder = find_checkpoint(path, prefer_best=False)
     info = read_info(folder)
     counters = load_counters(folder)
@@ -134,38 +160,3 @@ def load_counters(folder: Path) -> dict[str, Any]:
             f"{folder / STATE} was not written by nmt: {error}; {recovery_hint(folder)}"
         ) from None
     return stored.counters
-
-
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
-    """Copy weights into a model.
-
-    Args:
-        model: model to fill.
-        weights: tensors by name; a tied parameter may appear under any of its names.
-        file: file of the weights, for error messages.
-
-    Raises:
-        CheckpointError: a name or a shape is not that of the model.
-    """
-    expected = model.state_dict()
-    given = dict(weights)
-    # A tied parameter is stored under one of its names: find the others by their memory.
-    present = {expected[name].data_ptr(): given[name] for name in given if name in expected}
-    for name, tensor in expected.items():
-        if name not in given and tensor.data_ptr() in present:
-            given[name] = present[tensor.data_ptr()]
-    hint = f"{CONFIG} or {TOKENIZER} beside it does not belong to these weights"
-    # Own messages: those of load_state_dict list every key of the model.
-    if missing := sorted(expected.keys() - given.keys()):
-        raise CheckpointError(f"{file} has no {summarise_names(missing)}; {hint}")
-    if unknown := sorted(given.keys() - expected.keys()):
-        raise CheckpointError(
-            f"{file} has {summarise_names(unknown)}, unknown to the model; {hint}"
-        )
-    for name, tensor in expected.items():
-        if tensor.shape != given[name].shape:
-            raise CheckpointError(
-                f"{file}: {name} has shape {list(given[name].shape)}, expected "
-                f"{list(tensor.shape)}; {hint}"
-            )
-    model.load_state_dict(given)

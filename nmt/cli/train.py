@@ -1,18 +1,15 @@
 """`nmt prepare`, `nmt train`, `nmt average` and `nmt export`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from nmt.api import checkpoint_dir, prepare_corpus, train_model
 from nmt.cli import options
 from nmt.config.cluster import Cluster
+from nmt.config.decoding import Precision
 from nmt.config.experiment import Experiment
 from nmt.console import Console
-
-if TYPE_CHECKING:
-    from nmt.model.quantise import Precision
 
 
 @click.command()
@@ -56,7 +53,7 @@ def average(checkpoints: tuple[str, ...], output: str) -> None:
 @click.argument("run")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Directory to write.")
 @options.precision_option("Dtype of large matrices; default: unchanged.")
-def export(run: str, output: str, precision: "Precision | None") -> None:
+def export(run: str, output: str, precision: Precision | None) -> None:
     """Export a model for translation.
 
     The result has no optimizer state; int8 and bf16 make it smaller and faster on CPUs. RUN is a

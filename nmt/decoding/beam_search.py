@@ -13,45 +13,55 @@ live hypothesis over the penalty of the maximum length bounds its final score.
 Diverse groups (Vijayakumar et al. 2018) are beams of their own that avoid each other's tokens.
 Samples are hypotheses that are extended by a drawn token and never compete.
 
+The search runs on host arrays. The engine returns the best tokens of each row; back-pointers to
+the step before take the place of prefixes, and only the hypotheses that are returned are traced.
+
 Translation is batch-invariant: all sources of a search have one padded length, and compaction does
 not change it (`nmt.decoding.interface`).
 
 Shapes: B slots for sentences, K beam (number of samples when sampling), G groups, R = B * K rows,
-V vocabulary, S padded source length, L tokens so far.
+S padded source length.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Generic
+from typing import Generic, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import BOS, EOS, PAD
 from nmt.decoding import hypotheses, interface, sampling
-from nmt.decoding.constraints import Constraints, allocate_beam, mask_forbidden
-from nmt.decoding.hypotheses import Hypothesis, Prefixes
-from nmt.decoding.interface import BATCH_MULTIPLE, MemoryT, StateT, StepModel, padded_length
+from nmt.decoding.constraints import ConstrainedStep, Constraints
+from nmt.decoding.hypotheses import Hypothesis
+from nmt.decoding.interface import (
+    Best,
+    Draw,
+    Engine,
+    FloatArray,
+    IntArray,
+    Query,
+    StateT,
+    StepResult,
+    padded_length,
+)
 
 
-@torch.inference_mode()
 def search(
-    model: StepModel[MemoryT, StateT], sources: Sequence[Sequence[int]], decoding: DecodingConfig,
+    engine: Engine[StateT], sources: Sequence[Sequence[int]], decoding: DecodingConfig,
     *, num_best: int = 1, with_attention: bool = False,
-    constraints: Sequence[Constraints | None] | None = None, device: str | torch.device = "cpu",
+    constraints: Sequence[Constraints | None] | None = None,
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """Find the best targets of a batch of sources.
 
     Args:
-        model: in eval mode, on `device`.
+        engine: runs the model.
         sources: token ids with EOS, none empty, all of the same `padded_length`.
         decoding: method, beam, penalties and limits; its batch size is not used.
         num_best: size of the n-best list of each source, at most the beam; the number of samples
             when sampling.
         with_attention: record the attention of each token.
         constraints: lexical constraints of each source; terms need a beam of one group.
-        device: device of the model.
 
     Returns:
         The n-best list of each source, in order: finished hypotheses first, then by score, best
@@ -60,251 +70,280 @@ def search(
     """
     assert num_best >= 1
     assert decoding.method != "beam" or num_best <= decoding.beam
-    assert {PAD, BOS} == set(range(EOS))  # the search forbids all ids below EOS
+    assert {PAD, BOS} == set(range(EOS))  # engines exclude all ids below EOS
     assert len({padded_length(len(source)) for source in sources}) <= 1
     if not sources:
         return []
     constraints = constraints if any(constraints or ()) else None
-    batch = _SearchBatch(
-        model, sources, decoding, num_best, with_attention, constraints, torch.device(device)
-    )
+    batch = _SearchBatch(engine, sources, decoding, num_best, with_attention, constraints)
     while batch.is_searching:
         batch.step()
-    return [_rank(finished, decoding, num_best) for finished in batch.finished]
+    return [batch.best(sentence, num_best) for sentence in range(len(sources))]
 
 
-def _rank(
-    finished: list[tuple[int, Hypothesis]], decoding: DecodingConfig, num_best: int
-) -> list[Hypothesis]:
-    """Return the n-best list among the finished hypotheses of a sentence."""
-    if decoding.method != "beam":
-        # The place of a sample is its number.
-        return [hypothesis for _, hypothesis in sorted(finished, key=lambda pair: pair[0])]
-    ranked = sorted(
-        (hypothesis for _, hypothesis in finished),
-        key=lambda hypothesis: (not hypothesis.is_finished, -hypothesis.score),
-    )
-    if decoding.diverse_groups > 1:
-        # Two groups can find the same target: keep one of them.
-        distinct = {tuple(hypothesis.tokens): hypothesis for hypothesis in reversed(ranked)}
-        ranked = list(distinct.values())[::-1]
-    return ranked[:num_best]
+class _Step(NamedTuple):
+    """Step of a search: how each hypothesis continues one of the step before (a back-pointer)."""
+
+    places: IntArray | None
+    """Place in the beam of the hypothesis that is continued, [B, K]; None: the same place."""
+    tokens: IntArray
+    """Token of each hypothesis, [B, K]."""
+    log_probs: FloatArray
+    """Log-probability of the token, [B, K]."""
+    attention: FloatArray | None
+    """Attention of the rows that are continued, [R, S]; None unless requested."""
+    slots: dict[int, int]
+    """Slot of each sentence."""
 
 
-class _SearchBatch(Generic[MemoryT, StateT]):
+class _End(NamedTuple):
+    """End of a finished hypothesis, from which it is traced back."""
+
+    place: int
+    length: int
+    """Number of tokens."""
+    score: float
+    is_finished: bool
+
+
+class _SearchBatch(Generic[StateT]):
     """State of a search: sentences in slots, with K rows of hypotheses each."""
 
     def __init__(
-        self, model: StepModel[MemoryT, StateT], sources: Sequence[Sequence[int]],
-        decoding: DecodingConfig, num_best: int, with_attention: bool,
-        constraints: Sequence[Constraints | None] | None, device: torch.device,
+        self, engine: Engine[StateT], sources: Sequence[Sequence[int]], decoding: DecodingConfig,
+        num_best: int, with_attention: bool, constraints: Sequence[Constraints | None] | None,
     ) -> None:  # fmt: skip
-        self.model = model
+        self.engine = engine
         self.decoding = decoding
+        self.with_attention = with_attention
         self.constraints = constraints
         self.is_sampling = decoding.method != "beam"
         self.beam = num_best if self.is_sampling else decoding.beam
         self.num_groups = 1 if self.is_sampling else decoding.diverse_groups
         # Per group: the n best of all groups are among the n best of each.
         self.num_best = min(num_best, self.beam // self.num_groups)
-        self.src_lengths = [len(source) for source in sources]
-        self.finished: list[list[tuple[int, Hypothesis]]] = [[] for _ in sources]
-        """Finished hypotheses of each sentence, with their places in the beam."""
-        self.length = 0
-        """Tokens of each prefix, L."""
-
-        # Fillers are copies of the first source; their slots count as done from the start.
-        num_fillers = -len(sources) % BATCH_MULTIPLE
-        filled = [*sources, *[sources[0]] * num_fillers]
-        self.sentence_of: list[int | None] = [*range(len(sources)), *[None] * num_fillers]
-        """Index of the sentence in each slot; None once it is done."""
-        src, src_lengths = interface.pad_sources(filled, device)
-        # Compaction copies the memory, and a copy has another layout and so another rounding than
-        # the encoder's output. Copying it at once gives every step the same layout.
-        every = torch.arange(src.size(0), device=device)
-        self.memory = model.encode(src, src_lengths).select(every)
-        self.state = model.start(self.memory, self.beam)
-        num_rows = src.size(0) * self.beam
-        self.tokens = torch.full((num_rows,), BOS, device=device)  # last token of each row, [R]
-        empty = torch.empty(num_rows, 0, device=device)
-        self.prefixes = Prefixes(
-            empty.long(),
-            empty,
-            empty.new_empty(num_rows, 0, src.size(1)) if with_attention else None,
-            empty.new_zeros(num_rows, src.size(1)) if decoding.coverage_penalty > 0 else None,
-        )
-        self.log_probs_buffer: Tensor | None = None
+        self.ends: list[list[_End]] = [[] for _ in sources]
+        """Finished hypotheses of each sentence."""
+        self.history: list[_Step] = []
+        num_rows = len(sources) * self.beam
+        self.sentences = np.arange(len(sources))
+        """Index of the sentence in each slot, [B]."""
+        self.slots = {sentence: sentence for sentence in range(len(sources))}
+        self.is_done = np.zeros(len(sources), bool)  # [B]
+        src, self.src_lengths = interface.pad_sources(sources)
+        self.state = engine.start(src, self.src_lengths, self.beam)
+        self.tokens = np.full(num_rows, BOS)  # last token of each row, [R]
+        self.parents: IntArray | None = None  # row of the engine's state that it continues, [R]
+        self.prefixes: list[list[int]] = [[] for _ in range(num_rows)] if constraints else []
+        """Tokens of each row, which only constraints need."""
+        self.coverage: FloatArray | None = None
+        if decoding.coverage_penalty > 0:
+            self.coverage = np.zeros((num_rows, src.shape[1]), np.float32)
 
         # Log-probability of each live hypothesis, -inf where there is none, [B, K]. Each group
         # starts with one empty hypothesis, sampling with one per sample.
-        self.totals = torch.full((src.size(0), self.beam), -math.inf, device=device)
-        stride = 1 if self.is_sampling else self.beam // self.num_groups
-        self.totals[: len(sources), ::stride] = 0
+        self.totals = np.full((len(sources), self.beam), -np.inf, np.float32)
+        size = self.beam // self.num_groups
+        self.totals[:, :: 1 if self.is_sampling else size] = 0
         # Scores of the finished hypotheses, best first, -inf where there is none, [B, G, K / G].
-        self.finished_scores = torch.full_like(self.totals, -math.inf).view(
-            len(src), self.num_groups, -1
-        )
-        limits = [hypotheses.max_length(int(length), decoding) for length in src_lengths.tolist()]
-        penalties = [self._length_penalty(limit) for limit in limits]
-        self.limits = torch.tensor(limits, device=device)  # [B]
-        self.limit_penalties = torch.tensor(penalties, device=device)  # [B]
+        self.finished_scores = np.full((len(sources), self.num_groups, size), -np.inf, np.float32)
+        self.num_finished = np.zeros((len(sources), self.num_groups, 1), np.int64)
+        limits = [hypotheses.max_length(length, decoding) for length in self.src_lengths.tolist()]
+        penalties = [[self._length_penalty(limit)] for limit in limits]
+        self.limits = np.array(limits)  # [B]
+        self.limit_penalties = np.array(penalties, np.float32)  # [B, 1]
         if self.is_sampling:
             sizes = self.beam, max(limits), decoding.seed
-            uniforms = [sampling.uniform_numbers(source, *sizes) for source in filled]
-            self.uniforms = torch.cat(uniforms).to(device)  # [R, maximum of limits]
+            uniforms = [sampling.uniform_numbers(source, *sizes) for source in sources]
+            self.uniforms = np.concatenate(uniforms)  # [R, maximum of limits]
 
     @property
     def is_searching(self) -> bool:
         """True if some sentence is not done."""
-        return any(sentence is not None for sentence in self.sentence_of)
+        return not self.is_done.all()
 
     def step(self) -> None:
         """Extend all live hypotheses by one token."""
-        logits, state, attention = self.model.step(self.tokens, self.state, self.memory)
-        log_probs = torch.log_softmax(logits, dim=-1, out=self._buffer_like(logits))
-        self._mask_forbidden(log_probs)
-        picks = self._select_continuations(log_probs).view(-1)
-        rows, self.tokens = picks // logits.size(1), picks % logits.size(1)
-        gains = log_probs.view(-1)[picks]
-        self.totals = (self.totals.view(-1)[rows] + gains).view_as(self.totals)
-        # Without competition each row continues itself, and nothing has to be reordered.
-        keeps_rows = self.beam == 1 or self.is_sampling
-        if not keeps_rows:
-            self.prefixes = self.prefixes.select(rows)
-            if self.prefixes.attention is not None or self.prefixes.coverage is not None:
-                attention = attention.index_select(0, rows)
-        self.prefixes = self.prefixes.append(self.tokens, gains, attention)
-        self.length += 1
-        self._retire_finished()
-        kept = self._compact()
-        if kept is not None:
-            rows = rows.index_select(0, kept)
-        self.state = state if keeps_rows and kept is None else state.select(rows)
-
-    def _buffer_like(self, logits: Tensor) -> Tensor:
-        """Return a buffer of the shape of the logits, the same memory in each step.
-
-        Megabytes that are freed in each step go back to the system and return page by page, which
-        took a third of the time of a step.
-        """
-        if self.log_probs_buffer is None:
-            self.log_probs_buffer = torch.empty_like(logits)
-        return self.log_probs_buffer[: logits.size(0)]
-
-    def _mask_forbidden(self, log_probs: Tensor) -> None:
-        """Set the log-probability of tokens that must not come next to -inf, [R, V]."""
-        log_probs[:, :EOS] = -math.inf
-        if self.length + 1 < self.decoding.min_length:
-            is_early = (self.length + 1 < self.limits).repeat_interleave(self.beam)
-            log_probs[:, EOS].masked_fill_(is_early, -math.inf)
+        constrained = None
         if self.constraints is not None:
-            mask_forbidden(self._slot_constraints(), log_probs, self.totals, self.prefixes.tokens)
+            slot_constraints = [self.constraints[each] for each in self.sentences.tolist()]
+            constrained = ConstrainedStep(slot_constraints, self.totals, self.prefixes, self.limits)
+        query = self._query(constrained)
+        result, self.state = self.engine.step(self.state, self.tokens, self.parents, query)
+        places, tokens, gains = self._continue(result, query, constrained)
+        attention, first_rows = result.attention, np.arange(0, self.totals.size, self.beam)
+        if places is None:
+            rows, totals = None, self.totals + gains
+        else:
+            rows = (places + first_rows[:, None]).ravel()
+            totals = self.totals.ravel()[rows].reshape(gains.shape) + gains
+        if self.coverage is not None and attention is not None:
+            self.coverage = self.coverage + attention
+            self.coverage = self.coverage if rows is None else self.coverage[rows]
+        if self.prefixes:
+            parents = range(len(self.prefixes)) if rows is None else rows.tolist()
+            pairs = zip(parents, tokens.ravel().tolist(), strict=True)
+            self.prefixes = [[*self.prefixes[row], token] for row, token in pairs]
+        kept = attention if self.with_attention else None
+        self.history.append(_Step(places, tokens, gains, kept, self.slots))
+        self.tokens, self.parents = tokens.ravel(), rows
+        self._retire_finished(totals, tokens)
+        self._compact()
 
-    def _select_continuations(self, log_probs: Tensor) -> Tensor:
-        """Return the continuations of all hypotheses, row * V + token, [B, K]."""
-        decoding = self.decoding
+    def _query(self, constrained: ConstrainedStep | None) -> Query:
+        """Return what the next step of the engine has to return."""
+        decoding, length = self.decoding, len(self.history)
+        rows, ids, full_rows = np.zeros((3, 0), np.int64)
+        if length + 1 < decoding.min_length:
+            is_early = (length + 1 < self.limits).repeat(self.beam)
+            rows = is_early.nonzero()[0]
+            ids = np.full(len(rows), EOS)
+        if constrained is not None:
+            pairs = np.array(constrained.forbidden, np.int64).reshape(-1, 2)
+            rows, ids = np.concatenate([rows, pairs[:, 0]]), np.concatenate([ids, pairs[:, 1]])
+            full_rows = np.array(constrained.full_rows, np.int64)
+        choice: Best | Draw = Best(self.beam)
         if self.is_sampling:
-            tokens = sampling.draw_tokens(log_probs, self.uniforms[:, self.length], decoding)
-            rows = torch.arange(len(tokens), device=tokens.device)
-            return (rows * log_probs.size(1) + tokens).view_as(self.totals)
+            numbers = self.uniforms[:, length]
+            choice = Draw(numbers, decoding.temperature, decoding.top_k, decoding.top_p)
+        return Query(
+            choice, (rows, ids) if len(rows) else None, full_rows if len(full_rows) else None,
+            self.with_attention or self.coverage is not None,
+        )  # fmt: skip
+
+    def _continue(
+        self, result: StepResult, query: Query, constrained: ConstrainedStep | None
+    ) -> tuple[IntArray | None, IntArray, FloatArray]:
+        """Choose the continuations: places that they extend, tokens and log-probabilities, [B, K].
+
+        Places are None if each row continues itself.
+        """
+        shape, (ids, log_probs) = self.totals.shape, result[:2]
+        distributions = result.distributions
+        if constrained is not None and distributions is not None:
+            constrained.force_prefixes(ids, log_probs, distributions)
+        # Without competition nothing has to be reordered.
+        if self.is_sampling or (self.beam == 1 and (constrained is None or distributions is None)):
+            return None, ids.reshape(shape), log_probs.reshape(shape)
+        ids, log_probs = ids.reshape(*shape, -1), log_probs.reshape(*shape, -1)
         if self.num_groups > 1:
-            num_free = (self.finished_scores == -math.inf).sum(dim=2)
-            diversity = decoding.diversity
-            return hypotheses.diverse_continuations(log_probs, self.totals, num_free, diversity)
-        picks = hypotheses.best_continuations(log_probs, self.totals)
-        if self.constraints is not None:
-            slots, prefixes = self._slot_constraints(), self.prefixes.tokens
-            picks = allocate_beam(slots, picks, log_probs, self.totals, prefixes, self.limits)
-        return picks
+            num_free = (self.finished_scores == -np.inf).sum(axis=2)
+            picks = hypotheses.diverse_continuations(
+                ids, log_probs, self.totals, num_free, self.decoding.diversity
+            )
+        else:
+            picks = hypotheses.best_continuations(log_probs, self.totals)
+        places = picks // ids.shape[2]
+        picks += np.arange(0, ids.size, ids[0].size)[:, None]
+        tokens, gains = ids.ravel()[picks], log_probs.ravel()[picks]
+        if constrained is not None and distributions is not None:
+            constrained.allocate_beam(places, tokens, gains, distributions, query.forbidden)
+        return places, tokens, gains
 
-    def _slot_constraints(self) -> list[Constraints | None]:
-        assert self.constraints is not None
-        return [None if each is None else self.constraints[each] for each in self.sentence_of]
-
-    def _retire_finished(self) -> None:
+    def _retire_finished(self, flat_totals: FloatArray, flat_tokens: IntArray) -> None:
         """Move finished hypotheses out of the live ones, and mark sentences that are done."""
-        totals = self.totals.view_as(self.finished_scores)
-        size = totals.size(2)
+        totals = flat_totals.reshape(self.finished_scores.shape)
+        size, at_limit = totals.shape[2], self.limits <= len(self.history)
         if not self.is_sampling:
             # Finished hypotheses keep their places, so as many of the worst live ones are dropped.
-            num_finished = (self.finished_scores != -math.inf).sum(dim=2, keepdim=True)
-            num_worse = torch.arange(size - 1, -1, -1, device=totals.device)
-            totals = totals.masked_fill(num_worse < num_finished, -math.inf)
-        at_limit = self.limits <= self.length
-        is_finished = (self.tokens.view_as(totals) == EOS) | at_limit[:, None, None]
-        is_finished &= totals != -math.inf
-        scores = self._scores(totals)
-        new_scores = scores.masked_fill(~is_finished, -math.inf)
-        finished_scores = torch.cat([self.finished_scores, new_scores], dim=2)
-        self.finished_scores = finished_scores.topk(size, dim=2).values
-        totals = totals.masked_fill(is_finished, -math.inf)
+            totals[np.arange(size - 1, -1, -1) < self.num_finished] = -np.inf
+        is_finished = (flat_tokens == EOS) | at_limit[:, None]
+        is_finished = is_finished.reshape(totals.shape) & (totals != -np.inf)
+        if is_finished.any():
+            scores = self._scores(totals)
+            new_scores = np.where(is_finished, scores, -np.inf)
+            every = np.concatenate([self.finished_scores, new_scores], axis=2)
+            self.finished_scores = np.sort(every, axis=2)[:, :, : -size - 1 : -1]
+            self.num_finished += is_finished.sum(axis=2, keepdims=True)
+            self._collect(is_finished.reshape(flat_totals.shape), scores, flat_tokens)
+            totals[is_finished] = -np.inf
         # A sentence is done when the n-th best finished score is at least the bound on live ones.
-        bounds = totals.amax(dim=2) / self.limit_penalties[:, None]
+        bounds = totals.max(axis=2) / self.limit_penalties
         worst_kept = self.finished_scores[:, :, self.num_best - 1]
-        is_done = bounds == -math.inf if self.is_sampling else worst_kept >= bounds
-        is_done = is_done.all(dim=1) | at_limit
-        # The only point of a step at which Python waits for the device.
-        has_finished, done = torch.stack([is_finished.flatten(1).any(dim=1), is_done]).tolist()
-        if any(has_finished):
-            self._collect(is_finished, scores)
-        self.totals = totals.flatten(1).masked_fill(is_done[:, None], -math.inf)
-        self.sentence_of = [
-            None if slot_is_done else sentence
-            for sentence, slot_is_done in zip(self.sentence_of, done, strict=True)
-        ]
+        is_done = bounds == -np.inf if self.is_sampling else worst_kept >= bounds
+        self.is_done |= is_done.all(axis=1) | at_limit
+        flat_totals[self.is_done] = -np.inf
+        self.totals = flat_totals
 
     def _length_penalty(self, length: int) -> float:
         alpha, norm = self.decoding.length_penalty, self.decoding.length_norm
         return hypotheses.length_penalty(length, alpha, norm)
 
-    def _scores(self, totals: Tensor) -> Tensor:
+    def _scores(self, totals: FloatArray) -> FloatArray:
         """Return the ranking scores of hypotheses of the current length, [B, G, K / G]."""
-        scores = totals / self._length_penalty(self.length)
-        if self.prefixes.coverage is None:
+        scores = totals / np.float32(self._length_penalty(len(self.history)))
+        if self.coverage is None:
             return scores
-        lengths = [1 if each is None else self.src_lengths[each] for each in self.sentence_of]
-        src_lengths = torch.tensor(lengths, device=totals.device).repeat_interleave(self.beam)
-        coverage, beta = self.prefixes.coverage, self.decoding.coverage_penalty
-        penalty = hypotheses.coverage_penalty(coverage, src_lengths, beta)
-        return scores + penalty.view_as(scores)
+        src_lengths = self.src_lengths[self.sentences].repeat(self.beam)
+        beta = self.decoding.coverage_penalty
+        penalty = hypotheses.coverage_penalty(self.coverage, src_lengths, beta)
+        return scores + penalty.reshape(scores.shape)
 
-    def _collect(self, is_finished: Tensor, scores: Tensor) -> None:
-        """Add the hypotheses of finished rows to their sentences; both arguments [B, G, K / G]."""
-        rows = is_finished.view(-1).nonzero().squeeze(1)
-        prefixes = self.prefixes.select(rows)
-        columns = (rows, scores.view(-1)[rows], prefixes.tokens, prefixes.log_probs)
-        for index, (row, score, tokens, log_probs) in enumerate(
-            zip(*(column.tolist() for column in columns), strict=True)
-        ):
-            sentence = self.sentence_of[row // self.beam]
-            if sentence is None:
-                continue  # a filler, finished by NaN
-            attention = None
-            if prefixes.attention is not None:
-                attention = prefixes.attention[index, :, : self.src_lengths[sentence]]
-            hypothesis = Hypothesis(tokens, score, log_probs, tokens[-1] == EOS, attention)
-            self.finished[sentence].append((row % self.beam, hypothesis))
+    def _collect(
+        self, is_finished: npt.NDArray[np.bool_], scores: FloatArray, tokens: IntArray
+    ) -> None:
+        """Record the ends of finished hypotheses; `is_finished` and `tokens` are [B, K]."""
+        scores = scores.reshape(tokens.shape)
+        for slot, place in np.argwhere(is_finished).tolist():
+            score, ends_with_eos = scores.item(slot, place), tokens.item(slot, place) == EOS
+            end = _End(place, len(self.history), score, ends_with_eos)
+            self.ends[self.sentences.item(slot)].append(end)
 
-    def _compact(self) -> Tensor | None:
-        """Remove the slots of done sentences if there are enough; return the rows that stay."""
-        live = [slot for slot, sentence in enumerate(self.sentence_of) if sentence is not None]
-        num_fillers = -len(live) % BATCH_MULTIPLE
-        num_slots = len(self.sentence_of)
-        if not live or len(live) + num_fillers > num_slots * (1 - interface.COMPACT_SHARE):
-            return None
-        # Done sentences serve as fillers.
-        done = [slot for slot, sentence in enumerate(self.sentence_of) if sentence is None]
-        slots, device = live + done[:num_fillers], self.totals.device
-        kept = torch.tensor(slots, device=device)
-        rows = (kept[:, None] * self.beam + torch.arange(self.beam, device=device)).view(-1)
-        self.sentence_of = [self.sentence_of[slot] for slot in slots]
-        self.memory = self.memory.select(kept)
-        self.totals = self.totals.index_select(0, kept)
-        self.finished_scores = self.finished_scores.index_select(0, kept)
-        self.limits = self.limits.index_select(0, kept)
-        self.limit_penalties = self.limit_penalties.index_select(0, kept)
-        self.tokens = self.tokens.index_select(0, rows)
-        self.prefixes = self.prefixes.select(rows)
+    def _compact(self) -> None:
+        """Remove the slots of done sentences if they are enough, but not the last ones."""
+        num_done = int(np.count_nonzero(self.is_done))
+        if num_done < interface.COMPACT_SHARE * len(self.is_done) or not self.is_searching:
+            return
+        kept = (~self.is_done).nonzero()[0]
+        first_rows = np.arange(0, len(kept) * self.beam, self.beam)[:, None]
+        rows = (kept[:, None] * self.beam + np.arange(self.beam)).ravel()
+        if self.parents is not None:
+            places = self.parents.reshape(-1, self.beam)[kept] - kept[:, None] * self.beam
+            self.parents = (places + first_rows).ravel()
+        self.state = self.engine.select(self.state, kept)
+        self.sentences, self.is_done = self.sentences[kept], self.is_done[kept]
+        self.slots = {sentence: slot for slot, sentence in enumerate(self.sentences.tolist())}
+        self.totals, self.limits = self.totals[kept], self.limits[kept]
+        self.finished_scores = self.finished_scores[kept]
+        self.num_finished = self.num_finished[kept]
+        self.limit_penalties = self.limit_penalties[kept]
+        self.tokens = self.tokens[rows]
+        if self.coverage is not None:
+            self.coverage = self.coverage[rows]
+        if self.prefixes:
+            self.prefixes = [self.prefixes[row] for row in rows.tolist()]
         if self.is_sampling:
-            self.uniforms = self.uniforms.index_select(0, rows)
-        return rows
+            self.uniforms = self.uniforms[rows]
+
+    def best(self, sentence: int, num_best: int) -> list[Hypothesis]:
+        """Return the n-best list of a sentence: see `search`."""
+        ends = self.ends[sentence]
+        if self.is_sampling:
+            # The place of a sample is its number.
+            ends = sorted(ends, key=lambda end: end.place)
+        else:
+            ends = sorted(ends, key=lambda end: (not end.is_finished, -end.score))
+        if self.num_groups == 1:
+            return [self._trace(sentence, end) for end in ends[:num_best]]
+        # Two groups can find the same target: keep the better one.
+        distinct: dict[tuple[int, ...], Hypothesis] = {}
+        for end in ends:
+            hypothesis = self._trace(sentence, end)
+            distinct.setdefault(tuple(hypothesis.tokens), hypothesis)
+        return list(distinct.values())[:num_best]
+
+    def _trace(self, sentence: int, end: _End) -> Hypothesis:
+        """Return a finished hypothesis, from its last token to its first."""
+        tokens, log_probs, attention = list[int](), list[float](), list[FloatArray]()
+        place = end.place
+        for step in reversed(self.history[: end.length]):
+            slot = step.slots[sentence]
+            tokens.append(step.tokens.item(slot, place))
+            log_probs.append(step.log_probs.item(slot, place))
+            if step.places is not None:
+                place = step.places.item(slot, place)
+            if step.attention is not None:
+                row = step.attention[slot * self.beam + place]
+                attention.append(row[: self.src_lengths[sentence]])
+        matrix = np.stack(attention[::-1]) if attention else None
+        return Hypothesis(tokens[::-1], end.score, log_probs[::-1], end.is_finished, matrix)

@@ -12,19 +12,19 @@ token does not continue its last word.
 Everything is computed in Python from the tokens of one sentence at a time. Only sentences with
 constraints pay for it, and no sentence depends on another.
 
-Shapes: B slots for sentences, K beam, R = B * K rows, V vocabulary, L tokens so far.
+Shapes: B slots for sentences, K beam, R = B * K rows, k candidates of a row, V vocabulary.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from nmt.corpus.subword import EOS, PAD
 from nmt.corpus.text import UNSPACED, is_whole_word, word_boundary
+from nmt.decoding.interface import FloatArray, IntArray
 
 
 class TokenText:
@@ -99,7 +99,7 @@ class Constraints:
         starts = {sequence[0] for sequence in self._sequences(missing, tokens)}
         return starts | {sequence[size] for sequence, size in self._started_terms(missing, tokens)}
 
-    def best_token(self, tokens: Sequence[int], log_probs: Tensor) -> int:
+    def best_token(self, tokens: Sequence[int], log_probs: FloatArray) -> int:
         """Return the most likely next token, by log-probabilities [V], that keeps a term met."""
         text = self._text(tokens)
         for term in self.terms:
@@ -108,9 +108,9 @@ class Constraints:
             start = len(text) - len(phrase)
             if text.endswith(phrase) and is_whole_word(text, start, len(text)):
                 is_unspaced = UNSPACED.match(phrase[-1])
-                texts, log_probs = self.token_text, log_probs.clone()
+                texts, log_probs = self.token_text, log_probs.copy()
                 masked = texts.letter_continuations if is_unspaced else texts.word_continuations
-                log_probs[masked] = -torch.inf
+                log_probs[masked] = -np.inf
         return int(log_probs.argmax())
 
     def count_term_tokens(self, tokens: Sequence[int]) -> tuple[int, int]:
@@ -154,85 +154,116 @@ class Constraints:
         return [self.joined_terms[self.terms.index(term)]] if self.joined_terms else []
 
 
-def mask_forbidden(
-    constraints: Sequence[Constraints | None], log_probs: Tensor, totals: Tensor, prefixes: Tensor
-) -> None:
-    """Set the log-probability of tokens that violate the constraints to -inf, in place.
+class ConstrainedStep:
+    """Constraints of all rows in one step of a search, with the prefixes of the rows known."""
 
-    Args:
-        constraints: constraints of each slot, B of them.
-        log_probs: log-probability of each next token, [R, V].
-        totals: log-probability of each hypothesis, -inf where there is none, [B, K].
-        prefixes: tokens so far, [R, L].
-    """
-    length = prefixes.size(1)
-    for row, each in _constrained_rows(constraints, totals):
-        if each.prefix[length:]:
-            # Inside the prefix only its next token is possible, at its own log-probability.
-            forced = log_probs[row, each.prefix[length]].clone()
-            log_probs[row] = -torch.inf
-            log_probs[row, each.prefix[length]] = forced
-        elif forbidden := each.forbidden_tokens(prefixes[row].tolist()):
-            log_probs[row, forbidden] = -torch.inf
+    def __init__(
+        self, constraints: Sequence[Constraints | None], totals: FloatArray,
+        prefixes: Sequence[Sequence[int]], limits: IntArray,
+    ) -> None:  # fmt: skip
+        """Find what each row may continue with.
 
+        Args:
+            constraints: constraints of each slot, B of them.
+            totals: log-probability of each hypothesis, -inf where there is none, [B, K].
+            prefixes: tokens so far of each row, R of them.
+            limits: maximum number of tokens of each sentence, [B].
+        """
+        self._constraints, self._totals = constraints, totals
+        self._prefixes, self._limits = prefixes, limits
+        self._forced: dict[int, int] = {}
+        """Next token of rows inside a prefix: only it is possible."""
+        self._rows_of_slot: dict[int, list[int]] = defaultdict(list)
+        """Rows of sentences with terms, outside the prefix."""
+        self.forbidden: list[tuple[int, int]] = []
+        """Rows and tokens that must not come next."""
+        beam = totals.shape[1]
+        for row, each in _constrained_rows(constraints, totals):
+            rest = each.prefix[len(prefixes[row]) :]
+            if rest:
+                self._forced[row] = rest[0]
+                continue
+            self.forbidden += [(row, token) for token in each.forbidden_tokens(prefixes[row])]
+            if each.terms:
+                self._rows_of_slot[row // beam].append(row)
+        rows = [row for of_slot in self._rows_of_slot.values() for row in of_slot]
+        self.full_rows = [*self._forced, *rows]
+        """Rows whose log-probabilities of all tokens are needed."""
 
-def allocate_beam(
-    constraints: Sequence[Constraints | None], picks: Tensor, log_probs: Tensor, totals: Tensor,
-    prefixes: Tensor, limits: Tensor,
-) -> Tensor:  # fmt: skip
-    """Replace the continuations of sentences with terms (dynamic beam allocation).
+    def force_prefixes(
+        self, ids: IntArray, log_probs: FloatArray, distributions: FloatArray
+    ) -> None:
+        """Replace the candidates, [R, k] each, of the rows inside a prefix, in place.
 
-    Args:
-        constraints, log_probs, totals, prefixes: as in `mask_forbidden`, after it.
-        picks: best continuations of all sentences, row * V + token, [B, K].
-        limits: maximum number of tokens of each sentence, [B].
+        Args:
+            distributions: log-probabilities of `full_rows`, [len(full_rows), V].
+        """
+        for (row, token), distribution in zip(self._forced.items(), distributions, strict=False):
+            # PAD is impossible: a place filled with it holds no hypothesis.
+            ids[row], log_probs[row] = PAD, -np.inf
+            ids[row, 0], log_probs[row, 0] = token, distribution[token]
 
-    Returns:
-        `picks` with other continuations for the sentences that have terms, [B, K].
-    """
-    vocab, beam = log_probs.size(1), totals.size(1)
-    picks, flat = picks.clone(), log_probs.view(-1)
-    rows_of_slot: dict[int, list[int]] = defaultdict(list)
-    for row, each in _constrained_rows(constraints, totals):
-        # Inside the prefix there is one continuation, and nothing to allocate.
-        if each.terms and not each.prefix[prefixes.size(1) :]:
-            rows_of_slot[row // beam].append(row)
-    for slot, rows in rows_of_slot.items():
-        one = constraints[slot]
+    def allocate_beam(
+        self, places: IntArray, tokens: IntArray, gains: FloatArray, distributions: FloatArray,
+        forbidden: tuple[IntArray, IntArray] | None,
+    ) -> None:  # fmt: skip
+        """Replace the continuations of sentences with terms, in place (dynamic beam allocation).
+
+        Args:
+            places: place in the beam that each continuation extends, [B, K].
+            tokens: its token, [B, K].
+            gains: log-probability of the token, [B, K].
+            distributions: log-probabilities of `full_rows`, [len(full_rows), V].
+            forbidden: rows and tokens that must not come next, for all rows.
+        """
+        by_row = dict(zip(self.full_rows, distributions, strict=True))
+        for distribution in by_row.values():
+            distribution[:EOS] = -np.inf
+        for row, token in zip(*(forbidden or ((), ())), strict=True):
+            if row in by_row:
+                by_row[row][token] = -np.inf
+        for slot, rows in self._rows_of_slot.items():
+            first = slot * places.shape[1]
+            best = zip((places[slot] + first).tolist(), tokens[slot].tolist(), strict=True)
+            chosen = self._allocate(slot, rows, set(best), by_row)
+            places[slot], tokens[slot], gains[slot] = 0, PAD, -np.inf
+            for place, (row, token) in enumerate(chosen[: places.shape[1]]):
+                places[slot, place], tokens[slot, place] = row - first, token
+                gains[slot, place] = by_row[row][token]
+
+    def _allocate(
+        self, slot: int, rows: Sequence[int], best: set[tuple[int, int]],
+        distributions: Mapping[int, FloatArray],
+    ) -> list[tuple[int, int]]:  # fmt: skip
+        """Return continuations of a sentence, rows and tokens, in the order of their places."""
+        one, prefixes = self._constraints[slot], self._prefixes
         assert one is not None
-        tokens_of = {row: prefixes[row].tolist() for row in rows}
+        totals = self._totals.ravel()
         # Candidates: the best continuations of all hypotheses, the best one of each hypothesis,
         # and every token that begins or continues a missing term.
-        ids = set(picks[slot].tolist())
-        ids |= {row * vocab + one.best_token(tokens_of[row], log_probs[row]) for row in rows}
-        ids |= {row * vocab + t for row in rows for t in one.term_continuations(tokens_of[row])}
-        if prefixes.size(1) + 1 == limits[slot]:
+        picks = {pick for pick in best if pick[0] in distributions}
+        picks |= {(row, one.best_token(prefixes[row], distributions[row])) for row in rows}
+        picks |= {(row, t) for row in rows for t in one.term_continuations(prefixes[row])}
+        limit = int(self._limits[slot])
+        if len(prefixes[rows[0]]) + 1 == limit:
             # The last step prefers finished hypotheses; EOS has -inf where terms are missing.
-            ids |= {row * vocab + EOS for row in rows}
-        candidates = torch.tensor(sorted(ids), device=log_probs.device)
-        scores = (totals.view(-1)[candidates // vocab] + flat[candidates]).tolist()
-        in_order = sorted(
-            (-score, pick) for score, pick in zip(scores, candidates.tolist(), strict=True)
-        )
-        possible = [pick for score, pick in in_order if score != torch.inf]
-        ranked = [(pick, [*tokens_of[pick // vocab], pick % vocab]) for pick in possible]
-        chosen = _rank_by_banks(one, ranked, int(limits[slot]))[:beam]
-        # PAD is impossible: a place filled with it holds no hypothesis.
-        unused = rows[0] * vocab + PAD
-        picks[slot] = torch.tensor([*chosen, *[unused] * (beam - len(chosen))])
-    return picks
+            picks |= {(row, EOS) for row in rows}
+        scored = [(-(totals[row] + distributions[row][t]), row, t) for row, t in picks]
+        possible = [(row, token) for score, row, token in sorted(scored) if score != np.inf]
+        ranked = [((row, token), [*prefixes[row], token]) for row, token in possible]
+        return _rank_by_banks(one, ranked, limit)
 
 
 def _rank_by_banks(
-    constraints: Constraints, ranked: list[tuple[int, list[int]]], limit: int
-) -> list[int]:
+    constraints: Constraints, ranked: list[tuple[tuple[int, int], list[int]]], limit: int
+) -> list[tuple[int, int]]:
     """Return continuations in the order in which they get a place in the beam.
 
     Banks hold continuations with equally many term tokens met. They take turns, the bank with most
     tokens first, each with its best continuation left.
     """
-    banks: dict[int, list[int]] = defaultdict(list)
-    too_late: list[int] = []
+    banks: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    too_late: list[tuple[int, int]] = []
     for pick, tokens in ranked:
         num_met, num_left = constraints.count_term_tokens(tokens)
         needs_eos = tokens[-1] != EOS
@@ -244,14 +275,14 @@ def _rank_by_banks(
 
 
 def _constrained_rows(
-    constraints: Sequence[Constraints | None], totals: Tensor
+    constraints: Sequence[Constraints | None], totals: FloatArray
 ) -> Iterable[tuple[int, Constraints]]:
     """Yield the rows that hold a hypothesis of a sentence with constraints."""
     for slot, each in enumerate(constraints):
         if each is not None:
             for place, total in enumerate(totals[slot].tolist()):
-                if total != -torch.inf:
-                    yield slot * totals.size(1) + place, each
+                if total != -np.inf:
+                    yield slot * totals.shape[1] + place, each
 
 
 def _overlap(tokens: Sequence[int], term: tuple[int, ...]) -> int:

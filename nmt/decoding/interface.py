@@ -1,65 +1,118 @@
-"""Interface between the search and a model, and the tensor shapes that it guarantees.
+"""Interface between the search and an engine, and the shapes that it guarantees.
 
-Batch-invariant translation (fp32, CPU) needs more than a search that never mixes sentences: the
-kernels of a model round differently for different shapes. Two rules keep the shapes independent of
-the other sentences of a batch.
+The search runs on host arrays (numpy) and an engine runs the model: `TorchEngine` on any device,
+`OnnxEngine` on CPUs. An engine keeps encoder outputs and decoder states; a step takes tokens and
+returns candidates for the next ones, so that no array of the size of the vocabulary is returned.
 
-- Matrix products treat the last one to three rows differently, so a model always gets a multiple of
-  `BATCH_MULTIPLE` sentences (MKL needs more care: `nmt.model.mkl`).
-- Sums over the source are split into blocks by its padded length, so the padded length is a
-  function of the sentence alone (`padded_length`).
+Translation is batch-invariant (fp32, CPU): a row's result does not depend on other rows. Engines
+see to it that their kernels round alike for any number of rows. Sums over the source are split into
+blocks by its padded length, so the padded length is a function of the sentence alone
+(`padded_length`).
 
-Shapes: B sentences, K beam, R = B * K rows, V vocabulary, S padded source length.
+Shapes: B sentences, K beam, R = B * K rows, k candidates, V vocabulary, S padded source length.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from nmt.corpus.subword import PAD
 
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
 BATCH_MULTIPLE = 4
-"""Batches are filled up to a multiple of this many sentences."""
+"""Batches have a multiple of this many sentences where there are enough."""
+
 COMPACT_SHARE = 0.1
 """Share of a batch that must be finished before the remaining sentences are compacted."""
 
-
-class Selectable(Protocol):
-    """Tensors of a batch from which rows can be selected in any order and number."""
-
-    def select(self, rows: Tensor, /) -> Self:
-        """Return the tensors of these rows."""
+StateT = TypeVar("StateT")
 
 
-MemoryT = TypeVar("MemoryT", bound=Selectable)
-StateT = TypeVar("StateT", bound=Selectable)
+class Best(NamedTuple):
+    """Choice of the most likely tokens of each row: best first, of equal ones the lower id."""
+
+    size: int
+    """Number of candidates; fewer if the vocabulary is smaller."""
 
 
-class StepModel(Protocol[MemoryT, StateT]):
-    """Model that can be searched: `Seq2Seq` (`nmt.model.seq2seq`) or `Ensemble`."""
+class Given(NamedTuple):
+    """Choice of given tokens, whatever is forbidden."""
 
-    def encode(self, src: Tensor, src_lengths: Tensor) -> MemoryT:
-        """Encode sources, [B, S] with `src_lengths` real tokens, [B]."""
+    tokens: IntArray
+    """Next token of each row, [R]."""
 
-    def start(self, memory: MemoryT, beam: int) -> StateT:
-        """Return the state of B * beam rows before the first token.
 
-        Row b * beam + k belongs to sentence b.
+class Draw(NamedTuple):
+    """Choice of a token drawn from the distribution of each row."""
+
+    numbers: npt.NDArray[np.float64]
+    """Uniform random numbers, [R]: the drawn token is where the cumulative probability exceeds
+    the number."""
+    temperature: float
+    """Divisor of the log-probabilities."""
+    top_k: int
+    """Number of most likely tokens to draw from; 0: all."""
+    top_p: float
+    """Probability mass of the most likely tokens to draw from; 1: all."""
+
+
+class Query(NamedTuple):
+    """Results requested from a step."""
+
+    choice: Best | Given | Draw
+    """Candidates of each row. Ids below EOS are never chosen by `Best` and `Draw`."""
+    forbidden: tuple[IntArray, IntArray] | None = None
+    """Further tokens that must not be chosen: rows and ids, of equal length."""
+    full_rows: IntArray | None = None
+    """Rows whose log-probabilities of all tokens are returned."""
+    with_attention: bool = False
+
+
+class StepResult(NamedTuple):
+    """Results of a step, in arrays that later steps do not overwrite."""
+
+    ids: IntArray
+    """Chosen tokens, [R, k]."""
+    log_probs: FloatArray
+    """Their natural log-probabilities, [R, k], normalised over all tokens, forbidden ones included;
+    -inf for those that fill a row with fewer than k possible tokens."""
+    attention: FloatArray | None = None
+    """Attention over the source, [R, S]; None unless requested."""
+    distributions: FloatArray | None = None
+    """Log-probabilities of `full_rows`, forbidden tokens included, [len(full_rows), V]."""
+
+
+class Engine(Protocol[StateT]):
+    """Model, or ensemble of models, that can be searched."""
+
+    def start(self, src: IntArray, src_lengths: IntArray, beam: int) -> StateT:
+        """Encode sources and return the state of B * beam rows before the first token.
+
+        Args:
+            src: token ids, [B, S].
+            src_lengths: real tokens of each source, [B].
+            beam: rows per sentence: row r reads sentence r // beam.
         """
 
-    def step(self, tokens: Tensor, state: StateT, memory: MemoryT) -> tuple[Tensor, StateT, Tensor]:
+    def step(
+        self, state: StateT, tokens: IntArray, parents: IntArray | None, query: Query
+    ) -> tuple[StepResult, StateT]:
         """Decode one token per row.
 
         Args:
+            state: the latest state; it is not used again.
             tokens: last token of each row, [R].
-            state: decoder state of the rows.
-            memory: encoder output of the sentences.
-
-        Returns:
-            Logits [R, V], the next state, and attention over the source [R, S].
+            parents: row of `state`, of the same sentence, that each row continues, [R]; None: each
+                continues itself.
+            query: results to return.
         """
+
+    def select(self, state: StateT, sentences: IntArray) -> StateT:
+        """Return the state of some of the sentences, with all their rows, in this order."""
 
 
 def padded_length(num_tokens: int) -> int:
@@ -72,9 +125,10 @@ def padded_length(num_tokens: int) -> int:
     return -(-num_tokens // step) * step
 
 
-def pad_sources(sources: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def pad_sources(sources: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
     """Return source ids, [B, S], and the number of real tokens of each source, [B]."""
-    width = max(padded_length(len(source)) for source in sources)
-    padded = [[*source, *[PAD] * (width - len(source))] for source in sources]
-    lengths = [len(source) for source in sources]
-    return torch.tensor(padded, device=device), torch.tensor(lengths, device=device)
+    lengths = np.array([len(source) for source in sources])
+    src = np.full((len(sources), max(map(padded_length, lengths.tolist()))), PAD)
+    for row, source in zip(src, sources, strict=True):
+        row[: len(source)] = source
+    return src, lengths

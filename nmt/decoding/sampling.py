@@ -1,4 +1,4 @@
-"""Sampling, and minimum Bayes risk selection among samples.
+"""Random numbers of sampling, and minimum Bayes risk selection among samples.
 
 Each token is drawn from the model's distribution, optionally restricted to the `top_k` most likely
 tokens (Fan et al. 2018) or to the nucleus of probability `top_p` (Holtzman et al. 2020). Minimum
@@ -9,7 +9,7 @@ Samples are batch-invariant: the random numbers of a line depend on the seed, it
 the number of the sample. Equal lines get equal samples, and the first of five samples is the sample
 that is drawn alone.
 
-Shapes: R rows, V vocabulary, L maximum number of tokens, N sentences.
+Shapes: L maximum number of tokens, N sentences.
 """
 
 import hashlib
@@ -18,52 +18,26 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-
-from nmt.config.decoding import DecodingConfig
 
 CHRF_ORDERS = range(1, 7)
 CHRF_BETA = 2
 
 
-def uniform_numbers(source: Sequence[int], num_samples: int, length: int, seed: int) -> Tensor:
+def uniform_numbers(
+    source: Sequence[int], num_samples: int, length: int, seed: int
+) -> npt.NDArray[np.float64]:
     """Return uniform random numbers for the tokens of all samples of a source, [num_samples, L]."""
     rows = []
     for number in range(num_samples):
         name = f"{seed} {number} {' '.join(map(str, source))}"
         # A hash gives each sample a stream of its own, whatever else is in the batch.
         digest = hashlib.blake2b(name.encode(), digest_size=7).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
-        rows.append(torch.rand(length, generator=generator, dtype=torch.float64))
-    return torch.stack(rows)
-
-
-def draw_tokens(log_probs: Tensor, numbers: Tensor, decoding: DecodingConfig) -> Tensor:
-    """Draw a token for each row by inverting the cumulative distribution.
-
-    Args:
-        log_probs: log-probability of each next token, [R, V]; -inf for forbidden tokens.
-        numbers: uniform random numbers from 0 to 1, [R].
-        decoding: temperature, top_k and top_p.
-
-    Returns:
-        The token at which the cumulative probability exceeds the number, [R].
-    """
-    ids = None
-    values = log_probs / decoding.temperature
-    # Sorting is only needed where a rank or a nucleus decides.
-    if decoding.top_k or decoding.top_p < 1:
-        values, ids = values.sort(dim=1, descending=True, stable=True)
-        values = values[:, : decoding.top_k or None]
-    sums = values.softmax(dim=1).double().cumsum(dim=1)  # [R, V]
-    # The nucleus is the first token, and each further one while the sum before it is below top_p.
-    last = (sums[:, :-1] < decoding.top_p).sum(dim=1, keepdim=True)
-    thresholds = numbers[:, None] * sums.gather(1, last)
-    # Rounding can leave a threshold above all sums: clamp, and never leave the nucleus.
-    picks = torch.searchsorted(sums, thresholds, right=True).clamp(max=values.size(1) - 1)
-    picks = torch.minimum(picks, last)
-    return (picks if ids is None else ids.gather(1, picks)).squeeze(1)
+        # The numbers of torch.rand: its generator is seeded with 32 bits, and a number in double
+        # precision has the low 53 bits of two words.
+        generator = np.random.RandomState(int.from_bytes(digest[-4:], "big"))
+        high, low = generator.randint(1 << 32, size=(length, 2), dtype=np.uint64).T
+        rows.append(((high << np.uint64(32) | low) & np.uint64((1 << 53) - 1)) / float(1 << 53))
+    return np.stack(rows)
 
 
 def rank_by_expected_chrf(texts: Sequence[str]) -> list[tuple[int, float]]:

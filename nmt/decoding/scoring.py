@@ -10,13 +10,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 from nmt.corpus.subword import BOS, EOS, PAD
 from nmt.corpus.text import normalise
 from nmt.decoding import interface
 from nmt.decoding.hypotheses import length_penalty
-from nmt.decoding.interface import BATCH_MULTIPLE, MemoryT, StateT, StepModel, padded_length
+from nmt.decoding.interface import Engine, Given, Query, StateT, padded_length
 from nmt.decoding.translator import WINDOW_BATCHES, Translator, plan_batches, read_windows
 
 
@@ -81,7 +81,6 @@ def score_pairs(
         pairs: source and translation, normalised like training text; read a window at a time.
         progress: called after each batch with the number of pairs scored.
     """
-    translator.model.eval()
     max_sentences = translator.decoding.batch_sentences
     num_done = 0
     for window in read_windows(pairs, WINDOW_BATCHES * max_sentences, _num_chars):
@@ -96,10 +95,7 @@ def score_pairs(
         for places in plan_batches(widths, max_sentences):
             batch = [rows[place] for place in places]
             batch_log_probs = log_probs(
-                translator.model,
-                [sources[n] for n in batch],
-                [targets[n] for n in batch],
-                translator.device,
+                translator.engine, [sources[n] for n in batch], [targets[n] for n in batch]
             )
             for n, of_tokens in zip(batch, batch_log_probs, strict=True):
                 scores[n] = LineScore(translator.subword.pieces(targets[n]), of_tokens, True)
@@ -108,45 +104,36 @@ def score_pairs(
         yield from scores
 
 
-@torch.inference_mode()
 def log_probs(
-    model: StepModel[MemoryT, StateT], sources: Sequence[Sequence[int]],
-    targets: Sequence[Sequence[int]], device: str | torch.device = "cpu",
-) -> list[list[float]]:  # fmt: skip
+    engine: Engine[StateT], sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+) -> list[list[float]]:
     """Return the natural log-probability of each token of each target.
 
     Args:
-        model: in eval mode, on `device`.
+        engine: runs the model.
         sources: token ids with EOS, none empty, all of the same `padded_length`.
         targets: token ids with EOS, one per source, none empty; fastest if similar in length.
-        device: device of the model.
     """
     assert len({padded_length(len(source)) for source in sources}) == 1
     longest_first = sorted(range(len(targets)), key=lambda n: (-len(targets[n]), n))
     lengths = [len(targets[n]) for n in longest_first]
-    # Fillers repeat the longest target, so that they never outlive it.
-    rows = longest_first + longest_first[:1] * (-len(targets) % BATCH_MULTIPLE)
-    src, src_lengths = interface.pad_sources([sources[n] for n in rows], torch.device(device))
-    padded = [[BOS, *targets[n], *[PAD] * (lengths[0] - len(targets[n]))] for n in rows]
-    tgt = torch.tensor(padded, device=device)
-    # Copied as in the search: rounding must not depend on compaction.
-    memory = model.encode(src, src_lengths).select(torch.arange(len(rows), device=device))
-    state = model.start(memory, 1)
-    result = torch.zeros(len(rows), lengths[0], device=device)
+    tgt = np.full((len(targets), lengths[0] + 1), PAD)
+    for row, n in zip(tgt, longest_first, strict=True):
+        row[: len(targets[n]) + 1] = [BOS, *targets[n]]
+    state = engine.start(*interface.pad_sources([sources[n] for n in longest_first]), 1)
+    result = np.zeros((len(targets), lengths[0]), np.float32)
     num_live = len(lengths)
     for position in range(lengths[0]):
         # Targets are sorted by length, so finished ones are the last rows.
         while lengths[num_live - 1] <= position:
             num_live -= 1
-        num_rows = num_live + -num_live % BATCH_MULTIPLE
-        if num_rows <= (1 - interface.COMPACT_SHARE) * len(tgt):
-            kept = torch.arange(num_rows, device=device)
-            memory, state, tgt = memory.select(kept), state.select(kept), tgt[:num_rows]
-        logits, state, _ = model.step(tgt[:, position], state, memory)
-        next_tokens = tgt[:, position + 1, None]
-        result[: len(tgt), position] = logits.log_softmax(dim=-1).gather(1, next_tokens).squeeze(1)
-    # Back to the order of the arguments, without fillers and padding.
-    in_order = sorted(zip(longest_first, lengths, result.tolist(), strict=False))
+        if num_live <= (1 - interface.COMPACT_SHARE) * len(tgt):
+            state, tgt = engine.select(state, np.arange(num_live)), tgt[:num_live]
+        query = Query(Given(tgt[:, position + 1]))
+        found, state = engine.step(state, tgt[:, position], None, query)
+        result[: len(tgt), position] = found.log_probs[:, 0]
+    # Back to the order of the arguments, without padding.
+    in_order = sorted(zip(longest_first, lengths, result.tolist(), strict=True))
     return [of_tokens[:length] for _, length, of_tokens in in_order]
 
 

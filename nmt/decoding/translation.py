@@ -14,11 +14,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from statistics import fmean
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from nmt.corpus.text import UNSPACED
+from nmt.decoding.interface import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +39,9 @@ class Candidate:
     """Natural log-probability of each token."""
     is_finished: bool = True
     """True if the model ended it; False if it was truncated at the maximum length."""
-    attention: Tensor | None = None
+    attention: FloatArray | None = None
     """Attention of each target token over the source tokens, [T, S]; None unless requested."""
-    word_attention: Tensor | None = None
+    word_attention: npt.NDArray[np.float64] | None = None
     """Attention between words, [target words, source words]; None unless requested, or if the line
     has protected spans."""
     num_missing_terms: int = 0
@@ -181,8 +183,8 @@ def word_indices(tokens: Iterable[bytes], words: Iterable[str], start: int = 0) 
 
 
 def word_attention(
-    attention: Tensor, tgt_words: list[int], src_words: list[int], num_src_words: int
-) -> Tensor:
+    attention: npt.NDArray[Any], tgt_words: list[int], src_words: list[int], num_src_words: int
+) -> npt.NDArray[np.float64]:
     """Return the attention between words, [target words, source words].
 
     Args:
@@ -192,16 +194,17 @@ def word_attention(
         num_src_words: number of source words; some may have no token.
     """
     tgt_membership = _membership(tgt_words, max(tgt_words, default=-1) + 1)
-    means = tgt_membership / tgt_membership.sum(dim=1, keepdim=True).clamp(min=1)
+    means = tgt_membership / tgt_membership.sum(axis=1, keepdims=True).clip(min=1)
     # In double precision: weights of similar size decide an alignment.
-    return means @ attention.cpu().double() @ _membership(src_words, num_src_words).T
+    by_word: npt.NDArray[np.float64] = means @ attention.astype(np.float64)
+    return by_word @ _membership(src_words, num_src_words).T
 
 
-def hard_alignment(weights: Tensor) -> list[tuple[int, int]]:
+def hard_alignment(weights: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
     """Return each target word with the source word of most attention, sorted by source word."""
-    if not weights.numel():
+    if not weights.size:
         return []
-    return sorted((src, tgt) for tgt, src in enumerate(weights.argmax(dim=1).tolist()))
+    return sorted((src, tgt) for tgt, src in enumerate(weights.argmax(axis=1).tolist()))
 
 
 def _join(candidates: Sequence[Candidate], gaps: Sequence[Gap]) -> Candidate:
@@ -223,16 +226,22 @@ def _join(candidates: Sequence[Candidate], gaps: Sequence[Gap]) -> Candidate:
     )
 
 
-def _block_diagonal(blocks: Sequence[Tensor | None]) -> Tensor | None:
+def _block_diagonal(blocks: Sequence[FloatArray | None]) -> FloatArray | None:
     """Join attention matrices: each segment attends to its own source only."""
+    matrices = [block for block in blocks if block is not None]
     # Without attention of all segments there is none of the line.
-    if any(block is None for block in blocks):
+    if len(matrices) < len(blocks):
         return None
-    joined: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    joined = np.zeros(np.sum([matrix.shape for matrix in matrices], axis=0), np.float32)
+    row = column = 0
+    for matrix in matrices:
+        num_rows, num_columns = matrix.shape
+        joined[row : row + num_rows, column : column + num_columns] = matrix
+        row, column = row + num_rows, column + num_columns
     return joined
 
 
-def _join_words(text: str, candidates: Sequence[Candidate]) -> Tensor | None:
+def _join_words(text: str, candidates: Sequence[Candidate]) -> npt.NDArray[np.float64] | None:
     """Join the attention of words of segments, which all refer to the words of the whole line."""
     rows = [each.word_attention for each in candidates if each.word_attention is not None]
     if len(rows) < len(candidates):
@@ -240,10 +249,12 @@ def _join_words(text: str, candidates: Sequence[Candidate]) -> Tensor | None:
     # Without a space between two segments, their words at that point are one.
     parts = [word.encode() for each in candidates for word in split_words(each.text)]
     words = word_indices(parts, split_words(text))
-    attention = torch.cat(rows)
-    return word_attention(attention, words, list(range(attention.size(1))), attention.size(1))
+    attention = np.concatenate(rows)
+    num_words = attention.shape[1]
+    return word_attention(attention, words, list(range(num_words)), num_words)
 
 
-def _membership(words: list[int], num_words: int) -> Tensor:
+def _membership(words: list[int], num_words: int) -> npt.NDArray[np.float64]:
     """Return 1 where a token belongs to a word, [words, tokens]."""
-    return (torch.arange(num_words)[:, None] == torch.tensor(words)).double()
+    is_member: npt.NDArray[np.bool_] = np.equal(np.arange(num_words)[:, None], np.array(words))
+    return is_member.astype(np.float64)

@@ -15,15 +15,14 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any, TypeVar
 
-import torch
+import numpy as np
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.corpus.text import normalise
 from nmt.decoding.beam_search import search
-from nmt.decoding.ensemble import Ensemble
 from nmt.decoding.hypotheses import Hypothesis
-from nmt.decoding.interface import BATCH_MULTIPLE, padded_length
+from nmt.decoding.interface import BATCH_MULTIPLE, Engine, padded_length
 from nmt.decoding.preprocess import Preprocessor, Segment
 from nmt.decoding.requests import Request
 from nmt.decoding.sampling import rank_by_expected_chrf
@@ -36,7 +35,6 @@ from nmt.decoding.translation import (
     word_indices,
 )
 from nmt.errors import ConfigError, DataError, NmtError
-from nmt.model.seq2seq import Seq2Seq
 
 WINDOW_BATCHES = 32
 """Batches of lines in a window, which is read before its first translation is returned."""
@@ -54,7 +52,7 @@ class Translator:
     """Trained model with everything it needs to translate text.
 
     Example:
-        >>> translator = Translator(model, subword, experiment)
+        >>> translator = Translator(TorchEngine([model]), subword, experiment)
         >>> translator.translate(["A dog runs."])
         ['Ein Hund rennt.']
         >>> [detailed] = translator.translate_detailed(["A dog runs."], n_best=5)
@@ -62,25 +60,20 @@ class Translator:
         (-0.52, [(0, 0), (1, 1), (2, 2)], 'Ein Hund läuft.')
     """
 
-    def __init__(
-        self, model: Seq2Seq | Ensemble, subword: Subword, config: Experiment,
-        device: str | torch.device = "cpu",
-    ) -> None:  # fmt: skip
+    def __init__(self, engine: Engine[Any], subword: Subword, config: Experiment) -> None:
         """Create a translator.
 
         Args:
-            model: moved to the device.
+            engine: runs the model, or an ensemble of models.
             subword: vocabulary of the model.
             config: `corpus.cleaning` normalises the lines, `decoding` configures the search.
-            device: device of the search.
         """
-        self.model: Any = model.to(device)  # a StepModel in either case
+        self.engine = engine
         self.subword = subword
         self.tgt_language = config.corpus.tgt
         self.cleaning = config.corpus.cleaning
         self.decoding = config.decoding
         self.preprocessor = Preprocessor(subword, config)
-        self.device = device
 
     def translate(
         self, lines: Iterable[str | Request], progress: Callable[[int], object] | None = None
@@ -144,7 +137,6 @@ class Translator:
         if isinstance(lines, str):
             raise DataError("lines is a string, but it must be a list of lines")
         self.check(num_best)
-        self.model.eval()  # active dropout would go unnoticed
         windows = self.windows(self._requests(lines), window_lines)
         return self._stream(windows, num_best, with_attention, progress or (lambda num_lines: None))
 
@@ -217,14 +209,13 @@ class Translator:
         """Search a batch of segments."""
         is_mbr = self.decoding.method == "mbr"
         found = search(
-            self.model,
+            self.engine,
             [segment.source for segment in segments],
             self.decoding,
             num_best=self.decoding.samples if is_mbr else num_best,
             # The attention places the tags.
             with_attention=with_attention or any(segment.masked.tags for segment in segments),
             constraints=[segment.constraints for segment in segments],
-            device=self.device,
         )
         for segment, hypotheses in zip(segments, found, strict=True):
             candidates = [self._candidate(segment, each, with_attention) for each in hypotheses]
@@ -285,10 +276,9 @@ class Translator:
         """
         if not with_attention:
             return Candidate(text, score, [], [])
-        attention, words = (torch.zeros(0, size) for size in num_src)
-        return Candidate(
-            text, score, [], [], attention=attention.to(self.device), word_attention=words.double()
-        )
+        num_tokens, num_words = num_src
+        attention, words = np.zeros((0, num_tokens), np.float32), np.zeros((0, num_words))
+        return Candidate(text, score, [], [], attention=attention, word_attention=words)
 
     def _bytes(self, tokens: Sequence[int]) -> list[bytes]:
         return [self.subword.token_bytes[token] for token in tokens]

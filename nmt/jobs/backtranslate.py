@@ -31,7 +31,7 @@ from nmt.corpus.io import atomic_write
 from nmt.corpus.manifest import FileInfo
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, no_progress, run_locally
 from nmt.corpus.text import open_output, read_lines
-from nmt.decoding.ensemble import Ensemble
+from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translator import Translator
 from nmt.errors import DataError
 from nmt.model.mkl import set_strict_mode
@@ -132,10 +132,9 @@ def _load_translator(runs: tuple[str, ...], decoding: str) -> Translator:
     models = [checkpoint.model() for checkpoint in checkpoints]
     update = {"decoding": DecodingConfig.model_validate_json(decoding)}
     return Translator(
-        models[0] if len(models) == 1 else Ensemble(models),
+        TorchEngine(models, "cuda" if torch.cuda.is_available() else "cpu"),
         checkpoints[0].subword,
         checkpoints[0].experiment.model_copy(update=update),
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
 
 

@@ -18,6 +18,7 @@ from nmt.config.cluster import Cluster
 from nmt.decoding.output_formats import FORMATS_WITH_ATTENTION, OutputCounts, format_translation
 from nmt.decoding.requests import Request
 from nmt.decoding.resumable_output import ResumableOutput
+from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translator import Translator
 from nmt.jobs.ray_session import fit_workers
 from nmt.jobs.tasks import catch_error, get_result
@@ -139,8 +140,8 @@ class _Worker:
         self._translator, self._format_items = shared
         # The model is sent on the CPU; only the worker knows whether it has a GPU.
         if ray.get_gpu_ids():
-            self._translator.model.to("cuda")
-            self._translator.device = "cuda"
+            assert isinstance(self._translator.engine, TorchEngine)
+            self._translator.engine.to("cuda")
 
     def run(self, chunk: Sequence[Any], first: int) -> tuple[Output | None, str]:
         """Translate a chunk; return the output, or None and an error."""

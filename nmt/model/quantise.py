@@ -11,15 +11,14 @@ Shapes: R rows, I inputs, O outputs.
 """
 
 import time
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from nmt.config.decoding import Precision
 from nmt.model.lstm import LSTM, cell
 from nmt.model.seq2seq import Seq2Seq
 
-Precision = Literal["fp32", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 MIN_WEIGHTS = 1 << 15

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nmt.checkpoint.load import Checkpoint
+from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translator import Translator
 from nmt.evaluation.sacrebleu_metrics import sentence_chrf
 from nmt.report.runs import Run
@@ -98,7 +99,8 @@ def _rows(
 def _translate(
     checkpoint: Checkpoint, name: str, src: list[str], refs: list[str], rows: list[tuple[str, int]]
 ) -> list[Example]:
-    translator = Translator(checkpoint.model(), checkpoint.subword, checkpoint.experiment)
+    engine = TorchEngine([checkpoint.model()])
+    translator = Translator(engine, checkpoint.subword, checkpoint.experiment)
     translations = translator.translate_detailed([src[row] for _, row in rows])
     examples = []
     for (quantile, row), result in zip(rows, translations, strict=True):

@@ -11,7 +11,7 @@ from torch import nn
 
 from nmt.batching.batch import make_batch
 from nmt.checkpoint.format import OPTIMIZER, STATE, CheckpointState, recovery_hint
-from nmt.checkpoint.load import load_weights
+from nmt.checkpoint.tensor_files import load_weights
 from nmt.config.experiment import Experiment
 from nmt.config.settings import Count, Number, PositiveFloat, PositiveInt, parse_record
 from nmt.corpus.manifest import DataDigests

@@ -27,6 +27,7 @@ from nmt.checkpoint.write import write_score
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.corpus.text import normalise
+from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translator import Translator
 from nmt.errors import CheckpointError, StorageError, TrainingError
 from nmt.evaluation.scores import bleu
@@ -71,9 +72,9 @@ def validate(
     decoding = experiment.decoding.for_validation()
     share_hyps, sums, problem = [""] * len(share), (0.0, 0.0), None
     try:
-        translator = Translator(
-            model, subword, experiment.model_copy(update={"decoding": decoding}), world.device
-        )
+        engine = TorchEngine([model], world.device)
+        changed = experiment.model_copy(update={"decoding": decoding})
+        translator = Translator(engine, subword, changed)
         share_hyps = translator.translate(srcs[n] for n in share)
         pairs = [(srcs[n], refs[n]) for n in share]
         sums = _sum_nll(model, subword, experiment, pairs, world.device)

@@ -21,8 +21,9 @@ from nmt.checkpoint.convert import average_checkpoints, export_checkpoint
 from nmt.checkpoint.format import verify_checkpoint
 from nmt.checkpoint.load import load_checkpoint, load_training_state
 from nmt.config.corpus import SubwordConfig
+from nmt.config.decoding import Precision
 from nmt.corpus.subword import Subword
-from nmt.model.quantise import Precision, quantise_rows
+from nmt.model.quantise import quantise_rows
 
 
 def test_an_average_is_the_mean_of_the_weights(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_averaging_nothing_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def tiny_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     """All matrices are large enough to be packed."""
-    monkeypatch.setattr("nmt.checkpoint.format.MIN_WEIGHTS", 1)
+    monkeypatch.setattr("nmt.checkpoint.tensor_files.MIN_WEIGHTS", 1)
 
 
 def test_an_export_has_the_weights_for_translation(tmp_path: Path) -> None:

@@ -12,14 +12,13 @@ from toy_checkpoints import FILES, flip, message_of, save, truncate
 from nmt.checkpoint.format import (
     digest_of_json,
     nmt_version,
-    pack_weights,
     read_info,
-    unpack_weights,
     verify_checkpoint,
 )
 from nmt.checkpoint.load import load_checkpoint, load_training_state
+from nmt.checkpoint.tensor_files import pack_weights, unpack_weights
+from nmt.config.decoding import Precision
 from nmt.errors import CheckpointError
-from nmt.model.quantise import Precision
 
 
 @pytest.mark.parametrize("name", FILES[1:])
@@ -158,5 +157,5 @@ def test_large_matrices_are_packed_once(precision: Precision, bytes_each: int) -
     assert packed["a"].nbytes == 80_000 * bytes_each
     assert packed["c"] is small
     assert packed["d"].dtype == torch.float32
-    weights, found = unpack_weights(packed)
-    assert (found, sorted(weights)) == (precision, ["a", "b", "c", "d"])
+    weights = unpack_weights(packed)
+    assert sorted(weights) == ["a", "b", "c", "d"]

@@ -24,7 +24,8 @@ from toy_checkpoints import (
 
 from nmt.checkpoint import load, write
 from nmt.checkpoint.format import CheckpointState, verify_checkpoint
-from nmt.checkpoint.load import load_checkpoint, load_training_state, load_weights
+from nmt.checkpoint.load import load_checkpoint, load_training_state
+from nmt.checkpoint.tensor_files import load_weights
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.config.settings import added_setting
 from nmt.model import seq2seq

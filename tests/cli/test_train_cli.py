@@ -20,7 +20,7 @@ def test_quantised_export_translates_and_is_described(
     precision: str, here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Honest numbers (nmt/README.md, Guarantees): the stored dev BLEU is of other weights."""
-    monkeypatch.setattr("nmt.checkpoint.format.MIN_WEIGHTS", 1)
+    monkeypatch.setattr("nmt.checkpoint.tensor_files.MIN_WEIGHTS", 1)
     line = f"small: update 60 | {precision} weights | dev_bleu unknown\n"
     assert nmt(f"export runs/tiny -o small --precision {precision}").err == line
     assert weights_of("small").stat().st_size < 0.6 * weights_of(f"{BEST}").stat().st_size

@@ -8,26 +8,16 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import strategies as st
-from tiny_models import TinyModel, log_probs_after
-from torch import Tensor, nn
+from tiny_models import TinyModel, log_probs_after, search
+from torch import Tensor
 
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import BOS, EOS
-from nmt.decoding.beam_search import search
 from nmt.decoding.constraints import Constraints
-from nmt.decoding.ensemble import Ensemble
 from nmt.decoding.hypotheses import max_length
 
 Target = tuple[int, ...]
 seeds = st.integers(0, 10**6)
-
-
-class TinyModule(nn.Module):
-    """TinyModel as a module, for an Ensemble."""
-
-    def __init__(self, tiny: TinyModel) -> None:
-        super().__init__()
-        self.encode, self.start, self.step = tiny.encode, tiny.start, tiny.step
 
 
 def all_targets(limit: int, tokens: Sequence[int] = (3, 4, 5)) -> list[Target]:
@@ -77,8 +67,7 @@ def check_against_all(
     allowed = [target for target in all_targets(limit) if is_allowed(target)]
     scores = {target: score_of(models, source, target, config) for target in allowed}
     ranked = sorted(allowed, key=scores.__getitem__, reverse=True)[:num_best]
-    model: Any = models[0] if len(models) == 1 else Ensemble(list(map(TinyModule, models)))
-    (found,) = search(model, [source], config, num_best=num_best, constraints=[constraints])
+    (found,) = search(models, [source], config, num_best=num_best, constraints=[constraints])
     finished = [tuple(each.tokens) for each in found if each.is_finished]
     assert finished == ranked
     assert [each.score for each in found if each.is_finished] == pytest.approx(

@@ -1,20 +1,21 @@
 import math
 from itertools import product
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import FixedModel, TinyModel, decoding, log_probs_after
+from tiny_models import FixedModel, TinyModel, decoding, facts, log_probs_after, search
 from torch import Tensor
 
 from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS, EOS, PAD
-from nmt.decoding import interface
-from nmt.decoding.beam_search import search
-from nmt.decoding.hypotheses import Hypothesis, best_continuations, max_length
-from nmt.decoding.interface import padded_length
+from nmt.decoding import candidates, interface, torch_engine
+from nmt.decoding.hypotheses import Hypothesis, max_length
+from nmt.decoding.interface import Best, Draw, Given, Query, padded_length
 from nmt.model import seq2seq
 
 
@@ -151,22 +152,40 @@ def test_ties_are_broken_by_lower_token_ids() -> None:
 @settings(deadline=None)
 @given(
     beam=st.integers(1, 5),
-    vocab=st.sampled_from([3, 5, 63, 64, 65, 128, 130, 200]),
+    vocab=st.sampled_from([3, 5, 31, 32, 33, 64, 130, 200]),
     num_values=st.integers(1, 6),
     seed=st.integers(0, 10**6),
 )
-def test_best_continuations_equal_a_full_sort(
-    beam: int, vocab: int, num_values: int, seed: int
-) -> None:
+def test_best_tokens_equal_a_full_sort(beam: int, vocab: int, num_values: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    log_probs = -torch.randint(num_values, (2 * beam, vocab), generator=generator).float()
+    log_probs = -torch.randint(num_values, (4, vocab), generator=generator).float()
     log_probs[:, : vocab // 4] = -math.inf
-    totals = -torch.randint(3, (2, beam), generator=generator).float()
-    totals[1, 1:] = -math.inf
-    every = (log_probs + totals.view(-1, 1)).view(2, -1)
-    in_order = every.sort(dim=1, descending=True, stable=True).indices
-    expected = in_order[:, :beam] + torch.tensor([[0], [beam * vocab]])
-    assert torch.equal(best_continuations(log_probs, totals), expected)
+    expected = log_probs.sort(dim=1, descending=True, stable=True).indices[:, :beam]
+    values, ids = torch_engine.best_tokens(log_probs, beam)
+    assert torch.equal(ids, expected)
+    assert torch.equal(values, log_probs.gather(1, expected))
+    assert candidates.best_tokens(log_probs.numpy(), beam).tolist() == expected.tolist()
+
+
+def choices() -> list[Best | Given | Draw]:
+    numbers = np.random.default_rng(1).random(6)
+    draws = [Draw(numbers, *options) for options in ((1.0, 0, 1.0), (0.7, 9, 1.0), (1.0, 0, 0.6))]
+    return [Best(1), Best(5), Given(np.arange(6)), *draws]
+
+
+@pytest.mark.parametrize("choice", choices(), ids=str)
+def test_host_and_torch_choose_the_same_tokens(choice: Best | Given | Draw) -> None:
+    model = FixedModel(*torch.randn(1, 150, generator=torch.Generator().manual_seed(4)).tolist())
+    query = Query(choice, (np.array([0, 0, 4]), np.array([9, 77, 2])), np.array([1, 4]))
+    engine = torch_engine.TorchEngine([model])
+    state = engine.start(np.array([[3, 4]] * 6), np.array([2] * 6), 1)
+    found, _ = engine.step(state, np.array([BOS] * 6), None, query)
+    expected = candidates.choose(model.logits.repeat(6, 1).numpy(), query)
+    assert found.ids.tolist() == expected.ids.tolist()
+    np.testing.assert_allclose(found.log_probs, expected.log_probs, atol=1e-5)
+    if not isinstance(choice, Given):
+        assert expected.distributions is not None
+        np.testing.assert_allclose(found.distributions, expected.distributions, atol=1e-5)
 
 
 def test_a_longer_target_can_overtake_a_finished_one() -> None:
@@ -198,14 +217,12 @@ def test_finished_sentences_leave_the_batch(beam: int, monkeypatch: pytest.Monke
     assert model.rows_seen[-1] == 4 * beam
     monkeypatch.setattr(interface, "COMPACT_SHARE", 2.0)
     model.rows_seen.clear()
-    assert list(map(facts, found)) == list(
-        map(facts, search(model, SOURCES, config, num_best=beam))
-    )
+    assert all_facts(found) == all_facts(search(model, SOURCES, config, num_best=beam))
     assert set(model.rows_seen) == {24 * beam}
 
 
-def facts(found: list[Hypothesis]) -> list[tuple[list[int], float, list[float], bool]]:
-    return [(h.tokens, h.score, h.token_log_probs, h.is_finished) for h in found]
+def all_facts(found: list[list[Hypothesis]]) -> list[list[tuple[Any, ...]]]:
+    return [list(map(facts, hypotheses)) for hypotheses in found]
 
 
 def test_attention_is_recorded_only_on_request() -> None:
@@ -213,12 +230,12 @@ def test_attention_is_recorded_only_on_request() -> None:
     model = small_model()
     plain = search(model, [[5, 6, 2], [7, 2]], decoding(beam=3), num_best=3)
     found = search(model, [[5, 6, 2], [7, 2]], decoding(beam=3), num_best=3, with_attention=True)
-    assert list(map(facts, found)) == list(map(facts, plain))
+    assert all_facts(found) == all_facts(plain)
     for length, hypotheses in zip([3, 2], found, strict=True):
         for hypothesis in hypotheses:
             assert hypothesis.attention is not None
             assert hypothesis.attention.shape == (len(hypothesis.tokens), length)
-            assert hypothesis.attention.sum(dim=1).tolist() == pytest.approx(
+            assert hypothesis.attention.sum(axis=1).tolist() == pytest.approx(
                 [1.0] * len(hypothesis.tokens)
             )
 
@@ -235,7 +252,7 @@ def test_attention_follows_its_hypothesis_through_the_beam() -> None:
                 _, state, attention = model.step(torch.tensor([token]), state, memory)
             expected.append(attention[0, :5])
         assert hypothesis.attention is not None
-        torch.testing.assert_close(hypothesis.attention, torch.stack(expected))
+        torch.testing.assert_close(torch.tensor(hypothesis.attention), torch.stack(expected))
 
 
 def small_model(
@@ -272,7 +289,7 @@ def test_a_result_is_independent_of_the_batch(
         for start in range(0, len(sources), max(size, 5)):
             rows = shuffled[start : start + size]
             found = search(model, [sources[row] for row in rows], config, num_best=beam)
-            assert list(map(facts, found)) == [facts(together[row]) for row in rows]
+            assert all_facts(found) == all_facts([together[row] for row in rows])
 
 
 def test_padding_is_at_most_a_quarter_from_64_tokens_on() -> None:

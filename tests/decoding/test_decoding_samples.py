@@ -1,5 +1,6 @@
 """Sampling from the distribution of the model, and selection by minimum Bayes risk."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -8,12 +9,11 @@ from exhaustive import score_of, seeds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sacrebleu.metrics.chrf import CHRF
-from tiny_models import TinyModel, facts, log_probs_after
+from tiny_models import TinyModel, facts, log_probs_after, search
 
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import EOS
-from nmt.decoding.beam_search import search
-from nmt.decoding.sampling import pairwise_chrf, rank_by_expected_chrf
+from nmt.decoding.sampling import pairwise_chrf, rank_by_expected_chrf, uniform_numbers
 
 
 def draw_samples(model: TinyModel, num_samples: int, **options: Any) -> list[list[int]]:
@@ -70,6 +70,13 @@ def test_samples_depend_on_seed_source_and_number_only() -> None:
     assert [f.tokens for each in other for f in each] != [
         f.tokens for each in together for f in each
     ]
+
+
+def test_samples_are_those_of_the_generator_of_torch() -> None:
+    digest = hashlib.blake2b(b"7 1 3 4", digest_size=7).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+    expected = torch.rand(40, generator=generator, dtype=torch.float64)
+    assert uniform_numbers([3, 4], 2, 40, seed=7)[1].tolist() == expected.tolist()
 
 
 def test_the_score_of_a_sample_ignores_the_temperature() -> None:

@@ -14,6 +14,7 @@ from nmt.decoding import translator as translator_module
 from nmt.decoding.beam_search import search
 from nmt.decoding.interface import pad_sources
 from nmt.decoding.scoring import LineScore, ScoreTotals, log_probs, score_pairs
+from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translator import Translator
 from nmt.model import seq2seq
 
@@ -31,7 +32,9 @@ def small_model(preset: str = "residual") -> seq2seq.Seq2Seq:
 def make_translator(preset: str = "residual", **decoding: float) -> Translator:
     text = {"name": "text", "src": "a", "tgt": "b"}
     settings = {"name": "test", "corpus": {"train": [text], "dev": text}, "decoding": decoding}
-    return Translator(small_model(preset), SUBWORD, Experiment.model_validate(settings))
+    return Translator(
+        TorchEngine([small_model(preset)]), SUBWORD, Experiment.model_validate(settings)
+    )
 
 
 def some_lines(num_lines: int, seed: int) -> list[str]:
@@ -45,15 +48,16 @@ def test_scores_equal_those_of_the_search(preset: str) -> None:
     model = small_model(preset)
     config = make_translator(beam=5, max_length_ratio=0.5).decoding
     source = [*SUBWORD.encode("zwei alte Häuser"), EOS]
-    found = search(model, [source], config, num_best=5)[0]
-    scored = log_probs(model, [source] * 5, [hypothesis.tokens for hypothesis in found])
+    engine = TorchEngine([model])
+    found = search(engine, [source], config, num_best=5)[0]
+    scored = log_probs(engine, [source] * 5, [hypothesis.tokens for hypothesis in found])
     for hypothesis, of_tokens in zip(found, scored, strict=True):
         assert of_tokens == pytest.approx(hypothesis.token_log_probs, abs=1e-5)
 
 
 def test_a_translated_line_gets_the_score_of_its_search(tiny: Path) -> None:
     bundle = load_checkpoint(tiny / "runs/tiny")
-    translator = Translator(bundle.model(), bundle.subword, bundle.experiment)
+    translator = Translator(TorchEngine([bundle.model()]), bundle.subword, bundle.experiment)
     lines = (tiny / "raw/train.en").read_text(encoding="utf-8").splitlines()
     found = [translation.best for translation in translator.stream(lines)]
     scores = list(score_pairs(translator, zip(lines, [best.text for best in found], strict=True)))
@@ -67,12 +71,12 @@ def test_a_translated_line_gets_the_score_of_its_search(tiny: Path) -> None:
 def test_scores_equal_the_teacher_forced_model(preset: str) -> None:
     model = small_model(preset)
     source, target = [[*SUBWORD.encode(text), EOS] for text in ("das Haus", "ein alter Baum am")]
-    src, src_lengths = pad_sources([source], torch.device("cpu"))
+    src, src_lengths = map(torch.from_numpy, pad_sources([source]))
     with torch.inference_mode():
         tgt_in = torch.tensor([[BOS, *target[:-1]]])
         hidden = model(src, src_lengths, tgt_in, torch.arange(len(target)))
         expected = model.output_layer(hidden).log_softmax(dim=-1)[range(len(target)), target]
-    (found,) = log_probs(model, [source], [target])
+    (found,) = log_probs(TorchEngine([model]), [source], [target])
     assert found == pytest.approx(expected.tolist(), abs=1e-5)
 
 

@@ -8,14 +8,12 @@ import torch
 from exhaustive import Target, check_against_all, full_beam, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import TinyModel, facts, log_probs_after
+from tiny_models import TinyModel, facts, log_probs_after, search
 
 from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import EOS
-from nmt.decoding.beam_search import search
 from nmt.decoding.constraints import Constraints, TokenText
-from nmt.decoding.ensemble import Ensemble
 from nmt.decoding.hypotheses import max_length
 from nmt.model import seq2seq
 
@@ -162,7 +160,7 @@ def test_a_result_is_independent_of_the_batch(name: str) -> None:
     torch.manual_seed(5)
     shape = ModelConfig(width=36, encoder_layers=1, decoder_layers=2)
     models = [seq2seq.Seq2Seq(shape, 150).eval() for _ in range(2)]
-    model: Any = Ensemble(models).eval() if name == "ensemble" else models[0]
+    model: Any = models if name == "ensemble" else models[0]
     token_text = TokenText([b""] * 3 + [b" %d" % token for token in range(147)])
     generator = torch.Generator().manual_seed(6)
     sources = [

@@ -10,6 +10,7 @@ from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.corpus.subword import EOS, FIRST_BYTE, Subword
 from nmt.decoding import translator as translator_module
+from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translation import Translation
 from nmt.decoding.translator import Translator, plan_batches
 from nmt.errors import ConfigError, DataError
@@ -66,7 +67,13 @@ def experiment(cleaning: dict[str, bool] | None = None, **decoding: Any) -> Expe
 
 
 def copying(**decoding: Any) -> Translator:
-    return Translator(CopyModel(), SUBWORD, experiment(**decoding))
+    return Translator(TorchEngine([CopyModel()]), SUBWORD, experiment(**decoding))
+
+
+def model_of(translator: Translator) -> Any:
+    engine = translator.engine
+    assert isinstance(engine, TorchEngine)
+    return engine.models[0]
 
 
 @pytest.mark.parametrize("beam", [1, 3])
@@ -83,7 +90,7 @@ def test_blank_lines_stay_blank_and_skip_the_model() -> None:
     lines = ["", "ja", "  ", "\t\u200b", "\u3000", ""]
     translations = translator.translate_detailed(lines)
     assert [translation.text for translation in translations] == ["", "ja", "", "", "", ""]
-    assert [shape[0] for shape in translator.model.batches] == [4]
+    assert [shape[0] for shape in model_of(translator).batches] == [4]
     assert translations[0].score == 0.0
     assert translations[0].tokens == translations[0].src_tokens == []
     assert translations[0].alignment == []
@@ -105,7 +112,8 @@ def test_a_generated_line_feed_does_not_break_the_line(cleaning: bool) -> None:
     ja = SUBWORD.encode("ja")
     breaks = [FIRST_BYTE + 13, FIRST_BYTE + 10]
     rules = {"control_characters": cleaning}
-    translator = Translator(ConstantModel([*ja, *breaks, *ja, EOS]), SUBWORD, experiment(rules))
+    engine = TorchEngine([ConstantModel([*ja, *breaks, *ja, EOS])])
+    translator = Translator(engine, SUBWORD, experiment(rules))
     (text,) = translator.translate(["ein Haus"])
     assert text.split() == ["ja", "ja"]
     assert not {"\r", "\n"} & set(text)
@@ -157,8 +165,8 @@ def test_long_lines_go_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None
     translator = copying(beam=2)
     lines = ["Haus " * 99 + "ja", *["Fluss " * 9 + "ja"] * 8, "ja"]
     assert translator.translate(lines) == lines
-    assert all(rows == 4 or rows * width <= 200 for rows, width in translator.model.batches)
-    assert len(translator.model.batches) > 3
+    assert all(rows == 4 or rows * width <= 200 for rows, width in model_of(translator).batches)
+    assert len(model_of(translator).batches) > 3
 
 
 def test_a_line_far_longer_than_any_of_training() -> None:
@@ -227,11 +235,12 @@ class MonotoneModel(CopyModel):
     ],
 )
 def test_alignment_refers_to_the_line_as_given(line: str, links: list[tuple[int, int]]) -> None:
-    translator = Translator(MonotoneModel(), SUBWORD, experiment(beam=1, batch_sentences=1))
+    config = experiment(beam=1, batch_sentences=1)
+    translator = Translator(TorchEngine([MonotoneModel()]), SUBWORD, config)
     [found] = translator.translate_detailed([line])
     assert found.alignment == links
     assert found.best.word_attention is not None
-    assert found.best.word_attention.size(1) == len([word for word in line.split(" ") if word])
+    assert found.best.word_attention.shape[1] == len([word for word in line.split(" ") if word])
 
 
 def test_a_protected_line_has_no_alignment() -> None:
@@ -268,9 +277,9 @@ def test_more_candidates_than_the_beam_are_refused() -> None:
 
 def test_a_model_in_training_mode_is_set_to_eval() -> None:
     translator = random_model()
-    translator.model.train()
+    model_of(translator).train()
     translator.translate(["ja"])
-    assert not translator.model.training
+    assert not model_of(translator).training
 
 
 @pytest.mark.parametrize("beam", [1, 5])
@@ -296,7 +305,7 @@ def random_model(**decoding: Any) -> Translator:
     torch.manual_seed(8)
     config = ModelConfig(width=32, encoder_layers=2, decoder_layers=2, ffn_width=48)
     model = seq2seq.Seq2Seq(config, SUBWORD.num_pieces)
-    return Translator(model, SUBWORD, experiment(**decoding))
+    return Translator(TorchEngine([model]), SUBWORD, experiment(**decoding))
 
 
 def test_every_sentence_is_in_one_batch_of_its_width() -> None:

@@ -8,6 +8,7 @@ from nmt.config.corpus import SubwordConfig
 from nmt.corpus.subword import Subword
 from nmt.decoding.constraints import contains_phrase
 from nmt.decoding.requests import Request
+from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translator import Translator
 
 LINES = ["我在北京大学学习。", "我看见了他。", "看见", "他在公园里。", "กำแพงสูง", "a b 1 2"] * 3
@@ -23,7 +24,7 @@ class Copying(CopyModel):
 
 
 def translate(text: str, **constraints: tuple[str, ...]) -> str:
-    [found] = Translator(Copying(), SUBWORD, experiment(beam=4)).translate(
+    [found] = Translator(TorchEngine([Copying()]), SUBWORD, experiment(beam=4)).translate(
         [Request(text, **constraints)]  # type: ignore[arg-type]
     )
     return found

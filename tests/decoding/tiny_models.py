@@ -1,6 +1,7 @@
 """Models with few enough targets to try them all, shared by the tests of the search."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import BOS
+from nmt.decoding import beam_search
+from nmt.decoding.hypotheses import Hypothesis
+from nmt.decoding.torch_engine import TorchEngine
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,14 @@ def log_probs_after(model: TinyModel, source: list[int], prefix: tuple[int, ...]
     for token in (BOS, *prefix):
         logits, state, _ = model.step(torch.tensor([token]), state, memory)
     return logits[0].log_softmax(dim=-1)
+
+
+def search(
+    model: Any, sources: Sequence[Sequence[int]], config: DecodingConfig, **options: Any
+) -> list[list[Hypothesis]]:
+    """Search with one model, or with a list of them as an ensemble."""
+    models = model if isinstance(model, list) else [model]
+    return beam_search.search(TorchEngine(models), sources, config, **options)
 
 
 def facts(found: Any) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ import pytest
 from nmt.checkpoint.load import load_checkpoint
 from nmt.config.cluster import Cluster
 from nmt.decoding.resumable_output import open_resumable, work_folder
+from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translator import Translator
 from nmt.errors import DataError, NmtError
 from nmt.jobs.translate import FormatChunk, Output, translate_on_ray
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 @pytest.fixture(scope="module")
 def translator(tiny: Path) -> Translator:
     bundle = load_checkpoint(tiny / "runs/tiny")
-    return Translator(bundle.model(), bundle.subword, bundle.experiment)
+    return Translator(TorchEngine([bundle.model()]), bundle.subword, bundle.experiment)
 
 
 @pytest.fixture(scope="module")

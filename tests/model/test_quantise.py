@@ -1,13 +1,13 @@
 import pytest
 import torch
 
+from nmt.config.decoding import Precision
 from nmt.config.experiment import ModelConfig
 from nmt.model import quantise
 from nmt.model.lstm import LSTM
 from nmt.model.quantise import (
     Bf16Linear,
     Int8Linear,
-    Precision,
     QuantisedLSTM,
     dequantise_rows,
     quantise_model,
