@@ -315,6 +315,7 @@ def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -
     from nmt.corpus.prepare import check_raw
     from nmt.corpus.prepare import prepare as check_complete
     from nmt.corpus.prepared import (
+        count_left_out,
         format_summary,
         is_prepared,
         prepared_folder,
@@ -340,7 +341,12 @@ def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -
         console.clear()
     for line in format_summary(manifest):
         console.print(line)
-    resolve_auto_preset(experiment, console.print)
+    experiment = resolve_auto_preset(experiment, console.print)
+    if left_out := count_left_out(experiment, manifest):
+        console.print(
+            f"training leaves out {left_out:,} of {manifest.pairs:,} pairs: longer than "
+            f"batching.max_length ({experiment.batching.max_length} tokens)"
+        )
     return manifest
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import settings
 
 from nmt.config.experiment import Experiment
 from nmt.model.mkl import set_strict_mode
@@ -20,6 +21,10 @@ from nmt.model.mkl import set_strict_mode
 # Before torch is imported: on a busy machine threads that wait for each other cost 10x.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 set_strict_mode()
+
+# Deadlines fail on a busy machine.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -68,6 +68,8 @@ def comma_list(item: Any) -> Callable[[click.Context, click.Parameter, str | Non
 COUNT = Integer(min=1)
 COUNT_OR_0 = Integer(min=0)
 THREADS = Integer(min=1, max=4096)
+BEAM = Integer(min=1, max=1000)
+LENGTH_PENALTY = FiniteFloat(min=0, max=10)
 POSITIVE = FiniteFloat(min=0, min_open=True)
 POSITIVE_OR_0 = FiniteFloat(min=0)
 

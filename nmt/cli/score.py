@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmt.api import make_translator, open_checkpoint
-from nmt.cli.options import POSITIVE_OR_0, check_files, check_output, compute_options, describe
+from nmt.cli.options import LENGTH_PENALTY, check_files, check_output, compute_options, describe
 from nmt.config.corpus import ParallelText
 from nmt.console import Console
 from nmt.corpus.text import open_output, read_pairs
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", default="-", metavar="FILE", help="Output file; -: stdout.")
 @click.option("--format", "form", type=click.Choice(["text", "scores", "jsonl"]), default="text",
               help="text: score, tab, translation; scores; jsonl: with tokens.")  # fmt: skip
-@click.option("--length-penalty", type=POSITIVE_OR_0, default=0.0,
+@click.option("--length-penalty", type=LENGTH_PENALTY, default=0.0,
               help="GNMT length penalty alpha; 0: log-probability.")  # fmt: skip
 @compute_options
 def score(

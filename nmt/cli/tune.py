@@ -10,7 +10,7 @@ import click
 
 from nmt.api import check_writable, make_translator, open_checkpoint, prepare_corpus
 from nmt.cli import options
-from nmt.cli.options import COUNT, COUNT_OR_0, POSITIVE_OR_0, comma_list
+from nmt.cli.options import BEAM, COUNT, COUNT_OR_0, LENGTH_PENALTY, comma_list
 from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump
@@ -34,9 +34,9 @@ TRAINING_OPTIONS = ("search", "trials", "metric", "least", "search_seed", "clust
 @click.argument("run", metavar="RUN|EXPERIMENT")
 @options.overrides_argument
 @click.option("--beams", default="1,4,5,8", metavar="NUMBERS",
-              callback=comma_list(COUNT), help="Beam sizes to try.")  # fmt: skip
+              callback=comma_list(BEAM), help="Beam sizes to try.")  # fmt: skip
 @click.option("--penalties", default="0.6,0.8,1.0,1.2,1.4", metavar="NUMBERS",
-              callback=comma_list(POSITIVE_OR_0), help="Length penalties to try.")  # fmt: skip
+              callback=comma_list(LENGTH_PENALTY), help="Length penalties to try.")  # fmt: skip
 @options.compute_options
 @click.option("--search", multiple=True, metavar="KEY=RANGE|FILE",
               help=f"Setting to search: {KINDS}; or a YAML file; repeatable.")  # fmt: skip

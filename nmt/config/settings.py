@@ -69,6 +69,8 @@ PositiveInt = Annotated[int, Field(ge=1, strict=True), AfterValidator(_check_siz
 NaturalInt = Annotated[int, Field(ge=0, strict=True), AfterValidator(_check_size)]
 Count = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 """Number in a record on disk; JSON readers of other languages are exact up to 2^53."""
+Timestamp = Annotated[Number, Field(ge=0, lt=253402300800)]
+"""Seconds since 1970, before the year 10000."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 

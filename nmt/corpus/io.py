@@ -146,11 +146,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
             f"{path}: cannot be written: {error.strerror}; check the folder and its permissions"
         ) from None
     try:
-        yield temporary
-        # On disk before the rename: a crash must not leave an empty file under the final name.
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with name_write_errors(path):
+            yield temporary
+            # On disk before the rename: a crash must not leave an empty file under the final name.
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+@contextmanager
+def name_write_errors(path: Path) -> Iterator[None]:
+    """Raise DataError with the path for a disk that is full, or a file that is too large."""
+    try:
+        yield
     except OSError as error:
         # Other errors are bugs and keep their traceback.
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
@@ -158,9 +169,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise DataError(
             f"{path}: cannot be written: {os.strerror(error.errno)}; make room and try again"
         ) from None
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def write_zstd(path: Path, parts: Iterable[bytes]) -> None:

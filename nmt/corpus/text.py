@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import TextIO
 
 from nmt.config.corpus import Case, CleaningConfig, ParallelText
-from nmt.corpus.io import Source, atomic_write, compress_to, read_blocks, source_name, split_lines
+from nmt.console import TerminalText
+from nmt.corpus.io import (
+    Source,
+    atomic_write,
+    compress_to,
+    name_write_errors,
+    read_blocks,
+    source_name,
+    split_lines,
+)
 from nmt.errors import DataError
 
 MIN_INVALID = 10
@@ -321,7 +330,8 @@ def open_output(target: str | Path | None) -> Iterator[TextIO]:
     if target is None or str(target) == "-":
         # Bypasses the text layer of stdout, whose encoding depends on the locale.
         sys.stdout.flush()
-        text = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="\n")
+        kind = TerminalText if sys.stdout.isatty() else io.TextIOWrapper
+        text: io.TextIOWrapper = kind(sys.stdout.buffer, encoding="utf-8", newline="\n")
         try:
             yield text
         finally:
@@ -331,7 +341,7 @@ def open_output(target: str | Path | None) -> Iterator[TextIO]:
     path = Path(target).resolve() if Path(target).is_symlink() else Path(target)
     if path.exists() and not (path.is_file() or path.is_dir()):
         # A pipe or a device such as /dev/null cannot be replaced by a file.
-        with path.open("w", encoding="utf-8", newline="\n") as text:
+        with name_write_errors(path), path.open("w", encoding="utf-8", newline="\n") as text:
             yield text
         return
     with atomic_write(path) as temporary, temporary.open("wb") as file:

@@ -242,9 +242,21 @@ def test_missing_resources_are_reported(
     placements += [False, False, True]
     with Console() as console:
         monkeypatch.setattr(ray_session, "_consoles", [console])
+        monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 3.0})
         assert fit_workers(Cluster(name="a", workers=4, cpus_per_worker=2), 2) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert line[9:] == "waiting for 2 workers with 2 CPUs each: 5 of 6 CPUs free"
+    assert line[9:] == "waiting for 2 workers with 2 CPUs each: 3 of 6 CPUs free"
+
+
+def test_workers_that_start_slowly_are_reported(
+    placements: list[bool], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placements += [False, True]
+    with Console() as console:
+        monkeypatch.setattr(ray_session, "_consoles", [console])
+        fit_workers(Cluster(name="a", workers=2, cpus_per_worker=2), 2)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line[9:] == "waiting for 2 workers with 2 CPUs each to start: 5 of 6 CPUs free"
 
 
 def test_workers_that_no_host_holds_are_refused(
