@@ -29,6 +29,20 @@ settings.load_profile("no_deadline")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for `pytest -n 2 --dist loadgroup` so that they share their fixtures.
+
+    Tests that start Ray are one group, which comes first because it takes longest; the others form
+    one group per package.
+    """
+    # Ray tests mostly wait, so the packages fill the second core beside them.
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        is_on_ray = item.get_closest_marker("ray") is not None
+        package = item.path.relative_to(ROOT / "tests").parts[0]
+        item.add_marker(pytest.mark.xdist_group("ray" if is_on_ray else package))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder with real corpora: NMT_TEST_DATA, or ../shared/data beside the checkout."""
