@@ -102,6 +102,8 @@ def make_corpus(tmp_path: Path) -> Callable[..., Experiment]:
                 (raw / f"{name}.{side}").write_text(text, encoding="utf-8", newline="\n")
         texts = {name: {"name": name, "src": f"{name}.en", "tgt": f"{name}.de"} for name in sets}
         settings = {
+            "src": "en",
+            "tgt": "de",
             "root": str(raw),
             "prepared": str(tmp_path / prepared),
             "train": [texts[name] for name in train],
@@ -120,6 +122,8 @@ TINY_DE = ("ein Hund rennt", "zwei Hunde rennen", "eine Katze schläft", "zwei K
 TINY = """\
 name: tiny
 corpus:
+  src: en
+  tgt: de
   root: raw
   train: [{name: train, src: train.en, tgt: train.de}]
   dev: {name: dev, src: dev.en, tgt: dev.de}

@@ -97,4 +97,3 @@ def language_of(lines: Iterable[str]) -> tuple[str, float]:
     # Ties by code: the result must not depend on the order of lines.
     best = max(sorted(shares), key=shares.__getitem__)
     return best, shares[best] / total
-

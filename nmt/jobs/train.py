@@ -62,7 +62,7 @@ def get_run_dir(experiment: Experiment, cluster: Cluster) -> Path:
     """Return <storage>/<name>, or the local copy of a run in an object store."""
     if address := get_run_address(experiment, cluster):
         return local_copy(address, Path(cluster.scratch))
-    return Path(cluster.storage).expanduser().resolve() / experiment.name
+    return Path(cluster.storage).resolve() / experiment.name
 
 
 def get_run_address(experiment: Experiment, cluster: Cluster) -> str:

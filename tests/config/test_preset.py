@@ -14,7 +14,7 @@ TEXT = {"name": "a", "src": "a.en", "tgt": "a.de"}
 
 
 def experiment(**sections: Any) -> Experiment:
-    corpus = {"train": [TEXT], "dev": TEXT, **sections.pop("corpus", {})}
+    corpus = {"src": "en", "tgt": "de", "train": [TEXT], "dev": TEXT, **sections.pop("corpus", {})}
     tree = {"name": "tiny", "preset": "auto", "corpus": corpus, **sections}
     return Experiment.model_validate(tree)
 

@@ -62,7 +62,7 @@ class ConstantModel(CopyModel):
 
 def experiment(cleaning: dict[str, bool] | None = None, **decoding: Any) -> Experiment:
     text = {"name": "text", "src": "a", "tgt": "b"}
-    corpus = {"train": [text], "dev": text, "cleaning": cleaning or {}}
+    corpus = {"src": "en", "tgt": "de", "train": [text], "dev": text, "cleaning": cleaning or {}}
     return Experiment.model_validate({"name": "test", "corpus": corpus, "decoding": decoding})
 
 

@@ -235,7 +235,7 @@ MADE_UP = [
         "backtranslate runs/tiny raw/train.en bt --experiment tiny.yaml",
         "the text is in 'en', but the experiment translates fr to de: its dev and test sets could "
         "not be kept out",
-        {"tiny.yaml": replaced("root: raw", "src: fr\n  root: raw")},
+        {"tiny.yaml": replaced("src: en\n", "src: fr\n")},
     ),
     ErrorCase(
         "backtranslate runs/tiny raw/train.en bt",

@@ -129,6 +129,8 @@ def make_experiment(folder: Path, **training: object) -> Experiment:
     return Experiment(
         name="tiny",
         corpus=CorpusConfig(
+            src="en",
+            tgt="de",
             root=str(folder),
             train=[ParallelText(name="a", src="train.en", tgt="train.de")],
             dev=ParallelText(name="dev", src="dev.en", tgt="dev.de"),

@@ -21,7 +21,7 @@ def make_outcome(
     experiment = Experiment.model_validate(
         {
             "name": "tiny",
-            "corpus": {"train": [TEXT], "dev": TEXT},
+            "corpus": {"src": "en", "tgt": "de", "train": [TEXT], "dev": TEXT},
             "model": {"dropout": dropout},
             "training": {"updates": 200, "warmup_updates": 0},
         }
