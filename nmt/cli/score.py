@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmt.api import make_translator, open_checkpoint
-from nmt.cli.options import LENGTH_PENALTY, check_files, check_output, compute_options, describe
+from nmt.cli.options import POSITIVE_OR_0, check_files, check_output, compute_options, describe
 from nmt.config.corpus import ParallelText
 from nmt.console import Console
-from nmt.corpus.pair_files import PairFiles
-from nmt.corpus.text import open_output
+from nmt.corpus.text import open_output, read_pairs
 
 if TYPE_CHECKING:
     from nmt.decoding.scoring import LineScore, ScoreTotals
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", default="-", metavar="FILE", help="Output file; -: stdout.")
 @click.option("--format", "form", type=click.Choice(["text", "scores", "jsonl"]), default="text",
               help="text: score, tab, translation; scores; jsonl: with tokens.")  # fmt: skip
-@click.option("--length-penalty", type=LENGTH_PENALTY, default=0.0,
+@click.option("--length-penalty", type=POSITIVE_OR_0, default=0.0,
               help="GNMT length penalty alpha; 0: log-probability.")  # fmt: skip
 @compute_options
 def score(
@@ -45,8 +44,8 @@ def score(
     checkpoint = open_checkpoint(run)
     translator = make_translator(checkpoint, **compute)
     # The files are read twice, so that an error in the last line is found before scoring starts.
-    files = PairFiles(ParallelText(name="pairs", src=src, tgt=tgt), "", ("", ""))
-    total = sum(1 for _ in files.read())
+    text = ParallelText(name="pairs", src=src, tgt=tgt)
+    total = sum(1 for _ in read_pairs(text, ""))
     totals, started = ScoreTotals(), time.monotonic()
     with Console() as console, open_output(output) as file:
         console.print(describe(checkpoint))
@@ -55,7 +54,7 @@ def score(
             if output != "-":
                 console.progress("scoring", num_done, total, "pairs")
 
-        pairs, same = tee(files.read())
+        pairs, same = tee(read_pairs(text, ""))
         scores = score_pairs(translator, pairs, progress)
         for (src_line, tgt_line), line_score in zip(same, scores, strict=True):
             totals.add(tgt_line, line_score)

@@ -28,10 +28,7 @@ def prepare(experiment: str, overrides: tuple[str, ...], cluster: str | None) ->
 @options.overrides_argument
 @options.cluster_option
 def train(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
-    """Train a model, or resume its run.
-
-    A corpus that is not prepared is prepared first.
-    """
+    """Train a model, or resume its run."""
     settings = options.load_settings(experiment, cluster, overrides)
     with Console() as console:
         run = options.display_path(train_run(*settings, console))
@@ -55,27 +52,32 @@ def average(checkpoints: tuple[str, ...], output: str) -> None:
 @click.command()
 @click.argument("run")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Directory to write.")
+@click.option("--format", "form", type=click.Choice(["checkpoint", "onnx"]), default="checkpoint",
+              help="checkpoint; onnx: graphs for ONNX Runtime, which need no PyTorch.")  # fmt: skip
 @options.precision_option("Dtype of large matrices; default: unchanged.")
-def export(run: str, output: str, precision: Precision | None) -> None:
+def export(run: str, output: str, form: str, precision: "Precision | None") -> None:
     """Export a model for translation.
 
     The result has no optimizer state; int8 and bf16 make it smaller and faster on CPUs. RUN is a
     run directory or a checkpoint.
     """
-    from nmt.checkpoint.convert import export_checkpoint
+    source = checkpoint_dir(run)
+    if form == "checkpoint":
+        from nmt.checkpoint.convert import export_checkpoint
 
-    click.echo(
-        options.describe(export_checkpoint(checkpoint_dir(run), Path(output), precision)), err=True
-    )
+        text = options.describe(export_checkpoint(source, Path(output), precision))
+    else:
+        from nmt.decoding.onnx_export import export_onnx
+
+        text = export_onnx(source, Path(output), precision).describe()
+    click.echo(text, err=True)
 
 
 def train_run(experiment: Experiment, cluster: Cluster, console: Console) -> str:
     """Train and return the run; where it is interrupted, print the command that resumes it."""
-    position = ""
-    with options.resumable(console, lambda: position):
-        result = train_model(experiment, cluster, console)
-        # The first Ctrl-C ends training regularly, with a checkpoint; it counts as interrupted.
-        if result.end_reason == "interrupted":
-            position = f" after update {result.update:,}"
+    result = train_model(experiment, cluster, console)
+    # The first Ctrl-C ends training regularly, with a checkpoint; it still counts as interrupted.
+    if result.end_reason == "interrupted":
+        with options.resumable(console, lambda: f" after update {result.update:,}"):
             raise KeyboardInterrupt
     return result.run

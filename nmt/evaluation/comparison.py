@@ -15,7 +15,6 @@ from typing import Any
 
 from sacrebleu.significance import PairedTest, Result
 
-from nmt.config.settings import Count, Number
 from nmt.errors import ConfigError
 from nmt.evaluation.sacrebleu_metrics import METRICS, make_metric, resampling_seed, sentence_chrf
 from nmt.evaluation.scores import check_lines
@@ -36,15 +35,15 @@ class Difference:
     """Name that sacreBLEU gives the metric."""
     label: str
     """Description of an extra (`MetricKind.label`); empty for a score to report."""
-    baseline: Number
-    score: Number
-    gain: Number
+    baseline: float
+    score: float
+    gain: float
     """Points by which the system is better; negative if it is worse."""
-    p_value: Number | None
+    p_value: float | None
     """p-value of the difference; None if not tested."""
-    mean: Number | None
+    mean: float | None
     """Mean of the system's resamples; None except with the paired bootstrap."""
-    half_width: Number | None
+    half_width: float | None
     """Half width of the system's 95 % interval."""
     signature: str
     """Signature of the metric, and of the test if there is one."""
@@ -54,9 +53,9 @@ class Difference:
 class ChangedSegment:
     """Segment that a system and the baseline translate differently."""
 
-    line: Count
+    line: int
     """Number of the line, from 1."""
-    gain: Number
+    gain: float
     """Points of sentence chrF2 by which the system is better."""
     src: str
     """Source line; empty if unknown."""
@@ -71,11 +70,11 @@ class SystemComparison:
 
     system: str
     differences: tuple[Difference, ...]
-    num_changed: Count
+    num_changed: int
     """Segments that differ from the baseline's."""
-    num_better: Count
+    num_better: int
     """Changed segments with a higher sentence chrF2."""
-    num_worse: Count
+    num_worse: int
     better: tuple[ChangedSegment, ...]
     """Segments of largest gain, at most MAX_CHANGED."""
     worse: tuple[ChangedSegment, ...]

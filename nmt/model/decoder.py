@@ -148,6 +148,11 @@ class ResidualDecoder(nn.Module):
         """Attention layers, first to last."""
         return [block.attention for block in self.blocks]
 
+    @property
+    def state_size(self) -> int:
+        """Values of the recurrent state of a hypothesis."""
+        return 2 * self.num_lstms * self.width
+
     def set_dropout(self, config: ModelConfig) -> None:
         """Take the dropout rates of `config`."""
         for block in self.blocks:
@@ -210,6 +215,11 @@ class GnmtDecoder(nn.Module):
     def attentions(self) -> list[Attention]:
         """Attention layers, first to last: one."""
         return [self.attention]
+
+    @property
+    def state_size(self) -> int:
+        """Values of the recurrent state of a hypothesis."""
+        return 2 * self.num_lstms * self.width
 
     def set_dropout(self, config: ModelConfig) -> None:
         """Take the dropout rates of `config`."""

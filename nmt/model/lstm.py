@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from nmt.config.experiment import ModelConfig
 from nmt.model.flops import matmul_flops
@@ -82,6 +83,10 @@ class LSTM(nn.Module):
         Returns:
             Hidden states, [B, T, H], in the dtype of autocast where it is enabled, else of `x`.
         """
+        # An export records the layer as one operator (`nmt.model.onnx_graph`).
+        if has_torch_function_unary(x):
+            recorded: Tensor = handle_torch_function(LSTM.forward, (x,), self, x, start)
+            return recorded
         device = x.device.type
         wanted = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         # oneDNN has no fp16 LSTM with a backward pass.
@@ -121,6 +126,9 @@ class LSTM(nn.Module):
         Returns:
             Hidden and cell state after it, each [B, H], fp32.
         """
+        if has_torch_function_unary(x):
+            recorded: tuple[Tensor, Tensor] = handle_torch_function(LSTM.step, (x,), self, x, state)
+            return recorded
         # Not the fused call: it reorders the weights in each call, which costs 14 times as much.
         h, c = state
         gates = nn.functional.linear(x, self.weight_ih, self.bias)
@@ -185,6 +193,9 @@ class BiLSTM(nn.Module):
         Returns:
             Hidden states of both directions, [B, T, 2H]; undefined at padding.
         """
+        if has_torch_function_unary(x):
+            recorded: Tensor = handle_torch_function(BiLSTM.forward, (x,), self, x, reversal)
+            return recorded
         ahead = self.forwards(x)
         back = _gather(self.backwards(_gather(x, reversal)), reversal)
         return torch.cat([ahead, back], dim=-1)
@@ -197,6 +208,9 @@ def reversal_of(lengths: Tensor, num_positions: int) -> Tensor:
         lengths: real positions of each row, [B].
         num_positions: T.
     """
+    if has_torch_function_unary(lengths):
+        recorded: Tensor = handle_torch_function(reversal_of, (lengths,), lengths, num_positions)
+        return recorded
     positions = torch.arange(num_positions, device=lengths.device)[None]
     return torch.where(positions < lengths[:, None], lengths[:, None] - 1 - positions, positions)
 

@@ -1,1 +1,0 @@
-"""File formats of parallel corpora other than line-parallel text, one module per format."""

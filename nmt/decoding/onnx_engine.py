@@ -1,0 +1,242 @@
+"""Engine on ONNX Runtime: exported models on CPUs, without torch.
+
+The graphs are those of `nmt.model.onnx_graph`. A step is one call: it reorders the states, runs the
+decoder, and returns the best candidates and the log-sum-exp of each row. Its inputs and outputs
+are bound to arrays that the steps of a search reuse.
+
+Shapes: B sentences, K beam, R = B * K rows, S padded source length, V vocabulary, C candidates,
+Z values of a row's state.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from nmt.corpus.subword import EOS
+from nmt.decoding.candidates import choose
+from nmt.decoding.exported_model import DECODER, ENCODER
+from nmt.decoding.interface import Best, IntArray, Query, StepResult
+
+Array = npt.NDArray[Any]
+
+
+class OnnxEngine:
+    """Runs an exported model, or an ensemble: the mean of probabilities and of attention."""
+
+    def __init__(self, folders: Sequence[Path], threads: int | None = None) -> None:
+        """Read the graphs of models.
+
+        Args:
+            folders: directory with the graphs of each model; all have one vocabulary.
+            threads: number of compute threads; None: the limit of the process.
+        """
+        # Bytes, not paths: copies on other machines have no files.
+        self._graphs = [
+            ((folder / ENCODER).read_bytes(), (folder / DECODER).read_bytes()) for folder in folders
+        ]
+        self.set_threads(threads or default_threads())
+
+    def set_threads(self, threads: int) -> None:
+        """Set the number of compute threads."""
+        self._threads = threads
+        self._models: list[_Model] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_models": []}  # sessions belong to a process
+
+    def start(self, src: IntArray, src_lengths: IntArray, beam: int) -> "OnnxState":
+        """Encode sources; see `nmt.decoding.interface.Engine`."""
+        return OnnxState([model.start(src, src_lengths, beam) for model in self.models])
+
+    def step(
+        self, state: "OnnxState", tokens: IntArray, parents: IntArray | None, query: Query
+    ) -> tuple[StepResult, "OnnxState"]:
+        """Decode one token per row; see `nmt.decoding.interface.Engine`."""
+        rows = state.rows if parents is None else state.rows[parents]
+        choice, num_best = query.choice, 0
+        is_free = query.forbidden is None and query.full_rows is None and len(state.models) == 1
+        if isinstance(choice, Best) and choice.size > 1 and is_free:
+            num_best = choice.size
+        outputs = [each.step(tokens, rows, num_best) for each in state.models]
+        attention = None
+        if query.with_attention:
+            attention = outputs[0].attention.copy()
+            for other in outputs[1:]:
+                attention += other.attention
+            attention /= np.float32(len(outputs))
+        if num_best:
+            result = _best(outputs[0], num_best)
+        else:
+            # Normalised in the graph: a constraint of one line must not round those of others.
+            log_probs, sums = outputs[0].log_probs, np.zeros(len(tokens), np.float32)
+            for other in outputs[1:]:
+                np.logaddexp(log_probs, other.log_probs, out=log_probs)
+            result = choose(log_probs, query, sums if len(outputs) == 1 else None)
+        return result._replace(attention=attention), OnnxState(state.models)
+
+    def select(self, state: "OnnxState", sentences: IntArray) -> "OnnxState":
+        """Return the state of some sentences; see `nmt.decoding.interface.Engine`."""
+        beam = state.models[0].beam
+        rows = (sentences[:, None] * beam + np.arange(beam)).ravel()
+        return OnnxState([each.select(sentences) for each in state.models], state.rows[rows])
+
+    @property
+    def models(self) -> "list[_Model]":
+        """Sessions of the models, created when a process first needs them."""
+        if not self._models:
+            self._models = [_Model(*graphs, self._threads) for graphs in self._graphs]
+        return self._models
+
+
+class OnnxState:
+    """State of the rows in each model."""
+
+    def __init__(self, models: "list[_Search]", rows: IntArray | None = None) -> None:
+        """Wrap the searches of models; `rows` are those of their last states, None: all."""
+        self.models = models
+        self.rows = np.arange(models[0].num_rows) if rows is None else rows
+
+
+class _Outputs(NamedTuple):
+    """Results of a step, which the next one overwrites."""
+
+    log_probs: Array
+    """[R, V]."""
+    top_log_probs: Array
+    """[R, C]."""
+    top_tokens: Array
+    """[R, C]."""
+    next_states: Array
+    """[R, Z]."""
+    attention: Array
+    """[R, S]."""
+
+
+class _Model:
+    """Sessions of one model."""
+
+    def __init__(self, encoder: bytes, decoder: bytes, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Idle threads of a session must not take time from other processes.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.encoder, self.decoder = (
+            onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            for graph in (encoder, decoder)
+        )
+        sizes = {each.name: each.shape[-1] for each in self.decoder.get_outputs()}
+        self.state_size, self.vocab_size = sizes["next_states"], sizes["log_probs"]
+        self._log_probs = np.empty((0, self.vocab_size), np.float32)
+
+    def start(self, src: IntArray, src_lengths: IntArray, beam: int) -> "_Search":
+        """Encode sources."""
+        names = [output.name for output in self.encoder.get_outputs()]
+        found = self.encoder.run(names, {"src": src, "src_lengths": src_lengths})
+        return _Search(self, dict(zip(names, found, strict=True)), beam)
+
+    def log_probs(self, num_rows: int) -> Array:
+        """Return memory for the log-probabilities of a step, the same for all searches.
+
+        Megabytes that are freed in each step go back to the system and return page by page.
+        """
+        if len(self._log_probs) < num_rows:
+            self._log_probs = np.empty((num_rows, self.vocab_size), np.float32)
+        return self._log_probs[:num_rows]
+
+
+class _Search:
+    """Encoded sentences in one model, and the arrays of their steps."""
+
+    def __init__(self, model: _Model, memory: dict[str, Array], beam: int) -> None:
+        self.model, self.memory, self.beam = model, memory, beam
+        self.num_rows = self._num_before = len(memory["is_pad"]) * beam
+        # A step reads one of them and writes the other.
+        self._states = tuple(np.zeros((self.num_rows, model.state_size), np.float32) for _ in "ab")
+        self._current = 0
+        self._bound: dict[tuple[int, ...], _BoundStep] = {}
+
+    def select(self, sentences: IntArray) -> "_Search":
+        """Keep the memory of these sentences; the next step selects their states."""
+        self.memory = {name: array[sentences] for name, array in self.memory.items()}
+        self.num_rows = len(sentences) * self.beam
+        self._bound = {}
+        return self
+
+    def step(self, tokens: IntArray, rows: IntArray, num_best: int) -> _Outputs:
+        """Run the decoder on tokens that continue rows of the last states."""
+        # Ids below EOS are removed from the candidates.
+        count = min(num_best + EOS, self.model.vocab_size) if num_best else 0
+        key = (self._current, self._num_before, count)
+        if key not in self._bound:
+            before, after = self._states[self._current], self._states[1 - self._current]
+            states = before[: self._num_before], after[: self.num_rows]
+            self._bound[key] = _BoundStep(self.model, self.memory, states, count)
+        self._current, self._num_before = 1 - self._current, self.num_rows
+        return self._bound[key].run(tokens, rows)
+
+
+class _BoundStep:
+    """Step whose inputs and outputs are bound to arrays."""
+
+    def __init__(
+        self, model: _Model, memory: Mapping[str, Array], states: tuple[Array, Array], count: int
+    ) -> None:
+        self._session, self._io = model.decoder, model.decoder.io_binding()
+        before, after = states
+        num_rows = len(after)
+        self._tokens, self._rows = np.empty((2, num_rows), np.int64)
+        inputs = {
+            "tokens": self._tokens,
+            "parents": self._rows,
+            "states": before,
+            "num_candidates": np.array([count]),
+            **memory,
+        }
+        self._outputs = _Outputs(
+            model.log_probs(num_rows),
+            np.empty((num_rows, count), np.float32),
+            np.empty((num_rows, count), np.int64),
+            after,
+            np.empty((num_rows, memory["is_pad"].shape[1]), np.float32),
+        )
+        # The session does not own the arrays.
+        self._kept = inputs
+        for name, array in inputs.items():
+            self._bind(self._io.bind_input, name, array)
+        for name, array in self._outputs._asdict().items():
+            self._bind(self._io.bind_output, name, array)
+
+    def _bind(self, bind: Callable[..., None], name: str, array: Array) -> None:
+        assert array.flags.c_contiguous
+        bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+    def run(self, tokens: IntArray, rows: IntArray) -> _Outputs:
+        """Run on tokens that continue rows of the states."""
+        self._tokens[:], self._rows[:] = tokens, rows
+        self._session.run_with_iobinding(self._io)
+        return self._outputs
+
+
+def default_threads() -> int:
+    """Return the thread limit of the process, as torch reads it."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return int(limit) if limit.isdigit() and int(limit) else len(os.sched_getaffinity(0))
+
+
+def _best(outputs: _Outputs, size: int) -> StepResult:
+    """Return the candidates of the graph without the ids below EOS."""
+    ids, values = outputs.top_tokens, outputs.top_log_probs
+    is_special = ids < EOS
+    if is_special.any() or (values[:, 1:] == values[:, :-1]).any():
+        # Best first, of equal ones the lower id.
+        values = np.where(is_special, -np.inf, values)
+        order = np.lexsort((ids, -values), axis=1)
+        ids, values = (np.take_along_axis(each, order, 1) for each in (ids, values))
+    # Copies: the next step overwrites the outputs.
+    return StepResult(ids[:, :size].copy(), values[:, :size].copy())

@@ -1,0 +1,298 @@
+"""Export of checkpoints as ONNX graphs, to a directory of their own or to a cache.
+
+Every export is compared with the model in PyTorch before it gets its name. The cache is a directory
+in the checkpoint, or in the user's cache where the checkpoint is not writable. Its name has the
+digest of weights, precision and graph code, so that it is never stale.
+"""
+
+import atexit
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nmt.checkpoint.format import CONFIG as SETTINGS
+from nmt.checkpoint.format import WEIGHTS, nmt_version
+from nmt.checkpoint.load import Checkpoint, load_checkpoint
+from nmt.config.decoding import Precision
+from nmt.corpus.subword import BOS, EOS, PAD
+from nmt.decoding import exported_model
+from nmt.decoding.exported_model import (
+    CONFIG,
+    DECODER,
+    ENCODER,
+    README,
+    TOKENIZER,
+    ExportedModel,
+    ExportInfo,
+    format_info,
+    read_exported,
+)
+from nmt.decoding.interface import Best, Query
+from nmt.decoding.onnx_engine import OnnxEngine
+from nmt.errors import CheckpointError, ConfigError
+from nmt.model import onnx_graph
+from nmt.model.graph_recorder import OPSET
+from nmt.model.onnx_graph import Port, decoder_step_graph, encoder_graph, ports_of
+from nmt.model.seq2seq import Seq2Seq
+
+TOLERANCE = 1e-4
+"""Largest difference of log-probabilities from PyTorch in fp32, in nats."""
+INT8_TOLERANCE = 0.5
+"""Largest mean difference in int8; larger ones are those of a broken graph."""
+
+
+def export_onnx(folder: Path, out: Path, precision: Precision | None = None) -> ExportedModel:
+    """Write a checkpoint as ONNX graphs, with all that a translation program needs.
+
+    Args:
+        folder: checkpoint, or run whose best checkpoint is meant.
+        out: directory to write; it must not exist.
+        precision: fp32 or int8; None: int8 if the checkpoint is stored so, else fp32.
+
+    Raises:
+        CheckpointError: there is no checkpoint, it is corrupt, `out` exists or cannot be written,
+            or the graphs differ from the model.
+        ConfigError: the precision is bf16.
+    """
+    if out.exists():
+        raise CheckpointError(f"{out} already exists: name another directory, or remove it")
+    if precision == "bf16":
+        rule = "ONNX graphs are fp32 or int8; bf16 needs --format checkpoint"
+        raise ConfigError("--precision", precision, rule)
+    checkpoint = load_checkpoint(folder)
+    precision = precision or ("int8" if checkpoint.precision == "int8" else "fp32")
+    model = checkpoint.model()
+    temp = out.with_name(f".{out.name}.{secrets.token_hex(4)}.writing")
+    try:
+        temp.mkdir(parents=True)
+        text = checkpoint.subword.to_json()
+        (temp / TOKENIZER).write_text(text, encoding="utf-8", newline="")
+        ports = _write_graphs(model, temp, precision)
+        largest, mean = compare_with_torch(model, temp, precision)
+        info = ExportInfo(
+            exported_model.FORMAT, precision, checkpoint.info.update,
+            checkpoint.info.files[WEIGHTS].sha256, largest, mean, OPSET, _versions(),
+            {"pad": PAD, "bos": BOS, "eos": EOS}, model.vocab_size, model.decoder.state_size,
+            checkpoint.experiment.model_dump(mode="json"),
+            {name: exported_model.describe(temp / name) for name in (ENCODER, DECODER, TOKENIZER)},
+        )  # fmt: skip
+        (temp / CONFIG).write_text(format_info(info), encoding="utf-8", newline="")
+        (temp / README).write_text(_readme(info, ports), encoding="utf-8", newline="")
+        temp.rename(out)
+    except OSError as error:
+        raise CheckpointError(f"{out} was not written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+    return read_exported(out)
+
+
+def cached_graphs(checkpoint: Checkpoint, precision: Precision) -> Path:
+    """Return a directory with the graphs of a checkpoint; build them at the first use.
+
+    Raises:
+        CheckpointError: the graphs differ from the model.
+    """
+    name = f"{precision}-{_cache_key(checkpoint)}"
+    parents = [checkpoint.path / "onnx", _user_cache()]
+    for parent in parents:
+        if (parent / name / DECODER).is_file():
+            return parent / name
+    model = checkpoint.model()
+    for parent in parents:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            temp = Path(tempfile.mkdtemp(prefix=".", suffix=".writing", dir=parent))
+        except OSError:
+            continue
+        if parent == parents[0]:
+            # Graphs of other weights, or of another version.
+            for old in parent.glob(f"{precision}-*"):
+                shutil.rmtree(old, ignore_errors=True)
+        return _build(model, temp, parent / name, precision)
+    # Neither is writable: for this process only.
+    temp = Path(tempfile.mkdtemp(prefix="nmt-onnx-"))
+    atexit.register(shutil.rmtree, temp, ignore_errors=True)
+    return _build(model, temp, temp / name, precision)
+
+
+def _build(model: Seq2Seq, temp: Path, target: Path, precision: Precision) -> Path:
+    """Write graphs to a temporary directory and rename it to `target`."""
+    try:
+        part = temp / target.name
+        part.mkdir()
+        _write_graphs(model, part, precision)
+        compare_with_torch(model, part, precision)
+        # Another process may have been faster: its graphs are the same.
+        with suppress(OSError):
+            part.rename(target)
+    finally:
+        if temp != target.parent:
+            shutil.rmtree(temp, ignore_errors=True)
+    return target
+
+
+def compare_with_torch(
+    model: Seq2Seq, folder: Path, precision: Precision, threads: int = 1
+) -> tuple[float, float]:
+    """Compare the log-probabilities and the attention of graphs with those of the model.
+
+    Random tokens of sources of several lengths are decoded with two hypotheses each.
+
+    Returns:
+        The largest and the mean difference of the log-probabilities, in nats.
+
+    Raises:
+        CheckpointError: a difference exceeds TOLERANCE, in int8 INT8_TOLERANCE on average.
+    """
+    random = np.random.default_rng(1)
+    lengths, beam, num_steps = np.array([16, 9, 1, 4]), 2, 5
+    num_rows = beam * len(lengths)
+    src = random.integers(EOS + 1, model.vocab_size, (len(lengths), lengths.max()))
+    src[np.arange(src.shape[1]) >= lengths[:, None]] = PAD
+    engine, query = OnnxEngine([folder], threads), Query(Best(1), None, np.arange(num_rows), True)
+    state = engine.start(src, lengths, beam)
+    differences = []
+    with torch.inference_mode():
+        memory = model.encode(torch.from_numpy(src), torch.from_numpy(lengths))
+        torch_state = model.start(memory, beam)
+        tokens = np.full(num_rows, BOS)
+        for _ in range(num_steps):
+            result, state = engine.step(state, tokens, None, query)
+            logits, torch_state, _ = model.step(torch.from_numpy(tokens), torch_state, memory)
+            assert result.distributions is not None
+            difference = np.abs(result.distributions - logits.log_softmax(dim=-1).numpy())
+            differences.append(difference)
+            tokens = random.integers(EOS + 1, model.vocab_size, num_rows)
+    found = np.stack(differences)
+    largest, mean = float(found.max()), float(found.mean())
+    limit, value = (TOLERANCE, largest) if precision == "fp32" else (INT8_TOLERANCE, mean)
+    # Not `value > limit`: NaN must not pass.
+    if not value <= limit:
+        raise CheckpointError(
+            f"the {precision} graphs differ from the model by {value:.1e} in log-probability, "
+            f"expected {limit:.0e} or less: use --engine torch, and report it with the versions "
+            f"{', '.join(f'{name} {version}' for name, version in _versions().items())}"
+        )
+    return largest, mean
+
+
+def _write_graphs(model: Seq2Seq, folder: Path, precision: Precision) -> dict[str, list[Port]]:
+    """Write both graphs and return their inputs and outputs by file."""
+    encoder = encoder_graph(model, precision)
+    decoder = decoder_step_graph(model, precision, encoder)
+    (folder / ENCODER).write_bytes(encoder.SerializeToString())
+    (folder / DECODER).write_bytes(decoder.SerializeToString())
+    return {ENCODER: ports_of(encoder), DECODER: ports_of(decoder)}
+
+
+def _cache_key(checkpoint: Checkpoint) -> str:
+    """Return a digest of everything that the graphs depend on."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(onnx_graph.__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    names = [checkpoint.info.files[name].sha256 for name in (WEIGHTS, SETTINGS, TOKENIZER)]
+    digest.update(repr((names, _versions())).encode())
+    return digest.hexdigest()[:16]
+
+
+def _user_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "nmt" / "onnx"
+
+
+def _versions() -> dict[str, str]:
+    packages = ("onnx", "onnxruntime", "torch", "numpy")
+    return {"nmt": nmt_version()} | {name: metadata.version(name) for name in packages}
+
+
+def _readme(info: ExportInfo, ports: dict[str, list[Port]]) -> str:
+    """Return the README of an exported model."""
+    experiment = info.experiment["corpus"]
+    rows = [
+        f"| `{file}` | {port.kind} | `{port.name}` | {port.dtype} | {port.shape} |"
+        for file, of_graph in ports.items()
+        for port in of_graph
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
+    return _README.format(
+        src=experiment["src"], tgt=experiment["tgt"], precision=info.precision,
+        opset=info.opset, versions=versions, ports="\n".join(rows), program=PROGRAM,
+        largest=info.largest_difference, mean=info.mean_difference,
+    )  # fmt: skip
+
+
+PROGRAM = """\
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+folder = Path(sys.argv[1])
+config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+pad, bos, eos = (config["tokens"][name] for name in ("pad", "bos", "eos"))
+tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+encoder = onnxruntime.InferenceSession(str(folder / "encoder.onnx"))
+decoder = onnxruntime.InferenceSession(str(folder / "decoder_step.onnx"))
+
+
+def run(session, **inputs):
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs)))
+
+
+sources = [[*tokenizer.encode(line.rstrip("\\n")).ids, eos] for line in sys.stdin]
+lengths = np.array([len(source) for source in sources])
+src = np.array([source + [pad] * (max(lengths) - len(source)) for source in sources])
+memory = run(encoder, src=src, src_lengths=lengths)
+rows = np.arange(len(sources))
+states = np.zeros((len(sources), config["state_size"]), np.float32)
+targets = np.full((len(sources), 1), bos)
+while targets.shape[1] <= 2 * max(lengths) + 20 and not (targets == eos).any(axis=1).all():
+    step = run(decoder, tokens=targets[:, -1], parents=rows, states=states,
+               num_candidates=np.array([0]), **memory)
+    tokens, states = step["log_probs"][:, eos:].argmax(axis=1) + eos, step["next_states"]
+    targets = np.concatenate([targets, tokens[:, None]], axis=1)
+for target, length in zip(targets[:, 1:].tolist(), lengths):
+    end = target.index(eos) if eos in target else 2 * length + 20
+    print(tokenizer.decode(target[:end]))
+"""
+"""Program of the README: greedy search in 35 lines, with ONNX Runtime, tokenizers and NumPy."""
+
+_README = """\
+# Translation model {src}-{tgt} for ONNX Runtime
+
+LSTM encoder and decoder with attention in {precision}, ONNX opset {opset}, exported with
+{versions}. Log-probabilities differ from those of the model in PyTorch by at most {largest:.1e}, on
+average by {mean:.1e}. `nmt translate` reads this directory; the program below needs `onnxruntime`,
+`tokenizers` and `numpy` only.
+
+| file | | name | type | shape |
+|---|---|---|---|---|
+{ports}
+
+- `batch` sentences have `source` tokens each, padding included. `src_lengths` are their real
+  tokens, with the end of the sentence.
+- A step decodes one token of each of `rows` hypotheses. Row r reads sentence r // (rows / batch)
+  and continues row `parents[r]` of `states`, which are zeros at first; `next_states` are the
+  `states` of the next step. `keys`, `values` and `is_pad` are the outputs of the encoder.
+- `log_probs` are those of all next tokens, `top_log_probs` and `top_tokens` the `num_candidates`
+  largest ones (0 or more). `attention` is that of the last layer.
+- `config.json` has the ids of special tokens, the number of state values, the rules by which
+  training normalised text (`experiment.corpus.cleaning`; NFC above all), and digests of the files.
+
+Greedy search for the lines of standard input, `python translate.py DIRECTORY < in > out`:
+
+```python
+{program}```
+"""

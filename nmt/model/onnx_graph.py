@@ -1,0 +1,396 @@
+"""ONNX graphs of encoder and decoder step, recorded from the code of the model.
+
+Layers with an ONNX operator or an int8 form of their own are recorded as such (`_FORMS`). An
+attention that uses other operations needs no code here.
+
+int8 sums are whole numbers, so a row gets the same result whatever the other rows are. A weight
+matrix has a scale per output. The inputs of a product have one of these scales:
+
+- Outputs of a layer norm have unit variance: one constant scale. Gain and bias of the norm become
+  part of the weights. Hidden LSTM states are at most 1. A hidden unit of a feed-forward layer is
+  scaled by the standard deviation that such inputs give it.
+- Other inputs have a scale per row, set by their largest value.
+
+Shapes: B sentences (`batch`), S source positions, R rows, P rows of the step before, D width,
+L LSTM layers, V vocabulary, C candidates.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor
+from torch.nn import functional
+
+from nmt.config.decoding import Precision
+from nmt.model.decoder import DecoderState, Memory
+from nmt.model.graph_recorder import CONTRIB, Form, Recorder, Symbol, concat
+from nmt.model.lstm import LSTM, BiLSTM, reversal_of
+from nmt.model.quantise import MIN_WEIGHTS
+from nmt.model.seq2seq import Seq2Seq
+
+NORM_RANGE = 5.0
+"""Largest output of a layer norm in int8, in standard deviations; larger values are clipped."""
+_MAX = 127
+_ZERO = 128
+"""Zero point of signed inputs: the fast products take unsigned ones."""
+_WEIGHT_MAX = 63
+"""Largest int8 weight: CPUs without VNNI add pairs of products in 16 bits, 2 * 255 * 63 < 2^15."""
+_TINY = float(np.finfo(np.float32).tiny)
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Port(NamedTuple):
+    """Input or output of a graph."""
+
+    kind: str
+    name: str
+    dtype: str
+    shape: str
+    """Sizes, separated by " x "."""
+
+
+def ports_of(graph: onnx.ModelProto) -> list[Port]:
+    """Return the inputs and outputs of a graph."""
+    found = []
+    for kind, values in (("input", graph.graph.input), ("output", graph.graph.output)):
+        for value in values:
+            tensor = value.type.tensor_type
+            sizes = [dim.dim_param or str(dim.dim_value) for dim in tensor.shape.dim]
+            dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+            found.append(Port(kind, value.name, dtype, " x ".join(sizes)))
+    return found
+
+
+def encoder_graph(model: Seq2Seq, precision: Precision) -> onnx.ModelProto:
+    """Record the encoder, attention keys and values included.
+
+    Inputs: src [B, S] int64, src_lengths [B] int64. Outputs: keys.i and values.i of each attention
+    layer, sentences first; is_pad [B, S] bool.
+    """
+    recorder = Recorder(_FORMS_INT8 if precision == "int8" else _FORMS)
+    src = recorder.input("src", ["batch", "source"], TensorProto.INT64)
+    lengths = recorder.input("src_lengths", ["batch"], TensorProto.INT64)
+    encoded = model.encoder(model.src_embedding.lookup(cast(Any, src)), cast(Any, lengths))
+    for depth, attention in enumerate(model.decoder.attentions):
+        keys, values = attention.project(encoded)
+        recorder.output(f"keys.{depth}", cast(Any, keys))
+        recorder.output(f"values.{depth}", cast(Any, values))
+    size = recorder.emit("Squeeze", recorder.size_of("source"))
+    zero, one = recorder.constant(0, np.int64), recorder.constant(1, np.int64)
+    positions = recorder.emit("Range", zero, *size, one)[0]
+    is_pad = lengths[:, None].emit(
+        "LessOrEqual", positions, shape=["batch", "source"], dtype=TensorProto.BOOL
+    )
+    recorder.output("is_pad", is_pad)
+    return recorder.model("encoder")
+
+
+def decoder_step_graph(
+    model: Seq2Seq, precision: Precision, encoder: onnx.ModelProto
+) -> onnx.ModelProto:
+    """Record a step of the decoder, from tokens to the best candidates.
+
+    Inputs: tokens [R] int64; parents [R] int64, the rows of `states` that the tokens continue;
+    states [P, 2 * L * D]; num_candidates [1] int64; all outputs of the encoder. Row r reads
+    sentence r // (R / B). Outputs: log_probs [R, V]; top_log_probs and top_tokens [R, C];
+    next_states [R, 2 * L * D]; attention [R, S] of the last attention layer.
+    """
+    recorder = Recorder(_FORMS_INT8 if precision == "int8" else _FORMS)
+    decoder = model.decoder
+    tokens = recorder.input("tokens", ["rows"], TensorProto.INT64)
+    parents = recorder.input("parents", ["rows"], TensorProto.INT64)
+    size = decoder.state_size
+    before = recorder.input("states", ["previous", size])
+    count = recorder.input("num_candidates", [1], TensorProto.INT64)
+    memory = _declare_memory(recorder, encoder)
+    pieces = before.emit("Gather", parents, shape=["rows", size], axis=0)
+    parts = pieces.chunk(2 * decoder.num_lstms, dim=1)
+    state = DecoderState(cast(Any, parts[::2]), cast(Any, parts[1::2]))
+    logits, after, attention = cast(Any, model.step(cast(Any, tokens), state, memory))
+    log_probs = logits.emit("LogSoftmax", axis=-1)
+    recorder.output("log_probs", log_probs)
+    values, ids = _best(log_probs, count)
+    recorder.output("top_log_probs", values)
+    recorder.output("top_tokens", ids)
+    joined = [part for pair in zip(after.hidden, after.cell, strict=True) for part in pair]
+    recorder.output("next_states", concat(joined, 1))
+    recorder.output("attention", attention)
+    return recorder.model("decoder_step")
+
+
+def _best(log_probs: Symbol, count: Symbol) -> tuple[Symbol, Symbol]:
+    """Record the largest values of each row and their columns, [R, C]; C can be 0."""
+    recorder, (rows, vocab) = log_probs.recorder, log_probs.shape
+    sizes = [size for size in range(24, 97) if int(vocab) % size == 0]
+
+    def top(values: Symbol, count: Symbol = count) -> list[Symbol]:
+        found = recorder.emit("TopK", values, count, outputs=2, axis=1)
+        types = TensorProto.FLOAT, TensorProto.INT64
+        shape = [rows, "candidates"]
+        return [Symbol(recorder, *each) for each in zip(found, [shape] * 2, types, strict=True)]
+
+    if not sizes:
+        values, ids = top(log_probs)
+        return values, ids
+    # Two rounds: TopK over whole rows takes three times as long. A block is every n-th column, so
+    # that its maximum is one of whole vectors.
+    num_blocks = int(vocab) // sizes[0]
+    blocks = log_probs.view(rows, sizes[0], num_blocks)
+    axes = recorder.constant([1], np.int64)
+    shape = [rows, num_blocks]
+    maxima = blocks.emit("ReduceMax", axes, shape=shape, keepdims=0)
+    at_most = recorder.constant([num_blocks], np.int64)
+    _, best = top(maxima, count.emit("Min", at_most, dtype=count.type))
+    starts = recorder.constant(np.arange(sizes[0]) * num_blocks, np.int64)
+    columns = best[:, :, None].emit("Add", starts, dtype=best.type)
+    # Flatten, unlike Reshape, works on no candidates.
+    flat = columns.emit("Flatten", shape=[rows, "columns"], dtype=best.type, axis=1)
+    values, places = top(log_probs.emit("GatherElements", flat, shape=flat.shape, axis=1))
+    return values, flat.emit("GatherElements", places, shape=places.shape, dtype=best.type, axis=1)
+
+
+def _declare_memory(recorder: Recorder, encoder: onnx.ModelProto) -> Memory:
+    """Declare the outputs of the encoder as inputs."""
+    found: dict[str, Any] = {}
+    for output in encoder.graph.output:
+        of_tensor = output.type.tensor_type
+        shape = [dim.dim_param or dim.dim_value for dim in of_tensor.shape.dim]
+        found[output.name] = recorder.input(output.name, shape, of_tensor.elem_type)
+    groups = [tuple(found[n] for n in found if n.startswith(kind)) for kind in ("keys", "values")]
+    return Memory(groups[0], groups[1], cast(Any, None), found["is_pad"])
+
+
+# Forms of layers: the arguments are those of the function that is recorded.
+
+
+def _embedding(tokens: Symbol, weight: Tensor, *_: object, **__: object) -> Symbol:
+    name, shape = tokens.constant(weight), [*tokens.shape, weight.size(1)]
+    [found] = tokens.recorder.emit("Gather", name, tokens, axis=0)
+    return Symbol(tokens.recorder, found, shape)
+
+
+@dataclass(frozen=True)
+class _Normed:
+    """Origin of the output of a layer norm."""
+
+    plain: Symbol
+    """Output without gain and bias."""
+    gain: FloatArray
+    bias: FloatArray
+
+
+@dataclass(frozen=True)
+class _Product:
+    """Origin of the output of a linear layer on the output of a layer norm."""
+
+    input: Symbol
+    weight: Tensor
+    bias: Tensor | None
+    is_relu: bool = False
+
+
+def _layer_norm(
+    x: Symbol, shape: Any, weight: Tensor, bias: Tensor, eps: float = 1e-5
+) -> Symbol:  # fmt: skip
+    ones = x.constant(np.ones(len(weight)))
+    plain = x.emit("LayerNormalization", ones, epsilon=eps)
+    gain, shift = x.constant(weight), x.constant(bias)
+    result = x.emit("LayerNormalization", gain, shift, epsilon=eps)
+    result.origin = _Normed(plain, _array(weight), _array(bias))
+    return result
+
+
+def _linear(x: Symbol, weight: Tensor, bias: Tensor | None = None) -> Symbol:
+    """Record fp32: rows are multiplied with the transposed weight."""
+    matrix, shape = x.constant(weight.t().contiguous()), [*x.shape[:-1], weight.size(0)]
+    if x.dim() == 2:
+        return x.emit("Gemm", matrix, *([x.constant(bias)] * (bias is not None)), shape=shape)
+    product = x.emit("MatMul", matrix, shape=shape)
+    return product if bias is None else product + bias
+
+
+def _lstm_step(
+    layer: LSTM, x: Symbol, state: tuple[Symbol, Symbol]
+) -> tuple[Symbol, Symbol]:  # fmt: skip
+    weight = torch.cat([layer.weight_ih, layer.weight_hh], dim=1)
+    gates = _linear(concat([x, state[0]], 1), _sigmoids_first(weight), _sigmoids_first(layer.bias))
+    return _cell(gates, state[1])
+
+
+def _sigmoids_first(weight: Tensor) -> Tensor:
+    """Reorder gates from i, f, g, o to i, f, o, g: one sigmoid serves the first three."""
+    i, f, g, o = weight.chunk(4)
+    return torch.cat([i, f, o, g])
+
+
+def _cell(gates: Symbol, c: Symbol) -> tuple[Symbol, Symbol]:
+    """Record `nmt.model.lstm.cell` of gates in the order i, f, o, g."""
+    recorder, width = gates.recorder, int(gates.shape[1]) // 4
+    sizes = recorder.constant([3 * width, width], np.int64)
+    first, last = recorder.emit("Split", gates, sizes, outputs=2, axis=1)
+    i, f, o = Symbol(recorder, first, [gates.shape[0], 3 * width]).sigmoid().chunk(3, dim=1)
+    g = Symbol(recorder, last, [gates.shape[0], width]).tanh()
+    c = f * c + i * g
+    return o * c.tanh(), c
+
+
+def _lstm(layer: LSTM, x: Symbol, start: object = None) -> Symbol:
+    assert start is None
+    return _whole_lstm(x, [layer], "forward", None)
+
+
+def _bilstm(layer: BiLSTM, x: Symbol, lengths: Symbol) -> Symbol:
+    # `reversal_of` of symbols is the lengths: the operator reverses rows itself.
+    return _whole_lstm(x, [layer.forwards, layer.backwards], "bidirectional", lengths)
+
+
+def _whole_lstm(
+    x: Symbol, layers: list[LSTM], direction: str, lengths: Symbol | None
+) -> Symbol:  # fmt: skip
+    """Record LSTM layers over whole sequences, [B, S, I] to [B, S, len(layers) * H]."""
+    hidden = layers[0].hidden_size
+
+    def stack(name: str) -> str:
+        # ONNX orders the gates i, o, f, g.
+        i_f_g_o = [getattr(layer, name).detach().chunk(4) for layer in layers]
+        return x.constant(torch.stack([torch.cat([i, o, f, g]) for i, f, g, o in i_f_g_o]))
+
+    zeros = torch.zeros(len(layers), 4 * hidden)
+    biases = [
+        torch.cat([i, o, f, g]) for i, f, g, o in (layer.bias.detach().chunk(4) for layer in layers)
+    ]
+    bias = x.constant(torch.cat([torch.stack(biases), zeros], dim=1))
+    inputs = [stack("weight_ih"), stack("weight_hh"), bias]
+    if lengths is not None:
+        [narrow] = x.recorder.emit("Cast", lengths, to=TensorProto.INT32)
+        inputs.append(narrow)
+    batch, source, _ = x.shape
+    out = x.transpose(0, 1).emit(
+        "LSTM", *inputs, shape=[source, len(layers), batch, hidden],
+        hidden_size=hidden, direction=direction,
+    )  # fmt: skip
+    moved = out.emit("Transpose", shape=[batch, source, len(layers), hidden], perm=[2, 0, 1, 3])
+    return moved.flatten(2)
+
+
+# int8 forms.
+
+
+def _linear_int8(x: Symbol, weight: Tensor, bias: Tensor | None = None) -> Symbol:
+    if weight.numel() < MIN_WEIGHTS:
+        return _linear(x, weight, bias)
+    matrix, shift = _array(weight), None if bias is None else _array(bias)
+    match x.origin:
+        case _Normed():
+            result = _normed_product(x.origin, matrix, shift)
+            result.origin = _Product(x, weight, bias)
+            return result
+        case ("relu", _Product() as product):
+            return _hidden_product(product, matrix, shift)
+    return _row_product(x, matrix, shift)
+
+
+def _lstm_step_int8(
+    layer: LSTM, x: Symbol, state: tuple[Symbol, Symbol]
+) -> tuple[Symbol, Symbol]:  # fmt: skip
+    weight = torch.cat([layer.weight_ih, layer.weight_hh], dim=1)
+    if weight.numel() < MIN_WEIGHTS:
+        return _lstm_step(layer, x, state)
+    matrix, bias = _array(_sigmoids_first(weight)), _array(_sigmoids_first(layer.bias))
+    if not isinstance(x.origin, _Normed):
+        return _cell(_row_product(concat([x, state[0]], 1), matrix, bias), state[1])
+    width = int(x.shape[1])
+    matrix, bias = _absorb_norm(x.origin, matrix, bias, slice(0, width))
+    matrix[:, :width] *= NORM_RANGE
+    inputs = _quantise(x.origin.plain, NORM_RANGE / _MAX), _quantise(state[0], 1 / _MAX)
+    return _cell(_product(concat(inputs, 1), matrix, bias, 1 / _MAX), state[1])
+
+
+def _absorb_norm(
+    normed: _Normed, matrix: FloatArray, bias: FloatArray | None, columns: slice = slice(None)
+) -> tuple[FloatArray, FloatArray]:
+    """Return weight and bias that include gain and bias of the layer norm before them."""
+    result = matrix.copy()
+    result[:, columns] *= normed.gain
+    shift = matrix[:, columns] @ normed.bias
+    return result, shift if bias is None else bias + shift
+
+
+def _normed_product(
+    normed: _Normed, matrix: FloatArray, bias: FloatArray | None, divisor: FloatArray | None = None
+) -> Symbol:
+    """Record a product with the output of a layer norm; outputs are divided by `divisor`."""
+    matrix, shift = _absorb_norm(normed, matrix, bias)
+    scale = NORM_RANGE / _MAX
+    return _product(_quantise(normed.plain, scale), matrix, shift, scale, divisor=divisor)
+
+
+def _hidden_product(product: _Product, matrix: FloatArray, bias: FloatArray | None) -> Symbol:
+    """Record a product with the hidden layer of a feed-forward layer."""
+    normed = cast(_Normed, product.input.origin)
+    first, shift = _array(product.weight), None if product.bias is None else _array(product.bias)
+    absorbed, mean = _absorb_norm(normed, first, shift)
+    spread = NORM_RANGE * np.linalg.norm(absorbed, axis=1)
+    largest = np.maximum(mean + spread, np.maximum(spread, _TINY)).astype(np.float32)
+    hidden = _normed_product(normed, first, shift, divisor=largest)
+    # Negative values become 0: the quantisation is the ReLU.
+    quantised = _quantise(hidden, 1 / 255, zero=0)
+    return _product(quantised, matrix * largest, bias, 1 / 255, zero=0)
+
+
+def _row_product(x: Symbol, matrix: FloatArray, bias: FloatArray | None) -> Symbol:
+    """Record a product with inputs of one scale per row."""
+    shape = [*x.shape[:-1], 1]
+    largest = x.emit("Abs").emit("ReduceMax", x.constant([-1], np.int64), shape=shape)
+    largest = largest.emit("Max", x.constant(_TINY))
+    result = _product(_quantise(x / largest, 1 / _MAX), matrix, None, 1 / _MAX) * largest
+    return result if bias is None else result + torch.from_numpy(bias)
+
+
+def _quantise(x: Symbol, scale: float, zero: int = _ZERO) -> Symbol:
+    point = x.constant(zero, np.uint8)
+    return x.emit("QuantizeLinear", x.constant(scale), point, dtype=TensorProto.UINT8)
+
+
+def _product(
+    x: Symbol, matrix: FloatArray, bias: FloatArray | None, scale: float, zero: int = _ZERO,
+    divisor: FloatArray | None = None,
+) -> Symbol:  # fmt: skip
+    """Record the product of quantised rows with a matrix, [O, I], to fp32."""
+    scales = np.maximum(np.abs(matrix).max(axis=1), _TINY) / _WEIGHT_MAX
+    whole = np.round(matrix / scales[:, None])
+    if divisor is not None:
+        scales = scales / divisor
+        bias = None if bias is None else bias / divisor
+    inputs = [
+        x.constant(whole.T, np.int8),
+        x.constant(scale),
+        x.constant(scales),
+        x.constant(zero, np.uint8),
+    ]
+    inputs += [] if bias is None else ["", x.constant(bias)]
+    shape = [*x.shape[:-1], len(matrix)]
+    return x.emit("MatMulIntegerToFloat", *inputs, shape=shape, domain=CONTRIB)
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    array: FloatArray = tensor.detach().float().cpu().numpy()
+    return array
+
+
+_FORMS: dict[Any, Form] = {
+    functional.embedding: _embedding,
+    functional.layer_norm: _layer_norm,
+    functional.linear: _linear,
+    LSTM.step: _lstm_step,
+    LSTM.forward: _lstm,
+    BiLSTM.forward: _bilstm,
+    reversal_of: lambda lengths, num_positions: lengths,
+}
+_FORMS_INT8 = _FORMS | {functional.linear: _linear_int8, LSTM.step: _lstm_step_int8}

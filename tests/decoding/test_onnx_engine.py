@@ -1,0 +1,187 @@
+"""Export to ONNX and the engine that runs it; results of every model equal those of torch."""
+
+import copy
+import math
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from nmt.config.decoding import DecodingConfig
+from nmt.config.experiment import ModelConfig
+from nmt.corpus.subword import BOS, EOS
+from nmt.decoding.beam_search import search
+from nmt.decoding.exported_model import DECODER, ENCODER
+from nmt.decoding.interface import Best, Draw, Given, Query, pad_sources
+from nmt.decoding.onnx_engine import OnnxEngine
+from nmt.decoding.onnx_export import compare_with_torch
+from nmt.decoding.torch_engine import TorchEngine
+from nmt.errors import ConfigError
+from nmt.model import onnx_graph
+from nmt.model.seq2seq import Seq2Seq
+
+VOCAB = 96
+"""A multiple of 24: candidates are found in two rounds."""
+SOURCES = [[5, 6, 7, 8, 9, 2], [9, 30, 2], [40, 2], [50, 51, 52, 53, 2], [60, 61, 62, 2]]
+
+
+def model_of(seed: int = 1, vocab: int = VOCAB, **settings: Any) -> Seq2Seq:
+    torch.manual_seed(seed)
+    shape = {"width": 16, "heads": 2, "ffn_width": 24, "encoder_layers": 2, "decoder_layers": 2}
+    model = Seq2Seq(ModelConfig.model_validate(shape | settings), vocab)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # Gain, bias and gates away from their initial values, as after training.
+            if parameter.dim() == 1:
+                parameter += 0.3 * torch.randn_like(parameter)
+            elif "output_layer" in name or "embedding" in name:
+                parameter *= 2
+    return model.eval()
+
+
+def export(model: Seq2Seq, folder: Path, precision: Any = "fp32") -> Path:
+    folder.mkdir()
+    encoder = onnx_graph.encoder_graph(model, precision)
+    (folder / ENCODER).write_bytes(encoder.SerializeToString())
+    decoder = onnx_graph.decoder_step_graph(model, precision, encoder)
+    (folder / DECODER).write_bytes(decoder.SerializeToString())
+    return folder
+
+
+def kinds() -> list[dict[str, Any]]:
+    """Return every preset with every attention that it allows, and a model without its parts."""
+    fields = ModelConfig.model_fields
+    found = []
+    for preset in get_args(fields["preset"].annotation):
+        for attention in get_args(fields["attention"].annotation):
+            kind = {"preset": preset, "attention": attention, "decoder_layers": 3}
+            try:
+                ModelConfig.model_validate(kind)
+            except ConfigError:
+                continue
+            found.append(kind)
+    return [*found, {"ffn_width": 0, "tie_embeddings": False, "decoder_layers": 1}]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> OnnxEngine:
+    return OnnxEngine([export(model_of(), tmp_path_factory.mktemp("onnx") / "fp32")], 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("kind", kinds(), ids=str)
+def test_graphs_equal_the_model(
+    kind: dict[str, Any], precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_graph, "MIN_WEIGHTS", 64)
+    model = model_of(**kind)
+    largest, mean = compare_with_torch(model, export(model, tmp_path / "a", precision), precision)
+    assert largest < 2e-5 if precision == "fp32" else 1e-4 < mean < 0.05
+
+
+@pytest.mark.parametrize("vocab", [VOCAB, 89])
+def test_candidates_equal_those_of_torch(vocab: int, tmp_path: Path) -> None:
+    model = model_of(vocab=vocab)
+    engines: Sequence[Any] = (
+        OnnxEngine([export(model, tmp_path / "a")], 1), TorchEngine([model]),
+    )  # fmt: skip
+    forbidden = (np.array([0, 0, 5]), np.array([EOS, 7, 8]))
+    queries = [
+        Query(Best(1)), Query(Best(5), with_attention=True), Query(Best(200)),
+        Query(Best(3), forbidden, np.array([1, 4])), Query(Given(np.arange(10) + 3)),
+        Query(Draw(np.linspace(0, 0.99, 10), 0.7, 5, 0.9)),
+    ]  # fmt: skip
+    states = [each.start(*pad_sources(SOURCES), 2) for each in engines]
+    tokens, parents = np.full(10, BOS), None
+    for query in queries:
+        results = []
+        for number, each in enumerate(engines):
+            result, states[number] = each.step(states[number], tokens, parents, query)
+            results.append(result)
+        one, other = results
+        assert np.array_equal(one.ids, other.ids)
+        for name in ("log_probs", "attention", "distributions"):
+            mine, its = getattr(one, name), getattr(other, name)
+            assert (mine is None) == (its is None)
+            if mine is not None:
+                np.testing.assert_allclose(mine, its, atol=1e-5)
+        tokens, parents = one.ids[:, 0], np.arange(10) ^ 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_results_do_not_depend_on_the_batch(
+    precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
+    monkeypatch.setattr(onnx_graph, "MIN_WEIGHTS", 64)
+    engine = OnnxEngine([export(model_of(), tmp_path / "a", precision)], 1)
+    random = np.random.default_rng(1)
+    lengths = random.integers(1, 16, 64)
+    sources = [[*random.integers(3, VOCAB, length).tolist(), EOS] for length in lengths]
+
+    def facts(batch: Sequence[int], beam: int) -> list[Any]:
+        settings = DecodingConfig(beam=beam, max_length_ratio=1.0, max_length_extra=3)
+        found = search(engine, [sources[n] for n in batch], settings, num_best=beam)
+        return [
+            [(each.tokens, each.score, each.token_log_probs) for each in best] for best in found
+        ]
+
+    for beam in (1, 4):
+        alone = [facts([n], beam)[0] for n in range(64)]
+        assert facts(range(64), beam) == alone
+        assert facts(range(7), beam) == alone[:7]
+        shuffled = random.permutation(64)[:33].tolist()
+        assert facts(shuffled, beam) == [alone[n] for n in shuffled]
+
+
+def test_ensemble_equals_that_of_torch(tmp_path: Path) -> None:
+    models = [model_of(1), model_of(2)]
+    onnx = OnnxEngine([export(each, tmp_path / f"{n}") for n, each in enumerate(models)], 1)
+    found, expected = (
+        search(each, SOURCES, DecodingConfig(beam=3), num_best=2, with_attention=True)
+        for each in (onnx, TorchEngine(models))
+    )
+    for one, other in zip(chain(*found), chain(*expected), strict=True):
+        assert one.tokens == other.tokens
+        assert math.isclose(one.score, other.score, abs_tol=1e-5)
+        np.testing.assert_allclose(one.attention, other.attention, atol=1e-5)
+
+
+def test_searches_on_one_engine_do_not_share_arrays(engine: OnnxEngine) -> None:
+    padded = pad_sources(SOURCES)
+    tokens, query = np.full(5, BOS), Query(Best(2), with_attention=True)
+    first, state = engine.step(engine.start(*padded, 1), tokens, None, query)
+    kept = copy.deepcopy(first)
+    other = engine.start(*(each[::-1].copy() for each in padded), 1)
+    for _ in range(3):
+        _, other = engine.step(other, tokens, None, query)
+    again, _ = engine.step(engine.start(*padded, 1), tokens, None, query)
+    for one, two in zip(first[:3], kept[:3], strict=True):
+        assert np.array_equal(one, two)
+    assert np.array_equal(again.log_probs, first.log_probs)
+    second, _ = engine.step(state, first.ids[:, 0], None, query)
+    assert not np.array_equal(second.log_probs, first.log_probs)
+
+
+def test_copy_for_another_process_has_no_session(engine: OnnxEngine) -> None:
+    engine.start(*pad_sources(SOURCES), 1)
+    other = copy.copy(engine)
+    other.__dict__.update(engine.__getstate__())
+    assert other.__dict__["_models"] == []
+    settings = DecodingConfig(beam=2)
+    found, expected = (search(each, SOURCES, settings) for each in (other, engine))
+    assert [best[0].tokens for best in found] == [best[0].tokens for best in expected]
+
+
+def test_operation_without_form_is_named() -> None:
+    class Unknown(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return torch.fft.fft(x)
+
+    recorder = onnx_graph.Recorder({})
+    with pytest.raises(NotImplementedError, match="fft_fft cannot be exported: add a form of it"):
+        Unknown()(recorder.input("x", ["rows", 4]))
