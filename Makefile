@@ -10,7 +10,7 @@ demo: .venv/.installed
 	$(BIN)/nmt demo
 
 test: check
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

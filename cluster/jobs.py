@@ -120,7 +120,7 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
         NmtError: the job would fail.
     """
     from nmt.corpus.prepare import check_raw
-    from nmt.corpus.prepared import open_prepared, read_dev
+    from nmt.corpus.prepared import is_prepared, open_prepared, read_dev
     from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS, check_metrics
     from nmt.evaluation.scores import check_dev_set
 
@@ -148,9 +148,17 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
 
                 check_workers(experiment, cluster.workers.max)
                 check_run(experiment, run)
-            if is_local(experiment.prepared):
+            if is_prepared(experiment):
                 open_prepared(experiment)
                 check_dev_set(tgt_language, read_dev(experiment.prepared)[1])
+            elif Path(experiment.corpus.root).exists():
+                check_dev_set(tgt_language, check_raw(experiment))
+                print_line(
+                    f"not prepared on this machine: {experiment.prepared}; the job prepares it "
+                    "unless it is on the cluster"
+                )
+            else:
+                is_local(experiment.prepared)
         case _ if not is_address(cluster.storage):
             is_local(str(run))
 

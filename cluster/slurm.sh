@@ -5,6 +5,9 @@
 #
 # Run it in the root of a checkout on a disk that all nodes share, after `make .venv/.installed`. The
 # first node is the head and has workers too. A job that is requeued or submitted again resumes.
+#
+#   scancel --batch --signal=TERM JOB   stop with a checkpoint, however long it takes
+#   scancel JOB                         the same within Slurm's KillWait, by default 30 s
 #SBATCH --job-name=nmt
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4
@@ -35,10 +38,20 @@ address_of() { srun --nodes=1 --ntasks=1 -w "$1" hostname -I | cut -d' ' -f1; }
 head=$(address_of "${nodes[0]}")
 cpus=${SLURM_CPUS_PER_TASK:-4}
 
+on_node() { srun --nodes=1 --ntasks=1 --overlap -w "$@"; }
+# `scancel` sends TERM to every process, but Ray must live until training has written its
+# checkpoint: TERM is blocked in all processes of a host.
+block='import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.execv(sys.argv[1], sys.argv[1:])'
+start_host() { on_node "$1" .venv/bin/python -c "$block" cluster/start.sh "${@:2}"; }
+
 finish() {
+  trap '' TERM
   [ -z "${driver:-}" ] || kill -TERM "$driver" 2>/dev/null || true
   [ -z "${driver:-}" ] || wait "$driver" || true
   rm -f "$RAY_AUTH_TOKEN_PATH"
+  for node in "${nodes[@]}"; do on_node "$node" cluster/start.sh stop; done || true
   # shellcheck disable=SC2046
   kill $(jobs -p) 2>/dev/null || true
 }
@@ -46,12 +59,10 @@ trap finish EXIT
 # Sent two minutes before the time limit: training writes a checkpoint and ends.
 trap 'exit 143' TERM
 
-srun --nodes=1 --ntasks=1 --overlap -w "${nodes[0]}" \
-  cluster/start.sh head "$head" --num-cpus="$cpus" --block &
+start_host "${nodes[0]}" head "$head" --num-cpus="$cpus" --block &
 until .venv/bin/ray status --address "$head:6379" >/dev/null 2>&1; do sleep 2; done
 for node in "${nodes[@]:1}"; do
-  srun --nodes=1 --ntasks=1 --overlap -w "$node" \
-    cluster/start.sh join "$head" "$(address_of "$node")" --num-cpus="$cpus" --block &
+  start_host "$node" join "$head" "$(address_of "$node")" --num-cpus="$cpus" --block &
 done
 
 RAY_ADDRESS=$head:6379 .venv/bin/nmt train "$experiment" --cluster "$cluster" "$@" &

@@ -34,8 +34,10 @@ export RAY_health_check_timeout_ms=2000 RAY_health_check_failure_threshold=3
 # Time for lost workers to close their connections: all others wait for it, by default 30 s.
 export TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S=3
 
-# In the environment of all processes that this script starts, for `stop`.
-export NMT_RAY_HOST=$here
+# In the environment of all processes that this script starts, for `stop`. Slurm jobs that share a
+# host are told apart.
+mark=$here${SLURM_JOB_ID:+ job $SLURM_JOB_ID}
+export NMT_RAY_HOST=$mark
 
 free_port() {
   python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'
@@ -53,15 +55,19 @@ need_port() {
 
 # Processes of this user that this script started, and their children.
 own_processes() {
-  grep -lzxF "NMT_RAY_HOST=$here" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3 | grep -vx $$ || true
+  grep -lzxF "NMT_RAY_HOST=$mark" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3 | grep -vx $$ || true
 }
 
 stop_own() {
-  local pids seconds
+  local pids pid blocked signal seconds
   pids=$(own_processes)
   [ -n "$pids" ] || { echo "start.sh: nothing to stop: no Ray that was started with $here/cluster/start.sh"; return; }
-  # shellcheck disable=SC2086
-  kill $pids 2>/dev/null || true
+  for pid in $pids; do
+    # slurm.sh blocks TERM (15) in its hosts, which have nothing to save.
+    blocked=$(sed -n 's/^SigBlk:\s*//p' "/proc/$pid/status" 2>/dev/null || true)
+    if ((0x${blocked:-0} >> 14 & 1)); then signal=KILL; else signal=TERM; fi
+    kill -"$signal" "$pid" 2>/dev/null || true
+  done
   for seconds in 1 2 3 4 5 6 7 8 9 10; do
     pids=$(own_processes)
     [ -n "$pids" ] || return 0

@@ -11,6 +11,7 @@ of each command are those of `nmt` itself.
 
 import asyncio
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -77,12 +78,13 @@ def _submit(
 def _print_submitted(client: Any, address: str, job: jobs.Job, job_id: str, follow: bool) -> None:
     """Print the job id and the next commands; follow the log if requested."""
     click.echo(job_id)
-    option = "" if os.environ.get("RAY_ADDRESS") == address else f" --address {address}"
+    is_default = os.environ.get("RAY_ADDRESS") == address
+    option = "" if is_default else f" --address {shlex.quote(address)}"
     _print_line(f"dashboard {address}; next commands:")
     for words in (f"logs {job_id} --follow", f"status {job.name}", f"stop {job_id}"):
         _print_line(f"  {program()} {words}{option}")
     if job.verb == "train" and not is_address(job.target):
-        _print_line(f"  tensorboard --logdir {job.target}/tensorboard")
+        _print_line(f"  tensorboard --logdir {shlex.quote(f'{job.target}/tensorboard')}")
     if follow:
         _follow(client, address, job_id)
 

@@ -5,6 +5,7 @@ needs them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -113,7 +114,7 @@ def train(
     this machine. Log lines go to standard error.
 
     Args:
-        experiment: experiment with a prepared corpus.
+        experiment: experiment; its corpus is prepared first unless it is prepared already.
         cluster: workers and their resources, storage of the run.
         overrides: settings as on the command line, `section.key=value` and `cluster.key=value`.
 
@@ -121,8 +122,8 @@ def train(
         Result of the run: directory, number of updates, best dev BLEU.
 
     Raises:
-        NmtError: the corpus is not prepared, the settings do not match the run, or too many workers
-            failed.
+        NmtError: the corpus cannot be prepared, the settings do not match the run, or too many
+            workers failed.
 
     Example:
         >>> result = nmt.train("my.yaml", cluster="configs/clusters/local.yaml")
@@ -312,9 +313,9 @@ def check_precision(precisions: Iterable[str], has_gpu: bool) -> None:
 
 def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -> "Manifest":
     """Prepare the corpus on Ray, unless it is prepared, and print a summary."""
-    from nmt.corpus.prepare import check_raw
     from nmt.corpus.prepare import prepare as check_complete
     from nmt.corpus.prepared import (
+        count_left_out,
         format_summary,
         is_prepared,
         prepared_folder,
@@ -329,9 +330,7 @@ def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -
         check_dev_set(experiment.corpus.tgt, read_dev(experiment.prepared)[1])
         console.print(f"{prepared_folder(experiment)}: already prepared")
     else:
-        # Raw files and target directory are checked before Ray starts.
-        check_dev_set(experiment.corpus.tgt, check_raw(experiment))
-        check_writable("corpus.prepared", prepared_folder(experiment))
+        check_unprepared(experiment)
         from nmt.jobs.ray_session import connect
         from nmt.jobs.tasks import prepare_on_ray
 
@@ -340,20 +339,53 @@ def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -
         console.clear()
     for line in format_summary(manifest):
         console.print(line)
-    resolve_auto_preset(experiment, console.print)
+    experiment = resolve_auto_preset(experiment, console.print)
+    if left_out := count_left_out(experiment, manifest):
+        console.print(
+            f"training leaves out {left_out:,} of {manifest.pairs:,} pairs: longer than "
+            f"batching.max_length ({experiment.batching.max_length} tokens)"
+        )
     return manifest
 
 
 def train_model(experiment: Experiment, cluster: Cluster, console: Console) -> "RunResult":
-    """Train on Ray; the log goes to the console."""
+    """Prepare the corpus unless it is prepared, and train on Ray; the log goes to the console."""
+    from nmt.corpus.prepared import is_prepared, prepared_folder
+    from nmt.jobs.ray_session import connect
     from nmt.jobs.train import get_run_address, get_run_dir, train_on_ray
+    from nmt.training.data import check_workers
 
     # A run in an object store has a working copy in cluster.scratch.
     address = get_run_address(experiment, cluster)
     directory = get_run_dir(experiment, cluster)
     check_writable("cluster.scratch" if address else "cluster.storage", directory)
-    result = train_on_ray(experiment, cluster, console)
+    with ExitStack() as stack:
+        if not is_prepared(experiment):
+            # Preset auto sets the micro-batches by the pairs that cleaning keeps.
+            if experiment.preset == "none":
+                check_workers(experiment, cluster.workers.max)
+            check_unprepared(experiment)
+            console.log(f"prepare the corpus in {prepared_folder(experiment)}")
+            # One Ray session for both: starting it takes seconds.
+            num_cpus = cluster.workers.max * cluster.cpus_per_worker
+            stack.enter_context(connect(num_cpus, directory / "ray.log"))
+            prepare_corpus(experiment, cluster, console)
+        result = train_on_ray(experiment, cluster, console)
     return replace(result, run=address or str(directory))
+
+
+def check_unprepared(experiment: Experiment) -> None:
+    """Check the raw files of a corpus and its folder, before Ray starts.
+
+    Raises:
+        NmtError: a file is missing or malformed, or the folder is not writable.
+    """
+    from nmt.corpus.prepare import check_raw
+    from nmt.corpus.prepared import prepared_folder
+    from nmt.evaluation.scores import check_dev_set
+
+    check_dev_set(experiment.corpus.tgt, check_raw(experiment))
+    check_writable("corpus.prepared", prepared_folder(experiment))
 
 
 def preparation_log(experiment: Experiment) -> Path:

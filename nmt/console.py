@@ -5,6 +5,7 @@ A console writes to a duplicate of standard error, so that its lines still reach
 """
 
 import contextlib
+import io
 import os
 import sys
 import time
@@ -19,6 +20,28 @@ from nmt.errors import NmtError, escape_controls
 
 PROGRESS_INTERVAL_S = 10.0
 """Seconds between two progress lines where standard error is not a terminal."""
+
+
+class TerminalText(io.TextIOWrapper):
+    """Text stream to a terminal: control characters of the text are escaped."""
+
+    _of: io.TextIOWrapper | None = None
+
+    @classmethod
+    def of(cls, stream: io.TextIOWrapper) -> "TerminalText":
+        """Return a stream to the same terminal."""
+        text = cls(
+            stream.buffer, encoding="utf-8", errors="backslashreplace", newline="\n",
+            line_buffering=True,
+        )  # fmt: skip
+        # Where nobody else holds it, its end would close the terminal.
+        text._of = stream
+        return text
+
+    def write(self, text: str) -> int:
+        """Write a text, which may come from a file or a model."""
+        super().write(escape_controls(text))
+        return len(text)
 
 
 class Console:

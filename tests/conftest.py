@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import settings
 
 from nmt.config.experiment import Experiment
 from nmt.model.mkl import set_strict_mode
@@ -21,7 +22,25 @@ from nmt.model.mkl import set_strict_mode
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 set_strict_mode()
 
+# Deadlines fail on a busy machine.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
+
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for `pytest -n 2 --dist loadgroup` so that they share their fixtures.
+
+    Tests that start Ray are one group, which comes first because it takes longest; the others form
+    one group per package.
+    """
+    # Ray tests mostly wait, so the packages fill the second core beside them.
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        is_on_ray = item.get_closest_marker("ray") is not None
+        package = item.path.relative_to(ROOT / "tests").parts[0]
+        item.add_marker(pytest.mark.xdist_group("ray" if is_on_ray else package))
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +102,8 @@ def make_corpus(tmp_path: Path) -> Callable[..., Experiment]:
                 (raw / f"{name}.{side}").write_text(text, encoding="utf-8", newline="\n")
         texts = {name: {"name": name, "src": f"{name}.en", "tgt": f"{name}.de"} for name in sets}
         settings = {
+            "src": "en",
+            "tgt": "de",
             "root": str(raw),
             "prepared": str(tmp_path / prepared),
             "train": [texts[name] for name in train],
@@ -101,6 +122,8 @@ TINY_DE = ("ein Hund rennt", "zwei Hunde rennen", "eine Katze schläft", "zwei K
 TINY = """\
 name: tiny
 corpus:
+  src: en
+  tgt: de
   root: raw
   train: [{name: train, src: train.en, tgt: train.de}]
   dev: {name: dev, src: dev.en, tgt: dev.de}

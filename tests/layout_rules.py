@@ -28,6 +28,8 @@ OWNERS = {
     "tokenizers": ("nmt/corpus/subword.py",),
     "pyarrow": ("nmt/corpus/shards.py", "nmt/storage.py"),
     "zstandard": ("nmt/corpus/io.py",),
+    "fasttext": ("nmt/corpus/language_id.py",),
+    "ftfy": ("nmt/corpus/repairs.py",),
     "sacrebleu": ("nmt/evaluation/",),
     "safetensors": ("nmt/checkpoint/",),
     "onnx": ("nmt/model/",),

@@ -94,6 +94,8 @@ def test_an_experiment_can_be_a_mapping(here: Path) -> None:
     experiment = {
         "name": "tiny",
         "corpus": {
+            "src": "en",
+            "tgt": "de",
             "root": "raw",
             "train": [{"name": "train", "src": "train.en", "tgt": "train.de"}],
             "dev": {"name": "dev", "src": "dev.en", "tgt": "dev.de"},

@@ -46,7 +46,7 @@ def experiment() -> Experiment:
         "word_dropout": 0.0,
     }
     text = {"name": "none", "src": "none", "tgt": "none"}
-    corpus = {"train": [text], "dev": text}
+    corpus = {"src": "en", "tgt": "de", "train": [text], "dev": text}
     return Experiment.model_validate({"name": "none", "corpus": corpus, "model": model})
 
 

@@ -44,18 +44,24 @@ RULES: list[Rule] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def modules() -> list[Module]:
+    """All modules of the project, parsed once."""
+    return read_modules(ROOT)
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_code_follows_the_layout(rule: Rule) -> None:
+def test_code_follows_the_layout(rule: Rule, modules: list[Module]) -> None:
     """Safe by default (nmt/README.md, Guarantees)."""
-    assert list(rule(read_modules(ROOT))) == []
+    assert list(rule(modules)) == []
 
 
 def test_docstrings_of_tests_name_their_subject() -> None:
     assert list(vague_docstrings(read_modules(ROOT, ("tests",)))) == []
 
 
-def test_every_layer_exists() -> None:
-    assert {module.layer for module in read_modules(ROOT)} - {""} == set(LAYERS)
+def test_every_layer_exists(modules: list[Module]) -> None:
+    assert {module.layer for module in modules} - {""} == set(LAYERS)
 
 
 @pytest.mark.parametrize("guarantee", GUARANTEES)

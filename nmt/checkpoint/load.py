@@ -91,15 +91,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     folder = find_checkpoint(path, prefer_best=True)
     info = read_info(folder)
+    # Config and tokenizer first: another version fails before gigabytes are read.
+    experiment = load_config(folder)
     try:
-        # Config and tokenizer first: another version fails before gigabytes are read.
-        experiment = parse_stored(Experiment, read_text(folder, info, CONFIG), CONFIG)
         subword = Subword.from_json(read_text(folder, info, TOKENIZER))
-    except (ConfigError, DataError) as error:
-        raise CheckpointError(
-            f"{folder}/{error}; use nmt {info.nmt_version}, which wrote it (this is nmt "
-            f"{nmt_version()})"
-        ) from None
+    except DataError as error:
+        raise _other_version(folder, info, error) from None
     return Checkpoint(folder, experiment, subword, info, _stored_precision(folder, info))
 
 
@@ -115,6 +112,26 @@ def _stored_precision(folder: Path, info: CheckpointInfo) -> Precision:
             f"{recovery_hint(folder)}"
         ) from None
     return "bf16" if "BF16" in dtypes else "int8" if "I8" in dtypes else "fp32"
+
+
+def load_config(folder: Path) -> Experiment:
+    """Load the settings of a checkpoint without its tensors.
+
+    Raises:
+        CheckpointError: the file is missing, corrupt or of another version.
+    """
+    info = read_info(folder)
+    try:
+        return parse_stored(Experiment, read_text(folder, info, CONFIG), CONFIG)
+    except ConfigError as error:
+        raise _other_version(folder, info, error) from None
+
+
+def _other_version(folder: Path, info: CheckpointInfo, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}/{error}; use nmt {info.nmt_version}, which wrote it (this is nmt "
+        f"{nmt_version()})"
+    )
 
 
 def load_training_state(path: Path) -> CheckpointState:

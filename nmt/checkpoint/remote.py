@@ -31,6 +31,7 @@ from nmt.checkpoint.run_directory import (
     list_checkpoints,
     log_skipped,
 )
+from nmt.config.settings import expand_path
 from nmt.errors import CheckpointError
 from nmt.storage import ObjectStore, StoredObject, display_address
 
@@ -264,7 +265,7 @@ def fetch_checkpoint(address: str, scratch: Path, prefer_best: bool = True) -> P
 
 def local_copy(address: str, scratch: Path) -> Path:
     """Return the directory of the local copy of a run in an object store."""
-    return scratch.expanduser().resolve() / display_address(address).replace("://", "/")
+    return Path(expand_path(str(scratch))).resolve() / display_address(address).replace("://", "/")
 
 
 def _is_copy(folder: Path, text: bytes) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from nmt.api import check_writable
-from nmt.cli.options import POSITIVE
+from nmt.cli.options import POSITIVE, display_path
 from nmt.errors import ConfigError
 
 SECONDS = 5.0
@@ -52,4 +52,5 @@ def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
     )
     if output is not None:
         report.save(Path(output))
-        click.echo(f"written: {output}; compare: nmt bench compare {output} OTHER", err=True)
+        command = f"nmt bench compare {display_path(output)} OTHER"
+        click.echo(f"written: {output}; compare: {command}", err=True)

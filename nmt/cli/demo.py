@@ -60,7 +60,7 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
             f"echo 'My sister calls the doctor.' | {nmt} translate {path}",
             f"{nmt} evaluate {path} --src FILE --ref FILE",
             f"{nmt} report {path} -o report.html",
-            f"{Path(nmt).with_name('tensorboard')} --logdir {path}/tensorboard",
+            f"{program('tensorboard')} --logdir {path}/tensorboard",
             f"{nmt} config explain training",
             f"{nmt} prepare configs/multi30k_en_de.yaml corpus.root=DIR",
         ):

@@ -64,7 +64,12 @@ SetResult = tuple[list[str], ScoreReport]
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option("--src", multiple=True, metavar="FILE", help="Source of a test set; repeatable.")
-@click.option("--ref", multiple=True, metavar="FILE", help="Reference, one per --src.")
+@click.option(
+    "--ref",
+    multiple=True,
+    metavar="FILE",
+    help="Reference of --src; with one --src several, else one each.",
+)
 @click.option("--test", multiple=True, metavar="NAME",
               help="Test set of the experiment, or sacrebleu:NAME; repeatable.")  # fmt: skip
 @click.option("--ensemble", multiple=True, metavar="RUN", help="Ensemble member; repeatable.")
@@ -89,7 +94,8 @@ def evaluate(
 
     Exit status: 0; 1 if a system fails --min-gain or --max-p; 2 for invalid input.
     """
-    if len(src) != len(ref):
+    # With one source, every reference is one of it.
+    if len(src) != len(ref) and (len(src) != 1 or not ref):
         rule = f"--src is given {len(src)} times: give one --ref per --src"
         raise ConfigError("--ref", f"given {len(ref)} times", rule)
     check_files([*src, *ref])
@@ -178,7 +184,7 @@ def find_test_sets(
 
     Args:
         src: source files.
-        ref: reference file of each.
+        ref: reference file of each, or all references of the only one.
         names: test sets of the experiment or of sacreBLEU; if `src` is empty too, all of the
             experiment.
     """
@@ -188,8 +194,11 @@ def find_test_sets(
         if not names:
             rule = "there is no test set to score: use --src and --ref"
             raise ConfigError("corpus.tests", "empty", rule)
-    files = zip(map(Path, src), map(Path, ref), strict=True)
-    found = [test_sets.from_files(src_file, [ref_file]) for src_file, ref_file in files]
+    refs = [ref] if len(src) == 1 else [[each] for each in ref]
+    found = [
+        test_sets.from_files(Path(src_file), [Path(each) for each in of_src])
+        for src_file, of_src in zip(src, refs, strict=True)
+    ]
     prepared = Path(checkpoint.experiment.prepared)
     found += [test_sets.find(name, prepared, corpus.src, corpus.tgt) for name in names]
     for number, test_set in enumerate(found):

@@ -222,3 +222,10 @@ def main() -> None:
     """
     # Before any command imports torch: MKL reads its mode once.
     set_strict_mode()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream.isatty():
+            # Text of files must not control the terminal; pipes and files get it unchanged.
+            from nmt.console import TerminalText
+
+            setattr(sys, name, TerminalText.of(stream))

@@ -68,6 +68,8 @@ def comma_list(item: Any) -> Callable[[click.Context, click.Parameter, str | Non
 COUNT = Integer(min=1)
 COUNT_OR_0 = Integer(min=0)
 THREADS = Integer(min=1, max=4096)
+BEAM = Integer(min=1, max=1000)
+LENGTH_PENALTY = FiniteFloat(min=0, max=10)
 POSITIVE = FiniteFloat(min=0, min_open=True)
 POSITIVE_OR_0 = FiniteFloat(min=0)
 
@@ -186,13 +188,19 @@ def check_output(output: str, inputs: Iterable[str] = ()) -> None:
             raise ConfigError("--output", output, "it is the input: give another file name")
 
 
-def program() -> str:
-    """Return the command that started this program, as the user would type it."""
+def program(other: str = "") -> str:
+    """Return the command that started this program, as the user would type it.
+
+    Args:
+        other: name of another program that is installed beside this one.
+    """
     script = Path(sys.argv[0])
-    # The bare name only if the shell would find this script under it.
     if script.name == "__main__.py":
-        return "python -m nmt"
-    return script.name if shutil.which(script.name) == str(script) else str(script)
+        return other or "python -m nmt"
+    script = script.with_name(other) if other else script
+    # The bare name only if the shell would find this script under it.
+    is_found = shutil.which(script.name) == str(script)
+    return shlex.quote(script.name if is_found else str(script))
 
 
 @contextmanager

@@ -27,6 +27,9 @@ def report(runs: tuple[str, ...], output: str, examples: int) -> None:
 
     contents = read_runs([run_dir(run) for run in runs])
     with Console() as console:
+        for run in contents:
+            for note in run.notes:
+                console.print(f"warning: {run.name}: {note}")
         page = render(contents, [choose(run, examples) for run in contents])
         with open_output(output) as file:
             file.write(page)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmt.api import make_translator, open_checkpoint
-from nmt.cli.options import POSITIVE_OR_0, check_files, check_output, compute_options, describe
+from nmt.cli.options import LENGTH_PENALTY, check_files, check_output, compute_options, describe
 from nmt.config.corpus import ParallelText
 from nmt.console import Console
-from nmt.corpus.text import open_output, read_pairs
+from nmt.corpus.pair_files import PairFiles
+from nmt.corpus.text import open_output
 
 if TYPE_CHECKING:
     from nmt.decoding.scoring import LineScore, ScoreTotals
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", default="-", metavar="FILE", help="Output file; -: stdout.")
 @click.option("--format", "form", type=click.Choice(["text", "scores", "jsonl"]), default="text",
               help="text: score, tab, translation; scores; jsonl: with tokens.")  # fmt: skip
-@click.option("--length-penalty", type=POSITIVE_OR_0, default=0.0,
+@click.option("--length-penalty", type=LENGTH_PENALTY, default=0.0,
               help="GNMT length penalty alpha; 0: log-probability.")  # fmt: skip
 @compute_options
 def score(
@@ -44,8 +45,8 @@ def score(
     checkpoint = open_checkpoint(run)
     translator = make_translator(checkpoint, **compute)
     # The files are read twice, so that an error in the last line is found before scoring starts.
-    text = ParallelText(name="pairs", src=src, tgt=tgt)
-    total = sum(1 for _ in read_pairs(text, ""))
+    files = PairFiles(ParallelText(name="pairs", src=src, tgt=tgt), "", ("", ""))
+    total = sum(1 for _ in files.read())
     totals, started = ScoreTotals(), time.monotonic()
     with Console() as console, open_output(output) as file:
         console.print(describe(checkpoint))
@@ -54,7 +55,7 @@ def score(
             if output != "-":
                 console.progress("scoring", num_done, total, "pairs")
 
-        pairs, same = tee(read_pairs(text, ""))
+        pairs, same = tee(files.read())
         scores = score_pairs(translator, pairs, progress)
         for (src_line, tgt_line), line_score in zip(same, scores, strict=True):
             totals.add(tgt_line, line_score)

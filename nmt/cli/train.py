@@ -28,7 +28,10 @@ def prepare(experiment: str, overrides: tuple[str, ...], cluster: str | None) ->
 @options.overrides_argument
 @options.cluster_option
 def train(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
-    """Train a model, or resume its run."""
+    """Train a model, or resume its run.
+
+    A corpus that is not prepared is prepared first.
+    """
     settings = options.load_settings(experiment, cluster, overrides)
     with Console() as console:
         run = options.display_path(train_run(*settings, console))
@@ -75,9 +78,11 @@ def export(run: str, output: str, form: str, precision: "Precision | None") -> N
 
 def train_run(experiment: Experiment, cluster: Cluster, console: Console) -> str:
     """Train and return the run; where it is interrupted, print the command that resumes it."""
-    result = train_model(experiment, cluster, console)
-    # The first Ctrl-C ends training regularly, with a checkpoint; it still counts as interrupted.
-    if result.end_reason == "interrupted":
-        with options.resumable(console, lambda: f" after update {result.update:,}"):
+    position = ""
+    with options.resumable(console, lambda: position):
+        result = train_model(experiment, cluster, console)
+        # The first Ctrl-C ends training regularly, with a checkpoint; it counts as interrupted.
+        if result.end_reason == "interrupted":
+            position = f" after update {result.update:,}"
             raise KeyboardInterrupt
     return result.run

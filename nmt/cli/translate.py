@@ -156,8 +156,9 @@ def translate_here(
 
     Args:
         output: file name, or "-" for standard output; it and pipes are flushed after each line.
-        is_typed: translate each line before reading the next.
-        models_text: lines about the checkpoints, printed after the first line is checked.
+        is_typed: a user types the lines.
+        models_text: lines about the checkpoints; printed after the first line is checked, unless
+            a user waits for them.
     """
     from nmt.decoding import output_formats
 
@@ -171,18 +172,18 @@ def translate_here(
             console.progress("translating", num_done, task.num_lines, "lines")
 
     with open_output(output) as file:
-        if not is_typed:
+        if is_typed:
+            console.print(f"{models_text}\ntype a line to translate; Ctrl-D ends")
+        else:
             # An error in the first line of a stream is reported before any other output.
             first = list(islice(filter(None, lines), 1))
             task.translator.check(task.num_best, first)
             lines = chain(first, lines)
-        console.print(models_text)
-        if is_typed:
-            console.print("type a line to translate; Ctrl-D ends")
+            console.print(models_text)
         started = time.monotonic()
         lines, same = tee(lines)
         translations = task.translator.stream(
-            lines, num_best=task.num_best, progress=progress, window_lines=1 if is_typed else None,
+            lines, num_best=task.num_best, progress=progress,
             with_attention=task.form in output_formats.FORMATS_WITH_ATTENTION,
         )  # fmt: skip
         # Translations first: they end with the error of an invalid line.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,15 +11,15 @@ import click
 
 from nmt.api import check_writable, make_translator, open_checkpoint, prepare_corpus
 from nmt.cli import options
-from nmt.cli.options import COUNT, COUNT_OR_0, POSITIVE_OR_0, comma_list
+from nmt.cli.options import BEAM, COUNT, COUNT_OR_0, LENGTH_PENALTY, comma_list
 from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump
 from nmt.config.search_space import KINDS, Trial, draw_trials, read_space
 from nmt.console import Console
 from nmt.corpus.io import atomic_write
+from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepared import corpus_settings, is_prepared, open_prepared, resolve_auto_preset
-from nmt.corpus.text import read_pairs
 from nmt.errors import ConfigError
 from nmt.evaluation import tuning
 from nmt.storage import is_address
@@ -34,9 +35,9 @@ TRAINING_OPTIONS = ("search", "trials", "metric", "least", "search_seed", "clust
 @click.argument("run", metavar="RUN|EXPERIMENT")
 @options.overrides_argument
 @click.option("--beams", default="1,4,5,8", metavar="NUMBERS",
-              callback=comma_list(COUNT), help="Beam sizes to try.")  # fmt: skip
+              callback=comma_list(BEAM), help="Beam sizes to try.")  # fmt: skip
 @click.option("--penalties", default="0.6,0.8,1.0,1.2,1.4", metavar="NUMBERS",
-              callback=comma_list(POSITIVE_OR_0), help="Length penalties to try.")  # fmt: skip
+              callback=comma_list(LENGTH_PENALTY), help="Length penalties to try.")  # fmt: skip
 @options.compute_options
 @click.option("--search", multiple=True, metavar="KEY=RANGE|FILE",
               help=f"Setting to search: {KINDS}; or a YAML file; repeatable.")  # fmt: skip
@@ -83,7 +84,7 @@ def tune_decoding(run: str, beams: list[int], penalties: list[float], **compute:
     if decoding.method != "beam":
         rule = "only beam search has a beam and a length penalty to tune"
         raise ConfigError("decoding.method", decoding.method, rule)
-    srcs, refs = zip(*read_pairs(corpus.dev, corpus.root), strict=True)
+    srcs, refs = zip(*PairFiles.of(corpus.dev, corpus).read(), strict=True)
     translator = make_translator(checkpoint, **compute)
     # --batch applies to the trials too; it does not change translations.
     decoding = decoding.model_copy(update={"batch_sentences": translator.decoding.batch_sentences})
@@ -103,7 +104,7 @@ def tune_decoding(run: str, beams: list[int], penalties: list[float], **compute:
         best = trials[0]
         console.print(f"{corpus.dev.name}: {len(refs):,} lines | BLEU|{best.bleu.signature}")
         search = f"--beam {best.beam} --length-penalty {best.length_penalty:g}"
-        console.print(f"next: {options.program()} translate {run} {search}")
+        console.print(f"next: {options.program()} translate {options.display_path(run)} {search}")
 
 
 def search_training(
@@ -128,7 +129,7 @@ def search_training(
     if is_address(cluster_settings.storage):
         rule = "trials need a directory that every host sees"
         raise ConfigError("cluster.storage", cluster_settings.storage, rule)
-    storage = Path(cluster_settings.storage).expanduser().resolve()
+    storage = Path(cluster_settings.storage).resolve()
     directory = storage / f"{experiment.name}.tune"
     check_writable("cluster.storage", directory)
     least = least or max(1, experiment.training.updates // 4)
@@ -168,7 +169,11 @@ def _best_lines(best: "Outcome", metric: "Metric", directory: Path, name: str) -
     if validation is None:
         return ["no trial reached a validation: see the reasons above, or widen the search"]
     file = directory / "best.yaml"
-    tuned = best.trial.experiment.model_copy(update={"name": f"{name}.tuned"})
+    # Absolute: the file is in another folder than that of the experiment.
+    corpus = best.trial.experiment.corpus
+    corpus = corpus.model_copy(update={"root": os.path.abspath(corpus.root)})
+    update = {"name": f"{name}.tuned", "corpus": corpus}
+    tuned = best.trial.experiment.model_copy(update=update)
     with atomic_write(file) as scratch:
         scratch.write_text(dump(tuned), encoding="utf-8")
     return [

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_serializer
 
 from nmt.config.settings import (
+    HostPathText,
     Name,
     NaturalInt,
     PathText,
@@ -71,7 +72,7 @@ class Cluster(Settings):
     """Dtype of the gradient all-reduce; bf16 halves the traffic and keeps 8 significant bits."""
     storage: PathText = "runs"
     """Directory shared by all hosts, or s3://BUCKET/PATH; a run is stored in <storage>/<name>."""
-    scratch: PathText = "~/.cache/nmt"
+    scratch: HostPathText = "~/.cache/nmt"
     """Local directory of each host for copies of runs in an object store."""
     validation: Literal["shared", "task"] = "shared"
     """Validation: shared (by the workers, training waits) or task (asynchronous, other cores)."""

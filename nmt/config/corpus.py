@@ -1,8 +1,8 @@
 """Corpus settings: files, cleaning rules and subwords."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from nmt.config.settings import (
     Name,
@@ -12,6 +12,7 @@ from nmt.config.settings import (
     PositiveInt,
     Settings,
     Share,
+    Text,
     added_setting,
     check_folder,
 )
@@ -20,17 +21,44 @@ from nmt.errors import ConfigError
 Case = Literal["as_is", "upper", "title"]
 
 
+def _number_as_text(value: Any) -> Any:
+    """Return a column number, which YAML reads as an integer, as text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Column = Annotated[Text, BeforeValidator(_number_as_text)]
+"""Column of a file of pairs: name or number."""
+
+
+RECORD_FORMATS = ("tsv", "tmx", "parquet", "jsonl", "zip")
+"""Keys of `ParallelText` that name a file of pairs."""
+
+
 class ParallelText(Settings):
-    """Corpus of pairs: two line-parallel files, or a TSV file."""
+    """Corpus of pairs: two line-parallel files, or one file of pairs."""
 
     name: Name
     """Name of the corpus in logs, statistics and shards."""
     src: PathText = ""
-    """Source file below corpus.root: UTF-8, a segment per line; plain, .gz, .xz or .zst."""
+    """Source file below corpus.root: UTF-8, a segment per line; plain, .gz, .xz, .zst or .bz2."""
     tgt: PathText = ""
     """Target file, line-parallel to src."""
     tsv: PathText = ""
     """TSV file instead of src and tgt: source, tab, target; further columns are ignored."""
+    tmx: PathText = added_setting("", before="")
+    """TMX file (translation memory) instead of src and tgt."""
+    parquet: PathText = added_setting("", before="")
+    """Parquet file instead of src and tgt: struct `translation`, or two columns of text."""
+    jsonl: PathText = added_setting("", before="")
+    """JSON lines instead of src and tgt: object `translation`, or two keys of text."""
+    zip: PathText = added_setting("", before="")
+    """Zip archive of OPUS (Moses format) instead of src and tgt."""
+    src_column: Column = added_setting("", before="")
+    """Source in a file of pairs: column, key, language tag or member; empty: by language."""
+    tgt_column: Column = added_setting("", before="")
+    """Target in a file of pairs. In a TSV: number from 1, or name in its header line."""
+    refs: list[PathText] = added_setting([], before=[])
+    """Further reference files of a test set, line-parallel to src."""
     weight: Annotated[NaturalFloat, Field(le=1000)] = 1.0
     """Occurrences of a pair per epoch; 0.5: half of the pairs, redrawn every epoch; 0: none."""
     tag: Annotated[int, Field(ge=0, le=8, strict=True)] = added_setting(0, before=0)
@@ -41,11 +69,26 @@ class ParallelText(Settings):
     """Case of the target of a training corpus: as_is, upper or title."""
 
     def check(self) -> None:
-        if bool(self.tsv) == bool(self.src or self.tgt) or bool(self.src) != bool(self.tgt):
+        given = [key for key in ("src", "tgt", *RECORD_FORMATS) if getattr(self, key)]
+        if given != ["src", "tgt"] and (len(given) != 1 or given[0] not in RECORD_FORMATS):
             raise ConfigError.from_message(
-                f"corpus {self.name!r} needs either src and tgt, or tsv: "
-                f"src is {self.src!r}, tgt is {self.tgt!r}, tsv is {self.tsv!r}"
+                f"corpus {self.name!r} needs either src and tgt, or one of "
+                f"{', '.join(RECORD_FORMATS)}: it has {', '.join(given) or 'none'}"
             )
+        for key in ("src_column", "tgt_column"):
+            if getattr(self, key) and self.format == "lines":
+                rule = "src and tgt have no columns: remove it"
+                raise ConfigError(f"{key} of corpus {self.name!r}", getattr(self, key), rule)
+
+    @property
+    def format(self) -> str:
+        """Format of the files: lines, or one of RECORD_FORMATS."""
+        return next((key for key in RECORD_FORMATS if getattr(self, key)), "lines")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files of the pairs: source and target, or one."""
+        return (self.src, self.tgt) if self.src else (getattr(self, self.format),)
 
     @property
     def is_recased(self) -> bool:
@@ -94,12 +137,12 @@ class SubwordConfig(Settings):
 class CorpusConfig(Settings):
     """Corpora, cleaning and subwords."""
 
-    src: Name = "en"
+    src: Name
     """Source language, ISO 639-1."""
-    tgt: Name = "de"
+    tgt: Name
     """Target language, ISO 639-1."""
     root: PathText = "."
-    """Directory of the files below."""
+    """Directory of the files below; relative to the experiment file that sets it."""
     train: Annotated[list[ParallelText], Field(min_length=1)]
     """Training corpora."""
     dev: ParallelText
@@ -122,6 +165,10 @@ class CorpusConfig(Settings):
         tests = [text.name for text in self.tests]
         if len(set(tests)) < len(tests):
             raise ConfigError("corpus.tests", tests, "names must be unique")
+        for text in (*self.train, self.dev):
+            if text.refs:
+                rule = "only test sets have several references: remove it"
+                raise ConfigError(f"refs of corpus {text.name!r}", ", ".join(text.refs), rule)
         # Scores are those of the references as they are.
         for text in (self.dev, *self.tests):
             if text.is_recased:

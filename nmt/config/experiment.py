@@ -204,7 +204,7 @@ class Experiment(Settings):
     seed: NaturalInt = 1
     """Seed of initial weights, data order, dropout and subword sampling."""
     preset: Literal["none", "auto"] = "none"
-    """Size preset; auto: sizes, dropout and updates not set here depend on the number of pairs."""
+    """Size preset; auto: sizes, dropout, updates, patience not set here follow the pair count."""
     corpus: CorpusConfig
     """Corpora, cleaning and subwords."""
     batching: BatchingConfig = BatchingConfig()

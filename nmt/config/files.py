@@ -4,6 +4,8 @@ Unknown and duplicate keys are errors.
 """
 
 import json
+import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
@@ -13,8 +15,10 @@ from pydantic import ValidationError
 
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.config.settings import Settings, add_legacy_values, section_in
+from nmt.config.settings import USER_INPUT, Settings, add_legacy_values, section_in
 from nmt.errors import ConfigError, did_you_mean, shorten
+
+log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=Settings)
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -44,10 +48,16 @@ _RULES = {
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment file and apply `section.key=value` overrides.
 
+    A relative corpus.root of the file is one below the folder of the file; that of an override is
+    one below the working folder.
+
     Raises:
         ConfigError: the file or an override is invalid.
     """
-    return _load(Experiment, path, overrides)
+    experiment = _load(Experiment, path, overrides)
+    keys = [text.partition("=")[0] for text in overrides]
+    has_root = "corpus.root" in keys or "corpus" in keys
+    return experiment if has_root else _resolve_root(experiment, Path(path))
 
 
 def build_experiment(tree: Mapping[str, Any]) -> Experiment:
@@ -56,7 +66,7 @@ def build_experiment(tree: Mapping[str, Any]) -> Experiment:
     Raises:
         ConfigError: a key or a value is invalid.
     """
-    return _build(Experiment, tree, "experiment")
+    return _build(Experiment, tree, "experiment", is_input=True)
 
 
 def load_cluster(path: str | Path | None, overrides: Sequence[str] = ()) -> Cluster:
@@ -167,7 +177,30 @@ def _load(kind: type[S], path: str | Path | None, overrides: Sequence[str]) -> S
     tree = {} if path is None else read_tree(path)
     for override in overrides:
         _set(tree, override)
-    return _build(kind, tree, "command line" if path is None else str(path), overrides)
+    where = "command line" if path is None else str(path)
+    return _build(kind, tree, where, overrides, is_input=True)
+
+
+def _resolve_root(experiment: Experiment, file: Path) -> Experiment:
+    """Resolve a relative corpus.root against the folder of the experiment file."""
+    corpus = experiment.corpus
+    beside = os.path.join(file.parent, corpus.root)
+    # Shorter in messages; `..` behind a symbolic link is another folder.
+    if os.path.realpath(os.path.normpath(beside)) == os.path.realpath(beside):
+        beside = os.path.normpath(beside)
+
+    def has_files(root: str) -> bool:
+        texts = (*corpus.train, corpus.dev, *corpus.tests)
+        return any(Path(root, name).exists() for text in texts for name in text.files)
+
+    # Experiments of earlier versions have paths below the working folder.
+    if not has_files(beside) and has_files(corpus.root):
+        log.warning(
+            f"{file}: warning: no text in {beside}; using corpus.root {corpus.root} in the working "
+            "folder: make it relative to the folder of the experiment file"
+        )
+        return experiment
+    return experiment.model_copy(update={"corpus": corpus.model_copy(update={"root": beside})})
 
 
 def _read_yaml(text: str, where: str) -> dict[str, Any]:
@@ -275,10 +308,16 @@ def _index(items: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
-def _build(kind: type[S], tree: Any, where: str, overrides: Sequence[str] = ()) -> S:
-    """Validate a tree; raise ConfigError with the origin, key, value and rule of one problem."""
+def _build(
+    kind: type[S], tree: Any, where: str, overrides: Sequence[str] = (), is_input: bool = False
+) -> S:
+    """Validate a tree; raise ConfigError with the origin, key, value and rule of one problem.
+
+    Args:
+        is_input: False for stored settings, in which paths need not exist on this machine.
+    """
     try:
-        return kind.model_validate(tree)
+        return kind.model_validate(tree, context=USER_INPUT if is_input else None)
     except ConfigError as error:
         if overrides and where != "command line":
             where += " and command line"

@@ -2,7 +2,7 @@
 
 Settings that the experiment leaves open come from the first row of `ROWS` with at least as many
 pairs. More pairs allow a wider and deeper model, a larger vocabulary and larger updates; fewer need
-more dropout. Sources of the rows:
+more dropout. Training ends early after `PATIENCE` validations without gain. Sources of the rows:
 
     10,000      small vocabulary, strong dropout and word dropout (Sennrich & Zhang 2019: about
                 5,000 pairs, 2,000 pieces); sizes estimated from the next row, not measured
@@ -20,6 +20,9 @@ from typing import Any
 from nmt.config.experiment import Experiment
 from nmt.config.files import override, overrides_of
 from nmt.config.settings import Settings
+
+PATIENCE = 6
+"""Validations without a better dev BLEU before the end, of about 20 in a run."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class PresetRow:
             "training.warmup_updates": min(self.warmup_updates, updates // 10),
             "training.validate_every": max(1, updates // 20),
             "training.checkpoint_every": max(1, updates // 20),
+            "training.patience": PATIENCE,
         }
 
 
@@ -84,8 +88,20 @@ def resolve(experiment: Experiment, num_pairs: int) -> Experiment:
 def _settings_for(experiment: Experiment, num_pairs: int) -> dict[str, Any]:
     row = next(row for row in ROWS if num_pairs <= row.max_pairs)
     # Warm-up and intervals scale with the updates of the experiment if it sets them.
-    is_set = _is_set(experiment, "training.updates")
-    return row.settings(experiment.training.updates if is_set else row.updates)
+    is_set, training = _is_set(experiment, "training.updates"), experiment.training
+    settings = row.settings(training.updates if is_set else row.updates)
+    # Early stopping needs intervals that fit: where one is set, the other follows.
+    intervals = {
+        key: getattr(training, key)
+        for key in ("validate_every", "checkpoint_every")
+        if _is_set(experiment, f"training.{key}")
+    }
+    if len(intervals) == 1:
+        [every] = intervals.values()
+        settings |= {"training.validate_every": every, "training.checkpoint_every": every}
+    elif intervals and max(intervals.values()) % min(intervals.values()):
+        del settings["training.patience"]
+    return settings
 
 
 def explain_choice(experiment: Experiment, num_pairs: int) -> str:
@@ -99,7 +115,7 @@ def explain_choice(experiment: Experiment, num_pairs: int) -> str:
         f"{model.decoder_layers} layers, dropout {model.dropout:g}, vocabulary "
         f"{resolved.corpus.subword.vocab_size:,}, {training.updates:,} updates of "
         f"{batching.micro_batches} x {batching.max_tokens:,} tokens, learning rate "
-        f"{training.learning_rate:g}{kept}"
+        f"{training.learning_rate:g}, patience {training.patience}{kept}"
     )
 
 

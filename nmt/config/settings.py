@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -47,6 +48,20 @@ def _check_text(value: str) -> str:
     return value
 
 
+def expand_path(path: str) -> str:
+    """Expand `~` and `$VAR` as a shell does; unset variables stay as they are."""
+    return os.path.expandvars(os.path.expanduser(path))
+
+
+def _expand_path(value: str, info: ValidationInfo) -> str:
+    # Stored settings stay readable on machines without the variable.
+    if info.context is USER_INPUT:
+        for plain, braced in re.findall(r"\$(?:(\w+)|\{([^}]*)\})", value, re.ASCII):
+            if (plain or braced) not in os.environ:
+                raise ValueError(f"the environment variable {plain or braced} is not set")
+    return _check_path(expand_path(_check_path(value)))
+
+
 def _check_path(value: str) -> str:
     parts = [len(os.fsencode(part)) for part in _check_text(value).split("/")]
     if max(parts) > 255 or sum(parts) + len(parts) > 4096:
@@ -55,8 +70,12 @@ def _check_path(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_check_text)]
-PathText = Annotated[str, AfterValidator(_check_path)]
-"""Path of a file or directory."""
+PathText = Annotated[str, AfterValidator(_expand_path)]
+"""Path of a file or directory; `~` and `$VAR` are those of the machine that reads the setting."""
+HostPathText = Annotated[str, AfterValidator(_check_path)]
+"""Path on each host; `~` and `$VAR` are those of the host (`expand_path`)."""
+USER_INPUT = {"source": "user"}
+"""Validation context of files and options of the user, as opposed to stored settings."""
 # Not strict: YAML reads 3e-4 as text.
 Number = Annotated[
     float, BeforeValidator(_not_bool), AfterValidator(_check_size), Field(allow_inf_nan=False)
@@ -69,6 +88,8 @@ PositiveInt = Annotated[int, Field(ge=1, strict=True), AfterValidator(_check_siz
 NaturalInt = Annotated[int, Field(ge=0, strict=True), AfterValidator(_check_size)]
 Count = Annotated[int, Field(ge=0, le=2**53, strict=True)]
 """Number in a record on disk; JSON readers of other languages are exact up to 2^53."""
+Timestamp = Annotated[Number, Field(ge=0, lt=253402300800)]
+"""Seconds since 1970, before the year 10000."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 

@@ -11,7 +11,6 @@ below 10^-20. Of equal pairs the first one stays.
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +23,8 @@ import numpy.typing as npt
 
 from nmt.config.corpus import Case, CleaningConfig, CorpusConfig
 from nmt.config.settings import Count, drop_legacy_values
-from nmt.corpus.text import change_case, normalise, read_lines, read_pairs, strip_controls, to_nfc
+from nmt.corpus.pair_files import PairFiles
+from nmt.corpus.text import change_case, normalise, read_lines, strip_controls, to_nfc
 from nmt.errors import DataError
 
 DROP_REASONS = (
@@ -240,11 +240,10 @@ def held_out_digests(corpus: CorpusConfig, language: str) -> set[bytes]:
         )
     # The text may be in either language: back-translation uses the target side.
     side = 0 if language == corpus.src else 1
-    root = os.path.abspath(corpus.root)
     return {
         _digest(normalise(pair[side], corpus.cleaning))
         for text in (corpus.dev, *corpus.tests)
-        for pair in read_pairs(text, root)
+        for pair in PairFiles.of(text, corpus).read()
     }
 
 

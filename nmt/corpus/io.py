@@ -1,10 +1,11 @@
 """Reading and writing files: compression, line ends, locks and atomic replacement.
 
-Reading decompresses .gz, .xz and .zst and splits lines at line feeds only, so that U+2028, U+0085
-or a bare carriage return inside a line cannot shift the two sides of a corpus against each other.
-The carriage return of CRLF and a byte order mark at the start of a file are removed.
+Reading decompresses .gz, .xz, .zst and .bz2 and splits lines at line feeds only, so that U+2028,
+U+0085 or a bare carriage return inside a line cannot shift the two sides of a corpus against each
+other. The carriage return of CRLF and a byte order mark at the start of a file are removed.
 """
 
+import bz2
 import errno
 import fcntl
 import gzip
@@ -13,6 +14,7 @@ import lzma
 import os
 import secrets
 import select
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,24 +34,31 @@ READ_BYTES = 1 << 17
 MAX_LINE_BYTES = 1 << 26
 """Longest line, 64 MiB: beyond that the file has other line ends, or none."""
 
-_DECOMPRESSORS: dict[str, tuple[str, bytes, Callable[[], Any]]] = {
+_DECOMPRESSORS: dict[str, tuple[str, bytes | tuple[bytes, ...], Callable[[], Any]]] = {
     ".gz": ("gzip", b"\x1f\x8b", lambda: zlib.decompressobj(wbits=31)),
     ".xz": ("xz", b"\xfd7zXZ\0", lzma.LZMADecompressor),
     ".zst": ("zstd", b"\x28\xb5\x2f\xfd", lambda: _zstd_decompressor().decompressobj()),
+    ".bz2": ("bzip2", tuple(b"BZh%d1AY&SY" % n for n in range(1, 10)), bz2.BZ2Decompressor),
 }
 """Format name, first bytes of a file and decompressor, by suffix."""
+COMPRESSED = tuple(_DECOMPRESSORS)
+"""Suffixes of compressed files."""
 _BOM = b"\xef\xbb\xbf"
+_READ_ERRORS = (
+    EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 def read_blocks(
-    source: Source, digest: Any = None, idle_s: float | None = None
+    source: Source, digest: Any = None, idle_s: float | None = None, name: str = ""
 ) -> Iterator[tuple[int, bytes]]:
     """Read a file in blocks of complete lines, with CRLF as plain line feeds.
 
     Args:
-        source: a path, decompressed by its suffix (.gz, .xz, .zst), or an open binary stream.
+        source: a path, decompressed by its suffix (`COMPRESSED`), or an open binary stream.
         digest: a hashlib object to update with the bytes of the file, compressed as they are.
         idle_s: seconds after which an input that has no more data for now gives an empty block.
+        name: of the source in messages; empty: its own.
 
     Yields:
         The number of the block's first line, from 1, and its bytes. Every line ends with a line
@@ -59,14 +68,14 @@ def read_blocks(
         DataError: the file is missing, damaged, compressed without the suffix, in UTF-16, without
             line feeds, or has NUL bytes.
     """
-    name = source_name(source)
+    name = name or source_name(source)
     line, rest, has_cr = 1, b"", False
     stream = _decompressed(source, digest, idle_s)
     while True:
         try:
             data = next(stream, None)
-        except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-            raise _read_error(name, line, error) from None
+        except _READ_ERRORS as error:
+            raise _read_error(f"{name}, line {line}", name, error) from None
         if data is None:
             break
         if not data:
@@ -94,6 +103,14 @@ def read_blocks(
         raise DataError(_no_line_ends(name, line, has_cr=True))
     if rest:
         yield line, _checked(rest, line, name)
+
+
+def read_data(path: Path) -> Iterator[bytes]:
+    """Read the bytes of a file, decompressed by its suffix; DataError if it cannot be read."""
+    try:
+        yield from _decompressed(path, None, None)
+    except _READ_ERRORS as error:
+        raise _read_error(str(path), str(path), error) from None
 
 
 def split_lines(block: bytes) -> list[bytes]:
@@ -146,11 +163,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
             f"{path}: cannot be written: {error.strerror}; check the folder and its permissions"
         ) from None
     try:
-        yield temporary
-        # On disk before the rename: a crash must not leave an empty file under the final name.
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with name_write_errors(path):
+            yield temporary
+            # On disk before the rename: a crash must not leave an empty file under the final name.
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+@contextmanager
+def name_write_errors(path: Path) -> Iterator[None]:
+    """Raise DataError with the path for a disk that is full, or a file that is too large."""
+    try:
+        yield
     except OSError as error:
         # Other errors are bugs and keep their traceback.
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
@@ -158,9 +186,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise DataError(
             f"{path}: cannot be written: {os.strerror(error.errno)}; make room and try again"
         ) from None
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def write_zstd(path: Path, parts: Iterable[bytes]) -> None:
@@ -193,6 +218,8 @@ def compress_to(file: BinaryIO, suffix: str) -> Any:
         return lzma.LZMAFile(file, "wb")
     if suffix == ".zst":
         return zstandard.ZstdCompressor().stream_writer(file)
+    if suffix == ".bz2":
+        return bz2.BZ2File(file, "wb")
     return file
 
 
@@ -307,7 +334,7 @@ def _no_line_ends(name: str, line: int, has_cr: bool) -> str:
     )
 
 
-def _read_error(name: str, line: int, error: Exception) -> DataError:
+def _read_error(place: str, name: str, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{name}: there is no such file; check corpus.root and the file's name")
     if isinstance(error, IsADirectoryError):
@@ -317,6 +344,6 @@ def _read_error(name: str, line: int, error: Exception) -> DataError:
     suffix = Path(name).suffix
     kind = _DECOMPRESSORS[suffix][0] if suffix in _DECOMPRESSORS else "compressed"
     return DataError(
-        f"{name}, line {line}: the {kind} data is damaged ({error}); "
+        f"{place}: the {kind} data is damaged ({error}); "
         f"copy or download the file again, and check that its format is that of its name"
     )

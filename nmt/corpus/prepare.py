@@ -5,7 +5,7 @@
       tokenizer.json                   the vocabulary
       shards/00000.arrow ...           the pairs, one shard per chunk of a raw corpus
       dev.src dev.tgt                  the dev set, not cleaned, as plain UTF-8 with line feeds
-      tests/<name>.src|.tgt            the test sets, likewise
+      tests/<name>.src|.tgt            the test sets, likewise; .ref1 ... further references
       work/                            results of finished tasks, to resume from; removed at the end
 
 Preparing is a list of independent tasks (`prepare_tasks.py`) in five stages, run in this process
@@ -28,24 +28,25 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from nmt.config.corpus import ParallelText
+from nmt.config.corpus import CorpusConfig
 from nmt.config.experiment import Experiment
 from nmt.config.preset import resolve
 from nmt.config.settings import Count
 from nmt.corpus import clean, prepare_tasks, prepared, task_cache
-from nmt.corpus.io import atomic_write, read_blocks
+from nmt.corpus.io import atomic_write
 from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, FileInfo, Manifest, ShardInfo
-from nmt.corpus.prepare_tasks import Chunk, EncodedChunk, ReadFiles, VocabularyInfo
+from nmt.corpus.pair_files import PairFiles
+from nmt.corpus.prepare_tasks import Chunk, ChunkFiles, EncodedChunk, ReadFiles, VocabularyInfo
 from nmt.corpus.shards import Shards
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, Stages, Task, Tree
-from nmt.corpus.text import line_counts_message, read_pairs
+from nmt.corpus.text import line_counts_message
 from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
 
 PART_PAIRS = 1_000_000
 """Pairs whose digests one task of the duplicates stage holds: 80 MB with what sorting needs."""
-TASKS_VERSION = 3
+TASKS_VERSION = 4
 """Increased when the results of tasks change: unfinished work of another version starts over."""
 
 
@@ -93,18 +94,16 @@ def check_raw(experiment: Experiment) -> list[str]:
     Raises:
         DataError: a file is missing or does not start as text; any error in dev and test sets.
     """
-    for path in _raw_paths(experiment):
-        if not path.is_file():
-            raise DataError(
-                f"{path}: there is no such file; check corpus.root and the names in the experiment"
-            )
-        # The first block shows compression, UTF-16 and missing line feeds.
-        next(read_blocks(path), None)
-    root = os.path.abspath(experiment.corpus.root)
-    for text in experiment.corpus.tests:
-        if not sum(1 for _ in read_pairs(text, root)):
+    corpus = experiment.corpus
+    for text in (*corpus.train, corpus.dev, *corpus.tests):
+        PairFiles.of(text, corpus).check()
+    for text in corpus.tests:
+        files = PairFiles.of(text, corpus)
+        num_pairs = sum(1 for _ in files.read())
+        if not num_pairs:
             raise DataError(f"test set {text.name}: no lines; expected one pair or more")
-    return [tgt for _, tgt in read_pairs(experiment.corpus.dev, root)]
+        files.read_refs(num_pairs)
+    return [tgt for _, tgt in PairFiles.of(corpus.dev, corpus).read()]
 
 
 def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
@@ -142,37 +141,46 @@ def _read(
 ) -> tuple[dict[str, list[FileInfo]], list[FileInfo]]:
     """Run the reading stage; return the raw files of each corpus, and those of dev and tests."""
     corpus, work = experiment.corpus, stages.work
-    root = os.path.abspath(corpus.root)
-    is_strict = not corpus.cleaning.invalid_utf8
-    tasks: dict[str, Task] = {}
-    for number, text in enumerate(corpus.train):
-        for side, name in _sides(text):
-            target = work / f"raw/{number:03}-{{}}.{side}.zst"
-            arguments = Path(root, name), name, target, corpus.shard_pairs, side == "tsv", is_strict
-            tasks[f"{number:03}-{side}"] = prepare_tasks.split_raw, arguments
+    # Files of one corpus are read at the same time.
+    by_corpus = {
+        text.name: _split_tasks(f"{number:03}", PairFiles.of(text, corpus), work, corpus)
+        for number, text in enumerate(corpus.train)
+    }
+    tasks = {key: task for of_corpus in by_corpus.values() for key, task in of_corpus.items()}
     copy = prepare_tasks.copy_held_out
-    tasks["dev"] = copy, (corpus.dev, root, work.parent, "dev")
+    tasks["dev"] = copy, (PairFiles.of(corpus.dev, corpus), work.parent, "dev")
     for text in corpus.tests:
-        tasks[f"test-{text.name}"] = copy, (text, root, work.parent, f"tests/{text.name}")
+        arguments = PairFiles.of(text, corpus), work.parent, f"tests/{text.name}"
+        tasks[f"test-{text.name}"] = copy, arguments
     results = stages.run("reading", ReadFiles, tasks)
+    root = os.path.abspath(corpus.root)
     raw: dict[str, list[FileInfo]] = {}
-    for number, text in enumerate(corpus.train):
-        files = [results[f"{number:03}-{side}"].first for side, _ in _sides(text)]
+    for text in corpus.train:
+        files = [results[key].files[0] for key in by_corpus[text.name]]
         paths = Path(root, files[0].name), Path(root, files[-1].name)
-        # A TSV corpus has one file, which is first and last.
+        # A file of pairs is first and last.
         if files[0].lines != files[-1].lines:
             counts = (files[0].lines, files[-1].lines)
             raise DataError(line_counts_message(text.name, paths, counts))
         if not files[0].lines:
             raise DataError(f"{paths[0]}: no lines; expected a corpus to train on")
         raw[text.name] = files
-    sets = [result for result in results.values() if result.tgt is not None]
-    held_out = [file for each in sets for file in (each.first, each.tgt) if file is not None]
+    sets = [result for key, result in results.items() if key.startswith(("dev", "test-"))]
+    held_out = [file for each in sets for file in each.files]
     return raw, held_out
 
 
-def _sides(text: ParallelText) -> list[tuple[str, str]]:
-    return [("tsv", text.tsv)] if text.tsv else [("src", text.src), ("tgt", text.tgt)]
+def _split_tasks(key: str, files: PairFiles, work: Path, corpus: CorpusConfig) -> dict[str, Task]:
+    """Return the tasks that read the files of one corpus: one per side, or one for its pairs."""
+    is_strict = not corpus.cleaning.invalid_utf8
+    chunks = ChunkFiles(work / "raw", key, corpus.shard_pairs)
+    if files.text.format != "lines":
+        return {key: (prepare_tasks.split_records, (files, chunks, is_strict))}
+    sides = zip(("src", "tgt"), files.paths(), files.text.files, strict=True)
+    return {
+        f"{key}-{side}": (prepare_tasks.split_raw, (path, name, chunks, side, is_strict))
+        for side, path, name in sides
+    }
 
 
 def _cut(experiment: Experiment, raw: dict[str, list[FileInfo]]) -> list[Chunk]:
@@ -294,9 +302,8 @@ def _check_complete(experiment: Experiment, folder: Path) -> Manifest:
 
 def _raw_paths(experiment: Experiment) -> list[Path]:
     corpus = experiment.corpus
-    root = os.path.abspath(corpus.root)
     texts = [*corpus.train, corpus.dev, *corpus.tests]
-    return [Path(root, name) for text in texts for _, name in _sides(text)]
+    return [path for text in texts for path in PairFiles.of(text, corpus).paths()]
 
 
 def _state(experiment: Experiment) -> Tree:

@@ -4,16 +4,17 @@ A task writes its files atomically, gives the same bytes when it runs twice, and
 JSON object. It holds one chunk, one range of the digests, or the words of the sample in memory,
 never the corpus. `prepare.py` lists the tasks and their order.
 
-Files in work/: `raw/<chunk>.src.zst` and .tgt.zst (TSV: .tsv.zst), raw lines;
+Files in work/: `raw/<chunk>.src.zst` and .tgt.zst, raw lines of any format;
 `clean/<chunk>.src.zst` and .tgt.zst, lines kept, `.lines.npy`, their numbers in the chunk,
 `.digests.npy`; `copies/<part>.npy`, line numbers (through all corpora) of pairs that occur in an
 earlier chunk.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,10 +26,11 @@ from nmt.config.settings import Count
 from nmt.corpus import clean
 from nmt.corpus.io import atomic_write, read_blocks, read_zstd, split_lines, write_zstd
 from nmt.corpus.manifest import FileInfo, ShardInfo, unusable
+from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.shards import ShardWriter
 from nmt.corpus.subword import Subword, tag_token
 from nmt.corpus.task_cache import Tree
-from nmt.corpus.text import EncodingChecker, missing_tab_message, normalise, read_lines, read_pairs
+from nmt.corpus.text import EncodingChecker, normalise, read_lines
 from nmt.errors import DataError
 
 T = TypeVar("T")
@@ -63,9 +65,8 @@ class Chunk:
 class ReadFiles:
     """Result of reading a raw file, or of copying a dev or test set."""
 
-    first: FileInfo
-    """The raw file, or the source side of a set."""
-    tgt: FileInfo | None = None
+    files: list[FileInfo]
+    """The raw file, or source, target and further references of a set."""
 
 
 @dataclass(frozen=True)
@@ -119,17 +120,29 @@ class Sample:
                     yield tgt[row]
 
 
-def split_raw(
-    path: Path, name: str, target: Path, lines_per_chunk: int, is_tsv: bool, is_strict: bool
-) -> Tree:
-    """Read and check a raw file once, and write it in chunks.
+@dataclass(frozen=True)
+class ChunkFiles:
+    """Raw chunks of one corpus, one file per side."""
+
+    folder: Path
+    key: str
+    """Number of the corpus, with which the file names begin."""
+    lines_per_chunk: int
+    """Lines of each chunk but the last."""
+
+    def path(self, number: int, side: str) -> Path:
+        """Return the path of one side of a chunk."""
+        return self.folder / f"{self.key}-{number:05}.{side}.zst"
+
+
+def split_raw(path: Path, name: str, chunks: ChunkFiles, side: str, is_strict: bool) -> Tree:
+    """Read and check a file of lines once, and write it in chunks.
 
     Args:
         path: the raw file.
         name: its path below corpus.root.
-        target: path of a chunk, with {} in its name for 00000, 00001, ...
-        lines_per_chunk: lines of each chunk but the last.
-        is_tsv: True if each line must have a tab.
+        chunks: files to write.
+        side: src or tgt.
         is_strict: True if a line that is not UTF-8 is an error.
 
     Returns:
@@ -137,25 +150,22 @@ def split_raw(
     """
     digest = hashlib.sha256()
     checker = EncodingChecker(str(path), is_strict=is_strict)
+
     num_lines = num_waiting = 0
     waiting: list[bytes] = []
 
     def write() -> None:
-        file_name = target.name.format(f"{num_lines // lines_per_chunk:05}")
-        write_zstd(target.with_name(file_name), waiting)
+        write_zstd(chunks.path(num_lines // chunks.lines_per_chunk, side), waiting)
 
     for first_line, block in read_blocks(path, digest):
         checker.check(first_line, block)
         lines = split_lines(block)
-        if is_tsv and not all(b"\t" in line for line in lines):
-            row = next(row for row, line in enumerate(lines) if b"\t" not in line)
-            raise DataError(missing_tab_message(path, first_line + row))
         # A block of lines can complete several chunks.
-        while num_waiting + len(lines) >= lines_per_chunk:
-            cut = lines_per_chunk - num_waiting
+        while num_waiting + len(lines) >= chunks.lines_per_chunk:
+            cut = chunks.lines_per_chunk - num_waiting
             waiting.append(_join(lines[:cut]))
             write()
-            num_lines += lines_per_chunk
+            num_lines += chunks.lines_per_chunk
             lines, waiting, num_waiting = lines[cut:], [], 0
         waiting.append(_join(lines))
         num_waiting += len(lines)
@@ -164,42 +174,60 @@ def split_raw(
     # After the last chunk: the share of invalid lines is known only now.
     checker.finish()
     info = FileInfo(name, path.stat().st_size, digest.hexdigest(), num_lines + num_waiting)
-    return asdict(ReadFiles(info))
+    return asdict(ReadFiles([info]))
 
 
-def copy_held_out(text: ParallelText, root: str, folder: Path, name: str) -> Tree:
+def split_records(files: PairFiles, chunks: ChunkFiles, is_strict: bool) -> Tree:
+    """Read the pairs of a file and write both sides in chunks; return `ReadFiles`.
+
+    Args:
+        files: a corpus in a format other than lines.
+        chunks: files to write.
+        is_strict: True if text that is not UTF-8 is an error.
+    """
+    num_pairs = 0
+    pairs = files.read_raw(is_strict=is_strict)
+    # A chunk at a time: one pass over the file gives both sides.
+    while sides := list(zip(*islice(pairs, chunks.lines_per_chunk), strict=True)):
+        number = num_pairs // chunks.lines_per_chunk
+        for side, lines in zip(("src", "tgt"), sides, strict=True):
+            write_zstd(chunks.path(number, side), [_join(lines)])
+        num_pairs += len(sides[0])
+    [path], [name] = files.paths(), files.text.files
+    return asdict(ReadFiles([FileInfo.from_path(path, name, num_pairs)]))
+
+
+def copy_held_out(files: PairFiles, folder: Path, name: str) -> Tree:
     """Copy a dev or test set into the prepared corpus: plain UTF-8, checked, not cleaned.
 
     Returns:
         The `ReadFiles` of the set.
     """
     paths = [folder / f"{name}.{side}" for side in ("src", "tgt")]
-    count = 0
+    num_pairs = 0
     with atomic_write(paths[0]) as src_path, atomic_write(paths[1]) as tgt_path:
         with src_path.open("wb") as src_file, tgt_path.open("wb") as tgt_file:
-            for src, tgt in read_pairs(text, root):
+            for src, tgt in files.read():
                 src_file.write(src.encode() + b"\n")
                 tgt_file.write(tgt.encode() + b"\n")
-                count += 1
-        if not count:
-            path = Path(root, text.tsv or text.src)
-            raise DataError(f"{path}: no lines; expected a set of pairs")
-    files = [FileInfo.from_path(path, path.relative_to(folder).as_posix(), count) for path in paths]
-    return asdict(ReadFiles(*files))
+                num_pairs += 1
+        if not num_pairs:
+            raise DataError(f"{files.paths()[0]}: no lines; expected a set of pairs")
+    for number, lines in enumerate(files.read_refs(num_pairs), start=1):
+        paths.append(folder / f"{name}.ref{number}")
+        with atomic_write(paths[-1]) as temporary:
+            temporary.write_bytes(b"".join(line.encode() + b"\n" for line in lines))
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    infos = map(FileInfo.from_path, paths, names, repeat(num_pairs))
+    return asdict(ReadFiles(list(infos)))
 
 
 def clean_chunk(work: Path, chunk: Chunk, cleaning: CleaningConfig) -> Tree:
     """Clean a chunk and write the pairs kept; return the `CleaningTally`."""
     text = chunk.text
-    if text.tsv:
-        rows = split_lines(_load(chunk.path(work, "raw", "tsv.zst"), read_zstd))
-        # Further columns, such as scores, are ignored.
-        columns = (row.split(b"\t", 2) for row in rows)
-        pairs: Iterable[tuple[bytes, bytes]] = ((row[0], row[1]) for row in columns)
-    else:
-        paths = (chunk.path(work, "raw", f"{side}.zst") for side in ("src", "tgt"))
-        sides = (_load(path, read_zstd) for path in paths)
-        pairs = zip(*map(split_lines, sides), strict=True)
+    paths = (chunk.path(work, "raw", f"{side}.zst") for side in ("src", "tgt"))
+    sides = (_load(path, read_zstd) for path in paths)
+    pairs = zip(*map(split_lines, sides), strict=True)
     kept, tally, digests = clean.clean(pairs, cleaning, (text.src_case, text.tgt_case))
     if tally.read != chunk.num_lines:
         where = chunk.path(work, "raw", "*")
@@ -343,7 +371,7 @@ def _map_array(path: Path) -> npt.NDArray[Any]:
     return array
 
 
-def _join(lines: list[bytes]) -> bytes:
+def _join(lines: Sequence[bytes]) -> bytes:
     return b"".join([line + b"\n" for line in lines])
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nmt.config.experiment import Experiment
 from nmt.config.preset import explain_choice, resolve
 from nmt.config.settings import add_legacy_values, drop_legacy_values
@@ -102,14 +104,18 @@ def format_summary(manifest: Manifest) -> list[str]:
     lines = []
     for info in manifest.corpora:
         dropped, normalised = format_counts(info.dropped), format_counts(info.normalised)
-        leaked = f"; {info.leaked:,} kept are also in the dev or a test set" if info.leaked else ""
         lines += [
             f"{info.name}: {info.read:,} pairs read = {info.kept:,} kept + "
             f"{info.read - info.kept:,} dropped{f' ({dropped})' if dropped else ''}; "
-            f"normalised: {normalised or 'none'}{leaked}",
+            f"normalised: {normalised or 'none'}",
             f"{info.name}: {_format_tokens(info.src_tokens, info.kept, manifest.src)}, "
             f"{_format_tokens(info.tgt_tokens, info.kept, manifest.tgt)}",
         ]
+        if info.leaked:
+            lines.append(
+                f"warning: {info.name}: {info.leaked:,} pairs kept are also in the dev or a test "
+                "set: scores on it are too high; remove them from the training text"
+            )
     kind, size = (manifest.settings[f"corpus.subword.{key}"] for key in ("kind", "vocab_size"))
     requested = f", {size:,} requested" if manifest.num_pieces < size else ""
     return [
@@ -117,6 +123,16 @@ def format_summary(manifest: Manifest) -> list[str]:
         f"vocabulary: {manifest.num_pieces:,} pieces ({kind}{requested}); "
         f"longest pair: {manifest.longest:,} tokens",
     ]
+
+
+def count_left_out(experiment: Experiment, manifest: Manifest) -> int:
+    """Count the prepared pairs that training leaves out: longer than batching.max_length."""
+    limit = experiment.batching.max_length
+    # Lengths of the corpus are without EOS, the limit counts it.
+    if manifest.longest < limit:
+        return 0
+    shards = Shards(prepared_folder(experiment), manifest)
+    return int(np.sum(np.maximum(shards.src_lengths, shards.tgt_lengths) >= limit))
 
 
 def corpus_settings(experiment: Experiment) -> dict[str, Any]:

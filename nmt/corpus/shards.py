@@ -12,7 +12,8 @@ reads the manifest and the file sizes; a shard is mapped read-only when one of i
 accessed, so that processes share the pages and may fork.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -33,7 +34,7 @@ from nmt.corpus.manifest import (
     verify_files,
 )
 from nmt.corpus.subword import FIRST_BYTE
-from nmt.errors import DataError
+from nmt.errors import DataError, shorten
 
 Lengths = npt.NDArray[np.int32]
 Tokens = npt.NDArray[Any]
@@ -240,6 +241,29 @@ class ShardWriter:
             tgt_tokens=num_tokens[1],
             longest=int(np.maximum(*lengths).max(initial=0)),
         )
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """Open a raw corpus in Parquet as a `pyarrow.parquet.ParquetFile`.
+
+    Raises:
+        DataError: it is not a Parquet file, or damaged; also while it is read.
+    """
+    # Slow to import, and only needed for this format.
+    import pyarrow.parquet as pq
+
+    try:
+        # Buffered: the columns of a row group can be larger than memory.
+        with pq.ParquetFile(path, buffer_size=1 << 20) as file:
+            yield file
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = shorten(" ".join(str(error).split()), 200)
+        raise DataError(
+            f"{path}: not a readable Parquet file ({reason}); copy or download it again"
+        ) from None
 
 
 def _list_array(lengths: npt.NDArray[np.int64], tokens: list[Tokens], dtype: Any) -> Any:

@@ -14,12 +14,20 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from itertools import zip_longest
 from pathlib import Path
 from typing import TextIO
 
-from nmt.config.corpus import Case, CleaningConfig, ParallelText
-from nmt.corpus.io import Source, atomic_write, compress_to, read_blocks, source_name, split_lines
+from nmt.config.corpus import Case, CleaningConfig
+from nmt.console import TerminalText
+from nmt.corpus.io import (
+    Source,
+    atomic_write,
+    compress_to,
+    name_write_errors,
+    read_blocks,
+    source_name,
+    split_lines,
+)
 from nmt.errors import DataError
 
 MIN_INVALID = 10
@@ -214,34 +222,6 @@ def decode(block: bytes, first_line: int, name: str) -> str:
         ) from None
 
 
-def read_pairs(text: ParallelText, root: str | Path) -> Iterator[tuple[str, str]]:
-    """Read the pairs of a corpus below a folder, without cleaning.
-
-    Raises:
-        DataError: see `read_lines`; or a TSV row has no tab, or the sides differ in length.
-    """
-    if text.tsv:
-        path = Path(root, text.tsv)
-        for number, line in enumerate(read_lines(path), start=1):
-            src, tab, tgt = line.partition("\t")
-            # An empty side is a pair (`\t`); a missing tab is an error.
-            if not tab:
-                raise DataError(missing_tab_message(path, number))
-            yield src, tgt.partition("\t")[0]
-        return
-    sides = Path(root, text.src), Path(root, text.tgt)
-    src_lines, tgt_lines = map(read_lines, sides)
-    for count, (src, tgt) in enumerate(zip_longest(src_lines, tgt_lines)):
-        if src is None or tgt is None:
-            # Count the rest of the longer side for the message.
-            num_src, num_tgt = (
-                count + (line is not None) + sum(1 for _ in rest)
-                for line, rest in ((src, src_lines), (tgt, tgt_lines))
-            )
-            raise DataError(line_counts_message(text.name, sides, (num_src, num_tgt)))
-        yield src, tgt
-
-
 def line_counts_message(corpus: str, sides: tuple[Path, Path], counts: tuple[int, int]) -> str:
     """Return the error message for two sides of different length."""
     return (
@@ -249,11 +229,6 @@ def line_counts_message(corpus: str, sides: tuple[Path, Path], counts: tuple[int
         f"the two files must be line-parallel; find the first pair that does not match, or "
         f"download both again"
     )
-
-
-def missing_tab_message(path: Path, line: int) -> str:
-    """Return the error message for a TSV row with one column."""
-    return f"{path}, line {line}: no tab; expected source, tab, target: fix or delete the line"
 
 
 class EncodingChecker:
@@ -312,8 +287,8 @@ class EncodingChecker:
 def open_output(target: str | Path | None) -> Iterator[TextIO]:
     """Write UTF-8 lines to stdout (None or "-") or to a file, compressed by its suffix.
 
-    The suffixes are .gz, .xz and .zst. The file appears complete at the end of the block, or not
-    at all. Line feeds stay line feeds on every system.
+    The suffixes are .gz, .xz, .zst and .bz2. The file appears complete at the end of the block, or
+    not at all. Line feeds stay line feeds on every system.
 
     Raises:
         DataError: the file cannot be written.
@@ -321,7 +296,8 @@ def open_output(target: str | Path | None) -> Iterator[TextIO]:
     if target is None or str(target) == "-":
         # Bypasses the text layer of stdout, whose encoding depends on the locale.
         sys.stdout.flush()
-        text = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="\n")
+        kind = TerminalText if sys.stdout.isatty() else io.TextIOWrapper
+        text: io.TextIOWrapper = kind(sys.stdout.buffer, encoding="utf-8", newline="\n")
         try:
             yield text
         finally:
@@ -331,7 +307,7 @@ def open_output(target: str | Path | None) -> Iterator[TextIO]:
     path = Path(target).resolve() if Path(target).is_symlink() else Path(target)
     if path.exists() and not (path.is_file() or path.is_dir()):
         # A pipe or a device such as /dev/null cannot be replaced by a file.
-        with path.open("w", encoding="utf-8", newline="\n") as text:
+        with name_write_errors(path), path.open("w", encoding="utf-8", newline="\n") as text:
             yield text
         return
     with atomic_write(path) as temporary, temporary.open("wb") as file:

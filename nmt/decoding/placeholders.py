@@ -14,8 +14,9 @@ the source had one. Numbers stay as they are, and must appear.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from nmt.config.decoding import Protected
 from nmt.corpus.text import UNSPACED, is_whole_word
@@ -23,6 +24,8 @@ from nmt.corpus.text import UNSPACED, is_whole_word
 Links = Sequence[tuple[int, int]]
 """Word alignment: pairs of (source word, target word), from 0."""
 
+# All patterns take linear time: limits, possessive quantifiers and a fixed start keep a line of
+# many openings without an end from being searched again and again.
 # An attribute without a value is one of HTML's: "a<b and c>d" has no tag.
 _ATTRIBUTE = (
     r"""\s+(?:[^\s"'<>/=]+\s*=\s*(?:"[^"]*"|'[^']*'|\{\{[^{}]*\}\}|[^\s"'<>=]+?)|"""
@@ -30,31 +33,33 @@ _ATTRIBUTE = (
     r"ismap|loop|multiple|muted|novalidate|open|readonly|required|reversed|selected)(?![^\s/>]))"
 )
 _TAG = re.compile(
-    rf"<(?P<close>/?)(?P<name>[A-Za-z][\w:.-]*)(?:{_ATTRIBUTE})*\s*(?P<alone>/?)>|<!--.*?-->"
+    rf"<(?P<close>/?)(?P<name>[A-Za-z][\w:.-]*)(?:{_ATTRIBUTE})*\s*(?P<alone>/?)>|"
+    r"<!--.{0,1000}?-->"
 )
 _DIVIDING = re.compile(r"br|p|div|li|ul|ol|table|t[rdh]|hr|h[1-6]|seg")
-_PUNCTUATION = re.compile(r"[.,;:!?…]+\Z")
+_PUNCTUATION = ".,;:!?…"
 _CONVERSION = r"(?:hh?|ll?|[Lqjzt])?[diouxXeEfFgGaAcsSrpn@]"
 _PLACEHOLDERS = (
     r"&#?\w+;",
     # {{ user.name }}, {% if %}
-    r"\{\{\{?[^{}]*\}?\}\}|\{%.*?%\}",
+    r"\{\{\{?[^{}]*\}?\}\}|\{%.{0,1000}?%\}",
     # ICU: {count, plural, one {# dog} other {# dogs}}
     r"\{\s*\w+\s*,\s*\w+\s*(?:,(?:[^{}]|\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*+\})*+\})*+\})*+)?\}",
     # {name}, ${name}, #{name}, %{name}
     r"[$#%]?\{[^{}\s]*\}",
     # %(name)s, %(size).1f
-    rf"%\([^()\s]+\)[-+0#]*\d*(?:\.\d+)?{_CONVERSION}",
+    rf"%\([^()\s]+\)[-+0#]*+\d*+(?:\.\d+)?{_CONVERSION}",
     # %count%
     r"(?<!\d)(?<!\d )%[A-Za-z_]\w+%(?!\w)",
     # %.2f, %1$s; after a number, % is a percent sign where a word follows: 100 %d'accord
     r"(?:(?<!\d)(?<!\d )|(?!%\w+['’]\w))"
-    rf"(?:%(?:\d+\$)?[-+0#]*(?:\d+|\*)?(?:\.(?:\d+|\*))?{_CONVERSION}(?!\w)|%%(?!\w))",
+    rf"(?:%(?:\d+\$)?[-+0#]*+(?:\d++|\*)?(?:\.(?:\d+|\*))?{_CONVERSION}(?!\w)|%%(?!\w))",
     r"(?<![\w$])\$[A-Za-z_]\w*",
     r"__\w+__",
 )
 _PATTERNS: dict[Protected, str] = {
-    "urls": r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]'’”]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
+    "urls": r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]'’”]"
+    r"|(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
     "placeholders": "|".join(_PLACEHOLDERS),
     "numbers": rf"(?:(?<!\S)|(?<={UNSPACED.pattern}))[+-]?\d+(?:[.,:/]\d+)*"
     rf"(?:(?!\w)|(?={UNSPACED.pattern}))",
@@ -125,9 +130,7 @@ def mask_line(line: str, kinds: Collection[Protected]) -> MaskedLine:
     if not kinds:
         return MaskedLine(line)
     tags: tuple[Tag, ...] = ()
-    # Not in the tags either, which are back in the text when the masks are replaced.
-    numbers = map(str, range(_FIRST_MASK, _FIRST_MASK + len(line) + 1))
-    masks = iter([number for number in numbers if number not in line])
+    masks = _unused_numbers(line)
     if "tags" in kinds:
         line, tags = extract_tags(line)
     patterns = [f"(?P<{kind}>{pattern})" for kind, pattern in _PATTERNS.items() if kind in kinds]
@@ -149,21 +152,35 @@ def mask_line(line: str, kinds: Collection[Protected]) -> MaskedLine:
     return MaskedLine(text + line[end:], tuple(spans), tags)
 
 
+def _unused_numbers(line: str) -> Iterator[str]:
+    """Yield numbers that are not part of a line; nor of its tags, which return before the masks."""
+    taken: set[str] = set()
+    for run in re.findall(r"\d+", line):
+        # No mask has more digits: there are at most as many masks as characters.
+        for size in range(1, 1 + len(str(_FIRST_MASK + len(line)))):
+            taken.update(run[start : start + size] for start in range(len(run) - size + 1))
+    return (number for number in map(str, count(_FIRST_MASK)) if number not in taken)
+
+
 def extract_tags(line: str) -> tuple[str, tuple[Tag, ...]]:
     """Return a line without its tags, and the tags."""
-    text, tags, end = "", [], 0
+    parts: list[str] = []
+    tags, end, word, is_inside = [], 0, 0, False
     for match in _TAG.finditer(line):
-        text += line[end : match.start()]
+        parts.append(line[end : match.start()])
         end = match.end()
         name = (match["name"] or "").lower()
         kind = "close" if match["close"] else "open"
         kind = "alone" if match["alone"] or not name else kind
         # "one<br>two" is two words.
         if _DIVIDING.fullmatch(name):
-            text += " "
-        word = len(text.split())
+            parts[-1] += " "
+        if text := parts[-1]:
+            # A word that continues after a tag is counted once.
+            word += len(text.split()) - (is_inside and not text[0].isspace())
+            is_inside = not text[-1].isspace()
         tags.append(Tag(match[0], word, *_has_spaces_around(line, match), name, kind))
-    return " ".join((text + line[end:]).split()) if tags else line, tuple(tags)
+    return " ".join(("".join(parts) + line[end:]).split()) if tags else line, tuple(tags)
 
 
 def insert_tags(text: str, tags: Sequence[Tag], links: Links) -> str:
@@ -182,7 +199,7 @@ def insert_tags(text: str, tags: Sequence[Tag], links: Links) -> str:
     for place in range(len(words) + 1):
         for tag in after[place]:
             # A closing tag goes before the punctuation of its last word, as in the source.
-            stops = "" if tag.has_space_after else "".join(_PUNCTUATION.findall(output))
+            stops = "" if tag.has_space_after else output[len(output.rstrip(_PUNCTUATION)) :]
             output = output.removesuffix(stops)
             output += f"{' ' if tag.has_space_before and output else ''}{tag.text}{stops}"
         gap = " " if output else ""
@@ -269,4 +286,4 @@ def _unmask(text: str, spans: Sequence[ProtectedSpan]) -> str:
 def _has_spaces_around(line: str, match: re.Match[str]) -> tuple[bool, bool]:
     """Return True for each side of a match that has a space or an end of the line."""
     start, end = match.span()
-    return line[:start][-1:] in ("", " "), line[end : end + 1] in ("", " ")
+    return line[max(0, start - 1) : start] in ("", " "), line[end : end + 1] in ("", " ")

@@ -112,7 +112,7 @@ class Translator:
     def stream(
         self, lines: Iterable[str | Request | None], *, num_best: int = 1,
         with_attention: bool = False,
-        progress: Callable[[int], object] | None = None, window_lines: int | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> Iterator[Translation]:  # fmt: skip
         """Translate lines lazily, a window at a time.
 
@@ -123,7 +123,6 @@ class Translator:
             with_attention: record attention, which alignments need.
             progress: called after each batch with the number of lines translated. The lines of a
                 window are returned together, so most of these come out later.
-            window_lines: maximum lines of a window; 1 returns each line before the next is read.
 
         Returns:
             Iterator over one translation per line, in order.
@@ -137,14 +136,12 @@ class Translator:
         if isinstance(lines, str):
             raise DataError("lines is a string, but it must be a list of lines")
         self.check(num_best)
-        windows = self.windows(self._requests(lines), window_lines)
+        windows = self.windows(self._requests(lines))
         return self._stream(windows, num_best, with_attention, progress or (lambda num_lines: None))
 
-    def windows(
-        self, requests: Iterable[Request | None], max_lines: int | None = None
-    ) -> Iterator[list[Request]]:
+    def windows(self, requests: Iterable[Request | None]) -> Iterator[list[Request]]:
         """Divide requests into the windows that `stream` reads at once."""
-        max_lines = max_lines or WINDOW_BATCHES * self.decoding.batch_sentences
+        max_lines = WINDOW_BATCHES * self.decoding.batch_sentences
         return read_windows(requests, max_lines, lambda request: len(request.text))
 
     def check(self, num_best: int, requests: Iterable[Request] = ()) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sacrebleu.significance import PairedTest, Result
 
+from nmt.config.settings import Count, Number
 from nmt.errors import ConfigError
 from nmt.evaluation.sacrebleu_metrics import METRICS, make_metric, resampling_seed, sentence_chrf
 from nmt.evaluation.scores import check_lines
@@ -35,15 +36,15 @@ class Difference:
     """Name that sacreBLEU gives the metric."""
     label: str
     """Description of an extra (`MetricKind.label`); empty for a score to report."""
-    baseline: float
-    score: float
-    gain: float
+    baseline: Number
+    score: Number
+    gain: Number
     """Points by which the system is better; negative if it is worse."""
-    p_value: float | None
+    p_value: Number | None
     """p-value of the difference; None if not tested."""
-    mean: float | None
+    mean: Number | None
     """Mean of the system's resamples; None except with the paired bootstrap."""
-    half_width: float | None
+    half_width: Number | None
     """Half width of the system's 95 % interval."""
     signature: str
     """Signature of the metric, and of the test if there is one."""
@@ -53,9 +54,9 @@ class Difference:
 class ChangedSegment:
     """Segment that a system and the baseline translate differently."""
 
-    line: int
+    line: Count
     """Number of the line, from 1."""
-    gain: float
+    gain: Number
     """Points of sentence chrF2 by which the system is better."""
     src: str
     """Source line; empty if unknown."""
@@ -70,11 +71,11 @@ class SystemComparison:
 
     system: str
     differences: tuple[Difference, ...]
-    num_changed: int
+    num_changed: Count
     """Segments that differ from the baseline's."""
-    num_better: int
+    num_better: Count
     """Changed segments with a higher sentence chrF2."""
-    num_worse: int
+    num_worse: Count
     better: tuple[ChangedSegment, ...]
     """Segments of largest gain, at most MAX_CHANGED."""
     worse: tuple[ChangedSegment, ...]

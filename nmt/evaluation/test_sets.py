@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sacrebleu.dataset import DATASETS
 
+from nmt.corpus.io import COMPRESSED
 from nmt.corpus.manifest import MANIFEST, read_manifest, verify_files
 from nmt.corpus.text import read_lines
 from nmt.errors import DataError, did_you_mean
@@ -43,7 +44,7 @@ def file_name(name: str) -> str:
 
 def name_of(file: Path) -> str:
     """Return the default name of a set: newstest2014 for newstest2014.en.gz."""
-    stem = re.sub(r"\.(gz|xz|zst)$", "", file.name)
+    stem = file.name.removesuffix(file.suffix) if file.suffix in COMPRESSED else file.name
     # Not the suffix of a hidden file, which would leave no name.
     return re.sub(r"(?<=.)\.[^.]+$", "", stem)
 
@@ -85,11 +86,16 @@ def find(name: str, prepared: Path, src_lang: str, tgt_lang: str) -> TestSet:
             f"{prepared} has no test set {name!r}{did_you_mean(name, known)}; name it in "
             "corpus.tests and run `nmt prepare` again"
         )
+    refs = [tgt]
+    while (further := src.with_name(f"{name}.ref{len(refs)}")).is_file():
+        refs.append(further)
     if (prepared / MANIFEST).exists():
-        names = {f"tests/{name}.src", f"tests/{name}.tgt"}
-        listed = [info for info in read_manifest(prepared).files if info.name in names]
-        verify_files(prepared, listed)
-    return from_files(src, [tgt], name)
+        files = read_manifest(prepared).files
+        names = {path.relative_to(prepared).as_posix() for path in (src, *refs)}
+        # A reference that is listed must not be missing.
+        pattern = re.compile(rf"tests/{re.escape(name)}\.ref[0-9]+")
+        verify_files(prepared, [f for f in files if f.name in names or pattern.fullmatch(f.name)])
+    return from_files(src, refs, name)
 
 
 def from_sacrebleu(name: str, src_lang: str, tgt_lang: str) -> TestSet:

@@ -25,7 +25,7 @@ from nmt.checkpoint.format import TOKENIZER
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.config.corpus import CorpusConfig
 from nmt.config.decoding import DecodingConfig
-from nmt.config.settings import Count, parse_record
+from nmt.config.settings import Count, drop_legacy_values, parse_record
 from nmt.corpus.clean import KEPT, drop_reason, format_tally, held_out_digests, select_lines
 from nmt.corpus.io import atomic_write
 from nmt.corpus.manifest import FileInfo
@@ -180,11 +180,16 @@ def _fingerprint(
     held_out: set[bytes],
 ) -> str:  # fmt: skip
     """Return a digest of everything that the pairs depend on."""
+    of_corpus = corpus.model_dump(mode="json", include={"cleaning", "dev", "tests", "root"})
+    # Without settings at their legacy value: a new one must not make finished chunks useless.
+    settings = [
+        drop_legacy_values(type(decoding), decoding.model_dump(mode="json")),
+        drop_legacy_values(type(corpus), of_corpus),
+    ]
     parts = [
         *(f"{checkpoint.path.resolve()} {checkpoint.info.files}" for checkpoint in checkpoints),
-        decoding.model_dump_json(),
+        json.dumps(settings),
         FileInfo.from_path(mono, mono.name).sha256,
-        corpus.model_dump_json(include={"cleaning", "dev", "tests", "root"}),
         hashlib.sha256(b"".join(sorted(held_out))).hexdigest(),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -387,8 +387,11 @@ def report_missing_workers(cluster: Cluster) -> None:
 def _report_missing(each: Mapping[str, int], count: int, kind: str) -> None:
     free, total = ray.available_resources(), ray.cluster_resources()
     parts = (f"{free.get(key, 0):.0f} of {total.get(key, 0):.0f} {key}s free" for key in each)
-    workers = f"{count} {kind}{'s' * (count > 1)}"
-    report(f"waiting for {workers} with {_words(each)} each: {', '.join(parts)}")
+    workers = f"{count} {kind}{'s' * (count > 1)} with {_words(each)} each"
+    # Free resources are not what it waits for: Ray starts a process per worker, slowly if it is
+    # busy, and a worker does not span hosts.
+    is_enough = all(free.get(key, 0) >= count * number for key, number in each.items())
+    report(f"waiting for {workers}{' to start' * is_enough}: {', '.join(parts)}")
 
 
 def _resources_of_worker(cluster: Cluster) -> dict[str, int]:

@@ -44,6 +44,7 @@ from nmt.training.data import TrainingData, check_workers
 from nmt.training.distributed import World
 from nmt.training.loop import train
 from nmt.training.memory import MALLOC_ENVIRONMENT, UpdateOutOfMemoryError
+from nmt.training.optimizer import learning_rate
 from nmt.training.resume import check_run
 from nmt.training.run_log import LastUpdate
 from nmt.training.run_manifest import Origin
@@ -61,7 +62,7 @@ def get_run_dir(experiment: Experiment, cluster: Cluster) -> Path:
     """Return <storage>/<name>, or the local copy of a run in an object store."""
     if address := get_run_address(experiment, cluster):
         return local_copy(address, Path(cluster.scratch))
-    return Path(cluster.storage).expanduser().resolve() / experiment.name
+    return Path(cluster.storage).resolve() / experiment.name
 
 
 def get_run_address(experiment: Experiment, cluster: Cluster) -> str:
@@ -89,11 +90,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     check_dev_set(experiment.corpus.tgt, read_dev(experiment.prepared)[1])
     place = remote.store.url() if remote else run_dir
     if (result := read_finished(experiment, run_dir, remote)) is not None:
-        console.print(
-            f"the run in {place} is finished: {result.update:,} of "
-            f"{experiment.training.updates:,} updates; increase training.updates to train longer, "
-            "or give the experiment another name"
-        )
+        console.print(f"the run in {place} is {describe_finished(experiment, result.update)}")
         return result
     output = run_dir / "ray.log"
     console.log(f"run {experiment.name} in {place}")
@@ -140,6 +137,26 @@ def read_finished(
     else:
         scored = read_info(best_checkpoint(run_dir) or newest)
     return RunResult("finished", read_info(newest).update, scored.bleu, scored.update)
+
+
+def describe_finished(experiment: Experiment, update: int) -> str:
+    """Describe a finished run, and the consequence of more updates for the learning rate."""
+    settings = experiment.training
+    text = (
+        f"finished: {update:,} of {settings.updates:,} updates; increase training.updates to train "
+        "longer, or give the experiment another name"
+    )
+    training = {"training": settings.model_copy(update={"updates": 2 * update})}
+    longer = experiment.model_copy(update=training)
+    before, after = (
+        learning_rate(update, each.training_at(update)) for each in (experiment, longer)
+    )
+    if after <= before:
+        return text
+    return (
+        f"{text}; with training.updates={2 * update} the learning rate rises from {before:.1e} to "
+        f"{after:.1e} (schedule {settings.schedule})"
+    )
 
 
 def _obstacle_to_tasks(experiment: Experiment, cluster: Cluster) -> str:

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +26,6 @@ from ray.tune.schedulers import ASHAScheduler
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.search_space import Trial
-from nmt.config.settings import Count, Number, parse_record
 from nmt.console import Console
 from nmt.errors import NmtError
 from nmt.jobs.driver import get_last_line
@@ -56,17 +54,6 @@ _FAILED = {"dev_bleu": 0.0, "dev_loss": 1e9}
 """Scores reported for a trial that failed: the worst."""
 REDUCTION_FACTOR = 2
 """ASHA keeps one of so many trials at each rung."""
-
-
-@dataclass(frozen=True)
-class _Validation:
-    """Keys of a validation record that a search uses."""
-
-    kind: Literal["validation"]
-    update: Count
-    dev_bleu: Number
-    dev_loss: Number
-    train_s: Number
 
 
 @dataclass(frozen=True)
@@ -172,13 +159,11 @@ def make_run_name(experiment: Experiment) -> str:
 
 
 def read_validations(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the validation records of a run, oldest first, without damaged ones."""
-    records = []
-    for record in read_records(run_dir):
-        with suppress(ValueError):
-            parse_record(_Validation, record)
-            records.append(record)
-    return records
+    """Return the validation records of a run, oldest first."""
+    records, _ = read_records(run_dir)
+    validations = [each for each in records if each["kind"] == "validation"]
+    # A dev loss that is not finite is null in the record.
+    return [each for each in validations if each["dev_loss"] is not None]
 
 
 def format_table(outcomes: Sequence[Outcome], metric: Metric) -> str:
@@ -190,7 +175,7 @@ def format_table(outcomes: Sequence[Outcome], metric: Metric) -> str:
         best, settings = outcome.best(metric), outcome.trial.settings
         numbers = ["-"] * 4
         if best is not None:
-            minutes = outcome.validations[-1]["train_s"] / 60
+            minutes = outcome.validations[-1].get("train_s", 0.0) / 60
             numbers = [f"{best['dev_bleu']:.2f}", f"{best['dev_loss']:.3f}"]
             numbers += [f"{best['update']:,}", f"{minutes:.1f}"]
         values = [

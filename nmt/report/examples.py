@@ -78,7 +78,7 @@ def choose(run: Run, num_examples: int) -> list[Example]:
     corpus = run.checkpoint.experiment.corpus
     # The first test set whose three files exist and have the same number of lines.
     for evaluation in run.evaluations:
-        name = evaluation["test_set"]
+        name = evaluation.test_set
         suffixes = (corpus.src, corpus.tgt, f"{corpus.tgt}.ref")
         sides = [run.read_text(name, suffix) for suffix in suffixes]
         if all(sides) and len({len(side or []) for side in sides}) == 1:

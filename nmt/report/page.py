@@ -5,19 +5,22 @@ network, and text of translations cannot run. jinja2 escapes every text; nothing
 marks text as safe. Each chart is accompanied by a table of the same values.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from nmt.errors import shorten
 from nmt.evaluation.slices import KINDS
 from nmt.report import charts
 from nmt.report.charts import Chart, number_text
 from nmt.report.examples import Example
-from nmt.report.runs import Run, Tree
+from nmt.report.runs import Run, StoredEvaluation, StoredScore, StoredSlice, Tree
 
 CURVES = (
     ("loss: training loss", "nats/token", "train", "loss"),
@@ -40,16 +43,16 @@ class ScoreRow:
 
     test_set: str
     run: str
-    evaluation: Tree
+    evaluation: StoredEvaluation
     cells: dict[str, str]
     """Score and interval by column: metric, or metric and label."""
 
     @property
     def checkpoint(self) -> str:
         """Name of the checkpoint; "update 7,000" for one of a run."""
-        name = str(self.evaluation["checkpoint"])
+        name = self.evaluation.checkpoint
         number = name.removeprefix("update-")
-        return f"update {int(number):,}" if number.isdecimal() else name
+        return f"update {int(number):,}" if re.fullmatch("[0-9]{1,16}", number) else name
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class SliceTable:
     test_set: str
     meaning: str
     runs: list[str]
-    rows: list[tuple[str, int, list[Tree | None]]]
+    rows: list[tuple[str, int, list[StoredSlice | None]]]
 
 
 def render(runs: Sequence[Run], examples: Sequence[Sequence[Example]]) -> str:
@@ -69,28 +72,37 @@ def render(runs: Sequence[Run], examples: Sequence[Sequence[Example]]) -> str:
         runs: one or more.
         examples: examples of each run.
     """
-    here = Path(__file__).parent
+    rows = score_rows(runs)
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            runs=runs,
+            as_of=max((run.last.get("time", 0.0) for run in runs), default=0.0),
+            charts=[each for each in map(_chart, CURVES, [runs] * len(CURVES)) if each],
+            size=charts,
+            score_rows=rows,
+            columns=list(dict.fromkeys(name for row in rows for name in row.cells)),
+            signatures=signatures(rows),
+            warnings=warnings(rows),
+            slice_tables=slice_tables(runs),
+            examples=[(run, some) for run, some in zip(runs, examples, strict=True) if some],
+            details=event_details,
+            max_events=MAX_EVENTS,
+            version=metadata.version("nmt"),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
     # StrictUndefined: a misspelt name in the template is an error instead of an empty cell.
     environment = Environment(
-        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined,
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(count=_count, number=number_text, score=_score, when=_when)
-    rows = score_rows(runs)
-    return environment.get_template("page.html").render(
-        runs=runs,
-        charts=[each for each in map(_chart, CURVES, [runs] * len(CURVES)) if each],
-        size=charts,
-        score_rows=rows,
-        columns=list(dict.fromkeys(name for row in rows for name in row.cells)),
-        signatures=signatures(rows),
-        warnings=warnings(rows),
-        slice_tables=slice_tables(runs),
-        examples=[(run, some) for run, some in zip(runs, examples, strict=True) if some],
-        details=event_details,
-        max_events=MAX_EVENTS,
-        version=metadata.version("nmt"),
-    )
+    return environment
 
 
 def score_rows(runs: Sequence[Run]) -> list[ScoreRow]:
@@ -98,9 +110,9 @@ def score_rows(runs: Sequence[Run]) -> list[ScoreRow]:
     rows = []
     for number, run in enumerate(runs):
         for result in run.evaluations:
-            test_set, scores = result["test_set"], [*result["scores"], *result.get("extras", [])]
-            cells = {_column(score): _score(score) for score in scores}
-            rows.append(((test_set, number), ScoreRow(test_set, run.name, result, cells)))
+            cells = {_column(score): _score(score) for score in [*result.scores, *result.extras]}
+            row = ScoreRow(result.test_set, run.name, result, cells)
+            rows.append(((result.test_set, number), row))
     # By test set, then in the order of the runs on the command line.
     return [row for _, row in sorted(rows, key=lambda each: each[0])]
 
@@ -109,8 +121,8 @@ def signatures(rows: Sequence[ScoreRow]) -> list[tuple[str, str, list[str]]]:
     """Return metric, signature and the test sets scored with it."""
     sets_of: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        for score in [*row.evaluation["scores"], *row.evaluation.get("extras", [])]:
-            sets_of.setdefault((_column(score), score["signature"]), []).append(row.test_set)
+        for score in [*row.evaluation.scores, *row.evaluation.extras]:
+            sets_of.setdefault((_column(score), score.signature), []).append(row.test_set)
     return [(*key, list(dict.fromkeys(sets))) for key, sets in sets_of.items()]
 
 
@@ -119,9 +131,9 @@ def warnings(rows: Sequence[ScoreRow]) -> list[str]:
     metrics: dict[tuple[str, str], set[str]] = {}
     sets_of: dict[str, list[str]] = {}
     for row in rows:
-        for score in row.evaluation["scores"]:
-            metrics.setdefault((score["name"], row.test_set), set()).add(score["signature"])
-        for text in row.evaluation.get("warnings", []):
+        for score in row.evaluation.scores:
+            metrics.setdefault((score.name, row.test_set), set()).add(score.signature)
+        for text in row.evaluation.warnings:
             sets_of.setdefault(f"{row.run}: {text}", []).append(row.test_set)
     # Scores with different tokenisers or references must not be compared.
     for (metric, test_set), different in metrics.items():
@@ -133,22 +145,22 @@ def warnings(rows: Sequence[ScoreRow]) -> list[str]:
 
 def slice_tables(runs: Sequence[Run]) -> list[SliceTable]:
     """Return the slices of all test sets except variants of another test set."""
-    slices: dict[tuple[str, str], dict[str, dict[str, Tree]]] = {}
+    slices: dict[tuple[str, str], dict[str, dict[str, StoredSlice]]] = {}
     for run in runs:
-        names = [evaluation["test_set"] for evaluation in run.evaluations]
+        names = [evaluation.test_set for evaluation in run.evaluations]
         for evaluation in run.evaluations:
-            name = evaluation["test_set"]
+            name = evaluation.test_set
             # A variant such as news+lowercase has the slices of its test set.
             if name.partition("+")[0] in names and "+" in name:
                 continue
-            for part in evaluation.get("slices", []):
-                table = slices.setdefault((name, part["kind"]), {})
-                table.setdefault(part["slice"], {})[run.name] = part
+            for part in evaluation.slices:
+                table = slices.setdefault((name, part.kind), {})
+                table.setdefault(part.slice, {})[run.name] = part
     tables = []
     for (test_set, kind), parts in slices.items():
         names = [run.name for run in runs if any(run.name in part for part in parts.values())]
         rows = [
-            (name, next(iter(by_run.values()))["segments"], [by_run.get(run) for run in names])
+            (name, next(iter(by_run.values())).segments, [by_run.get(run) for run in names])
             for name, by_run in parts.items()
         ]
         tables.append(SliceTable(test_set, f"by {kind}: {KINDS.get(kind, kind)}", names, rows))
@@ -160,7 +172,8 @@ def event_details(record: Tree) -> str:
     details = []
     for key, value in record.items():
         if key not in ("kind", "update", "time"):
-            text = number_text(value) if isinstance(value, int | float) else str(value)
+            is_number = isinstance(value, int | float) and abs(value) < 2**63
+            text = number_text(value) if is_number else shorten(str(value), 1000)
             is_long = isinstance(value, list) and len(value) > _MAX_ITEMS
             details.append(f"{key} {f'{len(value)} items' if is_long else text}")
     return " | ".join(details)
@@ -183,13 +196,13 @@ def _has(record: Tree, key: str) -> bool:
     return isinstance(record.get(key), int | float)
 
 
-def _column(score: Tree) -> str:
-    return f"{score['name']}, {score['label']}" if "label" in score else str(score["name"])
+def _column(score: StoredScore) -> str:
+    return f"{score.name}, {score.label}" if score.label else score.name
 
 
-def _score(score: Tree) -> str:
-    interval = f" ± {score['confidence_var']:.2f}" if "confidence_var" in score else ""
-    return f"{score['score']:.2f}{interval}"
+def _score(score: StoredScore) -> str:
+    interval = f" ± {score.confidence_var:.2f}" if score.confidence_var is not None else ""
+    return f"{score.score:.2f}{interval}"
 
 
 def _count(value: float) -> str:

@@ -1,29 +1,77 @@
 """Contents of run directories: metrics, evaluations, comparisons and corpus statistics.
 
-Files are only read, so that a report can be made while a run is training.
+Files are only read, so that a report can be made while a run is training. They may come from
+elsewhere: each is checked against a typed schema, and a note tells what is left out.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
+from nmt.config.settings import Count, NaturalFloat, Number, parse_record
 from nmt.corpus.manifest import CorpusInfo, read_manifest
-from nmt.errors import CheckpointError, DataError, NmtError
+from nmt.errors import DataError, NmtError
+from nmt.evaluation.comparison import SystemComparison
 from nmt.evaluation.test_sets import file_name
 from nmt.model.seq2seq import num_parameters
-from nmt.training.run_log import with_current_names
+from nmt.training.run_log import METRICS, read_records
 
 Tree = dict[str, Any]
 """JSON object."""
-METRICS = "metrics.jsonl"
-EVALUATION = {"test_set", "checkpoint", "segments", "scores"}
-"""Required keys of *.metrics.json."""
-COMPARISON = {"comparison", "baseline", "segments", "test", "trials", "systems"}
-"""Required keys of *.comparison.json."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StoredScore:
+    """Score of one metric in *.metrics.json."""
+
+    name: str
+    score: Number
+    signature: str
+    confidence_var: Number | None = None
+    """Half width of the 95 % interval."""
+    label: str = ""
+    """Description of an extra; empty for a score to report."""
+
+
+@dataclass(frozen=True)
+class StoredSlice:
+    """Scores of one slice in *.metrics.json; field names are those of the file."""
+
+    kind: str
+    slice: str
+    segments: Count
+    BLEU: NaturalFloat
+    chrF2: NaturalFloat  # noqa: N815
+
+
+@dataclass(frozen=True)
+class StoredEvaluation:
+    """Contents of *.metrics.json, which `nmt evaluate` writes for each test set."""
+
+    test_set: str
+    checkpoint: str
+    segments: Count
+    scores: list[StoredScore]
+    extras: list[StoredScore] = field(default_factory=list)
+    slices: list[StoredSlice] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StoredComparison:
+    """Contents of *.comparison.json, which `nmt evaluate --baseline` writes for each test set."""
+
+    comparison: str
+    """Name of the test set."""
+    baseline: str
+    segments: Count
+    test: Literal["bs", "ar", "none"]
+    trials: Count
+    systems: list[SystemComparison]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +83,15 @@ class Run:
     folder: Path
     records: list[Tree]
     """Records of metrics.jsonl, with current key names."""
-    evaluations: list[Tree]
-    """Results of `nmt evaluate`, one per test set."""
-    comparisons: list[Tree]
-    """Results of `nmt compare`, one per test set."""
+    evaluations: list[StoredEvaluation]
+    comparisons: list[StoredComparison]
     checkpoint: Checkpoint | None
     """Best checkpoint."""
+    num_parameters: int
+    """Parameters of the model, tied ones counted once; 0 if there is no model."""
     corpora: list[CorpusInfo]
     notes: list[str]
-    """Reasons for missing parts."""
+    """Missing and unreadable parts, and changes that make values incomparable."""
 
     def records_of(self, kind: str) -> list[Tree]:
         """Return the records of one kind, in order."""
@@ -55,34 +103,37 @@ class Run:
         return [each for each in self.records if each["kind"] not in ("train", "validation")]
 
     @property
-    def num_parameters(self) -> int:
-        """Parameters of the model, tied ones counted once; 0 if there is no model."""
-        return num_parameters(self.checkpoint.model()) if self.checkpoint else 0
-
-    @property
     def last(self) -> Tree:
         """Newest training or validation record; empty if there is none."""
         logged = [each for each in self.records if each["kind"] in ("train", "validation")]
         return logged[-1] if logged else {}
 
     @property
+    def dev_set_since(self) -> int:
+        """Updates done when the dev set changed last; 0 if it did not."""
+        return max((each["update"] for each in self.records_of("dev_set")), default=0)
+
+    @property
     def best(self) -> Tree | None:
-        """Validation with the highest dev_bleu."""
-        return max(self.records_of("validation"), key=lambda each: each["dev_bleu"], default=None)
+        """Validation with the highest dev_bleu on the newest dev set, of equal ones the first."""
+        validations = self.records_of("validation")
+        current = [each for each in validations if each["update"] > self.dev_set_since]
+        return max(current, key=lambda each: each["dev_bleu"], default=None)
 
     def read_text(self, test_set: str, suffix: str) -> list[str] | None:
         """Return the lines that `nmt evaluate` wrote for a test set; None if there are none."""
         path = self.folder / "evaluation" / f"{file_name(test_set)}.{suffix}"
-        if not path.is_file():
+        try:
+            return path.read_text(encoding="utf-8").split("\n")[:-1]
+        except (OSError, UnicodeDecodeError):
             return None
-        return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Read run directories and give each run a unique name.
 
     Raises:
-        DataError: a folder is not a run directory or is given twice, or a file is corrupt.
+        DataError: a folder is not a run directory or is given twice.
     """
     paths = [folder.resolve() for folder in folders]
     for folder, path in zip(folders, paths, strict=True):
@@ -105,50 +156,52 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read(folder: Path, name: str) -> Run:
-    # Without a checkpoint or prepared corpus the report shows the rest, and a note.
-    checkpoint, corpora, notes = None, [], []
+    # Whatever is missing or unreadable, the report shows the rest, and a note.
+    notes: list[str] = []
+    records, unreadable = read_records(folder)
+    if unreadable:
+        notes.append(
+            f"{METRICS}: {len(unreadable):,} unreadable record{'s' * (len(unreadable) > 1)} left "
+            f"out, first in line {unreadable[0]}"
+        )
+    checkpoint, size = None, 0
     try:
         checkpoint = load_checkpoint(folder)
-    except (CheckpointError, OSError) as error:
+        size = num_parameters(checkpoint.model())
+    except (NmtError, OSError) as error:
         notes.append(f"model not loaded: {error}")
-    else:
-        try:
-            corpora = read_manifest(Path(checkpoint.experiment.prepared)).corpora
-        except NmtError as error:
-            notes.append(f"prepared corpus not read: {error}")
+    corpora = _read_corpora(checkpoint, notes) if checkpoint is not None else []
     results = folder / "evaluation"
-    evaluations = _read_results(results, "metrics.json", EVALUATION, "nmt evaluate")
-    comparisons = _read_results(results, "comparison.json", COMPARISON, "nmt compare")
-    records = _read_records(folder / METRICS)
-    return Run(name, folder, records, evaluations, comparisons, checkpoint, corpora, notes)
+    evaluations = _read_results(results, "metrics.json", StoredEvaluation, notes)
+    comparisons = _read_results(results, "comparison.json", StoredComparison, notes)
+    run = Run(name, folder, records, evaluations, comparisons, checkpoint, size, corpora, notes)
+    if run.dev_set_since:
+        notes.append(
+            f"another dev set since update {run.dev_set_since:,}: dev_bleu and dev_loss before and "
+            "after it are not comparable; the best dev_bleu is that of the newest dev set"
+        )
+    return run
 
 
-def _read_records(path: Path) -> list[Tree]:
-    """Return the records of metrics.jsonl; unlike in a running job, a corrupt line is an error."""
-    records = []
-    # Without the last line: a run may be writing it now, or was killed while it did.
-    *lines, _ = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            is_record = isinstance(record, dict) and {"kind", "update"} <= record.keys()
-        except ValueError:
-            is_record = False
-        if not is_record:
-            raise DataError(f"{path}, line {number}: corrupt: not a record of a run; remove it")
-        records.append(with_current_names(record))
-    return records
+def _read_corpora(checkpoint: Checkpoint, notes: list[str]) -> list[CorpusInfo]:
+    """Return the statistics of the prepared corpus of a checkpoint."""
+    prepared = checkpoint.experiment.prepared
+    try:
+        manifest = read_manifest(Path(prepared))
+    except NmtError as error:
+        notes.append(f"prepared corpus not read: {error}")
+        return []
+    if checkpoint.info.dev not in ("", manifest.data_digests().dev):
+        notes.append(f"the dev set of {prepared} is not the one that the model was scored with")
+    return manifest.corpora
 
 
-def _read_results(folder: Path, suffix: str, keys: set[str], command: str) -> list[Tree]:
-    """Return the JSON objects that a command has written, sorted by file name."""
+def _read_results(folder: Path, suffix: str, kind: type[T], notes: list[str]) -> list[T]:
+    """Return the files that a command has written, sorted by name; notes those that it cannot."""
     results = []
     for path in sorted(folder.glob(f"*.{suffix}")):
         try:
-            result = json.loads(path.read_bytes())
-        except ValueError:
-            result = None
-        if not (isinstance(result, dict) and keys <= result.keys()):
-            raise DataError(f"{path}: corrupt: not written by `{command}`; run `{command}` again")
-        results.append(result)
+            results.append(parse_record(kind, path.read_bytes()))
+        except (ValueError, OSError) as error:
+            notes.append(f"evaluation/{path.name} left out: {error}; run `nmt evaluate` again")
     return results

@@ -169,9 +169,8 @@ class _Run:
         """Updates between an asynchronous validation and the use of its scores."""
         self.sampler_at, self.schedule = make_schedule(experiment, corpus)
         self.learner = Learner(experiment, corpus.subword.num_pieces, world)
-        self.state, self.corrupt, self.warnings = resume(
-            self.learner, corpus, world, run_dir, remote
-        )
+        self.resumed = resume(self.learner, corpus, world, run_dir, remote)
+        self.state = self.resumed.state
         self.learner.set_loss_scale(self.state.scale)
         self.stored_split = self.state.split
         self.state.split = find_split(
@@ -205,10 +204,13 @@ class _Run:
         num_copies = 3 + (self.learner.average is not None)
         size = num_parameters(self.learner.model)
         check_space(run_dir / "checkpoints", 4 * num_copies * size)
-        for problem in self.corrupt:
+        for problem in self.resumed.skipped:
             logger.log(f"skipping a checkpoint: {problem}")
-        for warning in self.warnings:
-            logger.log(warning)
+        for note in self.resumed.notes:
+            logger.log(note)
+        if self.resumed.has_new_dev_set:
+            # Reports do not compare dev scores across it.
+            logger.write("dev_set", state.update, {"why": "another dev set"})
         logger.log(format_start_line(experiment, self.schedule, size, state.update, self.world))
         if warning := slow_precision_warning(experiment.training, self.world.device):
             logger.log(warning)
@@ -221,7 +223,8 @@ class _Run:
                 f"{length:,} tokens, exceeds memory"
             )
         self.validator.request_again([update for update, _ in state.awaited])
-        logger.expect_restart(self.hooks.loss_reason, self.hooks.last_update, self.corrupt)
+        skipped = self.resumed.skipped
+        logger.expect_restart(self.hooks.loss_reason, self.hooks.last_update, skipped)
 
     def loop(self, should_stop: Callable[[int], bool]) -> EndReason:
         """Make the updates that are left, and after each one what is due."""

@@ -1,9 +1,15 @@
 """Resuming a run from its newest complete checkpoint, the same on all ranks."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nmt.checkpoint.format import TOKENIZER, read_info
-from nmt.checkpoint.load import load_checkpoint, load_counters, load_training_state
+from nmt.checkpoint.load import (
+    load_checkpoint,
+    load_config,
+    load_counters,
+    load_training_state,
+)
 from nmt.checkpoint.remote import RemoteRun
 from nmt.checkpoint.run_directory import newest_complete
 from nmt.config.experiment import Experiment
@@ -13,6 +19,7 @@ from nmt.corpus.prepared import is_prepared, prepared_folder
 from nmt.errors import CheckpointError, TrainingError
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
+from nmt.training.optimizer import learning_rate
 from nmt.training.state import Learner, TrainState
 
 RESUMABLE_CHANGES = (
@@ -74,9 +81,23 @@ def _check_data(before: DataDigests, now: DataDigests, folder: Path, run_dir: Pa
         )
 
 
+@dataclass
+class Resumed:
+    """State that a run starts from, and what rank 0 logs about it."""
+
+    state: TrainState
+    """New if the run has no checkpoint."""
+    skipped: list[str]
+    """Error messages of newer checkpoints that are not complete."""
+    notes: list[str] = field(default_factory=list)
+    """Log lines about changes of settings and data."""
+    has_new_dev_set: bool = False
+    """True if the dev set is not that of the checkpoint."""
+
+
 def resume(
     learner: Learner, corpus: TrainingData, world: World, run_dir: Path, remote: RemoteRun | None
-) -> tuple[TrainState, list[str], list[str]]:
+) -> Resumed:
     """Load the newest complete checkpoint. Collective: call on every rank.
 
     Args:
@@ -85,10 +106,6 @@ def resume(
         world: ranks of the run.
         run_dir: run directory.
         remote: object store of the run; rank 0 downloads its logs. None: the run is local.
-
-    Returns:
-        The state of the run, new if it has no checkpoint; the error messages of newer
-        checkpoints that are not complete; and warnings about the data.
 
     Raises:
         TrainingError: no checkpoint is complete, or the corpus is another one.
@@ -100,7 +117,7 @@ def resume(
         remote.download_logs()
     found = corpus.shards.manifest.data_digests()
     if folder is None:
-        return TrainState(data=found), skipped, []
+        return Resumed(TrainState(data=found), skipped)
     # Same settings can give another vocabulary if the raw text has changed.
     if read_info(folder).files[TOKENIZER].sha256 != corpus.subword.fingerprint:
         raise TrainingError(
@@ -109,9 +126,11 @@ def resume(
         )
     stored = load_training_state(folder)
     state = TrainState.of(stored.counters, folder)
-    warnings = []
+    resumed = Resumed(state, skipped)
+    if note := describe_rate_change(load_config(folder), learner.experiment, state):
+        resumed.notes.append(note)
     if state.data is None:
-        warnings.append(
+        resumed.notes.append(
             "warning: the checkpoint has no digests of its data, as in earlier versions: "
             "training data and dev set are taken to be the same"
         )
@@ -119,13 +138,34 @@ def resume(
         _check_data(state.data, found, corpus.shards.folder, run_dir)
         if state.data.dev != found.dev:
             state.forget_scores()
-            warnings.append(
+            resumed.has_new_dev_set = True
+            resumed.notes.append(
                 f"warning: another dev set than before update {state.update:,} | best dev BLEU, "
                 "patience and plateau counters start again"
             )
     state.data = found
     learner.load(stored, folder)
-    return state, skipped, warnings
+    return resumed
+
+
+def describe_rate_change(before: Experiment, now: Experiment, state: TrainState) -> str:
+    """Describe a change of the learning rate of the next update; empty: it is the same.
+
+    A schedule that depends on training.updates is stretched by more updates: at the end of a run
+    the learning rate jumps from its floor back to a large value.
+    """
+    old, new = (
+        learning_rate(state.update, each.training_at(state.update), state.halvings)
+        for each in (before, now)
+    )
+    if f"{old:.1e}" == f"{new:.1e}":
+        return ""
+    keys = "training.updates", "training.learning_rate"
+    changes = [
+        f"{key} {was} -> {is_now}" for key, was, is_now in differences(before, now) if key in keys
+    ]
+    warning = "warning: " if new > 2 * old else ""
+    return " | ".join([f"{warning}learning rate {old:.1e} -> {new:.1e}", *changes])
 
 
 def _newest_complete(run_dir: Path) -> tuple[Path | None, list[str]]:

@@ -20,10 +20,11 @@ import torch
 
 from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment, TrainingConfig
-from nmt.config.settings import Count, Number, parse_record
+from nmt.config.settings import Count, NaturalFloat, Number, Timestamp, parse_record
 from nmt.training.distributed import World
 from nmt.training.state import EndReason, TrainState
 
+METRICS = "metrics.jsonl"
 NAME = "pulse.json"
 """File of the heartbeat."""
 _WIDTH = 100
@@ -45,32 +46,62 @@ _OLD_NAMES = {
 """By kind of record: a key that only earlier versions wrote, and the new key of each old one."""
 
 
-def with_current_names(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record of metrics.jsonl with the keys of this version, whichever wrote it."""
-    marker, names = _OLD_NAMES.get(record.get("kind", ""), ("", {}))
-    if marker not in record:
-        return dict(record)
-    return {names.get(key, key): value for key, value in record.items()}
-
-
-@dataclass(frozen=True)
-class RecordHead:
-    """Keys of every record of metrics.jsonl."""
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """Keys of a record of metrics.jsonl that readers rely on; further ones are not checked."""
 
     kind: str
     update: Count
-    """Updates done."""
-    known_at: Count | None = None
-    """Updates done when it was written, if these were more."""
+    time: Timestamp = 0.0
+    train_s: NaturalFloat = 0.0
+    known_at: Count = 0
 
 
-def read_records(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the records of a run's metrics.jsonl, oldest first, with the keys of this version.
+@dataclass(frozen=True, kw_only=True)
+class _TrainRecord(_Record):
+    loss: Number | None = None
+    lr: Number | None = None
+    gnorm: Number | None = None
+    tgt_tokens_per_s: Number | None = None
 
-    Unreadable lines, such as an incomplete last one of a killed run, are not among them.
+
+@dataclass(frozen=True, kw_only=True)
+class _ValidationRecord(_Record):
+    dev_bleu: Number
+    dev_loss: Number | None
+    signature: str = ""
+
+
+_RECORDS = {"train": _TrainRecord, "validation": _ValidationRecord}
+
+
+def parse_metrics_line(line: bytes) -> dict[str, Any] | None:
+    """Return a record of metrics.jsonl with the keys of this version, whichever wrote it.
+
+    Returns:
+        None if it is no record of a run: a damaged line, or a value of another type.
     """
-    lines = _complete_lines(run_dir / "metrics.jsonl")
-    return [with_current_names(json.loads(line)) for line in lines if _parse_head(line)]
+    try:
+        record = json.loads(line)
+        marker, names = _OLD_NAMES.get(record["kind"], ("", {}))
+        if marker in record:
+            record = {names.get(key, key): value for key, value in record.items()}
+        parse_record(_RECORDS.get(record["kind"], _Record), record)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return None
+    return dict(record)
+
+
+def read_records(run_dir: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Read metrics.jsonl of a run, with the keys of this version.
+
+    Returns:
+        The records, oldest first, and the line numbers of lines that are none. An incomplete last
+        line, as a killed run leaves it, is in neither.
+    """
+    parsed = [parse_metrics_line(line) for line in _complete_lines(run_dir / METRICS)]
+    unreadable = [number for number, each in enumerate(parsed, start=1) if each is None]
+    return [each for each in parsed if each is not None], unreadable
 
 
 @dataclass(frozen=True)
@@ -79,8 +110,7 @@ class LastUpdate:
 
     update: Count
     """Updates done."""
-    time: Number
-    """Seconds since 1970."""
+    time: Timestamp
     workers: Count
 
 
@@ -113,8 +143,8 @@ class RunLogger:
         self._update = update
         self._num_workers = num_workers
         self._print = log
-        metrics = run_dir / "metrics.jsonl"
-        kept = [line for line in _complete_lines(metrics) if _is_kept(_parse_head(line), update)]
+        metrics = run_dir / METRICS
+        kept = [line for line in _complete_lines(metrics) if _is_kept(line, update)]
         scratch = metrics.with_suffix(".tmp")
         scratch.write_bytes(b"".join(kept))
         scratch.replace(metrics)
@@ -271,20 +301,13 @@ class _LineFile:
         self._file.close()
 
 
-def _is_kept(record: RecordHead | None, update: int) -> bool:
+def _is_kept(line: bytes, update: int) -> bool:
     """Return False for updates that are repeated; the cost of failures stays."""
-    # Damaged lines stay where they are: a report counts them.
-    if record is None or record.kind in ("restart", "notice"):
-        return True
-    return (record.update if record.known_at is None else record.known_at) <= update
-
-
-def _parse_head(line: bytes) -> RecordHead | None:
-    """Return the keys that every record has; None: the line is damaged."""
-    try:
-        return parse_record(RecordHead, line)
-    except ValueError:
-        return None
+    record = parse_metrics_line(line)
+    if record is None:
+        return True  # damaged: readers count it
+    known_at: int = record.get("known_at", record["update"])
+    return record["kind"] in ("restart", "notice") or known_at <= update
 
 
 def _complete_lines(path: Path) -> list[bytes]:
@@ -292,7 +315,8 @@ def _complete_lines(path: Path) -> list[bytes]:
     if not path.exists():
         return []
     with path.open("rb") as file:
-        return [line for line in file if line.endswith(b"}\n")]
+        lines = list(file)
+    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
 
 
 def format_train_line(update: int, values: Mapping[str, float | None]) -> str:

@@ -12,6 +12,8 @@ from nmt.corpus.shards import Shards
 EXPERIMENT = {
     "name": "tiny",
     "corpus": {
+        "src": "en",
+        "tgt": "de",
         "train": [{"name": "a", "src": "a.en", "tgt": "a.de"}],
         "dev": {"name": "dev", "src": "dev.en", "tgt": "dev.de"},
     },

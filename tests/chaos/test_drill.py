@@ -11,7 +11,7 @@ from typing import Any
 import drill
 import namespace_hosts
 import pytest
-from drill_cluster import ROOT, DrillCluster, Outcome
+from drill_cluster import ROOT, DrillCluster, Outcome, read_records
 from drill_results import (
     Comparison,
     compare,
@@ -173,18 +173,20 @@ def test_run_survives_a_lost_worker_and_a_lost_host() -> None:
             cluster.start()
             run = ("rough", "{min: 1, max: 2}", drill.ENDLESS, base / "storage")
             rough = drill.start_run(cluster, experiment, *run)
-            for fault in ("worker killed", "host killed"):
+            for fault in ("worker killed", "host preempted"):
                 cluster.wait_for_updates(15)
                 outcomes += inject(cluster, fault, random.Random(1))
             cluster.wait_for_updates(5)
             updates = cluster.stop()
+        num_notices = len(read_records(rough, "notice"))
         result = compare(train_undisturbed(experiment, base / "calm", updates), rough)
     assert [(each.fault, each.workers) for each in outcomes] == [
-        ("worker killed", "2 -> 2"), ("host killed", "2 -> 1"), ("host is back", "1 -> 2"),
+        ("worker killed", "2 -> 2"), ("host preempted", "2 -> 1"), ("host is back", "1 -> 2"),
     ]  # fmt: skip
     assert exceeded_limits(outcomes) == []
     assert [stretch.workers for stretch in result.workers] == [2, 1, 2]
     assert result.is_good, summary(result)
+    assert num_notices == 1
 
 
 def train_undisturbed(experiment: Experiment, run_dir: Path, updates: int) -> Path:

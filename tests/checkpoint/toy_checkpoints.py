@@ -20,6 +20,8 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "run-of-format-1"
 LINES = ["the dog sees the cat", "der Hund sieht die Katze", "the cats see the dogs"] * 2
 MODEL = ModelConfig(width=4, heads=2, encoder_layers=1, decoder_layers=1, ffn_width=4)
 CORPUS = CorpusConfig(
+    src="en",
+    tgt="de",
     train=[ParallelText(name="toy", src="train.en", tgt="train.de")],
     dev=ParallelText(name="dev", src="dev.en", tgt="dev.de"),
 )

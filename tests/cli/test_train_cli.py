@@ -44,7 +44,8 @@ def test_finished_run_needs_no_cluster(here: Path, nmt: Nmt, no_ray: None) -> No
     assert answer.status == 0
     assert answer.err.splitlines() == [
         f"the run in {here}/runs/tiny is finished: 60 of 60 updates; increase training.updates "
-        "to train longer, or give the experiment another name",
+        "to train longer, or give the experiment another name; with training.updates=120 the "
+        "learning rate rises from 2.0e-04 to 1.1e-02 (schedule cosine)",
         "next: nmt evaluate runs/tiny",
     ]
 
@@ -52,11 +53,20 @@ def test_finished_run_needs_no_cluster(here: Path, nmt: Nmt, no_ray: None) -> No
 def test_prepared_corpus_needs_no_cluster(here: Path, nmt: Nmt, no_ray: None) -> None:
     answer = nmt("prepare tiny.yaml")
     assert answer.status == 0
-    assert answer.err.splitlines()[:2] == [
-        f"{here}/prepared/tiny: already prepared",
-        "train: 100 pairs read = 100 kept + 0 dropped; normalised: none; 16 kept are also in the "
-        "dev or a test set",
-    ]
+    head, counts, _, leaks, *_ = answer.err.splitlines()
+    assert head == f"{here}/prepared/tiny: already prepared"
+    assert counts == "train: 100 pairs read = 100 kept + 0 dropped; normalised: none"
+    assert leaks == (
+        "warning: train: 16 pairs kept are also in the dev or a test set: scores on it are too "
+        "high; remove them from the training text"
+    )
+
+
+def test_prepare_counts_pairs_that_are_too_long(here: Path, nmt: Nmt, no_ray: None) -> None:
+    answer = nmt("prepare tiny.yaml batching.max_length=14")
+    assert answer.err.splitlines()[-1] == (
+        "training leaves out 20 of 100 pairs: longer than batching.max_length (14 tokens)"
+    )
 
 
 def test_average_translates_and_is_described(here: Path, nmt: Nmt) -> None:

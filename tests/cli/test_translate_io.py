@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import io
 import json
 import lzma
 import os
@@ -18,6 +17,7 @@ from cli_calls import TEXT, Nmt, translated
 
 from nmt.checkpoint.load import load_checkpoint
 from nmt.cli.main import main
+from nmt.corpus.text import open_output
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,37 +125,52 @@ def test_invalid_stream_ends_after_complete_lines(
     assert done == translated(nmt, lines.decode())
 
 
-class Typist(io.RawIOBase):
-    """Terminal on which each line waits for the answer to the previous one."""
-
-    def __init__(self, lines: list[str], answers: io.BytesIO) -> None:
-        self._lines, self._answers = lines, answers
-        self.waited: list[int] = []
-
-    @property
-    def buffer(self) -> "Typist":
-        return self
-
-    def isatty(self) -> bool:
-        return True
-
-    def read1(self, size: int) -> bytes:
-        self.waited.append(self._answers.getvalue().count(b"\n"))
-        return self._lines.pop(0).encode() if self._lines else b""
-
-
 def test_typed_lines_are_answered_one_by_one(
     here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    answers = io.BytesIO()
-    typist = Typist(TEXT.splitlines(keepends=True), answers)
-    monkeypatch.setattr(sys, "stdin", typist)
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(answers))
-    with pytest.raises(SystemExit) as ended:
-        main(["translate", "runs/tiny"])
-    assert not ended.value.code
-    assert typist.waited == [0, 1, 2, 3]
+    keyboard, stdin = os.openpty()
+    screen, stdout = os.openpty()
+    monkeypatch.setattr(sys, "stdin", os.fdopen(stdin))
+    monkeypatch.setattr(sys, "stdout", os.fdopen(stdout, "w"))
+
+    def run() -> None:
+        with contextlib.suppress(SystemExit):
+            main(["translate", "runs/tiny"])
+
+    command = threading.Thread(target=run, daemon=True)
+    command.start()
+    for line in TEXT.splitlines():
+        os.write(keyboard, f"{line}\n".encode())
+        assert select.select([screen], [], [], 30)[0], "no answer"
+        assert os.read(screen, 4096).decode().endswith(".\r\n")
+    os.write(keyboard, b"\x04")
+    command.join(30)
+    assert not command.is_alive()
     assert "type a line to translate; Ctrl-D ends\n" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_controls_reach_files_and_no_terminal(
+    is_terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.openpty() if is_terminal else os.pipe()
+    monkeypatch.setattr(sys, "stdout", os.fdopen(writer, "w"))
+    text = "a\x1b[31mb\r\u202ec\tä\n"
+    with open_output("-") as file:
+        file.write(text)
+    found = os.read(reader, 4096).decode()
+    assert found == ("a\\x1b[31mb\\r\\u202ec\tä\r\n" if is_terminal else text)
+    with open_output(tmp_path / "out") as file:
+        file.write(text)
+    assert (tmp_path / "out").read_bytes() == text.encode()
+
+
+def test_file_name_of_a_full_device_is_named(here: Path, nmt: Nmt) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    answer = nmt("translate runs/tiny -o /dev/full", TEXT.encode())
+    assert (answer.status, answer.err.splitlines()[-1]) == (
+        2, "nmt: /dev/full: cannot be written: No space left on device; make room and try again",
+    )  # fmt: skip
 
 
 def test_invalid_json_line_keeps_those_before_it(here: Path, nmt: Nmt) -> None:

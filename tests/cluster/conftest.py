@@ -105,7 +105,7 @@ def write_files(tmp_path: Path) -> Callable[[str], None]:
                 text = "".join(line + "\n" for line in lines)
                 (tmp_path / "raw" / f"{name}.{side}").write_text(text, encoding="utf-8")
         (tmp_path / "tiny.yaml").write_text(
-            "name: tiny\ncorpus:\n  root: raw\n  subword: {vocab_size: 400}\n"
+            "name: tiny\ncorpus:\n  src: en\n  tgt: de\n  root: raw\n  subword: {vocab_size: 400}\n"
             "  train: [{name: train, src: train.en, tgt: train.de}]\n"
             "  dev: {name: dev, src: dev.en, tgt: dev.de}\n"
         )

@@ -35,7 +35,8 @@ def test_job_contains_code_and_resolved_config_files(client: Any, files: Path, c
 def test_submission_prints_next_commands(client: Any, files: Path, call: Call) -> None:
     lines = call("train", "tiny.yaml", "here.yaml")[2].splitlines()
     assert lines[0] == (
-        f"not checked: {files}/prepared/tiny is not on this machine; it must exist on the cluster"
+        f"not prepared on this machine: {files}/prepared/tiny; the job prepares it unless it is on "
+        "the cluster"
     )
     size = sum(len(text.encode()) for text in client.files.values()) / 1000
     assert lines[1:] == [

@@ -4,9 +4,11 @@ import copy
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +252,49 @@ def test_stop_ends_only_its_own_processes(tmp_path: Path, token: Path) -> None:
         for process in processes:
             process.kill()
             process.wait()
+
+
+FAKES = {
+    "scontrol": "echo node1",
+    # srun forwards TERM to its task: here it is the task.
+    "srun": 'while [ "${1#-}" != "$1" ]; do [ "$1" = -w ] && shift; shift; done; exec "$@"',
+    "hostname": "echo 127.0.0.1",
+    "python": f'exec {sys.executable} "$@"',
+    "ray": '[ "$1" = status ] && exit 0; echo $$ >head.pid; exec sleep 60',
+    # Training that needs the head for a second after TERM.
+    "nmt": "trap 'sleep 1; kill -0 $(cat head.pid) && echo saved; exit 130' TERM; "
+    "touch training; for n in $(seq 300); do sleep 0.1; done",
+}
+
+
+def test_scancel_leaves_ray_until_the_checkpoint_is_written(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "cluster", tmp_path / "cluster")
+    tools = tmp_path / ".venv/bin"
+    tools.mkdir(parents=True)
+    for name, text in FAKES.items():
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    start = tmp_path / "cluster/start.sh"
+    # Other programs may use the ports of a head.
+    start.write_text(start.read_text().replace("need_port --", ": --"))
+    job = subprocess.Popen(
+        ["cluster/slurm.sh", "a.yaml", "b.yaml"], cwd=tmp_path, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={"PATH": f"{tools}:/usr/bin:/bin", "HOME": str(tmp_path), "SLURM_JOB_ID": "7",
+             "SLURM_JOB_NODELIST": "node1"},
+    )  # fmt: skip
+    until = time.monotonic() + 30
+    while not (tmp_path / "training").exists() or not (tmp_path / "head.pid").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    # As scancel does.
+    os.killpg(job.pid, signal.SIGTERM)
+    output, _ = job.communicate(timeout=30)
+    assert (job.returncode, "saved\n" in output) == (143, True), output
+    # The host is stopped at the end; a zombie has ended.
+    status = Path("/proc", (tmp_path / "head.pid").read_text().strip(), "status")
+    assert not status.exists() or "State:\tZ" in status.read_text()
+    assert not list((tmp_path / ".ray-tokens").iterdir())
 
 
 @pytest.mark.parametrize(

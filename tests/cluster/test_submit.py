@@ -49,9 +49,9 @@ Call = Callable[..., tuple[int, str, str]]
             "experiment",
         ),
         (
-            ["train", "tiny.yaml", "here.yaml", "corpus.prepared=raw"],
-            "{files}/raw: no prepared corpus here (manifest.json is missing); run `nmt prepare` "
-            "with this experiment first",
+            ["train", "tiny.yaml", "here.yaml", "corpus.dev.tgt=dev.fr"],
+            "{files}/raw/dev.fr: there is no such file; check corpus.root and the names in the "
+            "experiment",
         ),
         (
             ["translate", "tiny.yaml", "here.yaml", "-i", "in.en"],

@@ -43,7 +43,7 @@ def test_differences_are_by_dotted_key() -> None:
         ),
         (
             ("tgt: dev.de", "tgt: dev.de, tgt: dev.fr"),
-            "toy.yaml, line 5: duplicate key tgt; remove one",
+            "toy.yaml, line 7: duplicate key tgt; remove one",
         ),
         (
             ("name: toy", "name: toy: story"),

@@ -109,7 +109,8 @@ def test_contradiction_in_a_file_is_an_error() -> None:
         ),
         (
             ["corpus.dev.tgt="],
-            "corpus 'dev' needs either src and tgt, or tsv: src is 'dev.en', tgt is '', tsv is ''",
+            "corpus 'dev' needs either src and tgt, or one of tsv, tmx, parquet, jsonl, zip: it "
+            "has src",
         ),
         (
             ["corpus.root=s3://bucket/raw"],
@@ -123,8 +124,8 @@ def test_contradiction_in_a_file_is_an_error() -> None:
         ),
         (
             ["corpus.dev.tsv=dev.tsv"],
-            "corpus 'dev' needs either src and tgt, or tsv: src is 'dev.en', tgt is 'dev.de', tsv "
-            "is 'dev.tsv'",
+            "corpus 'dev' needs either src and tgt, or one of tsv, tmx, parquet, jsonl, zip: it "
+            "has src, tgt, tsv",
         ),
     ],
 )

@@ -91,7 +91,7 @@ def test_cluster_overrides_are_split_off() -> None:
         ),
         (
             "corpus={}",
-            "corpus.train is missing; see `nmt config explain corpus.train`",
+            "corpus.src is missing; see `nmt config explain corpus.src`",
         ),
         ("training.update=5", "training.update is not a setting; did you mean training.updates?"),
         ("trainin.updates=5", "trainin is not a setting; did you mean training?"),

@@ -14,7 +14,7 @@ TEXT = {"name": "a", "src": "a.en", "tgt": "a.de"}
 
 
 def experiment(**sections: Any) -> Experiment:
-    corpus = {"train": [TEXT], "dev": TEXT, **sections.pop("corpus", {})}
+    corpus = {"src": "en", "tgt": "de", "train": [TEXT], "dev": TEXT, **sections.pop("corpus", {})}
     tree = {"name": "tiny", "preset": "auto", "corpus": corpus, **sections}
     return Experiment.model_validate(tree)
 
@@ -58,6 +58,22 @@ def test_settings_of_the_experiment_win() -> None:
     assert found.corpus.subword.vocab_size == 6000
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (1100, 1100, 6)),
+        ({"patience": 0}, (1100, 1100, 0)),
+        ({"validate_every": 300}, (300, 300, 6)),
+        ({"checkpoint_every": 70}, (70, 70, 6)),
+        ({"validate_every": 300, "checkpoint_every": 100}, (300, 100, 6)),
+        ({"validate_every": 300, "checkpoint_every": 200}, (300, 200, 0)),
+    ],
+)
+def test_preset_sets_patience(given: dict[str, int], expected: tuple[int, int, int]) -> None:
+    found = resolve(experiment(training=given), 29_000).training
+    assert (found.validate_every, found.checkpoint_every, found.patience) == expected
+
+
 def test_resolved_experiment_does_not_change() -> None:
     """A run stores the resolved settings; loading them resolves nothing again."""
     found = resolve(experiment(), 29_000)
@@ -75,7 +91,7 @@ def test_explain_choice() -> None:
     given = experiment(model={"width": 64}, training={"updates": 500})
     assert explain_choice(given, 29_000) == (
         "preset auto: 29,000 pairs -> width 64, 3 + 3 layers, dropout 0.3, vocabulary 6,000, "
-        "500 updates of 2 x 1,024 tokens, learning rate 0.003; set by the experiment: "
+        "500 updates of 2 x 1,024 tokens, learning rate 0.003, patience 6; set by the experiment: "
         "model.width, training.updates"
     )
     assert "set by the experiment" not in explain_choice(experiment(), 29_000)

@@ -13,7 +13,7 @@ KINDS = "choice(a, b, ...), uniform(low, high), loguniform(low, high) or integer
 
 def experiment(**sections: object) -> Experiment:
     text = {"name": "a", "src": "a.en", "tgt": "a.de"}
-    corpus = {"train": [text], "dev": text}
+    corpus = {"src": "en", "tgt": "de", "train": [text], "dev": text}
     return Experiment.model_validate({"name": "tiny", "corpus": corpus, **sections})
 
 

@@ -12,6 +12,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TEXT = """
 name: toy
 corpus:
+  src: en
+  tgt: de
   train: [{name: talks, src: talks.en, tgt: talks.de}, {name: news, tsv: news.tsv}]
   dev: {name: dev, src: dev.en, tgt: dev.de}
 """

@@ -11,7 +11,13 @@ from toy_corpora import CLEAN, DIRTY, NOUNS, Make, error_of, text_of
 from nmt.config.experiment import Experiment
 from nmt.corpus import prepare as prepare_module
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import format_summary, open_prepared, read_dev, resolve_auto_preset
+from nmt.corpus.prepared import (
+    count_left_out,
+    format_summary,
+    open_prepared,
+    read_dev,
+    resolve_auto_preset,
+)
 from nmt.corpus.subword import Subword
 from nmt.corpus.task_cache import run_locally
 
@@ -78,12 +84,29 @@ def test_the_summary_lists_all_counts(make_corpus: Make) -> None:
         f"clean: {counts[0][0]} en tokens ({counts[0][0] / 100:.1f} per pair), {counts[0][1]} de "
         f"tokens ({counts[0][1] / 100:.1f} per pair)",
         "dirty: 8 pairs read = 3 kept + 5 dropped (1 empty, 1 copies, 3 duplicates); normalised: "
-        "1 control_characters, 1 nfc; 1 kept are also in the dev or a test set",
+        "1 control_characters, 1 nfc",
         f"dirty: {counts[1][0]} en tokens ({counts[1][0] / 3:.1f} per pair), {counts[1][1]} de "
         f"tokens ({counts[1][1] / 3:.1f} per pair)",
+        "warning: dirty: 1 pairs kept are also in the dev or a test set: scores on it are too "
+        "high; remove them from the training text",
         f"vocabulary: {manifest.num_pieces} pieces (bpe, 400 requested); longest pair: "
         f"{manifest.longest} tokens",
     ]
+
+
+def test_pairs_that_training_leaves_out_are_counted(make_corpus: Make) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
+    experiment = make_corpus(
+        {"clean": [("a b c d", "a b"), ("x", "a b c"), ("y", "z"), ("q", "r")]}
+    )
+    manifest = prepare(experiment)
+    found = []
+    for limit in (manifest.longest + 1, manifest.longest, 2, 1):
+        batching = experiment.batching.model_copy(update={"max_length": limit})
+        found.append(count_left_out(experiment.model_copy(update={"batching": batching}), manifest))
+    shards, _ = open_prepared(experiment)
+    longer = [max(pair) + 1 for pair in zip(shards.src_lengths, shards.tgt_lengths, strict=True)]
+    assert found == [0, longer.count(manifest.longest + 1), sum(n > 2 for n in longer), 4]
 
 
 def test_dev_and_test_sets_are_not_cleaned(make_corpus: Make, tmp_path: Path) -> None:

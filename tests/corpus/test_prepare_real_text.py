@@ -15,6 +15,8 @@ def broken(shared_data: Path, tmp_path: Path, case: str) -> Experiment:
     good = {"src": "bytes_utf8.en.gz", "tgt": "bytes_utf8.de.gz"}
     train = {"src": f"bytes_{case}.en.gz", "tgt": f"bytes_{case}.de.gz"}
     corpus = {
+        "src": "en",
+        "tgt": "de",
         "root": str(shared_data / "dirty_ende"),
         "prepared": str(tmp_path / "prepared"),
         "train": [{"name": "broken", **train}],
@@ -95,6 +97,8 @@ def test_unreadable_files_are_errors(
 
 def test_multi30k_is_prepared(shared_data: Path, tmp_path: Path) -> None:
     corpus = {
+        "src": "en",
+        "tgt": "de",
         "root": str(shared_data / "multi30k"),
         "prepared": str(tmp_path / "prepared"),
         "train": [{"name": "multi30k", "src": "train.en.gz", "tgt": "train.de.gz"}],

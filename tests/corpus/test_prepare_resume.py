@@ -86,7 +86,8 @@ def test_a_resumed_prepare_gives_the_same_bytes(
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("results/reading/dev.json", b'{"first": 1}', "damaged: first: Input should be an object"),
+        ("results/reading/dev.json", b'{"files": [1]}', "damaged: files.0: Input should be an "
+         "object"),
         ("results/cleaning/000-00000.json", b"{", "damaged: Invalid JSON: EOF while parsing an "
          "object at line 1 column 1"),
         ("clean/000-00000.src.zst", b"x", "cannot be read: zstd decompress error: Unknown frame "

@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.config.corpus import Case, CleaningConfig, ParallelText
+from nmt.config.corpus import Case, CleaningConfig
 from nmt.corpus.io import read_blocks, split_lines
 from nmt.corpus.text import (
     EncodingChecker,
@@ -19,17 +19,12 @@ from nmt.corpus.text import (
     normalise,
     open_output,
     read_lines,
-    read_pairs,
     split_sentences,
 )
 from nmt.errors import DataError
 
 ALL = CleaningConfig()
 NOTHING = CleaningConfig(nfc=False, control_characters=False)
-
-
-def texts(**files: str) -> ParallelText:
-    return ParallelText(name="caps", **files)
 
 
 def write(folder: Path, **lines: str) -> None:
@@ -117,50 +112,6 @@ def test_an_invalid_byte_is_reported_with_its_position(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{path}, line 2: byte 0xF6 at position 4 is not UTF-8; convert the file (`iconv -f "
         "ISO-8859-1 -t UTF-8`) or fix the line"
-    )
-
-
-def test_pairs_come_from_two_files(tmp_path: Path) -> None:
-    write(tmp_path, a_en="one\n\ntwo\r\n", a_de="eins\n\nzwei\n")
-    assert list(read_pairs(texts(src="a.en", tgt="a.de"), tmp_path)) == [
-        ("one", "eins"),
-        ("", ""),
-        ("two", "zwei"),
-    ]
-
-
-def test_pairs_come_from_one_tsv_file(tmp_path: Path) -> None:
-    write(tmp_path, a_tsv="one\teins\ntwo\tzwei\tthird column\n\t\n")
-    assert list(read_pairs(texts(tsv="a.tsv"), tmp_path)) == [
-        ("one", "eins"),
-        ("two", "zwei"),
-        ("", ""),
-    ]
-
-
-def test_a_tsv_row_without_a_tab_is_reported(tmp_path: Path) -> None:
-    write(tmp_path, a_tsv="one\teins\ntwo zwei\n")
-    with pytest.raises(DataError) as caught:
-        list(read_pairs(texts(tsv="a.tsv"), tmp_path))
-    assert str(caught.value) == (
-        f"{tmp_path}/a.tsv, line 2: no tab; expected source, tab, target: fix or delete the line"
-    )
-
-
-@pytest.mark.parametrize(
-    ("src", "tgt", "counts"),
-    [("1\n2\n3\n4\n", "1\n2\n", (4, 2)), ("1\n", "1\n2\n3\n", (1, 3)), ("", "1\n", (0, 1))],
-)
-def test_sides_of_different_length_are_refused(
-    tmp_path: Path, src: str, tgt: str, counts: tuple[int, int]
-) -> None:
-    write(tmp_path, a_en=src, a_de=tgt)
-    with pytest.raises(DataError) as caught:
-        list(read_pairs(texts(src="a.en", tgt="a.de"), tmp_path))
-    assert str(caught.value) == (
-        f"corpus caps: {tmp_path}/a.en has {counts[0]} lines, {tmp_path}/a.de has {counts[1]}: "
-        "the two files must be line-parallel; find the first pair that does not match, or "
-        "download both again"
     )
 
 

@@ -1,4 +1,5 @@
 import re
+import time
 
 import pytest
 from hypothesis import example, given
@@ -98,6 +99,25 @@ def test_a_mask_occurs_in_no_tag() -> None:
     found = mask_line('<a id="23">{x}</a>', ALL_KINDS)
     assert found.text == "24"
     assert found.restore("24", [(0, 0)]) == ('<a id="23">{x}</a>', 0)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["x", "{%", "<!--", "%s ", "a<b>", "0", "%0", "23", "www.", "a@", "{{", "{a,", "<a b=", "_",
+     "&a", "http://", "$a", "%a"],
+)  # fmt: skip
+def test_a_hostile_line_takes_linear_time(part: str) -> None:
+    line = "-->%(a)%" + part * (40_000 // len(part))
+    started = time.process_time()
+    found = mask_line(line, ALL_KINDS)
+    assert found.num_protected <= len(line)
+    # Quadratic: 10 s or more.
+    assert time.process_time() - started < 3
+
+
+def test_a_word_between_tags_is_counted_once() -> None:
+    _, tags = extract_tags("a<b>b</b>c <i>d</i> <b></b>e<br>f<b>")
+    assert [tag.word for tag in tags] == [1, 1, 1, 2, 2, 2, 3, 4]
 
 
 @example(line="%s{}")

@@ -31,7 +31,8 @@ def small_model(preset: str = "residual") -> seq2seq.Seq2Seq:
 
 def make_translator(preset: str = "residual", **decoding: float) -> Translator:
     text = {"name": "text", "src": "a", "tgt": "b"}
-    settings = {"name": "test", "corpus": {"train": [text], "dev": text}, "decoding": decoding}
+    corpus = {"src": "en", "tgt": "de", "train": [text], "dev": text}
+    settings = {"name": "test", "corpus": corpus, "decoding": decoding}
     return Translator(
         TorchEngine([small_model(preset)]), SUBWORD, Experiment.model_validate(settings)
     )

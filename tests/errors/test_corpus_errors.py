@@ -132,6 +132,4 @@ def test_error_during_preparation_leaves_no_corpus(
     prepared = here / "prepared"
     after = {path: data for path, data in contents(here).items() if path != prepared}
     assert {path: data for path, data in after.items() if prepared not in path.parents} == before
-    assert nmt("train tiny.yaml name=new corpus.prepared=prepared/tiny").err == (
-        f"nmt: {prepared}/tiny: not completely prepared; run `nmt prepare` again to resume\n"
-    )
+    assert not (prepared / "tiny/manifest.json").exists()

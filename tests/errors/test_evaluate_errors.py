@@ -165,17 +165,6 @@ REPORTING = [
         "report runs/tiny --examples few",
         "Invalid value for '--examples': 'few' is not a valid integer. See `nmt report --help`.",
     ),
-    ErrorCase(
-        "report runs/tiny",
-        "runs/tiny/metrics.jsonl, line 2: corrupt: not a record of a run; remove it",
-        {"runs/tiny/metrics.jsonl": lambda data: data.replace(b"\n", b"\n{\n", 1)},
-    ),
-    ErrorCase(
-        "report runs/tiny",
-        "runs/tiny/evaluation/news.metrics.json: corrupt: not written by `nmt evaluate`; "
-        "run `nmt evaluate` again",
-        {"runs/tiny/evaluation/news.metrics.json": b"[]"},
-    ),
 ]
 MADE_UP = [
     ErrorCase(
@@ -184,7 +173,8 @@ MADE_UP = [
     ),
     ErrorCase(
         "tune runs/tiny --penalties -1",
-        "Invalid value for '--penalties': -1.0 is not in the range x>=0. See `nmt tune --help`.",
+        "Invalid value for '--penalties': -1.0 is not in the range 0<=x<=10. See `nmt tune "
+        "--help`.",
     ),
     ErrorCase(
         "tune runs/tiny",
@@ -245,7 +235,7 @@ MADE_UP = [
         "backtranslate runs/tiny raw/train.en bt --experiment tiny.yaml",
         "the text is in 'en', but the experiment translates fr to de: its dev and test sets could "
         "not be kept out",
-        {"tiny.yaml": replaced("root: raw", "src: fr\n  root: raw")},
+        {"tiny.yaml": replaced("src: en\n", "src: fr\n")},
     ),
     ErrorCase(
         "backtranslate runs/tiny raw/train.en bt",

@@ -28,7 +28,7 @@ SCORING = [
     ),
     ErrorCase(
         "score runs/tiny raw/dev.en raw/dev.de --length-penalty -1",
-        "Invalid value for '--length-penalty': -1.0 is not in the range x>=0. See `nmt score "
+        "Invalid value for '--length-penalty': -1.0 is not in the range 0<=x<=10. See `nmt score "
         "--help`.",
     ),
     ErrorCase(

@@ -29,13 +29,13 @@ EXPERIMENTS = [
     ),
     ErrorCase(
         "train tiny.yaml",
-        "tiny.yaml, line 4: not valid YAML: did not find expected ',' or ']'",
+        "tiny.yaml, line 6: not valid YAML: did not find expected ',' or ']'",
         {"tiny.yaml": replaced("root: raw", "root: [raw")},
     ),
     ErrorCase(
         "train tiny.yaml",
-        "tiny.yaml: corpus 'dev' needs either src and tgt, or tsv: src is '', tgt is 'dev.de', "
-        "tsv is ''",
+        "tiny.yaml: corpus 'dev' needs either src and tgt, or one of tsv, tmx, parquet, jsonl, "
+        "zip: it has tgt",
         {"tiny.yaml": replaced("src: dev.en, ", "")},
     ),
     ErrorCase(

@@ -8,9 +8,8 @@ from error_cases import RAW, ErrorCase, ids
 TRAINING = [
     ErrorCase(
         "train tiny.yaml",
-        "prepared/tiny: no prepared corpus here (manifest.json is missing); run `nmt prepare` "
-        "with this experiment first",
-        RAW,
+        "raw/dev.de: there is no such file; check corpus.root and the names in the experiment",
+        RAW | {"raw/dev.de": None},
     ),
     ErrorCase(
         "train tiny.yaml name=new corpus.prepared=prepared/tiny corpus.subword.kind=unigram",
@@ -29,9 +28,8 @@ TRAINING = [
         "resume, or give the experiment another name",
     ),
     ErrorCase(
-        "train tiny.yaml preset=auto corpus.prepared=nowhere",
-        "nowhere: no prepared corpus here (manifest.json is missing); run `nmt prepare` with this "
-        "experiment first",
+        "train tiny.yaml preset=auto corpus.prepared=nowhere corpus.tests.0.src=none",
+        "raw/none: there is no such file; check corpus.root and the names in the experiment",
     ),
     ErrorCase(
         "train tiny.yaml preset=large",

@@ -129,6 +129,8 @@ def make_experiment(folder: Path, **training: object) -> Experiment:
     return Experiment(
         name="tiny",
         corpus=CorpusConfig(
+            src="en",
+            tgt="de",
             root=str(folder),
             train=[ParallelText(name="a", src="train.en", tgt="train.de")],
             dev=ParallelText(name="dev", src="dev.en", tgt="dev.de"),
@@ -144,7 +146,7 @@ def make_experiment(folder: Path, **training: object) -> Experiment:
 
 def read_kind(run_dir: Path, kind: str) -> list[dict[str, Any]]:
     """Return the records of a kind in metrics.jsonl."""
-    return [record for record in run_log.read_records(run_dir) if record["kind"] == kind]
+    return [record for record in run_log.read_records(run_dir)[0] if record["kind"] == kind]
 
 
 def count_updates(run_dir: Path) -> int:

@@ -10,9 +10,11 @@ import pytest
 from ray_clusters import RayCluster
 
 from nmt.checkpoint.load import load_checkpoint
+from nmt.config.decoding import DecodingConfig
+from nmt.config.settings import added_setting
 from nmt.corpus.task_cache import run_locally
 from nmt.jobs import backtranslate as backtranslate_module
-from nmt.jobs.backtranslate import backtranslate
+from nmt.jobs.backtranslate import _fingerprint, backtranslate
 from nmt.jobs.tasks import run_on_ray
 
 MONO = [
@@ -92,6 +94,19 @@ def test_interrupted_job_skips_finished_chunks(mono: Path, monkeypatch: pytest.M
 
     lines, pairs = make_pairs(mono, Path("bt"), run_tasks=run_the_rest)
     assert lines["kept"] == pairs["kept"] == len(read_text_lines("bt.de")) == 3
+
+
+def test_a_new_setting_keeps_finished_chunks(here: Path, mono: Path) -> None:
+    class LaterDecoding(DecodingConfig):
+        later: int = added_setting(1, before=1)
+
+    checkpoint = load_checkpoint(Path("runs/tiny"))
+    corpus, settings = checkpoint.experiment.corpus, checkpoint.experiment.decoding
+    later = LaterDecoding(**settings.model_dump())
+    found = [_fingerprint([checkpoint], each, mono, corpus, set()) for each in (settings, later)]
+    assert found[0] == found[1]
+    beam = settings.model_copy(update={"beam": 3})
+    assert _fingerprint([checkpoint], beam, mono, corpus, set()) != found[0]
 
 
 def test_ensemble_of_a_model_with_itself_equals_the_model(mono: Path) -> None:

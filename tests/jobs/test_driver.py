@@ -111,6 +111,8 @@ def test_run_without_a_result_has_failed(follow: Callable[..., RunResult | None]
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_first_signal_requests_a_stop(number: signal.Signals) -> None:
+    # The tests themselves may run under nohup, where HUP is ignored.
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with Interrupt() as interrupt:
         os.kill(os.getpid(), number)
         assert interrupt.is_requested
@@ -118,6 +120,7 @@ def test_first_signal_requests_a_stop(number: signal.Signals) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGHUP, previous)
 
 
 def test_ignored_hangup_does_not_stop_a_run() -> None:

@@ -72,6 +72,7 @@ def train_undisturbed(experiment: Experiment, run_dir: Path, updates: int) -> No
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_hosts_that_come_and_go_do_not_change_the_model(
     tmp_path: Path, cluster: RayCluster
 ) -> None:

@@ -159,31 +159,29 @@ except NmtError as error:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(
-    ("token", "problem"),
-    [
-        ({}, "connection without a token"),
-        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another-token-of-a-client"}, "token"),
-    ],
-)
-def test_client_without_the_token_is_refused(
-    token: dict[str, str], problem: str, ray_cluster: RayCluster, tmp_path: Path
-) -> None:
+def test_client_without_the_token_is_refused(ray_cluster: RayCluster, tmp_path: Path) -> None:
     """Safe by default (nmt/README.md, Guarantees)."""
     with ray_cluster.connect():
         pass
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {"RAY_ADDRESS": ray_cluster.address, "HOME": str(tmp_path)} | token
+    env |= {"RAY_ADDRESS": ray_cluster.address, "HOME": str(tmp_path)}
     env["PYTHONPATH"] = str(Path(ray_session.__file__).parents[2])
-    client = subprocess.run(
-        [sys.executable, "-c", CLIENT], cwd=tmp_path, env=env, capture_output=True, text=True,
-        timeout=300,
-    )  # fmt: skip
-    assert client.stderr.splitlines()[-1] == (
-        f"cannot connect to Ray at RAY_ADDRESS ({ray_cluster.address}): it rejects the {problem}; "
-        "set RAY_AUTH_MODE=token, with the token of its head in RAY_AUTH_TOKEN, the file "
-        "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; Ray and torch output: ray.log"
-    )
+    wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another-token-of-a-client"}
+    command = [sys.executable, "-c", CLIENT]
+    # Side by side: Ray gives up after 20 s.
+    clients = {
+        problem: subprocess.Popen(
+            command, cwd=tmp_path, env=env | token, stderr=subprocess.PIPE, text=True
+        )
+        for token, problem in (({}, "connection without a token"), (wrong, "token"))
+    }
+    for problem, client in clients.items():
+        _, err = client.communicate(timeout=300)
+        assert err.splitlines()[-1] == (
+            f"cannot connect to Ray at RAY_ADDRESS ({ray_cluster.address}): it rejects the "
+            f"{problem}; set RAY_AUTH_MODE=token, with the token of its head in RAY_AUTH_TOKEN, "
+            "the file RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; Ray and torch output: ray.log"
+        )
 
 
 @pytest.mark.parametrize("variable", ["HOME", "RAY_AUTH_TOKEN_PATH"])
@@ -242,9 +240,21 @@ def test_missing_resources_are_reported(
     placements += [False, False, True]
     with Console() as console:
         monkeypatch.setattr(ray_session, "_consoles", [console])
+        monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 3.0})
         assert fit_workers(Cluster(name="a", workers=4, cpus_per_worker=2), 2) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert line[9:] == "waiting for 2 workers with 2 CPUs each: 5 of 6 CPUs free"
+    assert line[9:] == "waiting for 2 workers with 2 CPUs each: 3 of 6 CPUs free"
+
+
+def test_workers_that_start_slowly_are_reported(
+    placements: list[bool], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placements += [False, True]
+    with Console() as console:
+        monkeypatch.setattr(ray_session, "_consoles", [console])
+        fit_workers(Cluster(name="a", workers=2, cpus_per_worker=2), 2)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line[9:] == "waiting for 2 workers with 2 CPUs each to start: 5 of 6 CPUs free"
 
 
 def test_workers_that_no_host_holds_are_refused(

@@ -21,7 +21,7 @@ def make_outcome(
     experiment = Experiment.model_validate(
         {
             "name": "tiny",
-            "corpus": {"train": [TEXT], "dev": TEXT},
+            "corpus": {"src": "en", "tgt": "de", "train": [TEXT], "dev": TEXT},
             "model": {"dropout": dropout},
             "training": {"updates": 200, "warmup_updates": 0},
         }
@@ -79,7 +79,9 @@ def test_equal_settings_share_a_run() -> None:
 def test_validations_are_read_from_an_incomplete_file(tmp_path: Path) -> None:
     assert read_validations(tmp_path) == []
     kinds = ("train", "validation", "restart", "validation")
-    records = [{"kind": kind, "update": n} for n, kind in enumerate(kinds)]
+    scores = {"dev_bleu": 1.0, "dev_loss": 2.0}
+    records = [{"kind": kind, "update": n, **scores} for n, kind in enumerate(kinds)]
+    records.append({"kind": "validation", "update": 4, "dev_bleu": 0.0, "dev_loss": None})
     text = "".join(f"{json.dumps(record)}\n" for record in records)
     (tmp_path / "metrics.jsonl").write_text(text + '{"kind": "valid')
     assert [each["update"] for each in read_validations(tmp_path)] == [1, 3]

@@ -18,7 +18,11 @@ def experiment_of(micro_batches: int) -> Experiment:
     text = {"name": "a", "src": "a.en", "tgt": "a.de"}
     batching = {"micro_batches": micro_batches}
     return Experiment.model_validate(
-        {"name": "x", "corpus": {"train": [text], "dev": text}, "batching": batching}
+        {
+            "name": "x",
+            "corpus": {"src": "en", "tgt": "de", "train": [text], "dev": text},
+            "batching": batching,
+        }
     )
 
 

@@ -39,7 +39,7 @@ def evaluation(signature: str = "nrefs:1|case:mixed", **more: Any) -> dict[str, 
 def comparison() -> dict[str, Any]:
     difference = {
         "metric": "BLEU", "label": "", "baseline": 30.0, "score": 31.0, "gain": 1.0,
-        "p_value": 0.0123, "signature": "nrefs:1|bs:1000",
+        "p_value": 0.0123, "mean": 31.0, "half_width": 1.5, "signature": "nrefs:1|bs:1000",
     }  # fmt: skip
     segment = {
         "line": 7, "gain": 12.5, "src": HOSTILE, "ref": HOSTILE, "baseline": HOSTILE,

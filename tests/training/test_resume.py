@@ -22,7 +22,9 @@ from nmt.errors import TrainingError
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.resume import check_run
+from nmt.training.resume import check_run, describe_rate_change
+from nmt.training.run_log import read_records
+from nmt.training.state import TrainState
 
 
 def test_a_run_with_all_settings_resumes_exactly(toy_file: Path, one_of_all: Path) -> None:
@@ -77,10 +79,38 @@ def test_a_finished_run_is_unchanged(toy_file: Path, one: Path) -> None:
 def test_a_finished_run_resumes_with_more_updates(toy_file: Path, one: Path) -> None:
     run = toy_file.parent / "longer"
     shutil.copytree(one, run)
-    longer = ["training.updates=22"]
-    check_run(load_experiment(toy_file, longer), run)
-    _, progress = go(toy_file, Run(run.name, overrides=longer))
-    assert progress.update == 22
+    longer = load_experiment(toy_file, ["training.updates=40"])
+    check_run(longer, run)
+    lines: list[str] = []
+    _, state = train(longer, corpus_of(longer), World(), run, lines.append)
+    assert state.update == 40
+    # The cosine schedule is stretched: after half of the updates the rate is 57 % of the peak.
+    assert lines[0] == ("warning: learning rate 3.0e-05 -> 1.7e-03 | training.updates 20 -> 40")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ([], [], ""),
+        (["training.schedule=plateau"], ["training.schedule=plateau", "training.updates=40"], ""),
+        (
+            ["training.schedule=inverse_sqrt"],
+            ["training.schedule=inverse_sqrt", "training.learning_rate=0.001"],
+            "learning rate 1.5e-03 -> 4.9e-04 | training.learning_rate 0.003 -> 0.001",
+        ),
+        (
+            ["training.updates=40"],
+            ["training.updates=30", "training.learning_rate=0.006"],
+            "learning rate 1.7e-03 -> 1.8e-03 | training.updates 40 -> 30 | "
+            "training.learning_rate 0.003 -> 0.006",
+        ),
+    ],
+)
+def test_a_change_of_the_learning_rate_is_described(
+    before: list[str], now: list[str], expected: str, toy_file: Path
+) -> None:
+    settings = load_experiment(toy_file, before), load_experiment(toy_file, now)
+    assert describe_rate_change(*settings, TrainState(update=20)) == expected
 
 
 # Corrupt checkpoints.
@@ -247,6 +277,8 @@ def test_another_dev_set_restarts_model_selection(toy_file: Path, tmp_path: Path
         "warning: another dev set than before update 15 | best dev BLEU, patience and plateau "
         "counters start again"
     ) in lines
+    records, _ = read_records(run)
+    assert [each["update"] for each in records if each["kind"] == "dev_set"] == [15]
     # The score at update 10 belongs to the other dev set, even if it is higher.
     assert (state.best_update, state.validations_without_gain) == (20, 0)
     assert best_checkpoint(run) == run / "checkpoints" / "update-00000020"

@@ -69,7 +69,8 @@ def test_records_of_repeated_updates_are_removed(tmp_path: Path) -> None:
 
 def test_a_torn_line_is_removed(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "update": 4}\n{"kind": "tra')
-    assert [record["update"] for record in read_records(tmp_path)] == [4]
+    records, unreadable = read_records(tmp_path)
+    assert ([record["update"] for record in records], unreadable) == ([4], [])
     make_logger(tmp_path, update=8).close()
     assert [record["update"] for record in raw_records(tmp_path)] == [4]
 
@@ -85,7 +86,8 @@ def test_damaged_lines_stay_and_are_not_read(tmp_path: Path) -> None:
         b'{"kind": "a", "update": 5}',
     ]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-    assert [record["update"] for record in read_records(tmp_path)] == [4, 5]
+    records, unreadable = read_records(tmp_path)
+    assert ([record["update"] for record in records], unreadable) == ([4, 5], [2, 3, 4, 5, 6])
     make_logger(tmp_path, update=4).close()
     # A report counts them; later updates are removed.
     assert (tmp_path / "metrics.jsonl").read_bytes().split(b"\n") == [*lines[:-1], b""]
@@ -140,7 +142,33 @@ CURRENT_RECORDS = [
 def test_records_of_any_version_are_read(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     text = "".join(f"{json.dumps(record)}\n" for record in records)
     (tmp_path / "metrics.jsonl").write_text(text)
-    assert read_records(tmp_path) == CURRENT_RECORDS
+    assert read_records(tmp_path) == (CURRENT_RECORDS, [])
+
+
+DAMAGED = [
+    "{", "[]", "[1]", '"train"', "null", "", "\0\0\0", '{"kind": "train"}',
+    '{"update": 1}', '{"kind": ["train"], "update": 1}', '{"kind": "train", "update": "1"}',
+    '{"kind": "train", "update": 1.5}', '{"kind": "train", "update": -1}',
+    '{"kind": "train", "update": true}', '{"kind": "train", "update": 1, "loss": "2"}',
+    '{"kind": "train", "update": 1, "loss": Infinity}',
+    '{"kind": "train", "update": 1, "lr": NaN}', '{"kind": "train", "update": 1, "lr": 1e999}',
+    '{"kind": "train", "update": 1, "time": 1e300}',
+    '{"kind": "train", "update": 1, "train_s": null}',
+    '{"kind": "validation", "update": 1, "dev_loss": 1.0}',
+    '{"kind": "validation", "update": 1, "dev_bleu": null, "dev_loss": 1.0}',
+    '{"kind": "restart", "update": 1' + "0" * 5000 + "}",
+    '{"kind": "restart", "update": 1, "why": ' + "[" * 5000 + "]" * 5000 + "}",
+    '{"kind": "restart", "update": 1, "why": "\\ud83d"}', "\u2028", "\xff",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", DAMAGED, ids=range(len(DAMAGED)))
+def test_an_unreadable_record_is_kept_and_counted(line: str, tmp_path: Path) -> None:
+    good = b'{"kind": "train", "update": 2, "loss": null}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(line.encode("latin-1", "replace") + b"\n" + good)
+    make_logger(tmp_path, update=8).close()
+    records, unreadable = read_records(tmp_path)
+    assert ([record["update"] for record in records], unreadable) == ([2], [1])
 
 
 # Other files.

@@ -56,6 +56,8 @@ SETTINGS = """
 name: toy
 seed: 3
 corpus:
+  src: en
+  tgt: de
   root: {folder}
   prepared: {folder}/prepared
   train: [{{name: train, src: train.en, tgt: train.de}}]

@@ -1,0 +1,1 @@
+"""File formats of parallel corpora other than line-parallel text, one module per format."""

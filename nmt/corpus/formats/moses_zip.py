@@ -1,0 +1,83 @@
+"""Zip archives of OPUS in the Moses format: two line-parallel members, such as X.de-en.de and .en.
+
+Other members (README, LICENSE, identifiers) are ignored. Members are decompressed as a stream.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from nmt.corpus.formats.lines import read_sides
+from nmt.corpus.formats.record_file import RawPair, RecordFile, find_column, format_names
+from nmt.corpus.languages import describe_language
+from nmt.errors import DataError
+
+
+def list_columns(path: Path) -> list[str]:
+    """Return the suffixes of the members that stand for languages."""
+    with _open(path) as archive:
+        return list(_members(archive))
+
+
+def read(file: RecordFile) -> Iterator[RawPair]:
+    """Read the pairs of an archive.
+
+    Raises:
+        DataError: see `read_blocks`; a member is missing, or the two differ in length.
+    """
+    with _open(file.path) as archive, ExitStack() as stack:
+        names = _choose(archive, file, 0), _choose(archive, file, 1)
+        streams, places = [], []
+        for name in names:
+            place = Path(file.path, name)
+            try:
+                streams.append(stack.enter_context(archive.open(name)))
+            except (RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+                problem = f"cannot be read ({error}); unpack it with `unzip`"
+                raise DataError(f"{place}: {problem}") from None
+            places.append(place)
+        sources = cast(BinaryIO, streams[0]), cast(BinaryIO, streams[1])
+        yield from read_sides(file.path.name, sources, (places[0], places[1]), file.is_strict)
+
+
+def _choose(archive: zipfile.ZipFile, file: RecordFile, side: int) -> str:
+    members = _members(archive)
+    column, language = file.columns[side], file.languages[side]
+    # A member can be set by its name where several have the same suffix.
+    if column in archive.namelist():
+        return column
+    suffixes = list(members)
+    number = find_column(suffixes, column, language, ())
+    found = members[suffixes[number]] if number is not None else []
+    if len(found) != 1:
+        setting = ("src_column", "tgt_column")[side]
+        several = f"{len(found)} members" if found else "no member"
+        raise DataError(
+            f"{file.path}: {several} for {column or describe_language(language)}; it has "
+            f"{format_names(archive.namelist())}: set {setting} to one of them"
+        )
+    return found[0]
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, list[str]]:
+    """Return the members by suffix; identifiers, folders and files without a suffix left out."""
+    found: dict[str, list[str]] = {}
+    for name in archive.namelist():
+        suffix = Path(name).suffix.removeprefix(".")
+        if suffix and suffix not in ("ids", "xml", "txt", "md"):
+            found.setdefault(suffix, []).append(name)
+    return found
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise
+    except (OSError, zipfile.BadZipFile, ValueError) as error:
+        raise DataError(f"{path}: not a zip archive ({error}); download it again") from None
+    with archive:
+        yield archive

