@@ -311,8 +311,23 @@ def check_precision(precisions: Iterable[str], has_gpu: bool) -> None:
         raise ConfigError("precision", "int8", "int8 runs on CPUs only: use bf16, or device cpu")
 
 
-def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -> "Manifest":
-    """Prepare the corpus on Ray, unless it is prepared, and print a summary."""
+def prepare_corpus(
+    experiment: Experiment,
+    cluster: Cluster,
+    console: Console,
+    *,
+    is_forced: bool = False,
+    dropped: Path | None = None,
+) -> "Manifest":
+    """Prepare the corpus on Ray, unless it is prepared, and print a summary.
+
+    Args:
+        experiment: the experiment.
+        cluster: cluster to prepare on.
+        console: gets progress and summary.
+        is_forced: prepare again beside a prepared corpus, then replace it.
+        dropped: file for the pairs dropped and repaired.
+    """
     from nmt.corpus.prepare import prepare as check_complete
     from nmt.corpus.prepared import (
         count_left_out,
@@ -324,9 +339,9 @@ def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -
     )
     from nmt.evaluation.scores import check_dev_set
 
-    if is_prepared(experiment):
+    if is_prepared(experiment) and not is_forced:
         # Without tasks to run this checks settings and raw files only.
-        manifest = check_complete(experiment)
+        manifest = check_complete(experiment, dropped=dropped)
         check_dev_set(experiment.corpus.tgt, read_dev(experiment.prepared)[1])
         console.print(f"{prepared_folder(experiment)}: already prepared")
     else:
@@ -335,7 +350,9 @@ def prepare_corpus(experiment: Experiment, cluster: Cluster, console: Console) -
         from nmt.jobs.tasks import prepare_on_ray
 
         with connect(cluster.workers.max, preparation_log(experiment)):
-            manifest = prepare_on_ray(experiment, console.progress)
+            manifest = prepare_on_ray(
+                experiment, console.progress, is_forced=is_forced, dropped=dropped
+            )
         console.clear()
     for line in format_summary(manifest):
         console.print(line)

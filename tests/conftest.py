@@ -15,7 +15,9 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import settings
 
+from nmt.config.corpus import CleaningConfig
 from nmt.config.experiment import Experiment
+from nmt.config.settings import add_legacy_values
 from nmt.model.mkl import set_strict_mode
 
 # Before torch is imported: on a busy machine threads that wait for each other cost 10x.
@@ -101,10 +103,13 @@ def make_corpus(tmp_path: Path) -> Callable[..., Experiment]:
                 text = "".join(line + "\n" for line in lines)
                 (raw / f"{name}.{side}").write_text(text, encoding="utf-8", newline="\n")
         texts = {name: {"name": name, "src": f"{name}.en", "tgt": f"{name}.de"} for name in sets}
+        # Toy sentences repeat each other: only the rules of the first version apply.
+        cleaning = add_legacy_values(CleaningConfig, corpus.pop("cleaning", {}))
         settings = {
             "src": "en",
             "tgt": "de",
             "root": str(raw),
+            "cleaning": cleaning,
             "prepared": str(tmp_path / prepared),
             "train": [texts[name] for name in train],
             "dev": texts["dev"],

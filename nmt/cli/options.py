@@ -171,21 +171,21 @@ def check_files(files: Iterable[str]) -> None:
             raise DataError(f"{file}: file not found; check the path")
 
 
-def check_output(output: str, inputs: Iterable[str] = ()) -> None:
+def check_output(output: str, inputs: Iterable[str] = (), option: str = "--output") -> None:
     """Raise ConfigError if an output file cannot be created or would overwrite an input."""
     path = Path(output)
     if output == "-":
         return
     if not path.parent.is_dir():
         rule = f"directory {path.parent} does not exist: create it first"
-        raise ConfigError("--output", output, rule)
+        raise ConfigError(option, output, rule)
     if path.is_dir():
-        raise ConfigError("--output", output, "it is a directory: give a file name")
+        raise ConfigError(option, output, "it is a directory: give a file name")
     # Standard input may be redirected from the output file.
     for source in inputs:
         file = Path("/dev/stdin" if source == "-" else source)
         if file.is_file() and path.exists() and path.samefile(file):
-            raise ConfigError("--output", output, "it is the input: give another file name")
+            raise ConfigError(option, output, "it is the input: give another file name")
 
 
 def program(other: str = "") -> str:

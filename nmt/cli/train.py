@@ -16,11 +16,24 @@ from nmt.console import Console
 @options.experiment_argument
 @options.overrides_argument
 @options.cluster_option
-def prepare(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> None:
+@click.option("--force", is_flag=True,
+              help="Prepare a prepared corpus again, beside it, then replace it.")  # fmt: skip
+@click.option("--dropped", metavar="FILE",
+              help="TSV file for all pairs dropped or repaired, with line and rule.")  # fmt: skip
+def prepare(
+    experiment: str,
+    overrides: tuple[str, ...],
+    cluster: str | None,
+    force: bool,
+    dropped: str | None,
+) -> None:
     """Clean a corpus, learn its subwords, write shards."""
     settings = options.load_settings(experiment, cluster, overrides)
+    if dropped is not None:
+        options.check_output(dropped, option="--dropped")
     with Console() as console, options.resumable(console):
-        prepare_corpus(*settings, console)
+        file = Path(dropped) if dropped is not None else None
+        prepare_corpus(*settings, console, is_forced=force, dropped=file)
 
 
 @click.command()

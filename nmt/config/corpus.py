@@ -8,6 +8,7 @@ from nmt.config.settings import (
     Name,
     NaturalFloat,
     NaturalInt,
+    Number,
     PathText,
     PositiveInt,
     Settings,
@@ -97,28 +98,64 @@ class ParallelText(Settings):
 
 
 class CleaningConfig(Settings):
-    """Cleaning rules, which normalise text or drop pairs; each has a switch and a count."""
+    """Cleaning rules, which repair text or drop pairs; each has a switch and a count."""
 
     nfc: bool = True
     """Normalise to Unicode NFC."""
     control_characters: bool = True
     """Normalise control characters, separators and runs of spaces; remove invisible characters."""
+    encoding: bool = added_setting(True, before=False)
+    """Repair text that was decoded with a wrong character set (`fÃ¼r` for `für`)."""
+    html_entities: bool = added_setting(True, before=False)
+    """Replace HTML entities by their characters."""
+    markup: bool = added_setting(True, before=False)
+    """Remove HTML tags; off where the model should learn to translate them."""
+    swapped: bool = added_setting(True, before=False)
+    """Exchange the sides of pairs whose source is in the target language and vice versa."""
     invalid_utf8: bool = True
     """Drop pairs that are not UTF-8; off: the first one is an error."""
+    lost_characters: bool = added_setting(True, before=False)
+    """Drop pairs with U+FFFD, which stands for characters that were lost in decoding."""
     empty: bool = True
     """Drop pairs with an empty side."""
     no_letters: bool = True
     """Drop pairs with a side without letters."""
     copies: bool = True
     """Drop pairs with identical sides."""
+    near_copies: bool = added_setting(True, before=False)
+    """Drop longer pairs whose sides differ in a few characters only, or in case or punctuation."""
     duplicates: bool = True
     """Drop repeated pairs, across all corpora of the experiment."""
+    near_duplicates: bool = added_setting(True, before=False)
+    """Drop pairs that repeat another one except for case, punctuation and spaces."""
+    leaks: bool = added_setting(True, before=False)
+    """Drop pairs that are also in the dev or a test set, compared without case and punctuation."""
+    source_leaks: bool = added_setting(True, before=False)
+    """Drop pairs whose source is also in the dev or a test set, short sources aside."""
     max_chars: NaturalInt = 2000
     """Maximum characters of a side; 0: no limit."""
+    max_token_chars: NaturalInt = added_setting(100, before=0)
+    """Maximum characters between two spaces, in scripts that have them; 0: no limit."""
     max_ratio: NaturalFloat = 4.0
     """Maximum ratio of the lengths of the two sides, in characters; 0: no limit."""
     ratio_slack: NaturalInt = 20
     """Characters added to both lengths before max_ratio applies, as short pairs vary more."""
+    repetition: bool = added_setting(True, before=False)
+    """Drop pairs in which a character or a few of them are repeated many times in a row."""
+    script: bool = added_setting(True, before=False)
+    """Drop pairs with a side mostly in a script that its language is not written in."""
+    language: bool = added_setting(True, before=False)
+    """Drop pairs with a side in another language; languages unknown to the model always stay."""
+    numbers: bool = added_setting(True, before=False)
+    """Drop pairs with different numbers: both sides have one of two or more digits unmatched."""
+    length: bool = added_setting(True, before=False)
+    """Drop pairs with lengths that are improbable in this corpus, from 1,000 pairs on."""
+    truncated: bool = added_setting(True, before=False)
+    """Drop pairs with a short side that lacks the punctuation at the end of the other."""
+    word_order: bool = added_setting(True, before=False)
+    """Drop pairs with shuffled words, by the word order of this corpus."""
+    min_adequacy: Number | None = added_setting(None, before=None)
+    """Minimum adequacy by IBM Model 1, in nats: -4 drops most misaligned pairs; null: off."""
     max_dropped: Share = 0.5
     """Maximum share of pairs that cleaning may drop before `nmt prepare` fails."""
 

@@ -1,17 +1,16 @@
-"""Cleaning rules: which pairs are dropped or normalised before training, with a count per rule.
+"""Cleaning a corpus: which pairs are dropped or repaired before training, with a count per rule.
 
-Each rule has the name of its switch in `CleaningConfig`. A pair is counted under the first rule
-that drops it, so that read = kept + dropped. Normalised pairs are kept and counted besides. A new
-rule is a switch in `CleaningConfig`, a name in `DROP_REASONS` and a condition in `drop_reason`.
+`rules.py` has the rules about one pair; this module adds those that compare pairs with others:
+duplicates, and leaks of dev and test sets. A pair is counted under the first rule that drops it, so
+that read = kept + dropped. Repaired pairs are kept and counted besides.
 
 Duplicates are found by a 128-bit digest of both sides, so that a corpus of any size takes 24 bytes
 per pair, and those on disk. Two different pairs among a billion share a digest with a probability
-below 10^-20. Of equal pairs the first one stays.
+below 10^-20. Of equal pairs the first one stays; of near duplicates the first in usual case.
 """
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,21 +23,18 @@ import numpy.typing as npt
 from nmt.config.corpus import Case, CleaningConfig, CorpusConfig
 from nmt.config.settings import Count, drop_legacy_values
 from nmt.corpus.pair_files import PairFiles
-from nmt.corpus.text import change_case, normalise, read_lines, strip_controls, to_nfc
+from nmt.corpus.rules import (
+    DROP_REASONS,
+    REPAIRS,
+    Languages,
+    drop_reason,
+    has_chars,
+    near_key,
+    repair,
+)
+from nmt.corpus.text import change_case, normalise, read_lines
 from nmt.errors import DataError
 
-DROP_REASONS = (
-    "invalid_utf8",
-    "empty",
-    "no_letters",
-    "max_chars",
-    "max_ratio",
-    "copies",
-    "duplicates",
-)
-"""Rules that drop a pair, in the order in which they are applied."""
-NORMALISATIONS = ("control_characters", "nfc")
-"""Rules that change the text of a pair and keep it."""
 RULES_VERSION = 1
 """Increased when a rule changes its result: a corpus prepared by another version is refused."""
 KEPT = "kept"
@@ -46,9 +42,15 @@ KEPT = "kept"
 HELD_OUT = "in the dev or a test set"
 """Drop reason of lines of one language whose translation is used for evaluation."""
 
-Digests = npt.NDArray[np.uint64]
+MIN_LEAK_CHARS = 20
+"""Characters of a source from which on it counts as leaked without its target."""
 
-_LETTER = re.compile(r"[^\W\d_]")
+Digests = npt.NDArray[np.uint64]
+Codes = npt.NDArray[np.uint8]
+"""Drop reason of each line: 0 if it is kept, else its place in DROP_REASONS, from 1."""
+
+_UNUSUAL_CASE = 1 << 62
+"""Added to the lines of pairs in lower or upper case: of near duplicates the others stay."""
 
 
 class CleanPair(NamedTuple):
@@ -62,12 +64,12 @@ class CleanPair(NamedTuple):
 
 @dataclass
 class CleaningTally:
-    """Numbers of pairs read, kept, dropped and normalised; read = kept + dropped."""
+    """Numbers of pairs read, kept, dropped and repaired; read = kept + dropped."""
 
     read: Count = 0
     kept: Count = 0
     dropped: dict[str, Count] = field(default_factory=lambda: dict.fromkeys(DROP_REASONS, 0))
-    normalised: dict[str, Count] = field(default_factory=lambda: dict.fromkeys(NORMALISATIONS, 0))
+    normalised: dict[str, Count] = field(default_factory=lambda: dict.fromkeys(REPAIRS, 0))
 
     def __post_init__(self) -> None:
         """Assert read = kept + dropped."""
@@ -89,13 +91,41 @@ class CleaningTally:
             self.read + other.read,
             self.kept + other.kept,
             add(DROP_REASONS, self.dropped, other.dropped),
-            add(NORMALISATIONS, self.normalised, other.normalised),
+            add(REPAIRS, self.normalised, other.normalised),
         )
 
-    def without_duplicates(self, count: int) -> "CleaningTally":
-        """Move `count` kept pairs to the duplicates: they occur in an earlier chunk."""
-        dropped = {**self.dropped, "duplicates": self.dropped["duplicates"] + count}
+    def without(self, rule: str, count: int) -> "CleaningTally":
+        """Move `count` kept pairs to those that a rule drops."""
+        dropped = {**self.dropped, rule: self.dropped.get(rule, 0) + count}
         return CleaningTally(self.read, self.kept - count, dropped, self.normalised)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Facts about a corpus that rules need."""
+
+    languages: Languages = ("", "")
+    """Languages of both sides; the rules about languages do not apply to ""."""
+    cases: tuple[Case, Case] = ("as_is", "as_is")
+    """Letter case of source and target after cleaning; duplicates are compared in it."""
+    held_out: frozenset[bytes] = frozenset()
+    """Digests of the dev and test sets (`held_out_keys`)."""
+
+
+@dataclass(frozen=True)
+class CleanedChunk:
+    """Result of cleaning a chunk."""
+
+    kept: list[CleanPair]
+    tally: CleaningTally
+    digests: list[bytes]
+    """Digest of each pair kept (`pair_digest`)."""
+    near_digests: Digests
+    """Table of the pairs kept for the search for near duplicates (`sort_digests`)."""
+    reasons: Codes
+    """Drop reason of each line read."""
+    repairs: Codes
+    """Repairs of each line read, as bits in the order of REPAIRS."""
 
 
 def fingerprint(cleaning: CleaningConfig) -> str:
@@ -107,97 +137,124 @@ def fingerprint(cleaning: CleaningConfig) -> str:
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
-def drop_reason(src: str, tgt: str, cleaning: CleaningConfig) -> str:
-    """Return the first rule that drops a pair of normalised lines, or "" if none does.
-
-    Duplicates are not covered: this function sees one pair.
-    """
-    num_src, num_tgt = len(src), len(tgt)
-    if cleaning.empty and not (src.strip() and tgt.strip()):
-        return "empty"
-    if cleaning.no_letters and not (_LETTER.search(src) and _LETTER.search(tgt)):
-        return "no_letters"
-    # Characters, not tokens: there is no vocabulary yet.
-    longer, shorter = max(num_src, num_tgt), min(num_src, num_tgt)
-    if cleaning.max_chars and longer > cleaning.max_chars:
-        return "max_chars"
-    slack = cleaning.ratio_slack
-    # The slack on both sides lets short pairs differ more: 2 and 9 characters can be a translation.
-    if cleaning.max_ratio and longer + slack > cleaning.max_ratio * (shorter + slack):
-        return "max_ratio"
-    if cleaning.copies and src == tgt:
-        return "copies"
-    return ""
-
-
 def clean(
-    pairs: Iterable[tuple[bytes, bytes]],
-    cleaning: CleaningConfig,
-    cases: tuple[Case, Case] = ("as_is", "as_is"),
-) -> tuple[list[CleanPair], CleaningTally, list[bytes]]:
+    pairs: Iterable[tuple[bytes, bytes]], cleaning: CleaningConfig, context: Context = Context()
+) -> CleanedChunk:
     """Clean a chunk of raw pairs that fits in memory.
 
-    Args:
-        pairs: source and target lines as bytes.
-        cleaning: the rules.
-        cases: letter case of source and target after cleaning; duplicates are compared in it.
-
-    Returns:
-        The pairs kept, in order; the tally; the digest of each pair kept (`pair_digest`).
-        Duplicates within the chunk are dropped; `find_later_duplicates` finds the others.
+    Duplicates within the chunk are dropped; `find_later_duplicates` finds the others.
     """
     kept: list[CleanPair] = []
     digests: list[bytes] = []
+    reasons, repairs = bytearray(), bytearray()
     seen: set[bytes] = set()
-    dropped = dict.fromkeys(DROP_REASONS, 0)
-    normalised = dict.fromkeys(NORMALISATIONS, 0)
-    num_read = 0
     for line, (raw_src, raw_tgt) in enumerate(pairs):
-        num_read += 1
+        repaired: Sequence[str] = ()
         # Bytes first: all other rules need text.
         try:
             src, tgt = raw_src.decode("utf-8"), raw_tgt.decode("utf-8")
         except UnicodeDecodeError:
-            dropped["invalid_utf8"] += 1
-            continue
-        # Rules see normalised text, so that a pair of invisible characters counts as empty.
-        src, tgt, rules = normalise_pair(src, tgt, cleaning)
-        if reason := drop_reason(src, tgt, cleaning):
-            dropped[reason] += 1
-            continue
-        if cases != ("as_is", "as_is"):
-            sides = (change_case(text, case) for text, case in zip((src, tgt), cases, strict=True))
-            # Another case can leave characters that are not composed.
-            src, tgt = (normalise(text, cleaning) for text in sides)
-        digest = pair_digest(src, tgt)
-        if cleaning.duplicates:
-            if digest in seen:
-                dropped["duplicates"] += 1
-                continue
-            seen.add(digest)
-        # Counted last: only pairs that are kept count as normalised.
-        for rule in rules:
-            normalised[rule] += 1
-        kept.append(CleanPair(line, src, tgt))
-        digests.append(digest)
-    return kept, CleaningTally(num_read, len(kept), dropped, normalised), digests
+            reason = "invalid_utf8"
+        else:
+            # Rules see repaired text, so that a pair of invisible characters counts as empty.
+            src, tgt, repaired = repair(src, tgt, cleaning, context.languages)
+            reason = drop_reason(src, tgt, cleaning, context.languages)
+            reason = reason or leak_reason(src, tgt, cleaning, context.held_out)
+        if not reason:
+            src, tgt = _recase(src, tgt, cleaning, context.cases)
+            digest = pair_digest(src, tgt)
+            if cleaning.duplicates and digest in seen:
+                reason = "duplicates"
+            else:
+                seen.add(digest)
+                digests.append(digest)
+                kept.append(CleanPair(line, src, tgt))
+        reasons.append(reason_code(reason))
+        repairs.append(sum(1 << REPAIRS.index(rule) for rule in repaired))
+    codes = np.frombuffer(reasons, dtype=np.uint8)
+    near = near_table(kept, context.cases) if cleaning.near_duplicates else _NO_DIGESTS
+    repeated = find_later_duplicates(iter([near]))
+    if len(repeated):
+        codes[repeated.astype(np.int64)] = reason_code("near_duplicates")
+        near = near[:, ~np.isin(near[2] & np.uint64(_UNUSUAL_CASE - 1), repeated)]
+        rows = [row for row, pair in enumerate(kept) if not codes[pair.line]]
+        kept, digests = [kept[row] for row in rows], [digests[row] for row in rows]
+    bits = np.frombuffer(repairs, dtype=np.uint8)
+    return CleanedChunk(kept, _tally(codes, bits), digests, near, codes, bits)
 
 
-def normalise_pair(src: str, tgt: str, cleaning: CleaningConfig) -> tuple[str, str, Sequence[str]]:
-    """Normalise both sides as `normalise` does; also return the rules that changed either."""
-    rules = []
-    for name, change in (("control_characters", strip_controls), ("nfc", to_nfc)):
-        if getattr(cleaning, name):
-            new_src, new_tgt = change(src), change(tgt)
-            if (new_src, new_tgt) != (src, tgt):
-                rules.append(name)
-            src, tgt = new_src, new_tgt
-    return src, tgt, rules
+def reason_code(reason: str) -> int:
+    """Return the number that stands for a drop reason in `Codes`; 0 for none."""
+    return DROP_REASONS.index(reason) + 1 if reason else 0
+
+
+def leak_reason(src: str, tgt: str, cleaning: CleaningConfig, held_out: frozenset[bytes]) -> str:
+    """Return the rule that drops a pair of the dev or a test set, or ""."""
+    if held_out and (cleaning.leaks or cleaning.source_leaks):
+        src_key = near_key(src)
+        if cleaning.leaks and _digest(src_key + b"\n" + near_key(tgt)) in held_out:
+            return "leaks"
+        # Short sources such as "Thank you." are in every corpus.
+        if cleaning.source_leaks and _digest(src_key) in held_out:
+            return "source_leaks"
+    return ""
+
+
+def held_out_keys(pairs: Iterable[tuple[str, str]]) -> frozenset[bytes]:
+    """Return digests that `leak_reason` compares with: of pairs, and of sources that are not short.
+
+    Case, punctuation and spaces do not count.
+    """
+    keys = set()
+    for src, tgt in pairs:
+        keys.add(_digest(near_key(src) + b"\n" + near_key(tgt)))
+        if has_chars(src, MIN_LEAK_CHARS):
+            keys.add(_digest(near_key(src)))
+    return frozenset(keys)
+
+
+def near_table(pairs: Sequence[CleanPair], cases: tuple[Case, Case]) -> Digests:
+    """Return the `sort_digests` table of pairs without case, punctuation and spaces."""
+    digests, lines = [], np.zeros(len(pairs), dtype=np.int64)
+    suffix = " ".join(cases).encode()
+    for row, pair in enumerate(pairs):
+        # A corpus in another letter case repeats others on purpose: it has keys of its own.
+        digests.append(_digest(b"\n".join([near_key(pair.src), near_key(pair.tgt), suffix])))
+        text = pair.src + pair.tgt
+        is_unusual = text.islower() or pair.src.isupper() or pair.tgt.isupper()
+        lines[row] = pair.line + is_unusual * _UNUSUAL_CASE
+    return sort_digests(digests, lines)
+
+
+def _recase(
+    src: str, tgt: str, cleaning: CleaningConfig, cases: tuple[Case, Case]
+) -> tuple[str, str]:
+    if cases == ("as_is", "as_is"):
+        return src, tgt
+    sides = (change_case(text, case) for text, case in zip((src, tgt), cases, strict=True))
+    # Another case can leave characters that are not composed.
+    src, tgt = (normalise(text, cleaning) for text in sides)
+    return src, tgt
+
+
+def _tally(codes: Codes, bits: Codes) -> CleaningTally:
+    counts = np.bincount(codes, minlength=len(DROP_REASONS) + 1).tolist()
+    is_kept = codes == 0
+    return CleaningTally(
+        len(codes),
+        counts[0],
+        dict(zip(DROP_REASONS, counts[1:], strict=True)),
+        # Only pairs that are kept count as repaired.
+        {
+            rule: int((is_kept & (bits >> bit & 1).astype(bool)).sum())
+            for bit, rule in enumerate(REPAIRS)
+        },
+    )
 
 
 def pair_digest(src: str, tgt: str) -> bytes:
     """Return 16 bytes that identify a pair; lines hold no line feed, so it separates the sides."""
-    return _digest(f"{src}\n{tgt}")
+    return _digest(f"{src}\n{tgt}".encode())
 
 
 def sort_digests(digests: Sequence[bytes], lines: npt.NDArray[np.int64]) -> Digests:
@@ -206,6 +263,9 @@ def sort_digests(digests: Sequence[bytes], lines: npt.NDArray[np.int64]) -> Dige
     halves = np.frombuffer(b"".join(digests), dtype=">u8").reshape(-1, 2).astype(np.uint64)
     table = np.stack([halves[:, 0], halves[:, 1], lines.astype(np.uint64)])
     return table[:, np.lexsort(table[::-1])]
+
+
+_NO_DIGESTS: Digests = np.zeros((3, 0), dtype=np.uint64)
 
 
 def select_part(table: Digests, part: int, num_parts: int) -> Digests:
@@ -218,13 +278,16 @@ def select_part(table: Digests, part: int, num_parts: int) -> Digests:
 
 
 def find_later_duplicates(tables: Iterator[Digests]) -> npt.NDArray[np.uint64]:
-    """Return the sorted lines of pairs that occur earlier; lines count through all tables."""
+    """Return the sorted lines of pairs that occur earlier; lines count through all tables.
+
+    Pairs in unusual case count as later than all others.
+    """
     # An empty table first: concatenate needs at least one.
-    table = np.concatenate([np.zeros((3, 0), dtype=np.uint64), *tables], axis=1)
+    table = np.concatenate([_NO_DIGESTS, *tables], axis=1)
     table = table[:, np.lexsort(table[::-1])]
     # Sorted by digest, then by line: all but the first of equal digests are duplicates.
     is_duplicate = (table[:2, 1:] == table[:2, :-1]).all(axis=0)
-    return np.sort(table[2, 1:][is_duplicate])
+    return np.sort(table[2, 1:][is_duplicate] & np.uint64(_UNUSUAL_CASE - 1))
 
 
 def held_out_digests(corpus: CorpusConfig, language: str) -> set[bytes]:
@@ -241,7 +304,7 @@ def held_out_digests(corpus: CorpusConfig, language: str) -> set[bytes]:
     # The text may be in either language: back-translation uses the target side.
     side = 0 if language == corpus.src else 1
     return {
-        _digest(normalise(pair[side], corpus.cleaning))
+        _digest(normalise(pair[side], corpus.cleaning).encode())
         for text in (corpus.dev, *corpus.tests)
         for pair in PairFiles.of(text, corpus).read()
     }
@@ -267,12 +330,12 @@ def select_lines(
     """
     seen: set[bytes] = set()
     # A line paired with itself passes all rules that compare two sides, except `copies`.
-    one_side = cleaning.model_copy(update={"copies": False})
+    one_side = cleaning.model_copy(update={"copies": False, "near_copies": False})
     for file in files:
         for raw in read_lines(file):
             line = normalise(raw, cleaning)
             reason = drop_reason(line, line, one_side)
-            digest = _digest(line)
+            digest = _digest(line.encode())
             # Held-out lines count as such even where they occur twice.
             if not reason and digest in held_out:
                 reason = HELD_OUT
@@ -291,5 +354,5 @@ def format_tally(tally: Counter[str]) -> str:
     return f"{read:,} read = {kept:,} kept + {read - kept:,} dropped{dropped and f' ({dropped})'}"
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()

@@ -8,7 +8,7 @@ capitals for other languages.
 import importlib.util
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from nmt.errors import NmtError
 
 MIN_SHARE = 0.02
 """Probability below which a language is left out of the result."""
-MAX_CHARS = 300
+MAX_CHARS = 150
 """Characters of a line that are looked at: more of them do not change the result, only its cost."""
 
 _SAME_CODE = {"nb": "no", "iw": "he", "in": "id", "ji": "yi", "fil": "tl", "cmn": "zh"}
@@ -76,6 +76,8 @@ def language_codes(language: str) -> frozenset[str]:
     return frozenset({code}.union(*(group for group in _ALIKE if code in group)))
 
 
+# The rules about swapped sides and about languages look at the same two lines.
+@lru_cache(maxsize=4)
 def identify(line: str) -> dict[str, float]:
     """Return languages and their probabilities, the most likely first; empty for no text."""
     text = line[:MAX_CHARS].lower().replace("\n", " ")

@@ -8,13 +8,16 @@
       tests/<name>.src|.tgt            the test sets, likewise; .ref1 ... further references
       work/                            results of finished tasks, to resume from; removed at the end
 
-Preparing is a list of independent tasks (`prepare_tasks.py`) in five stages, run in this process
-or on Ray:
+Preparing is a list of independent tasks (`prepare_tasks.py`, `judge_tasks.py`) in stages, run in
+this process or on Ray:
 
     reading       each raw file once: count lines, check UTF-8, compute the digest, cut into chunks
                   of corpus.shard_pairs lines
-    cleaning      each chunk: drop, normalise, count; duplicates within the chunk
-    duplicates    each range of the digests of all chunks: pairs that occur in an earlier chunk
+    cleaning      each chunk: repair, drop, count; duplicates within the chunk
+    duplicates    each range of the digests of all chunks: pairs that occur in an earlier chunk;
+                  the same for near duplicates
+    learning      lengths, word order, word translations, from an even sample
+    judging       each chunk: drop what is improbable by these models
     subwords      one vocabulary, from an even sample of all pairs kept
     encoding      each chunk: token ids, one shard
 
@@ -25,21 +28,29 @@ order, so that the bytes depend neither on the process that runs a task nor on t
 import logging
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from nmt.config.corpus import CorpusConfig
+from nmt.config.corpus import CleaningConfig, CorpusConfig
 from nmt.config.experiment import Experiment
 from nmt.config.preset import resolve
-from nmt.config.settings import Count
-from nmt.corpus import clean, prepare_tasks, prepared, task_cache
+from nmt.config.settings import Count, drop_legacy_values, has_legacy_value
+from nmt.corpus import clean, judge_tasks, prepare_tasks, prepared, task_cache, verdicts
+from nmt.corpus.folder_lock import finish_replacing, lock_alone, new_folder, replace_folder
 from nmt.corpus.io import atomic_write
 from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, FileInfo, Manifest, ShardInfo
 from nmt.corpus.pair_files import PairFiles
-from nmt.corpus.prepare_tasks import Chunk, ChunkFiles, EncodedChunk, ReadFiles, VocabularyInfo
+from nmt.corpus.prepare_tasks import (
+    Chunk,
+    ChunkFiles,
+    EncodedChunk,
+    Later,
+    ReadFiles,
+    VocabularyInfo,
+)
 from nmt.corpus.shards import Shards
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, Stages, Task, Tree
-from nmt.corpus.text import line_counts_message
+from nmt.corpus.text import line_counts_message, open_output
 from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -54,6 +65,9 @@ def prepare(
     experiment: Experiment,
     run_tasks: RunTasks = task_cache.run_locally,
     progress: ProgressCallback = task_cache.no_progress,
+    *,
+    is_forced: bool = False,
+    dropped: Path | None = None,
 ) -> Manifest:
     """Prepare the corpus; resume an interrupted preparation; do nothing if it is complete.
 
@@ -61,6 +75,8 @@ def prepare(
         experiment: the experiment.
         run_tasks: runs the tasks of a stage, in this process or elsewhere.
         progress: called with the progress of each stage.
+        is_forced: prepare again beside a complete folder, then replace it.
+        dropped: file for the pairs dropped and repaired (`verdicts.py`).
 
     Returns:
         The manifest of the prepared corpus.
@@ -70,17 +86,33 @@ def prepare(
             folder was prepared from other files or with other settings.
     """
     folder = prepared.prepared_folder(experiment)
-    if (folder / MANIFEST).exists():
+    finish_replacing(folder)
+    is_complete = (folder / MANIFEST).exists()
+    if is_complete and not is_forced:
+        if dropped is not None:
+            raise DataError(
+                f"{folder}: prepared already, so no pair is dropped now; add --force to prepare "
+                f"again, or leave out --dropped"
+            )
         manifest = _check_complete(prepared.resolve_auto_preset(experiment), folder)
         log.info("%s is prepared already: nothing to do", folder)
         return manifest
     # Errors that are quick to find come before the folder is created.
     check_raw(experiment)
-    with task_cache.open_work(folder, _state(experiment)) as work:
-        manifest = _prepare(experiment, Stages(work, run_tasks, progress))
+    if is_complete:
+        # Refused now and not only after hours; taken again when the folder is replaced.
+        lock_alone(folder).close()
+    target = new_folder(folder) if is_complete else folder
+    state = work_state(experiment) | {"dropped": dropped is not None}
+    with task_cache.open_work(target, state) as work:
+        manifest = _prepare(experiment, Stages(work, run_tasks, progress), dropped)
         # Last: a folder with a manifest is complete.
-        with atomic_write(folder / MANIFEST) as temporary:
+        with atomic_write(target / MANIFEST) as temporary:
             temporary.write_text(manifest.to_json(), encoding="utf-8", newline="\n")
+        # Before the work is removed: where a run started meanwhile, the next try only replaces.
+        if is_complete:
+            replace_folder(folder, target)
+            work = folder / task_cache.WORK
         shutil.rmtree(work, ignore_errors=True)
     return manifest
 
@@ -106,11 +138,13 @@ def check_raw(experiment: Experiment) -> list[str]:
     return [tgt for _, tgt in PairFiles.of(corpus.dev, corpus).read()]
 
 
-def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
+def _prepare(experiment: Experiment, stages: Stages, dropped: Path | None) -> Manifest:
     """Run all stages in order and return the manifest."""
-    raw, held_out = _read(experiment, stages)
-    chunks = _cut(experiment, raw)
-    tallies, num_parts = _clean(experiment, stages, chunks)
+    raw, held_out = read_raw_files(experiment, stages)
+    chunks = cut_chunks(experiment, raw)
+    tallies, later = drop_pairs(experiment, stages, chunks, keeps_raw=dropped is not None)
+    if dropped is not None:
+        _list_dropped(experiment, stages, chunks, later, dropped)
     by_corpus = dict.fromkeys(raw, clean.CleaningTally())
     for chunk in chunks:
         by_corpus[chunk.text.name] += tallies[chunk.key]
@@ -121,22 +155,25 @@ def _prepare(experiment: Experiment, stages: Stages) -> Manifest:
     corpus, work = experiment.corpus, stages.work
     kept = {key: tally.kept for key, tally in tallies.items()}
     max_pairs = max(1, corpus.subword.max_sentences // 2)
-    sample = prepare_tasks.Sample(work, chunks, kept, num_parts, max_pairs)
+    sample = prepare_tasks.Sample(work, chunks, kept, later, max_pairs)
     train: Task = (prepare_tasks.train_subword, (work.parent, sample, corpus.subword))
     vocabulary = stages.run("subwords", VocabularyInfo, {"all": train})["all"]
-    names = ["dev", *(f"tests/{text.name}" for text in corpus.tests)]
     encode: dict[str, Task] = {}
     # Chunks without a pair get no shard, and shards are numbered without gaps.
     for number, chunk in enumerate(chunk for chunk in chunks if kept[chunk.key]):
         shard = f"shards/{number:05}.arrow"
-        arguments = work, chunk, num_parts, shard, names, corpus.cleaning
+        arguments = work, chunk, later, shard, _held_out_names(experiment), corpus.cleaning
         encode[chunk.key] = prepare_tasks.encode_chunk, arguments
     results = stages.run("encoding", EncodedChunk, encode, used="clean/{}.*")
     encoded = list(results.values())
     return _merge(experiment, raw, held_out, by_corpus, vocabulary, encoded)
 
 
-def _read(
+def _held_out_names(experiment: Experiment) -> list[str]:
+    return ["dev", *(f"tests/{text.name}" for text in experiment.corpus.tests)]
+
+
+def read_raw_files(
     experiment: Experiment, stages: Stages
 ) -> tuple[dict[str, list[FileInfo]], list[FileInfo]]:
     """Run the reading stage; return the raw files of each corpus, and those of dev and tests."""
@@ -183,7 +220,7 @@ def _split_tasks(key: str, files: PairFiles, work: Path, corpus: CorpusConfig) -
     }
 
 
-def _cut(experiment: Experiment, raw: dict[str, list[FileInfo]]) -> list[Chunk]:
+def cut_chunks(experiment: Experiment, raw: dict[str, list[FileInfo]]) -> list[Chunk]:
     """Return the chunks of all corpora."""
     chunks = []
     # `start` counts through all corpora: it numbers lines for the search for duplicates.
@@ -198,29 +235,87 @@ def _cut(experiment: Experiment, raw: dict[str, list[FileInfo]]) -> list[Chunk]:
     return chunks
 
 
-def _clean(
-    experiment: Experiment, stages: Stages, chunks: list[Chunk]
-) -> tuple[dict[str, clean.CleaningTally], int]:
-    """Run the cleaning and duplicates stages; return tallies by chunk, and the digest ranges."""
-    cleaning, work = experiment.corpus.cleaning, stages.work
+def _list_dropped(
+    experiment: Experiment, stages: Stages, chunks: list[Chunk], later: Later, file: Path
+) -> None:
+    """Write the pairs dropped and repaired to a file."""
+    work, has_scores = stages.work, experiment.corpus.cleaning.min_adequacy is not None
     tasks: dict[str, Task] = {
-        chunk.key: (prepare_tasks.clean_chunk, (work, chunk, cleaning)) for chunk in chunks
+        chunk.key: (verdicts.list_chunk, (work, chunk, later, has_scores)) for chunk in chunks
     }
-    results = stages.run("cleaning", clean.CleaningTally, tasks, used="raw/{}.*")
+    stages.run("listing", dict[str, Count], tasks, used="raw/{}.*")
+    with open_output(file) as output:
+        output.writelines(verdicts.read_rows(work, chunks, has_scores))
+
+
+def drop_pairs(
+    experiment: Experiment, stages: Stages, chunks: list[Chunk], *, keeps_raw: bool
+) -> tuple[dict[str, clean.CleaningTally], Later]:
+    """Run the stages that drop pairs; return tallies by chunk, and the stages that ran.
+
+    Args:
+        experiment: the experiment.
+        stages: runs them.
+        chunks: all chunks, read.
+        keeps_raw: True if the raw lines are needed afterwards.
+    """
+    cleaning, work = experiment.corpus.cleaning, stages.work
+    languages = experiment.corpus.src, experiment.corpus.tgt
+    names = _held_out_names(experiment)
+    tasks: dict[str, Task] = {
+        chunk.key: (prepare_tasks.clean_chunk, (work, chunk, cleaning, languages, names))
+        for chunk in chunks
+    }
+    used = "" if keeps_raw else "raw/{}.*"
+    tallies = stages.run("cleaning", clean.CleaningTally, tasks, used=used)
     # Duplicates within a chunk are dropped already: a single chunk has no others.
     num_lines = sum(chunk.num_lines for chunk in chunks)
-    num_parts = -(-num_lines // PART_PAIRS) if cleaning.duplicates and len(chunks) > 1 else 0
-    # By ranges of digests, so that each task holds a bounded share of all pairs.
+    num_parts = -(-num_lines // PART_PAIRS) if len(chunks) > 1 else 0
+    later = Later(num_parts * cleaning.duplicates, num_parts * cleaning.near_duplicates)
+    for kind, rule, num in (
+        ("copies", "duplicates", later.copies), ("near", "near_duplicates", later.near),
+    ):  # fmt: skip
+        # By ranges of digests, so that each task holds a bounded share of all pairs.
+        num_copies = later.copies if kind == "near" else 0
+        arguments = [(work, chunks, kind, part, num, num_copies) for part in range(num)]
+        searches: dict[str, Task] = {
+            f"{part:05}": (prepare_tasks.find_duplicates, each)
+            for part, each in enumerate(arguments)
+        }
+        for counts in stages.run(rule.replace("_", " "), dict[str, Count], searches).values():
+            for key, count in counts.items():
+                tallies[key] = tallies[key].without(rule, count)
+    return _judge(experiment, stages, chunks, tallies, later)
+
+
+def _judge(
+    experiment: Experiment,
+    stages: Stages,
+    chunks: list[Chunk],
+    tallies: dict[str, clean.CleaningTally],
+    later: Later,
+) -> tuple[dict[str, clean.CleaningTally], Later]:
+    """Run the stages of the rules that learn from the corpus, if any is on."""
+    cleaning, work = experiment.corpus.cleaning, stages.work
+    if not judge_tasks.has_pair_model(cleaning) and cleaning.min_adequacy is None:
+        return tallies, later
+    kept = {key: tally.kept for key, tally in tallies.items()}
+    sample = prepare_tasks.Sample(work, chunks, kept, later, judge_tasks.MODEL_PAIRS)
+    take: Task = (judge_tasks.write_sample, (work, sample))
+    num_pairs = stages.run("sampling", dict[str, Count], {"all": take})["all"]["pairs"]
+    tasks = judge_tasks.learning_tasks(work, num_pairs, cleaning)
+    # A corpus that is too small to learn from passes all of these rules.
+    if not tasks:
+        return tallies, later
+    stages.run("learning", dict[str, Count], tasks)
     tasks = {
-        f"{part:05}": (prepare_tasks.find_duplicates, (work, chunks, part, num_parts))
-        for part in range(num_parts)
+        chunk.key: (judge_tasks.judge_chunk, (work, chunk, later, cleaning)) for chunk in chunks
     }
-    duplicates = stages.run("duplicates", dict[str, Count], tasks).values()
-    tallies = {
-        key: tally.without_duplicates(sum(counts.get(key, 0) for counts in duplicates))
-        for key, tally in results.items()
-    }
-    return tallies, num_parts
+    judged = dict(tallies)
+    for key, counts in stages.run("judging", dict[str, Count], tasks).items():
+        for rule, count in counts.items():
+            judged[key] = judged[key].without(rule, count)
+    return judged, replace(later, is_judged=True)
 
 
 def _check_dropped(by_corpus: dict[str, clean.CleaningTally], max_dropped: float) -> None:
@@ -256,7 +351,7 @@ def _merge(
         info = CorpusInfo(
             name=name,
             raw=raw[name],
-            **asdict(tally),
+            **_counts(tally, experiment.corpus.cleaning),
             **_sum_tokens([shards[number] for number in numbers]),
             leaked=sum(encoded[number].leaked for number in numbers),
         )
@@ -277,6 +372,21 @@ def _merge(
         shards=shards,
         files=[vocabulary.file, *held_out],
     )
+
+
+def _counts(tally: clean.CleaningTally, cleaning: CleaningConfig) -> Tree:
+    """Return a tally for the manifest, without later rules that are off.
+
+    A corpus that is prepared without a later rule has the manifest of the version before it.
+    """
+    on = drop_legacy_values(CleaningConfig, cleaning.model_dump())
+    later = [name for name, f in CleaningConfig.model_fields.items() if has_legacy_value(f)]
+    counts = asdict(tally)
+    for rules in (counts["dropped"], counts["normalised"]):
+        for rule in later:
+            if rule not in on:
+                rules.pop(rule, None)
+    return counts
 
 
 def _sum_tokens(shards: list[ShardInfo]) -> Tree:
@@ -306,7 +416,7 @@ def _raw_paths(experiment: Experiment) -> list[Path]:
     return [path for text in texts for path in PairFiles.of(text, corpus).paths()]
 
 
-def _state(experiment: Experiment) -> Tree:
+def work_state(experiment: Experiment) -> Tree:
     """Return everything that unfinished work depends on."""
     # Size and time instead of digests: comparing must not read the corpus again.
     stats = [(str(path), path.stat()) for path in _raw_paths(experiment)]

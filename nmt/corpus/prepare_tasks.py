@@ -6,12 +6,13 @@ never the corpus. `prepare.py` lists the tasks and their order.
 
 Files in work/: `raw/<chunk>.src.zst` and .tgt.zst, raw lines of any format;
 `clean/<chunk>.src.zst` and .tgt.zst, lines kept, `.lines.npy`, their numbers in the chunk,
-`.digests.npy`; `copies/<part>.npy`, line numbers (through all corpora) of pairs that occur in an
-earlier chunk.
+`.copies.npy` and `.near.npy`, digests, `.verdicts.npy`, drop reason and repairs of each raw line;
+`copies/<part>.npy` and `near/<part>.npy`, line numbers (through all corpora) of pairs that occur in
+an earlier chunk; `judged/`, see `judge_tasks.py`.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice, repeat
@@ -27,6 +28,7 @@ from nmt.corpus import clean
 from nmt.corpus.io import atomic_write, read_blocks, read_zstd, split_lines, write_zstd
 from nmt.corpus.manifest import FileInfo, ShardInfo, unusable
 from nmt.corpus.pair_files import PairFiles
+from nmt.corpus.rules import Languages
 from nmt.corpus.shards import ShardWriter
 from nmt.corpus.subword import Subword, tag_token
 from nmt.corpus.task_cache import Tree
@@ -36,6 +38,7 @@ from nmt.errors import DataError
 T = TypeVar("T")
 
 TOKENIZER = "tokenizer.json"
+SIDES = ("src", "tgt")
 ENCODE_PAIRS = 5_000
 """Pairs encoded together."""
 RECASED_STRIDE = 10
@@ -88,6 +91,18 @@ class EncodedChunk:
 
 
 @dataclass(frozen=True)
+class Later:
+    """Stages after cleaning that drop further pairs."""
+
+    copies: int = 0
+    """Number of digest ranges in which duplicates were searched."""
+    near: int = 0
+    """The same of near duplicates."""
+    is_judged: bool = False
+    """True if the rules of `judge_tasks.py` were applied."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """An even sample of the pairs kept: iterates over their lines, source before target."""
 
@@ -95,8 +110,7 @@ class Sample:
     chunks: list[Chunk]
     kept: dict[str, int]
     """Pairs kept of each chunk."""
-    num_parts: int
-    """Number of digest ranges in which duplicates were searched."""
+    later: Later
     max_pairs: int
 
     def __iter__(self) -> Iterator[str]:
@@ -114,7 +128,7 @@ class Sample:
             rows = (chosen[first:end] - start) * stride
             start += count
             if len(rows):
-                src, tgt, _ = _read_clean(self.work, chunk, self.num_parts)
+                src, tgt, _ = read_clean(self.work, chunk, self.later)
                 for row in rows.tolist():
                     yield src[row]
                     yield tgt[row]
@@ -222,38 +236,72 @@ def copy_held_out(files: PairFiles, folder: Path, name: str) -> Tree:
     return asdict(ReadFiles(list(infos)))
 
 
-def clean_chunk(work: Path, chunk: Chunk, cleaning: CleaningConfig) -> Tree:
-    """Clean a chunk and write the pairs kept; return the `CleaningTally`."""
-    text = chunk.text
-    paths = (chunk.path(work, "raw", f"{side}.zst") for side in ("src", "tgt"))
-    sides = (_load(path, read_zstd) for path in paths)
-    pairs = zip(*map(split_lines, sides), strict=True)
-    kept, tally, digests = clean.clean(pairs, cleaning, (text.src_case, text.tgt_case))
-    if tally.read != chunk.num_lines:
+def clean_chunk(
+    work: Path, chunk: Chunk, cleaning: CleaningConfig, languages: Languages, held_out: list[str]
+) -> Tree:
+    """Clean a chunk and write the pairs kept; return the `CleaningTally`.
+
+    Args:
+        work: folder of unfinished work.
+        chunk: a chunk of raw lines.
+        cleaning: the rules.
+        languages: of source and target.
+        held_out: names of the dev and test sets.
+    """
+    known = _held_out_keys(work.parent, tuple(held_out), cleaning.nfc, cleaning.control_characters)
+    context = clean.Context(languages, (chunk.text.src_case, chunk.text.tgt_case), known)
+    result = clean.clean(read_raw(work, chunk), cleaning, context)
+    if result.tally.read != chunk.num_lines:
         where = chunk.path(work, "raw", "*")
-        raise unusable(where, f"{tally.read:,} lines, expected {chunk.num_lines:,}")
+        raise unusable(where, f"{result.tally.read:,} lines, expected {chunk.num_lines:,}")
     for side in ("src", "tgt"):
-        lines_of_side = [f"{getattr(pair, side)}\n".encode() for pair in kept]
+        lines_of_side = [f"{getattr(pair, side)}\n".encode() for pair in result.kept]
         write_zstd(chunk.path(work, "clean", f"{side}.zst"), lines_of_side)
-    lines = np.array([pair.line for pair in kept], dtype=np.int64)
+    lines = np.array([pair.line for pair in result.kept], dtype=np.int64)
     # Line numbers survive cleaning: rows of shards keep their origin.
-    _save(chunk.path(work, "clean", "lines.npy"), lines)
+    save_array(chunk.path(work, "clean", "lines.npy"), lines)
+    save_array(
+        chunk.path(work, "clean", "verdicts.npy"), np.stack([result.reasons, result.repairs])
+    )
     if cleaning.duplicates:
-        table = clean.sort_digests(digests, lines + chunk.start)
-        _save(chunk.path(work, "clean", "digests.npy"), table)
-    return asdict(tally)
+        table = clean.sort_digests(result.digests, lines + chunk.start)
+        save_array(chunk.path(work, "clean", "copies.npy"), table)
+    if cleaning.near_duplicates:
+        start = np.array([[0], [0], [chunk.start]], dtype=np.uint64)
+        save_array(chunk.path(work, "clean", "near.npy"), result.near_digests + start)
+    return asdict(result.tally)
 
 
-def find_duplicates(work: Path, chunks: list[Chunk], part: int, num_parts: int) -> Tree:
+def read_raw(work: Path, chunk: Chunk) -> Iterable[tuple[bytes, bytes]]:
+    """Read the raw pairs of a chunk."""
+    paths = (chunk.path(work, "raw", f"{side}.zst") for side in SIDES)
+    sides = (load_file(path, read_zstd) for path in paths)
+    return zip(*map(split_lines, sides), strict=True)
+
+
+def find_duplicates(
+    work: Path, chunks: list[Chunk], kind: str, part: int, num_parts: int, num_copies: int = 0
+) -> Tree:
     """Find pairs in one range of the digests that occur in an earlier chunk.
+
+    Args:
+        work: folder of unfinished work.
+        chunks: all chunks.
+        kind: copies or near.
+        part: number of the range.
+        num_parts: number of all ranges.
+        num_copies: number of ranges of duplicates found before, which do not count again.
 
     Returns:
         Their number by chunk.
     """
-    paths = (chunk.path(work, "clean", "digests.npy") for chunk in chunks)
-    tables = (clean.select_part(_load(path, _map_array), part, num_parts) for path in paths)
+    paths = (chunk.path(work, "clean", f"{kind}.npy") for chunk in chunks)
+    tables = (clean.select_part(load_file(path, _map_array), part, num_parts) for path in paths)
     duplicates = clean.find_later_duplicates(tables)
-    _save(work / f"copies/{part:05}.npy", duplicates)
+    for number in range(num_copies):
+        copies = load_file(work / f"copies/{number:05}.npy", _map_array)
+        duplicates = np.setdiff1d(duplicates, copies, assume_unique=True)
+    save_array(work / f"{kind}/{part:05}.npy", duplicates)
     # Lines count through all corpora: the chunk is the last one that starts at or before.
     starts = np.array([chunk.start for chunk in chunks], dtype=np.uint64)
     numbers = np.searchsorted(starts, duplicates, side="right") - 1
@@ -274,17 +322,17 @@ def train_subword(folder: Path, sample: Sample, config: SubwordConfig) -> Tree:
 def encode_chunk(
     work: Path,
     chunk: Chunk,
-    num_parts: int,
+    later: Later,
     shard: str,
     held_out: list[str],
     cleaning: CleaningConfig,
 ) -> Tree:
-    """Encode the pairs of a chunk, without later duplicates, and write a shard.
+    """Encode the pairs of a chunk that no stage dropped, and write a shard.
 
     Args:
         work: folder of unfinished work.
         chunk: a cleaned chunk.
-        num_parts: number of digest ranges in which duplicates were searched.
+        later: stages that dropped further pairs.
         shard: path of the shard in the prepared corpus.
         held_out: names of the dev and test sets.
         cleaning: the rules.
@@ -293,8 +341,8 @@ def encode_chunk(
         The `EncodedChunk`.
     """
     folder = work.parent
-    subword = _load_subword(_load(folder / TOKENIZER, Path.read_bytes))
-    src, tgt, lines = _read_clean(work, chunk, num_parts)
+    subword = _load_subword(load_file(folder / TOKENIZER, Path.read_bytes))
+    src, tgt, lines = read_clean(work, chunk, later)
     writer = ShardWriter(subword.num_pieces, chunk.text.name)
     prefix = [tag_token(chunk.text.tag)] if chunk.text.tag else []
     # In batches: tokenizers' encodings take far more memory than the token ids.
@@ -319,46 +367,79 @@ def _load_subword(data: bytes) -> Subword:
 
 def _held_out_digests(folder: Path, names: list[str], cleaning: CleaningConfig) -> set[bytes]:
     """Return digests of the dev and test pairs, normalised like training pairs."""
-    digests = set()
+    return {
+        clean.pair_digest(normalise(src, cleaning), normalise(tgt, cleaning))
+        for src, tgt in _read_held_out(folder, names)
+    }
+
+
+# One per process, which cleans many chunks.
+@lru_cache(maxsize=1)
+def _held_out_keys(
+    folder: Path, names: tuple[str, ...], nfc: bool, control_characters: bool
+) -> frozenset[bytes]:
+    cleaning = CleaningConfig(nfc=nfc, control_characters=control_characters)
+    return clean.held_out_keys(
+        (normalise(src, cleaning), normalise(tgt, cleaning))
+        for src, tgt in _read_held_out(folder, names)
+    )
+
+
+def _read_held_out(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
     for name in names:
-        sides = [read_lines(folder / f"{name}.{side}") for side in ("src", "tgt")]
-        for src, tgt in zip(*sides, strict=True):
-            digests.add(clean.pair_digest(normalise(src, cleaning), normalise(tgt, cleaning)))
-    return digests
+        yield from zip(*(read_lines(folder / f"{name}.{side}") for side in SIDES), strict=True)
 
 
-def _read_clean(
-    work: Path, chunk: Chunk, num_parts: int
+def read_clean(
+    work: Path, chunk: Chunk, later: Later
 ) -> tuple[list[str], list[str], npt.NDArray[np.int64]]:
-    """Return source lines, target lines and line numbers of a chunk without later duplicates."""
-    lines: npt.NDArray[np.int64] = _load(chunk.path(work, "clean", "lines.npy"), np.load)
+    """Return source lines, target lines and line numbers of a chunk that no stage dropped."""
+    lines: npt.NDArray[np.int64] = load_file(chunk.path(work, "clean", "lines.npy"), np.load)
     sides = []
-    for side in ("src", "tgt"):
+    for side in SIDES:
         path = chunk.path(work, "clean", f"{side}.zst")
-        text = _load(path, lambda path: read_zstd(path).decode())
+        text = load_file(path, lambda path: read_zstd(path).decode())
         sides.append(text.split("\n")[:-1])
         if lines.shape != (len(sides[-1]),):
             raise unusable(path, f"{len(sides[-1]):,} lines, expected {lines.size:,}")
-    duplicates = _duplicate_lines(work, chunk, num_parts)
+    rows = np.flatnonzero(later_reasons(work, chunk, later, lines) == 0)
     # Usual case: no copy of the lists.
-    if not duplicates:
+    if len(rows) == len(lines):
         return sides[0], sides[1], lines
-    rows = [row for row, line in enumerate(lines.tolist()) if line not in duplicates]
-    return [sides[0][row] for row in rows], [sides[1][row] for row in rows], lines[rows]
+    chosen = rows.tolist()
+    return [sides[0][row] for row in chosen], [sides[1][row] for row in chosen], lines[rows]
 
 
-def _duplicate_lines(work: Path, chunk: Chunk, num_parts: int) -> set[int]:
-    """Return the line numbers, in a chunk from 0, of pairs that occur in an earlier chunk."""
-    bounds = np.array([chunk.start, chunk.start + chunk.num_lines], dtype=np.uint64)
-    lines: set[int] = set()
-    for part in range(num_parts):
-        duplicates = _load(work / f"copies/{part:05}.npy", _map_array)
-        first, end = np.searchsorted(duplicates, bounds)
-        lines.update((duplicates[first:end] - bounds[0]).tolist())
-    return lines
+def later_reasons(
+    work: Path, chunk: Chunk, later: Later, lines: npt.NDArray[np.int64]
+) -> clean.Codes:
+    """Return the reason for which a stage after cleaning drops each pair, by its row.
+
+    Args:
+        work: folder of unfinished work.
+        chunk: a cleaned chunk.
+        later: the stages.
+        lines: the pairs' line numbers in the chunk.
+    """
+    codes = np.zeros(len(lines), dtype=np.uint8)
+    if later.is_judged:
+        codes = load_file(chunk.path(work, "judged", "npy"), np.load)
+    for rule, kind, num in (
+        ("near_duplicates", "near", later.near),
+        ("duplicates", "copies", later.copies),
+    ):
+        for part in range(num):
+            found = load_file(work / f"{kind}/{part:05}.npy", _map_array)
+            bounds = np.array([chunk.start, chunk.start + chunk.num_lines], dtype=np.uint64)
+            first, end = np.searchsorted(found, bounds)
+            if first < end:
+                codes[np.isin(lines, (found[first:end] - bounds[0]).astype(np.int64))] = (
+                    clean.reason_code(rule)
+                )
+    return codes
 
 
-def _load(path: Path, read: Callable[[Path], T]) -> T:
+def load_file(path: Path, read: Callable[[Path], T]) -> T:
     """Read a file of unfinished work; DataError if it is missing or damaged."""
     try:
         return read(path)
@@ -375,6 +456,7 @@ def _join(lines: Sequence[bytes]) -> bytes:
     return b"".join([line + b"\n" for line in lines])
 
 
-def _save(path: Path, array: npt.NDArray[Any]) -> None:
+def save_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write an array atomically."""
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)

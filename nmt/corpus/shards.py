@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nmt.corpus.folder_lock import lock_shared
 from nmt.corpus.io import atomic_write
 from nmt.corpus.manifest import (
     FileInfo,
@@ -67,6 +68,8 @@ class Shards:
         """Use `open`."""
         self.folder = folder
         self.manifest = manifest
+        # Held as long as this object: the folder must not be replaced under a run.
+        self._lock = lock_shared(folder)
         self._ends = np.cumsum([shard.pairs for shard in manifest.shards], dtype=np.int64)
         self._mapped: dict[int, _MappedShard] = {}
 

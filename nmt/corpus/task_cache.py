@@ -32,7 +32,10 @@ RunTasks = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[An
 ProgressCallback = Callable[[str, int, int], None]
 """Called with the name of a stage, the number of tasks done and the number of all."""
 
-_FOLDERS = ("work/raw", "work/clean", "work/copies", "work/results", "shards", "tests")
+_FOLDERS = (
+    "work/raw", "work/clean", "work/copies", "work/near", "work/models", "work/judged",
+    "work/listed", "work/results", "shards", "tests",
+)  # fmt: skip
 
 
 def run_locally(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:

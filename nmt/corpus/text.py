@@ -87,17 +87,22 @@ def to_nfc(line: str) -> str:
 
 
 @cache
+def mark_class() -> str:
+    """Return the characters that are marks on a letter, as the inside of a class."""
+    # Not at import: few commands need it. No mark is outside of these planes.
+    code_points = (*range(0x300, 0x1E950), *range(0xE0100, 0xE01F0))
+    return "".join(c for c in map(chr, code_points) if unicodedata.category(c)[0] == "M")
+
+
+@cache
 def word_boundary() -> re.Pattern[str]:
     """Return the pattern of a position that is not inside a word.
 
     In scripts without spaces it is any position but before the marks of a letter, or after a sign
     that joins the next letter to it.
     """
-    # Not at import: few commands need it. No mark is outside of these planes.
-    code_points = (*range(0x300, 0x1E950), *range(0xE0100, 0xE01F0))
-    marks = "".join(c for c in map(chr, code_points) if unicodedata.category(c)[0] == "M")
     # Vowels that are letters in Unicode but part of the letter before, and joiners.
-    marks += "\u0e33\u0eb3\u200c\u200d\uff9e\uff9f"
+    marks = mark_class() + "\u0e33\u0eb3\u200c\u200d\uff9e\uff9f"
     unspaced = UNSPACED.pattern
     # U+FFFD: a character that is incomplete may continue a word.
     return re.compile(
@@ -131,10 +136,14 @@ _SENTENCE_ENDS = {
 }
 """Characters that end a sentence, with or without white space after them, by script."""
 _MARKS = "".join(_SENTENCE_ENDS.values())
+END_MARKS = f".!?\u2026\u203c\u2047-\u2049\u0f0d{_MARKS}"
+"""Characters that end a sentence, as the inside of a class."""
 _CLOSING = "\"'\u2019\u201d\u00bb\u203a)\\]}\u300d\u300f\uff09\u3011\u300b\u3009\uff63\uff3d\u3015"
+ENDS_SENTENCE = re.compile(rf"[{END_MARKS}][{_CLOSING}\u201c\u00ab ]*\Z")
+"""End of a text that ends with a sentence."""
 _SENTENCE_END = re.compile(
     # Full stop, Greek question mark and Tibetan shad end a sentence before white space only.
-    rf"(?:(?P<stop>[.!?\u2026\u203c\u2047-\u2049\u0f0d{_MARKS}]+|"
+    rf"(?:(?P<stop>[{END_MARKS}]+|"
     rf"(?<=[\u0370-\u03ff\u1f00-\u1fff]);)[{_CLOSING}\u201c\u00ab]*(?: \u00bb(?=\s))?(?=\s)|"
     rf"[{_MARKS}][.!?{_MARKS}]*[{_CLOSING}]*)(?P<gap>\s*)"
 )

@@ -26,9 +26,10 @@ from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.config.corpus import CorpusConfig
 from nmt.config.decoding import DecodingConfig
 from nmt.config.settings import Count, drop_legacy_values, parse_record
-from nmt.corpus.clean import KEPT, drop_reason, format_tally, held_out_digests, select_lines
+from nmt.corpus.clean import KEPT, format_tally, held_out_digests, select_lines
 from nmt.corpus.io import atomic_write
 from nmt.corpus.manifest import FileInfo
+from nmt.corpus.rules import drop_reason
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, no_progress, run_locally
 from nmt.corpus.text import open_output, read_lines
 from nmt.decoding.torch_engine import TorchEngine

@@ -5,12 +5,14 @@ host. The results are byte for byte those of one process, and the task of a lost
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from nmt.config.experiment import Experiment
+from nmt.corpus.doctor import Diagnosis, examine
 from nmt.corpus.manifest import Manifest
 from nmt.corpus.prepare import prepare
 from nmt.corpus.task_cache import ProgressCallback, no_progress
@@ -21,13 +23,24 @@ TASKS_PER_CPU = 2
 """Tasks submitted at once for each core: one that runs and one that waits."""
 
 
-def prepare_on_ray(experiment: Experiment, progress: ProgressCallback = no_progress) -> Manifest:
+def prepare_on_ray(
+    experiment: Experiment,
+    progress: ProgressCallback = no_progress,
+    *,
+    is_forced: bool = False,
+    dropped: Path | None = None,
+) -> Manifest:
     """Prepare the corpus of an experiment on the connected Ray cluster.
 
     Raises:
         DataError: as `nmt.corpus.prepare.prepare`, or a task failed too often.
     """
-    return prepare(experiment, run_on_ray, progress)
+    return prepare(experiment, run_on_ray, progress, is_forced=is_forced, dropped=dropped)
+
+
+def examine_on_ray(experiment: Experiment, progress: ProgressCallback = no_progress) -> Diagnosis:
+    """Examine the corpora of an experiment on the connected Ray cluster (`nmt.corpus.doctor`)."""
+    return examine(experiment, run_on_ray, progress)
 
 
 def run_on_ray(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:

@@ -9,44 +9,70 @@ from hypothesis import strategies as st
 
 from nmt.config.corpus import CleaningConfig
 from nmt.corpus.clean import (
-    DROP_REASONS,
-    NORMALISATIONS,
+    CleanedChunk,
     CleaningTally,
+    Context,
     clean,
-    drop_reason,
     find_later_duplicates,
     fingerprint,
+    held_out_keys,
     pair_digest,
     select_part,
     sort_digests,
 )
+from nmt.corpus.rules import DROP_REASONS, REPAIRS, drop_reason
 
-ALL = CleaningConfig(max_chars=30)
-RULES = (*DROP_REASONS, *NORMALISATIONS)
+RULES = (*DROP_REASONS, *REPAIRS)
+OF_THE_CORPUS = ("length", "truncated", "word_order", "min_adequacy")
+"""Rules that learn from the corpus; test_judge_tasks.py has their examples."""
+OF_A_PAIR = [rule for rule in RULES if rule not in OF_THE_CORPUS]
 PARAMETERS = {"ratio_slack", "max_dropped"}
 """Settings of cleaning that are not rules."""
-OFF: dict[str, bool | float] = {
-    rule: False if field.annotation is bool else 0
+LIMITS: dict[str, float] = {"max_chars": 30, "max_ratio": 1.5, "max_token_chars": 20}
+Rules = dict[str, bool | float | None]
+OFF: Rules = {
+    rule: {bool: False, float | None: None}.get(field.annotation, 0)  # type: ignore[arg-type]
     for rule, field in CleaningConfig.model_fields.items()
     if rule not in PARAMETERS
 }
-ON: dict[str, bool | float] = {**dict.fromkeys(OFF, True), "max_chars": 30, "max_ratio": 1.5}
+OFF["min_adequacy"] = None
+ON: Rules = {**dict.fromkeys(OFF, True), **LIMITS, "min_adequacy": -4}
+ALL = CleaningConfig(max_chars=30, repetition=False)
+HELD_OUT = [
+    ("A bird sings.", "Ein Vogel singt."),
+    ("The bird sings in a tree.", "Der Vogel singt im Baum."),
+]
+CONTEXT = Context(("en", "de"), held_out=held_out_keys(HELD_OUT))
 GOOD = (b"One cat.", b"Eine Katze.")
 EXAMPLES = {
     "invalid_utf8": (b"A dog.", b"Ein Hund\xc3."),
+    "lost_characters": (b"A dog.", "Ein H\ufffdnd.".encode()),
     "empty": (b"", b"Nichts."),
     "no_letters": (b"12:30 - 13:00!", b"12 Uhr 30 bis 13"),
     "max_chars": (b"A dog runs far away from here.", b"Ein Hund, der viel zu lange rennt."),
     "max_ratio": (b"Dogs like cats.", b"Hund"),
     "copies": (b"Berlin", b"Berlin"),
+    "near_copies": (b"Hotel Astoria in Berlin", b"hotel Astoria in Berlin!"),
+    "max_token_chars": (b"See org/pages/index/of/abc.", b"Dort unter pages/index/of/abc."),
+    "repetition": (b"Noooooooooooooo.", b"Neiiiiiiiiiiiiin."),
+    "script": (b"A dog runs.", "Собака бежит.".encode()),
+    "language": (b"Two dogs run in the park.", b"Deux chiens courent au parc."),
+    "numbers": (b"It is 150 metres high.", b"Er ist 320 Meter hoch."),
+    "leaks": (b"a bird sings", b"ein Vogel singt!"),
+    "source_leaks": (b"the bird sings in a tree", b"Ein Vogel sitzt im Baum."),
     "duplicates": GOOD,
+    "near_duplicates": (b"one cat!", b"eine Katze"),
+    "encoding": (b"A dog for you.", "Ein Hund fÃ¼r dich.".encode()),
+    "html_entities": (b"You &amp; me.", b"Du &amp;amp; ich."),
+    "markup": (b"<b>A dog.</b>", b"<p>Ein Hund.</p>"),
     "control_characters": ("A\u00a0dog.".encode(), b"Ein\tHund."),
     "nfc": ("A cafe\u0301.".encode(), b"Ein Haus."),
+    "swapped": (b"Die Katze sitzt im Baum.", b"The cat is in the tree."),
 }
 """A pair for each rule that only this rule drops or changes."""
 
 
-def config(rules: dict[str, bool | float]) -> CleaningConfig:
+def config(rules: Rules) -> CleaningConfig:
     return CleaningConfig.model_validate({**rules, "ratio_slack": 0})
 
 
@@ -56,31 +82,35 @@ def counts(tally: CleaningTally) -> dict[str, int]:
     return {rule: count for rule, count in (tally.dropped | tally.normalised).items() if count}
 
 
+def texts(result: CleanedChunk) -> list[tuple[str, str]]:
+    return [(pair.src, pair.tgt) for pair in result.kept]
+
+
 def test_every_setting_is_a_rule_or_a_parameter() -> None:
     assert set(CleaningConfig.model_fields) == {*RULES} | PARAMETERS
-    assert EXAMPLES.keys() == {*RULES}
+    assert EXAMPLES.keys() == {*OF_A_PAIR}
 
 
 @pytest.mark.parametrize("others", [OFF, ON], ids=["others off", "others on"])
-@pytest.mark.parametrize("rule", RULES)
-def test_a_rule_counts_its_example(rule: str, others: dict[str, bool | float]) -> None:
+@pytest.mark.parametrize("rule", OF_A_PAIR)
+def test_a_rule_counts_its_example(rule: str, others: Rules) -> None:
     """Line in, line out (nmt/README.md, Guarantees)."""
     cleaning = config({**others, rule: ON[rule]})
-    kept, tally, digests = clean([GOOD, EXAMPLES[rule]], cleaning)
-    assert counts(tally) == {rule: 1}
-    assert len(kept) == len(digests) == (2 if rule in NORMALISATIONS else 1)
-    assert kept[0] == (0, "One cat.", "Eine Katze.")
+    result = clean([GOOD, EXAMPLES[rule]], cleaning, CONTEXT)
+    assert counts(result.tally) == {rule: 1}
+    assert len(result.kept) == len(result.digests) == (2 if rule in REPAIRS else 1)
+    assert result.kept[0] == (0, "One cat.", "Eine Katze.")
 
 
 # With invalid_utf8 off, reading fails at the first invalid line: see test_prepare_errors.py.
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "invalid_utf8"])
+@pytest.mark.parametrize("rule", [rule for rule in OF_A_PAIR if rule != "invalid_utf8"])
 def test_a_rule_has_a_switch(rule: str) -> None:
     pairs = [GOOD, EXAMPLES[rule]]
-    kept, tally, _ = clean(pairs, config(OFF))
-    assert counts(tally) == {}
-    assert kept[1] == (1, *(side.decode() for side in EXAMPLES[rule]))
-    _, tally, _ = clean(pairs, config({**ON, rule: OFF[rule]}))
-    assert rule not in counts(tally)
+    result = clean(pairs, config(OFF), CONTEXT)
+    assert counts(result.tally) == {}
+    assert result.kept[1] == (1, *(side.decode() for side in EXAMPLES[rule]))
+    result = clean(pairs, config({**ON, rule: OFF[rule]}), CONTEXT)
+    assert rule not in counts(result.tally)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -110,28 +140,54 @@ def test_rules_apply_in_order_and_at_their_limits(src: str, tgt: str, reason: st
 
 @pytest.mark.parametrize(("num_chars", "reason"), [(64, ""), (65, "max_ratio")])
 def test_the_ratio_gives_short_pairs_slack(num_chars: int, reason: str) -> None:
-    cleaning = CleaningConfig(max_ratio=4, ratio_slack=20)
+    cleaning = CleaningConfig(max_ratio=4, ratio_slack=20, repetition=False)
     assert drop_reason("a", "b" * num_chars, cleaning) == reason
 
 
-def test_normalised_pairs_are_kept_and_counted() -> None:
+def test_repaired_pairs_are_kept_and_counted() -> None:
     pairs = [
         (b"a\tb", b"c"),
         ("e\u0301".encode(), "d\u200be\u0301".encode()),
         (b"plain", b"text"),
     ]
-    kept, tally, _ = clean(pairs, ALL)
-    assert [(pair.src, pair.tgt) for pair in kept] == [("a b", "c"), ("é", "dé"), ("plain", "text")]
-    assert tally == CleaningTally(3, 3, normalised={"control_characters": 2, "nfc": 1})
-    assert tuple(tally.normalised) == NORMALISATIONS
+    result = clean(pairs, ALL)
+    assert texts(result) == [("a b", "c"), ("é", "dé"), ("plain", "text")]
+    repaired = dict.fromkeys(REPAIRS, 0) | {"control_characters": 2, "nfc": 1}
+    assert result.tally == CleaningTally(3, 3, normalised=repaired)
+    assert tuple(result.tally.normalised) == REPAIRS
+
+
+def test_repairs_restore_the_text() -> None:
+    cleaning = config({**OFF, **dict.fromkeys(REPAIRS, True)})
+    rules = ("encoding", "html_entities", "markup", "swapped")
+    result = clean([EXAMPLES[rule] for rule in rules], cleaning, CONTEXT)
+    assert texts(result) == [
+        ("A dog for you.", "Ein Hund für dich."),
+        ("You & me.", "Du & ich."),
+        ("A dog.", "Ein Hund."),
+        ("The cat is in the tree.", "Die Katze sitzt im Baum."),
+    ]
+
+
+def test_of_near_duplicates_the_one_in_usual_case_stays() -> None:
+    pairs = [(b"one cat", b"eine katze"), GOOD, (b"ONE CAT", b"EINE KATZE"), GOOD]
+    result = clean(pairs, CleaningConfig(), CONTEXT)
+    assert [pair.line for pair in result.kept] == [1]
+    assert counts_of(result) == {"near_duplicates": 2, "duplicates": 1}
+
+
+def counts_of(result: CleanedChunk) -> dict[str, int]:
+    return {rule: count for rule, count in result.tally.dropped.items() if count}
 
 
 @given(st.lists(st.tuples(st.binary(max_size=4), st.binary(max_size=4))))
 def test_read_equals_kept_plus_dropped(pairs: list[tuple[bytes, bytes]]) -> None:
     """Line in, line out (nmt/README.md, Guarantees)."""
-    kept, tally, digests = clean(pairs, ALL)
+    result = clean(pairs, ALL, CONTEXT)
+    tally = result.tally
     assert tally.read == len(pairs) == tally.kept + sum(tally.dropped.values())
-    assert tally.kept == len(kept) == len(digests)
+    assert tally.kept == len(result.kept) == len(result.digests) == result.near_digests.shape[1]
+    assert result.reasons.tolist().count(0) == tally.kept
 
 
 def test_an_inconsistent_tally_fails() -> None:
@@ -141,7 +197,7 @@ def test_an_inconsistent_tally_fails() -> None:
 
 def test_tallies_add_up() -> None:
     one = CleaningTally(3, 2, dict.fromkeys(DROP_REASONS, 0) | {"empty": 1})
-    two = CleaningTally(5, 5).without_duplicates(2)
+    two = CleaningTally(5, 5).without("duplicates", 2)
     both = one + two
     assert (both.read, both.kept, both.num_dropped) == (8, 5, 3)
     assert (both.dropped["empty"], both.dropped["duplicates"]) == (1, 2)
@@ -192,8 +248,11 @@ def test_the_fingerprint_ignores_max_dropped() -> None:
 
 def test_case_changes_after_cleaning_before_duplicates() -> None:
     pairs = [(b"A dog.", b"Ein Hund."), (b"a DOG.", b"Ein Hund."), (b"Berlin", b"Berlin")]
-    kept, tally, digests = clean(pairs, ALL, ("upper", "as_is"))
-    assert [(pair.src, pair.tgt) for pair in kept] == [("A DOG.", "Ein Hund.")]
-    assert (tally.dropped["duplicates"], tally.dropped["copies"]) == (1, 1)
-    assert digests == [pair_digest("A DOG.", "Ein Hund.")]
-    assert digests != clean(pairs[:1], ALL)[2]
+    result = clean(pairs, ALL, Context(cases=("upper", "as_is")))
+    assert texts(result) == [("A DOG.", "Ein Hund.")]
+    assert counts_of(result) == {"duplicates": 1, "copies": 1}
+    assert result.digests == [pair_digest("A DOG.", "Ein Hund.")]
+    plain = clean(pairs[:1], ALL)
+    # A corpus in another case repeats others on purpose.
+    assert result.digests != plain.digests
+    assert (result.near_digests[:2] != plain.near_digests[:2]).all()

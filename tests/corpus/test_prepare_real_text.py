@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from nmt.config.corpus import CleaningConfig
 from nmt.config.experiment import Experiment
+from nmt.config.settings import add_legacy_values
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import open_prepared
 from nmt.corpus.shards import Shards
@@ -17,6 +19,7 @@ def broken(shared_data: Path, tmp_path: Path, case: str) -> Experiment:
     corpus = {
         "src": "en",
         "tgt": "de",
+        "cleaning": add_legacy_values(CleaningConfig, {}),
         "root": str(shared_data / "dirty_ende"),
         "prepared": str(tmp_path / "prepared"),
         "train": [{"name": "broken", **train}],
@@ -99,6 +102,7 @@ def test_multi30k_is_prepared(shared_data: Path, tmp_path: Path) -> None:
     corpus = {
         "src": "en",
         "tgt": "de",
+        "cleaning": add_legacy_values(CleaningConfig, {}),
         "root": str(shared_data / "multi30k"),
         "prepared": str(tmp_path / "prepared"),
         "train": [{"name": "multi30k", "src": "train.en.gz", "tgt": "train.de.gz"}],

@@ -1,0 +1,85 @@
+"""Locks of a prepared corpus: runs that read it share one, `nmt prepare --force` needs it alone."""
+
+import fcntl
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import IO
+
+from nmt.corpus.manifest import MANIFEST
+from nmt.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+def lock_shared(folder: Path) -> IO[bytes] | None:
+    """Lock a complete prepared corpus for reading, until the returned file is closed.
+
+    Returns None on file systems without locks. Waits while the folder is being replaced, which
+    takes milliseconds.
+    """
+    path = folder / MANIFEST
+    while True:
+        try:
+            file = path.open("rb")
+            fcntl.flock(file, fcntl.LOCK_SH)
+        except OSError:
+            return None
+        # The folder may have been replaced between opening and locking.
+        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()
+
+
+def lock_alone(folder: Path) -> IO[bytes]:
+    """Lock a complete prepared corpus for replacing it, until the returned file is closed.
+
+    Raises:
+        DataError: a run or another command reads it.
+    """
+    file = (folder / MANIFEST).open("rb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise DataError(
+            f"{folder}: in use by a run or another command; wait for it to finish or stop it, "
+            f"then run the same command again"
+        ) from None
+    except OSError:
+        log.warning(
+            "%s: the file system has no locks: replace it only while no run uses it", folder
+        )
+    return file
+
+
+def replace_folder(folder: Path, new: Path) -> None:
+    """Put a complete folder in the place of another one and remove that.
+
+    Raises:
+        DataError: a run or another command reads it; both folders stay as they are.
+    """
+    old = _sibling(folder, "old")
+    with lock_alone(folder):
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def new_folder(folder: Path) -> Path:
+    """Return the folder beside a prepared corpus that will replace it."""
+    return _sibling(folder, "new")
+
+
+def finish_replacing(folder: Path) -> None:
+    """Repair an interruption of `replace_folder` between its two renames."""
+    new, old = new_folder(folder), _sibling(folder, "old")
+    if not folder.exists() and (old / MANIFEST).exists() and (new / MANIFEST).exists():
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _sibling(folder: Path, ending: str) -> Path:
+    return folder.with_name(f"{folder.name}.{ending}")
