@@ -233,4 +233,4 @@ def _write_error(folder: Path, needed: int, error: Exception) -> CheckpointError
             f"{folder} was not written: the disk is full; it needs {needed / 1e6:,.1f} MB: "
             f"{_FREE_SPACE}"
         )
-    return CheckpointError(f"{folder} was not written: {error}")
+    return CheckpointError(f"{folder} was not written: {getattr(error, 'strerror', None) or error}")

@@ -22,7 +22,8 @@ from nmt.model.mkl import set_strict_mode
 
 FILE_ERRNOS = (
     errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
-    errno.EISDIR, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO, errno.EMFILE,
+    errno.EISDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO,
+    errno.EMFILE,
 )  # fmt: skip
 """Errors of files and streams that a user can correct; others keep their traceback."""
 FILE_HINT = "check the path, its permissions and the free space"
@@ -111,6 +112,13 @@ class CommandGroup(click.Group):
             name = error.filename or "standard output"
             _discard_output()
             _print_error(f"{name}: {error.strerror}; {FILE_HINT}")
+            sys.exit(2)
+        except RuntimeError as error:
+            # Path.resolve of Python 3.11 and 3.12; later ones raise OSError.
+            if not str(error).startswith("Symlink loop from "):
+                raise
+            name = str(error).removeprefix("Symlink loop from ").strip("'")
+            _print_error(f"{name}: {os.strerror(errno.ELOOP)}; {FILE_HINT}")
             sys.exit(2)
         finally:
             for number, old in previous.items():

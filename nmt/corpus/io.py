@@ -124,7 +124,9 @@ def split_lines(block: bytes) -> list[bytes]:
 def is_writable(folder: Path) -> bool:
     """Return True if files can be written to a folder that exists or can be created."""
     # The folder may not exist yet: its nearest existing parent decides.
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    parents = (folder, *folder.absolute().parents)
+    # A link that leads nowhere is in the way of a folder.
+    existing = next(path for path in parents if path.exists() or path.is_symlink())
     return existing.is_dir() and os.access(existing, os.W_OK)
 
 

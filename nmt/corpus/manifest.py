@@ -260,7 +260,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"run `nmt prepare` with this experiment first"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+        problem = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise DataError(f"{path}: cannot be read: {problem}") from None
     return Manifest.from_json(text, str(path))
 
 
