@@ -136,8 +136,17 @@ def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def max_parameters(config: ModelConfig, vocab_size: int) -> int:
+    """Return an upper bound of `num_parameters` for a config, without building the model."""
+    layer = 32 * config.width**2 + 4 * config.width * (config.ffn_width + 8)
+    return 3 * vocab_size * config.width + (config.encoder_layers + config.decoder_layers) * layer
+
+
 def check_model_memory(config: ModelConfig, vocab_size: int, copies: int = 1) -> None:
     """Raise ConfigError if `copies` of the weights in fp32 exceed the memory of this host."""
+    # The exact count imports torch's meta functions, which takes seconds: few models need it.
+    if 4 * copies * max_parameters(config, vocab_size) <= min(_memory_limits()):
+        return
     with torch.device("meta"):
         count = num_parameters(Seq2Seq(config, vocab_size))
     where = f"{config.encoder_layers} + {config.decoder_layers} layers and {count:,} parameters"

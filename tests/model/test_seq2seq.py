@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS
-from nmt.model.seq2seq import Seq2Seq, num_parameters
+from nmt.model.seq2seq import Seq2Seq, max_parameters, num_parameters
 
 VOCAB = 11
 SMALL: dict[str, Any] = {"width": 8, "heads": 2, "encoder_layers": 2, "ffn_width": 12}
@@ -107,3 +107,20 @@ def test_bf16_is_near_fp32(preset: str) -> None:
         hidden = model(SRC, SRC_LENGTHS, TGT_IN, REAL)
     full = model(SRC, SRC_LENGTHS, TGT_IN, REAL)
     assert (hidden.float() - full).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("preset", ["residual", "gnmt"])
+@pytest.mark.parametrize("attention", ["multi_head", "additive"])
+@pytest.mark.parametrize(("width", "ffn_width", "layers"), [(4, 0, 2), (8, 64, 2), (64, 8, 6)])
+def test_max_parameters_is_an_upper_bound(
+    preset: str, attention: str, width: int, ffn_width: int, layers: int
+) -> None:
+    settings = {"preset": preset, "attention": "additive" if preset == "gnmt" else attention}
+    config = ModelConfig.model_validate(
+        settings
+        | {"width": width, "heads": 2, "ffn_width": ffn_width, "tie_embeddings": False}
+        | {"encoder_layers": layers, "decoder_layers": layers}
+    )
+    for vocab_size in (10, 1000):
+        exact = num_parameters(Seq2Seq(config, vocab_size))
+        assert exact <= max_parameters(config, vocab_size) < 10 * exact
