@@ -63,9 +63,15 @@ class Checkpoint:
 
     def model(self) -> "Seq2Seq":
         """Build the network with these weights on the CPU, in evaluation mode."""
-        from nmt.checkpoint.tensor_files import load_weights
+        import torch
+
+        from nmt.checkpoint.tensor_files import load_weights, match_weights
         from nmt.model.seq2seq import Seq2Seq, check_model_memory
 
+        with torch.device("meta"):
+            skeleton = Seq2Seq(self.experiment.model, self.subword.num_pieces)
+        # Before the model takes memory: the sizes in a foreign config may be any.
+        match_weights(skeleton, self.weights, self.path / WEIGHTS)
         check_model_memory(self.experiment.model, self.subword.num_pieces)
         model = Seq2Seq(self.experiment.model, self.subword.num_pieces)
         load_weights(model, self.weights, self.path / WEIGHTS)

@@ -137,13 +137,19 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) ->
     Raises:
         CheckpointError: a name or a shape is not that of the model.
     """
-    expected = model.state_dict()
+    model.load_state_dict(match_weights(model, weights, file))
+
+
+def match_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """Return weights by every name of the model; arguments and errors as of `load_weights`."""
+    # The parameters themselves: tied ones are one object, also on the meta device.
+    expected = model.state_dict(keep_vars=True)
     given = dict(weights)
-    # A tied parameter is stored under one of its names: find the others by their memory.
-    present = {expected[name].data_ptr(): given[name] for name in given if name in expected}
+    # A tied parameter is stored under one of its names.
+    present = {id(expected[name]): given[name] for name in given if name in expected}
     for name, tensor in expected.items():
-        if name not in given and tensor.data_ptr() in present:
-            given[name] = present[tensor.data_ptr()]
+        if name not in given and id(tensor) in present:
+            given[name] = present[id(tensor)]
     hint = f"{CONFIG} or {TOKENIZER} beside it does not belong to these weights"
     # Own messages: those of load_state_dict list every key of the model.
     if missing := sorted(expected.keys() - given.keys()):
@@ -158,4 +164,4 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], file: Path) ->
                 f"{file}: {name} has shape {list(given[name].shape)}, expected "
                 f"{list(tensor.shape)}; {hint}"
             )
-    model.load_state_dict(given)
+    return given

@@ -217,7 +217,10 @@ def _parse_yaml(text: str, where: str) -> Any:
     try:
         # libyaml recurses without a limit when it composes nodes: check the depth by events.
         depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
+        for number, event in enumerate(yaml.parse(text, Loader=_Loader)):
+            # A value has two events at most; building a million nodes would take a minute.
+            if number > 2 * _MAX_VALUES + 9:
+                raise ValueError(f"more than {_MAX_VALUES:,} values")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:

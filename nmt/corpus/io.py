@@ -195,8 +195,10 @@ def write_zstd(path: Path, parts: Iterable[bytes]) -> None:
     with (
         atomic_write(path) as temporary,
         temporary.open("wb") as file,
-        # Temporary files: speed matters more than size.
-        zstandard.ZstdCompressor(level=1).stream_writer(file, closefd=False) as compressed,
+        # Temporary files: speed matters more than size; readers verify the checksum.
+        zstandard.ZstdCompressor(level=1, write_checksum=True).stream_writer(
+            file, closefd=False
+        ) as compressed,
     ):
         for part in parts:
             compressed.write(part)

@@ -1,5 +1,6 @@
 """Contents of checkpoints whose digests are valid: those of a faulty converter, or untrusted."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_invalid_weights_are_refused(change: Change, problem: str, tmp_path: Pat
     """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     folder = save(tmp_path)
     name = changed(folder, "weights.safetensors", change)
-    assert message_of(lambda: load_checkpoint(folder)) == (
+    assert message_of(lambda: load_checkpoint(folder).weights) == (
         f"{folder}/weights.safetensors was not written by nmt: {name} {problem}; restore it from a "
         "copy, or train again"
     )
@@ -97,6 +98,21 @@ def test_invalid_optimizer_tensors_are_refused(
     )
 
 
+def test_sizes_of_a_config_are_compared_before_building(tmp_path: Path) -> None:
+    """Bounded memory (nmt/README.md, Guarantees)."""
+    folder = save(tmp_path)
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("  width: 4\n", "  width: 16384\n"))
+    seal_checkpoint(folder)
+    started = time.process_time()
+    message = message_of(lambda: load_checkpoint(folder).model())
+    assert message.startswith(f"{folder}/weights.safetensors: ")
+    assert message.endswith(
+        "; config.yaml or tokenizer.json beside it does not belong to these weights"
+    )
+    assert time.process_time() - started < 10
+
+
 @pytest.mark.parametrize(
     ("tied", "problem"),
     [
@@ -112,6 +128,6 @@ def test_names_of_tied_weights_are_checked(tied: str, problem: str, tmp_path: Pa
     file = folder / "weights.safetensors"
     save_file(load_file(file), file, {"tied": tied})
     seal_checkpoint(folder)
-    assert message_of(lambda: load_checkpoint(folder)) == (
+    assert message_of(lambda: load_checkpoint(folder).weights) == (
         f"{file} was not written by nmt: {problem}; restore it from a copy, or train again"
     )

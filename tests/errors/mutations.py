@@ -173,7 +173,7 @@ def seal_prepared(folder: Path) -> None:
 
 def mutate_shard(random: Random, file: Path) -> str:
     """Write a shard with other ids, offsets or types."""
-    with pa.memory_map(str(file)) as source:
+    with pa.OSFile(str(file), "rb") as source:
         batch = pa.ipc.open_file(source).get_batch(0)
         columns = {name: batch.column(name) for name in batch.schema.names}
         offsets = columns["src"].offsets.to_numpy().copy()

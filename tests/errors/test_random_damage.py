@@ -1,0 +1,461 @@
+"""Damaged files and odd options: each ends in a result, or in status 2 with at most 3 lines.
+
+A case is a kind and a seed: `damaged.check("checkpoint", [17])` repeats case 17 of that kind.
+`make test` runs a sample; the slow tests run hundreds of each kind.
+"""
+
+import contextlib
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, NoReturn
+
+import click
+import pytest
+from mutations import (
+    BEST,
+    ODD_VALUES,
+    ODD_WORDS,
+    damage_checkpoint,
+    damage_prepared,
+    damage_run,
+    mutate_bytes,
+    mutate_json,
+    mutate_lines,
+    mutate_yaml,
+)
+
+from nmt.bench.figures import BenchReport, Figure
+from nmt.checkpoint.convert import export_checkpoint
+from nmt.checkpoint.load import load_checkpoint
+from nmt.cli.main import COMMANDS, main
+from nmt.config.experiment import Experiment
+from nmt.config.files import load_cluster, load_experiment
+from nmt.config.settings import section_in
+from nmt.corpus.prepare import prepare
+from nmt.corpus.prepared import open_prepared, read_dev
+from nmt.corpus.task_cache import run_locally
+from nmt.decoding.resumable_output import open_resumable
+from nmt.errors import NmtError
+from nmt.jobs.backtranslate import backtranslate
+from nmt.training.data import TrainingData, make_schedule
+from nmt.training.distributed import World
+from nmt.training.loop import train
+from nmt.training.resume import check_run
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 60
+"""Wall-clock seconds of a case, on a busy machine."""
+LIMIT_BYTES = 3 << 30
+"""Address space of a case beyond that of the test process."""
+
+
+class ReachedError(BaseException):
+    """The command got as far as Ray or a measurement: its input was accepted."""
+
+
+class TooSlowError(BaseException):
+    """The command did not end in time."""
+
+
+@dataclass
+class DamagedFolder:
+    """Copies of the folder of the tiny model, one per case; the working folder."""
+
+    master: Path
+    here: Path
+    read: Callable[[], tuple[bytes, bytes]]
+    has_processes: bool = False
+    """True: each command has a process of its own."""
+    ends: Counter[object] = field(default_factory=Counter)
+    """Cases by status."""
+
+    def check(self, kind: str, seeds: Sequence[int]) -> None:
+        """Run the cases of a kind and assert that each ends as it should."""
+        problems = []
+        for seed in seeds:
+            random = Random(f"{kind} {seed}")
+            os.chdir("/")
+            shutil.rmtree(self.here, ignore_errors=True)
+            shutil.copytree(self.master, self.here, symlinks=True)
+            os.chdir(self.here)
+            what, problem = KINDS[kind](random, self)
+            if problem:
+                problems.append(f"{kind} {seed}: {what}: {problem}")
+        assert not problems, f"{len(problems)} of {len(seeds)}\n\n" + "\n\n".join(problems[:9])
+
+    def command(self, *arguments: str, stdin: bytes = b"1 a dog runs.\n") -> str:
+        """Run a command and describe what is wrong with its end, if anything."""
+        if self.has_processes:
+            return self.process(*arguments, stdin=stdin)
+        sys.argv = ["nmt", *arguments]
+        sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
+        self.read()
+        status, problem = self.limited(main)
+        return self.judge(arguments, status, self.read()[1], problem)
+
+    def process(self, *arguments: str, stdin: bytes) -> str:
+        """Run a command in a process of its own, as `command` does in this one."""
+        command = ["bash", "-c", f'ulimit -v {LIMIT_BYTES * 3 // 1024}; exec "$@"', "-"]
+        command += [sys.executable, "-m", "nmt", *arguments]
+        path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        try:
+            done = subprocess.run(
+                command, input=stdin, capture_output=True, timeout=2 * LIMIT_S, env=environment
+            )
+        except subprocess.TimeoutExpired:
+            return f"{' '.join(arguments)[:300]!r}: more than {2 * LIMIT_S} s"
+        self.ends[done.returncode] += 1
+        return self.judge(arguments, done.returncode, done.stderr)
+
+    def judge(
+        self, arguments: Sequence[str], status: object, errors: bytes, problem: str = ""
+    ) -> str:
+        """Describe what is wrong with the status or the standard error of a command."""
+        text = errors.decode(errors="replace")
+        if not problem and (status not in (0, 1, 2) or "Traceback" in text):
+            problem = f"status {status}"
+        if not problem and status == 2 and len(text.splitlines()) > 3:
+            problem = "more than 3 lines"
+        return problem and f"{' '.join(arguments)[:300]!r}: {problem}\n{text[-3000:]}"
+
+    def call(self, function: Callable[[], object]) -> str:
+        """Call a function that may raise NmtError; describe any other error."""
+        return self.limited(function)[1]
+
+    def limited(self, function: Callable[[], object]) -> tuple[object, str]:
+        """Call a function in bounded time and memory; return a status and a problem."""
+        status, problem = self._limited(function)
+        self.ends[status] += 1
+        return status, problem
+
+    def _limited(self, function: Callable[[], object]) -> tuple[object, str]:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        before = signal.signal(signal.SIGALRM, _raise_too_slow)
+        signal.alarm(LIMIT_S)
+        resource.setrlimit(resource.RLIMIT_AS, (used + LIMIT_BYTES, most))
+        try:
+            function()
+        except SystemExit as ended:
+            return ended.code or 0, ""
+        except (NmtError, ReachedError) as error:
+            text = str(error)
+            return 2, "" if len(text.splitlines()) <= 3 else f"{len(text.splitlines())} lines"
+        except BaseException:
+            return None, traceback.format_exc(limit=-6)
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        return 0, ""
+
+
+def _raise_too_slow(*_: object) -> NoReturn:
+    raise TooSlowError
+
+
+def _reached(*_: object, **__: object) -> NoReturn:
+    raise ReachedError
+
+
+@pytest.fixture(scope="session")
+def master(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny model with more kinds of files."""
+    root = tmp_path_factory.mktemp("master") / "tiny"
+    shutil.copytree(tiny, root)
+    shutil.copytree(ROOT / "configs", root / "configs")
+    (root / "loop").symlink_to("loop")
+    with contextlib.chdir(root):
+        export_checkpoint(Path("runs/tiny"), Path("int8"), "int8")
+        Path("mono.en").write_text("".join(f"{number} a cat runs.\n" for number in range(4)))
+        for number in (2, 9, 16):
+            with contextlib.suppress(StopError):
+                prepare(_sharded(number), stop_after(number))
+        with contextlib.suppress(StopError), open_resumable(Path("out.de"), {"a": "b"}) as output:
+            for number in range(3):
+                output.add(f"line {number}\n", 1, {"lines": 1})
+            raise StopError
+        with contextlib.suppress(StopError):
+            _backtranslate(stop_after(0))
+        figures = [
+            Figure("a", 5.0, "lines/s", "lines", ratio=0.5),
+            Figure("b", 1.0, "s", ""),
+        ]
+        BenchReport({"cores": 2}, figures).save(root / "bench.json")
+    return root
+
+
+@pytest.fixture
+def damaged(
+    master: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[DamagedFolder]:  # fmt: skip
+    """Cases in this process; Ray and measurements are not started."""
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "home"))
+    monkeypatch.setattr("ray.init", _reached)
+    monkeypatch.setattr("nmt.bench.suite.run_bench", _reached)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "stdin", sys.stdin)
+    with contextlib.chdir("/"):
+        yield DamagedFolder(master, tmp_path / "here", lambda: tuple(capfdbinary.readouterr()))
+
+
+class StopError(Exception):
+    """A preparation is interrupted."""
+
+
+def stop_after(number: int) -> Callable[..., Iterator[Any]]:
+    """Return a function that runs so many tasks, then stops."""
+    left = number
+
+    def run(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        nonlocal left
+        for task in tasks:
+            if not left:
+                raise StopError
+            left -= 1
+            yield function(*task)
+
+    return run
+
+
+def _sharded(number: int) -> Experiment:
+    return load_experiment("tiny.yaml", ["corpus.shard_pairs=20", f"corpus.prepared=part-{number}"])
+
+
+def _backtranslate(run_tasks: Callable[..., Iterator[Any]] = run_locally) -> None:
+    checkpoint, experiment = load_checkpoint(BEST), load_experiment("tiny.yaml")
+    corpus = experiment.corpus
+    backtranslate(
+        [checkpoint], experiment.decoding, Path("mono.en"), corpus, Path("mono"), run_tasks
+    )
+
+
+# What reads the files.
+
+
+def read_corpus() -> None:
+    """Read everything that training reads."""
+    experiment = load_experiment("tiny.yaml")
+    shards, subword = open_prepared(experiment)
+    shards.verify()
+    dev = read_dev(experiment.prepared)
+    _, schedule = make_schedule(experiment, TrainingData(shards, subword, dev))
+    schedule.update(0)
+    for row, (src, tgt) in enumerate(shards.pairs(range(len(shards)))):
+        shards.origin(row)
+        subword.decode([*src.tolist(), *tgt.tolist()])
+
+
+def resume_run() -> None:
+    """Resume the run for an update."""
+    experiment = load_experiment("tiny.yaml", ["training.updates=61"])
+    check_run(experiment, Path("runs/tiny"))
+    shards, subword = open_prepared(experiment)
+    shards.verify()
+    data = TrainingData(shards, subword, read_dev(experiment.prepared))
+    train(experiment, data, World(), Path("runs/tiny"))
+
+
+def _check_prepared(random: Random, here: DamagedFolder) -> tuple[str, str]:
+    what = damage_prepared(random, Path())
+    reader = random.choice([*["prepare", "audit", "read"] * 3, "evaluate", "resume"])
+    match reader:
+        case "prepare":
+            return what, here.command("prepare", "tiny.yaml")
+        case "audit":
+            return what, here.command("audit", "runs/tiny")
+        case "evaluate":
+            return what, here.command("evaluate", "runs/tiny", "--test", "news")
+        case "read":
+            return what, here.call(read_corpus)
+    return what, here.call(resume_run)
+
+
+def _check_checkpoint(random: Random, here: DamagedFolder) -> tuple[str, str]:
+    what = damage_checkpoint(random, Path())
+    folder = "int8" if what.startswith("int8") else str(BEST)
+    if folder == "int8" or random.randrange(3):
+        options = [[], ["--precision", "int8"], ["--precision", "bf16"], ["--method", "sample"]]
+        commands = [["translate", folder, *each] for each in options]
+        commands += [["export", folder, "-o", "out"], ["average", folder, "-o", "out"],
+                     ["score", folder, "raw/news.en", "raw/news.de"]]  # fmt: skip
+        return what, here.command(*random.choice(commands))
+    return what, here.call(resume_run)
+
+
+def _check_run(random: Random, here: DamagedFolder) -> tuple[str, str]:
+    what = damage_run(random, Path())
+    if random.randrange(3):
+        return what, here.command("audit", "runs/tiny")
+    return what, here.call(resume_run)
+
+
+def _check_yaml(random: Random, here: DamagedFolder) -> tuple[str, str]:
+    text = Path("tiny.yaml").read_text(encoding="utf-8")
+    if not random.randrange(5):
+        cluster = Path("configs/clusters/local.yaml")
+        cluster.write_text(mutate_yaml(random, cluster.read_text(encoding="utf-8")))
+        return "cluster", here.call(lambda: load_cluster(str(cluster), []))
+    Path("tiny.yaml").write_text(mutate_yaml(random, text), encoding="utf-8")
+    command = random.choice([["config", "show"], ["prepare"]])
+    return "experiment", here.command(*command, "tiny.yaml")
+
+
+def _check_override(random: Random, here: DamagedFolder) -> tuple[str, str]:
+    key = random.choice(list(_keys(Experiment)))
+    value = random.choice([*map(json.dumps, ODD_VALUES), *ODD_WORDS, "!!timestamp abc", "&a [*a]"])
+    command = random.choice([["config", "show"], ["config", "show"], ["prepare"], ["train"]])
+    return key, here.command(*command, "tiny.yaml", f"{key}={value}")
+
+
+def _keys(kind: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of a section and those of the sections in it."""
+    for name, setting in kind.model_fields.items():
+        yield prefix + name
+        if section := section_in(setting.annotation):
+            item = ".0" if str(setting.annotation).startswith("list") else ""
+            yield from _keys(section, f"{prefix}{name}{item}.")
+
+
+def _check_unfinished(random: Random, here: DamagedFolder) -> tuple[str, str]:
+    match random.randrange(4):
+        case 0:
+            name = random.choice(["begun.json", "chunks.jsonl", "text"])
+            file = Path("out.de.unfinished", name)
+            change = mutate_lines if name == "chunks.jsonl" else _mutate_any
+            change(random, file)
+            return name, here.call(_resume_output)
+        case 1:
+            file = random.choice(sorted(Path("mono.work").iterdir()))
+            _mutate_any(random, file)
+            return file.name, here.call(_backtranslate)
+    number = random.choice([2, 9, 16])
+    files = [path for path in Path(f"part-{number}").rglob("*") if path.is_file()]
+    file = random.choice(sorted(files))
+    if random.randrange(5):
+        _mutate_any(random, file)
+    else:
+        file.unlink()
+    return str(file), here.call(lambda: prepare(_sharded(number)))
+
+
+def _mutate_any(random: Random, file: Path) -> str:
+    if file.suffix == ".json":
+        return mutate_json(random, file)
+    file.write_bytes(mutate_bytes(random, file.read_bytes()))
+    return file.name
+
+
+def _resume_output() -> None:
+    with open_resumable(Path("out.de"), {"a": "b"}) as output:
+        output.add("last\n", 1, {"lines": 1})
+
+
+def _check_bench(random: Random, here: DamagedFolder) -> tuple[str, str]:
+    shutil.copy("bench.json", "other.json")
+    mutate_json(random, Path("other.json"))
+    return "report", here.command("bench", "compare", "bench.json", "other.json")
+
+
+# Options of every command.
+
+BASE: dict[str, list[str]] = {
+    "demo": [],
+    "prepare": ["tiny.yaml"],
+    "train": ["tiny.yaml"],
+    "translate": ["runs/tiny", "-i", "raw/news.en"],
+    "tune": ["runs/tiny", "--beams", "1,2", "--penalties", "1"],
+    "backtranslate": ["int8", "mono.en", "mono2"],
+    "score": ["runs/tiny", "raw/news.en", "raw/news.de"],
+    "evaluate": ["runs/tiny"],
+    "compare": ["raw/news.en", "--ref", "raw/news.de"],
+    "report": ["runs/tiny"],
+    "average": ["runs/tiny", "-o", "averaged"],
+    "export": ["runs/tiny", "-o", "exported"],
+    "audit": ["runs/tiny"],
+    "plan": ["tiny.yaml", "configs/clusters/local.yaml"],
+    "bench": [],
+    "config": ["show", "tiny.yaml"],
+}
+"""Valid arguments of commands."""
+
+
+def option_cases() -> list[list[str]]:
+    """List each option and argument of each command with each odd value."""
+    cases = []
+    for verb in COMMANDS:
+        base = BASE.get(verb, [])
+        command = main.get_command(None, verb)  # type: ignore[attr-defined]
+        assert isinstance(command, click.Command)
+        for option in command.params:
+            if isinstance(option, click.Option) and not (option.is_flag or option.count):
+                cases += [[verb, *base, option.opts[-1], word] for word in ODD_WORDS]
+        for place in range(len(base)):
+            if not base[place].startswith("-"):
+                cases += [[verb, *base[:place], word, *base[place + 1 :]] for word in ODD_WORDS]
+        cases += [[verb, *base, word] for word in ODD_WORDS]
+    return cases
+
+
+def _check_option(random: Random, here: DamagedFolder) -> tuple[str, str]:
+    arguments = random.choice(option_cases())
+    return "option", here.command(*arguments)
+
+
+KINDS: dict[str, Callable[[Random, DamagedFolder], tuple[str, str]]] = {
+    "prepared": _check_prepared,
+    "checkpoint": _check_checkpoint,
+    "run": _check_run,
+    "yaml": _check_yaml,
+    "override": _check_override,
+    "unfinished": _check_unfinished,
+    "bench": _check_bench,
+    "option": _check_option,
+}
+NUM_CASES = {"prepared": 300, "checkpoint": 400, "run": 150, "yaml": 200, "override": 400,
+             "unfinished": 200, "bench": 50, "option": 600}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_ends_in_a_result_or_one_error(kind: str, damaged: DamagedFolder) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    damaged.check(kind, range(8))
+
+
+def test_processes_end_the_same_way(damaged: DamagedFolder) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    damaged.has_processes = True
+    damaged.check("yaml", range(2))
+    damaged.check("checkpoint", [0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["prepared", "checkpoint", "run", "yaml", "bench"])
+def test_many_processes_end_the_same_way(kind: str, damaged: DamagedFolder) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    damaged.has_processes = True
+    damaged.check(kind, range(1000, 1012))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_hundreds_of_damages_end_the_same_way(kind: str, damaged: DamagedFolder) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    damaged.check(kind, range(8, NUM_CASES[kind]))
