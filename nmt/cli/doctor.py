@@ -8,8 +8,6 @@ import click
 from nmt.api import check_writable, preparation_log
 from nmt.cli import options
 from nmt.console import Console
-from nmt.corpus.prepare import check_raw
-from nmt.corpus.prepared import prepared_folder
 from nmt.corpus.text import open_output
 
 
@@ -29,15 +27,18 @@ def doctor(
     as_json: bool,
     fail_above: float | None,
 ) -> None:
-    """Examine a corpus: languages, lengths, and pairs that each cleaning rule finds.
+    """Examine a corpus: languages, lengths, bad pairs.
 
-    All rules are applied, also those that are off in the experiment, and pairs are scored by IBM
-    Model 1. The page has samples of each rule; nothing is prepared or changed.
+    All cleaning rules are applied, also those that are off in the experiment, and pairs are scored
+    by IBM Model 1. The page has samples of each rule; nothing is prepared or changed.
 
     Exit status: 0, 1 above --fail-above, 2 for invalid input.
     """
     options.check_output(output)
     settings, cluster_settings = options.load_settings(experiment, cluster, overrides)
+    from nmt.corpus.prepare import check_raw
+    from nmt.corpus.prepared import prepared_folder
+
     # Raw files and target directory are checked before Ray starts.
     check_raw(settings)
     check_writable("corpus.prepared", prepared_folder(settings).parent)

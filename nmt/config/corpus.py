@@ -153,7 +153,7 @@ class CleaningConfig(Settings):
     truncated: bool = added_setting(True, before=False)
     """Drop pairs with a short side that lacks the punctuation at the end of the other."""
     word_order: bool = added_setting(True, before=False)
-    """Drop pairs with shuffled words, by the word order of this corpus."""
+    """Drop pairs with shuffled words: the first capital or the last mark of a side has moved."""
     min_adequacy: Number | None = added_setting(None, before=None)
     """Minimum adequacy by IBM Model 1, in nats: -4 drops most misaligned pairs; null: off."""
     max_dropped: Share = 0.5

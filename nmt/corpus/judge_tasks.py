@@ -1,15 +1,16 @@
 """Tasks of preparing that learn from a sample of the corpus and judge each pair by it.
 
 Files in work/: `models/sample.src.zst` and .tgt.zst, an even sample of the pairs that are left
-after the search for duplicates; `models/pairs.npz`, a `PairModel`; `models/words-<half>-<way>.npz`,
-`WordTable`s; `judged/<chunk>.npy`, the drop reason of each cleaned pair, and
-`judged/<chunk>.adequacy.npy`, its score.
+after the search for duplicates; `models/pairs.json`, a `PairModel`;
+`models/words-<half>-<way>.npz`, `WordTable`s; `judged/<chunk>.npy`, the drop reason of each cleaned
+pair, and `judged/<chunk>.adequacy.npy`, its score.
 
 The sample is bounded, so that learning takes the same memory for any corpus; it and the models
 depend on nothing but the corpus and the rules.
 """
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt.config.corpus import CleaningConfig
+from nmt.config.settings import parse_record
 from nmt.corpus import clean
 from nmt.corpus.adequacy import Scores, WordTable, fold_of, score_pairs
-from nmt.corpus.io import read_zstd, write_zstd
+from nmt.corpus.io import atomic_write, read_zstd, write_zstd
 from nmt.corpus.pair_model import MIN_PAIRS, PairModel
 from nmt.corpus.prepare_tasks import SIDES, Chunk, Later, Sample, load_file, read_clean, save_array
 from nmt.corpus.rules import DROP_REASONS
@@ -58,10 +60,11 @@ def write_sample(work: Path, sample: Sample) -> Tree:
 
 
 def learn_pairs(work: Path) -> Tree:
-    """Learn lengths, marks and word order from the sample."""
+    """Learn lengths, marks and capitals from the sample."""
     model = PairModel.fit(*_read_sample(work))
     if model is not None:
-        model.save(work / "models/pairs.npz")
+        with atomic_write(work / "models/pairs.json") as temporary:
+            temporary.write_text(json.dumps(asdict(model)), encoding="utf-8")
     return {"is_learnt": int(model is not None)}
 
 
@@ -89,9 +92,10 @@ def judge_chunk(work: Path, chunk: Chunk, later: Later, cleaning: CleaningConfig
     """
     src, tgt, lines = read_clean(work, chunk, replace(later, is_judged=False))
     codes = np.zeros(len(src), dtype=np.uint8)
-    path = work / "models/pairs.npz"
+    path = work / "models/pairs.json"
     if has_pair_model(cleaning) and path.exists():
-        reasons = load_file(path, PairModel.load).judge(src, tgt, cleaning)
+        model = load_file(path, lambda path: parse_record(PairModel, path.read_bytes()))
+        reasons = model.judge(src, tgt, cleaning)
         codes = np.array([clean.reason_code(reason) for reason in reasons], dtype=np.uint8)
     scores = np.full(len(src), np.nan, dtype=np.float32)
     if cleaning.min_adequacy is not None and _table_path(work, 0, False).exists():

@@ -16,7 +16,7 @@ this process or on Ray:
     cleaning      each chunk: repair, drop, count; duplicates within the chunk
     duplicates    each range of the digests of all chunks: pairs that occur in an earlier chunk;
                   the same for near duplicates
-    learning      lengths, word order, word translations, from an even sample
+    learning      lengths, last marks, word translations, from an even sample
     judging       each chunk: drop what is improbable by these models
     subwords      one vocabulary, from an even sample of all pairs kept
     encoding      each chunk: token ids, one shard

@@ -17,6 +17,7 @@ import pytest
 
 from nmt.config.corpus import CleaningConfig, CorpusConfig, ParallelText, SubwordConfig
 from nmt.config.experiment import BatchingConfig, Experiment, ModelConfig, TrainingConfig
+from nmt.config.settings import add_legacy_values
 from nmt.training import run_log
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "token-of-the-tests-long-enough-for-ray"}
@@ -112,6 +113,10 @@ def start_cluster(num_cpus: int) -> Iterator[RayCluster]:
             cluster.close()
 
 
+RULES = add_legacy_values(CleaningConfig, {"max_dropped": 1.0})
+"""The rules of the first version: toy sentences repeat each other."""
+
+
 def make_experiment(folder: Path, **training: object) -> Experiment:
     """Write a corpus of 125 pairs and return an experiment of 30 updates."""
     srcs = [f"{a} {b} {c}" for a in WORDS for b in WORDS for c in WORDS]
@@ -135,7 +140,7 @@ def make_experiment(folder: Path, **training: object) -> Experiment:
             train=[ParallelText(name="a", src="train.en", tgt="train.de")],
             dev=ParallelText(name="dev", src="dev.en", tgt="dev.de"),
             prepared=str(folder / "prepared"),
-            cleaning=CleaningConfig(max_dropped=1.0),
+            cleaning=CleaningConfig.model_validate(RULES),
             subword=SubwordConfig(vocab_size=300),
         ),
         batching=BatchingConfig(max_tokens=64, micro_batches=3, max_length=32),

@@ -62,6 +62,7 @@ corpus:
   prepared: {folder}/prepared
   train: [{{name: train, src: train.en, tgt: train.de}}]
   dev: {{name: dev, src: dev.en, tgt: dev.de}}
+  cleaning: {{leaks: false, source_leaks: false}}
   subword: {{vocab_size: 320}}
 batching: {{max_tokens: 60, max_length: 40, micro_batches: 3, window: 20}}
 model:

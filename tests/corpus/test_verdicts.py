@@ -1,0 +1,76 @@
+"""The file of dropped and repaired pairs, and preparing again with --force."""
+
+from pathlib import Path
+
+import pytest
+from toy_corpora import CLEAN, Make, error_of, text_of, write
+
+from nmt.config.experiment import Experiment
+from nmt.corpus.prepare import prepare
+from nmt.corpus.prepared import open_prepared
+
+ROWS = [
+    ("A dog\trun\x07s.", "Ein Hund rennt."),
+    ("", "Nichts."),
+    ("A cat &amp; a dog.", "Eine Katze &amp; ein Hund."),
+    CLEAN[0],
+    CLEAN[0],
+]
+
+
+@pytest.mark.parametrize("shard_pairs", [3, 100])
+def test_each_dropped_or_repaired_pair_is_listed(
+    make_corpus: Make, tmp_path: Path, shard_pairs: int
+) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
+    file = tmp_path / "dropped.tsv"
+    experiment = make_corpus(
+        {"toy": ROWS}, cleaning={"html_entities": True}, shard_pairs=shard_pairs
+    )
+    prepare(experiment, dropped=file)
+    assert file.read_text(encoding="utf-8").splitlines() == [
+        "corpus\tline\trule\taction\tsrc\ttgt",
+        "toy\t1\tcontrol_characters\trepaired\tA dog\\trun\\x07s.\tEin Hund rennt.",
+        "toy\t2\tempty\tdropped\t\tNichts.",
+        "toy\t3\thtml_entities\trepaired\tA cat &amp; a dog.\tEine Katze &amp; ein Hund.",
+        f"toy\t5\tduplicates\tdropped\t{CLEAN[0][0]}\t{CLEAN[0][1]}",
+    ]
+
+
+def test_the_file_needs_a_new_preparation(make_corpus: Make, tmp_path: Path) -> None:
+    experiment = make_corpus({"toy": ROWS})
+    prepare(experiment)
+
+    def again(experiment: Experiment) -> None:
+        prepare(experiment, dropped=tmp_path / "dropped.tsv")
+
+    assert error_of(experiment, again) == (
+        "prepared: prepared already, so no pair is dropped now; add --force to prepare again, or "
+        "leave out --dropped"
+    )
+
+
+def test_force_replaces_the_folder(make_corpus: Make, tmp_path: Path) -> None:
+    experiment = make_corpus({"toy": CLEAN[:3]})
+    prepare(experiment)
+    write(experiment, "toy.en", "One dog.\n")
+    write(experiment, "toy.de", "Ein Hund.\n")
+    manifest = prepare(experiment, is_forced=True)
+    assert manifest.pairs == 1
+    assert text_of(experiment) == [("toy", 1, "One dog.", "Ein Hund.")]
+    assert not list(tmp_path.glob("prepared.*"))
+    assert not (tmp_path / "prepared/work").exists()
+
+
+def test_force_is_refused_while_a_run_reads(make_corpus: Make, tmp_path: Path) -> None:
+    experiment = make_corpus({"toy": CLEAN[:3]})
+    prepare(experiment)
+    shards, _ = open_prepared(experiment)
+    error = error_of(experiment, lambda experiment: prepare(experiment, is_forced=True))
+    assert error == (
+        "prepared: in use by a run or another command; wait for it to finish or stop it, then run "
+        "the same command again"
+    )
+    assert len(shards) == 3
+    del shards
+    assert prepare(experiment, is_forced=True).pairs == 3
