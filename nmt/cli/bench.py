@@ -6,6 +6,7 @@ import click
 
 from nmt.api import check_writable
 from nmt.cli.options import POSITIVE, display_path
+from nmt.console import Console
 from nmt.errors import ConfigError
 
 SECONDS = 5.0
@@ -44,13 +45,14 @@ def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
 
     if output is not None:
         check_writable("--output", Path(output).resolve().parent)
-    report = run_bench(
-        parts,
-        seconds,
-        log=lambda line: click.echo(line, err=True),
-        report=lambda figure: click.echo(format_figure(figure)),
-    )
-    if output is not None:
-        report.save(Path(output))
-        command = f"nmt bench compare {display_path(output)} OTHER"
-        click.echo(f"written: {output}; compare: {command}", err=True)
+    with Console() as console:
+        report = run_bench(
+            parts,
+            seconds,
+            log=console.print,
+            report=lambda figure: click.echo(format_figure(figure)),
+        )
+        if output is not None:
+            report.save(Path(output))
+            command = f"nmt bench compare {display_path(output)} OTHER"
+            console.print(f"written: {output}; compare: {command}")

@@ -107,9 +107,11 @@ class CommandGroup(click.Group):
             _discard_output()
             sys.exit(128 + signal.SIGPIPE)
         except OSError as error:
-            if error.errno not in FILE_ERRNOS:
-                raise
             name = error.filename or "standard output"
+            if "No usable temporary directory" in str(error):
+                name = "TMPDIR"
+            elif error.errno not in FILE_ERRNOS:
+                raise
             _discard_output()
             _print_error(f"{name}: {error.strerror}; {FILE_HINT}")
             sys.exit(2)
@@ -133,6 +135,8 @@ class CommandGroup(click.Group):
             return super().make_context(*args, **kwargs)
         except (NmtError, click.UsageError) as error:
             _exit_with(error)
+        except KeyboardInterrupt as error:
+            _exit_interrupted(error)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -151,9 +155,7 @@ class CommandGroup(click.Group):
                 raise
             _exit_with(NmtError("out of memory: use a smaller batch, beam or model"))
         except (KeyboardInterrupt, click.Abort) as error:
-            _print_error("interrupted")
-            # As a shell reports it.
-            ctx.exit(128 + (error.args[0] if error.args else signal.SIGINT))
+            _exit_interrupted(error)
         except BrokenPipeError:
             _discard_output()
             ctx.exit(128 + signal.SIGPIPE)
@@ -183,6 +185,12 @@ def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
     from nmt.training.memory import is_out_of_memory
 
     return is_out_of_memory(error)
+
+
+def _exit_interrupted(error: BaseException) -> NoReturn:
+    _print_error("interrupted")
+    # As a shell reports it.
+    raise click.exceptions.Exit(128 + (error.args[0] if error.args else signal.SIGINT))
 
 
 def _print_error(message: str) -> None:

@@ -4,6 +4,7 @@ import click
 
 from nmt.cli import options
 from nmt.cli.options import COUNT, POSITIVE
+from nmt.console import Console
 from nmt.corpus.prepared import resolve_auto_preset
 
 
@@ -29,7 +30,8 @@ def plan(
     settings, cluster_settings = options.load_settings(experiment, cluster, overrides)
     from nmt.planning.plan import PlanOptions, format_plan, make_plan
 
-    settings = resolve_auto_preset(settings, lambda line: click.echo(line, err=True))
+    with Console() as console:
+        settings = resolve_auto_preset(settings, console.print)
     plan_options = PlanOptions(workers_per_node, link, link_inside, tflops)
     for line in format_plan(make_plan(settings, cluster_settings, plan_options)):
         click.echo(line)

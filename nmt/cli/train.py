@@ -62,7 +62,8 @@ def average(checkpoints: tuple[str, ...], output: str) -> None:
     from nmt.checkpoint.convert import average_checkpoints
 
     paths = [checkpoint_dir(name) for name in checkpoints]
-    click.echo(options.describe(average_checkpoints(paths, Path(output))), err=True)
+    with Console() as console:
+        console.print(options.describe(average_checkpoints(paths, Path(output))))
 
 
 @click.command()
@@ -86,7 +87,8 @@ def export(run: str, output: str, form: str, precision: "Precision | None") -> N
         from nmt.decoding.onnx_export import export_onnx
 
         text = export_onnx(source, Path(output), precision).describe()
-    click.echo(text, err=True)
+    with Console() as console:
+        console.print(text)
 
 
 def train_run(experiment: Experiment, cluster: Cluster, console: Console) -> str:
