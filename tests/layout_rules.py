@@ -33,6 +33,7 @@ OWNERS = {
     "sacrebleu": ("nmt/evaluation/",),
     "safetensors": ("nmt/checkpoint/",),
     "onnx": ("nmt/model/",),
+    "ctranslate2": ("nmt/bench/ctranslate2_peer.py",),
     "onnxruntime": ("nmt/decoding/onnx_engine.py",),
     "ray": ("nmt/jobs/", "cluster/"),
     "click": ("nmt/cli/", "cluster/", "tools/"),

@@ -21,7 +21,6 @@ PARTS: Mapping[str, Part] = {
     "peer": train_speed.measure_peer,
     "memory": workers.measure_memory,
     "decode": decode_speed.measure_search,
-    "precision": decode_speed.measure_precision,
     "workers": workers.measure_scaling,
     "gpu": gpu.measure_gpu,
     "startup": startup.measure_startup,

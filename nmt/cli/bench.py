@@ -26,7 +26,7 @@ SECONDS = 5.0
 def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
     """Measure training and translation speed.
 
-    Parts: update, train, peer, memory, decode, precision, workers, gpu, startup; default: all. The
+    Parts: update, train, peer, memory, decode, workers, gpu, startup; default: all. The
     peak of the machine is measured first. `compare` lists what changed between two reports.
     """
     from nmt.bench.figures import BenchReport, compare_reports, format_figure

@@ -75,7 +75,7 @@ def export_onnx(folder: Path, out: Path, precision: Precision | None = None) -> 
         temp.mkdir(parents=True)
         text = checkpoint.subword.to_json()
         (temp / TOKENIZER).write_text(text, encoding="utf-8", newline="")
-        ports = _write_graphs(model, temp, precision)
+        ports = write_graphs(model, temp, precision)
         largest, mean = compare_with_torch(model, temp, precision)
         info = ExportInfo(
             exported_model.FORMAT, precision, checkpoint.info.update,
@@ -128,7 +128,7 @@ def _build(model: Seq2Seq, temp: Path, target: Path, precision: Precision) -> Pa
     try:
         part = temp / target.name
         part.mkdir()
-        _write_graphs(model, part, precision)
+        write_graphs(model, part, precision)
         compare_with_torch(model, part, precision)
         # Another process may have been faster: its graphs are the same.
         with suppress(OSError):
@@ -184,7 +184,7 @@ def compare_with_torch(
     return largest, mean
 
 
-def _write_graphs(model: Seq2Seq, folder: Path, precision: Precision) -> dict[str, list[Port]]:
+def write_graphs(model: Seq2Seq, folder: Path, precision: Precision) -> dict[str, list[Port]]:
     """Write both graphs and return their inputs and outputs by file."""
     encoder = encoder_graph(model, precision)
     decoder = decoder_step_graph(model, precision, encoder)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.bench import suite
+from nmt.bench import decode_speed, suite
 from nmt.bench.figures import BenchReport, Figure, format_figure
 from nmt.bench.gpu import measure_device, with_batch_size
 from nmt.bench.workers import Speed, run_processes, scaling_figures
@@ -18,9 +18,16 @@ EXPECTED = {
     "train": ["train/tiny/fp32", "train/tiny/bf16", "train/tiny/bf16 to fp32", "train/tiny/plain",
               "train/tiny/fp32 to plain", "train/tiny/bf16 to plain"],
     "peer": ["peer/ours", "peer/input feeding"],
-    "decode": ["decode/greedy/sentences", "decode/beam 5/tokens"],
-    "precision": ["precision/tiny/1/fp32", "precision/tiny/64/bf16", "precision/tiny/64/int8"],
+    "decode": ["decode/tiny/greedy/1/torch fp32", "decode/tiny/beam 5/64/onnx int8",
+               "latency/tiny/onnx fp32/median", "latency/tiny/torch fp32/p95",
+               "floor/tiny/1/graph", "floor/tiny/64/host"],
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_speed, "SENTENCES", {1: 1, 64: 4})
+    monkeypatch.setattr(decode_speed, "LATENCY_ROUNDS", 4)
 
 
 @pytest.mark.parametrize("part", EXPECTED)
@@ -97,15 +104,18 @@ def test_peaks_are_measured_before_the_parts(
 ) -> None:
     """Honest numbers (nmt/README.md, Guarantees)."""
     monkeypatch.setattr(Bench, "small", tiny_workload)
+    monkeypatch.setattr(Bench, "wide", tiny_workload)
     logged: list[str] = []
     reported: list[Figure] = []
     report = suite.run_bench(["decode"], 0.0, logged.append, reported.append)
     names = [figure.name for figure in report.figures]
     assert names[:2] == ["machine/product/fp32", "machine/product/bf16"]
-    assert {name.partition("/")[0] for name in names[2:]} == {"decode"}
+    assert {name.partition("/")[0] for name in names[2:]} == {"decode", "latency", "floor"}
     assert reported == report.figures
     assert {"processor", "cores", "threads", "torch", "load"} <= report.machine.keys()
-    assert logged[1] == "decode: Greedy and beam search in fp32."
+    assert (
+        logged[1] == "decode: Search speed and latency by engine, precision, beam and batch size."
+    )
     report.save(tmp_path / "report.json")
     assert BenchReport.load(tmp_path / "report.json") == report
     assert json.loads((tmp_path / "report.json").read_text())["format"] == 1
@@ -116,8 +126,8 @@ def test_unknown_part_is_refused_before_measuring() -> None:
     with pytest.raises(ConfigError) as error:
         suite.run_bench(["trian"], 0.0, lambda line: None, lambda figure: None)
     assert str(error.value) == (
-        "unknown benchmark part 'trian'; choose from update, train, peer, memory, decode, "
-        "precision, workers, gpu, startup"
+        "unknown benchmark part 'trian'; choose from update, train, peer, memory, decode, workers, "
+        "gpu, startup"
     )
 
 

@@ -97,7 +97,7 @@ def test_graphs_are_built_once_and_again_for_other_weights(
     folder = export_checkpoint(GOLDEN, tmp_path / "model", "fp32").path
     first = cached_graphs(load_checkpoint(folder), "fp32")
     assert first.parent == folder / "onnx"
-    monkeypatch.setattr(onnx_export, "_write_graphs", None)
+    monkeypatch.setattr(onnx_export, "write_graphs", None)
     assert cached_graphs(load_checkpoint(folder), "fp32") == first
     monkeypatch.undo()
     monkeypatch.setattr(onnx_export, "_cache_key", lambda checkpoint: "other")
