@@ -1,11 +1,11 @@
 """Engine on ONNX Runtime: exported models on CPUs, without torch.
 
 The graphs are those of `nmt.model.onnx_graph`. A step is one call: it reorders the states, runs the
-decoder, and returns the best candidates and the log-sum-exp of each row. Its inputs and outputs
-are bound to arrays that the steps of a search reuse.
+decoder, and returns log-probabilities. Its inputs and outputs are bound to arrays that the steps of
+a search reuse.
 
-Shapes: B sentences, K beam, R = B * K rows, S padded source length, V vocabulary, C candidates,
-Z values of a row's state.
+Shapes: B sentences, K beam, R = B * K rows, S padded source length, V vocabulary, Z values of a
+row's state.
 """
 
 import os
@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from nmt.corpus.subword import EOS
 from nmt.decoding.candidates import choose
 from nmt.decoding.exported_model import DECODER, ENCODER
-from nmt.decoding.interface import Best, IntArray, Query, StepResult
+from nmt.decoding.interface import IntArray, Query, StepResult
 
 Array = npt.NDArray[Any]
 
@@ -58,25 +57,19 @@ class OnnxEngine:
     ) -> tuple[StepResult, "OnnxState"]:
         """Decode one token per row; see `nmt.decoding.interface.Engine`."""
         rows = state.rows if parents is None else state.rows[parents]
-        choice, num_best = query.choice, 0
-        is_free = query.forbidden is None and query.full_rows is None and len(state.models) == 1
-        if isinstance(choice, Best) and choice.size > 1 and is_free:
-            num_best = choice.size
-        outputs = [each.step(tokens, rows, num_best) for each in state.models]
+        outputs = [each.step(tokens, rows) for each in state.models]
         attention = None
         if query.with_attention:
             attention = outputs[0].attention.copy()
             for other in outputs[1:]:
                 attention += other.attention
             attention /= np.float32(len(outputs))
-        if num_best:
-            result = _best(outputs[0], num_best)
-        else:
-            # Normalised in the graph: a constraint of one line must not round those of others.
-            log_probs, sums = outputs[0].log_probs, np.zeros(len(tokens), np.float32)
-            for other in outputs[1:]:
-                np.logaddexp(log_probs, other.log_probs, out=log_probs)
-            result = choose(log_probs, query, sums if len(outputs) == 1 else None)
+        log_probs = outputs[0].log_probs
+        for other in outputs[1:]:
+            np.logaddexp(log_probs, other.log_probs, out=log_probs)
+        # One model is normalised in the graph.
+        sums = np.zeros(len(tokens), np.float32) if len(outputs) == 1 else None
+        result = choose(log_probs, query, sums)
         return result._replace(attention=attention), OnnxState(state.models)
 
     def select(self, state: "OnnxState", sentences: IntArray) -> "OnnxState":
@@ -107,10 +100,6 @@ class _Outputs(NamedTuple):
 
     log_probs: Array
     """[R, V]."""
-    top_log_probs: Array
-    """[R, C]."""
-    top_tokens: Array
-    """[R, C]."""
     next_states: Array
     """[R, Z]."""
     attention: Array
@@ -159,7 +148,7 @@ class _Search:
         # A step reads one of them and writes the other.
         self._states = tuple(np.zeros((self.num_rows, model.state_size), np.float32) for _ in "ab")
         self._current = 0
-        self._bound: dict[tuple[int, ...], _BoundStep] = {}
+        self._bound: dict[tuple[int, int], _BoundStep] = {}
 
     def select(self, sentences: IntArray) -> "_Search":
         """Keep the memory of these sentences; the next step selects their states."""
@@ -168,15 +157,13 @@ class _Search:
         self._bound = {}
         return self
 
-    def step(self, tokens: IntArray, rows: IntArray, num_best: int) -> _Outputs:
+    def step(self, tokens: IntArray, rows: IntArray) -> _Outputs:
         """Run the decoder on tokens that continue rows of the last states."""
-        # Ids below EOS are removed from the candidates.
-        count = min(num_best + EOS, self.model.vocab_size) if num_best else 0
-        key = (self._current, self._num_before, count)
+        key = (self._current, self._num_before)
         if key not in self._bound:
             before, after = self._states[self._current], self._states[1 - self._current]
             states = before[: self._num_before], after[: self.num_rows]
-            self._bound[key] = _BoundStep(self.model, self.memory, states, count)
+            self._bound[key] = _BoundStep(self.model, self.memory, states)
         self._current, self._num_before = 1 - self._current, self.num_rows
         return self._bound[key].run(tokens, rows)
 
@@ -185,7 +172,7 @@ class _BoundStep:
     """Step whose inputs and outputs are bound to arrays."""
 
     def __init__(
-        self, model: _Model, memory: Mapping[str, Array], states: tuple[Array, Array], count: int
+        self, model: _Model, memory: Mapping[str, Array], states: tuple[Array, Array]
     ) -> None:
         self._session, self._io = model.decoder, model.decoder.io_binding()
         before, after = states
@@ -195,13 +182,10 @@ class _BoundStep:
             "tokens": self._tokens,
             "parents": self._rows,
             "states": before,
-            "num_candidates": np.array([count]),
             **memory,
         }
         self._outputs = _Outputs(
             model.log_probs(num_rows),
-            np.empty((num_rows, count), np.float32),
-            np.empty((num_rows, count), np.int64),
             after,
             np.empty((num_rows, memory["is_pad"].shape[1]), np.float32),
         )
@@ -227,16 +211,3 @@ def default_threads() -> int:
     """Return the thread limit of the process, as torch reads it."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return int(limit) if limit.isdigit() and int(limit) else len(os.sched_getaffinity(0))
-
-
-def _best(outputs: _Outputs, size: int) -> StepResult:
-    """Return the candidates of the graph without the ids below EOS."""
-    ids, values = outputs.top_tokens, outputs.top_log_probs
-    is_special = ids < EOS
-    if is_special.any() or (values[:, 1:] == values[:, :-1]).any():
-        # Best first, of equal ones the lower id.
-        values = np.where(is_special, -np.inf, values)
-        order = np.lexsort((ids, -values), axis=1)
-        ids, values = (np.take_along_axis(each, order, 1) for each in (ids, values))
-    # Copies: the next step overwrites the outputs.
-    return StepResult(ids[:, :size].copy(), values[:, :size].copy())

@@ -259,8 +259,7 @@ rows = np.arange(len(sources))
 states = np.zeros((len(sources), config["state_size"]), np.float32)
 targets = np.full((len(sources), 1), bos)
 while targets.shape[1] <= 2 * max(lengths) + 20 and not (targets == eos).any(axis=1).all():
-    step = run(decoder, tokens=targets[:, -1], parents=rows, states=states,
-               num_candidates=np.array([0]), **memory)
+    step = run(decoder, tokens=targets[:, -1], parents=rows, states=states, **memory)
     tokens, states = step["log_probs"][:, eos:].argmax(axis=1) + eos, step["next_states"]
     targets = np.concatenate([targets, tokens[:, None]], axis=1)
 for target, length in zip(targets[:, 1:].tolist(), lengths):
@@ -286,8 +285,7 @@ average by {mean:.1e}. `nmt translate` reads this directory; the program below n
 - A step decodes one token of each of `rows` hypotheses. Row r reads sentence r // (rows / batch)
   and continues row `parents[r]` of `states`, which are zeros at first; `next_states` are the
   `states` of the next step. `keys`, `values` and `is_pad` are the outputs of the encoder.
-- `log_probs` are those of all next tokens, `top_log_probs` and `top_tokens` the `num_candidates`
-  largest ones (0 or more). `attention` is that of the last layer.
+- `log_probs` are those of all next tokens. `attention` is that of the last layer.
 - `config.json` has the ids of special tokens, the number of state values, the rules by which
   training normalised text (`experiment.corpus.cleaning`; NFC above all), and digests of the files.
 

@@ -12,7 +12,7 @@ matrix has a scale per output. The inputs of a product have one of these scales:
 - Other inputs have a scale per row, set by their largest value.
 
 Shapes: B sentences (`batch`), S source positions, R rows, P rows of the step before, D width,
-L LSTM layers, V vocabulary, C candidates.
+L LSTM layers, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -94,12 +94,11 @@ def encoder_graph(model: Seq2Seq, precision: Precision) -> onnx.ModelProto:
 def decoder_step_graph(
     model: Seq2Seq, precision: Precision, encoder: onnx.ModelProto
 ) -> onnx.ModelProto:
-    """Record a step of the decoder, from tokens to the best candidates.
+    """Record a step of the decoder, from tokens to the log-probabilities of the next ones.
 
     Inputs: tokens [R] int64; parents [R] int64, the rows of `states` that the tokens continue;
-    states [P, 2 * L * D]; num_candidates [1] int64; all outputs of the encoder. Row r reads
-    sentence r // (R / B). Outputs: log_probs [R, V]; top_log_probs and top_tokens [R, C];
-    next_states [R, 2 * L * D]; attention [R, S] of the last attention layer.
+    states [P, 2 * L * D]; all outputs of the encoder. Row r reads sentence r // (R / B). Outputs:
+    log_probs [R, V]; next_states [R, 2 * L * D]; attention [R, S] of the last attention layer.
     """
     recorder = Recorder(_FORMS_INT8 if precision == "int8" else _FORMS)
     decoder = model.decoder
@@ -107,52 +106,16 @@ def decoder_step_graph(
     parents = recorder.input("parents", ["rows"], TensorProto.INT64)
     size = decoder.state_size
     before = recorder.input("states", ["previous", size])
-    count = recorder.input("num_candidates", [1], TensorProto.INT64)
     memory = _declare_memory(recorder, encoder)
     pieces = before.emit("Gather", parents, shape=["rows", size], axis=0)
     parts = pieces.chunk(2 * decoder.num_lstms, dim=1)
     state = DecoderState(cast(Any, parts[::2]), cast(Any, parts[1::2]))
     logits, after, attention = cast(Any, model.step(cast(Any, tokens), state, memory))
-    log_probs = logits.emit("LogSoftmax", axis=-1)
-    recorder.output("log_probs", log_probs)
-    values, ids = _best(log_probs, count)
-    recorder.output("top_log_probs", values)
-    recorder.output("top_tokens", ids)
+    recorder.output("log_probs", logits.emit("LogSoftmax", axis=-1))
     joined = [part for pair in zip(after.hidden, after.cell, strict=True) for part in pair]
     recorder.output("next_states", concat(joined, 1))
     recorder.output("attention", attention)
     return recorder.model("decoder_step")
-
-
-def _best(log_probs: Symbol, count: Symbol) -> tuple[Symbol, Symbol]:
-    """Record the largest values of each row and their columns, [R, C]; C can be 0."""
-    recorder, (rows, vocab) = log_probs.recorder, log_probs.shape
-    sizes = [size for size in range(24, 97) if int(vocab) % size == 0]
-
-    def top(values: Symbol, count: Symbol = count) -> list[Symbol]:
-        found = recorder.emit("TopK", values, count, outputs=2, axis=1)
-        types = TensorProto.FLOAT, TensorProto.INT64
-        shape = [rows, "candidates"]
-        return [Symbol(recorder, *each) for each in zip(found, [shape] * 2, types, strict=True)]
-
-    if not sizes:
-        values, ids = top(log_probs)
-        return values, ids
-    # Two rounds: TopK over whole rows takes three times as long. A block is every n-th column, so
-    # that its maximum is one of whole vectors.
-    num_blocks = int(vocab) // sizes[0]
-    blocks = log_probs.view(rows, sizes[0], num_blocks)
-    axes = recorder.constant([1], np.int64)
-    shape = [rows, num_blocks]
-    maxima = blocks.emit("ReduceMax", axes, shape=shape, keepdims=0)
-    at_most = recorder.constant([num_blocks], np.int64)
-    _, best = top(maxima, count.emit("Min", at_most, dtype=count.type))
-    starts = recorder.constant(np.arange(sizes[0]) * num_blocks, np.int64)
-    columns = best[:, :, None].emit("Add", starts, dtype=best.type)
-    # Flatten, unlike Reshape, works on no candidates.
-    flat = columns.emit("Flatten", shape=[rows, "columns"], dtype=best.type, axis=1)
-    values, places = top(log_probs.emit("GatherElements", flat, shape=flat.shape, axis=1))
-    return values, flat.emit("GatherElements", places, shape=places.shape, dtype=best.type, axis=1)
 
 
 def _declare_memory(recorder: Recorder, encoder: onnx.ModelProto) -> Memory:
