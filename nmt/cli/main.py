@@ -29,6 +29,7 @@ FILE_ERRNOS = (
 FILE_HINT = "check the path, its permissions and the free space"
 COMMANDS = {
     "demo": ("nmt.cli.demo:demo", "Train and score a model on the built-in corpus."),
+    "init": ("nmt.cli.init:init", "Write the experiment file of your own corpus."),
     "doctor": ("nmt.cli.doctor:doctor", "Examine a corpus: languages, lengths, bad pairs."),
     "prepare": ("nmt.cli.train:prepare", "Clean a corpus, learn its subwords, write shards."),
     "train": ("nmt.cli.train:train", "Train a model, or resume its run."),

@@ -1,0 +1,248 @@
+"""Splitting a corpus into training pairs and held-out pairs, without leaks.
+
+The pairs are read three times and a bounded number of them is held in memory:
+
+    sampling    candidates, chosen by a digest of their text
+    counting    pairs that share a side with a candidate, compared without case, digits, punctuation
+    writing     all pairs but the held-out ones and those that share a side with them
+
+The choice depends on the pairs only, not on their order or on the number of files.
+"""
+
+import hashlib
+import heapq
+import re
+import unicodedata
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nmt.config.corpus import CleaningConfig
+from nmt.corpus.formats.record_file import RawPair
+from nmt.corpus.io import compress_to
+from nmt.corpus.pair_files import PairFiles
+from nmt.corpus.rules import drop_reason, repair
+from nmt.errors import DataError
+
+MAX_PAIRS, MAX_SHARE = 2_000, 0.05
+"""Pairs of a held-out set: the smaller of the two."""
+NUM_CANDIDATES = 16_000
+MAX_COPIES = 100
+"""Training pairs that may be left out for one held-out pair."""
+BLOCK_PAIRS = 10_000
+"""Pairs written and reported together."""
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a pass, pairs done and pairs in all (0: unknown)."""
+_NO_LETTERS = re.compile(r"[\W\d_]+")
+_NO_ASCII_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
+Keys = dict[bytes, "array[int]"]
+"""Numbers of the pairs with a key."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out pairs and what remains for training."""
+
+    num_pairs: int
+    """Pairs of all corpora."""
+    sets: list[list[RawPair]]
+    """Pairs of each held-out set, in the order of the corpora."""
+    removed: frozenset[int]
+    """Numbers, through all corpora, of the pairs that are not for training."""
+
+    @property
+    def num_lost(self) -> int:
+        """Pairs that are not for training although they are in no held-out set."""
+        return len(self.removed) - sum(map(len, self.sets))
+
+
+@dataclass(order=True)
+class _Candidate:
+    rank: int
+    """Negated digest: a heap gives up the largest digest first."""
+    pair: RawPair = field(compare=False)
+    keys: RawPair = field(compare=False)
+
+
+def line_key(line: bytes) -> bytes:
+    """Return a line without case, digits, punctuation and spaces; equal keys: the same sentence."""
+    if line.isascii():
+        return line.translate(None, _NO_ASCII_LETTERS).lower()
+    text = unicodedata.normalize("NFKC", line.decode("utf-8", "ignore")).lower().casefold()
+    return _NO_LETTERS.sub("", text).encode()
+
+
+def choose(
+    corpora: Sequence[PairFiles], num_sets: int, taken: frozenset[bytes], progress: Progress
+) -> HeldOut:
+    """Choose the pairs of one or two held-out sets.
+
+    Args:
+        corpora: the corpora.
+        num_sets: number of sets.
+        taken: keys of sentences that no held-out pair may have.
+        progress: called every BLOCK_PAIRS pairs.
+
+    Raises:
+        DataError: the corpora are empty, or too few pairs can be held out.
+    """
+    num_pairs, candidates = _sample(corpora, taken, progress)
+    if not num_pairs:
+        raise DataError(f"{corpora[0].paths()[0]}: no pairs; expected a corpus to train on")
+    size = min(MAX_PAIRS, int(MAX_SHARE * num_pairs))
+    if not size:
+        raise DataError(
+            f"{num_pairs} pairs are too few to hold out {MAX_SHARE:.0%} of them; name a dev and a "
+            "test set with --dev and --test"
+        )
+    keys: list[Keys] = [{each.keys[side]: array("q") for each in candidates} for side in (0, 1)]
+    _count(corpora, keys, num_pairs, progress)
+    chosen = _select(candidates, keys, size * num_sets, corpora[0].languages)
+    size = min(size, len(chosen) // num_sets)
+    if not size:
+        raise DataError(
+            "no pair can be held out: each is dropped by cleaning, or shares a side with more than "
+            f"{MAX_COPIES} others; name a dev and a test set with --dev and --test"
+        )
+    chosen = chosen[: size * num_sets]
+    # Sets take turns, so that they are alike; within a set the order is that of the corpora.
+    sets = [
+        sorted(chosen[number::num_sets], key=lambda item: min(item[0]))
+        for number in range(num_sets)
+    ]
+    removed = frozenset().union(*(numbers for numbers, _ in chosen))
+    return HeldOut(num_pairs, [[each.pair for _, each in one] for one in sets], removed)
+
+
+def write_training(
+    corpora: Sequence[PairFiles], held_out: HeldOut, paths: Sequence[tuple[Path, Path]],
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Write the training pairs of each corpus to two files, compressed by suffix."""
+    number = 0
+    for corpus, of_corpus in zip(corpora, paths, strict=True):
+        with ExitStack() as stack:
+            files = [_open(stack, path) for path in of_corpus]
+            for block in _blocks(corpus):
+                numbers = range(number, number + len(block))
+                number += len(block)
+                kept = block
+                if not held_out.removed.isdisjoint(numbers):
+                    rows = zip(numbers, block, strict=True)
+                    kept = [pair for row, pair in rows if row not in held_out.removed]
+                for side, file in enumerate(files):
+                    file.write(join_lines([pair[side] for pair in kept]))
+                progress("writing", number, held_out.num_pairs)
+
+
+def count_pairs(corpora: Sequence[PairFiles], progress: Progress) -> int:
+    """Read all pairs and return their number; DataError if there are none."""
+    number = 0
+    for corpus in corpora:
+        for block in _blocks(corpus):
+            number += len(block)
+            progress("reading", number, 0)
+    if not number:
+        raise DataError(f"{corpora[0].paths()[0]}: no pairs; expected a corpus to train on")
+    return number
+
+
+def join_lines(lines: Sequence[bytes]) -> bytes:
+    """Return lines with line feeds, as bytes."""
+    return b"".join([line + b"\n" for line in lines])
+
+
+def _open(stack: ExitStack, path: Path) -> Any:
+    file = stack.enter_context(path.open("wb"))
+    compressed = compress_to(file, path.suffix)
+    return compressed if compressed is file else stack.enter_context(compressed)
+
+
+def _blocks(corpus: PairFiles) -> Iterator[list[RawPair]]:
+    block: list[RawPair] = []
+    for pair in corpus.read_raw():
+        block.append(pair)
+        if len(block) == BLOCK_PAIRS:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _sample(
+    corpora: Sequence[PairFiles], taken: frozenset[bytes], progress: Progress
+) -> tuple[int, list[_Candidate]]:
+    """Return the number of pairs and the candidates: those with the smallest digests."""
+    heap: list[_Candidate] = []
+    ranks: set[int] = set()
+    number = 0
+    for corpus in corpora:
+        for block in _blocks(corpus):
+            for pair in block:
+                digest = hashlib.blake2b(b"\n".join(pair), digest_size=8).digest()
+                rank = -int.from_bytes(digest, "big")
+                # Copies of a pair have the same digest.
+                if (len(heap) == NUM_CANDIDATES and rank < heap[0].rank) or rank in ranks:
+                    continue
+                keys = line_key(pair[0]), line_key(pair[1])
+                if not all(keys) or not taken.isdisjoint(keys):
+                    continue
+                ranks.add(rank)
+                heapq.heappush(heap, _Candidate(rank, pair, keys))
+                if len(heap) > NUM_CANDIDATES:
+                    ranks.remove(heapq.heappop(heap).rank)
+            number += len(block)
+            progress("sampling", number, 0)
+    return number, sorted(heap, reverse=True)
+
+
+def _count(
+    corpora: Sequence[PairFiles], keys: list[Keys], num_pairs: int, progress: Progress
+) -> None:
+    """Fill in the numbers of the pairs that share a side with a candidate."""
+    number = 0
+    for corpus in corpora:
+        for block in _blocks(corpus):
+            for row, pair in enumerate(block, start=number):
+                for side, of_side in enumerate(keys):
+                    found = of_side.get(line_key(pair[side]))
+                    # One more than allowed is enough to refuse the candidate.
+                    if found is not None and len(found) <= MAX_COPIES:
+                        found.append(row)
+            number += len(block)
+            progress("counting", number, num_pairs)
+
+
+def _select(
+    candidates: list[_Candidate], keys: list[Keys], wanted: int, languages: tuple[str, str]
+) -> list[tuple[set[int], _Candidate]]:
+    """Return the candidates to hold out, with the numbers of the pairs lost to training."""
+    sharing = [
+        (set(keys[0][each.keys[0]]) | set(keys[1][each.keys[1]]), each) for each in candidates
+    ]
+    # Those without copies first: they cost no other training pair. The sort is stable.
+    sharing.sort(key=lambda item: len(item[0]))
+    chosen: list[tuple[set[int], _Candidate]] = []
+    removed: set[int] = set()
+    for numbers, candidate in sharing:
+        if len(chosen) == wanted or len(numbers) > MAX_COPIES:
+            break
+        # Two held-out pairs with a common side could be in dev and test.
+        if removed.isdisjoint(numbers) and _is_clean(candidate.pair, languages):
+            chosen.append((numbers, candidate))
+            removed |= numbers
+    return chosen
+
+
+def _is_clean(pair: RawPair, languages: tuple[str, str]) -> bool:
+    """Return True if the cleaning rules keep a pair and have nothing to repair but spaces."""
+    cleaning = CleaningConfig()
+    try:
+        src, tgt, rules = repair(pair[0].decode(), pair[1].decode(), cleaning, languages)
+    except UnicodeDecodeError:
+        return False
+    is_repaired = not {"control_characters", "nfc"}.issuperset(rules)
+    return not is_repaired and not drop_reason(src, tgt, cleaning, languages)
