@@ -169,6 +169,8 @@ class SubwordConfig(Settings):
     """Vocabulary size, including 3 special pieces and 256 bytes for unknown characters."""
     max_sentences: PositiveInt = 2_000_000
     """Maximum lines of both sides used to learn the vocabulary; a larger corpus is sampled."""
+    tokenizer: PathText = added_setting("", before="")
+    """Vocabulary to use instead of learning one: tokenizer.json of a checkpoint or a corpus."""
 
 
 class CorpusConfig(Settings):

@@ -15,10 +15,14 @@ from nmt.config.settings import (
     Name,
     NaturalFloat,
     NaturalInt,
+    PathText,
     PositiveFloat,
     PositiveInt,
     Settings,
     Share,
+    Text,
+    added_setting,
+    check_address,
 )
 from nmt.errors import ConfigError
 
@@ -136,6 +140,12 @@ class TrainingConfig(Settings):
     """Early stopping: consecutive validations without a better dev BLEU before the end; 0: off."""
     max_skipped: PositiveInt = 5
     """Consecutive updates with a non-finite loss or gradient before the run stops."""
+    init_from: PathText = added_setting("", before="")
+    """Run, checkpoint or address whose weights a new run starts from; empty: random weights."""
+    init_optimizer: bool = added_setting(False, before=False)
+    """Also take the optimizer state of init_from; needs the same model and vocabulary."""
+    freeze: list[Text] = added_setting([], before=[])
+    """Parameters that stay as they start, as patterns of their names, such as encoder.*"""
 
     def check(self) -> None:
         if self.warmup_updates > self.updates:
@@ -150,6 +160,10 @@ class TrainingConfig(Settings):
             other = f"training.checkpoint_every ({self.checkpoint_every})"
             rule = f"early stopping needs it to be a multiple or a divisor of {other}"
             raise ConfigError("training.validate_every", self.validate_every, rule)
+        if self.init_optimizer and not self.init_from:
+            rule = "training.init_from is empty: there is no optimizer state to take"
+            raise ConfigError("training.init_optimizer", "true", rule)
+        check_address("training.init_from", self.init_from)
 
 
 class StageConfig(Settings):

@@ -49,6 +49,7 @@ from nmt.corpus.prepare_tasks import (
     VocabularyInfo,
 )
 from nmt.corpus.shards import Shards
+from nmt.corpus.subword import Subword
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, Stages, Task, Tree
 from nmt.corpus.text import line_counts_message, open_output
 from nmt.errors import DataError
@@ -127,6 +128,7 @@ def check_raw(experiment: Experiment) -> list[str]:
         DataError: a file is missing or does not start as text; any error in dev and test sets.
     """
     corpus = experiment.corpus
+    prepare_tasks.given_vocabulary(corpus.subword)
     for text in (*corpus.train, corpus.dev, *corpus.tests):
         PairFiles.of(text, corpus).check()
     for text in corpus.tests:
@@ -407,13 +409,22 @@ def _check_complete(experiment: Experiment, folder: Path) -> Manifest:
                 f"{path}: not the file that {folder} was prepared from; "
                 f"remove the folder and run `nmt prepare` again, or set corpus.prepared to another"
             )
+    given = experiment.corpus.subword.tokenizer
+    # As with raw files: usable without it, but not with another one.
+    found = Subword.read(Path(given)).fingerprint if given and Path(given).is_file() else None
+    if found not in (None, manifest.tokenizer_fingerprint):
+        raise DataError(
+            f"{given}: not the vocabulary that {folder} was prepared with; remove the folder and "
+            "run `nmt prepare` again, or set corpus.prepared to another"
+        )
     return manifest
 
 
 def _raw_paths(experiment: Experiment) -> list[Path]:
     corpus = experiment.corpus
     texts = [*corpus.train, corpus.dev, *corpus.tests]
-    return [path for text in texts for path in PairFiles.of(text, corpus).paths()]
+    paths = [path for text in texts for path in PairFiles.of(text, corpus).paths()]
+    return [*paths, *([Path(corpus.subword.tokenizer)] if corpus.subword.tokenizer else [])]
 
 
 def work_state(experiment: Experiment) -> Tree:

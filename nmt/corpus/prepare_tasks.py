@@ -310,13 +310,31 @@ def find_duplicates(
 
 
 def train_subword(folder: Path, sample: Sample, config: SubwordConfig) -> Tree:
-    """Train the vocabulary and write it; return its `VocabularyInfo`."""
-    subword = Subword.train(sample, config)
+    """Train the vocabulary, or take a given one, and write it; return its `VocabularyInfo`."""
+    subword = given_vocabulary(config) or Subword.train(sample, config)
     path = folder / TOKENIZER
     with atomic_write(path) as temporary:
         temporary.write_text(subword.to_json(), encoding="utf-8", newline="\n")
     file = FileInfo.from_path(path, TOKENIZER)
     return asdict(VocabularyInfo(subword.fingerprint, subword.num_pieces, file))
+
+
+def given_vocabulary(config: SubwordConfig) -> Subword | None:
+    """Return the vocabulary of subword.tokenizer; None: it is empty.
+
+    Raises:
+        DataError: it cannot be read, is not a vocabulary of nmt, or is of another kind.
+    """
+    if not config.tokenizer:
+        return None
+    subword = Subword.read(Path(config.tokenizer))
+    found = "bpe" if subword.is_bpe else "unigram"
+    if found != config.kind:
+        raise DataError(
+            f"{config.tokenizer}: a {found} vocabulary, but corpus.subword.kind is {config.kind}: "
+            f"set corpus.subword.kind={found}"
+        )
+    return subword
 
 
 def encode_chunk(

@@ -192,6 +192,10 @@ class Subword:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def spell(self, piece: str) -> list[int]:
+        """Return the token ids of a piece of another vocabulary, without a space before it."""
+        return [token.id for token in self._tokenizer.model.tokenize(piece)]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids; for the ids of `encode`, exactly its line.
 
@@ -200,6 +204,11 @@ class Subword:
         """
         data = b"".join([self._bytes[token] for token in ids])
         return data.decode("utf-8", errors="replace").removeprefix(" ")
+
+    @property
+    def learnt_pieces(self) -> dict[str, int]:
+        """Ids of the learnt pieces by their text, with the space before a word."""
+        return {piece: NUM_RESERVED + n for n, piece in enumerate(self._pieces[NUM_RESERVED:])}
 
     @property
     def token_bytes(self) -> Sequence[bytes]:

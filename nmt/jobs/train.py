@@ -20,7 +20,7 @@ from ray.train.torch import TorchConfig, get_device
 
 from nmt.checkpoint.format import read_info
 from nmt.checkpoint.remote import RemoteRun, local_copy
-from nmt.checkpoint.run_directory import best_checkpoint, newest_complete
+from nmt.checkpoint.run_directory import best_checkpoint, list_checkpoints, newest_complete
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.console import Console
@@ -49,6 +49,7 @@ from nmt.training.resume import check_run
 from nmt.training.run_log import LastUpdate
 from nmt.training.run_manifest import Origin
 from nmt.training.stop_control import RunHooks
+from nmt.training.warm_start import check_warm_start
 
 RESIZE_INTERVAL_S = 5.0
 """Seconds between two checks whether there is room for more workers."""
@@ -86,7 +87,10 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         remote.newest_complete()
     check_workers(experiment, cluster.workers.max)
     check_run(experiment, run_dir)
-    open_prepared(experiment)[0].verify()
+    shards, subword = open_prepared(experiment)
+    shards.verify()
+    if not list_checkpoints(run_dir):
+        check_warm_start(experiment, subword)
     check_dev_set(experiment.corpus.tgt, read_dev(experiment.prepared)[1])
     place = remote.store.url() if remote else run_dir
     if (result := read_finished(experiment, run_dir, remote)) is not None:

@@ -131,9 +131,14 @@ class Seq2Seq(nn.Module):
         return self.output_layer(hidden).float(), state, weights
 
 
-def num_parameters(model: nn.Module) -> int:
-    """Return the number of trained values; tied weights count once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def num_parameters(model: nn.Module, *, trained_only: bool = False) -> int:
+    """Return the number of values of all parameters; tied weights count once.
+
+    Args:
+        trained_only: leave out frozen parameters.
+    """
+    parameters = model.parameters()
+    return sum(each.numel() for each in parameters if each.requires_grad or not trained_only)
 
 
 def max_parameters(config: ModelConfig, vocab_size: int) -> int:

@@ -198,8 +198,9 @@ class _Run:
             self.scorer, self.writer, run_dir, experiment, self.corpus.dev, logger, self.remote
         )
         run_manifest.add_start(
-            run_dir, experiment, self.corpus.shards, self.schedule, self.world, state.update, origin
-        )
+            run_dir, experiment, self.corpus.shards, self.schedule, self.world, state.update,
+            origin, self.resumed.warm_start,
+        )  # fmt: skip
         # Weights, two moments of AdamW and the average, in fp32.
         num_copies = 3 + (self.learner.average is not None)
         size = num_parameters(self.learner.model)
@@ -211,6 +212,9 @@ class _Run:
         if self.resumed.has_new_dev_set:
             # Reports do not compare dev scores across it.
             logger.write("dev_set", state.update, {"why": "another dev set"})
+        if num_frozen := size - num_parameters(self.learner.model, trained_only=True):
+            patterns = ", ".join(experiment.training.freeze)
+            logger.log(f"frozen: {num_frozen:,} of {size:,} parameters | {patterns}")
         logger.log(format_start_line(experiment, self.schedule, size, state.update, self.world))
         if warning := slow_precision_warning(experiment.training, self.world.device):
             logger.log(warning)

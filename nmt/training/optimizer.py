@@ -1,16 +1,41 @@
 """AdamW, learning-rate schedules, and the moving average of the weights."""
 
 import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
 from nmt.config.experiment import TrainingConfig
+from nmt.errors import ConfigError
+
+
+def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Exclude parameters from training by patterns of their names, such as `encoder.*`.
+
+    Tied parameters are frozen by any of their names.
+
+    Raises:
+        ConfigError: a pattern matches no parameter, or all are frozen.
+    """
+    named = list(model.named_parameters(remove_duplicate=False))
+    for pattern in patterns:
+        matched = [parameter for name, parameter in named if fnmatchcase(name, pattern)]
+        if not matched:
+            parts = ", ".join(dict.fromkeys(f"{name.partition('.')[0]}.*" for name, _ in named))
+            rule = f"it matches no parameter; the parts of the model are {parts}"
+            raise ConfigError("training.freeze", pattern, rule)
+        for parameter in matched:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        rule = "it freezes all parameters: leave some to train"
+        raise ConfigError("training.freeze", ", ".join(patterns), rule)
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """Return a fused AdamW (Loshchilov & Hutter 2019); weight decay of matrices only."""
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
@@ -78,7 +103,7 @@ def load_optimizer_tensors(
     Raises:
         ValueError: a tensor is missing, unknown, or of another shape or dtype than its parameter.
     """
-    parameters = dict(model.named_parameters())
+    parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
     shapes = {}
     for name, parameter in parameters.items():
         # The fused kernel has its step in fp32; before the first update there is no state.

@@ -20,7 +20,9 @@ from nmt.errors import CheckpointError, TrainingError
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
 from nmt.training.optimizer import learning_rate
+from nmt.training.run_manifest import WarmStart
 from nmt.training.state import Learner, TrainState
+from nmt.training.warm_start import describe_warm_start, warm_start
 
 RESUMABLE_CHANGES = (
     "training.updates", "training.learning_rate", "training.precision", "training.max_skipped",
@@ -93,12 +95,16 @@ class Resumed:
     """Log lines about changes of settings and data."""
     has_new_dev_set: bool = False
     """True if the dev set is not that of the checkpoint."""
+    warm_start: WarmStart | None = None
+    """On rank 0 of a new run, what it took from training.init_from."""
 
 
 def resume(
     learner: Learner, corpus: TrainingData, world: World, run_dir: Path, remote: RemoteRun | None
 ) -> Resumed:
-    """Load the newest complete checkpoint. Collective: call on every rank.
+    """Load the newest complete checkpoint, or in a new run the source of training.init_from.
+
+    Collective: call on every rank.
 
     Args:
         learner: model and optimizer to fill.
@@ -108,7 +114,8 @@ def resume(
         remote: object store of the run; rank 0 downloads its logs. None: the run is local.
 
     Raises:
-        TrainingError: no checkpoint is complete, or the corpus is another one.
+        TrainingError: no checkpoint is complete, the corpus is another one, or training.init_from
+            cannot be used.
         CheckpointError: a file of the checkpoint has unexpected contents.
     """
     folder, skipped = _agree_on_newest(world, run_dir, remote)
@@ -117,7 +124,11 @@ def resume(
         remote.download_logs()
     found = corpus.shards.manifest.data_digests()
     if folder is None:
-        return Resumed(TrainState(data=found), skipped)
+        new = Resumed(TrainState(data=found), skipped)
+        if learner.settings.init_from:
+            new.warm_start = warm_start(learner, corpus.subword, world)
+            new.notes = describe_warm_start(new.warm_start) if new.warm_start else []
+        return new
     # Same settings can give another vocabulary if the raw text has changed.
     if read_info(folder).files[TOKENIZER].sha256 != corpus.subword.fingerprint:
         raise TrainingError(

@@ -82,6 +82,29 @@ class RunStart:
 
 
 @dataclass(frozen=True)
+class WarmStart:
+    """Parameters and pieces that a new run took from another one (training.init_from)."""
+
+    checkpoint: PathText
+    """Checkpoint that was read; for an address its local copy."""
+    weights_sha256: str
+    taken: Count
+    """Number of parameters (tensors) taken; tied ones count once."""
+    new: list[str]
+    """Names of parameters that the source lacks; initialised at random."""
+    unused: list[str]
+    """Names of parameters of the source that the model lacks."""
+    kept_pieces: Count
+    """Pieces in both vocabularies."""
+    new_pieces: Count
+    """Pieces that start as the mean of the old pieces that spell them."""
+    dropped_pieces: Count
+    """Pieces of the source that the vocabulary lacks."""
+    optimizer: bool
+    """True if the optimizer state was taken."""
+
+
+@dataclass(frozen=True)
 class RunManifest:
     """Content of manifest.json."""
 
@@ -100,6 +123,8 @@ class RunManifest:
     """Kept pairs longer than batching.max_length."""
     updates_per_epoch: PositiveInt
     starts: list[RunStart]
+    warm_start: WarmStart | None = None
+    """Origin of the first weights; None: initialised at random."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +142,7 @@ def add_start(
     world: "World",
     update: int,
     origin: Origin,
+    warm_start: WarmStart | None = None,
 ) -> None:
     """Add a start to the manifest of a run; call on rank 0.
 
@@ -131,12 +157,16 @@ def add_start(
         world: ranks of the run.
         update: updates done before this start.
         origin: command that started the workers.
+        warm_start: origin of the weights of a new run.
     """
     path = run_dir / NAME
     before: list[RunStart] = []
     if path.exists():
         try:
-            before = read_run_manifest(run_dir).starts
+            stored = read_run_manifest(run_dir)
+            before = stored.starts
+            # A resumed run has the first weights of its first start.
+            warm_start = stored.warm_start if update else warm_start
         except DataError as error:
             log.warning("started a new manifest: %s", error)
             # Kept for inspection; the history of starts begins again.
@@ -152,6 +182,7 @@ def add_start(
         left_out=schedule.num_left_out,
         updates_per_epoch=schedule.updates_per_epoch,
         starts=[*before, _new_start(before, world, update, origin)],
+        warm_start=warm_start,
     )
     try:
         with atomic_write(path) as scratch:

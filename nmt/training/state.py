@@ -20,7 +20,12 @@ from nmt.model.seq2seq import Seq2Seq, check_model_memory
 from nmt.training.distributed import World, wrap_in_ddp
 from nmt.training.loss import compute_loss
 from nmt.training.meter import MeterTotals
-from nmt.training.optimizer import load_optimizer_tensors, make_optimizer, optimizer_tensors
+from nmt.training.optimizer import (
+    freeze_parameters,
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+)
 from nmt.training.precision import DTYPES
 
 EndReason = Literal["finished", "stopped early", "interrupted"]
@@ -59,6 +64,7 @@ class Learner:
         check_model_memory(experiment.model, vocab_size, copies)
         torch.manual_seed(experiment.seed)
         self.model: Seq2Seq = Seq2Seq(experiment.model, vocab_size).to(world.device)
+        freeze_parameters(self.model, self.settings.freeze)
         self.forward: nn.Module = self.model
         """Module to call in training: the model, in DistributedDataParallel after `connect`."""
         self.average: Seq2Seq | None = None

@@ -1,0 +1,227 @@
+"""Starting a run from the weights of another one: training.init_from.
+
+Parameters are matched by name, so that another number of layers takes those that both models have.
+Rows of the embeddings and of the output layer are matched by the text of their pieces; a piece that
+is new starts as the mean of the old pieces that spell it. Rank 0 reads the source and sends what it
+took to the others. A resumed run never reads the source again.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nmt.checkpoint.format import WEIGHTS, CheckpointState
+from nmt.checkpoint.load import Checkpoint, load_checkpoint, load_counters, load_training_state
+from nmt.checkpoint.remote import fetch_checkpoint
+from nmt.config.cluster import Cluster
+from nmt.config.experiment import Experiment
+from nmt.corpus.subword import NUM_RESERVED, Subword
+from nmt.errors import CheckpointError, ConfigError, NmtError, TrainingError
+from nmt.model.seq2seq import Seq2Seq
+from nmt.storage import is_address
+from nmt.training.distributed import World
+from nmt.training.optimizer import freeze_parameters
+from nmt.training.run_manifest import WarmStart
+from nmt.training.state import Learner
+
+SAME_SETTINGS = ("preset", "width", "ffn_width", "attention", "heads")
+"""Settings of the section `model` in which a run and its source must agree."""
+OPTIMIZER_SETTINGS = ("encoder_layers", "decoder_layers", "tie_embeddings")
+"""Further ones if the optimizer state is taken: every parameter needs its moments."""
+PER_PIECE = ("src_embedding.weight", "tgt_embedding.weight", "output_layer.weight")
+"""Parameters with a row per piece of the vocabulary."""
+
+
+def check_warm_start(experiment: Experiment, subword: Subword | None = None) -> None:
+    """Check training.init_from and training.freeze of a new run; needs no cluster.
+
+    Args:
+        experiment: the experiment.
+        subword: its vocabulary; None: the corpus is not prepared yet.
+
+    Raises:
+        ConfigError: there is no such source, it is corrupt, or does not fit the model; a pattern
+            matches no parameter.
+    """
+    # The sizes of preset auto are known once the corpus is prepared.
+    has_sizes = subword is not None or experiment.preset == "none"
+    if experiment.training.init_from:
+        source = open_source(experiment.training.init_from)
+        if has_sizes:
+            _check_fit(experiment, source, subword)
+    if experiment.training.freeze and has_sizes:
+        with torch.device("meta"):
+            freeze_parameters(Seq2Seq(experiment.model, NUM_RESERVED), experiment.training.freeze)
+
+
+def warm_start(learner: Learner, subword: Subword, world: World) -> WarmStart | None:
+    """Fill the learner of a new run from its source. Collective: call on every rank.
+
+    Returns:
+        On rank 0, what was taken. The other ranks get the weights in `Learner.connect`.
+
+    Raises:
+        TrainingError: the source cannot be used.
+    """
+    found, problem = None, ""
+    if world.is_main:
+        try:
+            found = _take(learner, subword)
+        except NmtError as error:
+            # Sent to all ranks: if rank 0 raised alone, the others would wait for it.
+            problem = str(error)
+    if problem := world.all_gather(problem)[0]:
+        raise TrainingError(problem)
+    if learner.settings.init_optimizer:
+        _broadcast_moments(learner, world)
+    return found
+
+
+def open_source(location: str) -> Checkpoint:
+    """Load the best checkpoint of a run, or a checkpoint; ConfigError names the setting."""
+    try:
+        if is_address(location):
+            return load_checkpoint(fetch_checkpoint(location, Path(Cluster().scratch)))
+        return load_checkpoint(Path(location))
+    except CheckpointError as error:
+        raise ConfigError.from_message(f"training.init_from: {error}") from None
+
+
+def describe_warm_start(start: WarmStart) -> list[str]:
+    """Return the log lines about what a run took from another one."""
+    total = start.taken + len(start.new)
+    pieces = "same vocabulary"
+    if start.new_pieces or start.dropped_pieces:
+        pieces = (
+            f"{start.kept_pieces:,} pieces kept, {start.new_pieces:,} new (mean of old pieces), "
+            f"{start.dropped_pieces:,} dropped"
+        )
+    optimizer = "optimizer taken" if start.optimizer else "new optimizer"
+    lines = [
+        f"weights from {start.checkpoint} | {start.taken} of {total} parameters | {pieces} | "
+        f"{optimizer}"
+    ]
+    if start.new:
+        lines.append(f"initialised at random: {_summarise(start.new)}")
+    if start.unused:
+        lines.append(f"not taken: {_summarise(start.unused)}")
+    return lines
+
+
+def _check_fit(experiment: Experiment, source: Checkpoint, subword: Subword | None) -> None:
+    """Raise ConfigError if a model cannot start from a source."""
+    settings, theirs = experiment.model, source.experiment.model
+    takes_optimizer = experiment.training.init_optimizer
+    for key in (*SAME_SETTINGS, *(OPTIMIZER_SETTINGS if takes_optimizer else ())):
+        # The number of heads means nothing to additive attention.
+        if key == "heads" and settings.attention == theirs.attention == "additive":
+            continue
+        mine, found = getattr(settings, key), getattr(theirs, key)
+        if mine != found:
+            why = "" if key in SAME_SETTINGS else " for training.init_optimizer"
+            rule = f"the source {source.path} has {found}: use the same{why}"
+            raise ConfigError(f"model.{key}", mine, rule)
+    if not takes_optimizer:
+        return
+    if subword is not None and subword.fingerprint != source.subword.fingerprint:
+        rule = f"{source.path} has another vocabulary: set it to false"
+        raise ConfigError("training.init_optimizer", "true", rule)
+    try:
+        load_counters(source.path)
+    except CheckpointError as error:
+        raise ConfigError.from_message(f"training.init_optimizer: {error}") from None
+
+
+def _take(learner: Learner, subword: Subword) -> WarmStart:
+    """Fill a learner from the source of its experiment, and return what was taken."""
+    experiment = learner.experiment
+    source = open_source(experiment.training.init_from)
+    _check_fit(experiment, source, subword)
+    model, weights = learner.model, source.weights
+    if experiment.training.init_optimizer:
+        stored = load_training_state(source.path)
+        learner.load(_without_frozen(stored, model), source.path)
+    spellings = None
+    if subword.fingerprint != source.subword.fingerprint:
+        spellings = spell_pieces(subword, source.subword)
+    # A tied parameter comes once, under the first of its names: that of the source embedding.
+    parameters = dict(model.named_parameters())
+    taken = [name for name in parameters if name in weights]
+    for name in taken if not experiment.training.init_optimizer else ():
+        given = weights[name]
+        if spellings is not None and name in PER_PIECE:
+            given = mean_rows(given, spellings)
+        parameters[name].data.copy_(given)
+        if learner.average is not None:
+            learner.average.get_parameter(name).data.copy_(given)
+    # Tied weights of the source have several names.
+    used = {weights[name].data_ptr() for name in taken}
+    mine, theirs = subword.learnt_pieces, source.subword.learnt_pieces
+    return WarmStart(
+        checkpoint=str(source.path),
+        weights_sha256=source.info.files[WEIGHTS].sha256,
+        taken=len(taken),
+        new=sorted(parameters.keys() - weights.keys()),
+        unused=sorted(name for name, each in weights.items() if each.data_ptr() not in used),
+        kept_pieces=NUM_RESERVED + len(mine.keys() & theirs.keys()),
+        new_pieces=len(mine.keys() - theirs.keys()),
+        dropped_pieces=len(theirs.keys() - mine.keys()),
+        optimizer=experiment.training.init_optimizer,
+    )
+
+
+def spell_pieces(new: Subword, old: Subword) -> list[list[int]]:
+    """Return for each piece of a vocabulary the pieces of an old one: itself, or its spelling."""
+    known = old.learnt_pieces
+    # Special and byte pieces, tags included, have the same ids in every vocabulary.
+    spellings = [[token] for token in range(NUM_RESERVED)]
+    learnt = new.learnt_pieces
+    return spellings + [[known[each]] if each in known else old.spell(each) for each in learnt]
+
+
+def mean_rows(weight: Tensor, spellings: Sequence[Sequence[int]]) -> Tensor:
+    """Return for each list of rows of a matrix their mean, [lists, D]."""
+    rows = torch.tensor([row for spelling in spellings for row in spelling])
+    lengths = torch.tensor([len(spelling) for spelling in spellings])
+    offsets = lengths.cumsum(0) - lengths
+    return nn.functional.embedding_bag(rows, weight, offsets, mode="mean")
+
+
+def _without_frozen(state: CheckpointState, model: Seq2Seq) -> CheckpointState:
+    """Return a training state without the moments of parameters that are not trained."""
+    frozen = {name for name, each in model.named_parameters() if not each.requires_grad}
+    moments = {
+        key: tensor
+        for key, tensor in state.optimizer.items()
+        if key.partition("/")[2] not in frozen
+    }
+    return replace(state, optimizer=moments)
+
+
+def _broadcast_moments(learner: Learner, world: World) -> None:
+    """Send the optimizer state of rank 0 to all ranks. Collective: call on every rank."""
+    state = learner.optimizer.state
+    # A source that skipped all its updates has no moments.
+    if not world.all_gather(len(state))[0]:
+        return
+    for parameter in learner.model.parameters():
+        if not parameter.requires_grad:
+            continue
+        if not world.is_main:
+            state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            world.broadcast(state[parameter][key])
+
+
+def _summarise(names: Sequence[str]) -> str:
+    """Format names of parameters, those of a layer as one pattern."""
+    patterns = [re.sub(r"^(.*?\.\d+)\..*", r"\1.*", name) for name in names]
+    return ", ".join(dict.fromkeys(patterns))
