@@ -155,7 +155,7 @@ class CleaningConfig(Settings):
     word_order: bool = added_setting(True, before=False)
     """Drop pairs with shuffled words: the first capital or the last mark of a side has moved."""
     min_adequacy: Number | None = added_setting(None, before=None)
-    """Minimum adequacy by IBM Model 1, in nats: -4 drops most misaligned pairs; null: off."""
+    """Minimum adequacy by IBM Model 1, in nats: -3 drops most misaligned pairs; null: off."""
     max_dropped: Share = 0.5
     """Maximum share of pairs that cleaning may drop before `nmt prepare` fails."""
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from nmt.corpus.io import atomic_write
 from nmt.corpus.text import UNSPACED, mark_class
 
-SUGGESTED_MINIMUM = -4.0
+SUGGESTED_MINIMUM = -3.0
 """Score below which a pair is more likely to be wrong than right."""
 FEW_PAIRS = 5_000
 """Pairs below which the scores are unreliable."""

@@ -40,7 +40,7 @@ LENGTH_EDGES = (0, 1, 5, 10, 20, 40, 80, 160, 320, 640, 1280)
 """Lower edges of the bins of characters."""
 RATIO_EDGES = (0.0, 0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 """Lower edges of the bins of target characters per source character."""
-ADEQUACY_EDGES = (-math.inf, -40, -20, -10, -6, -4, -2, 0, 5, 10, 20, 40, 80)
+ADEQUACY_EDGES = (-math.inf, -40.0, -20.0, -10.0, -5.0, -3.0, 0.0, 5.0, 10.0, 20.0, 40.0, 80.0)
 
 
 @dataclass

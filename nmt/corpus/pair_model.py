@@ -85,7 +85,8 @@ class PairModel:
     marks: float
     """Share of the pairs with a mark at the end of one side that have it on both; the lower one."""
     capitals: float
-    """The same of a capital at the start, among pairs that start with a letter of either case."""
+    """The same of a capital at the start, among pairs that have the marks and start with letters of
+    either case."""
 
     @classmethod
     def fit(cls, src: Sequence[str], tgt: Sequence[str]) -> "PairModel | None":
@@ -97,7 +98,8 @@ class PairModel:
         return cls(
             LengthModel.fit(log_lengths(src), log_lengths(tgt)),
             _agreement(marks[0], marks[1]),
-            _agreement(cases[0] == 1, cases[1] == 1, (cases != 0).all(axis=0)),
+            # Of whole sentences: those that are shuffled must not hide that capitals agree.
+            _agreement(cases[0] == 1, cases[1] == 1, (cases != 0).all(axis=0) & marks.all(axis=0)),
         )
 
     def judge(self, src: Sequence[str], tgt: Sequence[str], cleaning: CleaningConfig) -> list[str]:

@@ -36,7 +36,7 @@ OFF: Rules = {
     if rule not in PARAMETERS
 }
 OFF["min_adequacy"] = None
-ON: Rules = {**dict.fromkeys(OFF, True), **LIMITS, "min_adequacy": -4}
+ON: Rules = {**dict.fromkeys(OFF, True), **LIMITS, "min_adequacy": -3.0}
 ALL = CleaningConfig(max_chars=30, repetition=False)
 HELD_OUT = [
     ("A bird sings.", "Ein Vogel singt."),
