@@ -18,10 +18,10 @@ from nmt.corpus.text import END_MARKS, ENDS_SENTENCE
 
 MIN_PAIRS = 1_000
 """Pairs from which on a model is learnt; smaller corpora pass all of its rules."""
-MIN_MARKS = 0.9
+MIN_MARKS = 0.95
 """Share of pairs with a mark at the end of one side that must have it on the other side too,
 before its absence means anything."""
-MIN_CAPITALS = 0.995
+MIN_CAPITALS = 0.998
 """The same of capitals at the start."""
 LENGTH_LIMITS = (-3.75, 3.25)
 """Lowest and highest deviation of a target length, in robust standard deviations."""
@@ -133,7 +133,8 @@ class PairModel:
 
         Shuffling moves the first word and the last mark, and one of both is nearly always seen.
         """
-        if self.marks >= MIN_MARKS and ends_sentence(whole) and not ends_sentence(text):
+        # Needs no agreement in the corpus: the mark is there, at another place.
+        if ends_sentence(whole) and not ends_sentence(text):
             inner = [len(_INNER_MARK.findall(each)) for each in (whole, text)]
             if inner[0] < inner[1]:
                 return True
