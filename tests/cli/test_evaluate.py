@@ -1,6 +1,7 @@
 """`nmt evaluate`: scores on test sets and comparison with a baseline."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 from cli_calls import TEXT, Nmt, sacrebleu_command, translated
 
 from nmt.checkpoint.run_directory import list_checkpoints
+from nmt.config.files import load_experiment
+from nmt.corpus.prepare import prepare
 
 BOTH = "evaluate runs/tiny --baseline runs/tiny/checkpoints/update-00000030 --test news -o both"
 
@@ -145,3 +148,30 @@ def test_ensemble_is_scored_as_one_system(here: Path, nmt: Nmt) -> None:
     source = Path("raw/news.en").read_text(encoding="utf-8")
     same = "\n".join(translated(nmt, source, f"--ensemble {earlier}")) + "\n"
     assert (kept / "ensemble/news.de").read_text(encoding="utf-8") == same
+
+
+def test_every_reference_of_one_source_is_used(here: Path, nmt: Nmt) -> None:
+    Path("second.de").write_text("".join(f"{n} anders\n" for n in range(8)))
+    words = "--src raw/dev.en --ref raw/dev.de --ref second.de --metrics bleu"
+    answer = nmt(f"evaluate runs/tiny {words}")
+    assert "BLEU|nrefs:2|" in answer.out
+    kept = Path("runs/tiny/evaluation")
+    assert (kept / "dev.de.ref1").read_bytes() == Path("second.de").read_bytes()
+
+
+def test_references_of_a_test_set_come_from_the_experiment(here: Path, nmt: Nmt) -> None:
+    """Prepared, listed in the manifest, and scored together."""
+    Path("raw/second.de").write_text("".join(f"{n} anders\n" for n in range(5)))
+    settings = Path("tiny.yaml").read_text()
+    Path("tiny.yaml").write_text(
+        settings.replace("tgt: news.de", "tgt: news.de, refs: [second.de]")
+    )
+    shutil.rmtree("prepared")
+    manifest = prepare(load_experiment("tiny.yaml"))
+    assert "tests/news.ref1" in [info.name for info in manifest.files]
+    assert "BLEU|nrefs:2|" in nmt("evaluate runs/tiny --test news --metrics bleu").out
+    Path("prepared/tiny/tests/news.ref1").unlink()
+    assert nmt("evaluate runs/tiny --test news").err == (
+        "nmt: prepared/tiny/tests/news.ref1: missing; remove the folder and run `nmt prepare` "
+        "again\n"
+    )

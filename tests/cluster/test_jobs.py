@@ -199,3 +199,30 @@ def test_job_without_stored_settings_is_not_resumed(client: Any, call: Call) -> 
         "nmt: nmt-train-tiny was submitted by an nmt that did not store its settings: submit "
         "EXPERIMENT CLUSTER again, which resumes the run\n",
     )  # fmt: skip
+
+
+def test_paths_of_a_job_are_those_of_the_command_line(
+    client: Any, files: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`~` is the home directory, also in a submission."""
+    monkeypatch.setenv("HOME", str(files / "home"))
+    monkeypatch.setenv("RUNS", str(files / "some runs"))
+    words = ["corpus.prepared=~/prepared", "cluster.storage=$RUNS", "cluster.scratch=~/x"]
+    status, _, err = call("tiny.yaml", "here.yaml", *words)
+    assert status == 0
+    assert f"prepared: {files}/home/prepared\n" in client.files["experiment.yaml"]
+    assert f"storage: {files}/some runs\n" in client.files["cluster.yaml"]
+    assert "scratch: ~/x\n" in client.files["cluster.yaml"]
+    assert client.sent[0]["metadata"]["nmt_target"] == f"{files}/some runs/tiny"
+    # Printed commands can be pasted.
+    assert f"  tensorboard --logdir '{files}/some runs/tiny/tensorboard'" in err.splitlines()
+
+
+def test_job_can_prepare_the_corpus_first(client: Any, files: Path, call: Call) -> None:
+    (files / "raw/dev.de").unlink()
+    status, _, err = call("tiny.yaml", "here.yaml")
+    assert (status, client.sent) == (2, [])
+    assert err == (
+        f"nmt: {files}/raw/dev.de: there is no such file; check corpus.root and the names in the "
+        "experiment\n"
+    )

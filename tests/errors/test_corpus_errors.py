@@ -48,6 +48,18 @@ CORPORA = [
         RAW | {"raw/dev.de": lambda data: data + b"mehr\n"},
     ),
     ErrorCase(
+        "prepare tiny.yaml",
+        "corpus news: raw/news.en has 5 lines, raw/dev.de has 8: the two files must be "
+        "line-parallel; find the first pair that does not match, or download both again",
+        RAW | {"tiny.yaml": replaced("tgt: news.de", "tgt: news.de, refs: [dev.de]")},
+    ),
+    ErrorCase(
+        "prepare tiny.yaml",
+        "tiny.yaml: refs of corpus 'dev' is news.de, but only test sets have several references: "
+        "remove it",
+        RAW | {"tiny.yaml": replaced("tgt: dev.de", "tgt: dev.de, refs: [news.de]")},
+    ),
+    ErrorCase(
         "prepare tiny.yaml corpus.prepared=tiny.yaml",
         "corpus.prepared is tiny.yaml, but it is not writable: use another directory",
     ),
