@@ -69,7 +69,9 @@ def read_blocks(
             line feeds, or has NUL bytes.
     """
     name = name or source_name(source)
-    line, rest, has_cr = 1, b"", False
+    line, has_cr = 1, False
+    # Grows in place: a line of 64 MiB would be copied hundreds of times.
+    rest = bytearray()
     stream = _decompressed(source, digest, idle_s)
     while True:
         try:
@@ -83,7 +85,7 @@ def read_blocks(
             continue
         # A pipe may deliver less than a byte order mark at first.
         if line == 1 and len(rest) < len(_BOM):
-            rest, data = b"", rest + data
+            rest, data = bytearray(), bytes(rest) + data
             if len(data) >= len(_BOM):
                 data = _without_bom(data, name)
         # Up to the last line feed the block is complete; the rest waits for more data.
@@ -91,18 +93,20 @@ def read_blocks(
         has_cr = has_cr or (line == 1 and b"\r" in data)
         if not end:
             rest += data
+            if b"\0" in data:
+                _checked(bytes(rest), line, name)
             # Without line feeds the whole file would be read into memory.
             if len(rest) > MAX_LINE_BYTES:
                 raise DataError(_no_line_ends(name, line, has_cr))
             continue
-        block, rest = rest + data[:end], data[end:]
+        block, rest = bytes(rest) + data[:end], bytearray(data[end:])
         yield line, _checked(block, line, name)
         line += block.count(b"\n")
     # One line with carriage returns inside: a file with the line ends of old Macs.
     if line == 1 and b"\r" in rest[:-1]:
         raise DataError(_no_line_ends(name, line, has_cr=True))
     if rest:
-        yield line, _checked(rest, line, name)
+        yield line, _checked(bytes(rest), line, name)
 
 
 def read_data(path: Path) -> Iterator[bytes]:
