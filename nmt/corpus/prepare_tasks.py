@@ -273,10 +273,12 @@ def clean_chunk(
 
 
 def read_raw(work: Path, chunk: Chunk) -> Iterable[tuple[bytes, bytes]]:
-    """Read the raw pairs of a chunk."""
-    paths = (chunk.path(work, "raw", f"{side}.zst") for side in SIDES)
-    sides = (load_file(path, read_zstd) for path in paths)
-    return zip(*map(split_lines, sides), strict=True)
+    """Read the raw pairs of a chunk; DataError if they are damaged."""
+    paths = [chunk.path(work, "raw", f"{side}.zst") for side in SIDES]
+    src, tgt = (split_lines(load_file(path, read_zstd)) for path in paths)
+    if len(src) != len(tgt):
+        raise unusable(paths[1], f"{len(tgt):,} lines, expected {len(src):,}")
+    return zip(src, tgt, strict=True)
 
 
 def find_duplicates(
@@ -405,7 +407,11 @@ def _held_out_keys(
 
 def _read_held_out(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
     for name in names:
-        yield from zip(*(read_lines(folder / f"{name}.{side}") for side in SIDES), strict=True)
+        paths = [folder / f"{name}.{side}" for side in SIDES]
+        src, tgt = (list(read_lines(path)) for path in paths)
+        if len(src) != len(tgt):
+            raise unusable(paths[1], f"{len(tgt):,} lines, expected {len(src):,}")
+        yield from zip(src, tgt, strict=True)
 
 
 def read_clean(
