@@ -23,8 +23,9 @@ from dashboard import PrintLine
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, parse_stored
+from nmt.config.settings import is_address
 from nmt.errors import ConfigError, NmtError
-from nmt.storage import display_address, is_address, join_address
+from nmt.storage import display_address, join_address
 from nmt.training.run_manifest import REVISION, SUBMITTED, code_sha256, revision
 
 ROOT = Path(__file__).resolve().parents[1]

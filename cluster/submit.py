@@ -29,8 +29,8 @@ from dashboard import TIMEOUT_S, connect, resolve_address, translate_errors
 from nmt.cli import main as cli
 from nmt.cli.options import program
 from nmt.config.files import load_cluster, load_experiment, split_overrides
+from nmt.config.settings import is_address
 from nmt.errors import ConfigError, NmtError
-from nmt.storage import is_address
 
 VERBS = ("train", "prepare", "evaluate", "translate")
 

@@ -7,11 +7,12 @@ needs them.
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from nmt.config.cluster import Cluster
-from nmt.config.decoding import Precision
+from nmt.config.decoding import EngineName, Precision
 from nmt.config.experiment import Experiment
 from nmt.config.files import (
     build_experiment,
@@ -21,19 +22,18 @@ from nmt.config.files import (
     overrides_of,
     split_overrides,
 )
+from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus.io import is_writable
 from nmt.errors import ConfigError
-from nmt.storage import ObjectStore, is_address
 
 if TYPE_CHECKING:
-    from nmt.checkpoint.load import Checkpoint
     from nmt.corpus.manifest import Manifest
+    from nmt.decoding.engines import Device, Model
     from nmt.decoding.translator import Translator
     from nmt.evaluation.scores import ScoreReport
     from nmt.jobs.driver import RunResult
 
-Device = Literal["auto", "cpu", "cuda"]
 ExperimentLike = str | Path | Mapping[str, Any] | Experiment
 """An experiment: YAML file, nested mapping of its settings, or settings."""
 ClusterLike = str | Path | Cluster | None
@@ -45,10 +45,11 @@ Lines = str | Path | Sequence[str]
 def load(
     run: str | Path,
     *,
-    device: Device = "auto",
+    device: "Device" = "auto",
     precision: Precision | None = None,
     threads: int | None = None,
     ensemble: Iterable[str | Path] = (),
+    engine: EngineName = "auto",
     **decoding: Any,
 ) -> "Translator":
     """Load the best model of a run for translation.
@@ -58,8 +59,9 @@ def load(
             address of one in an object store.
         device: "auto" takes a GPU if torch finds one.
         precision: precision of the large matrix products; None: as stored. int8 needs a CPU.
-        threads: number of compute threads; None: as torch decides.
+        threads: number of compute threads; None: as the engine decides.
         ensemble: further runs whose probabilities are averaged with those of `run`.
+        engine: "torch", or "onnx" (ONNX Runtime, on CPUs); "auto" takes onnx on a CPU.
         decoding: settings of the section `decoding`, such as `beam=5` or `length_penalty=1.0`, that
             replace those of the experiment.
 
@@ -74,9 +76,11 @@ def load(
         >>> translator.translate(["A dog runs."])
         ['Ein Hund rennt.']
     """
-    checkpoint = open_checkpoint(run)
-    others = open_ensemble(checkpoint, ensemble)
-    return make_translator(checkpoint, others, device, precision, threads, **decoding)
+    model = open_model(run)
+    others = open_ensemble(model, ensemble)
+    translator = make_translator(model, others, device, precision, threads, engine, **decoding)
+    translator.build_engine()
+    return translator
 
 
 def prepare(
@@ -210,11 +214,11 @@ def load_settings(
     return settings, load_cluster(cluster, for_cluster)
 
 
-def open_checkpoint(run: str | Path) -> "Checkpoint":
-    """Load the best checkpoint of a run, or a checkpoint; `run` is a directory or an address."""
-    from nmt.checkpoint.load import load_checkpoint
+def open_model(run: str | Path) -> "Model":
+    """Load a checkpoint, the best one of a run, or an exported model; a directory or an address."""
+    from nmt.decoding import engines
 
-    return load_checkpoint(checkpoint_dir(run))
+    return engines.open_model(checkpoint_dir(run))
 
 
 def checkpoint_dir(run: str | Path) -> Path:
@@ -231,6 +235,7 @@ def run_dir(run: str) -> Path:
     if not is_address(run):
         return Path(run)
     from nmt.checkpoint.remote import RemoteRun, local_copy
+    from nmt.storage import ObjectStore
 
     directory = local_copy(run, Path(Cluster().scratch))
     remote = RemoteRun(ObjectStore(run), directory)
@@ -239,59 +244,47 @@ def run_dir(run: str) -> Path:
     return directory
 
 
-def open_ensemble(checkpoint: "Checkpoint", runs: Iterable[str | Path]) -> list["Checkpoint"]:
-    """Load the other checkpoints of an ensemble.
+def open_ensemble(model: "Model", runs: Iterable[str | Path]) -> list["Model"]:
+    """Load the other models of an ensemble.
 
     Raises:
-        ConfigError: one has another vocabulary than `checkpoint`.
+        ConfigError: one has another vocabulary than `model`.
     """
-    others = [open_checkpoint(run) for run in runs]
+    others = [open_model(run) for run in runs]
     for other in others:
-        if other.subword.fingerprint != checkpoint.subword.fingerprint:
-            rule = f"its vocabulary differs from that of {checkpoint.path}"
+        if other.subword.fingerprint != model.subword.fingerprint:
+            rule = f"its vocabulary differs from that of {model.path}"
             raise ConfigError("ensemble", other.path, rule)
     return others
 
 
 def make_translator(
-    checkpoint: "Checkpoint",
-    ensemble: Sequence["Checkpoint"] = (),
-    device: Device = "auto",
+    model: "Model",
+    ensemble: Sequence["Model"] = (),
+    device: "Device" = "auto",
     precision: Precision | None = None,
     threads: int | None = None,
+    engine: EngineName = "auto",
     **decoding: Any,
 ) -> "Translator":
-    """Build a translator; arguments as of `load`.
+    """Make a translator; arguments as of `load`. Its engine is built when it is first used.
 
     Args:
-        decoding: settings of the section `decoding`; None: as the checkpoint has it.
+        decoding: settings of the section `decoding`; None: as the model has it.
 
     Raises:
         ConfigError: an option is invalid, alone or with another.
     """
-    import torch
-
-    from nmt.decoding.torch_engine import TorchEngine
+    from nmt.decoding import engines
     from nmt.decoding.translator import Translator
-    from nmt.model.mkl import set_strict_mode
-    from nmt.model.quantise import quantise_model
-    from nmt.model.seq2seq import check_memory
-    from nmt.training.memory import configure_malloc
+    from nmt.model.host_memory import check_memory
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device", device, "PyTorch finds no GPU: use cpu or auto")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoints = [checkpoint, *ensemble]
-    precisions = [precision or each.precision for each in checkpoints]
-    check_precision(precisions, has_gpu=device != "cpu")
-    set_strict_mode()
-    configure_malloc()
-    if threads:
-        torch.set_num_threads(threads)
+    models = [model, *ensemble]
+    # Options are checked before gigabytes are read.
+    engines.choose_engine(models, engine, device, precision)
     changes = {key: value for key, value in decoding.items() if value is not None}
     dotted = {f"decoding.{key}": value for key, value in changes.items()}
-    settings = override(checkpoint.experiment, overrides_of(dotted), "")
+    settings = override(model.experiment, overrides_of(dotted), "")
     if "beam" in changes and settings.decoding.method != "beam":
         rule = f"method {settings.decoding.method} has no beam: omit it"
         raise ConfigError("beam", changes["beam"], rule)
@@ -299,16 +292,9 @@ def make_translator(
     name = "beam" if search.method == "beam" else "samples"
     rows = getattr(search, name) * search.batch_sentences
     value = f"{getattr(search, name)} for batches of {search.batch_sentences} sentences"
-    check_memory(name, value, 4 * rows * checkpoint.subword.num_pieces)
-    pairs = zip(checkpoints, precisions, strict=True)
-    models = [quantise_model(each.model(), dtype) for each, dtype in pairs]
-    return Translator(TorchEngine(models, device), checkpoint.subword, settings)
-
-
-def check_precision(precisions: Iterable[str], has_gpu: bool) -> None:
-    """Raise ConfigError for int8 on a GPU."""
-    if has_gpu and "int8" in precisions:
-        raise ConfigError("precision", "int8", "int8 runs on CPUs only: use bf16, or device cpu")
+    check_memory(name, value, 4 * rows * model.subword.num_pieces)
+    build = partial(engines.make_engine, models, engine, device, precision, threads)
+    return Translator(build, model.subword, settings)
 
 
 def prepare_corpus(

@@ -54,11 +54,6 @@ class StoredObject:
     """Time of writing in seconds since 1970, by the store's clock."""
 
 
-def is_address(path: str) -> bool:
-    """Return True if `path` is the address of an object store, not a directory."""
-    return "://" in path
-
-
 def join_address(address: str, name: str) -> str:
     """Return the address of the folder `name` in the folder at `address`."""
     head, mark, query = address.partition("?")

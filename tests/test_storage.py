@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from nmt import storage
+from nmt.config.settings import is_address
 from nmt.errors import NmtError, StorageError
-from nmt.storage import ObjectStore, display_address, hold_lease, is_address, join_address
+from nmt.storage import ObjectStore, display_address, hold_lease, join_address
 
 
 def message_of_check(address: str) -> str:

@@ -6,8 +6,16 @@ from pathlib import Path
 
 import click
 
-from nmt.api import open_checkpoint
-from nmt.cli.options import check_files, cluster_option, describe, resumable, speed
+from nmt.api import open_model
+from nmt.cli.options import (
+    check_files,
+    cluster_option,
+    describe,
+    engine_option,
+    resumable,
+    speed,
+)
+from nmt.config.decoding import EngineName
 from nmt.config.files import load_cluster, load_experiment, override
 from nmt.console import Console
 from nmt.corpus.clean import format_tally, held_out_digests
@@ -21,10 +29,11 @@ from nmt.errors import ConfigError
 @click.argument("overrides", metavar="[decoding.KEY=VALUE]...", nargs=-1)
 @click.option("--ensemble", multiple=True, metavar="RUN", help="Ensemble member; repeatable.")
 @click.option("--experiment", metavar="FILE", help="Experiment to train; default: that of RUN.")
+@engine_option
 @cluster_option
 def backtranslate(
     run: str, mono: str, out: str, overrides: tuple[str, ...], ensemble: tuple[str, ...],
-    experiment: str | None, cluster: str | None,
+    experiment: str | None, engine: EngineName, cluster: str | None,
 ) -> None:  # fmt: skip
     """Translate monolingual text.
 
@@ -45,7 +54,7 @@ def backtranslate(
     from nmt.jobs.ray_session import connect
     from nmt.jobs.tasks import run_on_ray
 
-    checkpoints = [open_checkpoint(name) for name in (run, *ensemble)]
+    checkpoints = [open_model(name) for name in (run, *ensemble)]
     check_models(checkpoints)
     settings = override(checkpoints[0].experiment, overrides)
     corpus = (load_experiment(experiment) if experiment else settings).corpus
@@ -63,7 +72,7 @@ def backtranslate(
         ray_session = connect(cluster_settings.workers.max, path.with_name(f"{path.name}.log"))
         with resumable(console), ray_session:
             lines, pairs = create_pairs(
-                checkpoints, settings.decoding, Path(mono), corpus, path, run_on_ray,
+                checkpoints, settings.decoding, Path(mono), corpus, path, engine, run_on_ray,
                 console.progress,
             )  # fmt: skip
         console.clear()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from nmt.api import make_translator, open_checkpoint, preparation_log, prepare_corpus
+from nmt.api import make_translator, open_model, preparation_log, prepare_corpus
 from nmt.cli.evaluate import System, find_test_sets, score_and_write, translate_set
 from nmt.cli.options import display_path, load_settings, overrides_argument, program
 from nmt.cli.train import train_run
@@ -42,7 +42,7 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
             console.log(f"3/4 train an LSTM translation model with {cluster.workers} workers")
             run = train_run(config, cluster, console)
         console.log("4/4 translate test sentences with word combinations unseen in training")
-        checkpoint = open_checkpoint(run)
+        checkpoint = open_model(run)
         system = System(config.name, checkpoint, results.default_folder(checkpoint.path))
         translator = make_translator(checkpoint)
         for test_set in find_test_sets(checkpoint, (), (), ()):

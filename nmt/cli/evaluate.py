@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.api import make_translator, open_checkpoint, open_ensemble
+from nmt.api import make_translator, open_ensemble, open_model
 from nmt.cli.compare import ScoringOptions, SliceLabels, scoring_options, slice_labels
 from nmt.cli.options import check_files, describe, search_options, speed
 from nmt.console import Console
@@ -20,7 +20,7 @@ from nmt.evaluation.slices import align_columns
 from nmt.evaluation.test_sets import TestSet
 
 if TYPE_CHECKING:
-    from nmt.checkpoint.load import Checkpoint
+    from nmt.decoding.engines import Model
     from nmt.decoding.translator import Translator
 
 TOGETHER = "together"
@@ -32,10 +32,10 @@ class System:
     """Model or ensemble to evaluate."""
 
     name: str
-    checkpoint: "Checkpoint"
+    checkpoint: "Model"
     directory: Path
     """Output directory of its translations and scores."""
-    others: "Sequence[Checkpoint]" = ()
+    others: "Sequence[Model]" = ()
     """Further members of an ensemble."""
 
     @property
@@ -88,9 +88,9 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Translate test sets and score them with sacreBLEU.
 
-    RUN is a run directory or a checkpoint. Without --src or --test, all test sets of the experiment
-    are scored (with several systems: those of the baseline or the first). Scores are computed on
-    detokenised text against unmodified references.
+    RUN is a run directory, a checkpoint or an exported model. Without --src or --test, all test
+    sets of the experiment are scored (with several systems: those of the baseline or the first).
+    Scores are computed on detokenised text against unmodified references.
 
     Exit status: 0; 1 if a system fails --min-gain or --max-p; 2 for invalid input.
     """
@@ -137,7 +137,7 @@ def load_systems(
     if ensemble and len(runs) > 1:
         rule = f"{len(runs)} RUNs are given: an ensemble needs exactly one"
         raise ConfigError("--ensemble", ensemble[0], rule)
-    models = [[open_checkpoint(run)] for run in ([baseline] if baseline else []) + list(runs)]
+    models = [[open_model(run)] for run in ([baseline] if baseline else []) + list(runs)]
     models[-1] += open_ensemble(models[-1][0], ensemble)
     # The same model given twice, for example as baseline and as RUN, is evaluated once.
     paths = [[each.path.resolve() for each in model] for model in models]
@@ -166,7 +166,7 @@ def load_systems(
     return systems
 
 
-def _system_names(models: Sequence[Sequence["Checkpoint"]]) -> list[str]:
+def _system_names(models: Sequence[Sequence["Model"]]) -> list[str]:
     """Return a unique name per system, as short as possible."""
     forms = (
         lambda checkpoint: checkpoint.experiment.name,
@@ -178,7 +178,7 @@ def _system_names(models: Sequence[Sequence["Checkpoint"]]) -> list[str]:
 
 
 def find_test_sets(
-    checkpoint: "Checkpoint", src: Sequence[str], ref: Sequence[str], names: Sequence[str]
+    checkpoint: "Model", src: Sequence[str], ref: Sequence[str], names: Sequence[str]
 ) -> list[TestSet]:
     """Load all test sets, so that errors in any of them are found before the first translation.
 

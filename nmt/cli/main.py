@@ -180,9 +180,9 @@ def _exit_with(error: NmtError | click.UsageError, command: str = "nmt") -> NoRe
 
 
 def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    if isinstance(error, MemoryError):
-        return True
-    # Loaded already if torch has raised the error.
+    # click's Exit is a RuntimeError, too: torch is not imported to look at it.
+    if isinstance(error, MemoryError) or "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
     from nmt.training.memory import is_out_of_memory
 
     return is_out_of_memory(error)

@@ -16,12 +16,12 @@ import click
 from nmt import api
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
+from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.errors import ConfigError, DataError
-from nmt.storage import is_address
 
 if TYPE_CHECKING:
-    from nmt.checkpoint.load import Checkpoint
+    from nmt.decoding.engines import Model
 
 PROTECTED = ("tags", "urls", "numbers", "placeholders")
 
@@ -83,11 +83,18 @@ def precision_option(text: str) -> Callable[..., Any]:
     return click.option("--precision", type=click.Choice(["fp32", "bf16", "int8"]), help=text)
 
 
+def engine_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option --engine."""
+    return click.option("--engine", type=click.Choice(["auto", "torch", "onnx"]), default="auto",
+                        help="PyTorch or ONNX Runtime; auto: onnx on a CPU.")(command)  # fmt: skip
+
+
 def compute_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a command that runs a model: dtype, device, threads, batch size."""
+    """Add the options of a command that runs a model: engine, dtype, device, threads, batch."""
     command = precision_option("Dtype of large matrix products; default: as stored.")(command)
     command = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
                            help="Device; auto: cuda if available.")(command)  # fmt: skip
+    command = engine_option(command)
     command = click.option("--threads", type=THREADS, help="CPU threads; default: all cores.")(
         command
     )
@@ -144,17 +151,24 @@ def load_settings(
     return api.load_settings(experiment, cluster, overrides)
 
 
-def describe(checkpoint: "Checkpoint") -> str:
-    """Return a line about a checkpoint: path, update, dtype and dev BLEU with its signature."""
-    info = checkpoint.info
+def describe(model: "Model") -> str:
+    """Return a line about a checkpoint: path, update, dtype and dev BLEU with its signature.
+
+    An exported model has no dev BLEU, but its difference from PyTorch.
+    """
+    from nmt.decoding.exported_model import ExportedModel
+
+    if isinstance(model, ExportedModel):
+        return model.describe()
+    info = model.info
     facts = [f"update {info.update:,}"]
     if info.averaged:
         facts.insert(0, f"average of {len(info.averaged)} checkpoints")
-    if checkpoint.precision != "fp32":
-        facts.append(f"{checkpoint.precision} weights")
+    if model.precision != "fp32":
+        facts.append(f"{model.precision} weights")
     known = info.bleu is not None
     facts.append(f"dev_bleu {info.bleu:.2f} {info.bleu_signature}" if known else "dev_bleu unknown")
-    return f"{checkpoint.path}: {' | '.join(facts)}"
+    return f"{model.path}: {' | '.join(facts)}"
 
 
 def speed(num_lines: int, started: float) -> str:

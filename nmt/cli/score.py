@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.api import make_translator, open_checkpoint
+from nmt.api import make_translator, open_model
 from nmt.cli.options import LENGTH_PENALTY, check_files, check_output, compute_options, describe
 from nmt.config.corpus import ParallelText
 from nmt.console import Console
@@ -36,17 +36,19 @@ def score(
 
     Line n of TGT is the translation of line n of SRC. Scores are natural logarithms. A blank
     source has log-probability 0 for a blank translation and -inf for any other. The perplexity over
-    all other lines is printed at the end. RUN is a run directory or a checkpoint.
+    all other lines is printed at the end. RUN is a run directory, a checkpoint or an exported
+    model.
     """
     check_files([src, tgt])
     check_output(output, [src, tgt])
     from nmt.decoding.scoring import ScoreTotals, score_pairs
 
-    checkpoint = open_checkpoint(run)
+    checkpoint = open_model(run)
     translator = make_translator(checkpoint, **compute)
     # The files are read twice, so that an error in the last line is found before scoring starts.
     files = PairFiles(ParallelText(name="pairs", src=src, tgt=tgt), "", ("", ""))
     total = sum(1 for _ in files.read())
+    translator.build_engine()
     totals, started = ScoreTotals(), time.monotonic()
     with Console() as console, open_output(output) as file:
         console.print(describe(checkpoint))

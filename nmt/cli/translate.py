@@ -26,7 +26,7 @@ from nmt.decoding.requests import Glossary, Request, parse_json_line
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nmt.checkpoint.load import Checkpoint
+    from nmt.decoding.engines import Model
     from nmt.decoding.translator import Translator
 
 FORMATS = ("text", "scored", "moses", "pharaoh", "soft", "jsonl")
@@ -73,28 +73,35 @@ def translate(
 ) -> None:  # fmt: skip
     """Translate text line by line.
 
-    n lines in, n lines out, in order. RUN is a run directory or a checkpoint.
+    n lines in, n lines out, in order. RUN is a run directory, a checkpoint or an exported model.
 
     Input and output are UTF-8, compressed if the file name ends in .gz, .xz or .zst. Lines of a
     terminal or pipe are translated as they arrive. Scores are natural logarithms; alignments count
     words separated by spaces, those of the input line as it is.
     """
+    from nmt.decoding.engines import check_precision
+
     options.check_files([*([source] if source != "-" else []), *([terms] if terms else [])])
     options.check_output(output, [source])
     Request("", avoid=avoid, where="--avoid")  # refuses bytes that are not UTF-8
     on_ray = None
     if workers or cluster:
         on_ray = worker_cluster(source, output, cluster, workers, search)
+        has_gpu = bool(on_ray.gpus_per_worker)
+        if has_gpu and search["engine"] == "onnx":
+            rule = "the workers have GPUs, and ONNX Runtime is used on CPUs: use torch"
+            raise ConfigError("--engine", "onnx", rule)
         # This process only sends the model to the workers.
-        search |= {"device": "cpu", "threads": None}
-    checkpoint = api.open_checkpoint(run)
+        engine = "torch" if has_gpu else search["engine"]
+        search |= {"device": "cpu", "threads": None, "engine": engine}
+    checkpoint = api.open_model(run)
     cleaning = checkpoint.experiment.corpus.cleaning
     glossary = Glossary.read(Path(terms), cleaning) if terms else Glossary({}, cleaning)
     others = api.open_ensemble(checkpoint, ensemble)
     checkpoints = [checkpoint, *others]
     if on_ray is not None:
         precisions = [search["precision"] or each.precision for each in checkpoints]
-        api.check_precision(precisions, has_gpu=bool(on_ray.gpus_per_worker))
+        check_precision(precisions, has_gpu=bool(on_ray.gpus_per_worker))
     translator = api.make_translator(checkpoint, ensemble=others, **search)
     check_format(form, num_best, translator.decoding.protect)
     translator.check(num_best)
@@ -112,6 +119,7 @@ def translate(
             is_typed = source == "-" and sys.stdin.isatty()
             translate_here(task, output, is_typed, models_text, console)
         else:
+            translator.build_engine()
             console.print(models_text)
             key = resume_key(checkpoints, [source, *([terms] if terms else [])])
             translate_on_workers(task, Path(output), key, on_ray, console)
@@ -173,12 +181,14 @@ def translate_here(
 
     with open_output(output) as file:
         if is_typed:
+            task.translator.build_engine()
             console.print(f"{models_text}\ntype a line to translate; Ctrl-D ends")
         else:
             # An error in the first line of a stream is reported before any other output.
             first = list(islice(filter(None, lines), 1))
             task.translator.check(task.num_best, first)
             lines = chain(first, lines)
+            task.translator.build_engine()
             console.print(models_text)
         started = time.monotonic()
         lines, same = tee(lines)
@@ -228,9 +238,9 @@ def worker_cluster(
     return settings.model_copy(update=changes)
 
 
-def resume_key(checkpoints: Iterable["Checkpoint"], files: Iterable[str]) -> dict[str, str]:
+def resume_key(models: Iterable["Model"], files: Iterable[str]) -> dict[str, str]:
     """Return everything the output depends on: models, input files and options."""
-    from nmt.checkpoint.format import INFO
+    from nmt.decoding.engines import info_file
 
     context = click.get_current_context()
     key = {
@@ -238,8 +248,8 @@ def resume_key(checkpoints: Iterable["Checkpoint"], files: Iterable[str]) -> dic
         for option in context.command.params
         if isinstance(option, click.Option) and option.name not in CHANGEABLE_OPTIONS
     }
-    for number, checkpoint in enumerate(checkpoints, start=1):
-        key[f"model {number}"] = f"{checkpoint.path.name} {_digest(checkpoint.path / INFO)}"
+    for number, model in enumerate(models, start=1):
+        key[f"model {number}"] = f"{model.path.name} {_digest(info_file(model))}"
     for number, file in enumerate(files, start=1):
         key[f"file {number}"] = f"{Path(file).name} {_digest(Path(file))}"
     return key

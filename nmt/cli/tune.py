@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.api import check_writable, make_translator, open_checkpoint, prepare_corpus
+from nmt.api import check_writable, make_translator, open_model, prepare_corpus
 from nmt.cli import options
 from nmt.cli.options import BEAM, COUNT, COUNT_OR_0, LENGTH_PENALTY, comma_list
 from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump
 from nmt.config.search_space import KINDS, Trial, draw_trials, read_space
+from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus.io import atomic_write
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepared import corpus_settings, is_prepared, open_prepared, resolve_auto_preset
 from nmt.errors import ConfigError
 from nmt.evaluation import tuning
-from nmt.storage import is_address
 
 if TYPE_CHECKING:
     from nmt.jobs.tune import Metric, Outcome
@@ -79,7 +79,7 @@ def tune(run: str, overrides: tuple[str, ...], **values: Any) -> None:
 
 def tune_decoding(run: str, beams: list[int], penalties: list[float], **compute: Any) -> None:
     """Translate the dev set of a run with each beam size and length penalty; print the table."""
-    checkpoint = open_checkpoint(run)
+    checkpoint = open_model(run)
     corpus, decoding = checkpoint.experiment.corpus, checkpoint.experiment.decoding
     if decoding.method != "beam":
         rule = "only beam search has a beam and a length penalty to tune"

@@ -17,6 +17,7 @@ from nmt.config.settings import (
 )
 from nmt.errors import ConfigError
 
+EngineName = Literal["auto", "torch", "onnx"]
 Precision = Literal["fp32", "bf16", "int8"]
 Protected = Literal["tags", "urls", "numbers", "placeholders"]
 

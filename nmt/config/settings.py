@@ -216,6 +216,11 @@ def check_folder(key: str, value: str) -> None:
         raise ConfigError(key, _without_secret(value), rule)
 
 
+def is_address(path: str) -> bool:
+    """Return True if `path` is the address of an object store, not a directory."""
+    return "://" in path
+
+
 def check_address(key: str, value: str) -> None:
     """Raise ConfigError for an invalid object store address, or one that contains a secret."""
     scheme, mark, rest = value.partition("://")

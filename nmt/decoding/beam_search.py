@@ -139,6 +139,7 @@ class _SearchBatch(Generic[StateT]):
         self.coverage: FloatArray | None = None
         if decoding.coverage_penalty > 0:
             self.coverage = np.zeros((num_rows, src.shape[1]), np.float32)
+        self.needs_attention = with_attention or self.coverage is not None
 
         # Log-probability of each live hypothesis, -inf where there is none, [B, K]. Each group
         # starts with one empty hypothesis, sampling with one per sample.
@@ -148,9 +149,11 @@ class _SearchBatch(Generic[StateT]):
         # Scores of the finished hypotheses, best first, -inf where there is none, [B, G, K / G].
         self.finished_scores = np.full((len(sources), self.num_groups, size), -np.inf, np.float32)
         self.num_finished = np.zeros((len(sources), self.num_groups, 1), np.int64)
+        self.has_finished = False
         limits = [hypotheses.max_length(length, decoding) for length in self.src_lengths.tolist()]
         penalties = [[self._length_penalty(limit)] for limit in limits]
         self.limits = np.array(limits)  # [B]
+        self.first_limit = min(limits)
         self.limit_penalties = np.array(penalties, np.float32)  # [B, 1]
         if self.is_sampling:
             sizes = self.beam, max(limits), decoding.seed
@@ -171,12 +174,10 @@ class _SearchBatch(Generic[StateT]):
         query = self._query(constrained)
         result, self.state = self.engine.step(self.state, self.tokens, self.parents, query)
         places, tokens, gains = self._continue(result, query, constrained)
-        attention, first_rows = result.attention, np.arange(0, self.totals.size, self.beam)
-        if places is None:
-            rows, totals = None, self.totals + gains
-        else:
-            rows = (places + first_rows[:, None]).ravel()
-            totals = self.totals.ravel()[rows].reshape(gains.shape) + gains
+        attention, rows, totals = result.attention, None, self.totals
+        if places is not None:
+            rows = (places + self._first_rows()).ravel()
+            totals = totals.ravel()[rows].reshape(gains.shape)
         if self.coverage is not None and attention is not None:
             self.coverage = self.coverage + attention
             self.coverage = self.coverage if rows is None else self.coverage[rows]
@@ -187,16 +188,18 @@ class _SearchBatch(Generic[StateT]):
         kept = attention if self.with_attention else None
         self.history.append(_Step(places, tokens, gains, kept, self.slots))
         self.tokens, self.parents = tokens.ravel(), rows
-        self._retire_finished(totals, tokens)
+        self._retire_finished(totals + gains, tokens)
         self._compact()
 
     def _query(self, constrained: ConstrainedStep | None) -> Query:
         """Return what the next step of the engine has to return."""
         decoding, length = self.decoding, len(self.history)
+        is_early = length + 1 < decoding.min_length
+        if not (is_early or self.is_sampling or constrained):
+            return Query(Best(self.beam), with_attention=self.needs_attention)
         rows, ids, full_rows = np.zeros((3, 0), np.int64)
-        if length + 1 < decoding.min_length:
-            is_early = (length + 1 < self.limits).repeat(self.beam)
-            rows = is_early.nonzero()[0]
+        if is_early:
+            rows = (length + 1 < self.limits).repeat(self.beam).nonzero()[0]
             ids = np.full(len(rows), EOS)
         if constrained is not None:
             pairs = np.array(constrained.forbidden, np.int64).reshape(-1, 2)
@@ -208,7 +211,7 @@ class _SearchBatch(Generic[StateT]):
             choice = Draw(numbers, decoding.temperature, decoding.top_k, decoding.top_p)
         return Query(
             choice, (rows, ids) if len(rows) else None, full_rows if len(full_rows) else None,
-            self.with_attention or self.coverage is not None,
+            self.needs_attention,
         )  # fmt: skip
 
     def _continue(
@@ -242,28 +245,36 @@ class _SearchBatch(Generic[StateT]):
 
     def _retire_finished(self, flat_totals: FloatArray, flat_tokens: IntArray) -> None:
         """Move finished hypotheses out of the live ones, and mark sentences that are done."""
+        self.totals = flat_totals
+        is_finished, length = flat_tokens == EOS, len(self.history)
+        at_limit = self.limits <= length if length >= self.first_limit else None
+        if at_limit is not None:
+            is_finished |= at_limit[:, None]
+        # The usual step, in few operations: nothing is finished, so no sentence can be done.
+        has_new = is_finished.any()
+        if not (has_new or self.has_finished or self.constraints):
+            return
         totals = flat_totals.reshape(self.finished_scores.shape)
-        size, at_limit = totals.shape[2], self.limits <= len(self.history)
-        if not self.is_sampling:
+        if self.has_finished and not self.is_sampling:
             # Finished hypotheses keep their places, so as many of the worst live ones are dropped.
-            totals[np.arange(size - 1, -1, -1) < self.num_finished] = -np.inf
-        is_finished = (flat_tokens == EOS) | at_limit[:, None]
-        is_finished = is_finished.reshape(totals.shape) & (totals != -np.inf)
-        if is_finished.any():
-            scores = self._scores(totals)
-            new_scores = np.where(is_finished, scores, -np.inf)
-            every = np.concatenate([self.finished_scores, new_scores], axis=2)
-            self.finished_scores = np.sort(every, axis=2)[:, :, : -size - 1 : -1]
-            self.num_finished += is_finished.sum(axis=2, keepdims=True)
-            self._collect(is_finished.reshape(flat_totals.shape), scores, flat_tokens)
-            totals[is_finished] = -np.inf
+            num_worse = np.arange(totals.shape[2] - 1, -1, -1)
+            totals[num_worse < self.num_finished] = -np.inf
+        is_finished &= flat_totals != -np.inf
+        if has_new and is_finished.any():
+            self._collect(is_finished, totals, flat_tokens)
+            self.has_finished = True
         # A sentence is done when the n-th best finished score is at least the bound on live ones.
         bounds = totals.max(axis=2) / self.limit_penalties
         worst_kept = self.finished_scores[:, :, self.num_best - 1]
         is_done = bounds == -np.inf if self.is_sampling else worst_kept >= bounds
-        self.is_done |= is_done.all(axis=1) | at_limit
+        self.is_done |= is_done.all(axis=1)
+        if at_limit is not None:
+            self.is_done |= at_limit
         flat_totals[self.is_done] = -np.inf
-        self.totals = flat_totals
+
+    def _first_rows(self) -> IntArray:
+        """Return the first row of each slot, [B, 1]."""
+        return np.arange(0, self.totals.size, self.beam)[:, None]
 
     def _length_penalty(self, length: int) -> float:
         alpha, norm = self.decoding.length_penalty, self.decoding.length_norm
@@ -280,9 +291,15 @@ class _SearchBatch(Generic[StateT]):
         return scores + penalty.reshape(scores.shape)
 
     def _collect(
-        self, is_finished: npt.NDArray[np.bool_], scores: FloatArray, tokens: IntArray
+        self, is_finished: npt.NDArray[np.bool_], totals: FloatArray, tokens: IntArray
     ) -> None:
         """Record the ends of finished hypotheses; `is_finished` and `tokens` are [B, K]."""
+        scores, size = self._scores(totals), totals.shape[2]
+        in_groups = is_finished.reshape(totals.shape)
+        every = [self.finished_scores, np.where(in_groups, scores, np.float32(-np.inf))]
+        self.finished_scores = -np.sort(-np.concatenate(every, axis=2), axis=2)[:, :, :size]
+        self.num_finished += in_groups.sum(axis=2, keepdims=True)
+        totals[in_groups] = -np.inf
         scores = scores.reshape(tokens.shape)
         for slot, place in np.argwhere(is_finished).tolist():
             score, ends_with_eos = scores.item(slot, place), tokens.item(slot, place) == EOS
@@ -295,11 +312,10 @@ class _SearchBatch(Generic[StateT]):
         if num_done < interface.COMPACT_SHARE * len(self.is_done) or not self.is_searching:
             return
         kept = (~self.is_done).nonzero()[0]
-        first_rows = np.arange(0, len(kept) * self.beam, self.beam)[:, None]
         rows = (kept[:, None] * self.beam + np.arange(self.beam)).ravel()
         if self.parents is not None:
             places = self.parents.reshape(-1, self.beam)[kept] - kept[:, None] * self.beam
-            self.parents = (places + first_rows).ravel()
+            self.parents = (places + self._first_rows()[: len(kept)]).ravel()
         self.state = self.engine.select(self.state, kept)
         self.sentences, self.is_done = self.sentences[kept], self.is_done[kept]
         self.slots = {sentence: slot for slot, sentence in enumerate(self.sentences.tolist())}

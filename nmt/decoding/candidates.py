@@ -6,18 +6,16 @@ Shapes: R rows, k candidates, V vocabulary.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nmt.corpus.subword import EOS
 from nmt.decoding.interface import Best, Draw, FloatArray, Given, IntArray, Query, StepResult
 
-BLOCK = 32
-"""Tokens represented by their best one in the first round of `best_tokens`."""
-CHUNK = 1 << 17
-"""Logits that are normalised at once: they stay in the cache between two passes."""
+CHUNK = 1 << 18
+"""Logits that several passes read one after the other: they stay in the cache between them."""
+MAX_ROUNDS = 24
+"""Most candidates of a row that are found by a pass each; more are sorted."""
 
 
 def choose(logits: FloatArray, query: Query, log_sums: FloatArray | None = None) -> StepResult:
@@ -38,11 +36,11 @@ def choose(logits: FloatArray, query: Query, log_sums: FloatArray | None = None)
     if query.forbidden is not None:
         logits[query.forbidden] = -np.inf
     if isinstance(query.choice, Best):
-        ids = best_tokens(logits, query.choice.size)
+        values, ids = best_tokens(logits, query.choice.size)
     else:
         ids = draw_tokens(logits - sums, query.choice)
-    values = np.take_along_axis(logits, ids, 1) - sums
-    return StepResult(ids, values, distributions=distributions)
+        values = np.take_along_axis(logits, ids, 1)
+    return StepResult(ids, values - sums, distributions=distributions)
 
 
 def log_sum_exp(logits: FloatArray) -> FloatArray:
@@ -71,31 +69,34 @@ def mean_log_probs(logits: Sequence[FloatArray]) -> FloatArray:
     return total
 
 
-def best_tokens(logits: FloatArray, size: int) -> IntArray:
-    """Return the ids of the most likely tokens of each row, best first, ties by lower id, [R, k].
+def best_tokens(logits: FloatArray, size: int) -> tuple[FloatArray, IntArray]:
+    """Return values and ids of the most likely tokens of each row, [R, k] each, best first.
+
+    Of equal tokens the lower id comes first.
 
     Args:
-        logits: contiguous, [R, V].
+        logits: logits or log-probabilities, contiguous, [R, V]; overwritten.
         size: number of tokens; at most V are returned.
     """
     num_rows, vocab = logits.shape
-    if size == 1:
-        ids: IntArray = logits.argmax(axis=1)[:, None]
-        return ids
-    num_blocks = vocab // BLOCK
-    if size >= num_blocks:
-        return _stable_topk(logits, np.arange(vocab), min(size, vocab))
-    # Two rounds: first the k best blocks by their best token, then the k best tokens of these
-    # blocks and of the incomplete last block.
-    cut = num_blocks * BLOCK
-    maxima = logits[:, :cut].reshape(num_rows, num_blocks, BLOCK).max(axis=2)
-    best = _stable_topk(maxima, np.arange(num_blocks), size)
-    ids = (best[:, :, None] * BLOCK + np.arange(BLOCK)).reshape(num_rows, -1)
-    if cut < vocab:
-        rest = np.broadcast_to(np.arange(cut, vocab), (num_rows, vocab - cut))
-        ids = np.concatenate([ids, rest], axis=1)
-    places = _stable_topk(np.take_along_axis(logits, ids, 1), ids, size)
-    return np.take_along_axis(ids, places, 1)
+    size = min(size, vocab)
+    if size > MAX_ROUNDS:
+        # Stable, so that of equal tokens the lower id comes first.
+        ids = np.argsort(-logits, axis=1, kind="stable")[:, :size]
+        return np.take_along_axis(logits, ids, 1), ids
+    # A pass over some rows for each candidate: argmax reads several values per clock, where a
+    # partial sort takes many clocks per value.
+    values, ids = np.empty((num_rows, size), np.float32), np.empty((num_rows, size), np.int64)
+    step = max(1, CHUNK // vocab)
+    for start in range(0, num_rows, step):
+        block, part = logits[start : start + step], slice(start, start + step)
+        rows = np.arange(len(block))
+        for rank in range(size):
+            best = block.argmax(axis=1)
+            ids[part, rank], values[part, rank] = best, block[rows, best]
+            if rank + 1 < size:
+                block[rows, best] = -np.inf
+    return values, ids
 
 
 def draw_tokens(log_probs: FloatArray, draw: Draw) -> IntArray:
@@ -123,16 +124,3 @@ def draw_tokens(log_probs: FloatArray, draw: Draw) -> IntArray:
     # Rounding can leave a threshold above all sums: never leave the nucleus.
     picks = np.minimum((sums <= thresholds[:, None]).sum(axis=1), last)[:, None]
     return picks if ids is None else np.take_along_axis(ids, picks, 1)
-
-
-def _stable_topk(values: FloatArray, ids: npt.NDArray[Any], k: int) -> IntArray:
-    """Return positions of the k largest values of each row, best first, ties by lower id."""
-    # The bits of a float, inverted if it is negative, are an integer of the same order; with the id
-    # in the low 32 bits all keys are distinct, so that any selection gives the same positions.
-    bits = values.view(np.int32)
-    keys = ids - ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) << 32)
-    best = np.argpartition(keys, k - 1, axis=1)[:, :k] if k < keys.shape[1] else None
-    if best is None:
-        return np.argsort(keys, axis=1)
-    order = np.argsort(np.take_along_axis(keys, best, 1), axis=1)
-    return np.take_along_axis(best, order, 1)

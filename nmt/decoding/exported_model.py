@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nmt.config.decoding import Precision
 from nmt.config.experiment import Experiment
 from nmt.config.files import restore
 from nmt.config.settings import Count, Number, parse_record
@@ -74,6 +75,11 @@ class ExportedModel:
     experiment: Experiment
     subword: Subword
     info: ExportInfo
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of the large matrix products."""
+        return "int8" if self.info.precision == "int8" else "fp32"
 
     def describe(self) -> str:
         """Return a line about the model: path, update, precision, difference from PyTorch."""

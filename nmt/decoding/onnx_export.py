@@ -1,25 +1,20 @@
 """Export of checkpoints as ONNX graphs, to a directory of their own or to a cache.
 
-Every export is compared with the model in PyTorch before it gets its name. The cache is a directory
-in the checkpoint, or in the user's cache where the checkpoint is not writable. Its name has the
-digest of weights, precision and graph code, so that it is never stale.
+Every export is compared with the model in PyTorch before it gets its name. The cache is that of
+`nmt.decoding.graph_cache`.
 """
 
 import atexit
-import hashlib
-import os
 import secrets
 import shutil
 import tempfile
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from nmt.checkpoint.format import CONFIG as SETTINGS
-from nmt.checkpoint.format import WEIGHTS, nmt_version
+from nmt.checkpoint.format import WEIGHTS
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.config.decoding import Precision
 from nmt.corpus.subword import BOS, EOS, PAD
@@ -35,10 +30,15 @@ from nmt.decoding.exported_model import (
     format_info,
     read_exported,
 )
+from nmt.decoding.graph_cache import (
+    cache_folders,
+    entry_name,
+    find_graphs,
+    package_versions,
+)
 from nmt.decoding.interface import Best, Query
 from nmt.decoding.onnx_engine import OnnxEngine
 from nmt.errors import CheckpointError, ConfigError
-from nmt.model import onnx_graph
 from nmt.model.graph_recorder import OPSET
 from nmt.model.onnx_graph import Port, decoder_step_graph, encoder_graph, ports_of
 from nmt.model.seq2seq import Seq2Seq
@@ -79,7 +79,7 @@ def export_onnx(folder: Path, out: Path, precision: Precision | None = None) -> 
         largest, mean = compare_with_torch(model, temp, precision)
         info = ExportInfo(
             exported_model.FORMAT, precision, checkpoint.info.update,
-            checkpoint.info.files[WEIGHTS].sha256, largest, mean, OPSET, _versions(),
+            checkpoint.info.files[WEIGHTS].sha256, largest, mean, OPSET, package_versions(),
             {"pad": PAD, "bos": BOS, "eos": EOS}, model.vocab_size, model.decoder.state_size,
             checkpoint.experiment.model_dump(mode="json"),
             {name: exported_model.describe(temp / name) for name in (ENCODER, DECODER, TOKENIZER)},
@@ -100,11 +100,9 @@ def cached_graphs(checkpoint: Checkpoint, precision: Precision) -> Path:
     Raises:
         CheckpointError: the graphs differ from the model.
     """
-    name = f"{precision}-{_cache_key(checkpoint)}"
-    parents = [checkpoint.path / "onnx", _user_cache()]
-    for parent in parents:
-        if (parent / name / DECODER).is_file():
-            return parent / name
+    if (found := find_graphs(checkpoint, precision)) is not None:
+        return found
+    name, parents = entry_name(checkpoint, precision), cache_folders(checkpoint)
     model = checkpoint.model()
     for parent in parents:
         try:
@@ -179,7 +177,7 @@ def compare_with_torch(
         raise CheckpointError(
             f"the {precision} graphs differ from the model by {value:.1e} in log-probability, "
             f"expected {limit:.0e} or less: use --engine torch, and report it with the versions "
-            f"{', '.join(f'{name} {version}' for name, version in _versions().items())}"
+            f"{', '.join(f'{name} {version}' for name, version in package_versions().items())}"
         )
     return largest, mean
 
@@ -191,26 +189,6 @@ def write_graphs(model: Seq2Seq, folder: Path, precision: Precision) -> dict[str
     (folder / ENCODER).write_bytes(encoder.SerializeToString())
     (folder / DECODER).write_bytes(decoder.SerializeToString())
     return {ENCODER: ports_of(encoder), DECODER: ports_of(decoder)}
-
-
-def _cache_key(checkpoint: Checkpoint) -> str:
-    """Return a digest of everything that the graphs depend on."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(onnx_graph.__file__).parent.glob("*.py")):
-        digest.update(file.read_bytes())
-    names = [checkpoint.info.files[name].sha256 for name in (WEIGHTS, SETTINGS, TOKENIZER)]
-    digest.update(repr((names, _versions())).encode())
-    return digest.hexdigest()[:16]
-
-
-def _user_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "nmt" / "onnx"
-
-
-def _versions() -> dict[str, str]:
-    packages = ("onnx", "onnxruntime", "torch", "numpy")
-    return {"nmt": nmt_version()} | {name: metadata.version(name) for name in packages}
 
 
 def _readme(info: ExportInfo, ports: dict[str, list[Port]]) -> str:

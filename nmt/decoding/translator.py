@@ -60,20 +60,38 @@ class Translator:
         (-0.52, [(0, 0), (1, 1), (2, 2)], 'Ein Hund läuft.')
     """
 
-    def __init__(self, engine: Engine[Any], subword: Subword, config: Experiment) -> None:
+    def __init__(
+        self, engine: Engine[Any] | Callable[[], Engine[Any]], subword: Subword, config: Experiment
+    ) -> None:
         """Create a translator.
 
         Args:
-            engine: runs the model, or an ensemble of models.
+            engine: runs the model, or an ensemble of models; or a function that builds it at the
+                first use, so that input can be checked before.
             subword: vocabulary of the model.
             config: `corpus.cleaning` normalises the lines, `decoding` configures the search.
         """
-        self.engine = engine
+        self._engine = engine
         self.subword = subword
         self.tgt_language = config.corpus.tgt
         self.cleaning = config.corpus.cleaning
         self.decoding = config.decoding
         self.preprocessor = Preprocessor(subword, config)
+
+    @property
+    def engine(self) -> Engine[Any]:
+        """Engine that runs the model."""
+        return self.build_engine()
+
+    def build_engine(self) -> Engine[Any]:
+        """Build the engine, if that is not done.
+
+        Raises:
+            CheckpointError: a file of the model is corrupt.
+        """
+        if callable(self._engine):
+            self._engine = self._engine()
+        return self._engine
 
     def translate(
         self, lines: Iterable[str | Request], progress: Callable[[int], object] | None = None

@@ -19,12 +19,8 @@ from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 
-import torch
-
-from nmt.checkpoint.format import TOKENIZER
-from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.config.corpus import CorpusConfig
-from nmt.config.decoding import DecodingConfig
+from nmt.config.decoding import DecodingConfig, EngineName
 from nmt.config.settings import Count, drop_legacy_values, parse_record
 from nmt.corpus.clean import KEPT, format_tally, held_out_digests, select_lines
 from nmt.corpus.io import atomic_write
@@ -32,10 +28,9 @@ from nmt.corpus.manifest import FileInfo
 from nmt.corpus.rules import drop_reason
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, no_progress, run_locally
 from nmt.corpus.text import open_output, read_lines
-from nmt.decoding.torch_engine import TorchEngine
+from nmt.decoding.engines import Model, make_engine, open_model
 from nmt.decoding.translator import Translator
 from nmt.errors import DataError
-from nmt.model.mkl import set_strict_mode
 
 CHUNK_LINES = 2000
 """Lines of a task: seconds to minutes of work, which an interruption can lose."""
@@ -52,11 +47,11 @@ class _SplitState:
     """Lines kept, and dropped by reason."""
 
 
-def check_models(checkpoints: Sequence[Checkpoint]) -> None:
+def check_models(checkpoints: Sequence[Model]) -> None:
     """Raise DataError if models cannot form an ensemble."""
     first = checkpoints[0]
     for other in checkpoints[1:]:
-        if other.info.files[TOKENIZER] != first.info.files[TOKENIZER]:
+        if other.subword.fingerprint != first.subword.fingerprint:
             raise DataError(
                 f"{other.path} and {first.path} have different vocabularies: the models of an "
                 "ensemble must share one"
@@ -64,8 +59,9 @@ def check_models(checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def backtranslate(
-    checkpoints: Sequence[Checkpoint], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig,
-    out: Path, run_tasks: RunTasks = run_locally, progress: ProgressCallback = no_progress,
+    checkpoints: Sequence[Model], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig,
+    out: Path, engine: EngineName = "auto", run_tasks: RunTasks = run_locally,
+    progress: ProgressCallback = no_progress,
 ) -> tuple[Counter[str], Counter[str]]:  # fmt: skip
     """Write OUT.<source language> and OUT.<target language>, with the languages of the models.
 
@@ -76,6 +72,7 @@ def backtranslate(
         corpus: corpus to be trained; lines of its dev and test sets are left out, and its cleaning
             rules are applied.
         out: path of the pairs without the language; unfinished work is in OUT.work.
+        engine: as of `nmt.decoding.engines.make_engine`.
         run_tasks: runs the tasks, in any order.
         progress: receives the number of chunks done.
 
@@ -94,7 +91,7 @@ def backtranslate(
     chunks = sorted(work.glob("*.src"))
     # A chunk with a .hyp file is finished: it appears when it is complete.
     tasks = [
-        (runs, decoding.model_dump_json(), chunk)
+        (runs, engine, decoding.model_dump_json(), chunk)
         for chunk in chunks
         if not chunk.with_suffix(".hyp").exists()
     ]
@@ -117,9 +114,9 @@ def backtranslate(
     return line_counts, pair_counts
 
 
-def translate_chunk(runs: tuple[str, ...], decoding: str, chunk: Path) -> None:
+def translate_chunk(runs: tuple[str, ...], engine: EngineName, decoding: str, chunk: Path) -> None:
     """Translate a file of lines to CHUNK.hyp, which appears when it is complete."""
-    translator = _load_translator(runs, decoding)
+    translator = _load_translator(runs, engine, decoding)
     with open_output(chunk.with_suffix(".hyp")) as file:
         for translation in translator.stream(read_lines(chunk)):
             file.write(f"{translation.text}\n")
@@ -127,16 +124,11 @@ def translate_chunk(runs: tuple[str, ...], decoding: str, chunk: Path) -> None:
 
 # Cached: the tasks of a job that run in the same process share the model.
 @lru_cache(maxsize=1)
-def _load_translator(runs: tuple[str, ...], decoding: str) -> Translator:
-    set_strict_mode()
-    checkpoints = [load_checkpoint(Path(run)) for run in runs]
-    models = [checkpoint.model() for checkpoint in checkpoints]
+def _load_translator(runs: tuple[str, ...], engine: EngineName, decoding: str) -> Translator:
+    models = [open_model(Path(run)) for run in runs]
     update = {"decoding": DecodingConfig.model_validate_json(decoding)}
-    return Translator(
-        TorchEngine(models, "cuda" if torch.cuda.is_available() else "cpu"),
-        checkpoints[0].subword,
-        checkpoints[0].experiment.model_copy(update=update),
-    )
+    runner = make_engine(models, engine)
+    return Translator(runner, models[0].subword, models[0].experiment.model_copy(update=update))
 
 
 def _split_text(
@@ -177,7 +169,7 @@ def _split_text(
 
 
 def _fingerprint(
-    checkpoints: Sequence[Checkpoint], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig,
+    checkpoints: Sequence[Model], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig,
     held_out: set[bytes],
 ) -> str:  # fmt: skip
     """Return a digest of everything that the pairs depend on."""

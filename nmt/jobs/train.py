@@ -23,6 +23,7 @@ from nmt.checkpoint.remote import RemoteRun, local_copy
 from nmt.checkpoint.run_directory import best_checkpoint, list_checkpoints, newest_complete
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
+from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus.prepared import open_prepared, read_dev, resolve_auto_preset
 from nmt.errors import NmtError, TrainingError
@@ -39,7 +40,7 @@ from nmt.jobs.ray_session import (
 from nmt.jobs.validation_tasks import ValidationTasks
 from nmt.jobs.watchdog import Watchdog
 from nmt.model.mkl import set_strict_mode
-from nmt.storage import LEASE, ObjectStore, hold_lease, is_address, join_address
+from nmt.storage import LEASE, ObjectStore, hold_lease, join_address
 from nmt.training.data import TrainingData, check_workers
 from nmt.training.distributed import World
 from nmt.training.loop import train

@@ -15,6 +15,7 @@ import ray
 import torch
 
 from nmt.config.cluster import Cluster
+from nmt.decoding.onnx_engine import OnnxEngine
 from nmt.decoding.output_formats import FORMATS_WITH_ATTENTION, OutputCounts, format_translation
 from nmt.decoding.requests import Request
 from nmt.decoding.resumable_output import ResumableOutput
@@ -138,10 +139,13 @@ class _Worker:
         set_strict_mode()
         torch.set_num_threads(num_threads)
         self._translator, self._format_items = shared
+        engine = self._translator.engine
         # The model is sent on the CPU; only the worker knows whether it has a GPU.
         if ray.get_gpu_ids():
-            assert isinstance(self._translator.engine, TorchEngine)
-            self._translator.engine.to("cuda")
+            assert isinstance(engine, TorchEngine)
+            engine.to("cuda")
+        elif isinstance(engine, OnnxEngine):
+            engine.set_threads(num_threads)
 
     def run(self, chunk: Sequence[Any], first: int) -> tuple[Output | None, str]:
         """Translate a chunk; return the output, or None and an error."""

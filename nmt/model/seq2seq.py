@@ -9,20 +9,15 @@ tokens, D width, V vocabulary.
 """
 
 import math
-import os
-import resource
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from nmt.config.experiment import ModelConfig
-from nmt.errors import ConfigError
 from nmt.model.decoder import DecoderState, Memory, make_decoder
 from nmt.model.encoder import make_encoder
 from nmt.model.flops import Flops, matmul_flops
+from nmt.model.host_memory import check_memory, memory_limits
 from nmt.model.layers import Embedding
 
 
@@ -150,38 +145,9 @@ def max_parameters(config: ModelConfig, vocab_size: int) -> int:
 def check_model_memory(config: ModelConfig, vocab_size: int, copies: int = 1) -> None:
     """Raise ConfigError if `copies` of the weights in fp32 exceed the memory of this host."""
     # The exact count imports torch's meta functions, which takes seconds: few models need it.
-    if 4 * copies * max_parameters(config, vocab_size) <= min(_memory_limits()):
+    if 4 * copies * max_parameters(config, vocab_size) <= min(memory_limits()):
         return
     with torch.device("meta"):
         count = num_parameters(Seq2Seq(config, vocab_size))
     where = f"{config.encoder_layers} + {config.decoder_layers} layers and {count:,} parameters"
     check_memory("model.width", f"{config.width:,} with {where}", 4 * count * copies)
-
-
-def check_memory(key: str, value: object, num_bytes: float) -> None:
-    """Raise ConfigError if a setting needs more memory than this process may use."""
-    limit = min(_memory_limits())
-    if num_bytes > limit:
-        needed, has = (f"{size / 2**30:,.1f} GiB" for size in (num_bytes, limit))
-        rule = f"it needs {needed} of memory and there are {has}: use a smaller value"
-        raise ConfigError(key, value, rule)
-
-
-def _memory_limits() -> Iterator[int]:
-    """Yield the memory of this host, and what its containers and resource limits allow."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    yield os.sysconf("SC_PHYS_PAGES") * page
-    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
-    with suppress(OSError, ValueError):
-        if address_space != resource.RLIM_INFINITY:
-            # Libraries have reserved a part of it.
-            yield address_space - int(Path("/proc/self/statm").read_text().split()[0]) * page
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            root, name = ("/sys/fs/cgroup", "memory.max")
-            # Version 1 of cgroups, with a hierarchy for each controller.
-            if controllers:
-                root, name = ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            for folder in (Path(root + path), *Path(root + path).parents):
-                with suppress(OSError, ValueError):
-                    yield int((folder / name).read_text(encoding="utf-8"))

@@ -19,10 +19,10 @@ from nmt.checkpoint.load import Checkpoint, load_checkpoint, load_counters, load
 from nmt.checkpoint.remote import fetch_checkpoint
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
+from nmt.config.settings import is_address
 from nmt.corpus.subword import NUM_RESERVED, Subword
 from nmt.errors import CheckpointError, ConfigError, NmtError, TrainingError
 from nmt.model.seq2seq import Seq2Seq
-from nmt.storage import is_address
 from nmt.training.distributed import World
 from nmt.training.optimizer import freeze_parameters
 from nmt.training.run_manifest import WarmStart

@@ -11,7 +11,8 @@ from toy_settings import TEXT
 from nmt.config.files import load_experiment
 from nmt.corpus.subword import Subword
 from nmt.errors import ConfigError, DataError
-from nmt.model.seq2seq import check_memory, check_model_memory
+from nmt.model.host_memory import check_memory
+from nmt.model.seq2seq import check_model_memory
 
 ALIASES = "a0: &a0 [x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)

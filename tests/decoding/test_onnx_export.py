@@ -9,7 +9,7 @@ import pytest
 
 from nmt.checkpoint.convert import export_checkpoint
 from nmt.checkpoint.load import load_checkpoint
-from nmt.decoding import onnx_export
+from nmt.decoding import graph_cache, onnx_export
 from nmt.decoding.exported_model import ExportedModel, read_exported
 from nmt.decoding.onnx_engine import OnnxEngine
 from nmt.decoding.onnx_export import cached_graphs, export_onnx
@@ -100,9 +100,10 @@ def test_graphs_are_built_once_and_again_for_other_weights(
     monkeypatch.setattr(onnx_export, "write_graphs", None)
     assert cached_graphs(load_checkpoint(folder), "fp32") == first
     monkeypatch.undo()
-    monkeypatch.setattr(onnx_export, "_cache_key", lambda checkpoint: "other")
-    assert cached_graphs(load_checkpoint(folder), "fp32").name == "fp32-other"
-    assert [path.name for path in (folder / "onnx").iterdir()] == ["fp32-other"]
+    monkeypatch.setattr(graph_cache, "nmt_version", lambda: "other")
+    other = cached_graphs(load_checkpoint(folder), "fp32")
+    assert other != first
+    assert [path.name for path in (folder / "onnx").iterdir()] == [other.name]
 
 
 def test_graphs_of_a_read_only_checkpoint_are_cached_elsewhere(
