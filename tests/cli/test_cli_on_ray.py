@@ -23,15 +23,19 @@ def test_prepare_train_evaluate_on_two_workers(here: Path) -> None:
 
     Path("two.yaml").write_text("workers: 2\ngradients: bf16\nstorage: runs\n")
     settings = ("tiny.yaml", "name=two", "training.updates=10", "--cluster", "two.yaml")
-    prepared = run("prepare", *settings)
-    assert prepared.returncode == 0, prepared.stderr
-    assert prepared.stderr.startswith("train: 100 pairs read = 100 kept + 0 dropped; ")
     trained = run("train", *settings)
     assert trained.returncode == 0, trained.stderr
+    # Nothing was prepared.
+    assert re.search(
+        f"prepare the corpus in {here}/prepared/two\ntrain: 100 pairs read = 100 kept",
+        trained.stderr,
+    )
     assert " | 2 workers on cpu | gradients in bf16 | 100 pairs | " in trained.stderr
     assert "finished after 10 of 10 updates | " in trained.stderr
     evaluated = run("evaluate", "runs/two", "--test", "news")
     assert evaluated.stdout.startswith("news: 5 segments, two, checkpoint update-00000010\n")
+    prepared = run("prepare", *settings)
+    assert prepared.stderr.startswith(f"{here}/prepared/two: already prepared\n")
     again = run("train", *settings)
     assert "is finished: 10 of 10 updates" in again.stderr
     for done in (prepared, trained, again):

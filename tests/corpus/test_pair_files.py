@@ -236,6 +236,34 @@ def test_a_tmx_declares_its_encoding(encoding: str, tmp_path: Path) -> None:
     assert pairs_of(tmp_path, tmx="a.tmx") == [("bear", "Bär")]
 
 
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b'<!DOCTYPE tmx [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><tmx>&b;</tmx>',
+         "a DTD inside the file, which could expand without limit; remove it"),
+        (b"<tmx>" + b"<a>" * 200, "more than 100 nested elements"),
+        (b'<tmx a="' + b"a" * 1_500_000, "a tag of more than 1 MiB"),
+        (b"<tmx><tu><seg>a</seg>", "not valid XML (no element found)"),
+        (b"<tmx><tu><seg>\xff</seg></tu></tmx>",
+         "not valid XML (not well-formed (invalid token))"),
+        (b'<?xml version="1.0" encoding="shift_jis"?><tmx/>',
+         "not valid XML (multi-byte encodings are not supported)"),
+    ],
+)  # fmt: skip
+def test_a_hostile_tmx_is_refused(data: bytes, problem: str, tmp_path: Path) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
+    (tmp_path / "a.tmx").write_bytes(data)
+    assert error_of(tmp_path, tmx="a.tmx") == f"a.tmx, line 1: {problem}; expected TMX"
+
+
+def test_an_external_entity_is_not_read(tmp_path: Path) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
+    (tmp_path / "secret").write_text('<!ENTITY key "secret">')
+    doctype = f'<!DOCTYPE tmx SYSTEM "file://{tmp_path}/secret">'
+    (tmp_path / "a.tmx").write_bytes(tmx(unit(en="&key;&nbsp;x", de="y"), before=doctype))
+    assert pairs_of(tmp_path, tmx="a.tmx") == [("&key;&nbsp;x", "y")]
+
+
 def test_a_member_of_a_zip_can_be_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in ("x.en", "x.de", "y.en", "y.de"):

@@ -26,6 +26,8 @@ from nmt.corpus.languages import describe_language
 from nmt.errors import DataError
 
 MAX_DEPTH = 100
+MAX_TAG_BYTES = 1 << 20
+"""Longest tag: expat holds an incomplete one in memory and scans it again for each block."""
 SAMPLED_UNITS = 100
 """Units in which the languages of a file are looked for."""
 _MARKUP = {"bpt", "ept", "ph", "it", "ut"}
@@ -103,13 +105,11 @@ class _Parser:
     def units(self) -> Iterator[Unit]:
         """Yield the units of the file as they are complete."""
         num_bytes = 0
-        data = b""
         for data in read_data(self._path):
             num_bytes += len(data)
             self._parse(data, is_last=False)
-            # expat holds an incomplete tag or attribute in memory.
-            if num_bytes - self._expat.CurrentByteIndex > MAX_LINE_BYTES:
-                raise self._error(f"a tag of more than {MAX_LINE_BYTES >> 20} MiB")
+            if num_bytes - self._expat.CurrentByteIndex > MAX_TAG_BYTES:
+                raise self._error(f"a tag of more than {MAX_TAG_BYTES >> 20} MiB")
             yield from self._take()
         if not num_bytes:
             raise DataError(f"{self._path}: is empty; expected a TMX file")
