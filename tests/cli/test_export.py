@@ -1,7 +1,9 @@
-"""`nmt export --format onnx`, and the program of the README that it writes."""
+"""`nmt export --format onnx`: the program of its README, and the same model in WebAssembly."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 from cli_calls import TEXT, Nmt, translated
 
+from nmt.corpus.subword import EOS
+from nmt.decoding.exported_model import read_exported
 from nmt.decoding.onnx_export import PROGRAM
 
 WITHOUT_NMT = """\
@@ -39,3 +43,28 @@ def test_program_of_the_readme_needs_neither_torch_nor_nmt(
     )  # fmt: skip
     assert run.stderr == ""
     assert run.stdout.splitlines() == translated(nmt, TEXT, "--beam 1")
+
+
+@pytest.fixture
+def node() -> list[str]:
+    """Command that runs a script in node, with onnxruntime-web from NODE_PATH."""
+    command = shutil.which("node")
+    check = 'require.resolve("onnxruntime-web")'
+    if not command or subprocess.run([command, "-e", check], capture_output=True).returncode:
+        pytest.skip("no onnxruntime-web for node: npm install it and set NODE_PATH")
+    return [command, str(Path(__file__).with_name("translate_in_node.cjs"))]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_exported_model_translates_in_node(
+    precision: str, here: Path, nmt: Nmt, node: list[str]
+) -> None:
+    nmt(f"export runs/tiny -o web-{precision} --format onnx --precision {precision}")
+    subword = read_exported(here / f"web-{precision}").subword
+    sources = [[*subword.encode(line), EOS] for line in TEXT.splitlines()]
+    run = subprocess.run(
+        [*node, f"web-{precision}", json.dumps(sources)],
+        text=True, capture_output=True, check=True,
+    )  # fmt: skip
+    found = [subword.decode(target) for target in json.loads(run.stdout)]
+    assert found == translated(nmt, TEXT, "--beam 1")
