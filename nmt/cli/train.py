@@ -10,6 +10,7 @@ from nmt.config.cluster import Cluster
 from nmt.config.decoding import Precision
 from nmt.config.experiment import Experiment
 from nmt.console import Console
+from nmt.errors import ConfigError
 
 
 @click.command()
@@ -72,7 +73,11 @@ def average(checkpoints: tuple[str, ...], output: str) -> None:
 @click.option("--format", "form", type=click.Choice(["checkpoint", "onnx"]), default="checkpoint",
               help="checkpoint; onnx: graphs for ONNX Runtime, which need no PyTorch.")  # fmt: skip
 @options.precision_option("Dtype of large matrices; default: unchanged.")
-def export(run: str, output: str, form: str, precision: "Precision | None") -> None:
+@click.option("--shortlist", is_flag=True,
+              help="Add a shortlist, which `translate --shortlist` uses; onnx only.")  # fmt: skip
+def export(
+    run: str, output: str, form: str, precision: "Precision | None", shortlist: bool
+) -> None:
     """Export a model for translation.
 
     The result has no optimizer state; int8 and bf16 make it smaller and faster on CPUs. RUN is a
@@ -80,13 +85,15 @@ def export(run: str, output: str, form: str, precision: "Precision | None") -> N
     """
     source = checkpoint_dir(run)
     if form == "checkpoint":
+        if shortlist:
+            raise ConfigError("--shortlist", "given", "it needs --format onnx")
         from nmt.checkpoint.convert import export_checkpoint
 
         text = options.describe(export_checkpoint(source, Path(output), precision))
     else:
         from nmt.decoding.onnx_export import export_onnx
 
-        text = export_onnx(source, Path(output), precision).describe()
+        text = export_onnx(source, Path(output), precision, with_shortlist=shortlist).describe()
     with Console() as console:
         console.print(text)
 

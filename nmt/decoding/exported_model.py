@@ -27,6 +27,10 @@ TOKENIZER = "tokenizer.json"
 ENCODER = "encoder.onnx"
 DECODER = "decoder_step.onnx"
 README = "README.md"
+SHORTLIST = "shortlist.npy"
+SHORTLIST_GRAPH = "shortlist.onnx"
+SHORTLIST_DECODER = "decoder_step_shortlist.onnx"
+SHORTLIST_FILES = (SHORTLIST, SHORTLIST_GRAPH, SHORTLIST_DECODER)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,11 @@ class ExportedModel:
         """Precision of the large matrix products."""
         return "int8" if self.info.precision == "int8" else "fp32"
 
+    @property
+    def has_shortlist(self) -> bool:
+        """True if it was exported with a shortlist."""
+        return SHORTLIST in self.info.files
+
     def describe(self) -> str:
         """Return a line about the model: path, update, precision, difference from PyTorch."""
         info = self.info
@@ -111,7 +120,10 @@ def read_exported(folder: Path) -> ExportedModel:
             f"{folder / CONFIG} has format {info.format}, expected {FORMAT}; use nmt "
             f"{info.versions.get('nmt')}, which wrote it"
         )
-    for name in (ENCODER, DECODER, TOKENIZER):
+    for name in info.files.keys() | {ENCODER, DECODER, TOKENIZER}:
+        # Only known names: a path such as ../x must never be read.
+        if name not in (ENCODER, DECODER, TOKENIZER, *SHORTLIST_FILES):
+            raise _corrupt(folder / CONFIG, f"unknown file {name}")
         try:
             found = describe(folder / name)
         except OSError as error:
@@ -120,7 +132,7 @@ def read_exported(folder: Path) -> ExportedModel:
             raise _corrupt(folder / name, f"its SHA-256 does not match {CONFIG}")
     try:
         experiment = restore(Experiment, info.experiment, CONFIG)
-        subword = Subword.from_json((folder / TOKENIZER).read_text(encoding="utf-8"))
+        subword = Subword.from_json((folder / TOKENIZER).read_bytes())
     except (ConfigError, DataError) as error:
         version = info.versions.get("nmt")
         raise CheckpointError(f"{folder}/{error}; use nmt {version}, which wrote it") from None

@@ -17,9 +17,16 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from nmt.corpus.shortlist import Table, candidates_of
 from nmt.decoding.candidates import choose
-from nmt.decoding.exported_model import DECODER, ENCODER
-from nmt.decoding.interface import IntArray, Query, StepResult
+from nmt.decoding.exported_model import (
+    DECODER,
+    ENCODER,
+    SHORTLIST,
+    SHORTLIST_DECODER,
+    SHORTLIST_GRAPH,
+)
+from nmt.decoding.interface import Given, IntArray, Query, StepResult
 
 Array = npt.NDArray[Any]
 
@@ -27,17 +34,25 @@ Array = npt.NDArray[Any]
 class OnnxEngine:
     """Runs an exported model, or an ensemble: the mean of probabilities and of attention."""
 
-    def __init__(self, folders: Sequence[Path], threads: int | None = None) -> None:
+    def __init__(
+        self, folders: Sequence[Path], threads: int | None = None, *, with_shortlist: bool = False
+    ) -> None:
         """Read the graphs of models.
 
         Args:
             folders: directory with the graphs of each model; all have one vocabulary.
             threads: number of compute threads; None: the limit of the process.
+            with_shortlist: restrict each sentence to the candidates of its source; one model,
+                exported with a shortlist. Constraints are not possible.
         """
+        names = (ENCODER, DECODER)
+        self._table: Table | None = None
+        if with_shortlist:
+            assert len(folders) == 1
+            names = (ENCODER, SHORTLIST_DECODER, SHORTLIST_GRAPH)
+            self._table = np.load(folders[0] / SHORTLIST)
         # Bytes, not paths: copies on other machines have no files.
-        self._graphs = [
-            ((folder / ENCODER).read_bytes(), (folder / DECODER).read_bytes()) for folder in folders
-        ]
+        self._graphs = [[(folder / name).read_bytes() for name in names] for folder in folders]
         self.set_threads(threads or default_threads())
 
     def set_threads(self, threads: int) -> None:
@@ -50,7 +65,12 @@ class OnnxEngine:
 
     def start(self, src: IntArray, src_lengths: IntArray, beam: int) -> "OnnxState":
         """Encode sources; see `nmt.decoding.interface.Engine`."""
-        return OnnxState([model.start(src, src_lengths, beam) for model in self.models])
+        columns = None
+        if self._table is not None:
+            lengths = zip(src, src_lengths, strict=True)
+            columns = candidates_of(self._table, [row[:length] for row, length in lengths])
+        searches = [model.start(src, src_lengths, beam, columns) for model in self.models]
+        return OnnxState(searches, None, columns)
 
     def step(
         self, state: "OnnxState", tokens: IntArray, parents: IntArray | None, query: Query
@@ -69,29 +89,44 @@ class OnnxEngine:
             np.logaddexp(log_probs, other.log_probs, out=log_probs)
         # One model is normalised in the graph.
         sums = np.zeros(len(tokens), np.float32) if len(outputs) == 1 else None
-        result = choose(log_probs, query, sums)
-        return result._replace(attention=attention), OnnxState(state.models)
+        columns = state.columns
+        if columns is None:
+            result = choose(log_probs, query, sums)
+        else:
+            beam = state.models[0].beam
+            result = _choose_candidates(columns.repeat(beam, axis=0), log_probs, query, sums)
+        return result._replace(attention=attention), OnnxState(state.models, None, columns)
 
     def select(self, state: "OnnxState", sentences: IntArray) -> "OnnxState":
         """Return the state of some sentences; see `nmt.decoding.interface.Engine`."""
         beam = state.models[0].beam
         rows = (sentences[:, None] * beam + np.arange(beam)).ravel()
-        return OnnxState([each.select(sentences) for each in state.models], state.rows[rows])
+        columns = None if state.columns is None else state.columns[sentences]
+        models = [each.select(sentences) for each in state.models]
+        return OnnxState(models, state.rows[rows], columns)
 
     @property
     def models(self) -> "list[_Model]":
         """Sessions of the models, created when a process first needs them."""
         if not self._models:
-            self._models = [_Model(*graphs, self._threads) for graphs in self._graphs]
+            self._models = [_Model(graphs, self._threads) for graphs in self._graphs]
         return self._models
 
 
 class OnnxState:
     """State of the rows in each model."""
 
-    def __init__(self, models: "list[_Search]", rows: IntArray | None = None) -> None:
-        """Wrap the searches of models; `rows` are those of their last states, None: all."""
-        self.models = models
+    def __init__(
+        self, models: "list[_Search]", rows: IntArray | None, columns: IntArray | None
+    ) -> None:
+        """Wrap the searches of models.
+
+        Args:
+            models: one search per model.
+            rows: rows of their last states that are left; None: all.
+            columns: candidates of each sentence, [B, C]; None: the vocabulary.
+        """
+        self.models, self.columns = models, columns
         self.rows = np.arange(models[0].num_rows) if rows is None else rows
 
 
@@ -109,34 +144,38 @@ class _Outputs(NamedTuple):
 class _Model:
     """Sessions of one model."""
 
-    def __init__(self, encoder: bytes, decoder: bytes, threads: int) -> None:
+    def __init__(self, graphs: Sequence[bytes], threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # Idle threads of a session must not take time from other processes.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.encoder, self.decoder = (
+        self.encoder, self.decoder, *self.shortlist = (
             onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-            for graph in (encoder, decoder)
+            for graph in graphs
         )
         sizes = {each.name: each.shape[-1] for each in self.decoder.get_outputs()}
-        self.state_size, self.vocab_size = sizes["next_states"], sizes["log_probs"]
-        self._log_probs = np.empty((0, self.vocab_size), np.float32)
+        self.state_size, self._vocab_size = sizes["next_states"], sizes["log_probs"]
+        self._log_probs = np.empty(0, np.float32)
 
-    def start(self, src: IntArray, src_lengths: IntArray, beam: int) -> "_Search":
-        """Encode sources."""
-        names = [output.name for output in self.encoder.get_outputs()]
-        found = self.encoder.run(names, {"src": src, "src_lengths": src_lengths})
-        return _Search(self, dict(zip(names, found, strict=True)), beam)
+    def start(
+        self, src: IntArray, src_lengths: IntArray, beam: int, columns: IntArray | None
+    ) -> "_Search":
+        """Encode sources and select the output weights of their candidates."""
+        memory = _run(self.encoder, src=src, src_lengths=src_lengths)
+        if columns is not None:
+            memory |= _run(self.shortlist[0], candidates=columns)
+        return _Search(self, memory, beam)
 
-    def log_probs(self, num_rows: int) -> Array:
+    def log_probs(self, num_rows: int, memory: Mapping[str, Array]) -> Array:
         """Return memory for the log-probabilities of a step, the same for all searches.
 
         Megabytes that are freed in each step go back to the system and return page by page.
         """
-        if len(self._log_probs) < num_rows:
-            self._log_probs = np.empty((num_rows, self.vocab_size), np.float32)
-        return self._log_probs[:num_rows]
+        size = memory["is_absent"].shape[1] if "is_absent" in memory else self._vocab_size
+        if self._log_probs.size < num_rows * size:
+            self._log_probs = np.empty(num_rows * size, np.float32)
+        return self._log_probs[: num_rows * size].reshape(num_rows, size)
 
 
 class _Search:
@@ -185,7 +224,7 @@ class _BoundStep:
             **memory,
         }
         self._outputs = _Outputs(
-            model.log_probs(num_rows),
+            model.log_probs(num_rows, memory),
             after,
             np.empty((num_rows, memory["is_pad"].shape[1]), np.float32),
         )
@@ -205,6 +244,25 @@ class _BoundStep:
         self._tokens[:], self._rows[:] = tokens, rows
         self._session.run_with_iobinding(self._io)
         return self._outputs
+
+
+def _run(session: Any, **inputs: Array) -> dict[str, Array]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def _choose_candidates(
+    columns: IntArray, log_probs: Array, query: Query, sums: Array
+) -> StepResult:
+    """Choose among the candidates of each row, [R, C], in ascending order from id 0."""
+    assert query.full_rows is None
+    assert not isinstance(query.choice, Given)
+    if query.forbidden is not None:
+        rows, ids = query.forbidden
+        is_there, places = (columns[rows] == ids[:, None]).nonzero()
+        query = query._replace(forbidden=(rows[is_there], places))
+    result = choose(log_probs, query, sums)
+    return result._replace(ids=np.take_along_axis(columns, result.ids, 1))
 
 
 def default_threads() -> int:

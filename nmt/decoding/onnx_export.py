@@ -17,6 +17,8 @@ import torch
 from nmt.checkpoint.format import WEIGHTS
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.config.decoding import Precision
+from nmt.corpus.prepared import open_prepared
+from nmt.corpus.shortlist import Table, learn_shortlist
 from nmt.corpus.subword import BOS, EOS, PAD
 from nmt.decoding import exported_model
 from nmt.decoding.exported_model import (
@@ -24,6 +26,10 @@ from nmt.decoding.exported_model import (
     DECODER,
     ENCODER,
     README,
+    SHORTLIST,
+    SHORTLIST_DECODER,
+    SHORTLIST_FILES,
+    SHORTLIST_GRAPH,
     TOKENIZER,
     ExportedModel,
     ExportInfo,
@@ -38,9 +44,9 @@ from nmt.decoding.graph_cache import (
 )
 from nmt.decoding.interface import Best, Query
 from nmt.decoding.onnx_engine import OnnxEngine
-from nmt.errors import CheckpointError, ConfigError
+from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.model.graph_recorder import OPSET
-from nmt.model.onnx_graph import Port, decoder_step_graph, encoder_graph, ports_of
+from nmt.model.onnx_graph import Port, decoder_step_graph, encoder_graph, ports_of, shortlist_graph
 from nmt.model.seq2seq import Seq2Seq
 
 TOLERANCE = 1e-4
@@ -49,13 +55,16 @@ INT8_TOLERANCE = 0.5
 """Largest mean difference in int8; larger ones are those of a broken graph."""
 
 
-def export_onnx(folder: Path, out: Path, precision: Precision | None = None) -> ExportedModel:
+def export_onnx(
+    folder: Path, out: Path, precision: Precision | None = None, *, with_shortlist: bool = False
+) -> ExportedModel:
     """Write a checkpoint as ONNX graphs, with all that a translation program needs.
 
     Args:
         folder: checkpoint, or run whose best checkpoint is meant.
         out: directory to write; it must not exist.
         precision: fp32 or int8; None: int8 if the checkpoint is stored so, else fp32.
+        with_shortlist: add a shortlist, learnt from the prepared corpus of the experiment.
 
     Raises:
         CheckpointError: there is no checkpoint, it is corrupt, `out` exists or cannot be written,
@@ -69,6 +78,7 @@ def export_onnx(folder: Path, out: Path, precision: Precision | None = None) -> 
         raise ConfigError("--precision", precision, rule)
     checkpoint = load_checkpoint(folder)
     precision = precision or ("int8" if checkpoint.precision == "int8" else "fp32")
+    shortlist = _learn_shortlist(checkpoint) if with_shortlist else None
     model = checkpoint.model()
     temp = out.with_name(f".{out.name}.{secrets.token_hex(4)}.writing")
     try:
@@ -77,12 +87,16 @@ def export_onnx(folder: Path, out: Path, precision: Precision | None = None) -> 
         (temp / TOKENIZER).write_text(text, encoding="utf-8", newline="")
         ports = write_graphs(model, temp, precision)
         largest, mean = compare_with_torch(model, temp, precision)
+        names = [ENCODER, DECODER, TOKENIZER]
+        if shortlist is not None:
+            write_shortlist(model, temp, precision, shortlist)
+            names += SHORTLIST_FILES
         info = ExportInfo(
             exported_model.FORMAT, precision, checkpoint.info.update,
             checkpoint.info.files[WEIGHTS].sha256, largest, mean, OPSET, package_versions(),
             {"pad": PAD, "bos": BOS, "eos": EOS}, model.vocab_size, model.decoder.state_size,
             checkpoint.experiment.model_dump(mode="json"),
-            {name: exported_model.describe(temp / name) for name in (ENCODER, DECODER, TOKENIZER)},
+            {name: exported_model.describe(temp / name) for name in names},
         )  # fmt: skip
         (temp / CONFIG).write_text(format_info(info), encoding="utf-8", newline="")
         (temp / README).write_text(_readme(info, ports), encoding="utf-8", newline="")
@@ -92,6 +106,31 @@ def export_onnx(folder: Path, out: Path, precision: Precision | None = None) -> 
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     return read_exported(out)
+
+
+def _learn_shortlist(checkpoint: Checkpoint) -> Table:
+    """Learn a shortlist from the prepared corpus of a checkpoint.
+
+    Raises:
+        DataError: the corpus is not prepared, or its vocabulary is not that of the model.
+    """
+    shards, subword = open_prepared(checkpoint.experiment)
+    if subword.fingerprint != checkpoint.subword.fingerprint:
+        raise DataError(
+            f"{checkpoint.experiment.prepared}: its vocabulary is not that of {checkpoint.path}: "
+            "export without --shortlist, or prepare the corpus of the model"
+        )
+    return learn_shortlist(shards, subword.num_pieces)
+
+
+def write_shortlist(model: Seq2Seq, folder: Path, precision: Precision, table: Table) -> None:
+    """Write the files of a shortlist."""
+    np.save(folder / SHORTLIST, table)
+    graph = shortlist_graph(model)
+    (folder / SHORTLIST_GRAPH).write_bytes(graph.SerializeToString())
+    encoder = encoder_graph(model, precision)
+    decoder = decoder_step_graph(model, precision, encoder, with_shortlist=True)
+    (folder / SHORTLIST_DECODER).write_bytes(decoder.SerializeToString())
 
 
 def cached_graphs(checkpoint: Checkpoint, precision: Precision) -> Path:
@@ -183,9 +222,16 @@ def compare_with_torch(
 
 
 def write_graphs(model: Seq2Seq, folder: Path, precision: Precision) -> dict[str, list[Port]]:
-    """Write both graphs and return their inputs and outputs by file."""
-    encoder = encoder_graph(model, precision)
-    decoder = decoder_step_graph(model, precision, encoder)
+    """Write both graphs and return their inputs and outputs by file.
+
+    Raises:
+        CheckpointError: the model has an operation that no graph can have.
+    """
+    try:
+        encoder = encoder_graph(model, precision)
+        decoder = decoder_step_graph(model, precision, encoder)
+    except NotImplementedError as error:
+        raise CheckpointError(f"{error}, or use --engine torch") from None
     (folder / ENCODER).write_bytes(encoder.SerializeToString())
     (folder / DECODER).write_bytes(decoder.SerializeToString())
     return {ENCODER: ports_of(encoder), DECODER: ports_of(decoder)}

@@ -15,6 +15,7 @@ Shapes: B sentences (`batch`), S source positions, R rows, P rows of the step be
 L LSTM layers, V vocabulary.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -92,21 +93,27 @@ def encoder_graph(model: Seq2Seq, precision: Precision) -> onnx.ModelProto:
 
 
 def decoder_step_graph(
-    model: Seq2Seq, precision: Precision, encoder: onnx.ModelProto
+    model: Seq2Seq, precision: Precision, encoder: onnx.ModelProto, with_shortlist: bool = False
 ) -> onnx.ModelProto:
     """Record a step of the decoder, from tokens to the log-probabilities of the next ones.
 
     Inputs: tokens [R] int64; parents [R] int64, the rows of `states` that the tokens continue;
     states [P, 2 * L * D]; all outputs of the encoder. Row r reads sentence r // (R / B). Outputs:
     log_probs [R, V]; next_states [R, 2 * L * D]; attention [R, S] of the last attention layer.
+
+    With a shortlist the outputs of `shortlist_graph` are inputs too, and log_probs are those of the
+    C candidates of the sentence, [R, C].
     """
-    recorder = Recorder(_FORMS_INT8 if precision == "int8" else _FORMS)
+    forms = dict(_FORMS_INT8 if precision == "int8" else _FORMS)
+    recorder = Recorder(forms)
     decoder = model.decoder
     tokens = recorder.input("tokens", ["rows"], TensorProto.INT64)
     parents = recorder.input("parents", ["rows"], TensorProto.INT64)
     size = decoder.state_size
     before = recorder.input("states", ["previous", size])
     memory = _declare_memory(recorder, encoder)
+    if with_shortlist:
+        forms[functional.linear] = _shortlist_form(recorder, model, forms[functional.linear])
     pieces = before.emit("Gather", parents, shape=["rows", size], axis=0)
     parts = pieces.chunk(2 * decoder.num_lstms, dim=1)
     state = DecoderState(cast(Any, parts[::2]), cast(Any, parts[1::2]))
@@ -116,6 +123,39 @@ def decoder_step_graph(
     recorder.output("next_states", concat(joined, 1))
     recorder.output("attention", attention)
     return recorder.model("decoder_step")
+
+
+def shortlist_graph(model: Seq2Seq) -> onnx.ModelProto:
+    """Record the selection of output weights.
+
+    Inputs: candidates [B, C] int64, V where there is none. Outputs: output_weights
+    [B, D, C]; is_absent [B, C] bool.
+    """
+    recorder = Recorder(_FORMS)
+    ids = recorder.input("candidates", ["batch", "candidates"], TensorProto.INT64)
+    last = ids.constant(model.vocab_size - 1, np.int64)
+    is_absent = ids.emit("Greater", last, dtype=TensorProto.BOOL)
+    ids = ids.emit("Min", last, dtype=TensorProto.INT64)
+    weights = _embedding(ids, model.output_weight)
+    recorder.output("output_weights", weights.transpose(1, 2))
+    recorder.output("is_absent", is_absent)
+    return recorder.model("shortlist")
+
+
+def _shortlist_form(recorder: Recorder, model: Seq2Seq, linear: Form) -> Form:
+    """Return the form of linear layers, in which the output layer is that of candidates."""
+    shape = ["batch", model.decoder.width, "candidates"]
+    weights = recorder.input("output_weights", shape)
+    is_absent = recorder.input("is_absent", ["batch", "candidates"], TensorProto.BOOL)
+
+    def form(x: Symbol, weight: Tensor, bias: Tensor | None = None) -> Symbol:
+        if weight is not model.output_weight:
+            result: Symbol = linear(x, weight, bias)
+            return result
+        logits = x.view("batch", -1, model.decoder.width) @ weights
+        return logits.masked_fill(is_absent[:, None], -math.inf).flatten(0, 1)
+
+    return form
 
 
 def _declare_memory(recorder: Recorder, encoder: onnx.ModelProto) -> Memory:

@@ -15,10 +15,9 @@ from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS, EOS
 from nmt.decoding.beam_search import search
-from nmt.decoding.exported_model import DECODER, ENCODER
 from nmt.decoding.interface import Best, Draw, Given, Query, pad_sources
 from nmt.decoding.onnx_engine import OnnxEngine
-from nmt.decoding.onnx_export import compare_with_torch
+from nmt.decoding.onnx_export import compare_with_torch, write_graphs, write_shortlist
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.errors import ConfigError
 from nmt.model import onnx_graph
@@ -44,10 +43,7 @@ def model_of(seed: int = 1, vocab: int = VOCAB, **settings: Any) -> Seq2Seq:
 
 def export(model: Seq2Seq, folder: Path, precision: Any = "fp32") -> Path:
     folder.mkdir()
-    encoder = onnx_graph.encoder_graph(model, precision)
-    (folder / ENCODER).write_bytes(encoder.SerializeToString())
-    decoder = onnx_graph.decoder_step_graph(model, precision, encoder)
-    (folder / DECODER).write_bytes(decoder.SerializeToString())
+    write_graphs(model, folder, precision)
     return folder
 
 
@@ -183,3 +179,35 @@ def test_operation_without_form_is_named() -> None:
     recorder = onnx_graph.Recorder({})
     with pytest.raises(NotImplementedError, match="fft_fft cannot be exported: add a form of it"):
         Unknown()(recorder.input("x", ["rows", 4]))
+
+
+def export_with_shortlist(folder: Path, table: Any) -> OnnxEngine:
+    model = model_of()
+    write_graphs(model, folder, "fp32")
+    write_shortlist(model, folder, "fp32", table)
+    return OnnxEngine([folder], 1, with_shortlist=True)
+
+
+def test_shortlist_of_all_tokens_changes_nothing(tmp_path: Path) -> None:
+    table = np.broadcast_to(np.arange(VOCAB), (VOCAB, VOCAB)).astype(np.int32)
+    engine, full = export_with_shortlist(tmp_path, table), OnnxEngine([tmp_path], 1)
+    settings = DecodingConfig(beam=3, min_length=4)
+    found, expected = (search(each, SOURCES, settings, num_best=2) for each in (engine, full))
+    for one, other in zip(chain(*found), chain(*expected), strict=True):
+        assert one.tokens == other.tokens
+        np.testing.assert_allclose(one.token_log_probs, other.token_log_probs, atol=1e-5)
+
+
+def test_shortlist_restricts_each_sentence_alone(tmp_path: Path) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
+    table = np.full((VOCAB, 3), EOS, np.int32)
+    table[:, 0] = np.arange(VOCAB)
+    table[:, 1] = (np.arange(VOCAB) * 7) % VOCAB
+    engine = export_with_shortlist(tmp_path, table)
+    for beam in (1, 3):
+        settings = DecodingConfig(beam=beam)
+        together = search(engine, SOURCES, settings)
+        for source, [best] in zip(SOURCES, together, strict=True):
+            assert set(best.tokens) <= {EOS, *source, *(token * 7 % VOCAB for token in source)}
+            [[alone]] = search(engine, [source], settings)
+            assert (alone.tokens, alone.token_log_probs) == (best.tokens, best.token_log_probs)
