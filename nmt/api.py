@@ -50,6 +50,7 @@ def load(
     threads: int | None = None,
     ensemble: Iterable[str | Path] = (),
     engine: EngineName = "auto",
+    shortlist: bool = False,
     **decoding: Any,
 ) -> "Translator":
     """Load the best model of a run for translation.
@@ -62,6 +63,8 @@ def load(
         threads: number of compute threads; None: as the engine decides.
         ensemble: further runs whose probabilities are averaged with those of `run`.
         engine: "torch", or "onnx" (ONNX Runtime, on CPUs); "auto" takes onnx on a CPU.
+        shortlist: restrict each line to the candidates of its tokens, with an exported model that
+            has a shortlist.
         decoding: settings of the section `decoding`, such as `beam=5` or `length_penalty=1.0`, that
             replace those of the experiment.
 
@@ -78,7 +81,9 @@ def load(
     """
     model = open_model(run)
     others = open_ensemble(model, ensemble)
-    translator = make_translator(model, others, device, precision, threads, engine, **decoding)
+    translator = make_translator(
+        model, others, device, precision, threads, engine, shortlist, **decoding
+    )
     translator.build_engine()
     return translator
 
@@ -265,6 +270,7 @@ def make_translator(
     precision: Precision | None = None,
     threads: int | None = None,
     engine: EngineName = "auto",
+    shortlist: bool = False,
     **decoding: Any,
 ) -> "Translator":
     """Make a translator; arguments as of `load`. Its engine is built when it is first used.
@@ -281,7 +287,7 @@ def make_translator(
 
     models = [model, *ensemble]
     # Options are checked before gigabytes are read.
-    engines.choose_engine(models, engine, device, precision)
+    engines.choose_engine(models, engine, device, precision, shortlist)
     changes = {key: value for key, value in decoding.items() if value is not None}
     dotted = {f"decoding.{key}": value for key, value in changes.items()}
     settings = override(model.experiment, overrides_of(dotted), "")
@@ -293,7 +299,7 @@ def make_translator(
     rows = getattr(search, name) * search.batch_sentences
     value = f"{getattr(search, name)} for batches of {search.batch_sentences} sentences"
     check_memory(name, value, 4 * rows * model.subword.num_pieces)
-    build = partial(engines.make_engine, models, engine, device, precision, threads)
+    build = partial(engines.make_engine, models, engine, device, precision, threads, shortlist)
     return Translator(build, model.subword, settings)
 
 

@@ -65,6 +65,8 @@ class TranslationTask:
 @click.option("--ensemble", multiple=True, metavar="RUN", help="Ensemble member; repeatable.")
 @click.option("--workers", type=options.COUNT, help="Number of Ray workers; resumable.")
 @click.option("--cluster", metavar="FILE", help="Cluster file of the workers; default: local.")
+@click.option("--shortlist", is_flag=True,
+              help="Restrict each line to candidates; needs `nmt export --shortlist`.")  # fmt: skip
 @options.search_options
 def translate(
     run: str, source: str, output: str, form: str, num_best: int, json_input: bool,

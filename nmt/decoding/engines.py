@@ -43,7 +43,7 @@ def info_file(model: Model) -> Path:
 
 def make_engine(
     models: Sequence[Model], engine: EngineName = "auto", device: Device = "auto",
-    precision: Precision | None = None, threads: int | None = None,
+    precision: Precision | None = None, threads: int | None = None, shortlist: bool = False,
 ) -> Engine[Any]:  # fmt: skip
     """Build the engine of a model, or of an ensemble.
 
@@ -53,18 +53,20 @@ def make_engine(
         device: "auto" takes a GPU if PyTorch finds one.
         precision: precision of the large matrix products; None: as stored.
         threads: number of compute threads; None: as the libraries decide.
+        shortlist: use the shortlist of an exported model.
 
     Raises:
         ConfigError: an option does not fit another one, the model or this machine.
     """
-    name, place, precisions = choose_engine(models, engine, device, precision)
+    name, place, precisions = choose_engine(models, engine, device, precision, shortlist)
     if name == "torch":
         return _torch_engine(models, precisions, place, threads)
     from nmt.decoding.onnx_engine import OnnxEngine
 
     try:
         pairs = zip(models, precisions, strict=True)
-        return OnnxEngine([_graphs(model, dtype) for model, dtype in pairs], threads)
+        folders = [_graphs(model, dtype) for model, dtype in pairs]
+        return OnnxEngine(folders, threads, with_shortlist=shortlist)
     except CheckpointError as error:
         if engine == "onnx" or any(isinstance(model, ExportedModel) for model in models):
             raise
@@ -73,12 +75,15 @@ def make_engine(
 
 
 def choose_engine(
-    models: Sequence[Model], engine: EngineName, device: Device, precision: Precision | None
-) -> tuple[Literal["torch", "onnx"], Literal["cpu", "cuda"], list[Precision]]:
+    models: Sequence[Model], engine: EngineName, device: Device, precision: Precision | None,
+    shortlist: bool = False,
+) -> tuple[Literal["torch", "onnx"], Literal["cpu", "cuda"], list[Precision]]:  # fmt: skip
     """Return the engine, the device, and the precision of each model.
 
     Args and errors are those of `make_engine`.
     """
+    if shortlist:
+        _check_shortlist(models)
     exported = [model for model in models if isinstance(model, ExportedModel)]
     if exported:
         _check_exported(exported[0], engine, precision)
@@ -135,6 +140,17 @@ def _check_exported(model: ExportedModel, engine: EngineName, precision: Precisi
     if precision not in (None, model.precision):
         rule = f"{model.path} was exported in {model.precision}: omit it, or export the run again"
         raise ConfigError("precision", precision, rule)
+
+
+def _check_shortlist(models: Sequence[Model]) -> None:
+    """Raise ConfigError unless there is one model, exported with a shortlist."""
+    rule = "an ensemble has none: use one exported model"
+    if len(models) == 1:
+        [model] = models
+        if isinstance(model, ExportedModel) and model.has_shortlist:
+            return
+        rule = f"{model.path} has none: `nmt export RUN -o DIR --format onnx --shortlist` adds one"
+    raise ConfigError("shortlist", "requested", rule)
 
 
 def _graphs(model: Model, precision: Precision) -> Path:

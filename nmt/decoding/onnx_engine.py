@@ -45,7 +45,7 @@ class OnnxEngine:
             with_shortlist: restrict each sentence to the candidates of its source; one model,
                 exported with a shortlist. Constraints are not possible.
         """
-        names = (ENCODER, DECODER)
+        names: tuple[str, ...] = (ENCODER, DECODER)
         self._table: Table | None = None
         if with_shortlist:
             assert len(folders) == 1
@@ -90,11 +90,11 @@ class OnnxEngine:
         # One model is normalised in the graph.
         sums = np.zeros(len(tokens), np.float32) if len(outputs) == 1 else None
         columns = state.columns
-        if columns is None:
+        if columns is None or self._table is None:
             result = choose(log_probs, query, sums)
         else:
-            beam = state.models[0].beam
-            result = _choose_candidates(columns.repeat(beam, axis=0), log_probs, query, sums)
+            of_rows = columns.repeat(state.models[0].beam, axis=0)
+            result = _choose_candidates(of_rows, len(self._table), log_probs, query, sums)
         return result._replace(attention=attention), OnnxState(state.models, None, columns)
 
     def select(self, state: "OnnxState", sentences: IntArray) -> "OnnxState":
@@ -252,17 +252,25 @@ def _run(session: Any, **inputs: Array) -> dict[str, Array]:
 
 
 def _choose_candidates(
-    columns: IntArray, log_probs: Array, query: Query, sums: Array
+    columns: IntArray, vocab_size: int, log_probs: Array, query: Query, sums: Any
 ) -> StepResult:
     """Choose among the candidates of each row, [R, C], in ascending order from id 0."""
-    assert query.full_rows is None
     assert not isinstance(query.choice, Given)
+    distributions = None
+    if query.full_rows is not None:
+        some, ids = log_probs[query.full_rows], columns[query.full_rows]
+        # A term can have other tokens: they get the lowest probability of the candidates.
+        lowest = np.where(ids == vocab_size, np.inf, some).min(axis=1, keepdims=True)
+        distributions = np.repeat(lowest, vocab_size + 1, axis=1).astype(np.float32)
+        np.put_along_axis(distributions, ids, some, 1)
+        distributions = distributions[:, :-1]
     if query.forbidden is not None:
-        rows, ids = query.forbidden
-        is_there, places = (columns[rows] == ids[:, None]).nonzero()
+        rows, tokens = query.forbidden
+        is_there, places = (columns[rows] == tokens[:, None]).nonzero()
         query = query._replace(forbidden=(rows[is_there], places))
-    result = choose(log_probs, query, sums)
-    return result._replace(ids=np.take_along_axis(columns, result.ids, 1))
+    result = choose(log_probs, query._replace(full_rows=None), sums)
+    ids = np.take_along_axis(columns, result.ids, 1)
+    return result._replace(ids=ids, distributions=distributions)
 
 
 def default_threads() -> int:

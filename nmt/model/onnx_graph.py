@@ -144,8 +144,7 @@ def shortlist_graph(model: Seq2Seq) -> onnx.ModelProto:
 
 def _shortlist_form(recorder: Recorder, model: Seq2Seq, linear: Form) -> Form:
     """Return the form of linear layers, in which the output layer is that of candidates."""
-    shape = ["batch", model.decoder.width, "candidates"]
-    weights = recorder.input("output_weights", shape)
+    weights = recorder.input("output_weights", ["batch", model.decoder.width, "candidates"])
     is_absent = recorder.input("is_absent", ["batch", "candidates"], TensorProto.BOOL)
 
     def form(x: Symbol, weight: Tensor, bias: Tensor | None = None) -> Symbol:

@@ -45,6 +45,26 @@ def test_program_of_the_readme_needs_neither_torch_nor_nmt(
     assert run.stdout.splitlines() == translated(nmt, TEXT, "--beam 1")
 
 
+def test_shortlist_translates_and_is_batch_invariant(here: Path, nmt: Nmt) -> None:
+    nmt("export runs/tiny -o short --format onnx --shortlist")
+    command = "translate short --shortlist --format scored"
+    answer = nmt(command, TEXT.encode())
+    assert answer.out == nmt(f"{command} --batch 1", TEXT.encode()).out
+    found = [line.partition("\t")[2] for line in answer.out.splitlines()]
+    assert found == translated(nmt, TEXT)
+    avoided = nmt("translate short --shortlist --avoid Hund --avoid zzz", TEXT.encode())
+    assert avoided.status == 0
+    assert "Hund" not in avoided.out
+    refused = nmt("translate runs/tiny --shortlist", TEXT.encode())
+    assert refused.status == 2
+    assert refused.err == (
+        "nmt: shortlist is requested, but runs/tiny/checkpoints/update-00000060 has none: `nmt "
+        "export RUN -o DIR --format onnx --shortlist` adds one\n"
+    )
+    refused = nmt("export runs/tiny -o other --shortlist")
+    assert refused.err == "nmt: --shortlist is given, but it needs --format onnx\n"
+
+
 @pytest.fixture
 def node() -> list[str]:
     """Command that runs a script in node, with onnxruntime-web from NODE_PATH."""
