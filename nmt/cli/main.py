@@ -33,6 +33,7 @@ COMMANDS = {
     "doctor": ("nmt.cli.doctor:doctor", "Examine a corpus: languages, lengths, bad pairs."),
     "prepare": ("nmt.cli.train:prepare", "Clean a corpus, learn its subwords, write shards."),
     "train": ("nmt.cli.train:train", "Train a model, or resume its run."),
+    "adapt": ("nmt.cli.adapt:adapt", "Adapt a model to a new domain."),
     "translate": ("nmt.cli.translate:translate", "Translate text line by line."),
     "tune": ("nmt.cli.tune:tune", "Search for the settings with the best dev score."),
     "backtranslate": ("nmt.cli.backtranslate:backtranslate", "Translate monolingual text."),

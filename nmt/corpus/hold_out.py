@@ -76,7 +76,11 @@ def line_key(line: bytes) -> bytes:
 
 
 def choose(
-    corpora: Sequence[PairFiles], num_sets: int, taken: frozenset[bytes], progress: Progress
+    corpora: Sequence[PairFiles],
+    num_sets: int,
+    taken: frozenset[bytes],
+    progress: Progress,
+    max_share: float = MAX_SHARE,
 ) -> HeldOut:
     """Choose the pairs of one or two held-out sets.
 
@@ -85,6 +89,7 @@ def choose(
         num_sets: number of sets.
         taken: keys of sentences that no held-out pair may have.
         progress: called every BLOCK_PAIRS pairs.
+        max_share: share of all pairs that a set has at most.
 
     Raises:
         DataError: the corpora are empty, or too few pairs can be held out.
@@ -92,10 +97,10 @@ def choose(
     num_pairs, candidates = _sample(corpora, taken, progress)
     if not num_pairs:
         raise DataError(f"{corpora[0].paths()[0]}: no pairs; expected a corpus to train on")
-    size = min(MAX_PAIRS, int(MAX_SHARE * num_pairs))
+    size = min(MAX_PAIRS, int(max_share * num_pairs))
     if not size:
         raise DataError(
-            f"{num_pairs} pairs are too few to hold out {MAX_SHARE:.0%} of them; name a dev and a "
+            f"{num_pairs} pairs are too few to hold out {max_share:.0%} of them; name a dev and a "
             "test set with --dev and --test"
         )
     keys: list[Keys] = [{each.keys[side]: array("q") for each in candidates} for side in (0, 1)]

@@ -1,0 +1,373 @@
+"""`nmt adapt`: fine-tune a model on the text of a new domain.
+
+Preparing, training and scoring are those of the other commands: this one writes the text and the
+settings of an experiment that starts from another run (training.init_from).
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nmt.api import check_writable, checkpoint_dir, make_translator
+from nmt.checkpoint.load import Checkpoint, load_checkpoint
+from nmt.cli.evaluate import System, find_test_sets, score_and_write, translate_set
+from nmt.cli.options import (
+    POSITIVE_OR_0,
+    check_files,
+    cluster_option,
+    display_path,
+    overrides_argument,
+    program,
+)
+from nmt.cli.train import train_run
+from nmt.config.corpus import ParallelText
+from nmt.config.experiment import Experiment, TrainingConfig
+from nmt.config.files import (
+    build_experiment,
+    load_cluster,
+    load_experiment,
+    override,
+    overrides_of,
+    split_overrides,
+)
+from nmt.config.settings import is_address
+from nmt.console import Console
+from nmt.corpus import hold_out, old_pairs
+from nmt.corpus.detect import plain_name
+from nmt.corpus.manifest import MANIFEST
+from nmt.corpus.pair_files import PairFiles
+from nmt.corpus.prepare_tasks import TOKENIZER
+from nmt.errors import ConfigError, DataError
+from nmt.evaluation import results
+from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS
+from nmt.evaluation.scores import ScoreReport
+from nmt.evaluation.slices import align_columns
+
+EPOCHS = 12
+"""Epochs over new and old pairs together, unless early stopping ends the run."""
+MIN_UPDATES = 100
+RATE_SHARE = 0.2
+"""Peak learning rate as a share of that of the earlier run."""
+NUM_VALIDATIONS, PATIENCE = 15, 4
+HELD_OUT_SHARE = 0.1
+"""Share of the new pairs in a held-out set, up to `hold_out.MAX_PAIRS`."""
+SAMPLE_FACTOR = 10
+"""Old pairs in the sample per old pair of an epoch: each epoch draws others."""
+OLD = "old_sample"
+"""Name of the corpus of old pairs."""
+FILL = 0.9
+"""Share of the token budget of an update that is not padding."""
+
+
+@dataclass
+class NewText:
+    """Text of the new domain."""
+
+    train: list[ParallelText]
+    dev: ParallelText
+    tests: list[ParallelText]
+    root: str
+    facts: list[str] = field(default_factory=list)
+    """Parts of a log line."""
+
+
+@click.command()
+@click.argument("run")
+@overrides_argument
+@click.option("--src", metavar="FILE", help="Source text of the new domain.")
+@click.option("--tgt", metavar="FILE", help="Its translation, line by line.")
+@click.option("--experiment", metavar="FILE",
+              help="Experiment with the new text, instead of --src and --tgt.")  # fmt: skip
+@click.option("--dev", nargs=2, metavar="SRC TGT", help="Dev set; default: a tenth of the pairs.")
+@click.option("--test", nargs=2, metavar="SRC TGT",
+              help="Test set; default: a tenth of the pairs.")  # fmt: skip
+@click.option("--mix", type=POSITIVE_OR_0, default=1.0,
+              help="Old pairs per new pair in an epoch; 0: none.")  # fmt: skip
+@click.option("-o", "--output", required=True, metavar="DIR", help="Run to write, or its address.")
+@cluster_option
+def adapt(
+    run: str, overrides: tuple[str, ...], src: str | None, tgt: str | None,
+    experiment: str | None, dev: tuple[str, str] | None, test: tuple[str, str] | None, mix: float,
+    output: str, cluster: str | None,
+) -> None:  # fmt: skip
+    """Adapt a model to a new domain.
+
+    Fine-tunes the model RUN on pairs of a new domain, mixed with a sample of its old training
+    pairs where these are available, with a small learning rate and early stopping on new pairs.
+    Then scores both models on the new and the old test sets. The vocabulary is kept. The same
+    command resumes.
+    """
+    for_experiment, for_cluster = split_overrides(overrides)
+    name, place = _split_output(output, run)
+    settings = override(load_cluster(cluster, for_cluster), overrides_of({"storage": place}))
+    source = load_checkpoint(checkpoint_dir(run))
+    # The last part of the path is the name of the experiment.
+    override(source.experiment, overrides_of({"name": name}), "--output")
+    file = _load_file(experiment, (src, tgt, dev, test), source)
+    folder = Path(f"prepared/{name}.text")
+    check_writable("corpus.prepared", folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Console() as console:
+        if file is not None:
+            corpus = file.corpus
+            new = NewText(corpus.train, corpus.dev, corpus.tests, corpus.root)
+        else:
+            assert src is not None
+            assert tgt is not None
+            new = _split_text(source.experiment, (src, tgt), dev, test, folder, console)
+        tree = _make_tree(source, run, name, new, mix, folder, console)
+        chosen = file.model_dump(mode="json", exclude_unset=True) if file is not None else {}
+        adapted = _finish(source, tree, chosen, for_experiment)
+        console.log(f"{adapted.training.updates:,} updates at most | {' | '.join(new.facts)}")
+        result = train_run(adapted, settings, console)
+        _compare(source, load_checkpoint(checkpoint_dir(result)), console)
+        console.print(f"next: {program()} translate {display_path(result)}")
+
+
+def _split_output(output: str, run: str) -> tuple[str, str]:
+    """Return the name of a run and the directory or address above it."""
+    if is_address(output):
+        head, mark, query = output.partition("?")
+        parent, _, name = head.rstrip("/").rpartition("/")
+        return name, f"{parent}{mark}{query}"
+    path = Path(os.path.abspath(output))
+    if not is_address(run) and path == Path(os.path.abspath(run)):
+        raise ConfigError("--output", output, "it is the run to start from: name another one")
+    return path.name, str(path.parent)
+
+
+def _load_file(
+    experiment: str | None, options: Sequence[object], source: Checkpoint
+) -> Experiment | None:
+    """Return the experiment file; None: the text is given by options, whose files are checked."""
+    src, tgt, *sets = options
+    if experiment is None:
+        if not (src and tgt):
+            problem = "the new text is missing: use --src and --tgt, or --experiment"
+            raise ConfigError.from_message(problem)
+        given = chain([src, tgt], *(each for each in sets if isinstance(each, tuple)))
+        check_files(map(str, given))
+        return None
+    if any(options):
+        rule = "the experiment names the text: omit --src, --tgt, --dev and --test"
+        raise ConfigError("--experiment", experiment, rule)
+    file = load_experiment(experiment)
+    new, old = file.corpus, source.experiment.corpus
+    if (new.src, new.tgt) != (old.src, old.tgt):
+        raise ConfigError.from_message(
+            f"{experiment} translates {new.src}-{new.tgt}, {source.path} {old.src}-{old.tgt}: "
+            "adapt a model to text of its own languages"
+        )
+    return file
+
+
+def _split_text(
+    old: Experiment, files: tuple[str, str], dev: tuple[str, str] | None,
+    test: tuple[str, str] | None, folder: Path, console: Console,
+) -> NewText:  # fmt: skip
+    """Return the new text; sets that are not given are held out."""
+    name = re.sub("[^A-Za-z0-9._-]+", "_", plain_name(files[0]).stem).lstrip("._-")[:80] or "new"
+    name = f"new_{name}" if name == OLD else name
+    languages = old.corpus.src, old.corpus.tgt
+
+    def text_of(name: str, paths: Sequence[str | Path]) -> ParallelText:
+        src, tgt = map(os.path.abspath, paths)
+        return ParallelText.model_validate({"name": name, "src": src, "tgt": tgt})
+
+    train = PairFiles(text_of(name, files), ".", languages)
+    given = {"dev": dev, "test": test}
+    sets = {kind: text_of(f"{name}_{kind}", paths) for kind, paths in given.items() if paths}
+    missing = [kind for kind in given if kind not in sets]
+    facts = []
+    if missing:
+        progress = partial(console.progress, unit="pairs")
+        known = chain.from_iterable(
+            PairFiles(each, ".", languages).read() for each in sets.values()
+        )
+        taken = frozenset(hold_out.line_key(line.encode()) for pair in known for line in pair)
+        split = hold_out.choose([train], len(missing), taken, progress, HELD_OUT_SHARE)
+        for kind, pairs in zip(missing, split.sets, strict=True):
+            paths = [folder / f"{kind}.{side}" for side in ("src", "tgt")]
+            for side, path in enumerate(paths):
+                path.write_bytes(hold_out.join_lines([pair[side] for pair in pairs]))
+            sets[kind] = text_of(f"{name}_{kind}", paths)
+        train_paths = folder / "train.src", folder / "train.tgt"
+        hold_out.write_training([train], split, [train_paths], progress)
+        console.clear()
+        train = PairFiles(text_of(name, train_paths), ".", languages)
+        facts = [f"{' and '.join(missing)} {len(split.sets[0]):,} pairs held out"]
+    return NewText([train.text], sets["dev"], [sets["test"]], ".", facts)
+
+
+def _make_tree(
+    source: Checkpoint, run: str, name: str, new: NewText, mix: float, folder: Path,
+    console: Console,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the settings of the earlier run for the new text, and add facts about that."""
+    old = source.experiment
+    (folder / TOKENIZER).write_text(source.subword.to_json(), encoding="utf-8", newline="\n")
+    prepared = _prepared_folder(source.path, old)
+    languages = old.corpus.src, old.corpus.tgt
+    corpora = [PairFiles(text, os.path.abspath(new.root), languages) for text in new.train]
+    num_pairs = hold_out.count_pairs(corpora, partial(console.progress, unit="pairs"))
+    console.clear()
+    new.facts.insert(0, f"{num_pairs:,} new pairs")
+    num_old = round(mix * num_pairs)
+    sample = _sample_old(old, prepared, num_old, folder, new.facts) if num_old else []
+    tests, missing = old_pairs.find_tests(old.corpus, prepared)
+    if missing:
+        new.facts.append(f"test sets of {old.name} not found: {', '.join(missing)}")
+    names = [text.name for text in new.tests]
+    tests = [
+        text.model_copy(update={"name": f"old_{text.name}"}) if text.name in names else text
+        for text in tests
+    ]
+    tree = old.model_dump(mode="json") | {"name": name, "preset": "none", "stages": []}
+    tree["corpus"] |= {
+        "root": new.root, "prepared": "", "dev": new.dev.model_dump(mode="json"),
+        "train": [text.model_dump(mode="json") for text in [*new.train, *sample]],
+        "tests": [text.model_dump(mode="json") for text in [*new.tests, *tests]],
+    }  # fmt: skip
+    tree["corpus"]["subword"]["tokenizer"] = os.path.abspath(folder / TOKENIZER)
+    location = run if is_address(run) else os.path.normpath(run)
+    per_epoch = num_pairs + num_old * bool(sample)
+    tree["training"] |= {
+        "init_from": location, "init_optimizer": False, "freeze": [],
+        "updates": _num_updates(source, corpora, per_epoch),
+    }  # fmt: skip
+    return tree
+
+
+def _sample_old(
+    old: Experiment, prepared: Path, num_old: int, folder: Path, facts: list[str]
+) -> list[ParallelText]:
+    """Write a sample of the old pairs and return its corpus; empty: there are none."""
+    paths = folder / f"{OLD}.src", folder / f"{OLD}.tgt"
+    try:
+        sample = old_pairs.write_sample(
+            old.corpus, prepared, SAMPLE_FACTOR * num_old, old.seed, paths
+        )
+    except DataError as error:
+        facts.append(f"no old pairs: {error}")
+        return []
+    facts.append(f"{num_old:,} old pairs per epoch, of {sample.num_pairs:,} from {sample.origin}")
+    src, tgt = map(os.path.abspath, paths)
+    # Less than 1: each epoch draws another part, more variety than a small sample repeated.
+    weight = min(1000.0, num_old / sample.num_pairs)
+    entry = {"name": OLD, "src": src, "tgt": tgt, "weight": weight}
+    return [ParallelText.model_validate(entry)]
+
+
+def _prepared_folder(checkpoint: Path, experiment: Experiment) -> Path:
+    """Return the prepared corpus of a checkpoint's run."""
+    from nmt.training.run_manifest import read_run_manifest
+
+    folder = Path(experiment.prepared)
+    # Relative to the working directory of the run, which may be another one: the manifest of the
+    # run has the absolute path.
+    if not (folder / MANIFEST).is_file():
+        with suppress(DataError):
+            folder = Path(read_run_manifest(checkpoint.parent.parent).prepared)
+    return folder
+
+
+def _num_updates(source: Checkpoint, corpora: Sequence[PairFiles], pairs_per_epoch: int) -> int:
+    """Return the updates of EPOCHS epochs, by the lengths of the first pairs."""
+    pairs = islice(chain.from_iterable(files.read() for files in corpora), 1000)
+    lengths = [max(len(source.subword.encode(line)) for line in pair) + 1 for pair in pairs]
+    batching, most = source.experiment.batching, source.experiment.training.updates
+    per_update = FILL * batching.max_tokens * batching.micro_batches
+    tokens = pairs_per_epoch * sum(lengths) / len(lengths)
+    return min(max(MIN_UPDATES, math.ceil(EPOCHS * tokens / per_update)), most)
+
+
+def _finish(
+    source: Checkpoint, tree: dict[str, Any], chosen: dict[str, Any], overrides: Sequence[str]
+) -> Experiment:
+    """Return the experiment: settings of the earlier run, of adaptation, of the file, overrides.
+
+    Args:
+        source: the earlier run.
+        tree: its settings for the new text.
+        chosen: settings of the experiment file.
+        overrides: settings of the command line.
+    """
+    corpus = chosen.get("corpus", {})
+    if "subword" in corpus:
+        # Another vocabulary: its pieces are matched by text.
+        tree["corpus"]["subword"]["tokenizer"] = ""
+    # The tree has the corpora of the file already, and the old ones.
+    for section, keys in ((chosen, ("name", "preset")), (corpus, ("train", "tests"))):
+        for key in keys:
+            section.pop(key, None)
+    _merge(tree, chosen)
+    # Intervals and warm-up follow the updates that the user wants.
+    tree["training"]["warmup_updates"] = 0
+    updates = [text for text in overrides if text.startswith("training.updates=")]
+    number = override(build_experiment(tree), updates).training.updates
+    tree["training"] |= _schedule(source.experiment.training, number)
+    _merge(tree, {"training": chosen.get("training", {})})
+    return override(build_experiment(tree), overrides)
+
+
+def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _schedule(old: TrainingConfig, updates: int) -> dict[str, Any]:
+    """Return the settings of `training` that make fine-tuning gentle and stop it in time."""
+    every = max(1, updates // NUM_VALIDATIONS)
+    return {
+        "updates": updates, "learning_rate": RATE_SHARE * old.learning_rate,
+        "warmup_updates": updates // 10, "schedule": "cosine", "patience": PATIENCE,
+        "validate_every": every, "checkpoint_every": every, "log_every": min(old.log_every, every),
+    }  # fmt: skip
+
+
+def _compare(before: Checkpoint, after: Checkpoint, console: Console) -> None:
+    """Score both models on all test sets, and print the scores side by side."""
+    folder = results.default_folder(after.path)
+    systems = [
+        System("before", before, folder / "before"),
+        System(after.experiment.name, after, folder),
+    ]
+    translators = [make_translator(system.checkpoint) for system in systems]
+    reports = {}
+    for test_set in find_test_sets(after, (), (), ()):
+        reports[test_set.name] = [
+            score_and_write(
+                system, test_set, translate_set(translator, test_set, console), DEFAULT_METRICS, {}
+            )
+            for system, translator in zip(systems, translators, strict=True)
+        ]
+    for line in format_scores(reports):
+        click.echo(line)
+    console.print(f"translations and scores: {display_path(folder)}/")
+
+
+def format_scores(reports: Mapping[str, Sequence[ScoreReport]]) -> list[str]:
+    """Format the scores of a model before and after adaptation, by test set, and signatures."""
+    first = next(iter(reports.values()))[0]
+    names = [score.name for score in first.scores if not score.label][:2]
+    rows = [["", "segments", *(f"{name} {when}" for name in names for when in ("before", "after"))]]
+    for test_set, (before, after) in reports.items():
+        row = [test_set, f"{before.num_segments:,}"]
+        for old, new in zip(before.scores, after.scores, strict=True):
+            if old.name in names and not old.label:
+                row += [f"{old.value:.2f}", f"{new.value:.2f} ({new.value - old.value:+.2f})"]
+        rows.append(row)
+    signatures = [f"{each.name}|{each.signature}" for each in first.scores if each.name in names]
+    return [*align_columns(rows), *signatures]

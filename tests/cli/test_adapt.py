@@ -1,0 +1,257 @@
+"""`nmt adapt`: text and settings of the experiment, scores; training is tested elsewhere."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_calls import Nmt
+
+from nmt.cli import adapt
+from nmt.config.cluster import Cluster
+from nmt.config.experiment import Experiment
+from nmt.config.files import load_experiment
+from nmt.corpus.pair_files import PairFiles
+from nmt.corpus.subword import Subword
+from nmt.evaluation.scores import score
+from nmt.training.run_manifest import read_run_manifest
+
+NAMES = ("Anna", "Ben", "Carla", "Dora", "Emil", "Fritz", "Gerda", "Hugo", "Ida", "Jan")
+NEW = [
+    (f"{a} and {b} greet me.", f"{a} und {b} grüßen mich.") for a in NAMES for b in NAMES if a < b
+]
+RUN = "adapt runs/tiny --src new.en --tgt new.de -o runs/adapted"
+
+
+@pytest.fixture
+def new_text(here: Path) -> Path:
+    for side, lines in zip(("en", "de"), zip(*NEW, strict=True), strict=True):
+        Path(f"new.{side}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return here
+
+
+@pytest.fixture
+def adapted(new_text: Path, monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
+    """Experiments that would be trained; the result of each is the earlier run."""
+    found: list[Experiment] = []
+
+    def train_run(experiment: Experiment, *_: Any) -> str:
+        found.append(experiment)
+        prepare_tests(experiment)
+        return "runs/tiny"
+
+    monkeypatch.setattr(adapt, "train_run", train_run)
+    monkeypatch.setattr(adapt, "_compare", lambda *_: None)
+    # It has the path of the folder that `here` is a copy of.
+    Path("runs/tiny/manifest.json").unlink()
+    return found
+
+
+def prepare_tests(experiment: Experiment) -> None:
+    """Check that all texts of an experiment can be read."""
+    corpus = experiment.corpus
+    for text in (*corpus.train, corpus.dev, *corpus.tests):
+        assert list(PairFiles.of(text, corpus).read())
+
+
+def pairs_of(experiment: Experiment, name: str) -> list[tuple[str, str]]:
+    corpus = experiment.corpus
+    [text] = [each for each in (*corpus.train, corpus.dev, *corpus.tests) if each.name == name]
+    return list(PairFiles.of(text, corpus).read())
+
+
+def test_defaults_are_gentle(adapted: list[Experiment], nmt: Nmt) -> None:
+    answer = nmt(RUN)
+    assert answer.status == 0, answer.err
+    [made] = adapted
+    training = made.training
+    assert (made.name, training.init_from, training.init_optimizer) == (
+        "adapted", "runs/tiny", False
+    )  # fmt: skip
+    assert training.learning_rate == pytest.approx(0.2 * 0.02)
+    assert (training.updates, training.warmup_updates, training.validate_every) == (60, 6, 4)
+    assert training.patience == 4
+    assert made.model == load_experiment("tiny.yaml").model
+    given = Subword.read(Path(made.corpus.subword.tokenizer))
+    assert given.fingerprint == Subword.read(Path("prepared/tiny/tokenizer.json")).fingerprint
+
+
+def test_held_out_pairs_are_not_trained_on(adapted: list[Experiment], nmt: Nmt) -> None:
+    answer = nmt(RUN)
+    [made] = adapted
+    train, dev, test = (pairs_of(made, name) for name in ("new", "new_dev", "new_test"))
+    assert len(dev) == len(test) == len(NEW) // 10
+    assert sorted([*train, *dev, *test]) == sorted(NEW)
+    assert "37 new pairs | dev and test 4 pairs held out | 37 old pairs per epoch" in answer.err
+
+
+def test_old_pairs_are_mixed_in(adapted: list[Experiment], nmt: Nmt, here: Path) -> None:
+    nmt(f"{RUN} --mix 0.5")
+    [made] = adapted
+    texts = {text.name: text for text in made.corpus.train}
+    tiny = load_experiment("tiny.yaml")
+    old = list(PairFiles.of(tiny.corpus.train[0], tiny.corpus).read())
+    sample = pairs_of(made, "old_sample")
+    assert len(sample) == len(set(sample)) == 100
+    assert set(sample) <= set(old)
+    assert texts["old_sample"].weight == pytest.approx(round(0.5 * 37) / 100)
+    assert [text.name for text in made.corpus.tests] == ["new_test", "news", "talks"]
+
+
+def test_raw_files_replace_a_lost_prepared_corpus(adapted: list[Experiment], nmt: Nmt) -> None:
+    nmt(RUN)
+    with_prepared = sorted(pairs_of(adapted[0], "old_sample"))
+    shutil.rmtree("prepared/tiny")
+    assert "from the raw files in raw" in nmt(RUN).err
+    assert sorted(pairs_of(adapted[1], "old_sample")) == with_prepared
+
+
+def test_adapts_without_old_text(adapted: list[Experiment], nmt: Nmt) -> None:
+    shutil.rmtree("prepared/tiny")
+    shutil.rmtree("raw")
+    answer = nmt(RUN)
+    [made] = adapted
+    assert [text.name for text in made.corpus.train] == ["new"]
+    assert [text.name for text in made.corpus.tests] == ["new_test"]
+    assert "no old pairs: " in answer.err
+    assert "test sets of tiny not found: news, talks" in answer.err
+    nmt(f"{RUN} --mix 0")
+    assert adapted[1].corpus.train == made.corpus.train
+
+
+def test_given_sets_are_used_as_they_are(adapted: list[Experiment], nmt: Nmt) -> None:
+    nmt(f"{RUN} --dev raw/dev.en raw/dev.de --test raw/news.en raw/news.de")
+    [made] = adapted
+    assert pairs_of(made, "new") == NEW
+    assert made.corpus.dev.src == os.path.abspath("raw/dev.en")
+    assert pairs_of(made, "new_test") == pairs_of(made, "news")
+
+
+def test_experiment_file_and_overrides_win(adapted: list[Experiment], nmt: Nmt) -> None:
+    Path("domain.yaml").write_text(
+        "name: domain\n"
+        "corpus:\n"
+        "  src: en\n"
+        "  tgt: de\n"
+        "  train: [{name: talk, src: new.en, tgt: new.de}]\n"
+        "  dev: {name: dev, src: raw/dev.en, tgt: raw/dev.de}\n"
+        "  tests: [{name: news, src: raw/talks.en, tgt: raw/talks.de}]\n"
+        "training: {learning_rate: 0.001, patience: 9}\n"
+    )
+    changes = "training.updates=30 training.patience=2"
+    answer = nmt(f"adapt runs/tiny --experiment domain.yaml -o runs/adapted {changes}")
+    assert answer.status == 0, answer.err
+    [made] = adapted
+    training = made.training
+    assert (training.learning_rate, training.patience, training.updates) == (0.001, 2, 30)
+    assert (training.warmup_updates, training.validate_every) == (3, 2)
+    assert made.name == "adapted"
+    assert [text.name for text in made.corpus.train] == ["talk", "old_sample"]
+    assert [text.name for text in made.corpus.tests] == ["news", "old_news", "talks"]
+
+
+def test_scores_are_side_by_side() -> None:
+    refs = [["ein Hund rennt schnell"]]
+    reports = {
+        name: [
+            score([hyp], refs, "de", test_set=name, system="s", metrics=("bleu", "chrf"))
+            for hyp in hyps
+        ]
+        for name, hyps in {"new": ("nein", refs[0][0]), "old": (refs[0][0], refs[0][0])}.items()
+    }
+    head, new, old, bleu, chrf = adapt.format_scores(reports)
+    columns = "segments BLEU before BLEU after chrF2 before chrF2 after"
+    assert " ".join(head.split()) == columns
+    assert new.split()[:5] == ["new", "1", "0.00", "100.00", "(+100.00)"]
+    assert old.split()[:5] == ["old", "1", "100.00", "100.00", "(+0.00)"]
+    assert bleu.startswith("BLEU|nrefs:1|")
+    assert chrf.startswith("chrF2|nrefs:1|")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "adapt runs/tiny --src new.en -o runs/adapted",
+            "the new text is missing: use --src and --tgt, or --experiment",
+        ),
+        (
+            "adapt runs/tiny --src new.en --tgt new.de -o runs/tiny",
+            "--output is runs/tiny, but it is the run to start from: name another one",
+        ),
+        (
+            "adapt runs/none --src new.en --tgt new.de -o runs/adapted",
+            "runs/none: no such directory; name a run or one of its checkpoints",
+        ),
+        (
+            "adapt runs/tiny --src new.en --tgt none.de -o runs/adapted",
+            "none.de: file not found; check the path",
+        ),
+        (
+            "adapt runs/tiny --src new.en --experiment tiny.yaml -o runs/adapted",
+            "--experiment is tiny.yaml, but the experiment names the text: omit --src, --tgt, "
+            "--dev and --test",
+        ),
+        (
+            "adapt runs/tiny --src new.en --tgt new.de -o runs/ä",
+            "--output: name is 'ä', but it must be 1 to 100 of A-Z a-z 0-9 . _ - and start with a "
+            "letter or digit",
+        ),
+        (
+            "adapt runs/tiny --experiment tiny.yaml -o runs/adapted model.width=64",
+            "model.width is 64, but the source runs/tiny/checkpoints/update-00000060 has 32: use "
+            "the same",
+        ),
+    ],
+)
+def test_errors(command: str, message: str, new_text: Path, nmt: Nmt, no_ray: None) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    answer = nmt(command)
+    assert answer.status == 2
+    assert answer.err.splitlines()[-1] == f"nmt: {message}"
+
+
+def train_here(experiment: Experiment, cluster: Cluster, _: Any) -> str:
+    """Prepare and train in this process, without Ray."""
+    from nmt.corpus.prepare import prepare
+    from nmt.corpus.prepared import open_prepared, read_dev
+    from nmt.training.data import TrainingData
+    from nmt.training.distributed import World
+    from nmt.training.loop import train
+
+    prepare(experiment)
+    shards, subword = open_prepared(experiment)
+    corpus = TrainingData(shards, subword, read_dev(experiment.prepared))
+    run_dir = Path(cluster.storage, experiment.name)
+    train(experiment, corpus, World(), run_dir)
+    return str(run_dir)
+
+
+def test_new_domain_is_learnt(new_text: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapt, "train_run", train_here)
+    answer = nmt(f"{RUN} training.learning_rate=0.02")
+    assert answer.status == 0, answer.err
+    before, after = answer.out.splitlines()[1].split()[2:4]
+    assert float(after) > float(before)
+    manifest = read_run_manifest(new_text / "runs/adapted")
+    assert manifest.warm_start is not None
+    assert (manifest.warm_start.new, manifest.warm_start.new_pieces) == ([], 0)
+    for folder in ("evaluation", "evaluation/before"):
+        assert Path("runs/adapted", folder, "new_test.metrics.json").is_file()
+    assert not Path("runs/tiny/evaluation").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_adapts_on_ray_and_resumes(new_text: Path, nmt: Nmt) -> None:
+    """One code path, exact resume (nmt/README.md, Guarantees)."""
+    answer = nmt(f"{RUN} training.updates=10")
+    assert answer.status == 0, answer.err
+    assert "weights from runs/tiny/checkpoints/update-00000060 | " in answer.err
+    table = [line.split()[:2] for line in answer.out.splitlines()[1:4]]
+    assert table == [["new_test", "4"], ["news", "5"], ["talks", "3"]]
+    again = nmt(f"{RUN} training.updates=10")
+    assert again.status == 0
+    assert again.out == answer.out
+    assert "is finished: 10 of 10 updates" in again.err
