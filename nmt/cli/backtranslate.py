@@ -1,5 +1,6 @@
 """`nmt backtranslate`: training pairs from monolingual text."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -82,5 +83,9 @@ def backtranslate(
         console.print(f"wrote {out}.{language} and {out}.{other}; entry for corpus.train:")
         # Back-translated sources are tagged (Caswell et al. 2019); distilled ones are real text.
         tag = ", tag: 1" if language == corpus.tgt else ""
-        files = f"src: {out}.{corpus.src}, tgt: {out}.{corpus.tgt}"
+        # As an experiment reads it: below corpus.root, or absolute.
+        root = Path(os.path.abspath(corpus.root))
+        base = path.relative_to(root) if path.is_relative_to(root) else path
+        src, tgt = (json.dumps(f"{base}.{code}") for code in (corpus.src, corpus.tgt))
+        files = f"src: {src}, tgt: {tgt}"
         console.print(f"  - {{name: {path.name}, {files}{tag}}}")

@@ -126,7 +126,9 @@ def test_command_prints_the_counts_of_lines_and_pairs(
         "mono.en: 7 read = 3 kept + 4 dropped (1 empty, 1 no_letters, 1 duplicates, "
         "1 in the dev or a test set)\npairs: 3 read = 3 kept + 0 dropped\ntranslated 3 lines | "
     ) in answer.err
-    assert answer.err.endswith("  - {name: bt, src: bt.en, tgt: bt.de}\n")
+    assert answer.err.endswith(
+        f'  - {{name: bt, src: "{Path.cwd()}/bt.en", tgt: "{Path.cwd()}/bt.de"}}\n'
+    )
     assert nmt("backtranslate runs/tiny mono.en bt decoding.method=sample").status == 0
 
 
