@@ -9,12 +9,15 @@ Shapes: V vocabulary, N translations per source token.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from nmt.corpus.shards import Shards
 from nmt.corpus.subword import BOS, EOS, PAD
+
+if TYPE_CHECKING:
+    from nmt.corpus.shards import Shards  # imports pyarrow, which a translation does not need
 
 TRANSLATIONS = 40
 """Translations of a source token, the token itself included."""
@@ -30,7 +33,7 @@ Table = npt.NDArray[np.int32]
 IntArray = npt.NDArray[np.int64]
 
 
-def learn_shortlist(shards: Shards, vocab_size: int) -> Table:
+def learn_shortlist(shards: "Shards", vocab_size: int) -> Table:
     """Return the translations of each token, [V, N]; row PAD has the frequent tokens.
 
     Rows with fewer translations are filled with EOS, which every sentence has.

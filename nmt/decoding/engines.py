@@ -94,6 +94,9 @@ def choose_engine(
     if engine == "onnx" and "bf16" in precisions:
         rule = "ONNX Runtime has fp32 and int8: use one of them, or engine torch"
         raise ConfigError("precision", "bf16", rule)
+    if engine == "torch" and precision == "int8":
+        rule = "PyTorch has no int8 here: use engine onnx or auto"
+        raise ConfigError("precision", "int8", rule)
     if engine == "auto":
         engine = "onnx" if place == "cpu" and "bf16" not in precisions else "torch"
     return engine, place, precisions
@@ -176,5 +179,7 @@ def _torch_engine(
     if threads:
         torch.set_num_threads(threads)
     checkpoints = cast(Sequence[Checkpoint], models)  # exported ones are refused before
-    pairs = zip(checkpoints, precisions, strict=True)
+    # Weights that are stored in int8 are used in fp32.
+    dtypes: list[Precision] = ["fp32" if dtype == "int8" else dtype for dtype in precisions]
+    pairs = zip(checkpoints, dtypes, strict=True)
     return TorchEngine([quantise_model(each.model(), dtype) for each, dtype in pairs], device)
