@@ -21,7 +21,7 @@ MIN_PAIRS = 1_000
 MIN_MARKS = 0.95
 """Share of pairs with a mark at the end of one side that must have it on the other side too,
 before its absence means anything."""
-MIN_CAPITALS = 0.998
+MIN_CAPITALS = 0.995
 """The same of capitals at the start."""
 LENGTH_LIMITS = (-3.75, 3.25)
 """Lowest and highest deviation of a target length, in robust standard deviations."""
