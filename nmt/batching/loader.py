@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from nmt.batching.batch import Batch, make_batch
 from nmt.batching.schedule import Rows, Schedule, Update
+from nmt.corpus.noise import SourceNoise
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword_sampling import Pair, SubwordSampler
 
@@ -44,6 +45,7 @@ class Loader:
         prefetch: int = 8,
         pin: bool = False,
         sampler_at: SamplerAt = lambda number: None,
+        noise: SourceNoise | None = None,
     ) -> None:
         """Start loading.
 
@@ -58,6 +60,8 @@ class Loader:
             sampler_at: subword sampler of each update. It segments the pairs again in each epoch,
                 within the token budget of the micro-batch; the number of target tokens then differs
                 from that in the schedule.
+            noise: noise of the sources; None: they are as prepared. A micro-batch whose sources
+                grow beyond its budget comes in several parts with the same index.
         """
         self._shards = shards
         self._schedule = schedule
@@ -66,6 +70,7 @@ class Loader:
         self._num_workers = num_workers
         self._pin = pin
         self._sampler_at = sampler_at
+        self._noise = noise
         self._ready: queue.Queue[tuple[Update, list[MicroBatch]] | BaseException | None]
         self._ready = queue.Queue(maxsize=prefetch)
         self._is_closed = threading.Event()
@@ -93,8 +98,9 @@ class Loader:
                 sampler = self._sampler_at(number)
                 # Ranks without micro-batches in an update return an empty list.
                 batches = [
-                    MicroBatch(index, self._batch(rows, update.epoch, sampler), rows)
+                    part
                     for index, rows in update.share_of(self._rank, self._num_workers)
+                    for part in self._parts(index, rows, update.epoch, sampler)
                 ]
                 if not self._put((update, batches)):
                     return
@@ -102,8 +108,29 @@ class Loader:
         except BaseException as error:  # Raised again by __iter__ in the main thread.
             self._put(error)
 
-    def _batch(self, rows: Rows, epoch: int, sampler: SubwordSampler | None) -> Batch:
+    def _parts(
+        self, index: int, rows: Rows, epoch: int, sampler: SubwordSampler | None
+    ) -> list[MicroBatch]:
+        """Return a micro-batch, in several parts if noise has made its sources too long."""
         pairs: Sequence[Pair] = self._shards.pairs(rows)
+        if self._noise is None or not pairs:
+            return [MicroBatch(index, self._batch(pairs, rows, epoch, sampler), rows)]
+        config = self._schedule.config
+        planned = max(len(side) for pair in pairs for side in pair)
+        pairs = self._noise.apply(pairs, rows, epoch, config.max_length - 1)
+        parts = split_by_length([max(map(len, pair)) for pair in pairs], planned, config.max_tokens)
+        return [
+            MicroBatch(
+                index,
+                self._batch([pairs[n] for n in part], rows[part], epoch, sampler),
+                rows[part],
+            )
+            for part in parts
+        ]
+
+    def _batch(
+        self, pairs: Sequence[Pair], rows: Rows, epoch: int, sampler: SubwordSampler | None
+    ) -> Batch:
         if sampler is not None:
             config = self._schedule.config
             # Sampling lengthens pairs: stay within the budget that the schedule has checked.
@@ -119,3 +146,24 @@ class Loader:
                 self._ready.put(item, timeout=0.2)
                 return True
         return False
+
+
+def split_by_length(lengths: Sequence[int], planned: int, max_tokens: int) -> list[list[int]]:
+    """Split the pairs of a micro-batch so that each part is within its budget.
+
+    Args:
+        lengths: tokens of the longer side of each pair, without EOS.
+        planned: largest length in the schedule: pairs within it stay together.
+        max_tokens: tokens of a part, EOS and padding included.
+
+    Returns:
+        Indices of the pairs of each part; the order of the first part is kept.
+    """
+    longer = sorted((n for n, length in enumerate(lengths) if length > planned),
+                    key=lengths.__getitem__, reverse=True)  # fmt: skip
+    parts = [[n for n, length in enumerate(lengths) if length <= planned]]
+    while longer:
+        size = max(1, max_tokens // (lengths[longer[0]] + 1))
+        parts.append(longer[:size])
+        longer = longer[size:]
+    return [part for part in parts if part]

@@ -75,7 +75,7 @@ SetResult = tuple[list[str], ScoreReport]
 @click.option("--ensemble", multiple=True, metavar="RUN", help="Ensemble member; repeatable.")
 @click.option("--baseline", metavar="RUN", help="System to compare the others with.")
 @click.option("--robust", is_flag=True,
-              help="Also score recased, misspelt and unpunctuated sources.")  # fmt: skip
+              help="Also score sources with each kind of noise: case, typos, ...")  # fmt: skip
 @click.option("--together", is_flag=True, help="Also score all test sets joined.")
 @click.option("-o", "--output", metavar="DIR",
               help="Default: RUN/evaluation, for an ensemble RUN/evaluation/ensemble.")  # fmt: skip

@@ -35,6 +35,51 @@ RECORD_FORMATS = ("tsv", "tmx", "parquet", "jsonl", "zip")
 """Keys of `ParallelText` that name a file of pairs."""
 
 
+class NoiseConfig(Settings):
+    """Noise in the source of a training corpus, redrawn every epoch; 0: none of that kind."""
+
+    upper_case: Share = added_setting(0.0, before=0.0)
+    """Share of lines in upper case."""
+    title_case: Share = added_setting(0.0, before=0.0)
+    """Share of lines with a capital at the start of each word."""
+    final_punctuation: Share = added_setting(0.0, before=0.0)
+    """Share of lines that lose their final punctuation."""
+    accents: Share = added_setting(0.0, before=0.0)
+    """Share of lines that lose the accents of Latin letters."""
+    typography: Share = added_setting(0.0, before=0.0)
+    """Share of lines with typographic quotes, apostrophes, dashes and spaces."""
+    typos: Share = added_setting(0.0, before=0.0)
+    """Share of words with a letter replaced by its neighbour on the keyboard."""
+    dropped_letters: Share = added_setting(0.0, before=0.0)
+    """Share of words that lose a letter."""
+    doubled_letters: Share = added_setting(0.0, before=0.0)
+    """Share of words with a doubled letter."""
+    swapped_letters: Share = added_setting(0.0, before=0.0)
+    """Share of words with two letters swapped."""
+    merged_words: Share = added_setting(0.0, before=0.0)
+    """Share of spaces between words that are lost."""
+    split_words: Share = added_setting(0.0, before=0.0)
+    """Share of words that are split by a space."""
+
+    @property
+    def is_on(self) -> bool:
+        """True if a rate is above 0."""
+        return any(self.model_dump().values())
+
+    def check(self) -> None:
+        if self.upper_case + self.title_case > 1:
+            rule = f"with upper_case ({self.upper_case:g}) it exceeds 1"
+            raise ConfigError("noise.title_case", f"{self.title_case:g}", rule)
+
+
+ROBUST_NOISE = NoiseConfig(
+    upper_case=0.05, title_case=0.05, final_punctuation=0.05, accents=0.05, typography=0.05,
+    typos=0.01, dropped_letters=0.01, doubled_letters=0.005, swapped_letters=0.01,
+    merged_words=0.005, split_words=0.005,
+)  # fmt: skip
+"""Rates of training.robust."""
+
+
 class ParallelText(Settings):
     """Corpus of pairs: two line-parallel files, or one file of pairs."""
 
@@ -68,6 +113,8 @@ class ParallelText(Settings):
     """Case of the source of a training corpus: as_is, upper or title."""
     tgt_case: Case = added_setting("as_is", before="as_is")
     """Case of the target of a training corpus: as_is, upper or title."""
+    noise: NoiseConfig = added_setting(NoiseConfig(), before=NoiseConfig().model_dump())
+    """Noise in the source of a training corpus; needs no new preparation."""
 
     def check(self) -> None:
         given = [key for key in ("src", "tgt", *RECORD_FORMATS) if getattr(self, key)]
@@ -214,5 +261,9 @@ class CorpusConfig(Settings):
                 rule = "only training corpora can change case: remove it"
                 side = "src_case" if text.src_case != "as_is" else "tgt_case"
                 raise ConfigError(f"{side} of corpus {text.name!r}", getattr(text, side), rule)
+            if text.noise.is_on:
+                rate = next(f"{key}: {rate:g}" for key, rate in text.noise if rate)
+                rule = "only training corpora can have noise: remove it"
+                raise ConfigError(f"noise of corpus {text.name!r}", rate, rule)
         check_folder("corpus.root", self.root)
         check_folder("corpus.prepared", self.prepared)

@@ -146,6 +146,8 @@ class TrainingConfig(Settings):
     """Also take the optimizer state of init_from; needs the same model and vocabulary."""
     freeze: list[Text] = added_setting([], before=[])
     """Parameters that stay as they start, as patterns of their names, such as encoder.*"""
+    robust: bool = added_setting(False, before=False)
+    """Noise of all kinds, at small rates, in the source of corpora without noise of their own."""
 
     def check(self) -> None:
         if self.warmup_updates > self.updates:

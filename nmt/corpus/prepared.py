@@ -142,7 +142,8 @@ def corpus_settings(experiment: Experiment) -> dict[str, Any]:
         exclude={"root": True, "prepared": True, "shard_pairs": True, "cleaning": {"max_dropped"}},
     )
     for text in (*tree["train"], tree["dev"], *tree["tests"]):
-        del text["weight"]  # decides how often a pair is trained on, not what is prepared
+        # They decide how pairs are trained on, not what is prepared.
+        del text["weight"], text["noise"]
     settings: dict[str, Any] = {}
     for key, value in drop_legacy_values(type(experiment.corpus), tree).items():
         if key in ("cleaning", "subword"):

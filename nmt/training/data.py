@@ -7,7 +7,9 @@ import numpy as np
 
 from nmt.batching.loader import SamplerAt
 from nmt.batching.schedule import Schedule
+from nmt.config.corpus import ROBUST_NOISE, NoiseConfig
 from nmt.config.experiment import Experiment
+from nmt.corpus.noise import SourceNoise
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
 from nmt.corpus.subword_sampling import SubwordSampler
@@ -65,6 +67,19 @@ def _make_stage(
         sampler = SubwordSampler(corpus.subword, share, seed)
         src, tgt = sampler.planned_lengths(shards, batching.max_length)
     return sampler, Schedule(src, tgt, batching, seed, shards.corpora, weights, later)
+
+
+def make_noise(experiment: Experiment, corpus: TrainingData) -> SourceNoise | None:
+    """Return the noise of the training sources; None: there is none."""
+    default = ROBUST_NOISE if experiment.training.robust else NoiseConfig()
+    texts = experiment.corpus.train
+    rates = [text.noise if text.noise.is_on else default for text in texts]
+    if not any(each.is_on for each in rates):
+        return None
+    return SourceNoise(
+        corpus.subword, corpus.shards.corpora, rates, [text.tag for text in texts],
+        experiment.corpus.cleaning, experiment.seed,
+    )  # fmt: skip
 
 
 def set_source_limit(experiment: Experiment, shards: Shards) -> Experiment:

@@ -28,7 +28,13 @@ from nmt.config.experiment import Experiment
 from nmt.evaluation.scores import check_dev_set
 from nmt.model.seq2seq import num_parameters
 from nmt.training import run_manifest
-from nmt.training.data import TrainingData, check_workers, make_schedule, set_source_limit
+from nmt.training.data import (
+    TrainingData,
+    check_workers,
+    make_noise,
+    make_schedule,
+    set_source_limit,
+)
 from nmt.training.distributed import World, derive_seed, gradient_sync
 from nmt.training.early_stopping import EarlyStopping
 from nmt.training.ledger import Ledger
@@ -305,6 +311,7 @@ class _Run:
         return Loader(
             self.corpus.shards, self.schedule, updates, rank=world.rank, num_workers=world.size,
             pin=is_pinned, sampler_at=self.sampler_at,
+            noise=make_noise(self.experiment, self.corpus),
         )  # fmt: skip
 
     def count_tgt_tokens(self, update: Update, micro_batches: Sequence[MicroBatch]) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nmt.batching.loader import Loader
+from nmt.batching.loader import Loader, split_by_length
 from nmt.batching.schedule import Schedule
 from nmt.config.experiment import BatchingConfig
 from nmt.corpus.subword import EOS
@@ -105,3 +105,11 @@ def test_close_is_idempotent() -> None:
     loader = Loader(FakeShards(), SCHEDULE, range(10), prefetch=1)  # type: ignore[arg-type]
     loader.close()
     loader.close()
+
+
+def test_long_pairs_get_parts_within_the_budget() -> None:
+    # Planned: 4 pairs of 4 tokens, EOS included, in 16; noise has lengthened three of them.
+    parts = split_by_length([3, 9, 5, 3, 6], planned=3, max_tokens=16)
+    assert parts == [[0, 3], [1], [4, 2]]
+    assert split_by_length([3, 2], planned=3, max_tokens=16) == [[0, 1]]
+    assert split_by_length([7], planned=3, max_tokens=4) == [[0]]

@@ -53,3 +53,21 @@ def test_a_typo_changes_one_letter_of_a_word() -> None:
         "owrd", "wrod", "wodr", "wrd", "wod", "wor", "wword", "woord", "worrd",
     } & set(typos)  # fmt: skip
     assert 0.07 * 2000 < len(typos) < 0.13 * 2000
+
+
+def test_each_kind_of_noise_has_a_set() -> None:
+    line = "He said the words Déjà vu - isn't it strange."
+    test_set = test_sets.TestSet("t", (line,) * 40, ((line,) * 40,))
+    variants = {
+        each.name.removeprefix("t+"): each.src for each in robustness.make_variants(test_set)
+    }
+    assert list(variants) == [*robustness.VARIANTS, *robustness.NOISE]
+    assert variants["no-final-punctuation"][0] == line[:-1]
+    assert variants["no-accents"][0] == line.replace("Déjà", "Deja")
+    assert all(any(new != line for new in lines) for lines in variants.values())
+
+
+def test_noise_that_changes_nothing_is_left_out() -> None:
+    assert "flickr+no-accents" in made()
+    plain = test_sets.TestSet("t", ("No accents.",), (("A",),))
+    assert "t+no-accents" not in {each.name for each in robustness.make_variants(plain)}

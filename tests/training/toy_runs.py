@@ -87,6 +87,7 @@ decoding: {{max_length_ratio: 1, max_length_extra: 2}}
 INGREDIENTS = [
     "training.subword_dropout=0.2",
     "corpus.train.0.weight=1.5",
+    "corpus.train.0.noise={upper_case: 0.2, title_case: 0.1, typos: 0.1, merged_words: 0.1}",
     "model.locked_dropout=true",
     "model.weight_dropout=0.2",
     "stages=[{from_update: 9, rdrop: 2.0, learning_rate: 0.002}, "

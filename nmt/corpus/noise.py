@@ -1,0 +1,175 @@
+"""Noise in source text, as users type it: letter case, punctuation, accents, misspelt words.
+
+Training on noisy sources makes a model understand them; targets stay as they are. Test sets with
+one kind of noise show what a model understands (`nmt.evaluation.robustness`). The noise of a pair
+is a pure function of (seed, epoch, row), whichever worker draws it.
+"""
+
+import random
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nmt.config.corpus import CleaningConfig, NoiseConfig
+from nmt.corpus.shards import Rows
+from nmt.corpus.subword import Subword
+from nmt.corpus.text import change_case, normalise
+
+Pair = tuple[Sequence[int] | npt.NDArray[Any], Sequence[int] | npt.NDArray[Any]]
+
+MIN_LETTERS = 4
+"""Letters of the shortest word that is misspelt."""
+_KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+_FINAL_PUNCTUATION = re.compile(r"[\s.,;:!?…。！？]+$")
+_OPENING_QUOTE = re.compile(r'(^|[\s(\[])"')
+_WORD_KINDS = (
+    "typos", "dropped_letters", "doubled_letters", "swapped_letters", "split_words"
+)  # fmt: skip
+"""Kinds of which a word has one at most; functions in _CHANGES."""
+
+
+def _neighbours() -> dict[str, str]:
+    """Return the letters beside each letter on a keyboard."""
+    found: dict[str, str] = {}
+    for row, keys in enumerate(_KEYBOARD):
+        for column, key in enumerate(keys):
+            near = keys[max(0, column - 1) : column] + keys[column + 1 : column + 2]
+            for other in (row - 1, row + 1):
+                if 0 <= other < len(_KEYBOARD):
+                    near += _KEYBOARD[other][column : column + 1]
+            found[key], found[key.upper()] = near, near.upper()
+    return found
+
+
+_NEIGHBOURS = _neighbours()
+
+
+def press_neighbour(word: str, at: int, rng: random.Random) -> str:
+    """Replace a letter by one beside it on the keyboard; letters of other scripts stay."""
+    near = _NEIGHBOURS.get(word[at])
+    return word[:at] + rng.choice(near) + word[at + 1 :] if near else word
+
+
+_CHANGES: dict[str, Callable[[str, int, random.Random], str]] = {
+    "typos": press_neighbour,
+    "dropped_letters": lambda word, at, rng: word[:at] + word[at + 1 :],
+    "doubled_letters": lambda word, at, rng: word[: at + 1] + word[at:],
+    "swapped_letters": lambda word, at, rng: word[:at] + word[at : at + 2][::-1] + word[at + 2 :],
+    "split_words": lambda word, at, rng: f"{word[: at + 1]} {word[at + 1 :]}",
+}
+"""Functions from a word, the index of a letter followed by another, and random numbers."""
+
+
+def add_noise(line: str, rates: NoiseConfig, rng: random.Random) -> str:
+    """Return a line with noise; each kind is drawn by its rate."""
+    line = _misspell(line, rates, rng)
+    # One draw per kind, whether it changes the line or not: rates do not affect each other.
+    draws = {kind: rng.random() for kind in ("accents", "final_punctuation", "typography", "case")}
+    if draws["accents"] < rates.accents:
+        line = remove_accents(line)
+    if draws["final_punctuation"] < rates.final_punctuation:
+        line = _FINAL_PUNCTUATION.sub("", line) or line
+    if draws["typography"] < rates.typography:
+        line = use_typography(line)
+    if draws["case"] < rates.upper_case:
+        return change_case(line, "upper")
+    if draws["case"] < rates.upper_case + rates.title_case:
+        return change_case(line, "title")
+    return line
+
+
+def remove_accents(line: str) -> str:
+    """Remove accents from Latin letters; marks of other scripts are letters of their own."""
+    if line.isascii():
+        return line
+    return "".join(_plain(each) if not each.isascii() else each for each in line)
+
+
+def use_typography(line: str) -> str:
+    """Replace quotes, apostrophes, dashes, dots and spaces after numbers by typographic ones."""
+    line = _OPENING_QUOTE.sub("\\1\u201c", line).replace('"', "\u201d").replace("'", "\u2019")
+    line = line.replace(" - ", " \u2013 ").replace("...", "\u2026")
+    return re.sub(r"(?<=\d) (?=\w)", "\u00a0", line)
+
+
+class SourceNoise:
+    """Noise of the source tokens of a prepared corpus."""
+
+    def __init__(
+        self, subword: Subword, corpora: npt.NDArray[np.int64], rates: Sequence[NoiseConfig],
+        tags: Sequence[int], cleaning: CleaningConfig, seed: int,
+    ) -> None:  # fmt: skip
+        """Create the noise of a run.
+
+        Args:
+            subword: the vocabulary.
+            corpora: number of each row's corpus.
+            rates: rates of each corpus.
+            tags: tag of each corpus; 0: none.
+            cleaning: cleaning rules, which normalise noisy text as that to translate.
+            seed: seed of the run.
+        """
+        self._subword, self._corpora, self._rates = subword, corpora, rates
+        self._tags, self._cleaning, self._seed = tags, cleaning, seed
+
+    def apply(self, pairs: Sequence[Pair], rows: Rows, epoch: int, max_length: int) -> list[Pair]:
+        """Return pairs with the sources of one epoch.
+
+        Args:
+            pairs: token ids of source and target, without BOS and EOS.
+            rows: row of each pair in the corpus.
+            epoch: the epoch.
+            max_length: tokens of the longest source; a longer one stays without noise.
+        """
+        noisy, changed, lines = list(pairs), [], []
+        for n, row in enumerate(np.asarray(rows).tolist()):
+            corpus = int(self._corpora[row])
+            rates = self._rates[corpus]
+            if not rates.is_on:
+                continue
+            # A tag is a token before the text.
+            tokens = pairs[n][0][bool(self._tags[corpus]) :]
+            clean = self._subword.decode(tokens)
+            # A text as seed is hashed with SHA-512: the same numbers in every process.
+            line = add_noise(clean, rates, random.Random(f"{self._seed} {epoch} {row}"))
+            line = normalise(line, self._cleaning)
+            if line and line != clean:
+                changed.append(n)
+                lines.append(line)
+        for n, ids in zip(changed, self._subword.encode_batch(lines), strict=True):
+            src, tgt = pairs[n]
+            num_tags = bool(self._tags[int(self._corpora[rows[n]])])
+            if num_tags + len(ids) <= max_length:
+                noisy[n] = [*map(int, src[:num_tags]), *ids], tgt
+        return noisy
+
+
+def _misspell(line: str, rates: NoiseConfig, rng: random.Random) -> str:
+    limits = [getattr(rates, kind) for kind in _WORD_KINDS]
+    if not (any(limits) or rates.merged_words):
+        return line
+    words = line.split(" ")
+    for number, word in enumerate(words):
+        draw, place = rng.random(), rng.random()
+        # Between two letters; digits, hyphens and single letters stay.
+        places = [n for n in range(len(word) - 1) if word[n : n + 2].isalpha()]
+        if sum(map(str.isalpha, word)) < MIN_LETTERS or not places:
+            continue
+        for kind, limit in zip(_WORD_KINDS, limits, strict=True):
+            if draw < limit:
+                words[number] = _CHANGES[kind](word, places[int(place * len(places))], rng)
+                break
+            draw -= limit
+    parts = [words[0]]
+    for word in words[1:]:
+        parts += [word] if rng.random() < rates.merged_words else [" ", word]
+    return "".join(parts)
+
+
+def _plain(character: str) -> str:
+    base = unicodedata.normalize("NFD", character)[0]
+    return base if base.isascii() and base.isalpha() else character
