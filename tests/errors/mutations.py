@@ -335,13 +335,19 @@ def mutate_tensors(random: Random, file: Path) -> str:
 def damage_run(random: Random, root: Path) -> str:
     """Change a file of the run beside its checkpoints."""
     run = root / "runs/tiny"
-    match random.randrange(5):
+    match random.randrange(8):
         case 0:
             return mutate_json(random, run / "manifest.json")
         case 1 | 2:
             return mutate_lines(random, run / "ledger.jsonl")
-        case 3:
+        case 3 | 4:
             return mutate_lines(random, run / "metrics.jsonl")
+        case 5 | 6:
+            file = random.choice(sorted(root.glob("**/evaluation/*")))
+            if file.suffix == ".json":
+                return mutate_json(random, file)
+            file.write_bytes(mutate_bytes(random, file.read_bytes()))
+            return file.name
     heartbeat = {"update": 60, "time": 1.5e9, "workers": 2}
     (run / "pulse.json").write_text(json.dumps(heartbeat).ljust(100), encoding="utf-8")
     return mutate_json(random, run / "pulse.json")

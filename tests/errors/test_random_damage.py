@@ -190,6 +190,8 @@ def master(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             Figure("a", 5.0, "lines/s", "lines", ratio=0.5),
             Figure("b", 1.0, "s", ""),
         ]
+        arguments = ["evaluate", "runs/tiny", "--baseline", "int8", "--test", "news"]
+        main([*arguments, "--threads", "1"], standalone_mode=False)
         BenchReport({"cores": 2}, figures).save(root / "bench.json")
     return root
 
@@ -297,9 +299,11 @@ def _check_checkpoint(random: Random, here: DamagedFolder) -> tuple[str, str]:
 
 def _check_run(random: Random, here: DamagedFolder) -> tuple[str, str]:
     what = damage_run(random, Path())
-    if random.randrange(3):
-        return what, here.command("audit", "runs/tiny")
-    return what, here.call(resume_run)
+    reader = random.choice(["audit", "audit", "report", "report", "resume"])
+    if reader == "resume":
+        return what, here.call(resume_run)
+    options = ["-o", "report.html"] if reader == "report" else []
+    return what, here.command(reader, "runs/tiny", *options)
 
 
 def _check_yaml(random: Random, here: DamagedFolder) -> tuple[str, str]:
