@@ -190,4 +190,11 @@ def _fingerprint(
 
 def _read_pairs(chunks: Sequence[Path]) -> Iterator[tuple[str, str]]:
     for chunk in chunks:
-        yield from zip(read_lines(chunk), read_lines(chunk.with_suffix(".hyp")), strict=True)
+        hyp = chunk.with_suffix(".hyp")
+        try:
+            yield from zip(read_lines(chunk), read_lines(hyp), strict=True)
+        except ValueError:
+            raise DataError(
+                f"{hyp}: damaged: it has not as many lines as {chunk.name}; remove {chunk.parent} "
+                "and run the same command again"
+            ) from None

@@ -228,6 +228,8 @@ def stop_after(number: int) -> Callable[..., Iterator[Any]]:
                 raise StopError
             left -= 1
             yield function(*task)
+        if not left:
+            raise StopError
 
     return run
 
@@ -237,11 +239,9 @@ def _sharded() -> Experiment:
 
 
 def _backtranslate(run_tasks: Callable[..., Iterator[Any]] = run_locally) -> None:
-    checkpoint, experiment = load_checkpoint(BEST), load_experiment("tiny.yaml")
-    corpus = experiment.corpus
-    backtranslate(
-        [checkpoint], experiment.decoding, Path("mono.en"), corpus, Path("mono"), run_tasks
-    )
+    decoding, corpus = load_experiment("tiny.yaml").decoding, load_experiment("tiny.yaml").corpus
+    models, mono = [load_checkpoint(BEST)], Path("mono.en")
+    backtranslate(models, decoding, mono, corpus, Path("mono"), run_tasks=run_tasks)
 
 
 # What reads the files.
@@ -344,7 +344,7 @@ def _check_unfinished(random: Random, here: DamagedFolder) -> tuple[str, str]:
         case 1:
             # Unfinished work is of absolute paths: it is made in the folder of the case.
             with contextlib.suppress(StopError):
-                _backtranslate(stop_after(0))
+                _backtranslate(stop_after(random.choice([0, 1])))
             file = random.choice(sorted(Path("mono.work").iterdir()))
             _mutate_any(random, file)
             return file.name, here.call(_backtranslate)
