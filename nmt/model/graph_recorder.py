@@ -130,6 +130,8 @@ class Symbol:
         """Name a value; `origin` is knowledge of the forms about how it was computed."""
         self.recorder, self.name, self.shape = recorder, name, tuple(shape)
         self.type, self.origin = dtype, origin
+        self.source = self
+        """Value of another shape that this one is a view of; itself if it is no view."""
 
     @classmethod
     def __torch_function__(
@@ -246,25 +248,36 @@ class Symbol:
         return self.view(*self.shape[:start], -1, *self.shape[end + 1 :])
 
     def view(self, *sizes: Size) -> "Symbol":
-        """Record another shape of the same values."""
-        shape = _infer(self.shape, sizes)
+        """Record another shape of the same values, of which only the last of several is a node."""
+        source, shape = self.source, _infer(self.shape, sizes)
+        if shape == source.shape:
+            return source
         # Reshape copies the dimension at the same place for 0, and infers the one that is -1.
         target: list[Any] = [
-            0 if self.shape[n : n + 1] == (size,) else size for n, size in enumerate(shape)
+            0 if source.shape[n : n + 1] == (size,) else size for n, size in enumerate(shape)
         ]
         named = [n for n, size in enumerate(target) if isinstance(size, str)]
         if named:
             target[named.pop()] = -1
-        if not named:
-            return self.emit("Reshape", self.constant(target, np.int64), shape=shape)
-        parts = [
-            self.recorder.size_of(size)
-            if isinstance(size, str)
-            else self.constant([size], np.int64)
-            for size in target
-        ]
-        [sizes_name] = self.recorder.emit("Concat", *parts, axis=0)
-        return self.emit("Reshape", sizes_name, shape=shape)
+        if named:
+            parts = [
+                self.recorder.size_of(size)
+                if isinstance(size, str)
+                else self.constant([size], np.int64)
+                for size in target
+            ]
+            [new_sizes] = self.recorder.emit("Concat", *parts, axis=0)
+        else:
+            new_sizes = self.constant(target, np.int64)
+        result = source.emit("Reshape", new_sizes, shape=shape)
+        result.source = source
+        return result
+
+    def as_value(self) -> "Symbol":
+        """Return the same value, no longer seen as a view of another."""
+        if self.source is self:
+            return self
+        return Symbol(self.recorder, self.name, self.shape, self.type, self.origin)
 
     def _binary(self, op: str, other: Operand) -> "Symbol":
         return self.emit(op, self._name(other), shape=_broadcast(self.shape, _shape_of(other)))

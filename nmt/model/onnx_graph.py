@@ -210,11 +210,19 @@ def _layer_norm(
 
 def _linear(x: Symbol, weight: Tensor, bias: Tensor | None = None) -> Symbol:
     """Record fp32: rows are multiplied with the transposed weight."""
+    if x.source is not x:
+        return _on_rows(_linear, x, weight, bias)
     matrix, shape = x.constant(weight.t().contiguous()), [*x.shape[:-1], weight.size(0)]
     if x.dim() == 2:
         return x.emit("Gemm", matrix, *([x.constant(bias)] * (bias is not None)), shape=shape)
     product = x.emit("MatMul", matrix, shape=shape)
     return product if bias is None else product + bias
+
+
+def _on_rows(form: Form, x: Symbol, weight: Tensor, bias: Tensor | None) -> Symbol:
+    """Record a linear layer on a view as a view of the layer on rows, which saves nodes."""
+    rows: Symbol = form(x.flatten(0, x.dim() - 2).as_value(), weight, bias)
+    return rows.view(*x.shape[:-1], weight.size(0))
 
 
 def _lstm_step(
@@ -287,6 +295,8 @@ def _whole_lstm(
 def _linear_int8(x: Symbol, weight: Tensor, bias: Tensor | None = None) -> Symbol:
     if weight.numel() < MIN_WEIGHTS:
         return _linear(x, weight, bias)
+    if x.source is not x:
+        return _on_rows(_linear_int8, x, weight, bias)
     matrix, shift = _array(weight), None if bias is None else _array(bias)
     match x.origin:
         case _Normed():

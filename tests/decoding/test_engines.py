@@ -133,3 +133,11 @@ def test_onnx_runtime_has_no_bf16(run: Path) -> None:
         nmt.load(run, engine="onnx", precision="bf16")
     rule = "ONNX Runtime has fp32 and int8: use one of them, or engine torch"
     assert str(caught.value) == f"precision is bf16, but {rule}"
+
+
+def test_torch_has_no_int8(run: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    with pytest.raises(ConfigError) as caught:
+        nmt.load(run, engine="torch", precision="int8")
+    rule = "PyTorch has no int8 here: use engine onnx or auto"
+    assert str(caught.value) == f"precision is int8, but {rule}"
