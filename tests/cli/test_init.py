@@ -1,5 +1,6 @@
 """`nmt init`: detection, held-out pairs and wrong inputs."""
 
+import errno
 import json
 import re
 import zipfile
@@ -145,6 +146,19 @@ def test_an_experiment_can_be_in_another_folder(raw: Path, nmt: Nmt) -> None:
     Path("sub").mkdir()
     assert nmt("init sub/mine --src a.en --tgt a.de").status == 0
     assert len(pairs_of("sub/mine.yaml", "train")) == 90
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left")])
+def test_an_interrupted_command_leaves_nothing(
+    error: Any, raw: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    before = sorted(raw.rglob("*"))
+    monkeypatch.setattr("nmt.corpus.hold_out.write_training", fail)
+    assert nmt("init mine --src a.en --tgt a.de").status in (130, 2)
+    assert sorted(raw.rglob("*")) == before
 
 
 MANY = "".join("a dog runs\tein Hund rennt\n" for _ in range(30))
