@@ -99,7 +99,7 @@ def make_job(verb: str, experiment: Experiment, cluster: Cluster, options: list[
         )
     target = _value(options, "--output", default=f"{run}/evaluation")
     # These commands have no workers: Ray runs them where the resources of one worker are free.
-    resources = (cluster.cpus_per_worker, cluster.gpus_per_worker)
+    resources = (cluster.cpus_per_worker, int(cluster.gpus_per_worker == 1))
     return Job(verb, name, target, (*nmt, run, *options), env, *resources, tuple(options))
 
 
@@ -143,6 +143,8 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
             check_metrics(DEFAULT_METRICS, tgt_language)
             is_started = (run / "checkpoints").is_dir()
             # These modules import torch, which takes seconds: only if there is something to check.
+            # The GPUs of the cluster are not known here; auto never gives too many workers.
+            cluster = cluster.resolve(0, experiment.batching.micro_batches)
             if is_started or cluster.workers.max > experiment.batching.micro_batches:
                 from nmt.training.data import check_workers
                 from nmt.training.resume import check_run

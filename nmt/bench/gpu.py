@@ -15,8 +15,9 @@ from nmt.bench.timing import DTYPES, MatrixProduct, Ratio, Timing, Work, rate_fi
 from nmt.bench.workloads import Bench, Updates, Workload
 from nmt.config.decoding import Precision
 from nmt.model.quantise import quantise_model
+from nmt.training.precision import set_product_precision
 
-TRAIN_DTYPES = {**DTYPES, "fp16": torch.float16}
+TRAIN_DTYPES = {**DTYPES, "fp16": torch.float16, "tf32": torch.float32}
 SEARCH_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 BEAMS = (1, 5)
 SIDE = 4096
@@ -40,14 +41,16 @@ def measure_device(
     for precision, dtype in TRAIN_DTYPES.items():
         x, weight = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         products[precision] = MatrixProduct(x, weight, 8)
-    timings = take_turns(products, bench.seconds, device=device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     for precision, product in products.items():
-        timing, counts = timings[precision], f"square matrix product on {name}"
+        set_product_precision(precision, device)
+        timing = take_turns({precision: product}, bench.seconds, device=device)[precision]
+        counts = f"square matrix product on {name}"
         tflops = product.flops / 1e12
         yield rate_figure(f"gpu/product/{precision}", tflops, timing, "TFLOP/s", counts)
 
     def beside_product(work: Work, flops: float, precision: str) -> tuple[Timing, Ratio]:
+        set_product_precision(precision, device)
         works: dict[str, Work] = {"ours": work, "product": products[precision]}
         timings = take_turns(works, bench.seconds, device=device)
         peak = products[precision].flops / timings["product"].wall_s

@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -52,7 +54,7 @@ def backtranslate(
     check_files([mono])
     from nmt.jobs.backtranslate import backtranslate as create_pairs
     from nmt.jobs.backtranslate import check_models
-    from nmt.jobs.ray_session import connect
+    from nmt.jobs.ray_session import connect, resolve_auto
     from nmt.jobs.tasks import run_on_ray
 
     checkpoints = [open_model(name) for name in (run, *ensemble)]
@@ -72,9 +74,10 @@ def backtranslate(
             console.print(describe(checkpoint))
         ray_session = connect(cluster_settings.workers.max, path.with_name(f"{path.name}.log"))
         with resumable(console), ray_session:
+            num_gpus = resolve_auto(cluster_settings, sys.maxsize).num_gpus
             lines, pairs = create_pairs(
-                checkpoints, settings.decoding, Path(mono), corpus, path, engine, run_on_ray,
-                console.progress,
+                checkpoints, settings.decoding, Path(mono), corpus, path, engine,
+                partial(run_on_ray, num_gpus=num_gpus), console.progress,
             )  # fmt: skip
         console.clear()
         console.print(f"{mono}: {format_tally(lines)}")

@@ -24,10 +24,12 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
 
     Writes the corpus, trains on it with two workers, translates the test set and scores it.
     """
-    from nmt.jobs.ray_session import connect
+    from nmt.jobs.ray_session import connect, resolve_auto
 
     started = time.monotonic()
     config, cluster = load_settings(experiment, "configs/clusters/local.yaml", overrides)
+    num_parts = config.batching.micro_batches
+    cluster = resolve_auto(cluster, num_parts)
     root = Path(config.corpus.root)
     with Console() as console:
         console.log(f"1/4 write the built-in corpus (English-German) to {root}/")
@@ -39,7 +41,9 @@ def demo(experiment: str, overrides: tuple[str, ...]) -> None:
                 f"2/4 prepare it in {config.prepared}/: clean, learn subwords, write shards"
             )
             prepare_corpus(config, cluster, console)
-            console.log(f"3/4 train an LSTM translation model with {cluster.workers} workers")
+            cluster = resolve_auto(cluster, num_parts)
+            workers = f"{cluster.workers} worker{'s' * (cluster.workers.max > 1)}"
+            console.log(f"3/4 train an LSTM translation model with {workers}")
             run = train_run(config, cluster, console)
         console.log("4/4 translate test sentences with word combinations unseen in training")
         checkpoint = open_model(run)

@@ -89,7 +89,7 @@ def translate(
     on_ray = None
     if workers or cluster:
         on_ray = worker_cluster(source, output, cluster, workers, search)
-        has_gpu = bool(on_ray.gpus_per_worker)
+        has_gpu = bool(on_ray.num_gpus)
         if has_gpu and search["engine"] == "onnx":
             rule = "the workers have GPUs, and ONNX Runtime is used on CPUs: use torch"
             raise ConfigError("--engine", "onnx", rule)
@@ -103,7 +103,7 @@ def translate(
     checkpoints = [checkpoint, *others]
     if on_ray is not None:
         precisions = [search["precision"] or each.precision for each in checkpoints]
-        check_precision(precisions, has_gpu=bool(on_ray.gpus_per_worker))
+        check_precision(precisions, has_gpu=bool(on_ray.num_gpus))
     translator = api.make_translator(checkpoint, ensemble=others, **search)
     check_format(form, num_best, translator.decoding.protect)
     translator.check(num_best)
@@ -234,10 +234,14 @@ def worker_cluster(
     changes = {
         "workers": workers and Workers(min=workers, max=workers),
         "cpus_per_worker": search["threads"],
-        "gpus_per_worker": None if device is None else int(device == "cuda"),
+        "gpus_per_worker": {"cpu": 0, "cuda": 1}.get(device),  # auto: as in the cluster file
     }
     changes = {key: value for key, value in changes.items() if value is not None}
-    return settings.model_copy(update=changes)
+    from nmt.jobs.ray_session import resolve_auto
+
+    resolved = resolve_auto(settings.model_copy(update=changes), sys.maxsize)
+    # The engine is chosen here: without a connection auto means no GPUs.
+    return resolved.resolve(0, sys.maxsize)
 
 
 def resume_key(models: Iterable["Model"], files: Iterable[str]) -> dict[str, str]:

@@ -118,7 +118,7 @@ def search_training(
         search: search space, as for `read_space`.
         least: updates before a trial may be stopped; None: a quarter of all.
     """
-    from nmt.jobs.ray_session import connect, lock_run_directory
+    from nmt.jobs.ray_session import connect, lock_run_directory, resolve_auto
     from nmt.jobs.tune import format_table, tune_on_ray
 
     experiment, cluster_settings = options.load_settings(path, cluster, overrides)
@@ -137,6 +137,7 @@ def search_training(
     corpora = {trial.experiment.prepared: trial.experiment for trial in drawn}
     if experiment.prepared in corpora:
         open_prepared(experiment)[0].verify()
+    cluster_settings = resolve_auto(cluster_settings, trials)
     # Preparation uses one core per worker, each trial the cores of one worker.
     max_workers = cluster_settings.workers.max
     num_cpus = max(max_workers, min(trials, max_workers) * cluster_settings.cpus_per_worker)

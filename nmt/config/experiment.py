@@ -126,8 +126,8 @@ class TrainingConfig(Settings):
     """Alpha of unigram subword sampling, redrawn every epoch (Kudo 2018); 0: best split only."""
     ema_decay: Fraction = 0.999
     """Decay per update of the weight average used for validation and translation; 0: none."""
-    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
-    """Dtype of forward and backward; fp16: for GPUs without bf16; auto: bf16 if faster."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32"
+    """Dtype of forward and backward; tf32, fp16: for GPUs; auto: bf16 if faster, else fp32."""
     log_every: PositiveInt = 50
     """Updates between log lines."""
     validate_every: PositiveInt = 500

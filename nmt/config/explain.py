@@ -75,7 +75,7 @@ def _explain_field(key: str, field: FieldInfo) -> str:
 def _type_name(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
-        return " | ".join(inner)
+        return " | ".join(map(str, inner))
     # A union is always with None; the first member is the type.
     if origin in (Union, UnionType, Annotated):
         return _type_name(inner[0])

@@ -70,8 +70,14 @@ def build_experiment(tree: Mapping[str, Any]) -> Experiment:
 
 
 def load_cluster(path: str | Path | None, overrides: Sequence[str] = ()) -> Cluster:
-    """Read a cluster file and apply `key=value` overrides; None: one worker on this machine."""
-    return _load(Cluster, path, overrides)
+    """Read a cluster file and apply `key=value` overrides.
+
+    None stands for one worker, with a GPU if there is one.
+    """
+    cluster = _load(Cluster, path, overrides)
+    if path is None and "gpus_per_worker" not in cluster.model_fields_set:
+        return cluster.model_copy(update={"gpus_per_worker": "auto"})
+    return cluster
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:

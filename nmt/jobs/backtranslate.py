@@ -3,9 +3,9 @@
 With a model of the opposite direction this is back-translation (Sennrich et al. 2016, "Improving
 Neural Machine Translation Models with Monolingual Data"); with one or several of the same direction
 it is sequence-level distillation (Kim & Rush 2016). The text is split into files of CHUNK_LINES
-lines. Each is a task of one core that writes a file, so that an interrupted job resumes; all files
-have the same path on every host. A translation does not depend on its batch (batch-invariant
-translation), so the pairs do not depend on the number of tasks.
+lines. Each is a task of one core, or of a GPU, that writes a file, so that an interrupted job
+resumes; all files have the same path on every host. A translation does not depend on its batch
+(batch-invariant translation), so the pairs do not depend on the number of tasks.
 """
 
 import hashlib
@@ -31,6 +31,7 @@ from nmt.corpus.text import open_output, read_lines
 from nmt.decoding.engines import Model, make_engine, open_model
 from nmt.decoding.translator import Translator
 from nmt.errors import DataError
+from nmt.jobs.tasks import task_device
 
 CHUNK_LINES = 2000
 """Lines of a task: seconds to minutes of work, which an interruption can lose."""
@@ -127,7 +128,7 @@ def translate_chunk(runs: tuple[str, ...], engine: EngineName, decoding: str, ch
 def _load_translator(runs: tuple[str, ...], engine: EngineName, decoding: str) -> Translator:
     models = [open_model(Path(run)) for run in runs]
     update = {"decoding": DecodingConfig.model_validate_json(decoding)}
-    runner = make_engine(models, engine)
+    runner = make_engine(models, engine, task_device())
     return Translator(runner, models[0].subword, models[0].experiment.model_copy(update=update))
 
 

@@ -329,6 +329,40 @@ def lock_run_directory(folder: Path) -> Iterator[None]:
         yield
 
 
+def resolve_auto(cluster: Cluster, max_workers: int) -> Cluster:
+    """Replace auto by the GPUs of the Ray cluster, once connected, or of this machine.
+
+    Before the connection to a cluster of RAY_ADDRESS nothing is known, and auto stays.
+
+    Args:
+        max_workers: most workers that have something to do.
+    """
+    num_gpus = count_gpus()
+    return cluster if num_gpus is None else cluster.resolve(num_gpus, max_workers)
+
+
+def count_gpus() -> int | None:
+    """Return the GPUs of the connected Ray cluster, or of this machine; None: not known yet."""
+    if ray.is_initialized():
+        return int(ray.cluster_resources().get("GPU", 0))
+    if os.environ.get("RAY_ADDRESS"):
+        return None
+    import torch  # slow, and not needed to prepare a corpus
+
+    return torch.cuda.device_count()
+
+
+def describe_unused_gpus(cluster: Cluster) -> str:
+    """Describe GPUs that a resolved cluster leaves unused by training on the CPU; "" for none."""
+    num_gpus = count_gpus()
+    if cluster.num_gpus or not num_gpus:
+        return ""
+    return (
+        f"on the CPU, with {num_gpus} GPU{'s' * (num_gpus > 1)} unused: set "
+        "cluster.workers=auto cluster.gpus_per_worker=auto"
+    )
+
+
 def fit_workers(cluster: Cluster, at_least: int) -> int:
     """Wait until `at_least` workers fit; return the number that fit, up to cluster.workers.max.
 
@@ -395,7 +429,7 @@ def _report_missing(each: Mapping[str, int], count: int, kind: str) -> None:
 
 
 def _resources_of_worker(cluster: Cluster) -> dict[str, int]:
-    each = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+    each = {"CPU": cluster.cpus_per_worker, "GPU": cluster.num_gpus}
     return {key: number for key, number in each.items() if number}
 
 

@@ -1,12 +1,13 @@
 """Tasks on Ray: preparing a corpus, and any function with a list of arguments.
 
-Each task uses one core of any host; raw files and the prepared folder have the same path on every
-host. The results are byte for byte those of one process, and the task of a lost host is run again.
+Each task uses one core of any host, and a GPU if it requests one; raw files and the prepared folder
+have the same path on every host. The results are byte for byte those of one process, and the task
+of a lost host is run again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -19,8 +20,8 @@ from nmt.corpus.task_cache import ProgressCallback, no_progress
 from nmt.errors import DataError, NmtError
 from nmt.jobs.ray_session import wait_for_resources
 
-TASKS_PER_CPU = 2
-"""Tasks submitted at once for each core: one that runs and one that waits."""
+TASKS_PER_WORKER = 2
+"""Tasks submitted at once for each one that can run: one that runs and one that waits."""
 
 
 def prepare_on_ray(
@@ -43,17 +44,24 @@ def examine_on_ray(experiment: Experiment, progress: ProgressCallback = no_progr
     return examine(experiment, run_on_ray, progress)
 
 
-def run_on_ray(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+def run_on_ray(
+    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], num_gpus: int = 0
+) -> Iterator[Any]:
     """Call a function with each tuple of arguments; yield the results in the order of completion.
+
+    Args:
+        num_gpus: GPUs of each task, 0 or 1; `task_device` returns the device for it.
 
     Raises:
         DataError: raised by a task, or a task failed too often; the other tasks are cancelled.
     """
-    remote = ray.remote(num_cpus=1)(catch_error)
+    remote = ray.remote(num_cpus=1, num_gpus=num_gpus)(catch_error)
+    each = {"CPU": 1, "GPU": 1} if num_gpus else {"CPU": 1}
     # Bounded: the arguments of all tasks need not fit into Ray's memory.
-    max_running = TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    available = min(int(ray.cluster_resources().get(key, 0)) for key in each)
+    max_running = TASKS_PER_WORKER * max(1, available)
     if tasks:
-        wait_for_resources({"CPU": 1}, kind="task")
+        wait_for_resources(each, kind="task")
     waiting = list(reversed(tasks))
     running: list[Any] = []
     try:
@@ -66,6 +74,14 @@ def run_on_ray(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -
         # After an error, or when the caller stops iterating.
         for task in running:
             ray.cancel(task)
+
+
+def task_device() -> Literal["cpu", "cuda"]:
+    """Return the device of this task or actor: cuda only if it has requested a GPU.
+
+    Ray hides no GPU from those that request none: all of them would share the first one.
+    """
+    return "cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu"
 
 
 def catch_error(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:

@@ -33,9 +33,12 @@ from nmt.jobs.mailbox import MailboxClient, PreviousGroup, start_mailbox
 from nmt.jobs.ray_internals import Trainer, recovery_callbacks
 from nmt.jobs.ray_session import (
     connect,
+    count_gpus,
+    describe_unused_gpus,
     fit_workers,
     lock_run_directory,
     report_missing_workers,
+    resolve_auto,
 )
 from nmt.jobs.validation_tasks import ValidationTasks
 from nmt.jobs.watchdog import Watchdog
@@ -44,7 +47,11 @@ from nmt.storage import LEASE, ObjectStore, hold_lease, join_address
 from nmt.training.data import TrainingData, check_workers
 from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.memory import MALLOC_ENVIRONMENT, UpdateOutOfMemoryError
+from nmt.training.memory import (
+    UpdateOutOfMemoryError,
+    wait_for_gpu_memory,
+    worker_environment,
+)
 from nmt.training.optimizer import learning_rate
 from nmt.training.resume import check_run
 from nmt.training.run_log import LastUpdate
@@ -86,6 +93,8 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     if remote:
         remote.store.check_writable()
         remote.newest_complete()
+    num_parts = experiment.batching.micro_batches
+    cluster = resolve_auto(cluster, num_parts)
     check_workers(experiment, cluster.workers.max)
     check_run(experiment, run_dir)
     shards, subword = open_prepared(experiment)
@@ -98,7 +107,9 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         console.print(f"the run in {place} is {describe_finished(experiment, result.update)}")
         return result
     output = run_dir / "ray.log"
-    console.log(f"run {experiment.name} in {place}")
+    is_known = count_gpus() is not None
+    unused = describe_unused_gpus(cluster) if is_known else ""
+    console.log(f"run {experiment.name} in {place}" + f" | {unused}" * bool(unused))
     console.log(f"Ray and torch output: {output}")
     num_cpus = cluster.workers.max * cluster.cpus_per_worker
 
@@ -109,6 +120,11 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
 
     lease = hold_lease(remote.store, run_dir / LEASE, end) if remote else nullcontext()
     with lock_run_directory(run_dir), lease, connect(num_cpus, output):
+        if not is_known:
+            cluster = resolve_auto(cluster, num_parts)
+            check_workers(experiment, cluster.workers.max)
+            if unused := describe_unused_gpus(cluster):
+                console.log(f"training {unused}")
         # Ray would wait for missing resources without a message.
         fit_workers(cluster, cluster.workers.min)
         obstacle = _obstacle_to_tasks(experiment, cluster)
@@ -184,9 +200,8 @@ def _make_trainer(
     experiment: Experiment, cluster: Cluster, run_dir: Path, mailbox: Any, has_tasks: bool
 ) -> Trainer:
     resources = {"CPU": float(cluster.cpus_per_worker)}
-    if cluster.gpus_per_worker:
-        resources["GPU"] = float(cluster.gpus_per_worker)
-    env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **MALLOC_ENVIRONMENT, **cluster.env}
+    if cluster.num_gpus:
+        resources["GPU"] = float(cluster.num_gpus)
     workers = cluster.workers
     return Trainer(
         partial(
@@ -200,13 +215,13 @@ def _make_trainer(
             Origin.here(),
         ),
         torch_config=TorchConfig(
-            backend="nccl" if cluster.gpus_per_worker else "gloo",
+            backend="nccl" if cluster.num_gpus else "gloo",
             timeout_s=cluster.hang_timeout_s + COLLECTIVE_MARGIN_S,
         ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=(workers.min, workers.max) if workers.is_elastic else workers.max,
             elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,
-            use_gpu=bool(cluster.gpus_per_worker),
+            use_gpu=bool(cluster.num_gpus),
             resources_per_worker=resources,
         ),
         # The state of Ray Train, in <run>/ray, is not used to resume.
@@ -219,7 +234,7 @@ def _make_trainer(
                 max_preemption_failures=-1,
             ),
             callbacks=[WorkerLossCallback(mailbox), *recovery_callbacks()],
-            worker_runtime_env={"env_vars": env},
+            worker_runtime_env={"env_vars": worker_environment(cluster)},
         ),
     )
 
@@ -236,6 +251,7 @@ def _run_worker(
     timeout_s = cluster.hang_timeout_s + COLLECTIVE_MARGIN_S
     world = World.from_process_group(get_device(), timeout_s, wire)
     client = MailboxClient(mailbox)
+    wait_for_gpu_memory(world.device, partial(client.send, "log"))
     report_loss = partial(client.send, "lost")
     watchdog = Watchdog(cluster.hang_timeout_s, run_dir / "hangs", world.rank, report_loss)
     # Rank 0 registers the group and applies its history; the other ranks follow in collectives.

@@ -6,6 +6,7 @@ output, and is the only writer: memory does not grow with the file. A lost worke
 its chunks are translated again; a killed command loses only the chunks that were not yet written.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -21,10 +22,10 @@ from nmt.decoding.requests import Request
 from nmt.decoding.resumable_output import ResumableOutput
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translator import Translator
-from nmt.jobs.ray_session import fit_workers
-from nmt.jobs.tasks import catch_error, get_result
+from nmt.jobs.ray_session import fit_workers, resolve_auto
+from nmt.jobs.tasks import catch_error, get_result, task_device
 from nmt.model.mkl import set_strict_mode
-from nmt.training.memory import MALLOC_ENVIRONMENT
+from nmt.training.memory import worker_environment
 
 CHUNKS_AHEAD = 4
 """Chunks per worker that run, or wait for an earlier chunk."""
@@ -54,6 +55,7 @@ def translate_on_ray(
         NmtError: the cluster cannot hold the workers, a worker was lost too often, or an error in
             a chunk.
     """
+    cluster = resolve_auto(cluster, sys.maxsize)
     num_workers = fit_workers(cluster, cluster.workers.min)
     pool = _Pool(translator, format_items, cluster, num_workers)
     # Finished chunks are read again, not translated: their number depends on the input only.
@@ -103,13 +105,12 @@ class _Pool:
         self, translator: Translator, format_items: FormatChunk[Any], cluster: Cluster,
         num_workers: int,
     ) -> None:  # fmt: skip
-        env = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **MALLOC_ENVIRONMENT, **cluster.env}
         actor = _Worker.options(  # type: ignore[attr-defined]
             num_cpus=cluster.cpus_per_worker,
-            num_gpus=cluster.gpus_per_worker,
+            num_gpus=cluster.num_gpus,
             max_restarts=cluster.max_failures,
             max_task_retries=cluster.max_failures,
-            runtime_env={"env_vars": env},
+            runtime_env={"env_vars": worker_environment(cluster)},
         )
         # One copy in the object store, instead of one in the arguments of each worker.
         shared = ray.put((translator, format_items))
@@ -141,7 +142,7 @@ class _Worker:
         self._translator, self._format_items = shared
         engine = self._translator.engine
         # The model is sent on the CPU; only the worker knows whether it has a GPU.
-        if ray.get_gpu_ids():
+        if task_device() == "cuda":
             assert isinstance(engine, TorchEngine)
             engine.to("cuda")
         elif isinstance(engine, OnnxEngine):

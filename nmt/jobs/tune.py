@@ -29,12 +29,13 @@ from nmt.config.search_space import Trial
 from nmt.console import Console
 from nmt.errors import NmtError
 from nmt.jobs.driver import get_last_line
-from nmt.jobs.ray_session import connect, fit_workers
+from nmt.jobs.ray_session import connect, fit_workers, resolve_auto
+from nmt.jobs.tasks import task_device
 from nmt.jobs.train import load_training_data
 from nmt.model.mkl import set_strict_mode
 from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.memory import configure_malloc
+from nmt.training.memory import configure_malloc, worker_environment
 from nmt.training.resume import check_run
 from nmt.training.run_log import read_records
 from nmt.training.run_manifest import Origin
@@ -106,6 +107,7 @@ def tune_on_ray(
     output = folder / "ray.log"
     console.log(f"{len(trials)} trials in {folder}")
     console.log(f"Ray and torch output: {output}")
+    cluster = resolve_auto(cluster, len(trials))
     # Trials beyond this number would block each other's resources.
     max_concurrent = min(len(trials), cluster.workers.max)
     runs = [folder / make_run_name(trial.experiment) for trial in trials]
@@ -116,11 +118,13 @@ def tune_on_ray(
         # A finished trial on other data would be compared by its old scores.
         check_run(experiment, run, same_dev=True)
     with connect(max_concurrent * cluster.cpus_per_worker, output):
+        cluster = resolve_auto(cluster, len(trials))
+        max_concurrent = min(len(trials), cluster.workers.max)
         fit_workers(cluster, at_least=1)
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(_run_trial, jobs=jobs, cluster=cluster, origin=Origin.here()),
-                {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker},
+                {"CPU": cluster.cpus_per_worker, "GPU": cluster.num_gpus},
             ),
             param_space={"job": tune.grid_search(list(range(len(jobs))))},
             tune_config=tune.TuneConfig(
@@ -215,11 +219,11 @@ def _run_trial(
 ) -> None:
     """Trainable of Ray Tune: one trial in a process; Ray ends it inside a report."""
     experiment, prepared, run_dir = jobs[config["job"]]
-    os.environ.update(cluster.env)
+    os.environ.update(worker_environment(cluster))
     configure_malloc()
     set_strict_mode()
     torch.set_num_threads(cluster.cpus_per_worker)
-    world = World(device=torch.device("cuda" if cluster.gpus_per_worker else "cpu"))
+    world = World(device=torch.device(task_device()))
     reporter = _Reporter(run_dir, experiment.training.validate_every)
     try:
         reporter.report()

@@ -1,4 +1,6 @@
-"""Validation as Ray tasks: each checkpoint is scored beside training, on CPU cores of its own.
+"""Validation as Ray tasks: each checkpoint is scored beside training, on resources of its own.
+
+A task has CPU cores, and a GPU if the workers of a GPU cluster leave one.
 
 The validation of Ray Train is not used: it ends the run when the process of a validation dies. A
 lost task is run again. A task loads the checkpoint by its path, as any reader does.
@@ -17,6 +19,7 @@ from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.remote import RemoteRun
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
+from nmt.jobs.tasks import task_device
 from nmt.model.mkl import set_strict_mode
 from nmt.storage import ObjectStore
 from nmt.training.distributed import World
@@ -45,6 +48,9 @@ class ValidationTasks:
         """
         self.behind = cluster.validations_behind
         self._num_cpus = cluster.validation_cpus
+        self._num_gpus = 0
+        if cluster.num_gpus:
+            self._num_gpus = int(ray.cluster_resources().get("GPU", 0) > cluster.workers.max)
         self._arguments = (experiment, dev, run_dir, address, self._num_cpus)
         self._pending: dict[Any, int] = {}
 
@@ -52,6 +58,7 @@ class ValidationTasks:
         """Start to score a complete checkpoint; thread-safe."""
         task = _score_checkpoint.options(
             num_cpus=self._num_cpus,
+            num_gpus=self._num_gpus,
             max_retries=MAX_RETRIES,
             # Beside the placement group of the workers, not inside it.
             scheduling_strategy="DEFAULT",
@@ -82,7 +89,8 @@ def _score_checkpoint(
     if address:
         folder = RemoteRun(ObjectStore(address), run_dir).pull(name)
     checkpoint = load_checkpoint(folder)
-    return asdict(validate(checkpoint.model(), checkpoint.subword, experiment, dev, World()))
+    world = World(device=torch.device(task_device()))
+    return asdict(validate(checkpoint.model(), checkpoint.subword, experiment, dev, world))
 
 
 def _get_score(task: Any) -> Validation | str:

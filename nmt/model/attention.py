@@ -161,7 +161,9 @@ class AdditiveAttention(Attention):
 
     def project(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return projected keys, [B, S, D], and the encoder outputs as values, [B, S, M]."""
-        return self.from_memory(encoded) + self.bias, encoded
+        keys = self.from_memory(encoded)
+        # Cast: under autocast an fp32 bias would make keys, and [B, T, S, D] of `score`, fp32.
+        return keys + self.bias.to(keys.dtype), encoded
 
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
         """Return additive scores, [B, T, S]."""

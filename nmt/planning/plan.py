@@ -69,7 +69,8 @@ def make_plan(
         TrainingError: the workers of one node exceed the micro-batches of an update.
     """
     experiment = resolve_precision(experiment, World())
-    has_gpus = bool(cluster.gpus_per_worker)
+    cluster = cluster.resolve(torch.cuda.device_count(), experiment.batching.micro_batches)
+    has_gpus = bool(cluster.num_gpus)
     num_workers = cluster.workers.max
     default_per_node = min(GPUS_PER_NODE, num_workers) if has_gpus else num_workers
     per_node = options.workers_per_node or default_per_node

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -65,14 +65,36 @@ class World:
         if self.size > 1:
             dist.broadcast(tensor, src=0)
 
+    def warm_up_all_reduce(self, weight: Tensor) -> None:
+        """All-reduce a tensor like a weight, in the dtype of gradients, and drop it.
+
+        NCCL allocates the buffers of a kind of collective when it is first used. Collective: call
+        on every rank.
+        """
+        if self.size > 1 and self.device.type == "cuda":
+            dist.all_reduce(torch.zeros_like(weight, dtype=self.gradient_dtype))
+
     def all_reduce(self, values: list[float]) -> list[float]:
         """Return the sums over all ranks. Collective: call on every rank."""
+        return self.start_all_reduce(values)()
+
+    def start_all_reduce(self, values: list[float]) -> Callable[[], list[float]]:
+        """Start to sum over all ranks, and return a function that waits for the sums.
+
+        Collective: call on every rank, in the order of all other collectives.
+        """
         if self.size == 1:
-            return values
+            return lambda: values
         tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, group=self.group)
-        totals: list[float] = tensor.tolist()
-        return totals
+        work = dist.all_reduce(tensor, group=self.group, async_op=True)
+        assert work is not None
+
+        def wait() -> list[float]:
+            work.wait()
+            totals: list[float] = tensor.tolist()
+            return totals
+
+        return wait
 
     def all_gather(self, value: T) -> list[T]:
         """Return the values of all ranks, by rank. Collective: call on every rank.

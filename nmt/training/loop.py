@@ -178,6 +178,7 @@ class _Run:
         self.resumed = resume(self.learner, corpus, world, run_dir, remote)
         self.state = self.resumed.state
         self.learner.set_loss_scale(self.state.scale)
+        self.learner.share_weights(world)
         self.stored_split = self.state.split
         self.state.split = find_split(
             self.learner, experiment, self.schedule, world, self.state.update,
@@ -201,8 +202,9 @@ class _Run:
         stack.callback(logger.close)
         stack.callback(self.writer.wait)
         self.validator = AsyncValidator(
-            self.scorer, self.writer, run_dir, experiment, self.corpus.dev, logger, self.remote
-        )
+            self.scorer, self.writer, run_dir, experiment, self.corpus.dev, logger, self.remote,
+            self.world.device,
+        )  # fmt: skip
         run_manifest.add_start(
             run_dir, experiment, self.corpus.shards, self.schedule, self.world, state.update,
             origin, self.resumed.warm_start,
@@ -295,6 +297,7 @@ class _Run:
                 if is_end:
                     break
                 wait_started = time.perf_counter()
+            self.control.close()
             if reason == "finished":
                 self.use_last_scores(last)
         return reason

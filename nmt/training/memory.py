@@ -1,9 +1,12 @@
-"""Memory: how micro-batches are split to fit, and the allocator settings of CPU training.
+"""Memory: how micro-batches are split to fit, and the allocator settings of workers.
 
 The largest micro-batch that can occur is tried before update 1. If it does not fit on some rank,
 all ranks cut each micro-batch into the same number of parts, the split factor: 2, 4, and so on.
 Each token keeps its weight in the loss, so the gradient is the same up to summation order; dropout
 draws other values for parts than for the whole. The factor is stored in the checkpoint.
+
+The trial has what an update has: gradients, AdamW's moments, and on several GPUs the buffers of
+NCCL, which a collective has allocated before (`Learner.share_weights`).
 
 If an update runs out of memory later, `UpdateOutOfMemoryError` ends the worker. Its group is
 restarted from the last checkpoint with the next split factor (`nmt.jobs.train`).
@@ -11,11 +14,14 @@ restarted from the last checkpoint with the next split factor (`nmt.jobs.train`)
 
 import ctypes
 import os
+import time
+from collections.abc import Callable
 
 import torch
 
 from nmt.batching.batch import make_batch
 from nmt.batching.schedule import Schedule
+from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import EOS
 from nmt.errors import TrainingError
@@ -29,11 +35,28 @@ under 32 MiB one by one. Each update frees and allocates the same sizes; page fa
 the time. oneDNN's cache of 1,024 compiled kernels is left alone: a limit of 128 saves 0.3 GB on
 Multi30k, but the demo trained at 18,000 target tokens/s instead of 19,200 (one run each)."""
 
+GPU_ALLOCATOR = "expandable_segments:True"
+"""Setting of torch's GPU allocator: batches of varying lengths do not fragment its memory."""
+_ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Environment variable of that setting, and its earlier name, which torch still reads."""
+GPU_TIMEOUT_S, GPU_SETTLED_S = 30.0, 3.0
+"""Seconds to wait for the memory of earlier processes: at most, and without a change."""
+FREE_SHARE = 0.9
+"""Share of a GPU's memory that is free when no other process uses it."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of `mallopt` in glibc's malloc.h."""
 
-_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
-"""Parts of the messages of torch, CUDA, cuDNN and cuBLAS that are not torch.OutOfMemoryError."""
+_MESSAGES = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "ALLOC_FAILED",
+    "DEVICE_ALLOCATION_FAILED",  # cuDNN 9
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS has no memory for its handle
+    "CUDA calloc",  # NCCL
+)
+"""Parts of the messages of torch, CUDA, cuDNN, cuBLAS and NCCL that are not OutOfMemoryError."""
 
 
 class UpdateOutOfMemoryError(RuntimeError):
@@ -101,6 +124,9 @@ def find_split(
         elif part == 1:
             break
         split *= 2
+    # Memory cached by torch is missing to NCCL and cuDNN, which allocate their own.
+    if learner.device.type == "cuda":
+        torch.cuda.empty_cache()
     factors = world.all_gather(found)
     if 0 in factors:
         raise _no_pair_fits(f"rank {factors.index(0)}", schedule)
@@ -111,7 +137,11 @@ def _fits(learner: Learner, num_pairs: int, length: int) -> bool:
     """Run forward and backward over equal pairs; weights and gradients are as before."""
     side = [EOS] * (length - 1)
     learner.model.train()
+    moments: list[torch.Tensor] = []
     try:
+        # AdamW allocates its moments in update 1: they must fit beside the activations.
+        if not learner.optimizer.state:
+            moments += [torch.empty_like(w) for w in learner.model.parameters() for _ in range(2)]
         batch = make_batch([(side, side)] * num_pairs).to(learner.device)
         weight = learner.model.output_weight
         loss = compute_loss(learner.model, weight, batch, learner.settings, learner.dtype)
@@ -121,9 +151,10 @@ def _fits(learner: Learner, num_pairs: int, length: int) -> bool:
         if not is_out_of_memory(error):
             raise
     finally:
+        moments.clear()
         learner.model.zero_grad(set_to_none=True)
     # Not before: the error keeps the activations alive until its handler ends.
-    if torch.cuda.is_available():
+    if learner.device.type == "cuda":
         torch.cuda.empty_cache()
     return False
 
@@ -133,6 +164,38 @@ def _no_pair_fits(where: str, schedule: Schedule) -> TrainingError:
         f"{where} ran out of memory with a single pair of {schedule.largest[1]:,} tokens per side; "
         "lower batching.max_length or the size of the model, or give each worker more memory"
     )
+
+
+def wait_for_gpu_memory(device: torch.device, log: Callable[[str], object]) -> None:
+    """Wait until earlier processes have freed their memory on a GPU.
+
+    The memory of a killed worker is freed some time after its process has ended: the memory trial
+    of the worker that replaces it would find a split factor that is too large.
+    """
+    if device.type != "cuda":
+        return
+    start_s = changed_s = time.monotonic()
+    free, total = torch.cuda.mem_get_info(device)
+    while free < FREE_SHARE * total:
+        now_s = time.monotonic()
+        # Memory that another program keeps will not become free.
+        if now_s - changed_s >= GPU_SETTLED_S or now_s - start_s >= GPU_TIMEOUT_S:
+            log(
+                f"other processes use the GPU: {free / 2**30:.1f} of {total / 2**30:.1f} GiB of "
+                "its memory are free"
+            )
+            return
+        time.sleep(0.2)
+        before, (free, total) = free, torch.cuda.mem_get_info(device)
+        changed_s = time.monotonic() if free != before else changed_s
+
+
+def worker_environment(cluster: Cluster) -> dict[str, str]:
+    """Return the environment variables of a worker: threads, allocators, those of the user."""
+    variables = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **MALLOC_ENVIRONMENT}
+    if not any(name in cluster.env or name in os.environ for name in _ALLOCATOR_VARIABLES):
+        variables[_ALLOCATOR_VARIABLES[0]] = GPU_ALLOCATOR
+    return variables | cluster.env
 
 
 def configure_malloc() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
 
 from nmt.batching.schedule import Rows
 from nmt.training.distributed import World
@@ -124,9 +124,10 @@ class Meter:
         # All ranks resume with the same totals: only those of rank 0 may enter the sums.
         before = self._before if world.is_main else MeterTotals()
         elapsed_s = time.perf_counter() - self._started
+        smoothed, nll = _read_losses(self._losses)
         counts = {
-            "smoothed": _sum(before.smoothed, [loss.smoothed for loss in self._losses]),
-            "nll": _sum(before.nll, [loss.nll for loss in self._losses]),
+            "smoothed": _add(before.smoothed, smoothed),
+            "nll": _add(before.nll, nll),
             "tokens": before.tokens + self._tokens,
             "src_tokens": before.src_tokens + self._src_tokens,
             "tgt_tokens": before.tgt_tokens + self._tgt_tokens,
@@ -136,7 +137,7 @@ class Meter:
         }
         sums = world.all_reduce(list(counts.values()))
         # The gradient norm is the same on every rank.
-        grad_norm = sum(self._gnorms, start=self._before.grad_norm)
+        grad_norm = _add(self._before.grad_norm, self._gnorms)
         updates = self._before.updates + len(self._gnorms)
         return MeterTotals(
             **dict(zip(counts, sums, strict=True)), grad_norm=grad_norm, updates=updates
@@ -148,9 +149,21 @@ def perplexity(loss: float) -> float:
     return math.exp(min(loss, 50.0))
 
 
-def _sum(start: float, values: list[Tensor]) -> float:
-    # In fp64 and in the order of the updates: a stop between two of them changes no bit.
-    return float(sum((value.double() for value in values), start=start))
+def _add(total: float, values: list[float]) -> float:
+    # One by one in the order of the updates: a stop between two of them changes no bit. `sum`
+    # compensates rounding errors from Python 3.12 on.
+    for value in values:
+        total += value
+    return total
+
+
+def _read_losses(losses: list[LossSums]) -> tuple[list[float], list[float]]:
+    """Return smoothed losses and negative log-likelihoods; waits once for the device."""
+    if not losses:
+        return [], []
+    smoothed, nll = zip(*losses, strict=True)
+    values: list[float] = torch.stack([*smoothed, *nll]).tolist()
+    return values[: len(losses)], values[len(losses) :]
 
 
 def _mean(total: float, count: float) -> float | None:

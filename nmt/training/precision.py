@@ -7,8 +7,17 @@ import torch
 from nmt.config.experiment import Experiment, TrainingConfig
 from nmt.training.distributed import World
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 """Dtype of matrix products by training.precision."""
+
+MIN_CUDNN = 91300
+"""First cuDNN (9.13) that runs a bf16 LSTM layer in one call; older ones run a kernel per step
+(pytorch#164411)."""
 
 MIN_GAIN = 1.2
 """Speed of bf16 products over fp32 from which auto chooses bf16: the work between them is fp32."""
@@ -28,10 +37,23 @@ def with_precision(experiment: Experiment, precision: str) -> Experiment:
     return experiment.model_copy(update={"training": training})
 
 
+def set_product_precision(precision: str, device: torch.device) -> None:
+    """Set the format of fp32 products on a GPU in this process: tf32 for tf32, else IEEE fp32.
+
+    PyTorch's own default is tf32 inside cuDNN's LSTM layers and IEEE fp32 everywhere else.
+    """
+    if device.type == "cuda":
+        mode = "tf32" if precision == "tf32" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = mode
+        torch.backends.cudnn.rnn.fp32_precision = mode  # type: ignore[attr-defined]
+
+
 def slow_precision_warning(settings: TrainingConfig, device: torch.device) -> str:
-    """Return advice if the precision is slow on this CPU; otherwise an empty string."""
-    if device.type != "cpu":
-        return ""
+    """Return advice if the precision is slow on this device; otherwise an empty string."""
+    if device.type == "cuda":
+        return _slow_on_gpu(settings.precision)
+    if settings.precision == "tf32":
+        return "tf32 is for GPUs: on a CPU it is fp32; training.precision=auto may be faster"
     if settings.precision == "fp16":
         return (
             "fp16 is for GPUs: on a CPU the LSTM layers stay fp32; training.precision=auto is "
@@ -43,6 +65,30 @@ def slow_precision_warning(settings: TrainingConfig, device: torch.device) -> st
             "training.precision=fp32 is faster"
         )
     return ""
+
+
+def _slow_on_gpu(precision: str) -> str:
+    if precision == "fp32":
+        return (
+            "fp32 products are IEEE fp32 on this GPU; training.precision=auto, or tf32, is faster"
+        )
+    version = _cudnn_version()
+    if precision == "bf16" and version < MIN_CUDNN:
+        return (
+            f"bf16 LSTM layers need cuDNN {_format(MIN_CUDNN)}; this torch has {_format(version)}, "
+            "which runs them step by step: use training.precision=fp16 or tf32, or a newer torch"
+        )
+    return ""
+
+
+def _cudnn_version() -> int:
+    """Return the version of cuDNN, such as 91300; 0 without it."""
+    return torch.backends.cudnn.version() or 0  # type: ignore[no-untyped-call]
+
+
+def _format(version: int) -> str:
+    """Format a version of cuDNN from 9.0 on: 9.13 for 91300."""
+    return f"{version // 10000}.{version % 10000 // 100}"
 
 
 def bf16_gain(size: int = 512, times: int = 8) -> float:
@@ -63,5 +109,6 @@ def bf16_gain(size: int = 512, times: int = 8) -> float:
 
 def _is_bf16_fast(device: torch.device) -> bool:
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        has_units = bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return has_units and _cudnn_version() >= MIN_CUDNN
     return bf16_gain() >= MIN_GAIN

@@ -26,7 +26,7 @@ from nmt.training.optimizer import (
     make_optimizer,
     optimizer_tensors,
 )
-from nmt.training.precision import DTYPES
+from nmt.training.precision import DTYPES, set_product_precision
 
 EndReason = Literal["finished", "stopped early", "interrupted"]
 """Reason why a call of `train` ended."""
@@ -62,6 +62,7 @@ class Learner:
         # On a GPU the host holds the initial weights only; else also gradients and moments.
         copies = 4 + bool(self.settings.ema_decay) if world.device.type == "cpu" else 1
         check_model_memory(experiment.model, vocab_size, copies)
+        set_product_precision(self.settings.precision, world.device)
         torch.manual_seed(experiment.seed)
         self.model: Seq2Seq = Seq2Seq(experiment.model, vocab_size).to(world.device)
         freeze_parameters(self.model, self.settings.freeze)
@@ -78,12 +79,20 @@ class Learner:
             world.device.type, enabled=self.settings.precision == "fp16"
         )
 
-    def connect(self, world: World) -> None:
-        """All-reduce gradients from now on. Collective: call on every rank."""
-        # Weights of rank 0: hosts of two kinds may initialise with different last bits.
+    def share_weights(self, world: World) -> None:
+        """Take the weights of rank 0. Collective: call on every rank, before the memory trial.
+
+        Hosts of two kinds may initialise with different last bits. These are also the first
+        collectives of NCCL, which allocates its buffers outside torch: after a trial that has
+        filled the memory it would fail.
+        """
         for model in (self.model, self.average):
             for parameter in model.parameters() if model is not None else ():
                 world.broadcast(parameter.data)
+        world.warm_up_all_reduce(self.model.output_weight)
+
+    def connect(self, world: World) -> None:
+        """All-reduce gradients from now on. Collective: call on every rank."""
         if world.size == 1:
             return
         self.forward = wrap_in_ddp(self.model, world)

@@ -1,7 +1,8 @@
 """Hooks of a run, and decisions after each update: stop, save, or end with an error.
 
 Rank 0 decides by its clock and its requests; a collective makes every rank do the same after the
-same update.
+same update. With several ranks it runs during the next update, so that no rank waits for it: a
+request is answered one update later.
 """
 
 import math
@@ -9,6 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import torch
 
 from nmt.batching.schedule import Update
 from nmt.checkpoint.async_writer import AsyncCheckpointWriter
@@ -87,6 +90,8 @@ class StopControl:
         self._polled = 0.0
         self._deadline: float | None = None
         self._is_last_save_done = False
+        self._flags: Callable[[], list[float]] | None = None
+        """Waits for the sums of the flags that travel; None: none travel."""
         self.save_s = 0.0
         """Seconds that the last urgent checkpoint took."""
 
@@ -98,12 +103,32 @@ class StopControl:
             poll = self._hooks.deadline is not None and time.time() - self._polled > POLL_S
             last_save = self._is_last_save_due()
             failed = self._writer is not None and self._writer.error is not None
-        flags = self._world.all_reduce([float(flag) for flag in (stop, poll, last_save, failed)])
-        stop, poll, last_save, failed = (count > 0 for count in flags)
+            # Not again in the next update, where the flag of this one arrives.
+            self._is_last_save_done |= last_save
+            self._polled = time.time() if poll else self._polled
+        flags = [float(flag) for flag in (stop, poll, last_save, failed)]
+        stop, poll, last_save, failed = (count > 0 for count in self._exchange(flags))
         self._is_last_save_done |= last_save
         is_urgent = (poll and self._is_new_deadline(done)) or last_save
         is_due = self._save_every > 0 and done % self._save_every == 0
         return StopDecision(stop, is_urgent or is_due, is_urgent, failed)
+
+    def close(self) -> None:
+        """Wait for the last flags: no collective is left when the process group is closed."""
+        if self._flags is not None:
+            self._flags()
+            self._flags = None
+
+    def _exchange(self, flags: list[float]) -> list[float]:
+        """Start to sum flags over the ranks; return the sums of the update before.
+
+        With one rank they are those of this update.
+        """
+        started = self._world.start_all_reduce(flags)
+        if self._world.size == 1:
+            return started()
+        arrived, self._flags = self._flags, started
+        return arrived() if arrived is not None else [0.0] * len(flags)
 
     def handle_skipped(
         self, update: Update, stats: UpdateStats, learner: Learner, state: TrainState
@@ -116,7 +141,8 @@ class StopControl:
         """
         training = learner.experiment.training
         if learner.scaler.is_enabled():
-            loss = self._world.all_reduce([sum(float(each.smoothed) for each in stats.losses)])[0]
+            losses = torch.stack([each.smoothed for each in stats.losses]).tolist()
+            loss = self._world.all_reduce([sum(losses)])[0]
             scale = learner.loss_scale.value
             if math.isfinite(loss) and scale >= 1:
                 state.num_overflows += 1

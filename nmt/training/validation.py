@@ -107,13 +107,17 @@ def _sum_nll(
         for src, ref in pairs
     ]
     encoded.sort(key=lambda pair: max(map(len, pair)))
-    total, num_tokens = 0.0, 0
+    sums, num_tokens = [], 0
     for start in range(0, len(encoded), 64):
         batch = make_batch(encoded[start : start + 64]).to(device)
         hidden = model(batch.src, batch.src_lengths, batch.tgt_in, batch.real)
-        sums = cross_entropy(hidden, model.output_weight, batch.tgt_out, 0.0, torch.float32)
-        total += float(sums.nll)
+        loss = cross_entropy(hidden, model.output_weight, batch.tgt_out, 0.0, torch.float32)
+        sums.append(loss.nll)
         num_tokens += len(batch.tgt_out)
+    # Read at the end: a GPU works on the next batch meanwhile.
+    total = 0.0
+    for nll in torch.stack(sums).tolist() if sums else ():
+        total += nll
     return total, num_tokens
 
 
@@ -145,11 +149,13 @@ class AsyncValidator:
         dev: tuple[Sequence[str], Sequence[str]],
         logger: RunLogger,
         remote: RemoteRun | None,
+        device: torch.device,
     ) -> None:
         """Create without pending scores.
 
         Args:
             scorer: None: scores that were pending when the run was stopped are computed here.
+            device: device of the scores that are computed here.
         """
         self._scorer = scorer
         self._writer = writer
@@ -158,6 +164,7 @@ class AsyncValidator:
         self._dev = dev
         self._logger = logger
         self._remote = remote
+        self._device = device
         self._pending: set[int] = set()
         self._scores: dict[int, tuple[float, str, float] | None] = {}
 
@@ -207,9 +214,8 @@ class AsyncValidator:
             self._logger.log(f"update {update:,} | no dev BLEU: {error}")
             self._scores[update] = None
             return
-        found = validate(
-            checkpoint.model(), checkpoint.subword, self._experiment, self._dev, World()
-        )
+        world = World(device=self._device)  # rank 0 alone
+        found = validate(checkpoint.model(), checkpoint.subword, self._experiment, self._dev, world)
         self._record(update, found)
 
     def _record(self, update: int, found: Validation) -> None:

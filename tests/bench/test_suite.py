@@ -47,8 +47,8 @@ def test_part_yields_figures_with_units(part: str, tiny_bench: Bench) -> None:
 def test_gpu_part_yields_figures_on_any_device(tiny_bench: Bench) -> None:
     """On a CPU its figures mean little, but the code is the same."""
     figures = list(measure_device(tiny_bench, torch.device("cpu"), 64, (16,)))
-    expected = [f"gpu/product/{name}" for name in ("fp32", "bf16", "fp16")]
-    expected += [f"gpu/train/16/{name}" for name in ("fp32", "bf16", "fp16")]
+    expected = [f"gpu/product/{name}" for name in ("fp32", "bf16", "fp16", "tf32")]
+    expected += [f"gpu/train/16/{name}" for name in ("fp32", "bf16", "fp16", "tf32")]
     expected += [f"gpu/search/16/{n}/beam {beam}" for n in ("fp32", "bf16") for beam in (1, 5)]
     assert [figure.name for figure in figures] == expected
     for figure in figures:

@@ -26,8 +26,8 @@ from nmt.errors import ConfigError
         ),
         (
             "training.precision",
-            "training.precision: Dtype of forward and backward; fp16: for GPUs without bf16; auto: "
-            'bf16 if faster.  [fp32 | bf16 | fp16 | auto; default "fp32"]',
+            "training.precision: Dtype of forward and backward; tf32, fp16: for GPUs; auto: bf16 "
+            'if faster, else fp32.  [fp32 | tf32 | bf16 | fp16 | auto; default "fp32"]',
         ),
         (
             "name",
@@ -36,12 +36,19 @@ from nmt.errors import ConfigError
         ),
         (
             "cluster.workers",
-            "cluster.workers: Number of worker processes, or a range {min: 1, max: 8} for elastic "
-            "training.  [section]\n"
+            "cluster.workers: Number of worker processes, auto, or a range {min: 1, max: 8} for "
+            "elastic training.  [section]\n"
             "cluster.workers.min: Minimum number of workers; with fewer, training waits for "
             "resources.  [integer, >= 1, <= 10000; default 1]\n"
             "cluster.workers.max: Maximum number of workers, used when the cluster has room.  "
-            "[integer, >= 1, <= 10000; default 1]",
+            "[integer, >= 1, <= 10000; default 1]\n"
+            "cluster.workers.auto: True: one worker per GPU; min and max hold where there is "
+            "none.  [true | false; default false; false in files of versions without it]",
+        ),
+        (
+            "cluster.gpus_per_worker",
+            "cluster.gpus_per_worker: GPUs per worker: 1 (NCCL), 0 to train on CPU cores (gloo), "
+            "or auto: 1 if enough are found.  [0 | 1 | auto; default 0]",
         ),
         (
             "cluster.env",

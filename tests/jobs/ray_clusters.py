@@ -35,7 +35,7 @@ WORDS = {"one": "eins", "two": "zwei", "red": "rot", "green": "grün", "house": 
 class RayCluster:
     """A Ray cluster whose hosts share this machine."""
 
-    def __init__(self, folder: Path, num_cpus: int) -> None:
+    def __init__(self, folder: Path, num_cpus: int, *options: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         self.address = f"127.0.0.1:{port}"
@@ -44,7 +44,7 @@ class RayCluster:
         self.env = os.environ | TOKEN | {"RAY_ADDRESS": self.address, "NMT_TEST": self.tag}
         self._processes: list[subprocess.Popen[bytes]] = []
         head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}")
-        self.add_host(*head, "--disable-usage-stats", num_cpus=num_cpus)
+        self.add_host(*head, *options, "--disable-usage-stats", num_cpus=num_cpus)
 
     def add_host(self, *options: str, num_cpus: int = 1) -> "subprocess.Popen[bytes]":
         """Start another host."""
@@ -103,10 +103,11 @@ def kill_host(process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextmanager
-def start_cluster(num_cpus: int) -> Iterator[RayCluster]:
+def start_cluster(num_cpus: int, *options: str) -> Iterator[RayCluster]:
+    """Start a cluster; `options` are those of `ray start` for its head."""
     # Not in tmp_path: the paths of Ray's sockets are limited to 107 characters.
     with tempfile.TemporaryDirectory(prefix="nmt", dir="/tmp", ignore_cleanup_errors=True) as name:
-        cluster = RayCluster(Path(name), num_cpus)
+        cluster = RayCluster(Path(name), num_cpus, *options)
         try:
             yield cluster
         finally:

@@ -4,22 +4,27 @@ import os
 import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from toy_results import assert_near, assert_same, counters_of, records_of
 from toy_runs import GlooRuns, Run, corpus_of, go
 
+from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment, StageConfig
 from nmt.errors import TrainingError
 from nmt.training import memory
 from nmt.training.data import make_schedule
 from nmt.training.distributed import World
 from nmt.training.memory import (
+    MALLOC_ENVIRONMENT,
     UpdateOutOfMemoryError,
     configure_malloc,
     find_split,
     is_out_of_memory,
+    wait_for_gpu_memory,
+    worker_environment,
 )
 from nmt.training.state import Learner
 
@@ -39,6 +44,16 @@ def splits_of(run: Path) -> list[tuple[int, int]]:
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory: you tried"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling cublasCreate"), True),
+        (
+            RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+            True,
+        ),
+        (
+            RuntimeError("NCCL error: unhandled cuda error. Last error: Failed to CUDA calloc"),
+            True,
+        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"), False),
         (UpdateOutOfMemoryError(7, 1, 2), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (MemoryError("out of memory"), False),
@@ -201,6 +216,51 @@ def test_out_of_memory_with_single_pairs_is_an_error(
 def fail_in_update_two(faults: object, batch: object, max_pairs: int) -> None:
     if faults.update == 2:  # type: ignore[attr-defined]
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+# Memory of a GPU.
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "seconds", "line"),
+    [
+        ([79.0], 0.0, ""),
+        # The memory of a killed worker, freed in two steps.
+        ([10.0, 10.0, 40.0, 79.0], 0.6, ""),
+        ([10.0] * 99, 3.0, "other processes use the GPU: 10.0 of 80.0 GiB of its memory are free"),
+    ],
+)
+def test_workers_wait_for_the_memory_of_killed_ones(
+    monkeypatch: pytest.MonkeyPatch, free_gib: list[float], seconds: float, line: str
+) -> None:
+    now, lines, left = [0.0], list[str](), iter(free_gib)
+    clock = SimpleNamespace(
+        monotonic=lambda: now[0],
+        sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
+    )
+    monkeypatch.setattr(memory, "time", clock)
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda device: (int(next(left) * 2**30), 80 * 2**30)
+    )
+    wait_for_gpu_memory(torch.device("cuda:0"), lines.append)
+    assert now[0] == pytest.approx(seconds)
+    assert lines == [line] * bool(line)
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        ({}, {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "garbage_collection_threshold:0.8"}, {}),
+    ],
+)
+def test_workers_have_expandable_gpu_segments(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], expected: dict[str, str]
+) -> None:
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    variables = worker_environment(Cluster(cpus_per_worker=3, env=env))
+    assert variables == {"OMP_NUM_THREADS": "3", **MALLOC_ENVIRONMENT, **env, **expected}
 
 
 # Settings of glibc.

@@ -15,6 +15,7 @@ from nmt.training.loop import train
 from nmt.training.precision import (
     bf16_gain,
     resolve_precision,
+    set_product_precision,
     slow_precision_warning,
     with_precision,
 )
@@ -27,6 +28,13 @@ SLOW_BF16 = (
 FP16_ON_CPU = (
     "fp16 is for GPUs: on a CPU the LSTM layers stay fp32; training.precision=auto is faster"
 )
+TF32_ON_CPU = "tf32 is for GPUs: on a CPU it is fp32; training.precision=auto may be faster"
+FP32_ON_GPU = "fp32 products are IEEE fp32 on this GPU; training.precision=auto, or tf32, is faster"
+OLD_CUDNN = (
+    "bf16 LSTM layers need cuDNN 9.13; this torch has 9.10, which runs them step by step: use "
+    "training.precision=fp16 or tf32, or a newer torch"
+)
+FLAGS = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.5, "fp32"), (1.1, "fp32"), (1.9, "bf16")])
@@ -37,13 +45,30 @@ def test_auto_is_bf16_where_products_are_faster(
     assert resolve_precision(with_precision(toy, "auto"), World()) == with_precision(toy, expected)
 
 
-@pytest.mark.parametrize("can", [True, False])
-def test_auto_asks_the_gpu_for_bf16(
-    toy: Experiment, monkeypatch: pytest.MonkeyPatch, can: bool
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: can)
+@pytest.mark.parametrize(
+    ("has_units", "cudnn", "expected"),
+    [(True, 91300, "bf16"), (False, 91300, "fp32"), (True, 91002, "fp32"), (True, None, "fp32")],
+)
+def test_auto_asks_the_gpu_and_cudnn_for_bf16(
+    toy: Experiment, monkeypatch: pytest.MonkeyPatch, has_units: bool, cudnn: int | None,
+    expected: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_units)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
     found = resolve_precision(with_precision(toy, "auto"), World(device=GPU))
-    assert found.training.precision == ("bf16" if can else "fp32")
+    assert found.training.precision == expected
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", "ieee"), ("tf32", "tf32")])
+def test_fp32_is_ieee_on_a_gpu(precision: str, expected: str) -> None:
+    """cuDNN's own default is tf32."""
+    before = [flag.fp32_precision for flag in FLAGS]
+    try:
+        set_product_precision(precision, GPU)
+        assert [flag.fp32_precision for flag in FLAGS] == [expected, expected]
+    finally:
+        for flag, value in zip(FLAGS, before, strict=True):
+            flag.fp32_precision = value
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
@@ -71,9 +96,8 @@ def test_a_run_logs_and_keeps_the_choice_of_auto(
         ("bf16", torch.device("cpu"), 0.53, SLOW_BF16),
         ("bf16", torch.device("cpu"), 1.9, ""),
         ("fp32", torch.device("cpu"), 0.53, ""),
-        ("bf16", GPU, 0.53, ""),
         ("fp16", torch.device("cpu"), 1.9, FP16_ON_CPU),
-        ("fp16", GPU, 1.9, ""),
+        ("tf32", torch.device("cpu"), 1.9, TF32_ON_CPU),
     ],
 )
 def test_slow_precisions_are_reported(
@@ -82,6 +106,23 @@ def test_slow_precisions_are_reported(
     monkeypatch.setattr(precision, "bf16_gain", lambda: gain)
     settings = TrainingConfig.model_validate({"precision": name})
     assert slow_precision_warning(settings, device) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "cudnn", "expected"),
+    [
+        ("fp32", 91300, FP32_ON_GPU),
+        ("tf32", 91002, ""),
+        ("bf16", 91300, ""),
+        ("bf16", 91002, OLD_CUDNN),
+        ("fp16", 91002, ""),
+    ],
+)
+def test_slow_precisions_of_gpus_are_reported(
+    monkeypatch: pytest.MonkeyPatch, name: str, cudnn: int, expected: str
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
+    assert slow_precision_warning(TrainingConfig(precision=name), GPU) == expected
 
 
 def test_the_speed_of_bf16_is_measured() -> None:

@@ -1,4 +1,5 @@
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 
@@ -100,3 +101,45 @@ def test_notices_are_polled_once_a_second(clock: Clock) -> None:
         clock.now += 0.25
         control.decide(done)
     assert len(polls) == 20
+
+
+class TwoRanks(World):
+    """Rank 0 of two; the collectives of both are recorded."""
+
+    events: ClassVar[list[str]] = []
+
+    def start_all_reduce(self, values: list[float]) -> Callable[[], list[float]]:
+        number = sum(event.startswith("start") for event in self.events)
+        self.events.append(f"start {number}")
+
+        def wait() -> list[float]:
+            self.events.append(f"wait {number}")
+            return values
+
+        return wait
+
+
+@pytest.fixture
+def two_ranks(monkeypatch: pytest.MonkeyPatch) -> TwoRanks:
+    monkeypatch.setattr(TwoRanks, "events", [])
+    return TwoRanks(size=2)
+
+
+def test_flags_of_several_ranks_travel_during_an_update(two_ranks: TwoRanks) -> None:
+    control = StopControl(two_ranks, RunHooks(), lambda done: done == 2, None, None)
+    assert [control.decide(done).stop for done in (1, 2, 3)] == [False, False, True]
+    control.close()
+    assert two_ranks.events == [
+        "start 0", "start 1", "wait 0", "start 2", "wait 1", "wait 2",
+    ]  # fmt: skip
+
+
+def test_several_ranks_save_once_before_a_preemption(two_ranks: TwoRanks, clock: Clock) -> None:
+    hooks = RunHooks(deadline=lambda: 1020.0)
+    control = StopControl(two_ranks, hooks, lambda done: False, None, None)
+    saved = []
+    for second in range(20):
+        clock.now += 1.1
+        if control.decide(second).save:
+            saved.append(second)
+    assert saved == [1, 16]
