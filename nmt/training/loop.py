@@ -145,6 +145,7 @@ def train(
         if world.is_main:
             run.open_files(stack, log, origin or run_manifest.Origin.here())
         reason = run.loop(should_stop)
+        run.control.close()
         if run.logger is not None:
             run.logger.end(format_end_line(reason, run.state, experiment.training))
     return reason, run.state
@@ -297,7 +298,6 @@ class _Run:
                 if is_end:
                     break
                 wait_started = time.perf_counter()
-            self.control.close()
             if reason == "finished":
                 self.use_last_scores(last)
         return reason
