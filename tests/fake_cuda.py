@@ -154,6 +154,7 @@ def fake_gpu(answer: Answer = ones) -> Iterator[FakeGpu]:
         gpu = FakeGpu(answer)
         patch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, memo: mode, raising=False)
         patch.setattr(FakeTensor, "tolist", lambda tensor: gpu.read("tolist", tensor))
+        patch.setattr(FakeTensor, "numpy", lambda tensor: np.zeros(tuple(tensor.shape), np.uint8))
         patch.setattr(Tensor, "backward", fake_backward)
         patch.setattr(torch._VF, "lstm", fake_lstm)
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)

@@ -22,9 +22,16 @@ from nmt.batching.loader import MicroBatch
 from nmt.batching.schedule import Update
 from nmt.checkpoint.async_writer import AsyncCheckpointWriter
 from nmt.checkpoint.format import CheckpointState
+from nmt.config.decoding import DecodingConfig, Precision
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.corpus.prepared import open_prepared, read_dev
+from nmt.decoding import step_graphs
+from nmt.decoding.beam_search import search
+from nmt.decoding.constraints import Constraints, TokenText
+from nmt.decoding.scoring import log_probs
+from nmt.decoding.torch_engine import TorchEngine
+from nmt.model.quantise import quantise_model
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training import loop, memory, state
 from nmt.training.data import TrainingData
@@ -230,6 +237,76 @@ def test_checkpoint_copies_wait_at_no_tensor(gpu: FakeGpu, monkeypatch: pytest.M
     assert not gpu.waits
     assert event.is_recorded
     assert {tensor.device.type for tensor in copied.weights.values()} == {"cpu"}
+
+
+# Search and scoring.
+
+
+def make_engine(*models: dict[str, Any], precision: Precision = "fp32") -> TorchEngine:
+    with GPU:
+        built = [Seq2Seq(make_experiment(model).model, 1000) for model in models]
+    return TorchEngine([quantise_model(model, precision) for model in built], GPU)
+
+
+def make_sources(number: int = 5) -> list[list[int]]:
+    return [[5] * (1 + n % 3) + [2] for n in range(number)]
+
+
+TERM = Constraints(TokenText([b""] * 5 + [b" a"] * 995), terms=((5, 6),), avoid=(b"b",))
+
+
+@pytest.mark.parametrize(
+    ("models", "precision", "settings", "constraints"),
+    [
+        ([GNMT], "fp32", {"beam": 5}, None),
+        ([GNMT], "bf16", {"beam": 1}, None),
+        ([RESIDUAL], "bf16", {"beam": 4, "diverse_groups": 2}, None),
+        ([RESIDUAL], "fp32", {"method": "sample", "top_k": 5}, None),
+        ([RESIDUAL, GNMT], "fp32", {"beam": 2, "coverage_penalty": 0.2}, None),
+        ([RESIDUAL], "fp32", {"beam": 3}, [TERM, None, TERM, None, None]),
+    ],
+    ids=["beam", "greedy", "groups", "sample", "ensemble and coverage", "constraints"],
+)
+def test_a_search_step_waits_for_the_gpu_once(
+    gpu: FakeGpu, models: list[dict[str, Any]], precision: Precision, settings: dict[str, Any],
+    constraints: list[Constraints | None] | None,
+) -> None:  # fmt: skip
+    engine = make_engine(*models, precision=precision)
+    # No hypothesis ends before the limit: the fake GPU answers with token 0.
+    decoding = DecodingConfig(max_length=6, **settings)
+    gpu.waits.clear()
+    search(engine, make_sources(), decoding, with_attention=True, constraints=constraints)
+    assert gpu.waits == {"copy": 6}
+
+
+def test_scoring_waits_once_per_position(gpu: FakeGpu) -> None:
+    targets = [[4, 4, 2], [4, 2], [4, 4, 4, 2], [4, 2], [2]]
+    engine = make_engine(RESIDUAL)
+    gpu.waits.clear()
+    log_probs(engine, make_sources(), targets)
+    assert gpu.waits == {"copy": 4}
+
+
+def test_a_recorded_step_launches_few_operations(
+    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_graphs, "record", lambda work: (work(), lambda: None))
+    monkeypatch.setattr(step_graphs, "EAGER_STEPS", 3)
+    engine, decoding = make_engine(GNMT), DecodingConfig(beam=5, max_length=8)
+    counts = []
+    real = engine.step
+
+    def step(*arguments: Any) -> Any:
+        gpu.operations.clear()
+        result = real(*arguments)
+        counts.append(gpu.operations.total())
+        return result
+
+    monkeypatch.setattr(engine, "step", step)
+    search(engine, make_sources(1), decoding)
+    assert len(counts) == 8
+    # The fourth step records the graph; its memory is copied once.
+    assert (counts[2], max(counts[4:])) == (67, 29)
 
 
 # Training without Ray.

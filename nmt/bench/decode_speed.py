@@ -221,7 +221,8 @@ class Search:
 
     def __call__(self) -> None:
         self.num_tokens = 0
-        for batch in plan_batches([len(source) for source in self.sources], self._batch):
+        lengths = [len(source) for source in self.sources]
+        for batch in plan_batches(lengths, self._batch, self._engine.batch_tokens):
             sources = [self.sources[n] for n in batch]
             hypotheses = search(self._engine, sources, self._decoding)
             self.num_tokens += sum(len(best[0].tokens) for best in hypotheses)

@@ -89,6 +89,10 @@ class StepResult(NamedTuple):
 class Engine(Protocol[StateT]):
     """Model, or ensemble of models, that can be searched."""
 
+    @property
+    def batch_tokens(self) -> int:
+        """Maximum source tokens of a batch, padding included: long lines go in smaller batches."""
+
     def start(self, src: IntArray, src_lengths: IntArray, beam: int) -> StateT:
         """Encode sources and return the state of B * beam rows before the first token.
 

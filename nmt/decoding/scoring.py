@@ -92,7 +92,7 @@ def score_pairs(
         # Batches have one source width; within a width, targets of similar length go together.
         rows.sort(key=lambda n: -len(targets[n]))
         widths = [padded_length(len(sources[n])) for n in rows]
-        for places in plan_batches(widths, max_sentences):
+        for places in plan_batches(widths, max_sentences, translator.engine.batch_tokens):
             batch = [rows[place] for place in places]
             batch_log_probs = log_probs(
                 translator.engine, [sources[n] for n in batch], [targets[n] for n in batch]

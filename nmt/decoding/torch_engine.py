@@ -7,10 +7,13 @@ Two rules make translation batch-invariant on CPUs (MKL needs more care: `nmt.mo
 - A copy of the encoder's output has another layout and so another rounding. It is copied at once,
   so that it has the same layout before and after a selection of sentences.
 
+On a GPU a step is a CUDA graph where possible (`nmt.decoding.step_graphs`), the number of sentences
+is rounded up to one of a few, and Python waits once per step: for all results in one copy.
+
 Shapes: B sentences, R rows, k candidates, V vocabulary, S padded source length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -29,7 +32,10 @@ from nmt.decoding.interface import (
     Query,
     StepResult,
 )
+from nmt.decoding.step_graphs import Step, StepGraphs
 
+BATCH_TOKENS, GPU_BATCH_TOKENS = 8192, 65_536
+"""Source tokens of a batch on a CPU and on a GPU: long lines go in smaller batches."""
 BLOCK = 32
 """Tokens represented by their best one in the first round of `topk_tokens`."""
 
@@ -80,7 +86,14 @@ class TorchEngine:
         for model in self.models:
             if isinstance(model, nn.Module):
                 model.to(device)
+        has_graphs = self.device.type == "cuda"
+        self._graphs = StepGraphs(self._run) if has_graphs else None
         return self
+
+    @property
+    def batch_tokens(self) -> int:
+        """Source tokens of a batch, padding included; see `nmt.decoding.interface.Engine`."""
+        return GPU_BATCH_TOKENS if self.device.type == "cuda" else BATCH_TOKENS
 
     @torch.inference_mode()
     def start(self, src: IntArray, src_lengths: IntArray, beam: int) -> TorchState:
@@ -89,7 +102,7 @@ class TorchEngine:
             # Active dropout would go unnoticed.
             if isinstance(model, nn.Module) and model.training:
                 model.eval()
-        kept = _with_fillers(np.arange(len(src)))
+        kept = self._with_fillers(np.arange(len(src)))
         padded, lengths = self._tensor(src[kept]), self._tensor(src_lengths[kept])
         every = torch.arange(len(kept), device=self.device)
         memories = tuple(model.encode(padded, lengths).select(every) for model in self.models)
@@ -104,28 +117,31 @@ class TorchEngine:
     ) -> tuple[StepResult, TorchState]:
         """Decode one token per row; see `nmt.decoding.interface.Engine`."""
         num_rows, num_fillers = state.num_rows, state.num_fillers
-        states = state.states
+        states, rows = state.states, None
         if parents is not None:
             # Fillers continue themselves.
             own = np.arange(num_rows, num_rows + num_fillers)
             rows = self._tensor(np.concatenate([parents, own]) if num_fillers else parents)
-            states = tuple(each.select(rows) for each in states)
         if num_fillers:
             tokens = np.concatenate([tokens, np.broadcast_to(tokens[:1], num_fillers)])
-        logits, states, attention = self._run(self._tensor(tokens), states, state.memories)
-        state = replace(state, states=states)
+        step: Step
+        if self._graphs is not None:
+            step = self._graphs(self._tensor(tokens), rows, states, state.memories)
+        else:
+            states = states if rows is None else tuple(each.select(rows) for each in states)
+            step = self._run(self._tensor(tokens), states, state.memories)
+        logits, after, attention = step
+        state = replace(state, states=tuple(after))
         if state.buffer.shape[:1] < logits.shape[:1]:
             state = replace(state, buffer=torch.empty_like(logits))
         log_probs = torch.log_softmax(logits, dim=-1, out=state.buffer[: len(logits)])
-        result = self._choose(log_probs[:num_rows], query)
-        if query.with_attention:
-            result = result._replace(attention=_to_host(attention[:num_rows]))
-        return result, state
+        wanted = attention[:num_rows] if query.with_attention else None
+        return StepResult(*_to_host(*self._choose(log_probs[:num_rows], wanted, query))), state
 
     @torch.inference_mode()
     def select(self, state: TorchState, sentences: IntArray) -> TorchState:
         """Return the state of some sentences; see `nmt.decoding.interface.Engine`."""
-        kept = _with_fillers(sentences)
+        kept = self._with_fillers(sentences)
         rows = (kept[:, None] * state.beam + np.arange(state.beam)).ravel()
         slots, row_tensor = self._tensor(kept), self._tensor(rows)
         return replace(
@@ -136,9 +152,7 @@ class TorchEngine:
             num_fillers=(len(kept) - len(sentences)) * state.beam,
         )
 
-    def _run(
-        self, tokens: Tensor, states: Sequence[Any], memories: Sequence[Any]
-    ) -> tuple[Tensor, tuple[Any, ...], Tensor]:
+    def _run(self, tokens: Tensor, states: Sequence[Any], memories: Sequence[Any]) -> Step:
         """Run one step of each model, which all see the same tokens.
 
         Returns:
@@ -158,14 +172,16 @@ class TorchEngine:
             attention = attention + other_attention
         return total, tuple(state for _, state, _ in steps), attention / len(steps)
 
-    def _choose(self, log_probs: Tensor, query: Query) -> StepResult:
-        """Return the result of a step without attention; overwrites log-probabilities, [R, V]."""
+    def _choose(
+        self, log_probs: Tensor, attention: Tensor | None, query: Query
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return the tensors of a result; overwrites log-probabilities, [R, V]."""
         distributions = None
         if query.full_rows is not None:
-            distributions = _to_host(log_probs[self._tensor(query.full_rows)])
+            distributions = log_probs[self._tensor(query.full_rows)]
         if isinstance(query.choice, Given):
             ids = self._tensor(query.choice.tokens)[:, None]
-            return StepResult(_to_host(ids), _to_host(log_probs.gather(1, ids)))
+            return ids, log_probs.gather(1, ids), attention, distributions
         log_probs[:, :EOS] = -torch.inf
         if query.forbidden is not None:
             rows, tokens = query.forbidden
@@ -175,10 +191,20 @@ class TorchEngine:
         else:
             ids = draw_tokens(log_probs, self._tensor(query.choice.numbers), query.choice)
             values = log_probs.gather(1, ids)
-        return StepResult(_to_host(ids), _to_host(values), distributions=distributions)
+        return ids, values, attention, distributions
 
     def _tensor(self, array: Any) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
+        # Asynchronous: the driver has copied the array when the call returns.
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    def _with_fillers(self, sentences: IntArray) -> IntArray:
+        """Return sentences and copies of the first one, up to a number that the device likes."""
+        number = len(sentences)
+        step = BATCH_MULTIPLE
+        if self.device.type == "cuda":
+            # Two sizes per power of two: few graphs, and at most a third of the rows is filler.
+            step = max(step, 1 << max(0, (number - 1).bit_length() - 2))
+        return np.concatenate([sentences, sentences[:1].repeat(-number % step)])
 
 
 def best_tokens(log_probs: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -254,11 +280,19 @@ def _stable_topk(values: Tensor, ids: Tensor, k: int) -> Tensor:
     return keys.topk(k, dim=1).indices
 
 
-def _with_fillers(sentences: IntArray) -> IntArray:
-    """Return sentences and copies of the first one, up to a multiple of BATCH_MULTIPLE."""
-    num_fillers = -len(sentences) % BATCH_MULTIPLE
-    return np.concatenate([sentences, sentences[:1].repeat(num_fillers)])
-
-
-def _to_host(tensor: Tensor) -> Any:
-    return tensor.cpu().numpy()
+def _to_host(*tensors: Tensor | None) -> Iterator[Any]:
+    """Yield the arrays of tensors, None for None; from a GPU in one copy, which waits once."""
+    wanted = [tensor for tensor in tensors if tensor is not None]
+    if not wanted[0].is_cuda:
+        yield from (None if tensor is None else tensor.numpy() for tensor in tensors)
+        return
+    joined = torch.cat([tensor.contiguous().view(torch.uint8).view(-1) for tensor in wanted])
+    data, start = joined.cpu().numpy(), 0
+    for tensor in tensors:
+        if tensor is None:
+            yield None
+            continue
+        stop = start + tensor.numel() * tensor.element_size()
+        dtype = np.int64 if tensor.dtype == torch.int64 else np.float32
+        yield data[start:stop].view(dtype).reshape(tuple(tensor.shape))
+        start = stop

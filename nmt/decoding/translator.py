@@ -40,8 +40,6 @@ WINDOW_BATCHES = 32
 """Batches of lines in a window, which is read before its first translation is returned."""
 WINDOW_CHARS = 1 << 24
 """Characters after which a window is closed, however few its lines."""
-BATCH_TOKENS = 8192
-"""Maximum source tokens of a batch, padding included: long lines go in smaller batches."""
 
 ItemT = TypeVar("ItemT")
 
@@ -200,7 +198,8 @@ class Translator:
             num_left = Counter(segment.line for segment in segments)
             translations: dict[int, Translation] = {}
             lengths = [len(segment.source) for segment in segments]
-            for indices in plan_batches(lengths, self.decoding.batch_sentences):
+            limits = self.decoding.batch_sentences, self.engine.batch_tokens
+            for indices in plan_batches(lengths, *limits):
                 batch = [segments[index] for index in indices]
                 found = self._search(batch, num_best, with_attention)
                 translations |= zip(indices, found, strict=True)
@@ -299,12 +298,15 @@ class Translator:
         return [self.subword.token_bytes[token] for token in tokens]
 
 
-def plan_batches(lengths: Sequence[int], max_sentences: int) -> Iterator[list[int]]:
+def plan_batches(
+    lengths: Sequence[int], max_sentences: int, max_tokens: int
+) -> Iterator[list[int]]:
     """Divide sentences into batches of one padded length, the longest first.
 
     Args:
         lengths: number of tokens of each sentence.
-        max_sentences: maximum sentences of a batch; fewer if they would exceed BATCH_TOKENS.
+        max_sentences: maximum sentences of a batch.
+        max_tokens: maximum tokens of a batch, padding included.
 
     Yields:
         Indices of the sentences of a batch.
@@ -313,7 +315,7 @@ def plan_batches(lengths: Sequence[int], max_sentences: int) -> Iterator[list[in
     in_order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     for positions, indices in groupby(in_order, key=lambda index: padded_length(lengths[index])):
         group = list(indices)
-        limit = min(max_sentences, max(1, BATCH_TOKENS // positions))
+        limit = min(max_sentences, max(1, max_tokens // positions))
         # Batches of equal size, without fillers if possible, instead of full ones and a remainder.
         share = -(-len(group) // -(-len(group) // limit))
         size = min(limit, -(-share // BATCH_MULTIPLE) * BATCH_MULTIPLE)

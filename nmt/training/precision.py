@@ -27,7 +27,7 @@ def resolve_precision(experiment: Experiment, world: World) -> Experiment:
     """Replace training.precision auto by the choice of rank 0. Collective: call on every rank."""
     if experiment.training.precision != "auto":
         return experiment
-    is_fast = world.all_gather(_is_bf16_fast(world.device))[0]
+    is_fast = world.all_gather(is_bf16_fast(world.device))[0]
     return with_precision(experiment, "bf16" if is_fast else "fp32")
 
 
@@ -107,7 +107,8 @@ def bf16_gain(size: int = 512, times: int = 8) -> float:
     return best[torch.float32] / best[torch.bfloat16]
 
 
-def _is_bf16_fast(device: torch.device) -> bool:
+def is_bf16_fast(device: torch.device) -> bool:
+    """Return True if products and LSTM layers are faster in bf16 than in fp32 on a device."""
     if device.type == "cuda":
         has_units = bool(torch.cuda.is_bf16_supported(including_emulation=False))
         return has_units and _cudnn_version() >= MIN_CUDNN

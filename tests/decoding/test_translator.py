@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.corpus.subword import EOS, FIRST_BYTE, Subword
+from nmt.decoding import torch_engine
 from nmt.decoding import translator as translator_module
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translation import Translation
@@ -161,7 +162,7 @@ def test_a_window_of_long_lines_closes_early(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_long_lines_go_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Line in, line out (nmt/README.md, Guarantees)."""
-    monkeypatch.setattr(translator_module, "BATCH_TOKENS", 200)
+    monkeypatch.setattr(torch_engine, "BATCH_TOKENS", 200)
     translator = copying(beam=2)
     lines = ["Haus " * 99 + "ja", *["Fluss " * 9 + "ja"] * 8, "ja"]
     assert translator.translate(lines) == lines
@@ -310,7 +311,7 @@ def random_model(**decoding: Any) -> Translator:
 
 def test_every_sentence_is_in_one_batch_of_its_width() -> None:
     lengths = [1 + (index * 37) % 50 for index in range(300)]
-    batches = list(plan_batches(lengths, max_sentences=16))
+    batches = list(plan_batches(lengths, max_sentences=16, max_tokens=8192))
     assert sorted(index for batch in batches for index in batch) == list(range(300))
     for batch in batches:
         assert len(batch) <= 16
