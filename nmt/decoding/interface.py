@@ -29,6 +29,9 @@ BATCH_MULTIPLE = 4
 COMPACT_SHARE = 0.1
 """Share of a batch that must be finished before the remaining sentences are compacted."""
 
+BATCH_TOKENS = 8192
+"""Source tokens of a batch on a CPU, padding included."""
+
 StateT = TypeVar("StateT")
 
 

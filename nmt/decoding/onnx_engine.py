@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from nmt.corpus.shortlist import Table, candidates_of
+from nmt.decoding import interface
 from nmt.decoding.candidates import choose
 from nmt.decoding.exported_model import (
     DECODER,
@@ -54,6 +55,11 @@ class OnnxEngine:
         # Bytes, not paths: copies on other machines have no files.
         self._graphs = [[(folder / name).read_bytes() for name in names] for folder in folders]
         self.set_threads(threads or default_threads())
+
+    @property
+    def batch_tokens(self) -> int:
+        """Source tokens of a batch, padding included; see `nmt.decoding.interface.Engine`."""
+        return interface.BATCH_TOKENS
 
     def set_threads(self, threads: int) -> None:
         """Set the number of compute threads."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.corpus.subword import EOS
-from nmt.decoding import candidates
+from nmt.decoding import candidates, interface
 from nmt.decoding.interface import (
     BATCH_MULTIPLE,
     Best,
@@ -34,8 +34,8 @@ from nmt.decoding.interface import (
 )
 from nmt.decoding.step_graphs import Step, StepGraphs
 
-BATCH_TOKENS, GPU_BATCH_TOKENS = 8192, 65_536
-"""Source tokens of a batch on a CPU and on a GPU: long lines go in smaller batches."""
+GPU_BATCH_TOKENS = 65_536
+"""Source tokens of a batch on a GPU, padding included."""
 BLOCK = 32
 """Tokens represented by their best one in the first round of `topk_tokens`."""
 
@@ -93,7 +93,7 @@ class TorchEngine:
     @property
     def batch_tokens(self) -> int:
         """Source tokens of a batch, padding included; see `nmt.decoding.interface.Engine`."""
-        return GPU_BATCH_TOKENS if self.device.type == "cuda" else BATCH_TOKENS
+        return GPU_BATCH_TOKENS if self.device.type == "cuda" else interface.BATCH_TOKENS
 
     @torch.inference_mode()
     def start(self, src: IntArray, src_lengths: IntArray, beam: int) -> TorchState:

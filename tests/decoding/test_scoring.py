@@ -10,7 +10,7 @@ from nmt.checkpoint.load import load_checkpoint
 from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.corpus.subword import BOS, EOS, Subword
-from nmt.decoding import torch_engine
+from nmt.decoding import interface
 from nmt.decoding.beam_search import search
 from nmt.decoding.interface import pad_sources
 from nmt.decoding.scoring import LineScore, ScoreTotals, log_probs, score_pairs
@@ -134,7 +134,7 @@ def test_scoring_reads_no_further_than_its_window(monkeypatch: pytest.MonkeyPatc
 
 
 def test_long_lines_go_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_engine, "BATCH_TOKENS", 64)
+    monkeypatch.setattr(interface, "BATCH_TOKENS", 64)
     pairs = [("Haus " * 30, "ja")] * 5 + [("ja", "Haus " * 30)]
     scores = list(score_pairs(make_translator(), pairs))
     assert scores[:5] == [scores[0]] * 5

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nmt.config.corpus import SubwordConfig
 from nmt.config.experiment import Experiment, ModelConfig
 from nmt.corpus.subword import EOS, FIRST_BYTE, Subword
-from nmt.decoding import torch_engine
+from nmt.decoding import interface
 from nmt.decoding import translator as translator_module
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translation import Translation
@@ -162,7 +162,7 @@ def test_a_window_of_long_lines_closes_early(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_long_lines_go_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Line in, line out (nmt/README.md, Guarantees)."""
-    monkeypatch.setattr(torch_engine, "BATCH_TOKENS", 200)
+    monkeypatch.setattr(interface, "BATCH_TOKENS", 200)
     translator = copying(beam=2)
     lines = ["Haus " * 99 + "ja", *["Fluss " * 9 + "ja"] * 8, "ja"]
     assert translator.translate(lines) == lines

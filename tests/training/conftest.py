@@ -21,6 +21,7 @@ NO_DROPOUT = [
 ]
 SIX = [*NO_DROPOUT, "training.updates=6"]
 FP16 = [*SIX, "training.precision=fp16"]
+FULL = ["training.checkpoint_every=3", "training.validate_every=20"]
 BF16 = torch.bfloat16
 RUNS = [
     Run("two", num_workers=2),
@@ -42,7 +43,7 @@ FAULTY_RUNS = [
     Run("bf16-gradients-again", 2, SIX, gradient_dtype=BF16),
     Run("no-pair-fits", num_workers=2, max_pairs=0),
     Run("full", num_workers=2, overrides=["training.checkpoint_every=3"], full=[3, 6, 12]),
-    Run("full-for-good", num_workers=2, overrides=["training.checkpoint_every=2"], full=[4, 6, 8]),
+    Run("full-for-good", 2, FULL, full=[6, 9, 12]),
     Run("skips", num_workers=2, overrides=["training.updates=6"], poisoned=[2]),
     Run("fails", num_workers=2, overrides=["training.max_skipped=2"], poisoned=[1, 2]),
     Run("fp16", 2, FP16),

@@ -36,7 +36,7 @@ def test_a_manifest_has_settings_data_and_versions(one: Path, toy_file: Path) ->
 
 def test_each_start_is_recorded(gloo: Path) -> None:
     starts = run_manifest.read_run_manifest(gloo / "two-stopped").starts
-    assert [(start.reason, start.update) for start in starts] == [("begun", 0), ("continued", 7)]
+    assert [(start.reason, start.update) for start in starts] == [("begun", 0), ("continued", 8)]
 
 
 def test_a_restart_differs_from_a_resume(stopped: Path, tmp_path: Path, toy: Any) -> None:
