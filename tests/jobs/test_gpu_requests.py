@@ -20,6 +20,8 @@ from nmt.jobs.tasks import run_on_ray, task_device
 from nmt.jobs.train import train_on_ray
 from nmt.jobs.validation_tasks import ValidationTasks
 
+LOCAL = Path(__file__).resolve().parents[2] / "configs" / "clusters" / "local.yaml"
+
 
 class ConnectedError(Exception):
     """Raised in place of a connection to Ray."""
@@ -105,7 +107,7 @@ def test_auto_counts_the_gpus_of_a_connected_cluster(
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
-    cluster = resolve_auto(load_cluster("configs/clusters/local.yaml"), max_workers=16)
+    cluster = resolve_auto(load_cluster(LOCAL), max_workers=16)
     assert (cluster.workers.max, cluster.num_gpus) == expected
 
 
@@ -156,5 +158,5 @@ def test_ray_gives_tasks_the_gpus_that_they_request(
     with start_cluster(2, "--num-gpus=2") as cluster, cluster.connect():
         assert list(run_on_ray(task_device, [(), ()], num_gpus=1)) == ["cuda", "cuda"]
         assert list(run_on_ray(task_device, [()])) == ["cpu"]
-        local = load_cluster("configs/clusters/local.yaml")
+        local = load_cluster(LOCAL)
         assert resolve_auto(local, 16).resolve(0, 16).num_gpus == 1
