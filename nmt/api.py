@@ -59,7 +59,8 @@ def load(
         run: run directory (its best checkpoint is taken), checkpoint directory, exported model, or
             address of one in an object store.
         device: "auto" takes a GPU if torch finds one.
-        precision: precision of the large matrix products; None: as stored. int8 needs a CPU.
+        precision: precision of the large matrix products; None: as stored, or bf16 on a GPU. int8
+            needs a CPU.
         threads: number of compute threads; None: as the engine decides.
         ensemble: further runs whose probabilities are averaged with those of `run`.
         engine: "torch", or "onnx" (ONNX Runtime, on CPUs); "auto" takes onnx on a CPU.
@@ -282,13 +283,17 @@ def make_translator(
         ConfigError: an option is invalid, alone or with another.
     """
     from nmt.decoding import engines
+    from nmt.decoding.interface import GPU_BATCH_SENTENCES
     from nmt.decoding.translator import Translator
     from nmt.model.host_memory import check_memory
 
     models = [model, *ensemble]
     # Options are checked before gigabytes are read.
-    engines.choose_engine(models, engine, device, precision, shortlist)
+    _, place, _ = engines.choose_engine(models, engine, device, precision, shortlist)
     changes = {key: value for key, value in decoding.items() if value is not None}
+    if place == "cuda" and "batch_sentences" not in changes:
+        stored = model.experiment.decoding.batch_sentences
+        changes["batch_sentences"] = max(stored, GPU_BATCH_SENTENCES)
     dotted = {f"decoding.{key}": value for key, value in changes.items()}
     settings = override(model.experiment, overrides_of(dotted), "")
     if "beam" in changes and settings.decoding.method != "beam":

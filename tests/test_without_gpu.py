@@ -17,6 +17,7 @@ import torch
 from fake_cuda import GPU, FakeGpu, fake_gpu
 from torch import Tensor
 
+from nmt.api import make_translator
 from nmt.batching.batch import Batch, make_batch
 from nmt.batching.loader import MicroBatch
 from nmt.batching.schedule import Update
@@ -29,6 +30,7 @@ from nmt.corpus.prepared import open_prepared, read_dev
 from nmt.decoding import step_graphs
 from nmt.decoding.beam_search import search
 from nmt.decoding.constraints import Constraints, TokenText
+from nmt.decoding.engines import choose_engine, open_model
 from nmt.decoding.scoring import log_probs
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.model.quantise import quantise_model
@@ -285,6 +287,28 @@ def test_scoring_waits_once_per_position(gpu: FakeGpu) -> None:
     gpu.waits.clear()
     log_probs(engine, make_sources(), targets)
     assert gpu.waits == {"copy": 4}
+
+
+@pytest.mark.parametrize(
+    ("cudnn", "options", "expected"),
+    [
+        (91300, {}, ("bf16", 512)),
+        (91002, {}, ("fp32", 512)),
+        (91300, {"precision": "fp32", "batch_sentences": 8}, ("fp32", 8)),
+    ],
+)
+def test_translation_on_a_gpu_is_bf16_in_large_batches(
+    here: Path, monkeypatch: pytest.MonkeyPatch, cudnn: int, options: dict[str, Any],
+    expected: tuple[Precision, int],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
+    model = open_model(Path("runs/tiny"))
+    engine, place, precisions = choose_engine([model], "auto", "cuda", options.get("precision"))
+    translator = make_translator(model, device="cuda", **options)
+    assert (engine, place) == ("torch", "cuda")
+    assert (precisions[0], translator.decoding.batch_sentences) == expected
 
 
 def test_a_recorded_step_launches_few_operations(

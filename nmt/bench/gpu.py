@@ -14,8 +14,8 @@ from nmt.bench.figures import Figure
 from nmt.bench.timing import DTYPES, MatrixProduct, Ratio, Timing, Work, rate_figure, take_turns
 from nmt.bench.workloads import Bench, Updates, Workload
 from nmt.config.decoding import Precision
+from nmt.model.gpu_precision import set_product_precision
 from nmt.model.quantise import quantise_model
-from nmt.training.precision import set_product_precision
 
 TRAIN_DTYPES = {**DTYPES, "fp16": torch.float16, "tf32": torch.float32}
 SEARCH_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")

@@ -91,7 +91,9 @@ def engine_option(command: Callable[..., None]) -> Callable[..., None]:
 
 def compute_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a command that runs a model: engine, dtype, device, threads, batch."""
-    command = precision_option("Dtype of large matrix products; default: as stored.")(command)
+    command = precision_option("Dtype of large matrix products; default: as stored; GPU: bf16.")(
+        command
+    )
     command = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
                            help="Device; auto: cuda if available.")(command)  # fmt: skip
     command = engine_option(command)

@@ -22,6 +22,7 @@ from nmt.config.files import load_cluster
 from nmt.console import Console
 from nmt.corpus.io import source_name
 from nmt.corpus.text import follow_lines, open_output
+from nmt.decoding.interface import GPU_BATCH_SENTENCES
 from nmt.decoding.requests import Glossary, Request, parse_json_line
 from nmt.errors import ConfigError
 
@@ -93,6 +94,8 @@ def translate(
         if has_gpu and search["engine"] == "onnx":
             rule = "the workers have GPUs, and ONNX Runtime is used on CPUs: use torch"
             raise ConfigError("--engine", "onnx", rule)
+        if has_gpu:
+            search["batch_sentences"] = search["batch_sentences"] or GPU_BATCH_SENTENCES
         # This process only sends the model to the workers.
         engine = "torch" if has_gpu else search["engine"]
         search |= {"device": "cpu", "threads": None, "engine": engine}

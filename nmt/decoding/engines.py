@@ -51,7 +51,8 @@ def make_engine(
         models: one model, or several whose probabilities are averaged.
         engine: "auto" takes ONNX Runtime on a CPU, for models that it can run.
         device: "auto" takes a GPU if PyTorch finds one.
-        precision: precision of the large matrix products; None: as stored.
+        precision: precision of the large matrix products; None: as stored, or on a GPU bf16 for
+            fp32 where that is fast.
         threads: number of compute threads; None: as the libraries decide.
         shortlist: use the shortlist of an exported model.
 
@@ -90,6 +91,8 @@ def choose_engine(
         engine = "onnx"
     place = resolve_device(device, is_onnx=engine == "onnx")
     precisions = [precision or model.precision for model in models]
+    if place == "cuda" and precision is None and _is_bf16_fast():
+        precisions = ["bf16" if stored == "fp32" else stored for stored in precisions]
     check_precision(precisions, has_gpu=place != "cpu")
     if engine == "onnx" and "bf16" in precisions:
         rule = "ONNX Runtime has fp32 and int8: use one of them, or engine torch"
@@ -127,6 +130,12 @@ def resolve_device(device: Device, is_onnx: bool = False) -> Literal["cpu", "cud
     if device == "cuda":
         raise ConfigError("device", device, "PyTorch finds no GPU: use cpu or auto")
     return "cpu"
+
+
+def _is_bf16_fast() -> bool:
+    from nmt.model.gpu_precision import is_bf16_fast_on_gpu  # imports torch
+
+    return is_bf16_fast_on_gpu()
 
 
 def check_precision(precisions: Iterable[str], has_gpu: bool) -> None:
@@ -173,9 +182,11 @@ def _torch_engine(
     import torch
 
     from nmt.decoding.torch_engine import TorchEngine
+    from nmt.model.gpu_precision import set_product_precision
     from nmt.model.quantise import quantise_model
 
     set_strict_mode()
+    set_product_precision("fp32", torch.device(device))
     if threads:
         torch.set_num_threads(threads)
     checkpoints = cast(Sequence[Checkpoint], models)  # exported ones are refused before

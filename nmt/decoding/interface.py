@@ -29,6 +29,8 @@ BATCH_MULTIPLE = 4
 COMPACT_SHARE = 0.1
 """Share of a batch that must be finished before the remaining sentences are compacted."""
 
+GPU_BATCH_SENTENCES = 512
+"""Sentences of a batch on a GPU where decoding.batch_sentences is smaller and not set by a call."""
 BATCH_TOKENS = 8192
 """Source tokens of a batch on a CPU, padding included."""
 

@@ -29,6 +29,7 @@ from nmt.corpus.rules import drop_reason
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, no_progress, run_locally
 from nmt.corpus.text import open_output, read_lines
 from nmt.decoding.engines import Model, make_engine, open_model
+from nmt.decoding.interface import GPU_BATCH_SENTENCES
 from nmt.decoding.translator import Translator
 from nmt.errors import DataError
 from nmt.jobs.tasks import task_device
@@ -127,7 +128,11 @@ def translate_chunk(runs: tuple[str, ...], engine: EngineName, decoding: str, ch
 @lru_cache(maxsize=1)
 def _load_translator(runs: tuple[str, ...], engine: EngineName, decoding: str) -> Translator:
     models = [open_model(Path(run)) for run in runs]
-    update = {"decoding": DecodingConfig.model_validate_json(decoding)}
+    settings = DecodingConfig.model_validate_json(decoding)
+    if task_device() == "cuda":
+        size = max(settings.batch_sentences, GPU_BATCH_SENTENCES)
+        settings = settings.model_copy(update={"batch_sentences": size})
+    update = {"decoding": settings}
     runner = make_engine(models, engine, task_device())
     return Translator(runner, models[0].subword, models[0].experiment.model_copy(update=update))
 

@@ -5,6 +5,12 @@ import time
 import torch
 
 from nmt.config.experiment import Experiment, TrainingConfig
+from nmt.model.gpu_precision import (
+    MIN_CUDNN,
+    cudnn_version,
+    format_cudnn,
+    is_bf16_fast_on_gpu,
+)
 from nmt.training.distributed import World
 
 DTYPES = {
@@ -15,10 +21,6 @@ DTYPES = {
 }
 """Dtype of matrix products by training.precision."""
 
-MIN_CUDNN = 91300
-"""First cuDNN (9.13) that runs a bf16 LSTM layer in one call; older ones run a kernel per step
-(pytorch#164411)."""
-
 MIN_GAIN = 1.2
 """Speed of bf16 products over fp32 from which auto chooses bf16: the work between them is fp32."""
 
@@ -27,7 +29,7 @@ def resolve_precision(experiment: Experiment, world: World) -> Experiment:
     """Replace training.precision auto by the choice of rank 0. Collective: call on every rank."""
     if experiment.training.precision != "auto":
         return experiment
-    is_fast = world.all_gather(is_bf16_fast(world.device))[0]
+    is_fast = world.all_gather(_is_bf16_fast(world.device))[0]
     return with_precision(experiment, "bf16" if is_fast else "fp32")
 
 
@@ -35,17 +37,6 @@ def with_precision(experiment: Experiment, precision: str) -> Experiment:
     """Return the experiment with another training.precision."""
     training = experiment.training.model_copy(update={"precision": precision})
     return experiment.model_copy(update={"training": training})
-
-
-def set_product_precision(precision: str, device: torch.device) -> None:
-    """Set the format of fp32 products on a GPU in this process: tf32 for tf32, else IEEE fp32.
-
-    PyTorch's own default is tf32 inside cuDNN's LSTM layers and IEEE fp32 everywhere else.
-    """
-    if device.type == "cuda":
-        mode = "tf32" if precision == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = mode
-        torch.backends.cudnn.rnn.fp32_precision = mode  # type: ignore[attr-defined]
 
 
 def slow_precision_warning(settings: TrainingConfig, device: torch.device) -> str:
@@ -72,23 +63,14 @@ def _slow_on_gpu(precision: str) -> str:
         return (
             "fp32 products are IEEE fp32 on this GPU; training.precision=auto, or tf32, is faster"
         )
-    version = _cudnn_version()
+    version = cudnn_version()
     if precision == "bf16" and version < MIN_CUDNN:
         return (
-            f"bf16 LSTM layers need cuDNN {_format(MIN_CUDNN)}; this torch has {_format(version)}, "
-            "which runs them step by step: use training.precision=fp16 or tf32, or a newer torch"
+            f"bf16 LSTM layers need cuDNN {format_cudnn(MIN_CUDNN)}; this torch has "
+            f"{format_cudnn(version)}, which runs them step by step: use training.precision=fp16 "
+            "or tf32, or a newer torch"
         )
     return ""
-
-
-def _cudnn_version() -> int:
-    """Return the version of cuDNN, such as 91300; 0 without it."""
-    return torch.backends.cudnn.version() or 0  # type: ignore[no-untyped-call]
-
-
-def _format(version: int) -> str:
-    """Format a version of cuDNN from 9.0 on: 9.13 for 91300."""
-    return f"{version // 10000}.{version % 10000 // 100}"
 
 
 def bf16_gain(size: int = 512, times: int = 8) -> float:
@@ -107,9 +89,7 @@ def bf16_gain(size: int = 512, times: int = 8) -> float:
     return best[torch.float32] / best[torch.bfloat16]
 
 
-def is_bf16_fast(device: torch.device) -> bool:
-    """Return True if products and LSTM layers are faster in bf16 than in fp32 on a device."""
+def _is_bf16_fast(device: torch.device) -> bool:
     if device.type == "cuda":
-        has_units = bool(torch.cuda.is_bf16_supported(including_emulation=False))
-        return has_units and _cudnn_version() >= MIN_CUDNN
+        return is_bf16_fast_on_gpu()
     return bf16_gain() >= MIN_GAIN

@@ -16,6 +16,7 @@ from nmt.config.experiment import Experiment
 from nmt.config.settings import Count, Number, PositiveFloat, PositiveInt, parse_record
 from nmt.corpus.manifest import DataDigests
 from nmt.errors import CheckpointError
+from nmt.model.gpu_precision import set_product_precision
 from nmt.model.seq2seq import Seq2Seq, check_model_memory
 from nmt.training.distributed import World, wrap_in_ddp
 from nmt.training.loss import compute_loss
@@ -26,7 +27,7 @@ from nmt.training.optimizer import (
     make_optimizer,
     optimizer_tensors,
 )
-from nmt.training.precision import DTYPES, set_product_precision
+from nmt.training.precision import DTYPES
 
 EndReason = Literal["finished", "stopped early", "interrupted"]
 """Reason why a call of `train` ended."""

@@ -9,13 +9,13 @@ from toy_runs import corpus_of
 from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.config.experiment import Experiment, TrainingConfig
+from nmt.model.gpu_precision import set_product_precision
 from nmt.training import precision
 from nmt.training.distributed import World
 from nmt.training.loop import train
 from nmt.training.precision import (
     bf16_gain,
     resolve_precision,
-    set_product_precision,
     slow_precision_warning,
     with_precision,
 )
