@@ -32,7 +32,6 @@ from nmt.decoding.engines import Model, make_engine, open_model
 from nmt.decoding.interface import GPU_BATCH_SENTENCES
 from nmt.decoding.translator import Translator
 from nmt.errors import DataError
-from nmt.jobs.tasks import task_device
 
 CHUNK_LINES = 2000
 """Lines of a task: seconds to minutes of work, which an interruption can lose."""
@@ -128,12 +127,14 @@ def translate_chunk(runs: tuple[str, ...], engine: EngineName, decoding: str, ch
 @lru_cache(maxsize=1)
 def _load_translator(runs: tuple[str, ...], engine: EngineName, decoding: str) -> Translator:
     models = [open_model(Path(run)) for run in runs]
-    settings = DecodingConfig.model_validate_json(decoding)
-    if task_device() == "cuda":
+    from nmt.jobs.tasks import task_device  # imports Ray, which tasks of this process do without
+
+    settings, device = DecodingConfig.model_validate_json(decoding), task_device()
+    if device == "cuda":
         size = max(settings.batch_sentences, GPU_BATCH_SENTENCES)
         settings = settings.model_copy(update={"batch_sentences": size})
     update = {"decoding": settings}
-    runner = make_engine(models, engine, task_device())
+    runner = make_engine(models, engine, device)
     return Translator(runner, models[0].subword, models[0].experiment.model_copy(update=update))
 
 
