@@ -180,6 +180,8 @@ def check_settings(
     for key in after | before:
         if before.get(key) == after.get(key) or key == ignore:
             continue
+        if key == "cleaning":
+            _check_later_rules(folder, manifest, before[key], after[key])
         place, was, now = _first_difference(f"corpus.{key}", before.get(key), after.get(key))
         # A list index (one corpus fewer) is a difference; a key is a setting of a later version.
         if now is None and not place.rpartition(".")[2].isdecimal():
@@ -195,6 +197,20 @@ def check_settings(
     # Equal settings, but a rule changed its result (RULES_VERSION).
     if manifest.cleaning_fingerprint != clean.fingerprint(experiment.corpus.cleaning):
         raise unusable(folder, "prepared with the cleaning rules of another version of nmt")
+
+
+def _check_later_rules(
+    folder: Path, manifest: Manifest, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> None:
+    """Raise one DataError for all rules that were added after a corpus was prepared."""
+    changed = [rule for rule in after if before.get(rule) != after[rule]]
+    # Typical after an update: the defaults of the new version, the corpus of the old one.
+    if len(changed) > 1 and not any(f"corpus.cleaning.{r}" in manifest.settings for r in changed):
+        raise DataError(
+            f"{folder}: prepared without the cleaning rules {', '.join(changed)}; run `nmt prepare "
+            f"--force`, or turn them off, as the cleaning section of configs/multi30k_en_de.yaml "
+            f"does"
+        )
 
 
 def _format_tokens(tokens: int, pairs: int, language: str) -> str:

@@ -153,6 +153,17 @@ def test_an_old_corpus_means_new_rules_are_off(make_corpus: Make) -> None:
     )
 
 
+def test_all_new_rules_are_one_error(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN[:9]})
+    prepare(experiment)
+    settings = experiment.model_dump()
+    settings["corpus"]["cleaning"] |= {"numbers": True, "max_token_chars": 50}
+    assert error_of(Experiment.model_validate(settings), open_prepared) == (
+        "prepared: prepared without the cleaning rules max_token_chars, numbers; run `nmt prepare "
+        "--force`, or turn them off, as the cleaning section of configs/multi30k_en_de.yaml does"
+    )
+
+
 def test_a_new_rule_that_is_off_changes_no_manifest(make_corpus: Make) -> None:
     experiment = make_corpus({"train": CLEAN[:9]})
     manifest = prepare(experiment)
