@@ -12,7 +12,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from statistics import fmean
 from typing import Any
 
@@ -39,8 +39,9 @@ class Candidate:
     """Natural log-probability of each token."""
     is_finished: bool = True
     """True if the model ended it; False if it was truncated at the maximum length."""
-    attention: FloatArray | None = None
-    """Attention of each target token over the source tokens, [T, S]; None unless requested."""
+    attentions: tuple[FloatArray, ...] | None = None
+    """Attention in each segment, of its target tokens over its source tokens, [T, S] each; None
+    unless requested."""
     word_attention: npt.NDArray[np.float64] | None = None
     """Attention between words, [target words, source words]; None unless requested, or if the line
     has protected spans."""
@@ -53,6 +54,15 @@ class Candidate:
     def log_prob(self) -> float:
         """Natural log-probability of the token sequence."""
         return math.fsum(self.token_log_probs)
+
+    @property
+    def attention(self) -> FloatArray | None:
+        """Attention of each target token over the source tokens, [T, S]; None unless requested.
+
+        Segments of a line attend to their own source only. Made when it is read: for a line of
+        many segments it is far larger than `attentions`.
+        """
+        return None if self.attentions is None else _block_diagonal(self.attentions)
 
     @property
     def alignment(self) -> list[tuple[int, int]] | None:
@@ -209,6 +219,7 @@ def hard_alignment(weights: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
 
 def _join(candidates: Sequence[Candidate], gaps: Sequence[Gap]) -> Candidate:
     text, gap = "", NO_GAP
+    attentions = [each.attentions for each in candidates if each.attentions is not None]
     for each, following in zip(candidates, gaps, strict=True):
         if text and each.text:
             text += gap.wide if _WIDE.match(text[-1]) else gap.other
@@ -219,24 +230,21 @@ def _join(candidates: Sequence[Candidate], gaps: Sequence[Gap]) -> Candidate:
         [token for each in candidates for token in each.tokens],
         [log_prob for each in candidates for log_prob in each.token_log_probs],
         all(each.is_finished for each in candidates),
-        _block_diagonal([each.attention for each in candidates]),
+        # Without attention of all segments there is none of the line.
+        tuple(chain(*attentions)) if len(attentions) == len(candidates) else None,
         _join_words(text, candidates),
         sum(each.num_missing_terms for each in candidates),
         sum(each.num_lost for each in candidates),
     )
 
 
-def _block_diagonal(blocks: Sequence[FloatArray | None]) -> FloatArray | None:
-    """Join attention matrices: each segment attends to its own source only."""
-    matrices = [block for block in blocks if block is not None]
-    # Without attention of all segments there is none of the line.
-    if len(matrices) < len(blocks):
-        return None
-    joined = np.zeros(np.sum([matrix.shape for matrix in matrices], axis=0), np.float32)
+def _block_diagonal(blocks: Sequence[FloatArray]) -> FloatArray:
+    """Join matrices along the diagonal; zero elsewhere."""
+    joined = np.zeros(np.sum([block.shape for block in blocks], axis=0), np.float32)
     row = column = 0
-    for matrix in matrices:
-        num_rows, num_columns = matrix.shape
-        joined[row : row + num_rows, column : column + num_columns] = matrix
+    for block in blocks:
+        num_rows, num_columns = block.shape
+        joined[row : row + num_rows, column : column + num_columns] = block
         row, column = row + num_rows, column + num_columns
     return joined
 
@@ -248,10 +256,14 @@ def _join_words(text: str, candidates: Sequence[Candidate]) -> npt.NDArray[np.fl
         return None
     # Without a space between two segments, their words at that point are one.
     parts = [word.encode() for each in candidates for word in split_words(each.text)]
-    words = word_indices(parts, split_words(text))
+    words = np.array(word_indices(parts, split_words(text)), np.int64)
     attention = np.concatenate(rows)
-    num_words = attention.shape[1]
-    return word_attention(attention, words, list(range(num_words)), num_words)
+    starts = np.flatnonzero(np.diff(words, prepend=-1))
+    if len(starts) == len(words):
+        return attention
+    counts = np.diff(starts, append=len(words))[:, None]
+    means: npt.NDArray[np.float64] = np.add.reduceat(attention, starts, axis=0) / counts
+    return means
 
 
 def _membership(words: list[int], num_words: int) -> npt.NDArray[np.float64]:

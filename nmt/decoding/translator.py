@@ -271,7 +271,9 @@ class Translator:
         if segment.constraints is not None:
             requested = segment.constraints.terms[: segment.num_terms]
             missing = {*requested} & {*segment.constraints.missing_terms(hypothesis.tokens)}
-        attention = hypothesis.attention if with_attention else None
+        attention = None
+        if with_attention and hypothesis.attention is not None:
+            attention = (hypothesis.attention,)
         tokens = self.subword.pieces(hypothesis.tokens)
         scores = hypothesis.score, tokens, hypothesis.token_log_probs, hypothesis.is_finished
         return Candidate(text, *scores, attention, words, len(missing), num_lost)
@@ -292,7 +294,7 @@ class Translator:
             return Candidate(text, score, [], [])
         num_tokens, num_words = num_src
         attention, words = np.zeros((0, num_tokens), np.float32), np.zeros((0, num_words))
-        return Candidate(text, score, [], [], attention=attention, word_attention=words)
+        return Candidate(text, score, [], [], attentions=(attention,), word_attention=words)
 
     def _bytes(self, tokens: Sequence[int]) -> list[bytes]:
         return [self.subword.token_bytes[token] for token in tokens]

@@ -22,7 +22,7 @@ ATTENTION = np.array(
 WORDS = word_attention(ATTENTION, [0, 0, 1, -1], [0, 0, 1, -1], num_src_words=2)
 CROSSED = Translation(
     ["s"] * 4,
-    [Candidate("t u", -1.0, ["x"] * 4, [0.0] * 4, attention=ATTENTION, word_attention=WORDS)],
+    [Candidate("t u", -1.0, ["x"] * 4, [0.0] * 4, attentions=(ATTENTION,), word_attention=WORDS)],
 )
 
 
@@ -51,6 +51,9 @@ def test_segments_of_a_line_attend_to_their_own_source() -> None:
     joined = Translation.join(parts, [NO_GAP] * 2)
     assert joined.num_segments == 2
     assert joined.alignment == [(0, 1), (1, 0), (2, 3), (3, 2)]
+    assert joined.best.attentions is not None
+    # A line of 512 segments kept 9 GB of zeros.
+    assert all(each is ATTENTION for each in joined.best.attentions)
     assert joined.best.attention is not None
     assert np.array_equal(joined.best.attention[4:, 4:], ATTENTION)
     assert not joined.best.attention[:4, 4:].any()
