@@ -32,6 +32,30 @@ TRAINING = [
         "raw/none: there is no such file; check corpus.root and the names in the experiment",
     ),
     ErrorCase(
+        "train tiny.yaml name=new corpus.prepared=prepared/tiny training.init_from=nowhere",
+        "training.init_from: nowhere: no such directory; name a run or one of its checkpoints",
+    ),
+    ErrorCase(
+        "train tiny.yaml name=new training.init_from=runs/tiny model.heads=4",
+        "model.heads is 4, but the source runs/tiny/checkpoints/update-00000060 has 2: use the "
+        "same",
+    ),
+    ErrorCase(
+        "train tiny.yaml name=new corpus.prepared=prepared/tiny training.freeze=[encodr.*]",
+        "training.freeze is encodr.*, but it matches no parameter; the parts of the model are "
+        "encoder.*, decoder.*, src_embedding.*, tgt_embedding.*, output_layer.*",
+    ),
+    ErrorCase(
+        "train tiny.yaml training.init_optimizer=true",
+        "tiny.yaml and command line: training.init_optimizer is true, but training.init_from is "
+        "empty: there is no optimizer state to take",
+    ),
+    ErrorCase(
+        "train tiny.yaml training.init_from=runs/tiny",
+        'training.init_from="runs/tiny", but the run in runs/tiny was started with '
+        'training.init_from="": set it back to resume, or give the experiment another name',
+    ),
+    ErrorCase(
         "train tiny.yaml preset=large",
         "command line: preset is 'large', but it must be 'none' or 'auto'",
     ),
