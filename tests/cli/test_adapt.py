@@ -71,7 +71,7 @@ def test_defaults_are_gentle(adapted: list[Experiment], nmt: Nmt) -> None:
     )  # fmt: skip
     assert training.learning_rate == pytest.approx(0.2 * 0.02)
     assert (training.updates, training.warmup_updates, training.validate_every) == (60, 6, 4)
-    assert training.patience == 4
+    assert training.patience == 8
     assert made.model == load_experiment("tiny.yaml").model
     given = Subword.read(Path(made.corpus.subword.tokenizer))
     assert given.fingerprint == Subword.read(Path("prepared/tiny/tokenizer.json")).fingerprint
