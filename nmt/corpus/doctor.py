@@ -16,7 +16,7 @@ from typing import Any
 from nmt.config.corpus import CleaningConfig
 from nmt.config.experiment import Experiment
 from nmt.config.settings import has_legacy_value, legacy_value
-from nmt.corpus import prepare, prepared, task_cache
+from nmt.corpus import drop_stages, prepare, prepared, task_cache
 from nmt.corpus.adequacy import FEW_PAIRS, SUGGESTED_MINIMUM
 from nmt.corpus.language_id import identify
 from nmt.corpus.prepare_tasks import Chunk, Later
@@ -114,7 +114,7 @@ def examine(
         stages = Stages(work, run_tasks, progress)
         raw, _ = prepare.read_raw_files(full, stages)
         chunks = prepare.cut_chunks(full, raw)
-        _, later = prepare.drop_pairs(full, stages, chunks, keeps_raw=True)
+        _, later = drop_stages.drop_pairs(full, stages, chunks, keeps_raw=True)
         tasks: dict[str, Task] = {c.key: (examine_chunk, (work, c, later)) for c in chunks}
         results = stages.run("examining", dict[str, Any], tasks, used="raw/{}.*")
         diagnosis = _merge(experiment, [results[chunk.key] for chunk in chunks])

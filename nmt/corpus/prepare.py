@@ -28,14 +28,14 @@ order, so that the bytes depend neither on the process that runs a task nor on t
 import logging
 import os
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from nmt.config.corpus import CleaningConfig, CorpusConfig
 from nmt.config.experiment import Experiment
 from nmt.config.preset import resolve
-from nmt.config.settings import Count, drop_legacy_values, has_legacy_value
-from nmt.corpus import clean, judge_tasks, prepare_tasks, prepared, task_cache, verdicts
+from nmt.config.settings import drop_legacy_values, has_legacy_value
+from nmt.corpus import clean, drop_stages, prepare_tasks, prepared, task_cache
 from nmt.corpus.folder_lock import finish_replacing, lock_alone, new_folder, replace_folder
 from nmt.corpus.io import atomic_write
 from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, FileInfo, Manifest, ShardInfo
@@ -44,20 +44,17 @@ from nmt.corpus.prepare_tasks import (
     Chunk,
     ChunkFiles,
     EncodedChunk,
-    Later,
     ReadFiles,
     VocabularyInfo,
 )
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, Stages, Task, Tree
-from nmt.corpus.text import line_counts_message, open_output
+from nmt.corpus.text import line_counts_message
 from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
 
-PART_PAIRS = 1_000_000
-"""Pairs whose digests one task of the duplicates stage holds: 80 MB with what sorting needs."""
 TASKS_VERSION = 4
 """Increased when the results of tasks change: unfinished work of another version starts over."""
 
@@ -146,9 +143,11 @@ def _prepare(experiment: Experiment, stages: Stages, dropped: Path | None) -> Ma
     """Run all stages in order and return the manifest."""
     raw, held_out = read_raw_files(experiment, stages)
     chunks = cut_chunks(experiment, raw)
-    tallies, later = drop_pairs(experiment, stages, chunks, keeps_raw=dropped is not None)
+    tallies, later = drop_stages.drop_pairs(
+        experiment, stages, chunks, keeps_raw=dropped is not None
+    )
     if dropped is not None:
-        _list_dropped(experiment, stages, chunks, later, dropped)
+        drop_stages.list_dropped(experiment, stages, chunks, later, dropped)
     by_corpus = dict.fromkeys(raw, clean.CleaningTally())
     for chunk in chunks:
         by_corpus[chunk.text.name] += tallies[chunk.key]
@@ -162,19 +161,16 @@ def _prepare(experiment: Experiment, stages: Stages, dropped: Path | None) -> Ma
     sample = prepare_tasks.Sample(work, chunks, kept, later, max_pairs)
     train: Task = (prepare_tasks.train_subword, (work.parent, sample, corpus.subword))
     vocabulary = stages.run("subwords", VocabularyInfo, {"all": train})["all"]
+    names = drop_stages.held_out_names(experiment)
     encode: dict[str, Task] = {}
     # Chunks without a pair get no shard, and shards are numbered without gaps.
     for number, chunk in enumerate(chunk for chunk in chunks if kept[chunk.key]):
         shard = f"shards/{number:05}.arrow"
-        arguments = work, chunk, later, shard, _held_out_names(experiment), corpus.cleaning
+        arguments = work, chunk, later, shard, names, corpus.cleaning
         encode[chunk.key] = prepare_tasks.encode_chunk, arguments
     results = stages.run("encoding", EncodedChunk, encode, used="clean/{}.*")
     encoded = list(results.values())
     return _merge(experiment, raw, held_out, by_corpus, vocabulary, encoded)
-
-
-def _held_out_names(experiment: Experiment) -> list[str]:
-    return ["dev", *(f"tests/{text.name}" for text in experiment.corpus.tests)]
 
 
 def read_raw_files(
@@ -237,89 +233,6 @@ def cut_chunks(experiment: Experiment, raw: dict[str, list[FileInfo]]) -> list[C
             chunks.append(Chunk(f"{number:03}-{part:05}", text, first, start, num_lines))
             start += num_lines
     return chunks
-
-
-def _list_dropped(
-    experiment: Experiment, stages: Stages, chunks: list[Chunk], later: Later, file: Path
-) -> None:
-    """Write the pairs dropped and repaired to a file."""
-    work, has_scores = stages.work, experiment.corpus.cleaning.min_adequacy is not None
-    tasks: dict[str, Task] = {
-        chunk.key: (verdicts.list_chunk, (work, chunk, later, has_scores)) for chunk in chunks
-    }
-    stages.run("listing", dict[str, Count], tasks, used="raw/{}.*")
-    with open_output(file) as output:
-        output.writelines(verdicts.read_rows(work, chunks, has_scores))
-
-
-def drop_pairs(
-    experiment: Experiment, stages: Stages, chunks: list[Chunk], *, keeps_raw: bool
-) -> tuple[dict[str, clean.CleaningTally], Later]:
-    """Run the stages that drop pairs; return tallies by chunk, and the stages that ran.
-
-    Args:
-        experiment: the experiment.
-        stages: runs them.
-        chunks: all chunks, read.
-        keeps_raw: True if the raw lines are needed afterwards.
-    """
-    cleaning, work = experiment.corpus.cleaning, stages.work
-    languages = experiment.corpus.src, experiment.corpus.tgt
-    names = _held_out_names(experiment)
-    tasks: dict[str, Task] = {
-        chunk.key: (prepare_tasks.clean_chunk, (work, chunk, cleaning, languages, names))
-        for chunk in chunks
-    }
-    used = "" if keeps_raw else "raw/{}.*"
-    tallies = stages.run("cleaning", clean.CleaningTally, tasks, used=used)
-    # Duplicates within a chunk are dropped already: a single chunk has no others.
-    num_lines = sum(chunk.num_lines for chunk in chunks)
-    num_parts = -(-num_lines // PART_PAIRS) if len(chunks) > 1 else 0
-    later = Later(num_parts * cleaning.duplicates, num_parts * cleaning.near_duplicates)
-    for kind, rule, num in (
-        ("copies", "duplicates", later.copies), ("near", "near_duplicates", later.near),
-    ):  # fmt: skip
-        # By ranges of digests, so that each task holds a bounded share of all pairs.
-        num_copies = later.copies if kind == "near" else 0
-        arguments = [(work, chunks, kind, part, num, num_copies) for part in range(num)]
-        searches: dict[str, Task] = {
-            f"{part:05}": (prepare_tasks.find_duplicates, each)
-            for part, each in enumerate(arguments)
-        }
-        for counts in stages.run(rule.replace("_", " "), dict[str, Count], searches).values():
-            for key, count in counts.items():
-                tallies[key] = tallies[key].without(rule, count)
-    return _judge(experiment, stages, chunks, tallies, later)
-
-
-def _judge(
-    experiment: Experiment,
-    stages: Stages,
-    chunks: list[Chunk],
-    tallies: dict[str, clean.CleaningTally],
-    later: Later,
-) -> tuple[dict[str, clean.CleaningTally], Later]:
-    """Run the stages of the rules that learn from the corpus, if any is on."""
-    cleaning, work = experiment.corpus.cleaning, stages.work
-    if not judge_tasks.has_pair_model(cleaning) and cleaning.min_adequacy is None:
-        return tallies, later
-    kept = {key: tally.kept for key, tally in tallies.items()}
-    sample = prepare_tasks.Sample(work, chunks, kept, later, judge_tasks.MODEL_PAIRS)
-    take: Task = (judge_tasks.write_sample, (work, sample))
-    num_pairs = stages.run("sampling", dict[str, Count], {"all": take})["all"]["pairs"]
-    tasks = judge_tasks.learning_tasks(work, num_pairs, cleaning)
-    # A corpus that is too small to learn from passes all of these rules.
-    if not tasks:
-        return tallies, later
-    stages.run("learning", dict[str, Count], tasks)
-    tasks = {
-        chunk.key: (judge_tasks.judge_chunk, (work, chunk, later, cleaning)) for chunk in chunks
-    }
-    judged = dict(tallies)
-    for key, counts in stages.run("judging", dict[str, Count], tasks).items():
-        for rule, count in counts.items():
-            judged[key] = judged[key].without(rule, count)
-    return judged, replace(later, is_judged=True)
 
 
 def _check_dropped(by_corpus: dict[str, clean.CleaningTally], max_dropped: float) -> None:

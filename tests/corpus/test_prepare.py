@@ -9,7 +9,7 @@ import pytest
 from toy_corpora import CLEAN, DIRTY, NOUNS, Make, error_of, text_of
 
 from nmt.config.experiment import Experiment
-from nmt.corpus import prepare as prepare_module
+from nmt.corpus import drop_stages
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import (
     count_left_out,
@@ -54,7 +54,7 @@ def test_chunk_size_does_not_change_the_pairs(
 def test_duplicates_do_not_depend_on_part_size(
     make_corpus: Make, monkeypatch: pytest.MonkeyPatch, part_pairs: int
 ) -> None:
-    monkeypatch.setattr(prepare_module, "PART_PAIRS", part_pairs)
+    monkeypatch.setattr(drop_stages, "PART_PAIRS", part_pairs)
     experiment = make_corpus({"a": CLEAN[:20], "b": CLEAN[10:30]}, shard_pairs=6)
     manifest = prepare(experiment)
     assert [corpus.kept for corpus in manifest.corpora] == [20, 10]
