@@ -1,0 +1,53 @@
+"""`nmt doctor`, with tasks in this process instead of on Ray."""
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from nmt.cli.main import main
+from nmt.corpus.doctor import examine
+
+PAIRS = [(f"The dog has {n} bones.", f"Der Hund hat {n} Knochen.") for n in range(9)]
+
+
+@pytest.fixture
+def doctor(
+    make_corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Return a function that examines nine good pairs and an empty one."""
+    monkeypatch.setattr("nmt.jobs.ray_session.connect", lambda *_: nullcontext())
+    monkeypatch.setattr("nmt.jobs.tasks.examine_on_ray", lambda experiment, _: examine(experiment))
+    experiment = make_corpus({"toy": [*PAIRS, ("Nothing", "")]}).model_dump(mode="json")
+    tree = {"name": "tiny", "corpus": experiment["corpus"]}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+
+    def run(*options: str) -> Result:
+        words = ["doctor", str(tmp_path / "tiny.yaml"), "-o", str(tmp_path / "page.html")]
+        return CliRunner().invoke(main, [*words, *options])
+
+    return run
+
+
+@pytest.mark.parametrize(("share", "status"), [("0.1", 0), ("0.05", 1)])
+def test_a_bad_corpus_fails_above_a_share(
+    doctor: Callable[..., Result], share: str, status: int
+) -> None:
+    assert doctor("--fail-above", share).exit_code == status
+
+
+def test_json_has_the_figures_of_the_page(doctor: Callable[..., Result], tmp_path: Path) -> None:
+    answer = doctor("--json")
+    tree = json.loads(answer.stdout)
+    assert (tree["pairs"], tree["kept"], tree["bad_share"]) == (10, 9, 0.1)
+    assert [each["count"] for each in tree["findings"] if each["rule"] == "empty"] == [1]
+    assert "<h1>tiny</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_the_terminal_shows_the_clean_share(doctor: Callable[..., Result]) -> None:
+    assert "estimated clean share: 90.0 % (9 of 10 pairs pass all rules)" in doctor().stdout
