@@ -119,7 +119,12 @@ def test_command_prints_the_counts_of_lines_and_pairs(
     mono: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nmt.jobs.ray_session.connect", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr("nmt.jobs.tasks.run_on_ray", run_locally)
+
+    def run_without_gpus(function: Any, tasks: Sequence[Any], num_gpus: int) -> Iterator[Any]:
+        assert num_gpus == 0
+        return run_locally(function, tasks)
+
+    monkeypatch.setattr("nmt.jobs.tasks.run_on_ray", run_without_gpus)
     answer = nmt("backtranslate runs/tiny mono.en bt decoding.beam=1")
     assert answer.status == 0, answer.err
     assert (
