@@ -133,7 +133,7 @@ corpus:
   train: [{name: train, src: train.en, tgt: train.de}]
   dev: {name: dev, src: dev.en, tgt: dev.de}
   tests: [{name: news, src: news.en, tgt: news.de}, {name: talks, src: talks.en, tgt: talks.de}]
-  cleaning: {leaks: false, source_leaks: false}
+  cleaning: {leaks: false, source_leaks: false, numbers: false}
   subword: {vocab_size: 320}
 batching: {max_tokens: 512, max_length: 32}
 model: {width: 32, encoder_layers: 1, decoder_layers: 1, ffn_width: 0, heads: 2, dropout: 0.0}
