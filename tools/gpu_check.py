@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 import torch.distributed as dist
 
-from nmt.api import make_translator, open_checkpoint
+from nmt.api import make_translator, open_model
 from nmt.batching.batch import make_batch
 from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Update
@@ -364,10 +364,8 @@ def translate(name: str, src: str, ref: str, seconds: str, *batches: str) -> Non
         if time.monotonic() > deadline:
             log("no time left")
             break
-        checkpoint = open_checkpoint(run_dir)
-        translator = make_translator(
-            checkpoint, precision=precision, beam=beam, batch_sentences=batch
-        )
+        model = open_model(run_dir)
+        translator = make_translator(model, precision=precision, beam=beam, batch_sentences=batch)
         some = lines if batch > 1 else lines[:100]
         translator.translate(some[:16])
         synchronize()
@@ -376,7 +374,7 @@ def translate(name: str, src: str, ref: str, seconds: str, *batches: str) -> Non
         synchronize()
         taken_s = time.perf_counter() - start_s
         expected = expected or found
-        score = bleu(found, refs[: len(found)], checkpoint.experiment.corpus.tgt).value
+        score = bleu(found, refs[: len(found)], model.experiment.corpus.tgt).value
         num_same = sum(a == b for a, b in zip(found, expected, strict=False))
         key = f"{precision} beam {beam} batch {batch}"
         results[key] = {"lines": len(some), "seconds": taken_s, "bleu": score, "same": num_same}
