@@ -31,6 +31,7 @@ settings.load_profile("no_deadline")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests for `pytest -n 2 --dist loadgroup` so that they share their fixtures.
 
