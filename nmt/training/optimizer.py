@@ -1,5 +1,6 @@
 """AdamW, learning-rate schedules, and the moving average of the weights."""
 
+import logging
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -9,6 +10,8 @@ from torch import nn
 
 from nmt.config.experiment import TrainingConfig
 from nmt.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
@@ -104,6 +107,10 @@ def load_optimizer_tensors(
         ValueError: a tensor is missing, unknown, or of another shape or dtype than its parameter.
     """
     parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    if tensors.keys() == {"step", *(f"{name}.exp_avg" for name in parameters)}:
+        # Format 1 has first moments only: AdamW cannot use them without the second ones.
+        log.warning("the checkpoint has no second moments: the optimizer starts without a state")
+        tensors = {}
     shapes = {}
     for name, parameter in parameters.items():
         # The fused kernel has its step in fp32; before the first update there is no state.

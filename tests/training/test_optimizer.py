@@ -120,6 +120,17 @@ def test_an_optimizer_without_a_step_has_no_state() -> None:
     optimizer.step()
 
 
+def test_first_moments_alone_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    model = model_with_gradients(3)
+    optimizer = make_optimizer(model, TrainingConfig())
+    tensors = {f"{name}.exp_avg": each.detach() for name, each in model.named_parameters()}
+    load_optimizer_tensors(optimizer, model, tensors | {"step": torch.tensor(3.0)})
+    assert not optimizer.state
+    assert caplog.messages == [
+        "the checkpoint has no second moments: the optimizer starts without a state"
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
