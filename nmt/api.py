@@ -332,7 +332,7 @@ def prepare_corpus(
         is_prepared,
         prepared_folder,
         read_dev,
-        resolve_auto_preset,
+        resolve_by_prepared,
     )
     from nmt.evaluation.scores import check_dev_set
 
@@ -353,7 +353,7 @@ def prepare_corpus(
         console.clear()
     for line in format_summary(manifest):
         console.print(line)
-    experiment = resolve_auto_preset(experiment, console.print)
+    experiment = resolve_by_prepared(experiment, console.print)
     if left_out := count_left_out(experiment, manifest):
         console.print(
             f"training leaves out {left_out:,} of {manifest.pairs:,} pairs: longer than "

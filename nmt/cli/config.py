@@ -5,7 +5,7 @@ import click
 from nmt.cli import options
 from nmt.config.explain import explain as explain_key
 from nmt.config.files import dump
-from nmt.corpus.prepared import is_prepared, resolve_auto_preset
+from nmt.corpus.prepared import is_prepared, resolve_by_prepared
 
 
 @click.group()
@@ -24,7 +24,7 @@ def show(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> No
     """
     settings, cluster_settings = options.load_settings(experiment, cluster, overrides)
     if settings.preset == "auto" and is_prepared(settings):
-        settings = resolve_auto_preset(settings, lambda line: click.echo(f"# {line}"))
+        settings = resolve_by_prepared(settings, lambda line: click.echo(f"# {line}"))
     comment = "".join(f"# {line}\n" for line in dump(cluster_settings).splitlines())
     click.echo(f"{dump(settings)}\n# cluster\n{comment}")
 

@@ -67,7 +67,8 @@ def comma_list(item: Any) -> Callable[[click.Context, click.Parameter, str | Non
 
 COUNT = Integer(min=1)
 COUNT_OR_0 = Integer(min=0)
-THREADS = Integer(min=1, max=4096)
+# Many more threads than cores only wait for each other; thousands exhaust the address space.
+THREADS = Integer(min=1, max=max(16, 4 * (os.cpu_count() or 1)))
 BEAM = Integer(min=1, max=1000)
 LENGTH_PENALTY = FiniteFloat(min=0, max=10)
 POSITIVE = FiniteFloat(min=0, min_open=True)

@@ -5,7 +5,7 @@ import click
 from nmt.cli import options
 from nmt.cli.options import COUNT, POSITIVE
 from nmt.console import Console
-from nmt.corpus.prepared import resolve_auto_preset
+from nmt.corpus.prepared import resolve_by_prepared
 
 
 @click.command()
@@ -31,7 +31,7 @@ def plan(
     from nmt.planning.plan import PlanOptions, format_plan, make_plan
 
     with Console() as console:
-        settings = resolve_auto_preset(settings, console.print)
+        settings = resolve_by_prepared(settings, console.print)
     plan_options = PlanOptions(workers_per_node, link, link_inside, tflops)
     for line in format_plan(make_plan(settings, cluster_settings, plan_options)):
         click.echo(line)

@@ -20,7 +20,7 @@ from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus.io import atomic_write
 from nmt.corpus.pair_files import PairFiles
-from nmt.corpus.prepared import corpus_settings, is_prepared, open_prepared, resolve_auto_preset
+from nmt.corpus.prepared import corpus_settings, is_prepared, open_prepared, resolve_by_prepared
 from nmt.errors import ConfigError
 from nmt.evaluation import tuning
 
@@ -123,7 +123,7 @@ def search_training(
 
     experiment, cluster_settings = options.load_settings(path, cluster, overrides)
     space = read_space(search)
-    experiment = resolve_auto_preset(experiment)
+    experiment = resolve_by_prepared(experiment)
     drawn = draw_trials(experiment, space, trials, search_seed)
     drawn = [_with_corpus(trial, experiment) for trial in drawn]
     if is_address(cluster_settings.storage):

@@ -92,7 +92,7 @@ def prepare(
                 f"{folder}: prepared already, so no pair is dropped now; add --force to prepare "
                 f"again, or leave out --dropped"
             )
-        manifest = _check_complete(prepared.resolve_auto_preset(experiment), folder)
+        manifest = _check_complete(prepared.resolve_by_prepared(experiment), folder)
         log.info("%s is prepared already: nothing to do", folder)
         return manifest
     # Errors that are quick to find come before the folder is created.

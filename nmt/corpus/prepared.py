@@ -14,7 +14,12 @@ import numpy as np
 
 from nmt.config.experiment import Experiment
 from nmt.config.preset import explain_choice, resolve
-from nmt.config.settings import add_legacy_values, drop_legacy_values
+from nmt.config.settings import (
+    add_legacy_values,
+    drop_legacy_values,
+    has_legacy_value,
+    legacy_value,
+)
 from nmt.corpus import clean
 from nmt.corpus.manifest import MANIFEST, Manifest, read_manifest, unusable
 from nmt.corpus.prepare_tasks import TOKENIZER
@@ -35,24 +40,56 @@ def is_prepared(experiment: Experiment) -> bool:
     return (prepared_folder(experiment) / MANIFEST).exists()
 
 
-def resolve_auto_preset(
+def resolve_by_prepared(
     experiment: Experiment, log: Callable[[str], None] = lambda line: None
 ) -> Experiment:
-    """Set the sizes of `preset: auto` by the number of pairs in the prepared corpus.
+    """Complete an experiment by its prepared corpus.
+
+    `preset: auto` gets its sizes by the number of pairs. Cleaning rules that were added after the
+    corpus was prepared stay off, unless the experiment sets them.
 
     Args:
-        experiment: returned as it is if it has no preset.
-        log: called with a line that explains the choice.
+        experiment: returned as it is if it has no preset and the corpus is not prepared.
+        log: called with a line per choice that explains it.
 
     Raises:
         DataError: the preset is auto and the corpus is not prepared.
     """
+    if experiment.preset == "none" and not is_prepared(experiment):
+        return experiment
+    manifest = read_manifest(prepared_folder(experiment))
+    experiment = _keep_rules_off(experiment, manifest, log)
     if experiment.preset == "none":
         return experiment
-    corpora = read_manifest(prepared_folder(experiment)).corpora
-    num_pairs = count_original_pairs(experiment, {info.name: info.kept for info in corpora})
+    num_pairs = count_original_pairs(
+        experiment, {info.name: info.kept for info in manifest.corpora}
+    )
     log(explain_choice(experiment, num_pairs))
     return resolve(experiment, num_pairs)
+
+
+def _keep_rules_off(
+    experiment: Experiment, manifest: Manifest, log: Callable[[str], None]
+) -> Experiment:
+    """Turn off the rules that neither the experiment sets nor the prepared corpus has."""
+    cleaning = experiment.corpus.cleaning
+    later = {
+        name: legacy_value(field)
+        for name, field in type(cleaning).model_fields.items()
+        if has_legacy_value(field)
+    }
+    # A corpus with one of the rules was prepared by a version that has them all.
+    if any(f"corpus.cleaning.{name}" in manifest.settings for name in later):
+        return experiment
+    off = {name: value for name, value in later.items() if name not in cleaning.model_fields_set}
+    if all(getattr(cleaning, name) == value for name, value in off.items()):
+        return experiment
+    log(
+        f"{prepared_folder(experiment)} was prepared without {len(off)} later cleaning rules: they "
+        f"stay off; `nmt prepare --force` applies them"
+    )
+    corpus = {"cleaning": cleaning.model_copy(update=off)}
+    return experiment.model_copy(update={"corpus": experiment.corpus.model_copy(update=corpus)})
 
 
 def count_original_pairs(experiment: Experiment, kept: Mapping[str, int]) -> int:

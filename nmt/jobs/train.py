@@ -25,7 +25,7 @@ from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.settings import is_address
 from nmt.console import Console
-from nmt.corpus.prepared import open_prepared, read_dev, resolve_auto_preset
+from nmt.corpus.prepared import open_prepared, read_dev, resolve_by_prepared
 from nmt.errors import NmtError, TrainingError
 from nmt.evaluation.scores import check_dev_set
 from nmt.jobs.driver import Interrupt, RunResult, TrainerThread, WorkerLossCallback, follow_run
@@ -87,7 +87,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
             or more failures than cluster.max_failures.
     """
     # All checks that need no Ray come before it is started, which takes seconds.
-    experiment = resolve_auto_preset(experiment, console.log)
+    experiment = resolve_by_prepared(experiment, console.log)
     run_dir, address = get_run_dir(experiment, cluster), get_run_address(experiment, cluster)
     remote = RemoteRun(ObjectStore(address), run_dir) if address else None
     if remote:

@@ -16,7 +16,7 @@ from nmt.corpus.prepared import (
     format_summary,
     open_prepared,
     read_dev,
-    resolve_auto_preset,
+    resolve_by_prepared,
 )
 from nmt.corpus.subword import Subword
 from nmt.corpus.task_cache import run_locally
@@ -257,7 +257,7 @@ def test_repeated_pairs_do_not_count_for_the_preset(make_corpus: Make) -> None:
     experiment = with_cases(auto, upper="upper")
     prepare(experiment)
     lines: list[str] = []
-    resolve_auto_preset(experiment, lines.append)
+    resolve_by_prepared(experiment, lines.append)
     assert lines[0].startswith("preset auto: 60 pairs -> ")
 
 

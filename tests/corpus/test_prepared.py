@@ -12,7 +12,7 @@ from nmt.config.corpus import CleaningConfig, CorpusConfig
 from nmt.config.experiment import Experiment
 from nmt.config.settings import added_setting
 from nmt.corpus.prepare import prepare
-from nmt.corpus.prepared import open_prepared, resolve_auto_preset
+from nmt.corpus.prepared import open_prepared, prepared_folder, resolve_by_prepared
 from nmt.errors import DataError
 
 
@@ -110,10 +110,10 @@ def test_preset_auto_uses_the_number_of_kept_pairs(
     del tree["corpus"]["subword"]
     auto = Experiment.model_validate({**tree, "preset": "auto"})
     with pytest.raises(DataError, match="run `nmt prepare` with this experiment first"):
-        resolve_auto_preset(auto)
+        resolve_by_prepared(auto)
     prepare(auto)
     lines: list[str] = []
-    found = resolve_auto_preset(auto, lines.append)
+    found = resolve_by_prepared(auto, lines.append)
     assert found.corpus.subword.vocab_size == 2000
     assert lines[0].startswith("preset auto: 60 pairs -> width 128, 2 + 2 layers, dropout 0.4")
     shards, _ = open_prepared(found)
@@ -151,6 +151,25 @@ def test_an_old_corpus_means_new_rules_are_off(make_corpus: Make) -> None:
         "prepared: prepared with corpus.cleaning.later_rule false, but the experiment has true; "
         "set it back, or remove the folder and run `nmt prepare` again"
     )
+
+
+def test_an_experiment_that_sets_no_new_rule_uses_an_old_corpus(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN[:9]})
+    prepare(experiment)
+    settings = experiment.model_dump()
+    names = ("numbers", "language")
+    settings["corpus"]["cleaning"] = {"duplicates": True}
+    lines: list[str] = []
+    found = resolve_by_prepared(Experiment.model_validate(settings), lines.append)
+    assert [getattr(found.corpus.cleaning, name) for name in names] == [False, False]
+    assert lines == [
+        f"{prepared_folder(experiment)} was prepared without 18 later cleaning rules: they stay "
+        "off; `nmt prepare --force` applies them"
+    ]
+    open_prepared(found)
+    settings["corpus"]["cleaning"] = {"numbers": True}
+    found = resolve_by_prepared(Experiment.model_validate(settings))
+    assert [getattr(found.corpus.cleaning, name) for name in names] == [True, False]
 
 
 def test_all_new_rules_are_one_error(make_corpus: Make) -> None:
