@@ -66,6 +66,12 @@ def _submit(
             f"{' '.join(for_experiment)}: `nmt {verb}` accepts only name= and cluster.* settings, "
             f"as a model keeps those it was trained with; options: `submit.py {verb} --help`"
         )
+    if verb == "train":
+        # Imports pyarrow.
+        from nmt.corpus.prepared import is_prepared, resolve_by_prepared
+
+        if is_prepared(settings):
+            settings = resolve_by_prepared(settings, _print_line)
     job = jobs.make_job(verb, settings, place, _given_options())
     address = resolve_address(place.address)
     jobs.check_job(job, settings, place, _print_line)

@@ -35,15 +35,17 @@ ROOT = Path(__file__).resolve().parents[1]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests for `pytest -n 2 --dist loadgroup` so that they share their fixtures.
 
-    Tests that start Ray are one group, which comes first because it takes longest; the others form
-    one group per package.
+    A group is the tests of a package that start Ray, or its other tests.
     """
-    # Ray tests mostly wait, so the packages fill the second core beside them.
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    places = {}
     for item in items:
-        is_on_ray = item.get_closest_marker("ray") is not None
         package = item.path.relative_to(ROOT / "tests").parts[0]
-        item.add_marker(pytest.mark.xdist_group("ray" if is_on_ray else package))
+        is_on_ray = item.get_closest_marker("ray") is not None
+        item.add_marker(pytest.mark.xdist_group(f"{package}-ray" if is_on_ray else package))
+        # Tests on Ray mostly wait: the longest group first, beside packages that compute.
+        last = 0 if package == "jobs" else 2
+        places[item] = last if is_on_ray else 1
+    items.sort(key=lambda item: places[item])
 
 
 @pytest.fixture(scope="session")

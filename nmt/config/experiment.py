@@ -145,7 +145,7 @@ class TrainingConfig(Settings):
     init_optimizer: bool = added_setting(False, before=False)
     """Also take the optimizer state of init_from; needs the same model and vocabulary."""
     freeze: list[Text] = added_setting([], before=[])
-    """Parameters that stay as they start, as patterns of their names, such as encoder.*"""
+    """Parameters that stay as they start, as patterns of their names: `encoder.*`, for example."""
     robust: bool = added_setting(False, before=False)
     """Noise of all kinds, at small rates, in the source of corpora without noise of their own."""
 

@@ -1,5 +1,6 @@
 """`nmt adapt`: text and settings of the experiment, scores; training is tested elsewhere."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -232,8 +233,10 @@ def test_new_domain_is_learnt(new_text: Path, nmt: Nmt, monkeypatch: pytest.Monk
     monkeypatch.setattr(adapt, "train_run", train_here)
     answer = nmt(f"{RUN} training.learning_rate=0.02")
     assert answer.status == 0, answer.err
-    before, after = answer.out.splitlines()[1].split()[2:4]
-    assert float(after) > float(before)
+    lines = Path("runs/adapted/metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    losses = [each["dev_loss"] for each in records if each["kind"] == "validation"]
+    assert losses[-1] < losses[0]
     manifest = read_run_manifest(new_text / "runs/adapted")
     assert manifest.warm_start is not None
     assert (manifest.warm_start.new, manifest.warm_start.new_pieces) == ([], 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jobs
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 Call = Callable[..., tuple[int, str, str]]
@@ -210,9 +211,11 @@ def test_paths_of_a_job_are_those_of_the_command_line(
     words = ["corpus.prepared=~/prepared", "cluster.storage=$RUNS", "cluster.scratch=~/x"]
     status, _, err = call("tiny.yaml", "here.yaml", *words)
     assert status == 0
-    assert f"prepared: {files}/home/prepared\n" in client.files["experiment.yaml"]
-    assert f"storage: {files}/some runs\n" in client.files["cluster.yaml"]
-    assert "scratch: ~/x\n" in client.files["cluster.yaml"]
+    sent, place = (
+        yaml.safe_load(client.files[f"{name}.yaml"]) for name in ("experiment", "cluster")
+    )
+    assert sent["corpus"]["prepared"] == f"{files}/home/prepared"
+    assert (place["storage"], place["scratch"]) == (f"{files}/some runs", "~/x")
     assert client.sent[0]["metadata"]["nmt_target"] == f"{files}/some runs/tiny"
     # Printed commands can be pasted.
     assert f"  tensorboard --logdir '{files}/some runs/tiny/tensorboard'" in err.splitlines()

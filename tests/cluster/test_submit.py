@@ -79,13 +79,12 @@ def test_user_errors_are_found_before_connecting(
 def test_run_with_other_settings_is_not_submitted(client: Any, files: Path, call: Call) -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     shutil.copytree(ROOT / "tests/golden/run-of-format-1", files / "runs" / "toy")
-    words = ["name=toy", "corpus.train.0.name=toy", "corpus.subword.vocab_size=500"]
+    words = ["name=toy", "corpus.train.0.name=toy", "seed=5"]
     status, _, err = call("tiny.yaml", "here.yaml", *words)
     assert status == 2
     assert err == (
-        f"nmt: corpus.subword.vocab_size=500, but the run in {files}/runs/toy was started with "
-        "corpus.subword.vocab_size=8000: set it back to resume, or give the experiment another "
-        "name\n"
+        f"nmt: seed=5, but the run in {files}/runs/toy was started with seed=1: set it back to "
+        "resume, or give the experiment another name\n"
     )
 
 

@@ -82,8 +82,8 @@ EXPERIMENTS = [
     ),
     ErrorCase(
         "train tiny.yaml training.precision=fp8",
-        "command line: training.precision is 'fp8', but it must be 'fp32', 'bf16', 'fp16' or "
-        "'auto'",
+        "command line: training.precision is 'fp8', but it must be 'fp32', 'tf32', 'bf16', "
+        "'fp16' or 'auto'",
     ),
     ErrorCase(
         "train tiny.yaml corpus.tests.2.src=x",

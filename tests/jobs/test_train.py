@@ -127,20 +127,25 @@ def test_killed_and_hanging_workers_do_not_change_the_result(
     for restart in (killed, hung):
         assert 0 <= restart["updates_lost"] <= 39
         assert restart["workers"] == 2
-    reports = sorted((run_dir / "hangs").iterdir())
-    update = int(reports[0].name.split("-")[1])
+    reports = sorted((run_dir / "hangs").iterdir(), key=lambda path: path.name[-12:])
     assert [path.name[-12:] for path in reports] == ["worker-0.txt", "worker-1.txt"]
+    # A rank that waits for the gradients of the other can be in the update after.
+    updates = [int(path.name.split("-")[1]) for path in reports]
+    assert abs(updates[0] - updates[1]) <= 1
     # Ray may add its own description of the workers that exited.
-    assert hung["why"].startswith(
+    problems = [
         f"no progress for {HANG_S} s in update {update}; stacks and pairs in {run_dir}/hangs"
-    )
-    (entry,) = [each for each in ledger.read_ledger(run_dir) if each.update == update]
-    pairs = f"pairs: {ledger.unpack_rows(entry.rows).tolist()}"
+        for update in updates
+    ]
+    assert hung["why"].startswith(tuple(problems))
+    rows = {each.update: ledger.unpack_rows(each.rows) for each in ledger.read_ledger(run_dir)}
     texts = [path.read_text() for path in reports]
-    assert [text.splitlines()[1] for text in texts] == [pairs, pairs]
+    for update, text in zip(updates, texts, strict=True):
+        assert text.splitlines()[1] == f"pairs: {rows[update].tolist()}"
     hanging = re.compile(r'sitecustomize\.py", line \d+ in <lambda>')
     assert sum(bool(hanging.search(text)) for text in texts) == 1
-    assert sum("all_reduce" in text for text in texts) == 1
+    # The other rank waits for its gradients.
+    assert sum(" in backward" in text for text in texts) == 1
 
 
 def run_out_of_memory_once(marker: Path) -> Callable[..., None]:
