@@ -144,8 +144,8 @@ def test_killed_and_hanging_workers_do_not_change_the_result(
         assert text.splitlines()[1] == f"pairs: {rows[update].tolist()}"
     hanging = re.compile(r'sitecustomize\.py", line \d+ in <lambda>')
     assert sum(bool(hanging.search(text)) for text in texts) == 1
-    # The other rank waits for its gradients.
-    assert sum(" in backward" in text for text in texts) == 1
+    # The other rank waits for it somewhere in the loop: for its gradients, or in Ray.
+    assert all(" in loop" in text for text in texts)
 
 
 def run_out_of_memory_once(marker: Path) -> Callable[..., None]:
