@@ -42,9 +42,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         package = item.path.relative_to(ROOT / "tests").parts[0]
         is_on_ray = item.get_closest_marker("ray") is not None
         item.add_marker(pytest.mark.xdist_group(f"{package}-ray" if is_on_ray else package))
-        # Tests on Ray mostly wait: the longest group first, beside packages that compute.
-        last = 0 if package == "jobs" else 2
-        places[item] = last if is_on_ray else 1
+        # Tests on Ray mostly wait: the longest group runs first, beside packages that compute.
+        if not is_on_ray:
+            places[item] = 1
+        else:
+            places[item] = 0 if package == "jobs" else 2
     items.sort(key=lambda item: places[item])
 
 

@@ -1,4 +1,4 @@
-"""Statistics of a corpus that tell improbable pairs apart: lengths, last marks, first capitals.
+"""Statistics of a corpus that identify improbable pairs: lengths, last marks, first capitals.
 
 `PairModel.fit` learns from a sample of pairs; `judge` then looks at pairs one by one. Nothing is
 assumed about the languages: lengths are compared in characters, with a curve learnt from the

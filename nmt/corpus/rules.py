@@ -2,8 +2,8 @@
 
 Each rule has the name of its switch in `CleaningConfig`. A new rule is a switch there, a name in
 `REPAIRS` or `DROP_REASONS` and a case in `repair` or `drop_reason`. The rules hold for every
-language and script: letters and words are those of Unicode, scripts without spaces are told apart,
-and a language that the identifier does not know is never dropped for its language.
+language and script: letters and words are those of Unicode, scripts without spaces have limits of
+their own, and a language that the identifier does not know is never dropped for its language.
 """
 
 import re

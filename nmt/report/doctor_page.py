@@ -4,12 +4,10 @@ No script, no network, and every text is escaped: lines of a corpus can be hosti
 """
 
 from importlib import metadata
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nmt.corpus.adequacy import SUGGESTED_MINIMUM
 from nmt.corpus.doctor import Diagnosis
+from nmt.report.templates import load_template
 
 MAX_BAR = 160
 """Width of the longest bar, in pixels."""
@@ -17,12 +15,7 @@ MAX_BAR = 160
 
 def render_diagnosis(diagnosis: Diagnosis) -> str:
     """Return the HTML page."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(count=_count, percent=_percent)
-    return environment.get_template("doctor.html").render(
+    return load_template("doctor.html", percent=_percent).render(
         d=diagnosis,
         found=[each for each in diagnosis.findings if each.count],
         clear=[each.rule for each in diagnosis.findings if not each.count],
@@ -58,10 +51,6 @@ def summary_lines(diagnosis: Diagnosis) -> list[str]:
     if diagnosis.suggestions:
         lines.append(f"suggested settings: {' '.join(diagnosis.suggestions)}")
     return lines
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
 
 
 def _percent(share: float) -> str:

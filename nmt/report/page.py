@@ -9,11 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from importlib import metadata
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nmt.errors import shorten
 from nmt.evaluation.slices import KINDS
@@ -21,6 +17,7 @@ from nmt.report import charts
 from nmt.report.charts import Chart, number_text
 from nmt.report.examples import Example
 from nmt.report.runs import Run, StoredEvaluation, StoredScore, StoredSlice, Tree
+from nmt.report.templates import load_template
 
 CURVES = (
     ("loss: training loss", "nats/token", "train", "loss"),
@@ -73,36 +70,21 @@ def render(runs: Sequence[Run], examples: Sequence[Sequence[Example]]) -> str:
         examples: examples of each run.
     """
     rows = score_rows(runs)
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            runs=runs,
-            as_of=max((run.last.get("time", 0.0) for run in runs), default=0.0),
-            charts=[each for each in map(_chart, CURVES, [runs] * len(CURVES)) if each],
-            size=charts,
-            score_rows=rows,
-            columns=list(dict.fromkeys(name for row in rows for name in row.cells)),
-            signatures=signatures(rows),
-            warnings=warnings(rows),
-            slice_tables=slice_tables(runs),
-            examples=[(run, some) for run, some in zip(runs, examples, strict=True) if some],
-            details=event_details,
-            max_events=MAX_EVENTS,
-            version=metadata.version("nmt"),
-        )
+    return load_template("page.html", number=number_text, score=_score, when=_when).render(
+        runs=runs,
+        as_of=max((run.last.get("time", 0.0) for run in runs), default=0.0),
+        charts=[each for each in map(_chart, CURVES, [runs] * len(CURVES)) if each],
+        size=charts,
+        score_rows=rows,
+        columns=list(dict.fromkeys(name for row in rows for name in row.cells)),
+        signatures=signatures(rows),
+        warnings=warnings(rows),
+        slice_tables=slice_tables(runs),
+        examples=[(run, some) for run, some in zip(runs, examples, strict=True) if some],
+        details=event_details,
+        max_events=MAX_EVENTS,
+        version=metadata.version("nmt"),
     )
-
-
-@cache
-def _environment() -> Environment:
-    # StrictUndefined: a misspelt name in the template is an error instead of an empty cell.
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(count=_count, number=number_text, score=_score, when=_when)
-    return environment
 
 
 def score_rows(runs: Sequence[Run]) -> list[ScoreRow]:
@@ -203,10 +185,6 @@ def _column(score: StoredScore) -> str:
 def _score(score: StoredScore) -> str:
     interval = f" ± {score.confidence_var:.2f}" if score.confidence_var is not None else ""
     return f"{score.score:.2f}{interval}"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
 
 
 def _when(seconds: float) -> str:
