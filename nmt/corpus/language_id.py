@@ -14,6 +14,7 @@ from typing import Any
 
 import fasttext
 
+from nmt.corpus.languages import primary_language
 from nmt.errors import NmtError
 
 MIN_SHARE = 0.02
@@ -21,18 +22,8 @@ MIN_SHARE = 0.02
 MAX_CHARS = 150
 """Characters of a line that are looked at: more of them do not change the result, only its cost."""
 
-_SAME_CODE = {"nb": "no", "iw": "he", "in": "id", "ji": "yi", "fil": "tl", "cmn": "zh"}
-_THREE_LETTERS = {
-    "ara": "ar", "bul": "bg", "cat": "ca", "ces": "cs", "cze": "cs", "dan": "da", "deu": "de",
-    "ger": "de", "ell": "el", "gre": "el", "eng": "en", "est": "et", "fas": "fa", "per": "fa",
-    "fin": "fi", "fra": "fr", "fre": "fr", "heb": "he", "hin": "hi", "hrv": "hr", "hun": "hu",
-    "ind": "id", "isl": "is", "ice": "is", "ita": "it", "jpn": "ja", "kor": "ko", "lit": "lt",
-    "lav": "lv", "nld": "nl", "dut": "nl", "nob": "no", "nor": "no", "pol": "pl", "por": "pt",
-    "ron": "ro", "rum": "ro", "rus": "ru", "slk": "sk", "slo": "sk", "slv": "sl", "spa": "es",
-    "srp": "sr", "swe": "sv", "tha": "th", "tur": "tr", "ukr": "uk", "vie": "vi", "zho": "zh",
-    "chi": "zh",
-}  # fmt: skip
-"""ISO 639-2 to 639-1 for languages that the model knows by their shorter code."""
+_MODEL_CODES = {"nb": "no", "iw": "he", "in": "id", "ji": "yi"}
+"""Codes of the model for languages that it has under another one."""
 _ALIKE = (
     {"hr", "bs", "sr", "sh"}, {"no", "nn", "da"}, {"id", "ms", "min", "jv"},
     {"zh", "yue", "wuu"}, {"fa", "mzn", "ckb"}, {"ar", "arz"}, {"az", "azb"}, {"pt", "gl"},
@@ -69,8 +60,8 @@ def language_codes(language: str) -> frozenset[str]:
     Empty if the model does not know the language.
     """
     code = re.split("[-_.]", language.lower())[0]
-    code = _SAME_CODE.get(code, code)
-    code = _THREE_LETTERS.get(code, code)
+    code = primary_language(code) or code
+    code = _MODEL_CODES.get(code, code)
     if code not in _known():
         return frozenset()
     return frozenset({code}.union(*(group for group in _ALIKE if code in group)))

@@ -8,8 +8,8 @@
       tests/<name>.src|.tgt            the test sets, likewise; .ref1 ... further references
       work/                            results of finished tasks, to resume from; removed at the end
 
-Preparing is a list of independent tasks (`prepare_tasks.py`, `judge_tasks.py`) in stages, run in
-this process or on Ray:
+Preparing is a list of independent tasks (`read_tasks.py`, `prepare_tasks.py`, `judge_tasks.py`) in
+stages, run in this process or on Ray:
 
     reading       each raw file once: count lines, check UTF-8, compute the digest, cut into chunks
                   of corpus.shard_pairs lines
@@ -35,18 +35,13 @@ from nmt.config.corpus import CleaningConfig, CorpusConfig
 from nmt.config.experiment import Experiment
 from nmt.config.preset import resolve
 from nmt.config.settings import drop_legacy_values, has_legacy_value
-from nmt.corpus import clean, drop_stages, prepare_tasks, prepared, task_cache
+from nmt.corpus import clean, drop_stages, prepare_tasks, prepared, read_tasks, task_cache
 from nmt.corpus.folder_lock import finish_replacing, lock_alone, new_folder, replace_folder
 from nmt.corpus.io import atomic_write
 from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, FileInfo, Manifest, ShardInfo
 from nmt.corpus.pair_files import PairFiles
-from nmt.corpus.prepare_tasks import (
-    Chunk,
-    ChunkFiles,
-    EncodedChunk,
-    ReadFiles,
-    VocabularyInfo,
-)
+from nmt.corpus.prepare_tasks import Chunk, EncodedChunk, VocabularyInfo
+from nmt.corpus.read_tasks import ChunkFiles, ReadFiles
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, Stages, Task, Tree
@@ -184,7 +179,7 @@ def read_raw_files(
         for number, text in enumerate(corpus.train)
     }
     tasks = {key: task for of_corpus in by_corpus.values() for key, task in of_corpus.items()}
-    copy = prepare_tasks.copy_held_out
+    copy = read_tasks.copy_held_out
     tasks["dev"] = copy, (PairFiles.of(corpus.dev, corpus), work.parent, "dev")
     for text in corpus.tests:
         arguments = PairFiles.of(text, corpus), work.parent, f"tests/{text.name}"
@@ -212,10 +207,10 @@ def _split_tasks(key: str, files: PairFiles, work: Path, corpus: CorpusConfig) -
     is_strict = not corpus.cleaning.invalid_utf8
     chunks = ChunkFiles(work / "raw", key, corpus.shard_pairs)
     if files.text.format != "lines":
-        return {key: (prepare_tasks.split_records, (files, chunks, is_strict))}
+        return {key: (read_tasks.split_records, (files, chunks, is_strict))}
     sides = zip(("src", "tgt"), files.paths(), files.text.files, strict=True)
     return {
-        f"{key}-{side}": (prepare_tasks.split_raw, (path, name, chunks, side, is_strict))
+        f"{key}-{side}": (read_tasks.split_raw, (path, name, chunks, side, is_strict))
         for side, path, name in sides
     }
 

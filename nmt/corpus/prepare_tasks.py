@@ -1,21 +1,18 @@
-"""The tasks of preparing a corpus: each reads and writes files, in any process on any host.
+"""The tasks that clean and encode a corpus, in any process on any host.
 
-A task writes its files atomically, gives the same bytes when it runs twice, and returns a small
-JSON object. It holds one chunk, one range of the digests, or the words of the sample in memory,
-never the corpus. `prepare.py` lists the tasks and their order.
+A task reads files, writes its own atomically, gives the same bytes when it runs twice, and returns
+a small JSON object. It holds one chunk, one range of the digests, or the words of the sample in
+memory, never the corpus. `prepare.py` lists the tasks and their order.
 
-Files in work/: `raw/<chunk>.src.zst` and .tgt.zst, raw lines of any format;
-`clean/<chunk>.src.zst` and .tgt.zst, lines kept, `.lines.npy`, their numbers in the chunk,
-`.copies.npy` and `.near.npy`, digests, `.verdicts.npy`, drop reason and repairs of each raw line;
-`copies/<part>.npy` and `near/<part>.npy`, line numbers (through all corpora) of pairs that occur in
-an earlier chunk; `judged/`, see `judge_tasks.py`.
+Files in work/: `raw/`, see `read_tasks.py`; `clean/<chunk>.src.zst` and .tgt.zst, lines kept,
+`.lines.npy`, their numbers in the chunk, `.copies.npy` and `.near.npy`, digests, `.verdicts.npy`,
+drop reason and repairs of each raw line; `copies/<part>.npy` and `near/<part>.npy`, line numbers
+(through all corpora) of pairs that occur in an earlier chunk; `judged/`, see `judge_tasks.py`.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,14 +22,13 @@ import numpy.typing as npt
 from nmt.config.corpus import CleaningConfig, ParallelText, SubwordConfig
 from nmt.config.settings import Count
 from nmt.corpus import clean
-from nmt.corpus.io import atomic_write, read_blocks, read_zstd, split_lines, write_zstd
+from nmt.corpus.io import atomic_write, read_zstd, split_lines, write_zstd
 from nmt.corpus.manifest import FileInfo, ShardInfo, unusable
-from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.rules import Languages
 from nmt.corpus.shards import ShardWriter
 from nmt.corpus.subword import Subword, tag_token
 from nmt.corpus.task_cache import Tree
-from nmt.corpus.text import EncodingChecker, normalise, read_lines
+from nmt.corpus.text import normalise, read_lines
 from nmt.errors import DataError
 
 T = TypeVar("T")
@@ -62,14 +58,6 @@ class Chunk:
     def path(self, work: Path, stage: str, ending: str) -> Path:
         """Return the path of one of its files in the folder of a stage."""
         return work / stage / f"{self.key}.{ending}"
-
-
-@dataclass(frozen=True)
-class ReadFiles:
-    """Result of reading a raw file, or of copying a dev or test set."""
-
-    files: list[FileInfo]
-    """The raw file, or source, target and further references of a set."""
 
 
 @dataclass(frozen=True)
@@ -132,108 +120,6 @@ class Sample:
                 for row in rows.tolist():
                     yield src[row]
                     yield tgt[row]
-
-
-@dataclass(frozen=True)
-class ChunkFiles:
-    """Raw chunks of one corpus, one file per side."""
-
-    folder: Path
-    key: str
-    """Number of the corpus, with which the file names begin."""
-    lines_per_chunk: int
-    """Lines of each chunk but the last."""
-
-    def path(self, number: int, side: str) -> Path:
-        """Return the path of one side of a chunk."""
-        return self.folder / f"{self.key}-{number:05}.{side}.zst"
-
-
-def split_raw(path: Path, name: str, chunks: ChunkFiles, side: str, is_strict: bool) -> Tree:
-    """Read and check a file of lines once, and write it in chunks.
-
-    Args:
-        path: the raw file.
-        name: its path below corpus.root.
-        chunks: files to write.
-        side: src or tgt.
-        is_strict: True if a line that is not UTF-8 is an error.
-
-    Returns:
-        The `ReadFiles` of the raw file.
-    """
-    digest = hashlib.sha256()
-    checker = EncodingChecker(str(path), is_strict=is_strict)
-
-    num_lines = num_waiting = 0
-    waiting: list[bytes] = []
-
-    def write() -> None:
-        write_zstd(chunks.path(num_lines // chunks.lines_per_chunk, side), waiting)
-
-    for first_line, block in read_blocks(path, digest):
-        checker.check(first_line, block)
-        lines = split_lines(block)
-        # A block of lines can complete several chunks.
-        while num_waiting + len(lines) >= chunks.lines_per_chunk:
-            cut = chunks.lines_per_chunk - num_waiting
-            waiting.append(_join(lines[:cut]))
-            write()
-            num_lines += chunks.lines_per_chunk
-            lines, waiting, num_waiting = lines[cut:], [], 0
-        waiting.append(_join(lines))
-        num_waiting += len(lines)
-    if num_waiting:
-        write()
-    # After the last chunk: the share of invalid lines is known only now.
-    checker.finish()
-    info = FileInfo(name, path.stat().st_size, digest.hexdigest(), num_lines + num_waiting)
-    return asdict(ReadFiles([info]))
-
-
-def split_records(files: PairFiles, chunks: ChunkFiles, is_strict: bool) -> Tree:
-    """Read the pairs of a file and write both sides in chunks; return `ReadFiles`.
-
-    Args:
-        files: a corpus in a format other than lines.
-        chunks: files to write.
-        is_strict: True if text that is not UTF-8 is an error.
-    """
-    num_pairs = 0
-    pairs = files.read_raw(is_strict=is_strict)
-    # A chunk at a time: one pass over the file gives both sides.
-    while sides := list(zip(*islice(pairs, chunks.lines_per_chunk), strict=True)):
-        number = num_pairs // chunks.lines_per_chunk
-        for side, lines in zip(("src", "tgt"), sides, strict=True):
-            write_zstd(chunks.path(number, side), [_join(lines)])
-        num_pairs += len(sides[0])
-    [path], [name] = files.paths(), files.text.files
-    return asdict(ReadFiles([FileInfo.from_path(path, name, num_pairs)]))
-
-
-def copy_held_out(files: PairFiles, folder: Path, name: str) -> Tree:
-    """Copy a dev or test set into the prepared corpus: plain UTF-8, checked, not cleaned.
-
-    Returns:
-        The `ReadFiles` of the set.
-    """
-    paths = [folder / f"{name}.{side}" for side in ("src", "tgt")]
-    num_pairs = 0
-    with atomic_write(paths[0]) as src_path, atomic_write(paths[1]) as tgt_path:
-        with src_path.open("wb") as src_file, tgt_path.open("wb") as tgt_file:
-            for src, tgt in files.read():
-                src_file.write(src.encode() + b"\n")
-                tgt_file.write(tgt.encode() + b"\n")
-                num_pairs += 1
-        if not num_pairs:
-            raise DataError(f"{files.paths()[0]}: no lines; expected a set of pairs")
-    for number, lines in enumerate(files.read_refs(num_pairs), start=1):
-        paths.append(folder / f"{name}.ref{number}")
-        with atomic_write(paths[-1]) as temporary:
-            temporary.write_bytes(b"".join(line.encode() + b"\n" for line in lines))
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    infos = map(FileInfo.from_path, paths, names, repeat(num_pairs))
-    return asdict(ReadFiles(list(infos)))
 
 
 def clean_chunk(
@@ -474,10 +360,6 @@ def load_file(path: Path, read: Callable[[Path], T]) -> T:
 def _map_array(path: Path) -> npt.NDArray[Any]:
     array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
     return array
-
-
-def _join(lines: Sequence[bytes]) -> bytes:
-    return b"".join([line + b"\n" for line in lines])
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
