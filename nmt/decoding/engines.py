@@ -67,7 +67,9 @@ def make_engine(
     try:
         pairs = zip(models, precisions, strict=True)
         folders = [_graphs(model, dtype) for model, dtype in pairs]
-        return OnnxEngine(folders, threads, with_shortlist=shortlist)
+        found = OnnxEngine(folders, threads, with_shortlist=shortlist)
+        found.check()
+        return found
     except CheckpointError as error:
         if engine == "onnx" or any(isinstance(model, ExportedModel) for model in models):
             raise

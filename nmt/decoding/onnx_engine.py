@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from nmt.corpus.shortlist import Table, candidates_of
+from nmt.corpus.subword import BOS, EOS
 from nmt.decoding import interface
 from nmt.decoding.candidates import choose
 from nmt.decoding.exported_model import (
@@ -27,7 +28,8 @@ from nmt.decoding.exported_model import (
     SHORTLIST_DECODER,
     SHORTLIST_GRAPH,
 )
-from nmt.decoding.interface import Given, IntArray, Query, StepResult
+from nmt.decoding.interface import Best, Given, IntArray, Query, StepResult
+from nmt.errors import CheckpointError, shorten
 
 Array = npt.NDArray[Any]
 
@@ -52,6 +54,7 @@ class OnnxEngine:
             assert len(folders) == 1
             names = (ENCODER, SHORTLIST_DECODER, SHORTLIST_GRAPH)
             self._table = np.load(folders[0] / SHORTLIST)
+        self._folders = list(folders)
         # Bytes, not paths: copies on other machines have no files.
         self._graphs = [[(folder / name).read_bytes() for name in names] for folder in folders]
         self.set_threads(threads or default_threads())
@@ -113,10 +116,35 @@ class OnnxEngine:
 
     @property
     def models(self) -> "list[_Model]":
-        """Sessions of the models, created when a process first needs them."""
+        """Sessions of the models, created when a process first needs them.
+
+        Raises:
+            CheckpointError: a graph cannot be run.
+        """
         if not self._models:
-            self._models = [_Model(graphs, self._threads) for graphs in self._graphs]
+            self._models = [
+                _open_model(folder, graphs, self._threads)
+                for folder, graphs in zip(self._folders, self._graphs, strict=True)
+            ]
         return self._models
+
+    def check(self) -> None:
+        """Decode one token of an empty sentence.
+
+        Raises:
+            CheckpointError: a graph cannot be run, or its weights give no probabilities.
+        """
+        where = ", ".join(map(str, self._folders))
+        query = Query(Best(1))
+        try:
+            state = self.start(np.array([[EOS]]), np.array([1]), beam=1)
+            result, _ = self.step(state, np.array([BOS]), None, query)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise _unusable(where, error) from None
+        if not np.isfinite(result.log_probs).all():
+            raise _unusable(where, "probabilities that are NaN or 0")
 
 
 class OnnxState:
@@ -250,6 +278,19 @@ class _BoundStep:
         self._tokens[:], self._rows[:] = tokens, rows
         self._session.run_with_iobinding(self._io)
         return self._outputs
+
+
+def _open_model(folder: Path, graphs: Sequence[bytes], threads: int) -> _Model:
+    # ONNX Runtime has an exception per kind of damage, and damaged names are KeyErrors.
+    try:
+        return _Model(graphs, threads)
+    except Exception as error:
+        raise _unusable(str(folder), error) from None
+
+
+def _unusable(where: str, problem: object) -> CheckpointError:
+    text = shorten(" ".join(str(problem).split()))
+    return CheckpointError(f"{where}: its graphs cannot be run ({text}); export the model again")
 
 
 def _run(session: Any, **inputs: Array) -> dict[str, Array]:

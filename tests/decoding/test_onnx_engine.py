@@ -19,7 +19,7 @@ from nmt.decoding.interface import Best, Draw, Given, Query, pad_sources
 from nmt.decoding.onnx_engine import OnnxEngine
 from nmt.decoding.onnx_export import compare_with_torch, write_graphs, write_shortlist
 from nmt.decoding.torch_engine import TorchEngine
-from nmt.errors import ConfigError
+from nmt.errors import CheckpointError, ConfigError
 from nmt.model import onnx_graph
 from nmt.model.seq2seq import Seq2Seq
 
@@ -211,3 +211,36 @@ def test_shortlist_restricts_each_sentence_alone(tmp_path: Path) -> None:
             assert set(best.tokens) <= {EOS, *source, *(token * 7 % VOCAB for token in source)}
             [[alone]] = search(engine, [source], settings)
             assert (alone.tokens, alone.token_log_probs) == (best.tokens, best.token_log_probs)
+
+
+def error_of(engine: OnnxEngine) -> str:
+    with pytest.raises(CheckpointError) as error:
+        engine.check()
+    return str(error.value)
+
+
+def test_graphs_that_cannot_be_run_are_one_error(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    folder = export(model_of(), tmp_path / "a")
+    OnnxEngine([folder], 1).check()
+    # A valid graph with other inputs.
+    encoder = (folder / "encoder.onnx").read_bytes()
+    (folder / "encoder.onnx").write_bytes((folder / "decoder_step.onnx").read_bytes())
+    start = f"{folder}: its graphs cannot be run ("
+    assert error_of(OnnxEngine([folder], 1)).startswith(start)
+    (folder / "encoder.onnx").write_bytes(encoder[:-100])
+    message = error_of(OnnxEngine([folder], 1))
+    assert message.startswith(f"{start}[ONNXRuntimeError]")
+    assert message.endswith("); export the model again")
+    assert "\n" not in message
+
+
+def test_weights_that_are_nan_are_refused(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    model = model_of()
+    with torch.no_grad():
+        model.decoder.norm.bias[0] = math.nan
+    assert error_of(OnnxEngine([export(model, tmp_path / "a")], 1)) == (
+        f"{tmp_path / 'a'}: its graphs cannot be run (probabilities that are NaN or 0); export the "
+        "model again"
+    )

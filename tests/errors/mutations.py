@@ -329,6 +329,28 @@ def mutate_tensors(random: Random, file: Path) -> str:
     return f"{what} in {name} of {file.name}"
 
 
+# Exported models.
+
+
+def damage_export(random: Random, root: Path) -> str:
+    """Change a file of the exported model, whose digests are those of the new content."""
+    folder = root / "onnx"
+    match random.randrange(4):
+        case 0:
+            return mutate_json(random, folder / "config.json")
+        case 1:
+            what = mutate_json(random, folder / "tokenizer.json")
+        case _:
+            file = random.choice(sorted(folder.glob("*.onnx")))
+            file.write_bytes(mutate_bytes(random, file.read_bytes()))
+            what = f"bytes of {file.name}"
+    tree = json.loads((folder / "config.json").read_bytes())
+    for name, info in tree["files"].items():
+        info["num_bytes"], info["sha256"] = digest_of(folder / name)
+    (folder / "config.json").write_text(json.dumps(tree), encoding="utf-8")
+    return what
+
+
 # Run directories.
 
 

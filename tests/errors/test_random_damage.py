@@ -29,6 +29,7 @@ from mutations import (
     ODD_VALUES,
     ODD_WORDS,
     damage_checkpoint,
+    damage_export,
     damage_prepared,
     damage_run,
     mutate_bytes,
@@ -193,6 +194,8 @@ def master(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         arguments = ["evaluate", "runs/tiny", "--baseline", "int8", "--test", "news"]
         main([*arguments, "--threads", "1"], standalone_mode=False)
         BenchReport({"cores": 2}, figures).save(root / "bench.json")
+        arguments = ["export", "runs/tiny", "-o", "onnx", "--format", "onnx"]
+        main(arguments, standalone_mode=False)
     return root
 
 
@@ -297,6 +300,12 @@ def _check_checkpoint(random: Random, here: DamagedFolder) -> tuple[str, str]:
     return what, here.call(resume_run)
 
 
+def _check_export(random: Random, here: DamagedFolder) -> tuple[str, str]:
+    what = damage_export(random, Path())
+    commands = [["translate", "onnx"], ["score", "onnx", "raw/news.en", "raw/news.de"]]
+    return what, here.command(*random.choice(commands), "--threads", "1")
+
+
 def _check_run(random: Random, here: DamagedFolder) -> tuple[str, str]:
     what = damage_run(random, Path())
     reader = random.choice(["audit", "audit", "report", "report", "resume"])
@@ -381,8 +390,11 @@ def _check_bench(random: Random, here: DamagedFolder) -> tuple[str, str]:
 
 BASE: dict[str, list[str]] = {
     "demo": [],
+    "init": ["mine", "--src", "raw/train.en", "--tgt", "raw/train.de"],
+    "doctor": ["tiny.yaml"],
     "prepare": ["tiny.yaml"],
     "train": ["tiny.yaml"],
+    "adapt": ["runs/tiny", "--src", "raw/news.en", "--tgt", "raw/news.de", "-o", "runs/adapted"],
     "translate": ["runs/tiny", "-i", "raw/news.en"],
     "tune": ["runs/tiny", "--beams", "1,2", "--penalties", "1"],
     "backtranslate": ["int8", "mono.en", "mono2"],
@@ -404,7 +416,7 @@ def option_cases() -> list[list[str]]:
     """List each option and argument of each command with each odd value."""
     cases = []
     for verb in COMMANDS:
-        base = BASE.get(verb, [])
+        base = BASE[verb]  # a new command needs an entry
         command = main.get_command(None, verb)  # type: ignore[attr-defined]
         assert isinstance(command, click.Command)
         for option in command.params:
@@ -425,6 +437,7 @@ def _check_option(random: Random, here: DamagedFolder) -> tuple[str, str]:
 KINDS: dict[str, Callable[[Random, DamagedFolder], tuple[str, str]]] = {
     "prepared": _check_prepared,
     "checkpoint": _check_checkpoint,
+    "export": _check_export,
     "run": _check_run,
     "yaml": _check_yaml,
     "override": _check_override,
@@ -432,8 +445,8 @@ KINDS: dict[str, Callable[[Random, DamagedFolder], tuple[str, str]]] = {
     "bench": _check_bench,
     "option": _check_option,
 }
-NUM_CASES = {"prepared": 300, "checkpoint": 400, "run": 150, "yaml": 200, "override": 400,
-             "unfinished": 200, "bench": 50, "option": 600}  # fmt: skip
+NUM_CASES = {"prepared": 300, "checkpoint": 400, "export": 200, "run": 150, "yaml": 200,
+             "override": 400, "unfinished": 200, "bench": 50, "option": 600}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -450,7 +463,7 @@ def test_processes_end_the_same_way(damaged: DamagedFolder) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["prepared", "checkpoint", "run", "yaml", "bench"])
+@pytest.mark.parametrize("kind", ["prepared", "checkpoint", "export", "run", "yaml", "bench"])
 def test_many_processes_end_the_same_way(kind: str, damaged: DamagedFolder) -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     damaged.has_processes = True
