@@ -53,7 +53,7 @@ def run_on_ray(
         num_gpus: GPUs of each task, 0 or 1; `task_device` returns the device for it.
 
     Raises:
-        DataError: raised by a task, or a task failed too often; the other tasks are cancelled.
+        DataError: raised by a task, or a task failed too often; no further task is started.
     """
     remote = ray.remote(num_cpus=1, num_gpus=num_gpus)(catch_error)
     each = {"CPU": 1, "GPU": 1} if num_gpus else {"CPU": 1}
@@ -64,16 +64,13 @@ def run_on_ray(
         wait_for_resources(each, kind="task")
     waiting = list(reversed(tasks))
     running: list[Any] = []
-    try:
-        while waiting or running:
-            while waiting and len(running) < max_running:
-                running.append(remote.remote(function, *waiting.pop()))
-            done, running = ray.wait(running, num_returns=1)
-            yield get_result(done[0])
-    finally:
-        # After an error, or when the caller stops iterating.
-        for task in running:
-            ray.cancel(task)
+    # After an error the few tasks that run are left to end: `ray.cancel` of a task that ends at the
+    # same time aborts the process (a check in task_manager.cc of Ray 2.60).
+    while waiting or running:
+        while waiting and len(running) < max_running:
+            running.append(remote.remote(function, *waiting.pop()))
+        done, running = ray.wait(running, num_returns=1)
+        yield get_result(done[0])
 
 
 def task_device() -> Literal["cpu", "cuda"]:
