@@ -254,12 +254,15 @@ def open_ensemble(model: "Model", runs: Iterable[str | Path]) -> list["Model"]:
     """Load the other models of an ensemble.
 
     Raises:
-        ConfigError: one has another vocabulary than `model`.
+        ConfigError: one has another vocabulary than `model`, or other case marks.
     """
     others = [open_model(run) for run in runs]
     for other in others:
         if other.subword.fingerprint != model.subword.fingerprint:
             rule = f"its vocabulary differs from that of {model.path}"
+            raise ConfigError("ensemble", other.path, rule)
+        if other.experiment.marks_case != model.experiment.marks_case:
+            rule = f"training.robust or case_marks differs from that of {model.path}"
             raise ConfigError("ensemble", other.path, rule)
     return others
 

@@ -243,6 +243,8 @@ def _make_tree(
     per_epoch = num_pairs + num_old * bool(sample)
     tree["training"] |= {
         "init_from": location, "init_optimizer": False, "freeze": [],
+        # Read as before, even if the new corpora have no noise.
+        "case_marks": old.marks_case,
         "updates": _num_updates(source, corpora, per_epoch),
     }  # fmt: skip
     return tree

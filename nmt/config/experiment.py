@@ -149,6 +149,9 @@ class TrainingConfig(Settings):
     robust: bool = added_setting(False, before=False)
     """Noise of all kinds, at small rates, in the source of corpora without noise of their own."""
 
+    case_marks: bool | None = added_setting(None, before=False)
+    """Read sources in upper or title case as a mark and lower case; null: if noise changes case."""
+
     def check(self) -> None:
         if self.warmup_updates > self.updates:
             rule = f"it must be at most training.updates ({self.updates})"
@@ -275,6 +278,14 @@ class Experiment(Settings):
         changes = [stage.changes(of) for stage in self.stages if stage.from_update <= update]
         # The last stage that sets a key wins.
         return dict(ChainMap(*reversed(changes)))
+
+    @property
+    def marks_case(self) -> bool:
+        """True if sources in upper or title case are read as a mark and lower case."""
+        if self.training.case_marks is not None:
+            return self.training.case_marks
+        noise = [text.noise for text in self.corpus.train]
+        return self.training.robust or any(n.upper_case or n.title_case for n in noise)
 
     @property
     def prepared(self) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from nmt.config.corpus import CleaningConfig, NoiseConfig
 from nmt.corpus.shards import Rows
 from nmt.corpus.subword import Subword
-from nmt.corpus.text import change_case, normalise
+from nmt.corpus.text import change_case, fold_case, normalise
 
 Pair = tuple[Sequence[int] | npt.NDArray[Any], Sequence[int] | npt.NDArray[Any]]
 
@@ -101,7 +101,7 @@ class SourceNoise:
 
     def __init__(
         self, subword: Subword, corpora: npt.NDArray[np.int64], rates: Sequence[NoiseConfig],
-        tags: Sequence[int], cleaning: CleaningConfig, seed: int,
+        tags: Sequence[int], cleaning: CleaningConfig, seed: int, marks_case: bool = False,
     ) -> None:  # fmt: skip
         """Create the noise of a run.
 
@@ -112,9 +112,11 @@ class SourceNoise:
             tags: tag of each corpus; 0: none.
             cleaning: cleaning rules, which normalise noisy text as that to translate.
             seed: seed of the run.
+            marks_case: encode lines in upper or title case as a mark and lower case.
         """
         self._subword, self._corpora, self._rates = subword, corpora, rates
         self._tags, self._cleaning, self._seed = tags, cleaning, seed
+        self._marks_case = marks_case
 
     def apply(self, pairs: Sequence[Pair], rows: Rows, epoch: int, max_length: int) -> list[Pair]:
         """Return pairs with the sources of one epoch.
@@ -129,7 +131,7 @@ class SourceNoise:
         for n, row in enumerate(np.asarray(rows).tolist()):
             corpus = int(self._corpora[row])
             rates = self._rates[corpus]
-            if not rates.is_on:
+            if not (rates.is_on or self._marks_case):
                 continue
             # A tag is a token before the text.
             tokens = pairs[n][0][bool(self._tags[corpus]) :]
@@ -137,10 +139,12 @@ class SourceNoise:
             # A text as seed is hashed with SHA-512: the same numbers in every process.
             line = add_noise(clean, rates, random.Random(f"{self._seed} {epoch} {row}"))
             line = normalise(line, self._cleaning)
-            if line and line != clean:
+            is_marked = self._marks_case and fold_case(line)[0] != "as_is"
+            if line and (line != clean or is_marked):
                 changed.append(n)
                 lines.append(line)
-        for n, ids in zip(changed, self._subword.encode_batch(lines), strict=True):
+        encoded = self._subword.encode_sources(lines, self._marks_case)
+        for n, ids in zip(changed, encoded, strict=True):
             src, tgt = pairs[n]
             num_tags = bool(self._tags[int(self._corpora[rows[n]])])
             if num_tags + len(ids) <= max_length:

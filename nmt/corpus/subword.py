@@ -33,6 +33,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from nmt.config.corpus import SubwordConfig
 from nmt.corpus import unigram
+from nmt.corpus.text import fold_case
 from nmt.errors import DataError
 
 PAD = 0
@@ -44,6 +45,8 @@ FIRST_BYTE = len(SPECIAL)
 """Id of byte 0; the other 255 follow."""
 NUM_RESERVED = FIRST_BYTE + 256
 """Number of special and byte pieces; learnt pieces have the ids from here on."""
+CASE_MARKS = {"upper": FIRST_BYTE + 0xF5, "title": FIRST_BYTE + 0xF6}
+"""Tokens before a source line in lower case that had another one: bytes that UTF-8 never has."""
 COVERAGE = 0.9999
 """Share of all characters in the text that are pieces; the rarest ones are encoded as bytes."""
 
@@ -76,6 +79,8 @@ class Subword:
         self._text = text
         self._pieces = _read_pieces(text)
         reserved = [b""] * FIRST_BYTE + [bytes([byte]) for byte in range(256)]
+        for mark in CASE_MARKS.values():
+            reserved[mark] = b""
         self._bytes = reserved + [piece.encode() for piece in self._pieces[NUM_RESERVED:]]
 
     @classmethod
@@ -192,6 +197,21 @@ class Subword:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def encode_sources(self, lines: Sequence[str], marks_case: bool) -> list[list[int]]:
+        """Return the token ids of source lines.
+
+        Args:
+            lines: normalised lines.
+            marks_case: encode a line in upper or title case as its case mark and lower case.
+        """
+        if not marks_case:
+            return self.encode_batch(lines)
+        cases, texts = zip(*map(fold_case, lines), strict=True) if lines else ((), ())
+        return [
+            ids if case == "as_is" else [CASE_MARKS[case], *ids]
+            for case, ids in zip(cases, self.encode_batch(texts), strict=True)
+        ]
+
     def spell(self, piece: str) -> list[int]:
         """Return the token ids of a piece of another vocabulary, without a space before it."""
         return [token.id for token in self._tokenizer.model.tokenize(piece)]
@@ -199,8 +219,8 @@ class Subword:
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids; for the ids of `encode`, exactly its line.
 
-        In ids from a model, PAD, BOS and EOS give no text, and bytes that are not UTF-8 give
-        U+FFFD. The result can have a line feed where a model predicts its byte.
+        In ids from a model, PAD, BOS, EOS and case marks give no text, and bytes that are not
+        UTF-8 give U+FFFD. The result can have a line feed where a model predicts its byte.
         """
         data = b"".join([self._bytes[token] for token in ids])
         return data.decode("utf-8", errors="replace").removeprefix(" ")

@@ -71,6 +71,23 @@ def change_case(line: str, case: Case) -> str:
     return line
 
 
+def fold_case(line: str) -> tuple[Case, str]:
+    """Return the case of a line and its text in lower case; as_is, and the line, for any other.
+
+    `change_case` restores the line, and both texts have as many bytes of UTF-8.
+    """
+    lower = line.lower()
+    if lower == line or len(lower.encode()) != len(line.encode()):
+        return "as_is", line
+    num_capitals = sum(each != each.lower() for each in line)
+    sizes: dict[Case, int] = {"upper": sum(map(str.isalpha, line)), "title": 1 + line.count(" ")}
+    for case, size in sizes.items():
+        # One capital is that of a sentence; a few in another script are those of a name.
+        if num_capitals > max(1, size // 2) and change_case(lower, case) == line:
+            return case, lower
+    return "as_is", line
+
+
 def strip_controls(line: str) -> str:
     """Remove control and invisible characters; leave one space between words, none at the ends."""
     # isprintable is False for every character of the patterns, at a tenth of their cost.

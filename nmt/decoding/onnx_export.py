@@ -17,9 +17,10 @@ import torch
 from nmt.checkpoint.format import WEIGHTS
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.config.decoding import Precision
+from nmt.config.experiment import Experiment
 from nmt.corpus.prepared import open_prepared
 from nmt.corpus.shortlist import Table, learn_shortlist
-from nmt.corpus.subword import BOS, EOS, PAD
+from nmt.corpus.subword import BOS, CASE_MARKS, EOS, PAD
 from nmt.decoding import exported_model
 from nmt.decoding.exported_model import (
     CONFIG,
@@ -94,7 +95,7 @@ def export_onnx(
         info = ExportInfo(
             exported_model.FORMAT, precision, checkpoint.info.update,
             checkpoint.info.files[WEIGHTS].sha256, largest, mean, OPSET, package_versions(),
-            {"pad": PAD, "bos": BOS, "eos": EOS}, model.vocab_size, model.decoder.state_size,
+            _tokens(checkpoint.experiment), model.vocab_size, model.decoder.state_size,
             checkpoint.experiment.model_dump(mode="json"),
             {name: exported_model.describe(temp / name) for name in names},
         )  # fmt: skip
@@ -106,6 +107,12 @@ def export_onnx(
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     return read_exported(out)
+
+
+def _tokens(experiment: Experiment) -> dict[str, int]:
+    """Return the special tokens that a translation program needs, by name."""
+    tokens = {"pad": PAD, "bos": BOS, "eos": EOS}
+    return tokens | CASE_MARKS if experiment.marks_case else tokens
 
 
 def _learn_shortlist(checkpoint: Checkpoint) -> Table:
@@ -275,7 +282,19 @@ def run(session, **inputs):
     return dict(zip(names, session.run(names, inputs)))
 
 
-sources = [[*tokenizer.encode(line.rstrip("\\n")).ids, eos] for line in sys.stdin]
+def encode(line):
+    # A model that marks case reads a line in upper or title case as a token and in lower case.
+    lower = line.lower()
+    capitals = sum(each != each.lower() for each in line)
+    for case, size in (("upper", sum(map(str.isalpha, line))), ("title", 1 + line.count(" "))):
+        words = [word[:1].title() + word[1:] for word in lower.split(" ")]
+        text = lower.upper() if case == "upper" else " ".join(words)
+        if case in config["tokens"] and capitals > max(1, size // 2) and text == line:
+            return [config["tokens"][case], *tokenizer.encode(lower).ids]
+    return tokenizer.encode(line).ids
+
+
+sources = [[*encode(line.rstrip("\\n")), eos] for line in sys.stdin]
 lengths = np.array([len(source) for source in sources])
 src = np.array([source + [pad] * (max(lengths) - len(source)) for source in sources])
 memory = run(encoder, src=src, src_lengths=lengths)
@@ -290,7 +309,7 @@ for target, length in zip(targets[:, 1:].tolist(), lengths):
     end = target.index(eos) if eos in target else 2 * length + 20
     print(tokenizer.decode(target[:end]))
 """
-"""Program of the README: greedy search in 35 lines, with ONNX Runtime, tokenizers and NumPy."""
+"""Program of the README: greedy search in 50 lines, with ONNX Runtime, tokenizers and NumPy."""
 
 _README = """\
 # Translation model {src}-{tgt} for ONNX Runtime

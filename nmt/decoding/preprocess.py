@@ -47,6 +47,8 @@ class Preprocessor:
         self.subword = subword
         self.cleaning = config.corpus.cleaning
         self.decoding = config.decoding
+        self.marks_case = config.marks_case
+        """True if lines in upper or title case get a mark and lower case."""
         limit = config.batching.max_length
         self.max_tokens = config.decoding.max_source_length or limit
         """Tokens above which a line is split into sentences."""
@@ -77,7 +79,7 @@ class Preprocessor:
         texts = [normalise(request.text, self.cleaning) for request in requests]
         masked_lines = [mask_line(text, self.decoding.protect) for text in texts]
         # One call for the window is faster than one per line.
-        encoded = self.subword.encode_batch([masked.text for masked in masked_lines])
+        encoded = self._encode([masked.text for masked in masked_lines])
         for line, (request, masked) in enumerate(zip(requests, masked_lines, strict=True)):
             ids = encoded[line]
             if not masked.text.strip():
@@ -90,7 +92,7 @@ class Preprocessor:
             for number, (text, gap, is_cut) in enumerate(parts):
                 # Masked again: a mask must be restored in the segment of its span.
                 masked = mask_line(text, self.decoding.protect)
-                ids = self.subword.encode(masked.text)
+                [ids] = self._encode([masked.text])
                 segment = self._segment(line, request, masked, ids, is_first=number == 0)
                 yield replace(segment, gap=Gap.after(text, gap, is_cut))
 
@@ -99,7 +101,10 @@ class Preprocessor:
         return normalise(request.text, self.cleaning).strip() if self.decoding.protect else ""
 
     def _num_tokens(self, text: str) -> int:
-        return len(self.subword.encode(mask_line(text, self.decoding.protect).text))
+        return len(self._encode([mask_line(text, self.decoding.protect).text])[0])
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.subword.encode_sources(texts, self.marks_case)
 
     def _segment(
         self, line: int, request: Request, masked: MaskedLine, ids: list[int], is_first: bool

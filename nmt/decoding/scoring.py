@@ -84,7 +84,9 @@ def score_pairs(
     max_sentences = translator.decoding.batch_sentences
     num_done = 0
     for window in read_windows(pairs, WINDOW_BATCHES * max_sentences, _num_chars):
-        sources, targets = (_encode(translator, side) for side in zip(*window, strict=True))
+        sources, targets = map(list, zip(*window, strict=True))
+        sources = _encode(translator, sources, translator.preprocessor.marks_case)
+        targets = _encode(translator, targets)
         rows = [n for n, source in enumerate(sources) if len(source) > 1]  # not blank
         # Blank sources get their score without the model: only a blank target is possible.
         scores = [LineScore([], [], len(target) == 1) for target in targets]
@@ -137,11 +139,13 @@ def log_probs(
     return [of_tokens[:length] for _, length, of_tokens in in_order]
 
 
-def _encode(translator: Translator, lines: Sequence[str]) -> list[list[int]]:
+def _encode(
+    translator: Translator, lines: Sequence[str], marks_case: bool = False
+) -> list[list[int]]:
     """Return token ids with EOS; only EOS for a blank line."""
     texts = [normalise(line, translator.cleaning) for line in lines]
     texts = [text if text.strip() else "" for text in texts]
-    return [[*ids, EOS] for ids in translator.subword.encode_batch(texts)]
+    return [[*ids, EOS] for ids in translator.subword.encode_sources(texts, marks_case)]
 
 
 def _num_chars(pair: tuple[str, str]) -> int:

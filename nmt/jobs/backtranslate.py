@@ -57,6 +57,11 @@ def check_models(checkpoints: Sequence[Model]) -> None:
                 f"{other.path} and {first.path} have different vocabularies: the models of an "
                 "ensemble must share one"
             )
+        if other.experiment.marks_case != first.experiment.marks_case:
+            raise DataError(
+                f"{other.path} and {first.path} differ in training.robust or case_marks: the "
+                "models of an ensemble must read sources in the same way"
+            )
 
 
 def backtranslate(

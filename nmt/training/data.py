@@ -70,15 +70,15 @@ def _make_stage(
 
 
 def make_noise(experiment: Experiment, corpus: TrainingData) -> SourceNoise | None:
-    """Return the noise of the training sources; None: there is none."""
+    """Return the noise and case marks of the training sources; None: there are none."""
     default = ROBUST_NOISE if experiment.training.robust else NoiseConfig()
     texts = experiment.corpus.train
     rates = [text.noise if text.noise.is_on else default for text in texts]
-    if not any(each.is_on for each in rates):
+    if not (experiment.marks_case or any(each.is_on for each in rates)):
         return None
     return SourceNoise(
         corpus.subword, corpus.shards.corpora, rates, [text.tag for text in texts],
-        experiment.corpus.cleaning, experiment.seed,
+        experiment.corpus.cleaning, experiment.seed, experiment.marks_case,
     )  # fmt: skip
 
 

@@ -102,10 +102,9 @@ def _sum_nll(
 ) -> tuple[float, float]:
     """Return the sum of negative log-likelihoods in nats, and its number of target tokens."""
     cleaning = experiment.corpus.cleaning
-    encoded = [
-        (subword.encode(normalise(src, cleaning)), subword.encode(normalise(ref, cleaning)))
-        for src, ref in pairs
-    ]
+    sources, refs = ([normalise(pair[side], cleaning) for pair in pairs] for side in (0, 1))
+    encoded_sources = subword.encode_sources(sources, experiment.marks_case)
+    encoded = list(zip(encoded_sources, subword.encode_batch(refs), strict=True))
     encoded.sort(key=lambda pair: max(map(len, pair)))
     sums, num_tokens = [], 0
     for start in range(0, len(encoded), 64):

@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_calls import TEXT, Nmt, translated
+from tokenizers import Tokenizer
 
-from nmt.corpus.subword import EOS
+from nmt.checkpoint.load import load_checkpoint
+from nmt.corpus.subword import CASE_MARKS, EOS
 from nmt.decoding.exported_model import read_exported
 from nmt.decoding.onnx_export import PROGRAM
 
@@ -43,6 +46,18 @@ def test_program_of_the_readme_needs_neither_torch_nor_nmt(
     )  # fmt: skip
     assert run.stderr == ""
     assert run.stdout.splitlines() == translated(nmt, TEXT, "--beam 1")
+
+
+def test_program_of_the_readme_marks_case_as_nmt_does(tiny: Path) -> None:
+    subword = load_checkpoint(tiny / "runs/tiny").subword
+    tokenizer = Tokenizer.from_str(subword.to_json())
+    lines = ["A DOG.", "A Dog", "A dog.", "3D", "他在NASA工作", "Paris", ""]
+    [function] = re.findall(r"def encode.*?\n\n\n", PROGRAM, re.DOTALL)
+    for tokens in ({}, CASE_MARKS):
+        names: dict[str, Any] = {"config": {"tokens": tokens}, "tokenizer": tokenizer}
+        exec(function, names)
+        found = [list(names["encode"](line)) for line in lines]
+        assert found == subword.encode_sources(lines, bool(tokens))
 
 
 def test_shortlist_translates_and_is_batch_invariant(here: Path, nmt: Nmt) -> None:

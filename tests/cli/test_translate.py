@@ -17,6 +17,7 @@ from cli_calls import Nmt, translated
 from nmt.checkpoint.load import load_checkpoint, load_training_state
 from nmt.checkpoint.write import save_checkpoint
 from nmt.cli import translate as translate_command
+from nmt.config.files import override
 from nmt.decoding.output_formats import FORMATS
 from nmt.decoding.resumable_output import work_folder
 
@@ -144,6 +145,23 @@ def test_ensemble_of_two_vocabularies_is_an_error(verb: str, here: Path, nmt: Nm
         "nmt: ensemble is runs/other/checkpoints/update-00000060, but its vocabulary differs "
         "from that of runs/tiny/checkpoints/update-00000060\n"
     )
+
+
+def test_only_models_that_all_mark_case_form_an_ensemble(here: Path, nmt: Nmt) -> None:
+    bundle = load_checkpoint(Path("runs/tiny"))
+    experiment = override(bundle.experiment, ["training.robust=true"])
+    tokenizer = bundle.subword.to_json()
+    save_checkpoint(Path("runs/other"), experiment, tokenizer, load_training_state(bundle.path))
+    answer = nmt("translate runs/tiny --ensemble runs/other", TEXT.encode())
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err == (
+        "nmt: ensemble is runs/other/checkpoints/update-00000060, but training.robust or "
+        "case_marks differs from that of runs/tiny/checkpoints/update-00000060\n"
+    )
+    # Read in lower case after a mark, which belongs to no word.
+    answer = nmt("translate runs/other --format pharaoh", b"TWO DOGS.\n")
+    links = re.findall(r"(\d+)-\d+", answer.out.split("|||")[-1])
+    assert {*links} <= {"0", "1"}
 
 
 def test_formats_of_the_option_are_all_formats() -> None:

@@ -12,7 +12,7 @@ from nmt.config.corpus import ROBUST_NOISE, CleaningConfig, CorpusConfig, NoiseC
 from nmt.corpus.noise import SourceNoise, add_noise, press_neighbour
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import open_prepared
-from nmt.corpus.subword import tag_token
+from nmt.corpus.subword import CASE_MARKS, tag_token
 from nmt.errors import ConfigError
 
 LINE = 'He said: "Déjà vu - I\'m 3 years old..."'
@@ -121,6 +121,30 @@ def test_tags_stay_and_long_sources_have_no_noise(corpus: Any) -> None:
         assert src[0] == tag
         assert subword.decode(src[1:]) == subword.decode(clean[1:]).upper()
     assert noise.apply(pairs, range(4), 0, 3) == pairs
+
+
+def test_case_is_marked(corpus: Any) -> None:
+    shards, subword = corpus
+    rates = [NoiseConfig(upper_case=1), NoiseConfig(title_case=1)]
+    noise = SourceNoise(subword, shards.corpora, rates, (2, 0), CleaningConfig(), 1, True)
+    pairs = list(shards.pairs(range(100)))
+    pairs[:50] = [([tag_token(2), *map(int, src)], tgt) for src, tgt in pairs[:50]]
+    for row, (src, _) in enumerate(noise.apply(pairs, range(100), 0, 500)):
+        text = subword.decode(shards.pairs([row])[0][0]).lower()
+        marks = [tag_token(2), CASE_MARKS["upper"]] if row < 50 else [CASE_MARKS["title"]]
+        assert src == [*marks, *subword.encode(text)]
+
+
+def test_case_is_marked_in_corpora_without_noise(corpus: Any) -> None:
+    shards, subword = corpus
+    noise = SourceNoise(
+        subword, shards.corpora, [NoiseConfig()] * 2, (0, 0), CleaningConfig(), 1, True
+    )
+    pairs = [(subword.encode(line), []) for line in ("THE DOG", "The dog")]
+    assert [src for src, _ in noise.apply(pairs, [0, 1], 0, 500)] == [
+        [CASE_MARKS["upper"], *subword.encode("the dog")],
+        subword.encode("The dog"),
+    ]
 
 
 def test_noise_needs_no_new_preparation(make_corpus: Make) -> None:

@@ -16,6 +16,7 @@ from nmt.corpus.io import read_blocks, split_lines
 from nmt.corpus.text import (
     EncodingChecker,
     change_case,
+    fold_case,
     normalise,
     open_output,
     read_lines,
@@ -248,6 +249,39 @@ def test_binary_files_are_refused(shared_data: Path, case: str, message: str) ->
 )
 def test_the_case_of_a_line_is_changed(case: Case, line: str) -> None:
     assert change_case("a straße, über McDonald's.", case) == line
+
+
+@pytest.mark.parametrize(
+    ("line", "case"),
+    [
+        ("A STRASSE, ÜBER 3 FLÜSSE!", "upper"),
+        ("Η ΟΔΟΣ", "upper"),
+        ("МИР 2", "upper"),
+        ("A Dog In Paris", "title"),
+        ("A dog", "as_is"),
+        ("Paris", "as_is"),
+        ("3D", "as_is"),
+        ("McDonald's", "as_is"),
+        # Another script beside Latin letters; scripts without case.
+        ("他在NASA工作", "as_is"),
+        ("他 在 Paris Hilton 工作", "as_is"),
+        ("कुत्ता", "as_is"),
+        ("", "as_is"),
+        # Its lower case has one more character.
+        ("İSTANBUL", "as_is"),
+    ],
+)
+def test_the_case_of_a_line_is_found_and_restored(line: str, case: Case) -> None:
+    found, folded = fold_case(line)
+    assert found == case
+    assert change_case(folded, case) == line
+
+
+@given(st.text(alphabet="aAßẞǅİIς Σ\u0345.1"))
+def test_folding_case_loses_nothing(line: str) -> None:
+    case, folded = fold_case(line)
+    assert change_case(folded, case) == line
+    assert len(folded.encode()) == len(line.encode())
 
 
 @pytest.mark.parametrize(

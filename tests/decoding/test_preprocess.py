@@ -4,7 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.decoding.preprocess import split_line
+from nmt.config.corpus import SubwordConfig
+from nmt.config.experiment import Experiment
+from nmt.corpus.subword import CASE_MARKS, EOS, Subword
+from nmt.decoding.preprocess import Preprocessor, split_line
+from nmt.decoding.requests import Request
 from nmt.decoding.translation import Candidate, Gap, Translation
 
 
@@ -28,6 +32,22 @@ def test_long_sentences_are_cut_at_the_limit(limit: int, parts: list[str]) -> No
     found = list(split_line("One two three four, five six seven eight nine. Ten.", limit, words))
     assert [part for part, _, _ in found] == [*parts, "Ten."]
     assert [is_cut for _, _, is_cut in found] == [True] * (len(parts) - 1) + [False, False]
+
+
+def test_each_part_of_a_long_line_has_its_case_mark() -> None:
+    subword = Subword.train(["one two three. four"] * 9, SubwordConfig(vocab_size=300))
+    text = {"name": "text", "src": "a", "tgt": "b"}
+    corpus = {"src": "en", "tgt": "de", "train": [text], "dev": text}
+    settings = {"training": {"robust": True}, "decoding": {"max_source_length": 15}}
+    config = Experiment.model_validate({"name": "test", "corpus": corpus, **settings})
+    request = Request("ONE TWO THREE. One two. Three Four.")
+    found = list(Preprocessor(subword, config).segments([request]))
+    assert [segment.source for segment in found] == [
+        [CASE_MARKS["upper"], *subword.encode("one two three."), EOS],
+        [*subword.encode("One two."), EOS],
+        [CASE_MARKS["title"], *subword.encode("three four."), EOS],
+    ]
+    assert [{*segment.src_words} for segment in found] == [{-1, 0, 1, 2}, {-1, 3, 4}, {-1, 5, 6}]
 
 
 def test_a_text_without_spaces_is_cut_between_letters() -> None:
