@@ -48,6 +48,7 @@ LAYERS = {"width": 128, "encoder_layers": 2, "decoder_layers": 2}
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 GNMT = {**LAYERS, "preset": "gnmt", "attention": "additive"}
 RESIDUAL = {**LAYERS, "heads": 4, "weight_dropout": 0.1, "locked_dropout": True}
+SPANS = {"cutoff": 0.1, "cutoff_kind": "span"}
 ROWS = np.arange(2)
 NUM_TOKENS = 10
 READ = "_local_scalar_dense"
@@ -96,12 +97,15 @@ def run_update(learner: Learner, number: int = 0) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize(("model", "rdrop"), [(GNMT, 0.0), (RESIDUAL, 0.0), (RESIDUAL, 1.0)])
+@pytest.mark.parametrize(
+    ("model", "training"),
+    [(GNMT, {}), (RESIDUAL, {}), (RESIDUAL, {"rdrop": 1.0}), (RESIDUAL, SPANS)],
+)
 def test_an_update_waits_for_the_gpu_once(
-    gpu: FakeGpu, model: dict[str, Any], rdrop: float, precision: str
+    gpu: FakeGpu, model: dict[str, Any], training: dict[str, Any], precision: str
 ) -> None:
     """For the norm of its gradient."""
-    learner = make_learner(model, precision=precision, rdrop=rdrop)
+    learner = make_learner(model, precision=precision, **training)
     gpu.waits.clear()
     run_update(learner)
     assert gpu.waits == {READ: 1}

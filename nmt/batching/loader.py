@@ -16,9 +16,12 @@ from nmt.batching.schedule import Rows, Schedule, Update
 from nmt.corpus.noise import SourceNoise
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword_sampling import Pair, SubwordSampler
+from nmt.corpus.switchout import SwitchOut
 
 SamplerAt = Callable[[int], SubwordSampler | None]
 """Subword sampler of an update, counted from 0; None: the prepared segmentation."""
+SwitchAt = Callable[[int], SwitchOut | None]
+"""SwitchOut of an update, counted from 0; None: off."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Loader:
         pin: bool = False,
         sampler_at: SamplerAt = lambda number: None,
         noise: SourceNoise | None = None,
+        switch_at: SwitchAt = lambda number: None,
     ) -> None:
         """Start loading.
 
@@ -62,6 +66,7 @@ class Loader:
                 from that in the schedule.
             noise: noise of the sources; None: they are as prepared. A micro-batch whose sources
                 grow beyond its budget comes in several parts with the same index.
+            switch_at: SwitchOut of each update, after subword sampling.
         """
         self._shards = shards
         self._schedule = schedule
@@ -71,6 +76,7 @@ class Loader:
         self._pin = pin
         self._sampler_at = sampler_at
         self._noise = noise
+        self._switch_at = switch_at
         self._ready: queue.Queue[tuple[Update, list[MicroBatch]] | BaseException | None]
         self._ready = queue.Queue(maxsize=prefetch)
         self._is_closed = threading.Event()
@@ -95,12 +101,11 @@ class Loader:
         try:
             for number in self._updates:
                 update = self._schedule.update(number)
-                sampler = self._sampler_at(number)
                 # Ranks without micro-batches in an update return an empty list.
                 batches = [
                     part
                     for index, rows in update.share_of(self._rank, self._num_workers)
-                    for part in self._parts(index, rows, update.epoch, sampler)
+                    for part in self._parts(index, rows, update)
                 ]
                 if not self._put((update, batches)):
                     return
@@ -108,34 +113,28 @@ class Loader:
         except BaseException as error:  # Raised again by __iter__ in the main thread.
             self._put(error)
 
-    def _parts(
-        self, index: int, rows: Rows, epoch: int, sampler: SubwordSampler | None
-    ) -> list[MicroBatch]:
+    def _parts(self, index: int, rows: Rows, update: Update) -> list[MicroBatch]:
         """Return a micro-batch, in several parts if noise has made its sources too long."""
         pairs: Sequence[Pair] = self._shards.pairs(rows)
         if self._noise is None or not pairs:
-            return [MicroBatch(index, self._batch(pairs, rows, epoch, sampler), rows)]
+            return [MicroBatch(index, self._batch(pairs, rows, update), rows)]
         config = self._schedule.config
         planned = max(len(side) for pair in pairs for side in pair)
-        pairs = self._noise.apply(pairs, rows, epoch, config.max_length - 1)
+        pairs = self._noise.apply(pairs, rows, update.epoch, config.max_length - 1)
         parts = split_by_length([max(map(len, pair)) for pair in pairs], planned, config.max_tokens)
         return [
-            MicroBatch(
-                index,
-                self._batch([pairs[n] for n in part], rows[part], epoch, sampler),
-                rows[part],
-            )
+            MicroBatch(index, self._batch([pairs[n] for n in part], rows[part], update), rows[part])
             for part in parts
         ]
 
-    def _batch(
-        self, pairs: Sequence[Pair], rows: Rows, epoch: int, sampler: SubwordSampler | None
-    ) -> Batch:
-        if sampler is not None:
+    def _batch(self, pairs: Sequence[Pair], rows: Rows, update: Update) -> Batch:
+        if (sampler := self._sampler_at(update.number)) is not None:
             config = self._schedule.config
             # Sampling lengthens pairs: stay within the budget that the schedule has checked.
             max_tokens = min(config.max_length, config.max_tokens // max(1, len(rows)))
-            pairs = sampler.segment(pairs, rows, epoch, max_tokens - 1)  # without EOS
+            pairs = sampler.segment(pairs, rows, update.epoch, max_tokens - 1)  # without EOS
+        if (switch := self._switch_at(update.number)) is not None:
+            pairs = switch.apply(pairs, rows, update.epoch)
         batch = make_batch(pairs)
         return batch.pin() if self._pin else batch
 

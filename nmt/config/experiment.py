@@ -120,6 +120,14 @@ class TrainingConfig(Settings):
     """Probability mass spread over the vocabulary (Szegedy et al. 2016)."""
     rdrop: NaturalFloat = 0.0
     """Weight alpha of R-Drop (Liang et al. 2021), which runs each pair twice; 0: off."""
+    cutoff: Fraction = added_setting(0.0, before=0.0)
+    """Share of the input that Cutoff (Shen et al. 2020) erases in a second pass; 0: off."""
+    cutoff_kind: Literal["token", "feature", "span"] = added_setting("token", before="token")
+    """Erased by Cutoff: embeddings of tokens, features of all tokens, or one span of tokens."""
+    cutoff_weight: NaturalFloat = added_setting(5.0, before=5.0)
+    """Weight of the Jensen-Shannon divergence between the passes of Cutoff."""
+    switchout: NaturalFloat = added_setting(0.0, before=0.0)
+    """Temperature of SwitchOut (Wang et al. 2018): random tokens on both sides; 0: off."""
     subword_dropout: Fraction = 0.0
     """BPE-dropout: probability of skipping a merge, redrawn every epoch (Provilkov et al. 2020)."""
     subword_sampling: NaturalFloat = 0.0
@@ -178,6 +186,10 @@ class StageConfig(Settings):
     """Number of updates done before the stage starts."""
     rdrop: NaturalFloat | None = None
     """New value of training.rdrop."""
+    cutoff: Fraction | None = added_setting(None, before=None)
+    """New value of training.cutoff."""
+    switchout: NaturalFloat | None = added_setting(None, before=None)
+    """New value of training.switchout."""
     label_smoothing: Fraction | None = None
     """New value of training.label_smoothing."""
     learning_rate: PositiveFloat | None = None
@@ -252,6 +264,12 @@ class Experiment(Settings):
         if sorted(set(starts)) != starts:
             rule = "each stage must start after the previous one"
             raise ConfigError("stages.from_update", starts, rule)
+        for start in (0, *starts):
+            training = self.training_at(start)
+            if training.rdrop and training.cutoff:
+                where = f"stages, from_update {start}: cutoff" if start else "training.cutoff"
+                rule = f"R-Drop is on too ({training.rdrop:g}): set one of them to 0"
+                raise ConfigError(where, f"{training.cutoff:g}", rule)
         # Weights hold until a later stage changes them; each period needs a corpus in use.
         weights = {text.name: text.weight for text in self.corpus.train}
         _check_some_weight("corpus.train", weights)

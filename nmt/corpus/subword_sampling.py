@@ -127,10 +127,10 @@ class SubwordSampler:
         begins[(ends - lengths)[np.array(lengths) > 0]] = True
         starts = np.flatnonzero(begins)
         side_of = np.searchsorted(ends, starts, side="right")
-        row_hashes = _scramble(_hash(self._seed, epoch, number) + rows)
+        row_hashes = scramble(hash_numbers(self._seed, epoch, number) + rows)
         # Place in its side; the target side gets other numbers than the source side.
         place = starts - (ends - lengths)[side_of] + 2**32 * (side_of % 2)
-        hashes = _scramble(row_hashes[side_of // 2] + place.astype(np.uint64))
+        hashes = scramble(row_hashes[side_of // 2] + place.astype(np.uint64))
         variants = hashes % np.uint64(NUM_VARIANTS)
         # Words as bytes, two per token, are the keys of the table.
         data, bounds = tokens.tobytes(), [*(2 * starts).tolist(), 2 * len(tokens)]
@@ -223,13 +223,13 @@ def sample_unigram(
     return tuple(reversed(pieces))
 
 
-def _hash(*numbers: int) -> np.uint64:
+def hash_numbers(*numbers: int) -> np.uint64:
     """Return 64 bits that depend on all of the numbers."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return np.uint64(int.from_bytes(digest, "little"))
 
 
-def _scramble(values: Hashes) -> Hashes:
+def scramble(values: Hashes) -> Hashes:
     """Mix the bits of integers: the last steps of SplitMix64 (Steele et al. 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -74,9 +74,17 @@ class Embedding(nn.Embedding):
         """Embed token ids, [...], without dropout: [..., D]."""
         return super().forward(tokens) * self.scale
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Embed token ids, [B, T], with dropout in training: [B, T, D]."""
-        x = drop_words(self.lookup(tokens), self.word_dropout, self.training)
+    def forward(self, tokens: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Embed token ids, [B, T], with dropout in training: [B, T, D].
+
+        Args:
+            tokens: token ids, [B, T].
+            kept: 0 where Cutoff erases the embeddings, else 1; [B, T, 1] or [B, 1, D].
+        """
+        x = self.lookup(tokens)
+        if kept is not None:
+            x = x * kept.to(x.dtype)
+        x = drop_words(x, self.word_dropout, self.training)
         return drop(x, self.dropout, self.training, self.is_locked)
 
 

@@ -73,7 +73,10 @@ class Seq2Seq(nn.Module):
         output = Flops(per_tgt=matmul_flops(self.output_weight))
         return self.encoder.flops() + self.decoder.flops() + output
 
-    def forward(self, src: Tensor, src_lengths: Tensor, tgt_in: Tensor, real: Tensor) -> Tensor:
+    def forward(
+        self, src: Tensor, src_lengths: Tensor, tgt_in: Tensor, real: Tensor,
+        src_kept: Tensor | None = None, tgt_kept: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Run with teacher forcing: each target position reads the reference tokens before it.
 
         Args:
@@ -81,18 +84,20 @@ class Seq2Seq(nn.Module):
             src_lengths: real tokens of each source, 1 to S, [B].
             tgt_in: target ids shifted right, BOS first, [B, T].
             real: flat indices of the B * T target positions that are not padding, [N].
+            src_kept: source embeddings that Cutoff keeps (`Embedding.forward`); None: all.
+            tgt_kept: as src_kept, of the target inputs.
 
         Returns:
             Inputs of the output layer at the real target positions, [N, D].
         """
-        memory = self.encode(src, src_lengths)
-        hidden: Tensor = self.decoder(self.tgt_embedding(tgt_in), memory)
+        memory = self.encode(src, src_lengths, src_kept)
+        hidden: Tensor = self.decoder(self.tgt_embedding(tgt_in, tgt_kept), memory)
         # Padding is removed before the output layer, the largest product at small widths.
         return hidden.reshape(-1, hidden.size(-1)).index_select(0, real)
 
-    def encode(self, src: Tensor, src_lengths: Tensor) -> Memory:
+    def encode(self, src: Tensor, src_lengths: Tensor, kept: Tensor | None = None) -> Memory:
         """Encode sources; arguments as of `forward`."""
-        encoded = self.encoder(self.src_embedding(src), src_lengths)
+        encoded = self.encoder(self.src_embedding(src, kept), src_lengths)
         projected = [attention.project(encoded) for attention in self.decoder.attentions]
         keys, values = zip(*projected, strict=True)
         is_pad = torch.arange(src.size(1), device=src.device) >= src_lengths[:, None]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nmt.batching.loader import SamplerAt
+from nmt.batching.loader import SamplerAt, SwitchAt
 from nmt.batching.schedule import Schedule
 from nmt.config.corpus import ROBUST_NOISE, NoiseConfig
 from nmt.config.experiment import Experiment
@@ -13,6 +13,7 @@ from nmt.corpus.noise import SourceNoise
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
 from nmt.corpus.subword_sampling import SubwordSampler
+from nmt.corpus.switchout import SwitchOut
 from nmt.errors import TrainingError
 from nmt.training.distributed import derive_seed
 
@@ -80,6 +81,16 @@ def make_noise(experiment: Experiment, corpus: TrainingData) -> SourceNoise | No
         corpus.subword, corpus.shards.corpora, rates, [text.tag for text in texts],
         experiment.corpus.cleaning, experiment.seed, experiment.marks_case,
     )  # fmt: skip
+
+
+def make_switchout(experiment: Experiment, corpus: TrainingData) -> SwitchAt:
+    """Return SwitchOut at the temperature of each update."""
+    switches: list[tuple[int, SwitchOut | None]] = []
+    for start in (0, *(stage.from_update for stage in experiment.stages)):
+        temperature = experiment.training_at(start).switchout
+        is_on, size, seed = bool(temperature), corpus.subword.num_pieces, experiment.seed
+        switches.append((start, SwitchOut(temperature, size, seed) if is_on else None))
+    return lambda number: next(each for start, each in reversed(switches) if start <= number)
 
 
 def set_source_limit(experiment: Experiment, shards: Shards) -> Experiment:

@@ -33,6 +33,7 @@ from nmt.training.data import (
     check_workers,
     make_noise,
     make_schedule,
+    make_switchout,
     set_source_limit,
 )
 from nmt.training.distributed import World, derive_seed, gradient_sync
@@ -315,6 +316,7 @@ class _Run:
             self.corpus.shards, self.schedule, updates, rank=world.rank, num_workers=world.size,
             pin=is_pinned, sampler_at=self.sampler_at,
             noise=make_noise(self.experiment, self.corpus),
+            switch_at=make_switchout(self.experiment, self.corpus),
         )  # fmt: skip
 
     def count_tgt_tokens(self, update: Update, micro_batches: Sequence[MicroBatch]) -> int:

@@ -1,4 +1,4 @@
-"""Label-smoothed cross entropy and R-Drop, computed in chunks together with their gradients.
+"""Label-smoothed cross entropy, R-Drop and Cutoff, in chunks together with their gradients.
 
 The loss of a chunk of tokens and its gradient with respect to the logits come from one softmax, in
 the forward call; backward only scales. So [tokens, vocabulary] is never in memory as a whole, and
@@ -12,10 +12,16 @@ R-Drop (Liang et al. 2021) runs two passes with different dropout over a batch a
 distance. With p and q the distributions of a token, r = log p - log q and z the logits of p:
 d KL(p||q) / dz = p * (r - KL(p||q)) and d KL(q||p) / dz = p - q.
 
+Cutoff (Shen et al. 2020, arXiv 2009.13818) erases a part of the input embeddings in the second pass
+and adds the Jensen-Shannon divergence: with m = (p + q) / 2, (KL(p||m) + KL(q||m)) / 2. Here
+log p/m = log 2 - log(1 + exp(-r)) and d JS / dz = p * (log p/m - KL(p||m)) / 2.
+
 Shapes: B pairs, S source positions, T target positions, N target tokens, D width, V vocabulary,
 C tokens of a chunk.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +29,9 @@ from torch import Tensor, nn
 
 from nmt.batching.batch import Batch
 from nmt.config.experiment import TrainingConfig
+
+DistanceOf = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Distance of two passes: `_symmetric_kl` or `_jensen_shannon`."""
 
 CHUNK_VALUES = {"cpu": 2**20, "cuda": 2**27}
 """Logits of a chunk by device: few enough to stay in the cache of a CPU, enough to fill a GPU."""
@@ -54,17 +63,64 @@ def compute_loss(
         model: maps a batch to decoder outputs of the target tokens, [N, D].
         output_weight: weight of the output layer, [V, D].
         batch: on the device of the model.
-        config: label smoothing and R-Drop.
+        config: label smoothing, R-Drop and Cutoff.
         dtype: dtype of matrix products; in float32 autocast is off.
     """
-    if config.rdrop:
+    kept: tuple[Tensor, ...] = ()
+    if config.rdrop or config.cutoff:
         batch = batch.repeat()
+    if config.cutoff:
+        kept = draw_cutoff(batch, config.cutoff, config.cutoff_kind, output_weight.size(1))
     with torch.autocast(batch.src.device.type, dtype, enabled=dtype != torch.float32):
-        hidden: Tensor = model(batch.src, batch.src_lengths, batch.tgt_in, batch.real)
-    smoothing = config.label_smoothing
+        hidden: Tensor = model(batch.src, batch.src_lengths, batch.tgt_in, batch.real, *kept)
+    targets, smoothing = batch.tgt_out, config.label_smoothing
     if config.rdrop:
-        return r_drop(hidden, output_weight, batch.tgt_out, smoothing, config.rdrop, dtype)
-    return cross_entropy(hidden, output_weight, batch.tgt_out, smoothing, dtype)
+        return r_drop(hidden, output_weight, targets, smoothing, config.rdrop, dtype)
+    if config.cutoff:
+        return cutoff(hidden, output_weight, targets, smoothing, config.cutoff_weight, dtype)
+    return cross_entropy(hidden, output_weight, targets, smoothing, dtype)
+
+
+def draw_cutoff(batch: Batch, share: float, kind: str, width: int) -> tuple[Tensor, Tensor]:
+    """Draw the input embeddings that Cutoff keeps in the second pass (Shen et al. 2020, section 3).
+
+    BOS and EOS stay. Features are the same for all tokens of a side; a span has one token at least.
+
+    Args:
+        batch: every pair in the first pass, then in the second (`Batch.repeat`).
+        share: share of the tokens or features that is erased.
+        kind: token, feature or span.
+        width: size D of an embedding.
+
+    Returns:
+        0 where an embedding is erased, else 1, of sources and target inputs: [2B, S or T, 1], or
+        [2B, 1, D] for features.
+    """
+    num_pairs, device = len(batch.src) // 2, batch.src.device
+    is_real = torch.zeros(batch.tgt_in.numel(), dtype=torch.int64, device=device)
+    tgt_lengths = is_real.index_fill_(0, batch.real, 1).view_as(batch.tgt_in).sum(dim=1)
+    # First and last position of the text of each side: sources end with EOS, inputs begin with BOS.
+    sides = (
+        (batch.src, torch.zeros_like(batch.src_lengths), batch.src_lengths - 1),
+        (batch.tgt_in, torch.ones_like(tgt_lengths), tgt_lengths),
+    )
+    masks = []
+    for tokens, start, stop in sides:
+        start, stop = start[num_pairs:, None], stop[num_pairs:, None]
+        place = torch.arange(tokens.size(1), device=device)
+        if kind == "feature":
+            kept = torch.rand(num_pairs, 1, width, device=device) >= share
+        elif kind == "token":
+            is_drawn = torch.rand(num_pairs, tokens.size(1), device=device) < share
+            kept = ~(is_drawn & (place >= start) & (place < stop))[..., None]
+        else:
+            count = stop - start
+            size = (share * count).round().clamp_min(1).minimum(count)
+            draw = torch.rand(num_pairs, 1, device=device)
+            first = start + (draw * (count - size + 1)).floor()
+            kept = ~((place >= first) & (place < first + size))[..., None]
+        masks.append(torch.cat([torch.ones_like(kept), kept]))
+    return masks[0], masks[1]
 
 
 def cross_entropy(
@@ -107,11 +163,59 @@ def r_drop(
         alpha: weight of the distance.
         dtype: as in `cross_entropy`.
     """
+    return _two_passes(hidden, weight, targets, smoothing, alpha, _symmetric_kl, dtype)
+
+
+def cutoff(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    smoothing: float,
+    beta: float,
+    dtype: torch.dtype,
+) -> LossSums:
+    """Sum half of the Cutoff loss: the mean of two cross entropies and beta / 2 of their distance.
+
+    The distance is the Jensen-Shannon divergence (Shen et al. 2020, section 3, with one erased
+    input and alpha = 1, which weights both cross entropies equally).
+
+    Args:
+        hidden, weight, targets, smoothing, dtype: as in `r_drop`.
+        beta: weight of the distance.
+    """
+    return _two_passes(hidden, weight, targets, smoothing, beta, _jensen_shannon, dtype)
+
+
+def _two_passes(*arguments: Any) -> LossSums:
     with_gradient = torch.is_grad_enabled()
-    sums = _ChunkedRDrop.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, targets, smoothing, alpha, dtype, with_gradient
-    )
+    sums = _ChunkedTwoPasses.apply(*arguments, with_gradient)  # type: ignore[no-untyped-call]
     return LossSums(*sums)
+
+
+def _symmetric_kl(probs: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """Return KL(p||q) + KL(q||p) and its gradient.
+
+    Args:
+        probs: p and q, [2, C, V].
+        ratio: log p - log q, [C, V].
+
+    Returns:
+        The sum over tokens, and its gradient with respect to the logits of p and of q, [2, C, V].
+    """
+    difference = probs[0] - probs[1]
+    kl = torch.stack([probs[0] * ratio, -probs[1] * ratio]).sum(dim=2, keepdim=True)
+    gradient = torch.stack([ratio, -ratio]).sub_(kl).mul_(probs)
+    gradient[0] += difference
+    gradient[1] -= difference
+    return (difference * ratio).sum(), gradient
+
+
+def _jensen_shannon(probs: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """Return KL(p||m) + KL(q||m) and its gradient; arguments and results as `_symmetric_kl`."""
+    # log p/m and log q/m.
+    log_ratios = math.log(2) - nn.functional.softplus(torch.stack([-ratio, ratio]))
+    kl = (probs * log_ratios).sum(dim=2, keepdim=True)
+    return kl.sum(), log_ratios.sub_(kl).mul_(probs)
 
 
 def tokens_of_chunk(device: str, vocab_size: int, width: int) -> int:
@@ -170,8 +274,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return *_scaled_gradients(ctx, grad_outputs[0]), *(None,) * 4
 
 
-class _ChunkedRDrop(torch.autograd.Function):
-    """Function of `r_drop`, in the names of the module's docstring."""
+class _ChunkedTwoPasses(torch.autograd.Function):
+    """Function of `r_drop` and `cutoff`, in the names of the module's docstring."""
 
     @staticmethod
     def forward(
@@ -181,6 +285,7 @@ class _ChunkedRDrop(torch.autograd.Function):
         targets: Tensor,
         smoothing: float,
         alpha: float,
+        distance_of: DistanceOf,
         dtype: torch.dtype,
         with_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
@@ -205,15 +310,11 @@ class _ChunkedRDrop(torch.autograd.Function):
             nll += true_nll.sum()
             smoothing_nll += log_totals.sum() - (inputs.float() @ mean_weight).sum()
             ratio = logits.sub_(log_totals)[0] - logits[1]  # log p - log q, [C, V]
-            difference = probs[0] - probs[1]
-            distance += (difference * ratio).sum()  # KL(p||q) + KL(q||p)
+            chunk_distance, grad_distance = distance_of(probs, ratio)
+            distance += chunk_distance
             if with_gradient:
-                kl = torch.stack([probs[0] * ratio, -probs[1] * ratio]).sum(dim=2, keepdim=True)
-                grad_kl = torch.stack([ratio, -ratio]).sub_(kl).mul_(probs)
-                grad_kl[0] += difference
-                grad_kl[1] -= difference
                 probs.scatter_add_(2, true_ids, probs.new_full(true_ids.shape, smoothing - 1))
-                grad_logits = probs.mul_(0.5).add_(grad_kl, alpha=alpha / 4).to(dtype)
+                grad_logits = probs.mul_(0.5).add_(grad_distance, alpha=alpha / 4).to(dtype)
                 grad_hidden.view(2, num_tokens, -1)[:, start:stop] = grad_logits @ cast_weight
                 grad_weight += grad_logits.flatten(0, 1).T @ inputs.flatten(0, 1)
         smoothed = ((1 - smoothing) * nll + smoothing * smoothing_nll) / 2
@@ -226,7 +327,7 @@ class _ChunkedRDrop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return *_scaled_gradients(ctx, grad_outputs[0]), *(None,) * 5
+        return *_scaled_gradients(ctx, grad_outputs[0]), *(None,) * 6
 
 
 def _save_gradients(

@@ -112,8 +112,13 @@ def find_split(
     """
     starts = [first_update, *(s.from_update for s in experiment.stages)]
     starts = [start for start in starts if start >= first_update]
-    # R-Drop needs twice the memory: every pair is computed twice.
-    learner.set_stage(max(starts, key=lambda start: experiment.training_at(start).rdrop > 0))
+
+    def has_two_passes(start: int) -> bool:
+        training = experiment.training_at(start)
+        return bool(training.rdrop or training.cutoff)
+
+    # R-Drop and Cutoff need twice the memory: every pair is computed twice.
+    learner.set_stage(max(starts, key=has_two_passes))
     num_pairs, length = schedule.largest
     split = max(world.all_gather(min_split))
     found = 0

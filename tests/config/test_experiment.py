@@ -79,8 +79,17 @@ def test_contradiction_in_a_file_is_an_error() -> None:
         (
             ["stages=[{from_update: 10}]"],
             "stages.from_update is 10, but it changes nothing: set one of rdrop, "
-            "label_smoothing, learning_rate, subword_dropout, subword_sampling, dropout, "
-            "embedding_dropout, attention_dropout, word_dropout, weight_dropout, weights",
+            "cutoff, switchout, label_smoothing, learning_rate, subword_dropout, "
+            "subword_sampling, dropout, embedding_dropout, attention_dropout, word_dropout, "
+            "weight_dropout, weights",
+        ),
+        (
+            ["training.cutoff=0.05", "training.rdrop=1"],
+            "training.cutoff is 0.05, but R-Drop is on too (1): set one of them to 0",
+        ),
+        (
+            ["stages=[{from_update: 9, cutoff: 0.1}]", "training.rdrop=2"],
+            "stages, from_update 9: cutoff is 0.1, but R-Drop is on too (2): set one of them to 0",
         ),
         (
             ["stages=[{from_update: 10, weights: {neews: 2}}]"],

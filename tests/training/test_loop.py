@@ -156,6 +156,22 @@ def test_r_drop_adds_the_distance_of_two_passes(toy: Experiment) -> None:
     assert far.nll == near.nll
 
 
+def test_cutoff_adds_the_distance_of_the_erased_input(toy: Experiment) -> None:
+    learner = make_learner(toy)
+    losses = []
+    # Without dropout the passes differ in the erased embeddings only.
+    for share, weight in ((0.0, 0.0), (0.5, 0.0), (0.5, 5.0)):
+        learner.settings = toy.training.model_copy(
+            update={"cutoff": share, "cutoff_weight": weight}
+        )
+        torch.manual_seed(1)
+        losses.append(add_gradient(learner, BATCHES[0]))
+    plain, erased, consistent = losses
+    assert erased.nll != plain.nll
+    assert consistent.nll == erased.nll
+    assert consistent.smoothed > erased.smoothed
+
+
 # Optimizer step.
 
 

@@ -1,10 +1,13 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nmt.batching.batch import Batch, make_batch
 from nmt.training import loss
-from nmt.training.loss import cross_entropy, r_drop, tokens_of_chunk
+from nmt.training.loss import cross_entropy, cutoff, draw_cutoff, r_drop, tokens_of_chunk
 
 NUM_TOKENS, WIDTH, VOCAB = 150, 8, 30
 
@@ -196,3 +199,83 @@ def test_r_drop_of_no_tokens_is_0() -> None:
     by_hidden, by_weight = gradients_of(sums.smoothed, hidden, weight)
     assert (sums.smoothed.item(), sums.nll.item(), by_hidden.shape) == (0, 0, (0, WIDTH))
     assert not by_weight.any()
+
+
+# Cutoff.
+
+
+def cutoff_by_hand(
+    hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float, beta: float
+) -> Tensor:
+    """Half of the loss of Shen et al. 2020, with one erased input and alpha 1."""
+    passes = (hidden @ weight.T).chunk(2)
+    entropies = [
+        functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+        for logits in passes
+    ]
+    probs = [logits.softmax(dim=1) for logits in passes]
+    mean = (probs[0] + probs[1]) / 2
+    divergence = sum((each * (each / mean).log()).sum() for each in probs) / 2
+    return (sum(entropies) + beta * divergence) / 2
+
+
+@pytest.mark.parametrize("chunk_values", [1, 200 * VOCAB, 2**20])
+@pytest.mark.parametrize(("smoothing", "beta"), [(0.0, 1.0), (0.1, 5.0), (0.1, 0.0)])
+def test_cutoff_equals_its_definition(
+    smoothing: float, beta: float, chunk_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(loss.CHUNK_VALUES, "cpu", chunk_values)
+    hidden, weight, targets = two_passes()
+    sums = cutoff(hidden, weight, targets, smoothing, beta, torch.float32)
+    found = gradients_of(sums.smoothed, hidden, weight)
+    hidden, weight, targets = two_passes()
+    whole = cutoff_by_hand(hidden, weight, targets, smoothing, beta)
+    expected = gradients_of(whole, hidden, weight)
+    assert_near(sums.smoothed, whole, 1e-5)
+    for one, other in zip(found, expected, strict=True):
+        assert_near(one, other, 1e-5)
+
+
+def test_cutoff_of_passes_far_apart_is_finite() -> None:
+    """The divergence is at most log 2 per token."""
+    hidden = torch.tensor([[1000.0], [-1000.0]]).requires_grad_()
+    weight = torch.tensor([[1.0], [-1.0]]).requires_grad_()
+    near, far = (
+        cutoff(hidden, weight, torch.tensor([1]), 0.0, beta, torch.float32) for beta in (0.0, 2.0)
+    )
+    assert (far.smoothed - near.smoothed).item() == pytest.approx(math.log(2), rel=1e-3)
+    assert all(each.isfinite().all() for each in gradients_of(far.smoothed, hidden, weight))
+
+
+REPEATED = make_batch([([5] * 40, [6] * 10), ([7] * 10, [8] * 40), ([], [])]).repeat()
+
+
+def erased(batch: Batch, share: float, kind: str) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    src, tgt = draw_cutoff(batch, share, kind, width=64)
+    return 1 - src.float(), 1 - tgt.float()
+
+
+@pytest.mark.parametrize("kind", ["token", "feature", "span"])
+def test_cutoff_erases_its_share_in_the_second_pass(kind: str) -> None:
+    for side in erased(REPEATED, 0.25, kind):
+        assert not side[:3].any()
+        assert 0.15 < float(side[3:5].mean() / (1 if kind == "feature" else 25 / 41)) < 0.35
+
+
+@pytest.mark.parametrize("kind", ["token", "span"])
+def test_cutoff_keeps_bos_eos_and_padding(kind: str) -> None:
+    src, tgt = erased(REPEATED, 0.99, kind)
+    assert not src[3, 40:].any()
+    assert not src[4, 10:].any()
+    assert not tgt[3, [0, *range(11, 41)]].any()
+    assert not tgt[4, 0].any()
+    assert not src[5].any()
+    assert not tgt[5].any()
+    assert min(src[3, :40].mean(), tgt[4, 1:].mean()) > 0.9
+
+
+def test_cutoff_of_spans_erases_neighbours() -> None:
+    for side, row, count in zip(erased(REPEATED, 0.25, "span"), (3, 4), (10, 10), strict=True):
+        places = side[row].flatten().nonzero().flatten().tolist()
+        assert places == list(range(places[0], places[0] + count))

@@ -79,7 +79,7 @@ def max_pairs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     real = memory.compute_loss
 
     def compute_loss(model: object, weight: object, batch: object, config: object, *of: object):  # type: ignore[no-untyped-def]
-        if len(batch.src) * (1 + bool(config.rdrop)) > limit[0]:  # type: ignore[attr-defined]
+        if len(batch.src) * (1 + bool(config.rdrop or config.cutoff)) > limit[0]:  # type: ignore[attr-defined]
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return real(model, weight, batch, config, *of)  # type: ignore[arg-type]
 
@@ -117,8 +117,10 @@ def test_the_trial_fails_if_no_pair_fits(toy: Experiment, max_pairs: list[int]) 
     )
 
 
-def test_the_trial_covers_later_stages(toy: Experiment, max_pairs: list[int]) -> None:
-    staged = toy.model_copy(update={"stages": [StageConfig(from_update=9, rdrop=1.0)]})
+@pytest.mark.parametrize("setting", ["rdrop", "cutoff"])
+def test_the_trial_covers_later_stages(toy: Experiment, max_pairs: list[int], setting: str) -> None:
+    stage = StageConfig.model_validate({"from_update": 9, setting: 0.5})
+    staged = toy.model_copy(update={"stages": [stage]})
     max_pairs[0] = 4
     assert split_of(staged) == 2
     assert split_of(staged, first_update=12) == 2
