@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from nmt.batching.batch import Batch, make_batch
 from nmt.batching.schedule import Rows, Schedule, Update
 from nmt.corpus.noise import SourceNoise
+from nmt.corpus.reversal import Reversal
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword_sampling import Pair, SubwordSampler
 from nmt.corpus.switchout import SwitchOut
@@ -22,6 +23,8 @@ SamplerAt = Callable[[int], SubwordSampler | None]
 """Subword sampler of an update, counted from 0; None: the prepared segmentation."""
 SwitchAt = Callable[[int], SwitchOut | None]
 """SwitchOut of an update, counted from 0; None: off."""
+ReversalAt = Callable[[int], Reversal | None]
+"""Reversal of an update, counted from 0; None: off."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Loader:
         sampler_at: SamplerAt = lambda number: None,
         noise: SourceNoise | None = None,
         switch_at: SwitchAt = lambda number: None,
+        reversal_at: ReversalAt = lambda number: None,
     ) -> None:
         """Start loading.
 
@@ -67,6 +71,7 @@ class Loader:
             noise: noise of the sources; None: they are as prepared. A micro-batch whose sources
                 grow beyond its budget comes in several parts with the same index.
             switch_at: SwitchOut of each update, after subword sampling.
+            reversal_at: reversal of each update, before noise.
         """
         self._shards = shards
         self._schedule = schedule
@@ -77,6 +82,7 @@ class Loader:
         self._sampler_at = sampler_at
         self._noise = noise
         self._switch_at = switch_at
+        self._reversal_at = reversal_at
         self._ready: queue.Queue[tuple[Update, list[MicroBatch]] | BaseException | None]
         self._ready = queue.Queue(maxsize=prefetch)
         self._is_closed = threading.Event()
@@ -116,6 +122,8 @@ class Loader:
     def _parts(self, index: int, rows: Rows, update: Update) -> list[MicroBatch]:
         """Return a micro-batch, in several parts if noise has made its sources too long."""
         pairs: Sequence[Pair] = self._shards.pairs(rows)
+        if (reversal := self._reversal_at(update.number)) is not None:
+            pairs = reversal.apply(pairs, rows, update.epoch)
         if self._noise is None or not pairs:
             return [MicroBatch(index, self._batch(pairs, rows, update), rows)]
         config = self._schedule.config

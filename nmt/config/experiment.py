@@ -128,6 +128,8 @@ class TrainingConfig(Settings):
     """Weight of the Jensen-Shannon divergence between the passes of Cutoff."""
     switchout: NaturalFloat = added_setting(0.0, before=0.0)
     """Temperature of SwitchOut (Wang et al. 2018): random tokens on both sides; 0: off."""
+    reverse: Share = added_setting(0.0, before=0.0)
+    """Share of pairs with source and target exchanged, redrawn every epoch (Ding et al. 2021)."""
     subword_dropout: Fraction = 0.0
     """BPE-dropout: probability of skipping a merge, redrawn every epoch (Provilkov et al. 2020)."""
     subword_sampling: NaturalFloat = 0.0
@@ -190,6 +192,8 @@ class StageConfig(Settings):
     """New value of training.cutoff."""
     switchout: NaturalFloat | None = added_setting(None, before=None)
     """New value of training.switchout."""
+    reverse: Share | None = added_setting(None, before=None)
+    """New value of training.reverse."""
     label_smoothing: Fraction | None = None
     """New value of training.label_smoothing."""
     learning_rate: PositiveFloat | None = None

@@ -8,14 +8,13 @@ otherwise the number of pairs is compared with the manifest. Skipped updates cou
 their pairs had their turn.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from nmt.batching.loader import SamplerAt
 from nmt.batching.schedule import Rows, Schedule
 from nmt.checkpoint.format import read_info
 from nmt.checkpoint.load import load_training_state
@@ -25,7 +24,7 @@ from nmt.config.files import restore
 from nmt.corpus.prepared import open_prepared
 from nmt.errors import CheckpointError, DataError
 from nmt.training import ledger, run_manifest
-from nmt.training.data import TrainingData, make_schedule
+from nmt.training.data import TrainingData, by_stage, make_schedule
 from nmt.training.ledger import LedgerEntry
 from nmt.training.run_manifest import RunManifest, RunStart
 
@@ -168,7 +167,8 @@ class _AuditedCorpus:
     """Prepared corpus of the run with its schedule."""
 
     schedule: Schedule
-    sampler_at: SamplerAt
+    has_drawn_tokens_at: Callable[[int], bool]
+    """True for updates, counted from 0, whose number of target tokens is drawn."""
     tgt_lengths: Rows
     """Target tokens of each row, EOS included."""
 
@@ -191,8 +191,11 @@ def _open_corpus(
             f"{prepared} is not the corpus of the run: name the one that was at {manifest.prepared}"
         )
     result.is_corpus_here = True
-    sampler_at, schedule = make_schedule(experiment, TrainingData(shards, subword, ([], [])))
-    return _AuditedCorpus(schedule, sampler_at, shards.tgt_lengths.astype(np.int64) + 1)
+    _, schedule = make_schedule(experiment, TrainingData(shards, subword, ([], [])))
+    has_drawn_tokens_at = by_stage(
+        experiment, lambda each: bool(each.subword_dropout or each.subword_sampling or each.reverse)
+    )
+    return _AuditedCorpus(schedule, has_drawn_tokens_at, shards.tgt_lengths.astype(np.int64) + 1)
 
 
 def _compare_epochs(
@@ -256,8 +259,7 @@ def _compare_update(entry: LedgerEntry, rows: Rows, corpus: _AuditedCorpus, resu
     planned = corpus.schedule.update(entry.update - 1)
     if not np.array_equal(np.sort(np.concatenate(planned.micro_batches)), rows):
         result.add_finding(f"update {entry.update:,}: its pairs are not those of the schedule")
-    elif corpus.sampler_at(entry.update - 1) is None:
-        # With subword regularisation the number of tokens is drawn, so it is not compared.
+    elif not corpus.has_drawn_tokens_at(entry.update - 1):
         expected = int(corpus.tgt_lengths[rows].sum())
         if entry.tgt_tokens != expected:
             result.add_finding(

@@ -1,21 +1,25 @@
 """Training data of a run, and the schedule of updates that its settings make of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from nmt.batching.loader import SamplerAt, SwitchAt
+from nmt.batching.loader import ReversalAt, SamplerAt, SwitchAt
 from nmt.batching.schedule import Schedule
 from nmt.config.corpus import ROBUST_NOISE, NoiseConfig
-from nmt.config.experiment import Experiment
+from nmt.config.experiment import Experiment, TrainingConfig
 from nmt.corpus.noise import SourceNoise
+from nmt.corpus.reversal import Reversal
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword import Subword
 from nmt.corpus.subword_sampling import SubwordSampler
 from nmt.corpus.switchout import SwitchOut
 from nmt.errors import TrainingError
 from nmt.training.distributed import derive_seed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,35 @@ def make_noise(experiment: Experiment, corpus: TrainingData) -> SourceNoise | No
     )  # fmt: skip
 
 
+def by_stage(experiment: Experiment, make: Callable[[TrainingConfig], T]) -> Callable[[int], T]:
+    """Return a function from an update, counted from 0, to the result of `make` for its stage."""
+    starts = (0, *(stage.from_update for stage in experiment.stages))
+    results = [(start, make(experiment.training_at(start))) for start in starts]
+    return lambda update: next(each for start, each in reversed(results) if start <= update)
+
+
 def make_switchout(experiment: Experiment, corpus: TrainingData) -> SwitchAt:
     """Return SwitchOut at the temperature of each update."""
-    switches: list[tuple[int, SwitchOut | None]] = []
-    for start in (0, *(stage.from_update for stage in experiment.stages)):
-        temperature = experiment.training_at(start).switchout
-        is_on, size, seed = bool(temperature), corpus.subword.num_pieces, experiment.seed
-        switches.append((start, SwitchOut(temperature, size, seed) if is_on else None))
-    return lambda number: next(each for start, each in reversed(switches) if start <= number)
+
+    def make(training: TrainingConfig) -> SwitchOut | None:
+        if not training.switchout:
+            return None
+        return SwitchOut(training.switchout, corpus.subword.num_pieces, experiment.seed)
+
+    return by_stage(experiment, make)
+
+
+def make_reversal(experiment: Experiment, corpus: TrainingData) -> ReversalAt:
+    """Return the reversal of pairs in each update."""
+    # Tags and changed case belong to one side.
+    is_reversible = [not (text.tag or text.is_recased) for text in experiment.corpus.train]
+
+    def make(training: TrainingConfig) -> Reversal | None:
+        if not training.reverse:
+            return None
+        return Reversal(training.reverse, corpus.shards.corpora, is_reversible, experiment.seed)
+
+    return by_stage(experiment, make)
 
 
 def set_source_limit(experiment: Experiment, shards: Shards) -> Experiment:

@@ -32,6 +32,7 @@ from nmt.training.data import (
     TrainingData,
     check_workers,
     make_noise,
+    make_reversal,
     make_schedule,
     make_switchout,
     set_source_limit,
@@ -317,14 +318,15 @@ class _Run:
             pin=is_pinned, sampler_at=self.sampler_at,
             noise=make_noise(self.experiment, self.corpus),
             switch_at=make_switchout(self.experiment, self.corpus),
+            reversal_at=make_reversal(self.experiment, self.corpus),
         )  # fmt: skip
 
     def count_tgt_tokens(self, update: Update, micro_batches: Sequence[MicroBatch]) -> int:
         """Return the target tokens of an update over all ranks."""
         settings = self.learner.settings
-        if not (settings.subword_dropout or settings.subword_sampling):
+        if not (settings.subword_dropout or settings.subword_sampling or settings.reverse):
             return update.num_tgt_tokens
-        # Sampled segmentations have other numbers of tokens than the schedule planned with.
+        # Sampled segmentations and reversed pairs have other numbers of tokens than planned.
         count = sum(len(each.batch.tgt_out) for each in micro_batches)
         return int(self.world.all_reduce([count])[0])
 

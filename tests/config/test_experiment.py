@@ -79,7 +79,7 @@ def test_contradiction_in_a_file_is_an_error() -> None:
         (
             ["stages=[{from_update: 10}]"],
             "stages.from_update is 10, but it changes nothing: set one of rdrop, "
-            "cutoff, switchout, label_smoothing, learning_rate, subword_dropout, "
+            "cutoff, switchout, reverse, label_smoothing, learning_rate, subword_dropout, "
             "subword_sampling, dropout, embedding_dropout, attention_dropout, word_dropout, "
             "weight_dropout, weights",
         ),

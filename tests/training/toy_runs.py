@@ -87,13 +87,14 @@ decoding: {{max_length_ratio: 1, max_length_extra: 2}}
 INGREDIENTS = [
     "training.subword_dropout=0.2",
     "training.switchout=1.0",
+    "training.reverse=0.3",
     "corpus.train.0.weight=1.5",
     "corpus.train.0.noise={upper_case: 0.2, title_case: 0.1, typos: 0.1, merged_words: 0.1}",
     "model.locked_dropout=true",
     "model.weight_dropout=0.2",
     "stages=[{from_update: 9, rdrop: 2.0, learning_rate: 0.002}, "
     "{from_update: 14, rdrop: 1.0, weights: {train: 0.5}, dropout: 0.4, word_dropout: 0.0}, "
-    "{from_update: 16, rdrop: 0, cutoff: 0.3, switchout: 0.5}, "
+    "{from_update: 16, rdrop: 0, cutoff: 0.3, switchout: 0.5, reverse: 0}, "
     "{from_update: 17, subword_dropout: 0.4, weight_dropout: 0.0, attention_dropout: 0.3}]",
 ]
 """All settings that are off by default."""
