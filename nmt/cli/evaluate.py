@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,12 @@ import click
 
 from nmt.api import make_translator, open_ensemble, open_model
 from nmt.cli.compare import ScoringOptions, SliceLabels, scoring_options, slice_labels
-from nmt.cli.options import check_files, describe, search_options, speed
+from nmt.cli.options import COUNT_OR_0, check_files, describe, search_options, speed
 from nmt.console import Console
 from nmt.errors import ConfigError
 from nmt.evaluation import results, robustness, scores, test_sets
 from nmt.evaluation.comparison import compare as compare_systems
+from nmt.evaluation.failures import find_failures
 from nmt.evaluation.scores import ScoreReport
 from nmt.evaluation.slices import align_columns
 from nmt.evaluation.test_sets import TestSet
@@ -76,6 +77,10 @@ SetResult = tuple[list[str], ScoreReport]
 @click.option("--baseline", metavar="RUN", help="System to compare the others with.")
 @click.option("--robust", is_flag=True,
               help="Also score sources with each kind of noise: case, typos, ...")  # fmt: skip
+@click.option("--trust", is_flag=True,
+              help="Report failures by rule, with examples: numbers, repetition, ...")  # fmt: skip
+@click.option("--examples", type=COUNT_OR_0, metavar="N",
+              help="Examples per rule of --trust; default: 3.")  # fmt: skip
 @click.option("--together", is_flag=True, help="Also score all test sets joined.")
 @click.option("-o", "--output", metavar="DIR",
               help="Default: RUN/evaluation, for an ensemble RUN/evaluation/ensemble.")  # fmt: skip
@@ -83,8 +88,8 @@ SetResult = tuple[list[str], ScoreReport]
 @search_options
 def evaluate(
     runs: tuple[str, ...], src: tuple[str, ...], ref: tuple[str, ...], test: tuple[str, ...],
-    ensemble: tuple[str, ...], baseline: str | None, robust: bool, together: bool,
-    output: str | None, **settings: Any,
+    ensemble: tuple[str, ...], baseline: str | None, robust: bool, trust: bool,
+    examples: int | None, together: bool, output: str | None, **settings: Any,
 ) -> None:  # fmt: skip
     """Translate test sets and score them with sacreBLEU.
 
@@ -98,6 +103,9 @@ def evaluate(
     if len(src) != len(ref) and (len(src) != 1 or not ref):
         rule = f"--src is given {len(src)} times: give one --ref per --src"
         raise ConfigError("--ref", f"given {len(ref)} times", rule)
+    if examples is not None and not trust:
+        raise ConfigError("--examples", examples, "it needs --trust: add it, or omit --examples")
+    num_examples = (3 if examples is None else examples) if trust else None
     check_files([*src, *ref])
     systems = load_systems(runs, ensemble, baseline, output)
     tgt_language = systems[0].checkpoint.experiment.corpus.tgt
@@ -109,7 +117,10 @@ def evaluate(
     sets = arrange(plain, robust, together, tgt_language, options.train_text)
     is_open = True
     with Console() as console:
-        by_system = [evaluate_system(each, sets, options, settings, console) for each in systems]
+        by_system = [
+            evaluate_system(each, sets, options, settings, console, num_examples)
+            for each in systems
+        ]
         for test_set in [*sets.plain, *([sets.together] if sets.together else [])]:
             of_set = [by_set[test_set.name] for by_set in by_system]
             options.print_slices([report for _, report in of_set])
@@ -226,9 +237,14 @@ def arrange(
 
 
 def evaluate_system(
-    system: System, sets: EvaluationSets, options: ScoringOptions, search: Any, console: Console
-) -> dict[str, SetResult]:
-    """Translate and score all test sets with a system; print, write and return the results."""
+    system: System, sets: EvaluationSets, options: ScoringOptions, search: Any, console: Console,
+    num_examples: int | None,
+) -> dict[str, SetResult]:  # fmt: skip
+    """Translate and score all test sets with a system; print, write and return the results.
+
+    `num_examples` is the number of examples per rule of the failures on plain sets; None: failures
+    are not looked for.
+    """
     translator = make_translator(system.checkpoint, ensemble=system.others, **search)
     for checkpoint in (system.checkpoint, *system.others):
         console.print(describe(checkpoint))
@@ -236,8 +252,11 @@ def evaluate_system(
 
     def add(test_set: TestSet, hyps: list[str]) -> None:
         labels = sets.labels[test_set.name]
-        report = score_and_write(system, test_set, hyps, options.metrics, labels)
+        wanted = num_examples if test_set in sets.plain else None
+        report = score_and_write(system, test_set, hyps, options.metrics, labels, wanted)
         options.print_report(report)
+        if report.failures is not None and not options.has_json:
+            click.echo(report.failures.text(f"{test_set.name}, {system.name}"))
         found[test_set.name] = hyps, report
 
     for test_set in [*sets.plain, *sets.variants]:
@@ -266,14 +285,21 @@ def translate_set(translator: "Translator", test_set: TestSet, console: Console)
 
 
 def score_and_write(
-    system: System, test_set: TestSet, hyps: list[str], metrics: Sequence[str], labels: SliceLabels
-) -> ScoreReport:
-    """Score a translated test set; write translations and scores."""
+    system: System, test_set: TestSet, hyps: list[str], metrics: Sequence[str], labels: SliceLabels,
+    num_examples: int | None = None,
+) -> ScoreReport:  # fmt: skip
+    """Score a translated test set; write translations and scores.
+
+    `num_examples` is as in `evaluate_system`.
+    """
     corpus = system.checkpoint.experiment.corpus
     report = scores.score(
         hyps, test_set.references, corpus.tgt, test_set=test_set.name, system=system.name,
         checkpoint=system.checkpoint_name, metrics=metrics, labels=labels,
     )  # fmt: skip
+    if num_examples is not None:
+        found = find_failures(hyps, test_set, (corpus.src, corpus.tgt), num_examples)
+        report = replace(report, failures=found)
     results.write(system.directory, test_set, hyps, report, corpus.src, corpus.tgt)
     return report
 

@@ -58,7 +58,7 @@ COPY_SIMILARITY = 0.95
 Languages = tuple[str, str]
 
 _LETTER = re.compile(r"[^\W\d_]")
-_REPETITION = re.compile(r"([^\s\d])\1{9}|(\S.{1,4}?)\2{7}")
+REPETITION = re.compile(r"([^\s\d])\1{9}|(\S.{1,4}?)\2{7}")
 _DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(r"\d+(?:[.,:'\u2019\u202f]\d+)*(?: \d{3}(?!\d))*")
 _ASCII_IGNORED = bytes(code for code in range(128) if not chr(code).isalnum())
@@ -123,12 +123,12 @@ def drop_reason(
         return "max_ratio"
     if cleaning.copies and src == tgt:
         return "copies"
-    if cleaning.near_copies and _is_near_copy(src, tgt):
+    if cleaning.near_copies and is_near_copy(src, tgt):
         return "near_copies"
     limit = cleaning.max_token_chars
     if limit and longer > limit and (_has_long_token(src, limit) or _has_long_token(tgt, limit)):
         return "max_token_chars"
-    if cleaning.repetition and (_REPETITION.search(src) or _REPETITION.search(tgt)):
+    if cleaning.repetition and (REPETITION.search(src) or REPETITION.search(tgt)):
         return "repetition"
     src_language, tgt_language = languages
     if cleaning.script and (
@@ -136,7 +136,7 @@ def drop_reason(
     ):
         return "script"
     if cleaning.language and (
-        _is_foreign(src, src_language, MIN_OWN[0]) or _is_foreign(tgt, tgt_language, MIN_OWN[1])
+        is_foreign(src, src_language, MIN_OWN[0]) or is_foreign(tgt, tgt_language, MIN_OWN[1])
     ):
         return "language"
     if cleaning.numbers and has_other_numbers(src, tgt):
@@ -177,7 +177,8 @@ def _share(found: dict[str, float], codes: frozenset[str]) -> float:
     return sum([share for code, share in found.items() if code in codes])
 
 
-def _is_foreign(text: str, language: str, min_own: float) -> bool:
+def is_foreign(text: str, language: str, min_own: float) -> bool:
+    """Return True if a text is in another language, and its own one is less likely than given."""
     codes = language_codes(language)
     if not codes or not has_chars(text, MIN_LANGUAGE_CHARS):
         return False
@@ -187,7 +188,8 @@ def _is_foreign(text: str, language: str, min_own: float) -> bool:
     return best not in codes and _share(found, codes) < min_own and found.get(best, 0) > FOREIGN
 
 
-def _is_near_copy(src: str, tgt: str) -> bool:
+def is_near_copy(src: str, tgt: str) -> bool:
+    """Return True if the sides of a longer pair differ in a few characters only."""
     longer, shorter = max(len(src), len(tgt)), min(len(src), len(tgt))
     if not has_chars(src, MIN_COPY_CHARS) or shorter < COPY_SIMILARITY * longer - 2:
         return False
@@ -212,13 +214,17 @@ def has_other_numbers(src: str, tgt: str) -> bool:
     # Most pairs end here.
     if not (_DIGIT.search(src) and _DIGIT.search(tgt)):
         return False
-    numbers = [_numbers(text) for text in (src, tgt)]
-    unmatched = [
-        [one for one in own if not any(_is_same(one, two) for two in other)]
-        for own, other in (numbers, numbers[::-1])
-    ]
     # One digit can be a word on the other side, and so can a number that is there alone.
-    return all(any(len(number) > 1 for number in own) for own in unmatched)
+    return all(any(len(number) > 1 for number in own) for own in unmatched_numbers(src, tgt))
+
+
+def unmatched_numbers(src: str, tgt: str) -> tuple[list[str], list[str]]:
+    """Return the numbers of both sides that the other one lacks."""
+    one, two = _numbers(src), _numbers(tgt)
+    return (
+        [number for number in one if not any(_is_same(number, other) for other in two)],
+        [number for number in two if not any(_is_same(number, other) for other in one)],
+    )
 
 
 def _numbers(text: str) -> list[str]:

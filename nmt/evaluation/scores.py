@@ -17,6 +17,7 @@ import numpy as np
 
 from nmt.errors import ConfigError, DataError
 from nmt.evaluation import slices
+from nmt.evaluation.failures import FailureReport
 from nmt.evaluation.sacrebleu_metrics import (
     DEFAULT_METRICS,
     METRICS,
@@ -91,6 +92,8 @@ class ScoreReport:
     scores: tuple[Score, ...]
     warnings: tuple[str, ...]
     slices: tuple[Slice, ...] = ()
+    failures: FailureReport | None = None
+    """Failures by rule; None if they were not looked for."""
 
     def text(self, width: int = 1) -> str:
         """Return a title, the lines of the `sacrebleu` command, labelled extras and warnings."""
@@ -104,7 +107,7 @@ class ScoreReport:
 
     def json(self, width: int = 8) -> str:
         """Return the objects of `sacrebleu -w width -f json` with test set, system and slices."""
-        tree = {
+        tree: dict[str, Any] = {
             "test_set": self.test_set,
             "system": self.system,
             "checkpoint": self.checkpoint,
@@ -116,6 +119,8 @@ class ScoreReport:
             "slices": [part.tree() for part in self.slices],
             "warnings": self.warnings,
         }
+        if self.failures is not None:
+            tree["failures"] = self.failures.tree()
         return json.dumps(tree, indent=1, ensure_ascii=False)
 
 

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 
 from nmt.errors import shorten
+from nmt.evaluation.failure_rules import RULES
+from nmt.evaluation.failures import rate
 from nmt.evaluation.slices import KINDS
 from nmt.report import charts
 from nmt.report.charts import Chart, number_text
@@ -83,6 +85,8 @@ def render(runs: Sequence[Run], examples: Sequence[Sequence[Example]]) -> str:
         examples=[(run, some) for run, some in zip(runs, examples, strict=True) if some],
         details=event_details,
         max_events=MAX_EVENTS,
+        rules=RULES,
+        rate=rate,
         version=metadata.version("nmt"),
     )
 

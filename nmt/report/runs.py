@@ -15,6 +15,7 @@ from nmt.config.settings import Count, NaturalFloat, Number, parse_record
 from nmt.corpus.manifest import CorpusInfo, read_manifest
 from nmt.errors import DataError, NmtError
 from nmt.evaluation.comparison import SystemComparison
+from nmt.evaluation.failures import FailureReport
 from nmt.evaluation.test_sets import file_name
 from nmt.model.seq2seq import num_parameters
 from nmt.training.run_log import METRICS, read_records
@@ -59,6 +60,7 @@ class StoredEvaluation:
     extras: list[StoredScore] = field(default_factory=list)
     slices: list[StoredSlice] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    failures: FailureReport | None = None
 
 
 @dataclass(frozen=True)

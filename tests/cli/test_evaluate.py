@@ -1,6 +1,7 @@
 """`nmt evaluate`: scores on test sets and comparison with a baseline."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,36 @@ def test_robustness_table(here: Path, nmt: Nmt) -> None:
     assert names[:4] == ["upper-case", "title-case", "typos", "no-punctuation"]
     assert "no-final-punctuation" in names
     assert Path("runs/tiny/evaluation/news_upper-case.en").read_text().isupper()
+
+
+def test_failures_are_reported_by_rule(here: Path, nmt: Nmt) -> None:
+    Path("my.en").write_text("A dog and 35 cats.\nA man.\n", encoding="utf-8")
+    Path("my.de").write_text("Ein Hund und 36 Katzen.\nEin Mann.\n", encoding="utf-8")
+    answer = nmt("evaluate runs/tiny --src my.en --ref my.de --trust --metrics bleu --robust")
+    assert answer.out.count("failures by rule") == 1
+    start = answer.out.index("my, tiny, failures by rule (reference: false alarms):\n")
+    # Sources with noise differ from the references by design.
+    assert start < answer.out.index("my+upper-case")
+    assert re.search(r"  numbers +1 .* 1 \(100.00 %\)\n", answer.out)
+    answer = nmt("evaluate runs/tiny --src my.en --ref my.de --trust --examples 0 --json")
+    numbers, *others = json.loads(answer.out)["failures"]["rules"]
+    assert numbers.pop("output") in (0, 1)
+    assert numbers == {"rule": "numbers", "segments": 1, "reference": 1, "examples": []}
+    assert [each["rule"] for each in others][:3] == ["repetition", "untranslated", "empty"]
+    stored = json.loads(Path("runs/tiny/evaluation/my.metrics.json").read_text(encoding="utf-8"))
+    assert stored == json.loads(answer.out)
+
+
+def test_wrong_options_of_trust_are_errors(here: Path, nmt: Nmt) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    answer = nmt("evaluate runs/tiny --examples 5")
+    assert (answer.status, answer.err) == (
+        2, "nmt: --examples is 5, but it needs --trust: add it, or omit --examples\n"
+    )  # fmt: skip
+    answer = nmt("evaluate runs/tiny --trust --examples x")
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err.count("\n") == 1
+    assert "--examples" in answer.err
 
 
 def test_search_options_are_used(here: Path, nmt: Nmt) -> None:

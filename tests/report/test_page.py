@@ -77,6 +77,20 @@ def test_hostile_text_is_escaped(here: Path, make_run: MakeRun) -> None:
     assert "<i>a" in page.text
 
 
+def test_failures_have_counts_shares_and_examples(make_run: MakeRun) -> None:
+    example = {"line": 7, "src": HOSTILE, "hyp": HOSTILE, "ref": HOSTILE}
+    rule = {"rule": "single_words", "segments": 40, "output": 3, "reference": 1}
+    failures = {"rules": [rule | {"examples": [example]}], "left_out": ["names: no rule for ja"]}
+    text = page_of(make_run("a", failures=failures))
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", text.partition('id="failures"')[2])
+    found = "one word is copied, or became a sentence"
+    at = cells.index("single words")
+    assert cells[at : at + 7] == ["single words", found, "40", "3", "7.50 %", "1", "2.50 %"]
+    assert "Left out: names: no rule for ja." in text
+    assert Page(text).text.count(HOSTILE) > Page(page_of(make_run("b"))).text.count(HOSTILE) + 2
+    assert "run nmt evaluate --trust" in Page(page_of(make_run("c"))).text
+
+
 def test_scores_have_interval_signature_and_checkpoint(make_run: MakeRun) -> None:
     """Honest numbers (nmt/README.md, Guarantees)."""
     text = page_of(make_run("a"))
