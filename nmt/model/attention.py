@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from nmt.config.experiment import ModelConfig
 from nmt.model.flops import Flops, matmul_flops
 from nmt.model.layers import drop
+from nmt.model.matmul import Linear, matmul
 
 
 class Attention(nn.Module, ABC):
@@ -46,7 +47,7 @@ class Attention(nn.Module, ABC):
 
     def combine(self, weights: Tensor, values: Tensor) -> Tensor:
         """Return the context vectors, [B, T, C], of normalised weights."""
-        return weights @ values
+        return matmul(weights, values)
 
     def set_dropout(self, config: ModelConfig) -> None:
         """Take the dropout rates of `config`."""
@@ -65,7 +66,7 @@ class Attention(nn.Module, ABC):
             Context vectors, [B, T, C].
         """
         weights = drop(self._weights(query, keys, is_pad), self.dropout, self.training)
-        return self.combine(weights.to(values.dtype), values)
+        return self.combine(weights, values)
 
     def step(
         self, query: Tensor, keys: Tensor, values: Tensor, is_pad: Tensor
@@ -83,7 +84,7 @@ class Attention(nn.Module, ABC):
         """
         # The hypotheses of a sentence take the place of target positions: keys are not copied.
         weights = self._weights(query.view(keys.size(0), -1, query.size(-1)), keys, is_pad)
-        context = self.combine(weights.to(values.dtype), values)
+        context = self.combine(weights, values)
         mean = weights.mean(dim=1) if weights.dim() == 4 else weights
         return context.flatten(0, 1), mean.flatten(0, 1)
 
@@ -105,10 +106,10 @@ class MultiHeadAttention(Attention):
         super().__init__(config)
         width = config.width
         self.heads = config.heads
-        self.to_query = nn.Linear(width, width, bias=False)
-        self.to_key = nn.Linear(memory_width, width, bias=False)
-        self.to_value = nn.Linear(memory_width, width, bias=False)
-        self.to_out = nn.Linear(width, width, bias=False)
+        self.to_query = Linear(width, width, bias=False)
+        self.to_key = Linear(memory_width, width, bias=False)
+        self.to_value = Linear(memory_width, width, bias=False)
+        self.to_out = Linear(width, width, bias=False)
         for linear in (self.to_query, self.to_key, self.to_value, self.to_out):
             nn.init.xavier_uniform_(linear.weight)
 
@@ -119,12 +120,12 @@ class MultiHeadAttention(Attention):
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
         """Return scaled dot products, [B, N, T, S]."""
         # Not scaled_dot_product_attention: its bf16 backward takes ten times as long on CPU.
-        products = self._split(self.to_query(query)) @ keys.transpose(2, 3)
+        products = matmul(self._split(self.to_query(query)), keys.transpose(2, 3))
         return products.float() / math.sqrt(keys.size(-1))
 
     def combine(self, weights: Tensor, values: Tensor) -> Tensor:
         """Return the projected context vectors of all heads, [B, T, D]."""
-        out: Tensor = self.to_out((weights @ values).transpose(1, 2).flatten(2))
+        out: Tensor = self.to_out(matmul(weights, values).transpose(1, 2).flatten(2))
         return out
 
     def flops(self) -> Flops:
@@ -150,8 +151,8 @@ class AdditiveAttention(Attention):
     def __init__(self, config: ModelConfig, memory_width: int) -> None:
         super().__init__(config)
         width = config.width
-        self.from_query = nn.Linear(width, width, bias=False)
-        self.from_memory = nn.Linear(memory_width, width, bias=False)
+        self.from_query = Linear(width, width, bias=False)
+        self.from_memory = Linear(memory_width, width, bias=False)
         self.bias = nn.Parameter(torch.zeros(width))
         self.direction = nn.Parameter(torch.empty(width))
         self.scale = nn.Parameter(torch.tensor(1 / math.sqrt(width)))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nmt.config.experiment import ModelConfig
 from nmt.model.flops import matmul_flops
+from nmt.model.matmul import Linear
 
 
 def drop(x: Tensor, rate: float, is_training: bool, is_locked: bool = False) -> Tensor:
@@ -93,8 +94,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.expand = nn.Linear(config.width, config.ffn_width)
-        self.contract = nn.Linear(config.ffn_width, config.width)
+        self.expand = Linear(config.width, config.ffn_width)
+        self.contract = Linear(config.ffn_width, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., D] to [..., D] through [..., F]."""

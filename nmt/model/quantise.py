@@ -73,10 +73,10 @@ def quantise_model(model: Seq2Seq, precision: Precision) -> Seq2Seq:
     # Lists: modules are replaced while the tree is walked.
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            # Exact types: subclasses are converted already.
+            # Exact type: a Bf16LSTM is converted already.
             if type(child) is LSTM:
                 setattr(parent, name, Bf16LSTM(child))
-            elif type(child) is nn.Linear and child.weight.numel() >= MIN_WEIGHTS:
+            elif isinstance(child, nn.Linear) and child.weight.numel() >= MIN_WEIGHTS:
                 setattr(parent, name, Bf16Linear(child.weight, child.bias))
     return model.eval()
 

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from nmt.batching.batch import Batch
 from nmt.config.experiment import TrainingConfig
+from nmt.model.matmul import multiply_rows, sum_outer_products
 
 DistanceOf = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Distance of two passes: `_symmetric_kl` or `_jensen_shannon`."""
@@ -249,7 +250,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden.size(0), chunk):
             inputs = hidden[start : start + chunk].to(dtype)  # [C, D]
             true_ids = targets[start : start + chunk, None]  # [C, 1]
-            logits = inputs @ cast_weight.T  # [C, V]
+            logits = multiply_rows(inputs, cast_weight.T, chunk)  # [C, V]
             true_logits = logits.gather(1, true_ids).float()
             # Cast, then softmax: on a CPU half the time of softmax(dtype=...).
             probs = logits.float().softmax(dim=1)
@@ -260,8 +261,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if with_gradient:
                 probs.scatter_add_(1, true_ids, probs.new_full(true_ids.shape, smoothing - 1))
                 grad_logits = probs.to(dtype)
-                grad_hidden[start : start + chunk] = grad_logits @ cast_weight
-                grad_weight += grad_logits.T @ inputs
+                # Above two rows padding would change the order of sums over the vocabulary.
+                grad_inputs = multiply_rows(grad_logits, cast_weight, chunk, step=2)
+                grad_hidden[start : start + chunk] = grad_inputs
+                grad_weight += sum_outer_products(grad_logits, inputs, chunk)
         smoothed = (1 - smoothing) * nll + smoothing * smoothing_nll
         _save_gradients(
             ctx, hidden, grad_hidden, grad_weight, mean_weight, smoothing if with_gradient else 0

@@ -4,6 +4,7 @@ import torch
 from nmt.config.experiment import ModelConfig
 from nmt.model import quantise
 from nmt.model.lstm import LSTM
+from nmt.model.matmul import Linear
 from nmt.model.quantise import (
     Bf16Linear,
     Bf16LSTM,
@@ -77,7 +78,7 @@ def test_layers_and_large_matrices_are_converted(
     assert LSTM not in kinds
     assert isinstance(converted.output_layer, Bf16Linear)
     assert type(converted.encoder.blocks[0].ffn.expand) is Bf16Linear
-    assert type(converted.decoder.blocks[0].attention.to_query) is torch.nn.Linear
+    assert type(converted.decoder.blocks[0].attention.to_query) is Linear
     assert not converted.training
 
 
