@@ -31,12 +31,13 @@ from nmt.errors import ConfigError
 @click.argument("out")
 @click.argument("overrides", metavar="[decoding.KEY=VALUE]...", nargs=-1)
 @click.option("--ensemble", multiple=True, metavar="RUN", help="Ensemble member; repeatable.")
+@click.option("--ref", metavar="FILE", help="References of MONO: keep the nearest of each beam.")
 @click.option("--experiment", metavar="FILE", help="Experiment to train; default: that of RUN.")
 @engine_option
 @cluster_option
 def backtranslate(
     run: str, mono: str, out: str, overrides: tuple[str, ...], ensemble: tuple[str, ...],
-    experiment: str | None, engine: EngineName, cluster: str | None,
+    ref: str | None, experiment: str | None, engine: EngineName, cluster: str | None,
 ) -> None:  # fmt: skip
     """Translate monolingual text.
 
@@ -44,22 +45,25 @@ def backtranslate(
     training pairs.
 
     With a model of the reverse direction this is back-translation; with one or more models of the
-    same direction and the source side of the training data, it is distillation. Excluded and
+    same direction and the source side of the training data, it is distillation; --ref names the
+    target side. Excluded and
     counted: lines of the dev and test sets of the experiment, duplicates, and pairs dropped by its
     cleaning rules. Use decoding.method=sample to sample instead of beam search.
     """
     for text in overrides:
         if not text.startswith("decoding."):
             raise ConfigError.from_message(f"{text!r}: only decoding.KEY=VALUE can be set here")
-    check_files([mono])
+    check_files([mono, ref] if ref else [mono])
     from nmt.jobs.backtranslate import backtranslate as create_pairs
-    from nmt.jobs.backtranslate import check_models
+    from nmt.jobs.backtranslate import check_models, check_reference
     from nmt.jobs.ray_session import connect, resolve_auto
     from nmt.jobs.tasks import run_on_ray
 
     checkpoints = [open_model(name) for name in (run, *ensemble)]
     check_models(checkpoints)
     settings = override(checkpoints[0].experiment, overrides)
+    if ref:
+        check_reference(Path(mono), Path(ref), settings.decoding)
     corpus = (load_experiment(experiment) if experiment else settings).corpus
     cluster_settings = load_cluster(cluster)
     language, other = settings.corpus.src, settings.corpus.tgt
@@ -78,6 +82,7 @@ def backtranslate(
             lines, pairs = create_pairs(
                 checkpoints, settings.decoding, Path(mono), corpus, path, engine,
                 partial(run_on_ray, num_gpus=num_gpus), console.progress,
+                Path(ref) if ref else None,
             )  # fmt: skip
         console.clear()
         console.print(f"{mono}: {format_tally(lines)}")

@@ -14,7 +14,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +31,7 @@ from nmt.corpus.rules import (
     near_key,
     repair,
 )
-from nmt.corpus.text import change_case, normalise, read_lines
+from nmt.corpus.text import change_case, normalise
 from nmt.errors import DataError
 
 RULES_VERSION = 1
@@ -311,8 +310,8 @@ def held_out_digests(corpus: CorpusConfig, language: str) -> set[bytes]:
 
 
 def select_lines(
-    files: Iterable[Path], cleaning: CleaningConfig, held_out: set[bytes], tally: Counter[str]
-) -> Iterator[str]:
+    lines: Iterable[str], cleaning: CleaningConfig, held_out: set[bytes], tally: Counter[str]
+) -> Iterator[tuple[int, str]]:
     """Normalise lines of one language and drop those that make no good pair, before translating.
 
     Rules about one side apply here, so that no time is spent on lines that would be dropped after
@@ -320,31 +319,31 @@ def select_lines(
     in training.
 
     Args:
-        files: text files.
+        lines: raw lines.
         cleaning: the rules.
         held_out: digests from `held_out_digests`.
         tally: updated with the counts of `KEPT` and of each drop reason.
 
     Yields:
-        Each different line once. Memory: 16 bytes per line, to find duplicates.
+        Each different line once, with its number from 0. Memory: 16 bytes per line, to find
+        duplicates.
     """
     seen: set[bytes] = set()
     # A line paired with itself passes all rules that compare two sides, except `copies`.
     one_side = cleaning.model_copy(update={"copies": False, "near_copies": False})
-    for file in files:
-        for raw in read_lines(file):
-            line = normalise(raw, cleaning)
-            reason = drop_reason(line, line, one_side)
-            digest = _digest(line.encode())
-            # Held-out lines count as such even where they occur twice.
-            if not reason and digest in held_out:
-                reason = HELD_OUT
-            if not reason and digest in seen:
-                reason = "duplicates"
-            tally[reason or KEPT] += 1
-            if not reason:
-                seen.add(digest)
-                yield line
+    for number, raw in enumerate(lines):
+        line = normalise(raw, cleaning)
+        reason = drop_reason(line, line, one_side)
+        digest = _digest(line.encode())
+        # Held-out lines count as such even where they occur twice.
+        if not reason and digest in held_out:
+            reason = HELD_OUT
+        if not reason and digest in seen:
+            reason = "duplicates"
+        tally[reason or KEPT] += 1
+        if not reason:
+            seen.add(digest)
+            yield number, line
 
 
 def format_tally(tally: Counter[str]) -> str:

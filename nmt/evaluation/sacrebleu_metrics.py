@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF, TER
@@ -126,6 +126,17 @@ def make_metric(name: str, tgt_language: str) -> Any:
 def sentence_chrf(hyp: str, refs: Sequence[str]) -> float:
     """Return chrF2 of one segment, 0 to 100."""
     return float(CHRF().sentence_score(hyp, refs).score)
+
+
+@lru_cache(maxsize=4)
+def _sentence_metric(tgt_language: str) -> BLEU:
+    # effective_order: n-grams longer than the segment do not count.
+    return BLEU(effective_order=True, force=True, tokenize=bleu_tokenizer(tgt_language))
+
+
+def sentence_bleu(hyp: str, ref: str, tgt_language: str) -> float:
+    """Return the smoothed BLEU of one segment, 0 to 100."""
+    return float(_sentence_metric(tgt_language).sentence_score(hyp, [ref]).score)
 
 
 def resampling_seed() -> str:

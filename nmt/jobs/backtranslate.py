@@ -2,7 +2,9 @@
 
 With a model of the opposite direction this is back-translation (Sennrich et al. 2016, "Improving
 Neural Machine Translation Models with Monolingual Data"); with one or several of the same direction
-it is sequence-level distillation (Kim & Rush 2016). The text is split into files of CHUNK_LINES
+it is sequence-level distillation (Kim & Rush 2016); with reference translations of the text the
+candidate nearest to the reference is kept (their section 3.3, sequence-level interpolation). The
+text is split into files of CHUNK_LINES
 lines. Each is a task of one core, or of a GPU, that writes a file, so that an interrupted job
 resumes; all files have the same path on every host. A translation does not depend on its batch
 (batch-invariant translation), so the pairs do not depend on the number of tasks.
@@ -12,11 +14,11 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 from nmt.config.corpus import CorpusConfig
@@ -27,11 +29,12 @@ from nmt.corpus.io import atomic_write
 from nmt.corpus.manifest import FileInfo
 from nmt.corpus.rules import drop_reason
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, no_progress, run_locally
-from nmt.corpus.text import open_output, read_lines
+from nmt.corpus.text import normalise, open_output, read_lines
 from nmt.decoding.engines import Model, make_engine, open_model
 from nmt.decoding.interface import GPU_BATCH_SENTENCES
 from nmt.decoding.translator import Translator
-from nmt.errors import DataError
+from nmt.errors import ConfigError, DataError
+from nmt.evaluation.sacrebleu_metrics import sentence_bleu
 
 CHUNK_LINES = 2000
 """Lines of a task: seconds to minutes of work, which an interruption can lose."""
@@ -64,10 +67,28 @@ def check_models(checkpoints: Sequence[Model]) -> None:
             )
 
 
+def check_reference(mono: Path, ref: Path, decoding: DecodingConfig) -> None:
+    """Check that each line has a reference, and several candidates to choose from.
+
+    Raises:
+        ConfigError: the search finds one candidate only.
+        DataError: the files are not line-parallel.
+    """
+    if decoding.method != "beam" or decoding.beam < 2:
+        rule = "a reference chooses from a beam: set decoding.method=beam and a beam of 2 or more"
+        raise ConfigError("decoding", f"{decoding.method} with beam {decoding.beam}", rule)
+    counts = [sum(1 for _ in read_lines(path)) for path in (mono, ref)]
+    if counts[0] != counts[1]:
+        raise DataError(
+            f"{mono} has {counts[0]:,} lines, {ref} has {counts[1]:,}: the two files must be "
+            "line-parallel"
+        )
+
+
 def backtranslate(
     checkpoints: Sequence[Model], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig,
     out: Path, engine: EngineName = "auto", run_tasks: RunTasks = run_locally,
-    progress: ProgressCallback = no_progress,
+    progress: ProgressCallback = no_progress, ref: Path | None = None,
 ) -> tuple[Counter[str], Counter[str]]:  # fmt: skip
     """Write OUT.<source language> and OUT.<target language>, with the languages of the models.
 
@@ -81,6 +102,8 @@ def backtranslate(
         engine: as of `nmt.decoding.engines.make_engine`.
         run_tasks: runs the tasks, in any order.
         progress: receives the number of chunks done.
+        ref: reference translations of `mono`, line by line (`check_reference`). Of each beam the
+            candidate with the best sentence BLEU is kept.
 
     Returns:
         Counts of lines and of pairs, each kept and dropped by reason.
@@ -91,13 +114,13 @@ def backtranslate(
     model = checkpoints[0].experiment.corpus
     held_out = held_out_digests(corpus, model.src)
     work = out.with_name(f"{out.name}.work")
-    state = _fingerprint(checkpoints, decoding, mono, corpus, held_out)
-    line_counts = _split_text(mono, corpus, held_out, work, state)
+    state = _fingerprint(checkpoints, decoding, mono, corpus, held_out, ref)
+    line_counts = _split_text(mono, ref, corpus, held_out, work, state)
     runs = tuple(str(checkpoint.path.resolve()) for checkpoint in checkpoints)
     chunks = sorted(work.glob("*.src"))
     # A chunk with a .hyp file is finished: it appears when it is complete.
     tasks = [
-        (runs, engine, decoding.model_dump_json(), chunk)
+        (runs, engine, decoding.model_dump_json(), model.tgt, chunk)
         for chunk in chunks
         if not chunk.with_suffix(".hyp").exists()
     ]
@@ -120,12 +143,26 @@ def backtranslate(
     return line_counts, pair_counts
 
 
-def translate_chunk(runs: tuple[str, ...], engine: EngineName, decoding: str, chunk: Path) -> None:
-    """Translate a file of lines to CHUNK.hyp, which appears when it is complete."""
+def translate_chunk(
+    runs: tuple[str, ...], engine: EngineName, decoding: str, language: str, chunk: Path
+) -> None:
+    """Translate a file of lines to CHUNK.hyp, which appears when it is complete.
+
+    With a file CHUNK.ref, of each beam the candidate with the best sentence BLEU is kept.
+    """
     translator = _load_translator(runs, engine, decoding)
+    refs = chunk.with_suffix(".ref")
     with open_output(chunk.with_suffix(".hyp")) as file:
-        for translation in translator.stream(read_lines(chunk)):
-            file.write(f"{translation.text}\n")
+        if not refs.exists():
+            for translation in translator.stream(read_lines(chunk)):
+                file.write(f"{translation.text}\n")
+            return
+        found = translator.stream(read_lines(chunk), num_best=translator.decoding.beam)
+        for translation, ref in zip(found, read_lines(refs), strict=True):
+            texts = [candidate.text for candidate in translation.n_best]
+            # Of equal ones the most probable.
+            best = max(texts, key=lambda text: sentence_bleu(text, ref, language))
+            file.write(f"{best}\n")
 
 
 # Cached: the tasks of a job that run in the same process share the model.
@@ -144,7 +181,7 @@ def _load_translator(runs: tuple[str, ...], engine: EngineName, decoding: str) -
 
 
 def _split_text(
-    mono: Path, corpus: CorpusConfig, held_out: set[bytes], work: Path, state: str
+    mono: Path, ref: Path | None, corpus: CorpusConfig, held_out: set[bytes], work: Path, state: str
 ) -> Counter[str]:
     """Split the usable lines into chunks, unless that is done; return counts of all lines."""
     file = work / STATE
@@ -162,12 +199,16 @@ def _split_text(
             f"{work}: cannot be made: {error.strerror}; name another OUT, in a writable folder"
         ) from None
     counts: Counter[str] = Counter()
-    lines = select_lines([mono], corpus.cleaning, held_out, counts)
-    for number, first in enumerate(lines):
-        with atomic_write(work / f"{number:06}.src") as temporary:
-            chunk = chain([first], islice(lines, CHUNK_LINES - 1))
-            text = "".join(f"{line}\n" for line in chunk)
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+    selected = select_lines(read_lines(mono), corpus.cleaning, held_out, counts)
+    pairs = _add_references(selected, ref, corpus)
+    for number, first in enumerate(pairs):
+        sides = zip(*chain([first], islice(pairs, CHUNK_LINES - 1)), strict=True)
+        for side, lines in zip(
+            ("src", "ref") if ref is not None else ("src",), sides, strict=False
+        ):
+            with atomic_write(work / f"{number:06}.{side}") as temporary:
+                text = "".join(f"{line}\n" for line in lines)
+                temporary.write_text(text, encoding="utf-8", newline="\n")
     if not counts[KEPT]:
         shutil.rmtree(work)
         raise DataError(
@@ -180,9 +221,20 @@ def _split_text(
     return counts
 
 
+def _add_references(
+    lines: Iterable[tuple[int, str]], ref: Path | None, corpus: CorpusConfig
+) -> Iterator[tuple[str, str]]:
+    """Yield selected lines with their references; without a file with empty ones."""
+    refs, num_read = read_lines(ref) if ref is not None else repeat(""), 0
+    for number, line in lines:
+        reference = next(islice(refs, number - num_read, None))
+        num_read = number + 1
+        yield line, normalise(reference, corpus.cleaning)
+
+
 def _fingerprint(
     checkpoints: Sequence[Model], decoding: DecodingConfig, mono: Path, corpus: CorpusConfig,
-    held_out: set[bytes],
+    held_out: set[bytes], ref: Path | None = None,
 ) -> str:  # fmt: skip
     """Return a digest of everything that the pairs depend on."""
     of_corpus = corpus.model_dump(mode="json", include={"cleaning", "dev", "tests", "root"})
@@ -197,6 +249,8 @@ def _fingerprint(
         FileInfo.from_path(mono, mono.name).sha256,
         hashlib.sha256(b"".join(sorted(held_out))).hexdigest(),
     ]
+    if ref is not None:
+        parts.append(FileInfo.from_path(ref, ref.name).sha256)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

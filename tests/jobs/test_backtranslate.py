@@ -115,6 +115,42 @@ def test_ensemble_of_a_model_with_itself_equals_the_model(mono: Path) -> None:
     assert read_text_lines("two.de") == read_text_lines("one.de")
 
 
+def test_the_candidate_nearest_to_the_reference_is_kept(
+    mono: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sequence-level interpolation (Kim & Rush 2016, section 3.3)."""
+    monkeypatch.setattr(backtranslate_module, "CHUNK_LINES", 2)
+    kept = "15 a dog runs.\n16 two cats sleep.\n17 my dog sees a cat.\n"
+    answer = nmt("translate runs/tiny --n-best 4 --format moses --beam 4", kept.encode())
+    candidates: list[list[str]] = [[], [], []]
+    for line in answer.out.splitlines():
+        number, text = line.split(" ||| ")[:2]
+        candidates[int(number)].append(text)
+    # The reference of each line is its last candidate; other lines of MONO have another one.
+    lines = mono.read_text(encoding="utf-8").splitlines()
+    refs = {lines[0]: candidates[0], lines[3]: candidates[1], lines[5]: candidates[2]}
+    text = "".join(f"{refs[line][-1] if line in refs else 'x'}\n" for line in lines)
+    Path("mono.de").write_text(text, encoding="utf-8")
+    experiment = load_checkpoint(Path("runs/tiny")).experiment
+    decoding = experiment.decoding.model_copy(update={"beam": 4})
+    models = [load_checkpoint(Path("runs/tiny"))]
+    backtranslate(models, decoding, mono, experiment.corpus, Path("bt"), ref=Path("mono.de"))
+    assert read_text_lines("bt.de") == [each[-1] for each in candidates]
+    assert read_text_lines("bt.de") != [each[0] for each in candidates]
+
+
+def test_wrong_references_are_an_error(mono: Path, nmt: Callable[..., Any]) -> None:
+    Path("mono.de").write_text("one\n", encoding="utf-8")
+    assert nmt("backtranslate runs/tiny mono.en bt --ref mono.de decoding.beam=2").err == (
+        "nmt: mono.en has 7 lines, mono.de has 1: the two files must be line-parallel\n"
+    )
+    assert nmt("backtranslate runs/tiny mono.en bt --ref mono.de decoding.beam=1").err == (
+        "nmt: decoding is beam with beam 1, but a reference chooses from a beam: set "
+        "decoding.method=beam and a beam of 2 or more\n"
+    )
+    assert not list(Path().glob("bt*"))
+
+
 def test_command_prints_the_counts_of_lines_and_pairs(
     mono: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
