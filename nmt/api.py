@@ -328,6 +328,7 @@ def prepare_corpus(
         is_forced: prepare again beside a prepared corpus, then replace it.
         dropped: file for the pairs dropped and repaired.
     """
+    from nmt.corpus.folder_lock import lock_alone
     from nmt.corpus.prepare import prepare as check_complete
     from nmt.corpus.prepared import (
         count_left_out,
@@ -345,6 +346,9 @@ def prepare_corpus(
         check_dev_set(experiment.corpus.tgt, read_dev(experiment.prepared)[1])
         console.print(f"{prepared_folder(experiment)}: already prepared")
     else:
+        # Before Ray starts: a run that reads the folder does not let it be replaced.
+        if is_prepared(experiment):
+            lock_alone(prepared_folder(experiment)).close()
         check_unprepared(experiment)
         from nmt.jobs.ray_session import connect
         from nmt.jobs.tasks import prepare_on_ray

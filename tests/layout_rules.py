@@ -30,6 +30,7 @@ OWNERS = {
     "zstandard": ("nmt/corpus/io.py",),
     "fasttext": ("nmt/corpus/language_id.py",),
     "ftfy": ("nmt/corpus/repairs.py",),
+    "unicode_rbnf": ("nmt/corpus/numerals.py",),
     "sacrebleu": ("nmt/evaluation/",),
     "safetensors": ("nmt/checkpoint/",),
     "onnx": ("nmt/model/",),

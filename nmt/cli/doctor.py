@@ -9,6 +9,7 @@ from nmt.api import check_writable, preparation_log
 from nmt.cli import options
 from nmt.console import Console
 from nmt.corpus.text import open_output
+from nmt.errors import ConfigError
 
 
 @click.command()
@@ -34,12 +35,14 @@ def doctor(
 
     Exit status: 0, 1 above --fail-above, 2 for invalid input.
     """
-    options.check_output(output)
+    if as_json and output == "-":
+        raise ConfigError("--output", "-", "--json uses standard output: give a file name")
     settings, cluster_settings = options.load_settings(experiment, cluster, overrides)
-    from nmt.corpus.prepare import check_raw
+    from nmt.corpus.prepare import check_raw, raw_paths
     from nmt.corpus.prepared import prepared_folder
 
     # Raw files and target directory are checked before Ray starts.
+    options.check_output(output, [experiment, *map(str, raw_paths(settings))])
     check_raw(settings)
     check_writable("corpus.prepared", prepared_folder(settings).parent)
     from nmt.jobs.ray_session import connect
@@ -57,8 +60,9 @@ def doctor(
             tree = asdict(diagnosis) | {"bad_share": round(diagnosis.bad_share, 6)}
             click.echo(json.dumps(tree, ensure_ascii=False, indent=1))
         else:
-            click.echo("\n".join(summary_lines(diagnosis)))
-        console.print(f"wrote {output} ({len(page) / 1024:,.0f} KiB)")
+            click.echo("\n".join(summary_lines(diagnosis)), err=output == "-")
+        if output != "-":
+            console.print(f"wrote {output} ({len(page) / 1024:,.0f} KiB)")
         if fail_above is not None and diagnosis.bad_share > fail_above:
             console.print(f"bad share {diagnosis.bad_share:.4f} is above {fail_above:g}")
             click.get_current_context().exit(1)

@@ -31,7 +31,10 @@ def prepare(
     """Clean a corpus, learn its subwords, write shards."""
     settings = options.load_settings(experiment, cluster, overrides)
     if dropped is not None:
-        options.check_output(dropped, option="--dropped")
+        from nmt.corpus.prepare import raw_paths
+
+        inputs = [experiment, *map(str, raw_paths(settings[0]))]
+        options.check_output(dropped, inputs, option="--dropped")
     with Console() as console, options.resumable(console):
         file = Path(dropped) if dropped is not None else None
         prepare_corpus(*settings, console, is_forced=force, dropped=file)

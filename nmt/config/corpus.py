@@ -194,7 +194,7 @@ class CleaningConfig(Settings):
     language: bool = added_setting(True, before=False)
     """Drop pairs with a side in another language; languages unknown to the model always stay."""
     numbers: bool = added_setting(True, before=False)
-    """Drop pairs with different numbers: both sides have one of two or more digits unmatched."""
+    """Drop pairs where both sides have a number of two or more digits that the other one lacks."""
     length: bool = added_setting(True, before=False)
     """Drop pairs with lengths that are improbable in this corpus, from 1,000 pairs on."""
     truncated: bool = added_setting(True, before=False)

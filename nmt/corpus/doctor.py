@@ -36,6 +36,8 @@ DOCTOR_VERSION = 1
 """Increased when the results of the last stage change."""
 SUGGEST_SHARE = 0.001
 """Share of pairs from which on a rule that is off is suggested."""
+SUGGEST_ADEQUACY_SHARE = 0.01
+"""The same of adequacy scores, which take some clean pairs in every corpus."""
 LENGTH_EDGES = (0, 1, 5, 10, 20, 40, 80, 160, 320, 640, 1280)
 """Lower edges of the bins of characters."""
 RATIO_EDGES = (0.0, 0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
@@ -159,13 +161,18 @@ def _measure(counts: dict[str, Counter[str]], each: Verdict, text: tuple[str, ..
         counts["lengths"][f"{name} {_bin(len(text[side]), LENGTH_EDGES)}"] += 1
         counts["sums"][f"chars {name}"] += len(text[side])
         counts["sums"][f"words {name}"] += text[side].count(" ") + 1
-        raw = each.raw[side]
-        kind = "ascii" if raw.isascii() else "invalid" if "\ufffd" in text[side] else "other"
-        counts["encodings"][kind] += 1
+        counts["encodings"][_encoding(each.raw[side], text[side])] += 1
     if all(text):
         counts["ratios"][str(_bin(len(text[1]) / len(text[0]), RATIO_EDGES))] += 1
     if not math.isnan(each.adequacy):
         counts["adequacy"][str(_bin(each.adequacy, ADEQUACY_EDGES))] += 1
+
+
+def _encoding(raw: bytes, text: str) -> str:
+    if raw.isascii():
+        return "ascii"
+    # U+FFFD can also be in the file itself.
+    return "other" if text.encode() == raw else "invalid"
 
 
 def _add_template(templates: dict[str, list[Tree]], text: tuple[str, ...]) -> None:
@@ -252,7 +259,8 @@ def _merge(experiment: Experiment, results: list[Tree]) -> Diagnosis:
 def _advise(diagnosis: Diagnosis, cleaning: CleaningConfig) -> None:
     """Add notes and suggested settings."""
     for each in diagnosis.findings:
-        if not each.is_on and each.count > SUGGEST_SHARE * diagnosis.pairs:
+        least = SUGGEST_ADEQUACY_SHARE if each.rule == "min_adequacy" else SUGGEST_SHARE
+        if not each.is_on and each.count > least * diagnosis.pairs:
             value = SUGGESTED_MINIMUM if each.rule == "min_adequacy" else "true"
             if each.rule == "max_token_chars":
                 value = CleaningConfig().max_token_chars

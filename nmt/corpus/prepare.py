@@ -50,7 +50,7 @@ from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
 
-TASKS_VERSION = 4
+TASKS_VERSION = 5
 """Increased when the results of tasks change: unfinished work of another version starts over."""
 
 
@@ -329,7 +329,8 @@ def _check_complete(experiment: Experiment, folder: Path) -> Manifest:
     return manifest
 
 
-def _raw_paths(experiment: Experiment) -> list[Path]:
+def raw_paths(experiment: Experiment) -> list[Path]:
+    """Return the files that a preparation reads."""
     corpus = experiment.corpus
     texts = [*corpus.train, corpus.dev, *corpus.tests]
     paths = [path for text in texts for path in PairFiles.of(text, corpus).paths()]
@@ -339,7 +340,7 @@ def _raw_paths(experiment: Experiment) -> list[Path]:
 def work_state(experiment: Experiment) -> Tree:
     """Return everything that unfinished work depends on."""
     # Size and time instead of digests: comparing must not read the corpus again.
-    stats = [(str(path), path.stat()) for path in _raw_paths(experiment)]
+    stats = [(str(path), path.stat()) for path in raw_paths(experiment)]
     return {
         "format": FORMAT,
         "tasks": TASKS_VERSION,

@@ -12,6 +12,7 @@ from difflib import SequenceMatcher
 
 from nmt.config.corpus import CleaningConfig
 from nmt.corpus.language_id import identify, language_codes
+from nmt.corpus.numerals import has_other_numbers
 from nmt.corpus.repairs import repair_encoding, strip_markup, unescape_entities
 from nmt.corpus.scripts import is_foreign_script
 from nmt.corpus.text import UNSPACED, strip_controls, to_nfc
@@ -59,8 +60,6 @@ Languages = tuple[str, str]
 
 _LETTER = re.compile(r"[^\W\d_]")
 REPETITION = re.compile(r"([^\s\d])\1{9}|(\S.{1,4}?)\2{7}")
-_DIGIT = re.compile(r"\d")
-_NUMBER = re.compile(r"\d+(?:[.,:'\u2019\u202f]\d+)*(?: \d{3}(?!\d))*")
 _ASCII_IGNORED = bytes(code for code in range(128) if not chr(code).isalnum())
 _IGNORED = re.compile(
     "[\u0080-\u00a9\u00ab-\u00b4\u00b6-\u00b9\u00bb-\u00bf\u055a-\u055f\u0589\u05be\u05f3\u05f4"
@@ -139,7 +138,7 @@ def drop_reason(
         is_foreign(src, src_language, MIN_OWN[0]) or is_foreign(tgt, tgt_language, MIN_OWN[1])
     ):
         return "language"
-    if cleaning.numbers and has_other_numbers(src, tgt):
+    if cleaning.numbers and has_other_numbers(src, tgt, languages):
         return "numbers"
     return ""
 
@@ -207,40 +206,3 @@ def is_near_copy(src: str, tgt: str) -> bool:
 def _has_long_token(text: str, limit: int) -> bool:
     # A sentence of a script without spaces is one token.
     return any(len(token) > limit and not UNSPACED.search(token) for token in text.split())
-
-
-def has_other_numbers(src: str, tgt: str) -> bool:
-    """Return True if both sides have a number of two or more digits that the other one lacks."""
-    # Most pairs end here.
-    if not (_DIGIT.search(src) and _DIGIT.search(tgt)):
-        return False
-    # One digit can be a word on the other side, and so can a number that is there alone.
-    return all(any(len(number) > 1 for number in own) for own in unmatched_numbers(src, tgt))
-
-
-def unmatched_numbers(src: str, tgt: str) -> tuple[list[str], list[str]]:
-    """Return the numbers of both sides that the other one lacks."""
-    one, two = _numbers(src), _numbers(tgt)
-    return (
-        [number for number in one if not any(_is_same(number, other) for other in two)],
-        [number for number in two if not any(_is_same(number, other) for other in one)],
-    )
-
-
-def _numbers(text: str) -> list[str]:
-    """Return the digits of the numbers in a text, as ASCII, without leading zeros."""
-    found = [re.sub(r"\D", "", match) for match in _NUMBER.findall(text)]
-    # int() takes the digits of every script.
-    return [str(int(digits)) for digits in found if len(digits) < 40]
-
-
-def _is_same(one: str, two: str) -> bool:
-    """Compare digits: 1.5 million is 1,500,000, 1990s is 90s, and 3:30 pm is 15:30."""
-    short, long = sorted((one.rstrip("0"), two.rstrip("0")), key=len)
-    if short == long or (len(short) > 1 and long.endswith(short)):
-        return True
-    # Clock times: 3:30 pm is 15:30, and 3:00 pm is 15.
-    if max(len(one), len(two)) > 4:
-        return False
-    times = sorted(divmod(int(n), 100) if len(n) > 2 else (int(n), 0) for n in (one, two))
-    return times[1][0] - times[0][0] == 12 and times[0][1] == times[1][1] and times[1][0] <= 24

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nmt.corpus import rules
+from nmt.corpus import numerals, rules
 from nmt.corpus.language_id import language_codes
 from nmt.corpus.languages import primary_language
 from nmt.corpus.pair_model import (
@@ -224,7 +224,7 @@ def find_numbers(src: str, tgt: str) -> bool | None:
     """Return True if the numbers of two texts differ; None if neither has any."""
     if not (_HAS_DIGIT.search(src) or _HAS_DIGIT.search(tgt)):
         return None
-    unmatched = rules.unmatched_numbers(src, tgt)
+    unmatched = numerals.unmatched_numbers(src, tgt)
     if all(unmatched):
         return True
     # A number on one side only can be a word on the other: twelve, hundred, or Chinese digits.

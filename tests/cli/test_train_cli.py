@@ -7,6 +7,7 @@ from cli_calls import TEXT, Nmt
 
 from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.run_directory import list_checkpoints
+from nmt.corpus.folder_lock import lock_shared
 
 BEST = "runs/tiny/checkpoints/update-00000060"
 
@@ -57,6 +58,18 @@ def test_prepared_corpus_needs_no_cluster(here: Path, nmt: Nmt, no_ray: None) ->
     assert leaks == (
         "warning: train: 16 pairs kept are also in the dev or a test set: scores on it are too "
         "high; remove them from the training text"
+    )
+
+
+def test_force_waits_for_no_run_and_starts_no_cluster(here: Path, nmt: Nmt, no_ray: None) -> None:
+    reader = lock_shared(Path("prepared/tiny"))
+    assert reader is not None
+    with reader:
+        answer = nmt("prepare tiny.yaml --force")
+    assert (answer.status, answer.err) == (
+        2,
+        f"nmt: {here}/prepared/tiny: in use by a run or another command; wait for it to finish or "
+        "stop it, then run the same command again\n",
     )
 
 

@@ -60,6 +60,27 @@ CORPORA = [
         RAW | {"tiny.yaml": replaced("tgt: dev.de", "tgt: dev.de, refs: [news.de]")},
     ),
     ErrorCase(
+        "prepare tiny.yaml --force --dropped none/dropped.tsv",
+        "--dropped is none/dropped.tsv, but directory none does not exist: create it first",
+    ),
+    ErrorCase(
+        "prepare tiny.yaml --force --dropped raw",
+        "--dropped is raw, but it is a directory: give a file name",
+    ),
+    ErrorCase(
+        "prepare tiny.yaml --force --dropped tiny.yaml",
+        "--dropped is tiny.yaml, but it is the input: give another file name",
+    ),
+    ErrorCase(
+        "prepare tiny.yaml --force --dropped raw/dev.de",
+        "--dropped is raw/dev.de, but it is the input: give another file name",
+    ),
+    ErrorCase(
+        "prepare tiny.yaml --dropped dropped.tsv",
+        "prepared/tiny: prepared already, so no pair is dropped now; add --force to prepare again, "
+        "or leave out --dropped",
+    ),
+    ErrorCase(
         "prepare tiny.yaml corpus.prepared=tiny.yaml",
         "corpus.prepared is tiny.yaml, but it is not writable: use another directory",
     ),
@@ -73,6 +94,72 @@ CORPORA = [
         "raw/train.de: not the file that prepared/tiny was prepared from; remove the folder and "
         "run `nmt prepare` again, or set corpus.prepared to another",
         {"raw/train.de": replaced("14 ein Hund", "14 kein Hund")},
+    ),
+]
+DOCTOR = [
+    ErrorCase(
+        "doctor none.yaml",
+        "none.yaml: file not found; the files that come with nmt are in configs/",
+    ),
+    ErrorCase("doctor raw", "raw: this is a directory; give a YAML file"),
+    ErrorCase(
+        "doctor tiny.yaml -o none/page.html",
+        "--output is none/page.html, but directory none does not exist: create it first",
+    ),
+    ErrorCase(
+        "doctor tiny.yaml -o raw", "--output is raw, but it is a directory: give a file name"
+    ),
+    ErrorCase(
+        "doctor tiny.yaml -o tiny.yaml",
+        "--output is tiny.yaml, but it is the input: give another file name",
+    ),
+    ErrorCase(
+        "doctor tiny.yaml -o raw/train.en",
+        "--output is raw/train.en, but it is the input: give another file name",
+    ),
+    ErrorCase(
+        "doctor tiny.yaml --json -o -",
+        "--output is -, but --json uses standard output: give a file name",
+    ),
+    ErrorCase(
+        "doctor tiny.yaml --fail-above 5",
+        "Invalid value for '--fail-above': 5.0 is not in the range 0<=x<=1. See `nmt doctor "
+        "--help`.",
+    ),
+    ErrorCase(
+        "doctor tiny.yaml corpus.root=none",
+        "none/train.en: there is no such file; check corpus.root and the names in the experiment",
+    ),
+    ErrorCase(
+        "doctor tiny.yaml corpus.cleaning.languages=true",
+        "command line: corpus.cleaning.languages is not a setting; did you mean "
+        "corpus.cleaning.language?",
+    ),
+    ErrorCase(
+        "doctor tiny.yaml corpus.cleaning.min_adequacy=high",
+        "command line: corpus.cleaning.min_adequacy is 'high', but it must be a number",
+    ),
+    ErrorCase(
+        "doctor tiny.yaml corpus.prepared=tiny.yaml/x",
+        "corpus.prepared is tiny.yaml, but it is not writable: use another directory",
+    ),
+    ErrorCase(
+        "doctor tiny.yaml",
+        "raw/train.de, line 1: the file is UTF-16, but UTF-8 is expected; convert it "
+        "(`iconv -f UTF-16 -t UTF-8`)",
+        {"raw/train.de": recoded("utf-16")},
+    ),
+    ErrorCase(
+        "doctor tiny.yaml",
+        "raw/train.en, line 1: gzip data where plain text was expected; rename the file to end "
+        "in .gz, or decompress it",
+        {"raw/train.en": gzip.compress},
+    ),
+    ErrorCase(
+        "doctor tiny.yaml",
+        "corpus news: raw/news.en has 5 lines, raw/news.de has 6: the two files must be "
+        "line-parallel; find the first pair that does not match, or download both again",
+        {"raw/news.de": lambda data: data + b"mehr\n"},
     ),
 ]
 DEEP_IN_A_CORPUS = [
@@ -121,7 +208,7 @@ DEEP_IN_A_CORPUS = [
 ]
 
 
-@pytest.mark.parametrize("case", CORPORA, ids=ids(CORPORA))
+@pytest.mark.parametrize("case", [*CORPORA, *DOCTOR], ids=ids([*CORPORA, *DOCTOR]))
 def test_error_is_reported_before_any_work(
     case: ErrorCase, check_error: Callable[[ErrorCase], None]
 ) -> None:

@@ -46,6 +46,11 @@ def test_rules_count_and_have_samples(diagnosis: Diagnosis, tmp_path: Any) -> No
     assert not list(tmp_path.glob("*.doctor"))
 
 
+def test_lost_characters_in_the_file_are_valid_utf8(make_corpus: Any) -> None:
+    diagnosis = examine(make_corpus({"toy": [("A dog.", "Ein H\ufffdnd."), *PAIRS[:1]]}))
+    assert diagnosis.encodings == {"ascii": 3, "other": 1, "invalid": 0}
+
+
 def test_the_summary_suggests_settings(diagnosis: Diagnosis) -> None:
     lines = summary_lines(diagnosis)
     assert lines[0].startswith("tiny: 10 pairs, en to de | ")

@@ -1,0 +1,49 @@
+import pytest
+
+from nmt.corpus.numerals import has_other_numbers
+
+SAME = [
+    ("en", "two dogs", "de", "2 Hunde"),
+    ("en", "1,500 or 2.5", "de", "1.500 oder 2,5"),
+    ("en", "1.5 million in 2015", "fr", "1 500 000 en 2015"),
+    ("en", "100 crimes in 2015", "de", "Im Jahr 2015 100 Verbrechen"),
+    ("en", "at 6:30", "de", "um 6 Uhr 30"),
+    ("en", "at 3:30 pm", "de", "um 15:30 Uhr"),
+    ("en", "in the 1990s", "de", "in den 90ern"),
+    ("en", "in the 1880's", "de", "in den achtziger Jahren des 19. Jahrhunderts"),
+    ("en", "on August 25th", "de", "am 25.8."),
+    ("en", "on 8/25/2024", "de", "am 25.08.2024"),
+    ("en", "12 dogs and twenty-one cats", "de", "zwölf Hunde und 21 Katzen"),
+    ("en", "the 12th of the twentieth", "de", "der zwölfte vom 20."),
+    ("en", "100 men, a thousand dogs", "de", "hundert Männer, 1000 Hunde"),
+    ("fr", "12 chiens et vingt-et-un chats", "ru", "двенадцать собак и 21 кошка"),
+    ("en", "12 dogs, twenty cats", "ja", "犬が十二匹、猫が20匹"),
+    ("en", "12 dogs, 20 cats", "ar", "١٢ كلبا و٢٠ قطة"),
+    ("zh_Hans", "十二只狗，20只猫", "nb", "12 hunder, tjue katter"),
+]
+OTHER = [
+    ("en", "150 metres", "de", "320 Meter"),
+    ("en", "in 1990", "de", "im Jahr 1991"),
+    ("en", "7,500", "de", "7.600"),
+    ("en", "at 6:30", "de", "um 6 Uhr 45"),
+    ("en", "3.5 and 11.3", "de", "3,5 und 12,8"),
+    ("en", "60 more", "de", "09 weitere"),
+    ("en", "12 dogs, 15 cows, twenty cats", "de", "zwölf Hunde, 13 Kühe, 20 Katzen"),
+    ("en", "12 dogs", "ja", "犬が20匹"),
+    ("en", "12 dogs", "ar", "٢٠ كلبا"),
+    ("xx", "12 dogs and twenty cats", "", "zwölf Hunde und 20 Katzen"),
+]
+
+
+@pytest.mark.parametrize(("src_language", "src", "tgt_language", "tgt"), SAME)
+def test_same_numbers_in_another_form(
+    src_language: str, src: str, tgt_language: str, tgt: str
+) -> None:
+    assert not has_other_numbers(src, tgt, (src_language, tgt_language))
+    assert not has_other_numbers(tgt, src, (tgt_language, src_language))
+
+
+@pytest.mark.parametrize(("src_language", "src", "tgt_language", "tgt"), OTHER)
+def test_other_numbers(src_language: str, src: str, tgt_language: str, tgt: str) -> None:
+    assert has_other_numbers(src, tgt, (src_language, tgt_language))
+    assert has_other_numbers(tgt, src, (tgt_language, src_language))
