@@ -1,0 +1,97 @@
+"""`tools/multi30k_best.sh` with a stand-in for `nmt`: its steps, their order, resuming."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nmt.config.files import load_experiment
+
+ROOT = Path(__file__).resolve().parents[1]
+STAND_IN = """#!/usr/bin/env bash
+echo "$*" >> calls.txt
+[ "$(grep -c . calls.txt)" = "${FAIL_AT:-0}" ] && exit 2
+case $1 in
+  train) name=$(grep -o 'name=[^ ]*' <<< "$*") && mkdir -p "runs/${name#name=}" ;;
+  export) mkdir -p "$4" ;;
+  evaluate) echo "BLEU = 40.00" ;;
+esac
+exit 0
+"""
+
+
+def run(folder: Path, *settings: str, **environment: str) -> list[str]:
+    """Run the script; return the calls of `nmt`."""
+    (folder / "nmt").write_text(STAND_IN)
+    (folder / "nmt").chmod(0o755)
+    (folder / "calls.txt").unlink(missing_ok=True)
+    (folder / "text").mkdir(exist_ok=True)
+    env = {**os.environ, "NMT": str(folder / "nmt"), "DATA": "text", **environment}
+    command = [str(ROOT / "tools/multi30k_best.sh"), *settings]
+    subprocess.run(command, cwd=folder, env=env, check=False, capture_output=True)
+    return (folder / "calls.txt").read_text().splitlines()
+
+
+def names(calls: list[str]) -> list[str]:
+    """Return the verb of each call, with the run or the text that it makes or scores."""
+    found = []
+    for call in calls:
+        verb, *words = call.split()
+        name = next((word for word in words if word.startswith("name=")), "")
+        name = name or (words[2] if verb == "backtranslate" else words[0])
+        found.append(f"{verb} {name.removeprefix('name=').removeprefix('runs/')}")
+    return found
+
+
+STEPS = [
+    "train multi30k_en_de_teacher1", "evaluate multi30k_en_de_teacher1",
+    "train multi30k_en_de_teacher2", "evaluate multi30k_en_de_teacher2",
+    "train multi30k_de_en_teacher", "evaluate multi30k_de_en_teacher",
+    "backtranslate text/forward", "backtranslate text/backward",
+    "train multi30k_en_de_best", "evaluate multi30k_en_de_best",
+]  # fmt: skip
+LAST = ["export {0}", "evaluate {0}", "evaluate {0}-int8"]
+
+
+def last(name: str) -> list[str]:
+    return [each.format(name) for each in LAST]
+
+
+def test_teachers_text_student_and_int8_in_this_order(tmp_path: Path) -> None:
+    calls = run(tmp_path, "training.updates=50")
+    assert names(calls) == STEPS + last("multi30k_en_de_best")
+    assert all(call.endswith("training.updates=50") for call in calls if call.startswith("train"))
+
+
+def test_captions_and_seeds_share_the_teachers(tmp_path: Path) -> None:
+    run(tmp_path)
+    mono = ["train multi30k_en_de_best_mono", "evaluate multi30k_en_de_best_mono"]
+    assert names(run(tmp_path, MONO="1")) == [
+        "backtranslate text/mono_bt", *mono, *last("multi30k_en_de_best_mono")
+    ]  # fmt: skip
+    student = "multi30k_en_de_best_seed2"
+    assert names(run(tmp_path, SEED="2")) == [
+        f"train {student}", f"evaluate {student}", *last(student)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [2, 6, 8])
+def test_an_interrupted_step_is_repeated(tmp_path: Path, step: int) -> None:
+    interrupted = names(run(tmp_path, FAIL_AT=str(step)))
+    assert interrupted == STEPS[:step]
+    # A training whose score is missing is run again: nmt resumes or finds it finished.
+    again = step - 2 if STEPS[step - 1].startswith("evaluate") else step - 1
+    assert names(run(tmp_path)) == STEPS[again:] + last("multi30k_en_de_best")
+
+
+def test_its_files_name_its_runs_and_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for name, start in (("best", "teacher1"), ("best_mono", "best")):
+        experiment = load_experiment(f"configs/multi30k_en_de_{name}.yaml")
+        assert experiment.training.init_from == f"runs/multi30k_en_de_{start}"
+        assert experiment.corpus.subword.tokenizer == "prepared/multi30k_en_de/tokenizer.json"
+        texts = {text.src.partition(".")[0] for text in experiment.corpus.train}
+        assert texts == {"train", "forward", "backward"} | (
+            {"mono_bt"} if "mono" in name else set()
+        )

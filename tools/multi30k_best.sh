@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Best Multi30k English-German model, from raw files to int8: teachers, translations of the training text, student, export.
+# Every step is an ordinary nmt command, printed before it runs. The same call again resumes: finished steps are skipped.
+#
+#     tools/multi30k_best.sh                          corpus in data/multi30k; runs/, prepared/ in this folder
+#     MONO=1 tools/multi30k_best.sh                   continue with back-translated captions (mono.de.gz)
+#     SEED=2 tools/multi30k_best.sh                   another seed of the student; teachers and their text are shared
+#     tools/multi30k_best.sh training.updates=50      settings for all trainings
+#
+# Environment: DATA, folder of the corpus, where synthetic text is added (data/multi30k); CLUSTER, cluster file
+# (configs/clusters/local.yaml); NMT, command (nmt).
+set -euo pipefail
+DATA=${DATA:-data/multi30k} CLUSTER=${CLUSTER:-configs/clusters/local.yaml} SEED=${SEED:-1}
+SETTINGS=("corpus.root=$DATA" "$@")
+read -ra NMT <<< "${NMT:-nmt}"
+configs=$(dirname "$0")/../configs
+
+nmt() { echo "+ nmt $*" >&2; "${NMT[@]}" "$@"; }
+
+train() {  # NAME FILE SETTINGS...: train a model and score it on the dev set
+  [ -e "runs/$1/dev.txt" ] && return
+  nmt train "$configs/$2" --cluster "$CLUSTER" "name=$1" "${@:3}" "${SETTINGS[@]}"
+  local src=val.en.gz ref=val.de.gz
+  [[ $2 == *_de_en.yaml ]] && src=val.de.gz ref=val.en.gz
+  nmt evaluate "runs/$1" --src "$DATA/$src" --ref "$DATA/$ref" --metrics bleu,chrf > "runs/$1/dev.tmp"
+  mv "runs/$1/dev.tmp" "runs/$1/dev.txt"
+}
+
+translate() {  # NAME RUN FILE OPTIONS...: translate training text to NAME.en and NAME.de
+  [ -e "$DATA/$1.done" ] && return
+  nmt backtranslate "runs/$2" "$DATA/$3" "$DATA/$1" "${@:4}"
+  touch "$DATA/$1.done"
+}
+
+finish() {  # NAME: score the best checkpoint and its int8 form on the test set
+  nmt export "runs/$1" -o "runs/$1-int8" --format onnx --precision int8
+  nmt evaluate "runs/$1" --metrics bleu,chrf,bleu-lc | tee "runs/$1/test.txt"
+  nmt evaluate "runs/$1-int8" --metrics bleu,chrf,bleu-lc | tee "runs/$1-int8/test.txt"
+}
+
+# 1. Teachers. All share one vocabulary, and de-en starts from en-de.
+teacher=(model.dropout=0.2 model.embedding_dropout=0.1 training.updates=5000)
+vocabulary=corpus.subword.tokenizer=prepared/multi30k_en_de/tokenizer.json
+for seed in 1 2; do
+  train "multi30k_en_de_teacher$seed" multi30k_en_de.yaml "seed=$seed" corpus.prepared=prepared/multi30k_en_de "${teacher[@]}"
+done
+train multi30k_de_en_teacher multi30k_de_en.yaml corpus.prepared=prepared/multi30k_de_en_teacher "$vocabulary" \
+  "${teacher[@]}" training.updates=3500 training.warmup_updates=300 training.learning_rate=2e-3 \
+  training.init_from=runs/multi30k_en_de_teacher1
+
+# 2. The training text, translated in both directions: forward by both teachers, the candidate nearest to the reference.
+translate forward multi30k_en_de_teacher1 train.en.gz --ensemble runs/multi30k_en_de_teacher2 \
+  --ref "$DATA/train.de.gz" decoding.beam=8
+translate backward multi30k_de_en_teacher train.de.gz
+
+# 3. Student.
+suffix=$([ "$SEED" = 1 ] || echo "_seed$SEED")
+train "multi30k_en_de_best$suffix" multi30k_en_de_best.yaml "seed=$SEED" corpus.prepared=prepared/multi30k_en_de_best
+last=multi30k_en_de_best$suffix
+
+# 4. The same with back-translated captions.
+if [ -n "${MONO:-}" ]; then
+  translate mono_bt multi30k_de_en_teacher mono.de.gz decoding.beam=1
+  train "multi30k_en_de_best_mono$suffix" multi30k_en_de_best_mono.yaml "seed=$SEED" "training.init_from=runs/$last" \
+    corpus.prepared=prepared/multi30k_en_de_best_mono
+  last=multi30k_en_de_best_mono$suffix
+fi
+
+finish "$last"
+tail -n +1 runs/multi30k_*teacher*/dev.txt runs/multi30k_en_de_best*/dev.txt
