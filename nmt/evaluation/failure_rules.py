@@ -148,7 +148,7 @@ class FailureRules:
         if tgt_units:
             is_one_word = _is_one_word(src, src_units)
             found |= {
-                "numbers": find_numbers(src, tgt),
+                "numbers": find_numbers(src, tgt, self.languages),
                 "repetition": is_repetitive(tgt, tgt_units) and not is_repetitive(src, src_units),
                 "negation": self._find_negation(src, tgt),
                 "names": self._find_names(src, tgt),
@@ -220,14 +220,14 @@ class FailureRules:
         return any(_start(name) not in starts for names, starts in found for name in names)
 
 
-def find_numbers(src: str, tgt: str) -> bool | None:
+def find_numbers(src: str, tgt: str, languages: tuple[str, str]) -> bool | None:
     """Return True if the numbers of two texts differ; None if neither has any."""
     if not (_HAS_DIGIT.search(src) or _HAS_DIGIT.search(tgt)):
         return None
-    unmatched = numerals.unmatched_numbers(src, tgt)
+    unmatched = numerals.unmatched_numbers(src, tgt, languages)
     if all(unmatched):
         return True
-    # A number on one side only can be a word on the other: twelve, hundred, or Chinese digits.
+    # A number on one side only can be a word on the other, in a form that is not known, or Chinese.
     return any(
         int(number) > 12 and not re.fullmatch(r"\d0*", number) and not _has_numeral(other)
         for own, other in zip(unmatched, (tgt, src), strict=True)

@@ -86,6 +86,7 @@ def test_planted_failures_are_found(
         # Number words, separators, units, clocks and digits of other scripts.
         (("en", "de"), "I have 3 of the 100.", "Ich habe drei von den hundert."),
         (("en", "de"), "It costs 1,500 euros.", "Es kostet 1500 Euro."),
+        (("en", "de"), "It has 35 rooms.", "Es hat fünfunddreißig Zimmer."),
         (("en", "de"), "We met at 3:30 pm.", "Wir trafen uns um 15:30."),
         (("en", "zh"), "I have 35 of them.", "我有三十五个。"),
         # Repetition that the source has, or that is good language.
@@ -142,7 +143,7 @@ def test_lengths_are_learnt_from_larger_test_sets() -> None:
 
 def test_report_counts_false_alarms_and_prefers_clear_examples() -> None:
     src = ("It has 35 rooms.", "It has 36 rooms.", "It has many rooms.")
-    refs = ("Es hat fünfunddreißig Zimmer.", "Es hat 36 Zimmer.", "Es hat viele Zimmer.")
+    refs = ("Es hat viele Zimmer.", "Es hat 36 Zimmer.", "Es hat viele Zimmer.")
     hyps = ["Es hat Zimmer.", "Es hat 63 Zimmer.", "Es hat viele Zimmer."]
     report = find_failures(hyps, test_sets.TestSet("news", src, (refs,)), ("en", "de"), 1)
     numbers = report.rules[0]
