@@ -18,8 +18,8 @@ ROWS_STEP = 32
 """Least distance of two padded numbers of rows."""
 BATCH_STEP = 32
 """Least distance of two padded numbers of matrices."""
-SIDE_STEP = 8
-"""Distance of two padded sides of the matrices of a batch."""
+SIDE_STEP = 16
+"""Distance of two padded sides of the matrices of a batch: that of the tiles of AMX."""
 MAX_PADDED_SIDE = 32
 """Longest side that is padded: above it padding would change the order of sums over it."""
 

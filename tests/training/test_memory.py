@@ -274,4 +274,5 @@ def test_malloc_settings_keep_what_the_user_has_set(monkeypatch: pytest.MonkeyPa
     assert os.environ == {
         "MALLOC_TRIM_THRESHOLD_": "500000000",
         "MALLOC_MMAP_THRESHOLD_": "33554432",
+        "MALLOC_ARENA_MAX": "1",
     }
