@@ -130,6 +130,8 @@ class _SearchBatch(Generic[StateT]):
         """Index of the sentence in each slot, [B]."""
         self.slots = {sentence: sentence for sentence in range(len(sources))}
         self.is_done = np.zeros(len(sources), bool)  # [B]
+        self.num_done = 0
+        self.first_rows = np.arange(0, num_rows, self.beam)[:, None]  # of each slot, [B, 1]
         src, self.src_lengths = interface.pad_sources(sources)
         self.state = engine.start(src, self.src_lengths, self.beam)
         self.tokens = np.full(num_rows, BOS)  # last token of each row, [R]
@@ -163,7 +165,7 @@ class _SearchBatch(Generic[StateT]):
     @property
     def is_searching(self) -> bool:
         """True if some sentence is not done."""
-        return not self.is_done.all()
+        return self.num_done < len(self.is_done)
 
     def step(self) -> None:
         """Extend all live hypotheses by one token."""
@@ -176,8 +178,8 @@ class _SearchBatch(Generic[StateT]):
         places, tokens, gains = self._continue(result, query, constrained)
         attention, rows, totals = result.attention, None, self.totals
         if places is not None:
-            rows = (places + self._first_rows()).ravel()
-            totals = totals.ravel()[rows].reshape(gains.shape)
+            rows = places + self.first_rows
+            totals, rows = totals.take(rows), rows.ravel()
         if self.coverage is not None and attention is not None:
             self.coverage = self.coverage + attention
             self.coverage = self.coverage if rows is None else self.coverage[rows]
@@ -236,9 +238,10 @@ class _SearchBatch(Generic[StateT]):
             )
         else:
             picks = hypotheses.best_continuations(log_probs, self.totals)
-        places = picks // ids.shape[2]
-        picks += np.arange(0, ids.size, ids[0].size)[:, None]
-        tokens, gains = ids.ravel()[picks], log_probs.ravel()[picks]
+        num_candidates = ids.shape[2]
+        places = picks // num_candidates
+        picks += self.first_rows * num_candidates
+        tokens, gains = ids.take(picks), log_probs.take(picks)
         if constrained is not None and distributions is not None:
             constrained.allocate_beam(places, tokens, gains, distributions, query.forbidden)
         return places, tokens, gains
@@ -271,10 +274,7 @@ class _SearchBatch(Generic[StateT]):
         if at_limit is not None:
             self.is_done |= at_limit
         flat_totals[self.is_done] = -np.inf
-
-    def _first_rows(self) -> IntArray:
-        """Return the first row of each slot, [B, 1]."""
-        return np.arange(0, self.totals.size, self.beam)[:, None]
+        self.num_done = int(np.count_nonzero(self.is_done))
 
     def _length_penalty(self, length: int) -> float:
         alpha, norm = self.decoding.length_penalty, self.decoding.length_norm
@@ -308,15 +308,16 @@ class _SearchBatch(Generic[StateT]):
 
     def _compact(self) -> None:
         """Remove the slots of done sentences if they are enough, but not the last ones."""
-        num_done = int(np.count_nonzero(self.is_done))
-        if num_done < interface.COMPACT_SHARE * len(self.is_done) or not self.is_searching:
+        too_few = self.num_done < interface.COMPACT_SHARE * len(self.is_done)
+        if too_few or not self.num_done or not self.is_searching:
             return
         kept = (~self.is_done).nonzero()[0]
         rows = (kept[:, None] * self.beam + np.arange(self.beam)).ravel()
         if self.parents is not None:
             places = self.parents.reshape(-1, self.beam)[kept] - kept[:, None] * self.beam
-            self.parents = (places + self._first_rows()[: len(kept)]).ravel()
+            self.parents = (places + self.first_rows[: len(kept)]).ravel()
         self.state = self.engine.select(self.state, kept)
+        self.first_rows, self.num_done = self.first_rows[: len(kept)], 0
         self.sentences, self.is_done = self.sentences[kept], self.is_done[kept]
         self.slots = {sentence: slot for slot, sentence in enumerate(self.sentences.tolist())}
         self.totals, self.limits = self.totals[kept], self.limits[kept]

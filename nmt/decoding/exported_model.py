@@ -21,7 +21,7 @@ from nmt.config.settings import Count, Number, parse_record
 from nmt.corpus.subword import Subword
 from nmt.errors import CheckpointError, ConfigError, DataError
 
-FORMAT = "nmt-onnx-1"
+FORMAT = "nmt-onnx-2"
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 ENCODER = "encoder.onnx"

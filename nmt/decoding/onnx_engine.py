@@ -1,8 +1,8 @@
 """Engine on ONNX Runtime: exported models on CPUs, without torch.
 
 The graphs are those of `nmt.model.onnx_graph`. A step is one call: it reorders the states, runs the
-decoder, and returns log-probabilities. Its inputs and outputs are bound to arrays that the steps of
-a search reuse.
+decoder, and returns the best tokens, or log-probabilities where the host chooses: ensembles,
+sampling, constraints. Its inputs and outputs are bound to arrays that the steps of a search reuse.
 
 Shapes: B sentences, K beam, R = B * K rows, S padded source length, V vocabulary, Z values of a
 row's state.
@@ -20,7 +20,7 @@ import onnxruntime
 from nmt.corpus.shortlist import Table, candidates_of
 from nmt.corpus.subword import BOS, EOS
 from nmt.decoding import interface
-from nmt.decoding.candidates import choose
+from nmt.decoding.candidates import MAX_ROUNDS, choose
 from nmt.decoding.exported_model import (
     DECODER,
     ENCODER,
@@ -85,26 +85,40 @@ class OnnxEngine:
         self, state: "OnnxState", tokens: IntArray, parents: IntArray | None, query: Query
     ) -> tuple[StepResult, "OnnxState"]:
         """Decode one token per row; see `nmt.decoding.interface.Engine`."""
-        rows = state.rows if parents is None else state.rows[parents]
-        outputs = [each.step(tokens, rows) for each in state.models]
-        attention = None
-        if query.with_attention:
-            attention = outputs[0].attention.copy()
-            for other in outputs[1:]:
-                attention += other.attention
-            attention /= np.float32(len(outputs))
-        log_probs = outputs[0].log_probs
-        for other in outputs[1:]:
-            np.logaddexp(log_probs, other.log_probs, out=log_probs)
-        # One model is normalised in the graph.
-        sums = np.zeros(len(tokens), np.float32) if len(outputs) == 1 else None
-        columns = state.columns
-        if columns is None or self._table is None:
-            result = choose(log_probs, query, sums)
+        rows = state.continued(parents)
+        if (size := _best_in_graph(state, query)) is not None:
+            outputs = state.models[0].step(tokens, rows, size + EOS, query.with_attention)
+            result = _without_special(outputs.best_ids, outputs.best_log_probs, size)
+            if state.columns is not None:
+                columns = state.columns.repeat(state.models[0].beam, axis=0)
+                result = result._replace(ids=np.take_along_axis(columns, result.ids, 1))
+            attention = outputs.attention.copy() if query.with_attention else None
         else:
-            of_rows = columns.repeat(state.models[0].beam, axis=0)
-            result = _choose_candidates(of_rows, len(self._table), log_probs, query, sums)
-        return result._replace(attention=attention), OnnxState(state.models, None, columns)
+            every = [each.step(tokens, rows, 0, query.with_attention) for each in state.models]
+            result = self._choose(state, query, [each.log_probs for each in every])
+            attention = None
+            if query.with_attention:
+                attention = every[0].attention.copy()
+                for other in every[1:]:
+                    attention += other.attention
+                attention /= np.float32(len(every))
+        return result._replace(attention=attention), OnnxState(state.models, None, state.columns)
+
+    def _choose(self, state: "OnnxState", query: Query, log_probs: list[Array]) -> StepResult:
+        """Choose among the tokens of all log-probabilities, on the host."""
+        mean = log_probs[0]
+        for other in log_probs[1:]:
+            np.logaddexp(mean, other, out=mean)
+        # One model is normalised in the graph.
+        sums = np.zeros(len(mean), np.float32) if len(log_probs) == 1 else None
+        if state.columns is not None and self._table is not None:
+            of_rows = state.columns.repeat(state.models[0].beam, axis=0)
+            return _choose_candidates(of_rows, len(self._table), mean, query, sums)
+        result = choose(mean, query, sums)
+        if result.distributions is None:
+            return result
+        vocab_size = state.models[0].model.vocab_size
+        return result._replace(distributions=result.distributions[:, :vocab_size])
 
     def select(self, state: "OnnxState", sentences: IntArray) -> "OnnxState":
         """Return the state of some sentences; see `nmt.decoding.interface.Engine`."""
@@ -112,7 +126,7 @@ class OnnxEngine:
         rows = (sentences[:, None] * beam + np.arange(beam)).ravel()
         columns = None if state.columns is None else state.columns[sentences]
         models = [each.select(sentences) for each in state.models]
-        return OnnxState(models, state.rows[rows], columns)
+        return OnnxState(models, state.continued(rows), columns)
 
     @property
     def models(self) -> "list[_Model]":
@@ -160,19 +174,28 @@ class OnnxState:
             rows: rows of their last states that are left; None: all.
             columns: candidates of each sentence, [B, C]; None: the vocabulary.
         """
-        self.models, self.columns = models, columns
-        self.rows = np.arange(models[0].num_rows) if rows is None else rows
+        self.models, self.rows, self.columns = models, rows, columns
+
+    def continued(self, parents: IntArray | None) -> IntArray:
+        """Return the rows of the last states that `parents` name."""
+        if self.rows is None:
+            return np.arange(self.models[0].num_rows) if parents is None else parents
+        return self.rows if parents is None else self.rows[parents]
 
 
 class _Outputs(NamedTuple):
     """Results of a step, which the next one overwrites."""
 
-    log_probs: Array
-    """[R, V]."""
     next_states: Array
     """[R, Z]."""
+    log_probs: Array
+    """[R, V], filled up to a block with impossible tokens; empty if the best are requested."""
+    best_ids: Array
+    """[R, k]."""
+    best_log_probs: Array
+    """[R, k]."""
     attention: Array
-    """[R, S]."""
+    """[R, S]; empty unless requested."""
 
 
 class _Model:
@@ -189,24 +212,41 @@ class _Model:
             for graph in graphs
         )
         sizes = {each.name: each.shape[-1] for each in self.decoder.get_outputs()}
-        self.state_size, self._vocab_size = sizes["next_states"], sizes["log_probs"]
+        self.state_size, self._num_columns = sizes["next_states"], sizes["log_probs"]
+        self.vocab_size = int(self.decoder.get_modelmeta().custom_metadata_map["vocab_size"])
+        self._source_axes = {
+            each.name: each.shape.index("source") for each in self.encoder.get_outputs()
+        }
         self._log_probs = np.empty(0, np.float32)
 
     def start(
         self, src: IntArray, src_lengths: IntArray, beam: int, columns: IntArray | None
     ) -> "_Search":
         """Encode sources and select the output weights of their candidates."""
-        memory = _run(self.encoder, src=src, src_lengths=src_lengths)
+        # Padding is encoded no further than the longest source, and filled up afterwards: half of
+        # the encoder's work for sources of 8 tokens.
+        width = src_lengths.max()
+        memory = _run(self.encoder, src=src[:, :width], src_lengths=src_lengths)
+        if width < src.shape[1]:
+            memory = {name: self._pad(name, array, src.shape[1]) for name, array in memory.items()}
         if columns is not None:
             memory |= _run(self.shortlist[0], candidates=columns)
         return _Search(self, memory, beam)
+
+    def _pad(self, name: str, array: Array, size: int) -> Array:
+        """Fill up the source positions of an output of the encoder; the mask excludes them."""
+        axis = self._source_axes[name]
+        shape = (*array.shape[:axis], size, *array.shape[axis + 1 :])
+        result = np.full(shape, -np.inf if name == "mask" else 0, array.dtype)
+        result[(slice(None),) * axis + (slice(array.shape[axis]),)] = array
+        return result
 
     def log_probs(self, num_rows: int, memory: Mapping[str, Array]) -> Array:
         """Return memory for the log-probabilities of a step, the same for all searches.
 
         Megabytes that are freed in each step go back to the system and return page by page.
         """
-        size = memory["is_absent"].shape[1] if "is_absent" in memory else self._vocab_size
+        size = memory["is_absent"].shape[1] if "is_absent" in memory else self._num_columns
         if self._log_probs.size < num_rows * size:
             self._log_probs = np.empty(num_rows * size, np.float32)
         return self._log_probs[: num_rows * size].reshape(num_rows, size)
@@ -217,11 +257,17 @@ class _Search:
 
     def __init__(self, model: _Model, memory: dict[str, Array], beam: int) -> None:
         self.model, self.memory, self.beam = model, memory, beam
-        self.num_rows = self._num_before = len(memory["is_pad"]) * beam
+        self.num_rows = self._num_before = len(memory["mask"]) * beam
         # A step reads one of them and writes the other.
         self._states = tuple(np.zeros((self.num_rows, model.state_size), np.float32) for _ in "ab")
         self._current = 0
-        self._bound: dict[tuple[int, int], _BoundStep] = {}
+        self._bound: dict[tuple[int, ...], _BoundStep] = {}
+
+    @property
+    def num_columns(self) -> int:
+        """Number of tokens that log-probabilities can be of."""
+        absent = self.memory.get("is_absent")
+        return self.model.vocab_size if absent is None else absent.shape[1]
 
     def select(self, sentences: IntArray) -> "_Search":
         """Keep the memory of these sentences; the next step selects their states."""
@@ -230,13 +276,22 @@ class _Search:
         self._bound = {}
         return self
 
-    def step(self, tokens: IntArray, rows: IntArray) -> _Outputs:
-        """Run the decoder on tokens that continue rows of the last states."""
-        key = (self._current, self._num_before)
+    def step(
+        self, tokens: IntArray, rows: IntArray, num_best: int, with_attention: bool
+    ) -> _Outputs:
+        """Run the decoder on tokens that continue rows of the last states.
+
+        Args:
+            tokens: last token of each row.
+            rows: row of the last states that each continues.
+            num_best: number of tokens to return; 0: the log-probabilities of all.
+            with_attention: return the attention.
+        """
+        key = (self._current, self._num_before, num_best, with_attention)
         if key not in self._bound:
             before, after = self._states[self._current], self._states[1 - self._current]
             states = before[: self._num_before], after[: self.num_rows]
-            self._bound[key] = _BoundStep(self.model, self.memory, states)
+            self._bound[key] = _BoundStep(self.model, self.memory, states, num_best, with_attention)
         self._current, self._num_before = 1 - self._current, self.num_rows
         return self._bound[key].run(tokens, rows)
 
@@ -245,8 +300,9 @@ class _BoundStep:
     """Step whose inputs and outputs are bound to arrays."""
 
     def __init__(
-        self, model: _Model, memory: Mapping[str, Array], states: tuple[Array, Array]
-    ) -> None:
+        self, model: _Model, memory: Mapping[str, Array], states: tuple[Array, Array],
+        num_best: int, with_attention: bool,
+    ) -> None:  # fmt: skip
         self._session, self._io = model.decoder, model.decoder.io_binding()
         before, after = states
         num_rows = len(after)
@@ -255,19 +311,24 @@ class _BoundStep:
             "tokens": self._tokens,
             "parents": self._rows,
             "states": before,
+            "num_best": np.array([num_best or 1]),
             **memory,
         }
+        source = memory["mask"].shape[1] if with_attention else 0
         self._outputs = _Outputs(
-            model.log_probs(num_rows, memory),
             after,
-            np.empty((num_rows, memory["is_pad"].shape[1]), np.float32),
+            model.log_probs(0 if num_best else num_rows, memory),
+            np.empty((num_rows, num_best), np.int64),
+            np.empty((num_rows, num_best), np.float32),
+            np.empty((num_rows, source), np.float32),
         )
         # The session does not own the arrays.
         self._kept = inputs
         for name, array in inputs.items():
             self._bind(self._io.bind_input, name, array)
         for name, array in self._outputs._asdict().items():
-            self._bind(self._io.bind_output, name, array)
+            if array.size:
+                self._bind(self._io.bind_output, name, array)
 
     def _bind(self, bind: Callable[..., None], name: str, array: Array) -> None:
         assert array.flags.c_contiguous
@@ -296,6 +357,25 @@ def _unusable(where: str, problem: object) -> CheckpointError:
 def _run(session: Any, **inputs: Array) -> dict[str, Array]:
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def _best_in_graph(state: OnnxState, query: Query) -> int | None:
+    """Return the number of candidates if the graph can choose them; None: the host does."""
+    choice, [search, *others] = query.choice, state.models
+    if others or not isinstance(choice, Best) or choice.size > MAX_ROUNDS:
+        return None
+    if query.forbidden is not None or query.full_rows is not None:
+        return None
+    return choice.size if choice.size + EOS <= search.num_columns else None
+
+
+def _without_special(ids: Array, log_probs: Array, size: int) -> StepResult:
+    """Return the best `size` tokens of each row that are not below EOS, of `size + EOS` tokens."""
+    if (ids[:, :size] < EOS).any():
+        order = np.argsort(ids < EOS, axis=1, kind="stable")
+        ids, log_probs = (np.take_along_axis(each, order, 1) for each in (ids, log_probs))
+    # Copies: the next step overwrites the outputs.
+    return StepResult(ids[:, :size].copy(), log_probs[:, :size].copy())
 
 
 def _choose_candidates(

@@ -300,16 +300,18 @@ src = np.array([source + [pad] * (max(lengths) - len(source)) for source in sour
 memory = run(encoder, src=src, src_lengths=lengths)
 rows = np.arange(len(sources))
 states = np.zeros((len(sources), config["state_size"]), np.float32)
+best = np.array([eos + 1])
 targets = np.full((len(sources), 1), bos)
 while targets.shape[1] <= 2 * max(lengths) + 20 and not (targets == eos).any(axis=1).all():
-    step = run(decoder, tokens=targets[:, -1], parents=rows, states=states, **memory)
-    tokens, states = step["log_probs"][:, eos:].argmax(axis=1) + eos, step["next_states"]
+    step = run(decoder, tokens=targets[:, -1], parents=rows, states=states, num_best=best, **memory)
+    ids, states = step["best_ids"], step["next_states"]
+    tokens = ids[rows, (ids >= eos).argmax(axis=1)]
     targets = np.concatenate([targets, tokens[:, None]], axis=1)
 for target, length in zip(targets[:, 1:].tolist(), lengths):
     end = target.index(eos) if eos in target else 2 * length + 20
     print(tokenizer.decode(target[:end]))
 """
-"""Program of the README: greedy search in 50 lines, with ONNX Runtime, tokenizers and NumPy."""
+"""Program of the README: greedy search in 52 lines, with ONNX Runtime, tokenizers and NumPy."""
 
 _README = """\
 # Translation model {src}-{tgt} for ONNX Runtime
@@ -327,8 +329,11 @@ average by {mean:.1e}. `nmt translate` reads this directory; the program below n
   tokens, with the end of the sentence.
 - A step decodes one token of each of `rows` hypotheses. Row r reads sentence r // (rows / batch)
   and continues row `parents[r]` of `states`, which are zeros at first; `next_states` are the
-  `states` of the next step. `keys`, `values` and `is_pad` are the outputs of the encoder.
-- `log_probs` are those of all next tokens. `attention` is that of the last layer.
+  `states` of the next step. `keys`, `values` and `mask` are the outputs of the encoder.
+- `best_ids` and `best_log_probs` are the `num_best` most likely next tokens of each row, best
+  first. Ids below that of the end of a sentence are no words: request as many tokens more.
+- `log_probs` are those of all next tokens, and minus infinity for ids beyond the vocabulary.
+  `attention` is that of the last layer.
 - `config.json` has the ids of special tokens, the number of state values, the rules by which
   training normalised text (`experiment.corpus.cleaning`; NFC above all), and digests of the files.
 

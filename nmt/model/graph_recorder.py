@@ -7,7 +7,7 @@ numbers where they are fixed, and names where they differ from call to call.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 import onnx
@@ -93,8 +93,13 @@ class Recorder:
             self._emitted[key] = found
         return self._emitted[key]
 
-    def model(self, name: str) -> onnx.ModelProto:
-        """Return the graph, restricted to the nodes and constants that its outputs need."""
+    def model(self, name: str, **facts: object) -> onnx.ModelProto:
+        """Return the graph, restricted to the nodes and constants that its outputs need.
+
+        Args:
+            name: name of the graph.
+            facts: stored as metadata.
+        """
         needed, nodes = {symbol.name for symbol in self._outputs.values()}, list[Any]()
         for node in reversed(self._nodes):
             if needed & set(node.output):
@@ -113,8 +118,20 @@ class Recorder:
         graph = helper.make_graph(nodes[::-1], name, self._inputs, outputs, constants)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        helper.set_model_props(model, {key: str(value) for key, value in facts.items()})
         onnx.checker.check_model(model)
         return model
+
+
+MASK = object()
+"""Origin of a mask that is added: 0, or minus infinity where it is true."""
+
+
+class Transposed(NamedTuple):
+    """Origin of a value whose dimensions are exchanged; several exchanges are one node."""
+
+    source: "Symbol"
+    order: list[int]
 
 
 class Symbol:
@@ -197,7 +214,10 @@ class Symbol:
         axes = [axis for axis, each in enumerate(index) if each is None]
         sizes = iter(self.shape)
         shape = [1 if each is None else next(sizes) for each in index] + list(sizes)
-        return self.emit("Unsqueeze", self.constant(axes, np.int64), shape=shape, dtype=self.type)
+        result = self.emit("Unsqueeze", self.constant(axes, np.int64), shape=shape, dtype=self.type)
+        if self.origin is MASK:
+            result.origin = MASK
+        return result
 
     def tanh(self) -> "Symbol":
         """Record the hyperbolic tangent."""
@@ -224,13 +244,24 @@ class Symbol:
 
     def masked_fill(self, mask: "Symbol", value: float) -> "Symbol":
         """Record a constant where the mask is true."""
+        if mask.origin is MASK:
+            assert value == -math.inf
+            return self + mask
         return mask.emit("Where", self.constant(value), self, shape=self.shape)
 
     def transpose(self, one: int, other: int) -> "Symbol":
         """Record the exchange of two dimensions."""
         order = list(range(self.dim()))
         order[one], order[other] = order[other], order[one]
-        return self.emit("Transpose", shape=[self.shape[axis] for axis in order], perm=order)
+        source = self
+        if isinstance(self.origin, Transposed):
+            source, order = self.origin.source, [self.origin.order[axis] for axis in order]
+        if order == sorted(order):
+            return source
+        shape = [source.shape[axis] for axis in order]
+        result = source.emit("Transpose", shape=shape, perm=order)
+        result.origin = Transposed(source, order)
+        return result
 
     def chunk(self, num: int, dim: int = 0) -> tuple["Symbol", ...]:
         """Record a split into parts of one size."""

@@ -26,10 +26,10 @@ async function main(folder, sources) {
     const target = [];
     while (token !== eos && target.length < 2 * source.length + 20) {
       const step = await decoder.run({
-        tokens: ids([token], [1]), parents: ids([0], [1]), states, ...memory,
+        tokens: ids([token], [1]), parents: ids([0], [1]), num_best: ids([eos + 1], [1]), states,
+        ...memory,
       });
-      const scores = Array.from(step.log_probs.data).slice(eos);
-      token = eos + scores.indexOf(Math.max(...scores));
+      token = Array.from(step.best_ids.data, Number).find((id) => id >= eos);
       states = step.next_states;
       target.push(token);
     }

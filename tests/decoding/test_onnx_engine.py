@@ -78,8 +78,10 @@ def test_graphs_equal_the_model(
     assert largest < 2e-5 if precision == "fp32" else 1e-4 < mean < 0.05
 
 
-def test_candidates_equal_those_of_torch(tmp_path: Path) -> None:
-    model = model_of()
+# The larger vocabulary is searched by block, and fills no last block.
+@pytest.mark.parametrize("vocab", [VOCAB, 2050])
+def test_candidates_equal_those_of_torch(vocab: int, tmp_path: Path) -> None:
+    model = model_of(vocab=vocab)
     engines: Sequence[Any] = (
         OnnxEngine([export(model, tmp_path / "a")], 1), TorchEngine([model]),
     )  # fmt: skip
@@ -104,6 +106,23 @@ def test_candidates_equal_those_of_torch(tmp_path: Path) -> None:
             if mine is not None:
                 np.testing.assert_allclose(mine, its, atol=1e-5)
         tokens, parents = one.ids[:, 0], np.arange(10) ^ 1
+
+
+def test_best_tokens_of_blocks_are_in_order(tmp_path: Path) -> None:
+    """Of equal tokens the lower id comes first, also across blocks."""
+    model = model_of(vocab=4096)
+    with torch.no_grad():
+        # Few distinct rows, so that many tokens are equally likely, special ones included.
+        weight = model.output_weight
+        weight.copy_(weight[torch.arange(4096) % 5])
+    engine = OnnxEngine([export(model, tmp_path / "a")], 1)
+    src, size = pad_sources(SOURCES), 9
+    for forbidden in (None, (np.zeros(0, np.int64), np.zeros(0, np.int64))):
+        query, tokens = Query(Best(size), forbidden), np.full(5, BOS)
+        result, _ = engine.step(engine.start(*src, 1), tokens, None, query)
+        assert [len(set(ids % 5)) for ids in result.ids] == [1] * 5
+        assert all(ids.tolist() == [*range(ids[0], 5 * size + ids[0], 5)] for ids in result.ids)
+        assert all(EOS <= ids[0] < EOS + 5 for ids in result.ids)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

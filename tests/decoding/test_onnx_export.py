@@ -67,8 +67,8 @@ def test_corrupt_export_is_refused(exported: ExportedModel, tmp_path: Path) -> N
         "the model again"
     )
     text = (folder / "config.json").read_text(encoding="utf-8")
-    (folder / "config.json").write_text(text.replace("nmt-onnx-1", "nmt-onnx-9"), encoding="utf-8")
-    with pytest.raises(CheckpointError, match="has format nmt-onnx-9, expected nmt-onnx-1"):
+    (folder / "config.json").write_text(text.replace("nmt-onnx-2", "nmt-onnx-9"), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="has format nmt-onnx-9, expected nmt-onnx-2"):
         read_exported(folder)
 
 
