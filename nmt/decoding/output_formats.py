@@ -36,8 +36,8 @@ def format_translation(form: str, request: Request, translation: Translation, nu
             # A blank line keeps the separator, so that every line has one.
             return f"{_escape(best.text)} ||| {_pharaoh(best)}".rstrip(" ") + "\n"
         case "soft":
-            weights = [] if best.word_attention is None else best.word_attention.tolist()
-            rows = " ".join(",".join(f"{weight:.4f}" for weight in row) for row in weights)
+            weights = () if best.words is None else best.words.full_rows()
+            rows = " ".join(",".join(f"{weight:.4f}" for weight in row.tolist()) for row in weights)
             return f"{_escape(best.text)} ||| {rows}".rstrip(" ") + "\n"
         case "jsonl":
             return json.dumps(_json_object(request, translation), ensure_ascii=False) + "\n"

@@ -10,9 +10,9 @@ Shapes: T target tokens, S source tokens.
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate, chain, groupby
 from statistics import fmean
 from typing import Any
 
@@ -21,6 +21,84 @@ import numpy.typing as npt
 
 from nmt.corpus.text import UNSPACED
 from nmt.decoding.interface import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class WordAttention:
+    """Attention between the words of a line.
+
+    A target word attends to the source words of its segment only, so the memory of a line of many
+    segments grows with its length and not with the square.
+    """
+
+    rows: list[npt.NDArray[np.float64]]
+    """Attention of each target word to neighbouring source words."""
+    firsts: list[int]
+    """First of these source words for each target word."""
+    num_src_words: int
+    """Source words of the line."""
+
+    @classmethod
+    def between(
+        cls, attention: npt.NDArray[Any], tgt_words: list[int], src_words: list[int],
+        num_src_words: int,
+    ) -> "WordAttention":  # fmt: skip
+        """Return the attention between words, for that between tokens.
+
+        Args:
+            attention: attention between tokens, [T, S].
+            tgt_words: index of the word of each target token; -1 for none.
+            src_words: index of the word of each source token; -1 for none.
+            num_src_words: number of source words; some may have no token.
+        """
+        first = min((word for word in src_words if word >= 0), default=0)
+        src_members = _membership([max(-1, word - first) for word in src_words])
+        tgt_members = _membership(tgt_words)
+        means = tgt_members / tgt_members.sum(axis=1, keepdims=True).clip(min=1)
+        # In double precision: weights of similar size decide an alignment.
+        rows = list(means @ attention.astype(np.float64) @ src_members.T)
+        return cls(rows, [first] * len(rows), num_src_words)
+
+    @classmethod
+    def join(cls, parts: Sequence["WordAttention"], words: Sequence[int]) -> "WordAttention":
+        """Join the segments of a line.
+
+        Args:
+            parts: attention of each segment to the words of the whole line.
+            words: target word of each row; neighbouring rows of the same word become their mean.
+        """
+        rows = [row for part in parts for row in part.rows]
+        firsts = [first for part in parts for first in part.firsts]
+        joined = cls([], [], max((part.num_src_words for part in parts), default=0))
+        for _, group in groupby(range(len(rows)), key=words.__getitem__):
+            members = list(group)
+            first = min(firsts[n] for n in members)
+            total = np.zeros(max(firsts[n] + len(rows[n]) for n in members) - first)
+            for n in members:
+                total[firsts[n] - first :][: len(rows[n])] += rows[n]
+            joined.rows.append(total / len(members))
+            joined.firsts.append(first)
+        return joined
+
+    def full_rows(self) -> Iterator[npt.NDArray[np.float64]]:
+        """Yield the attention of each target word to all source words."""
+        for first, row in zip(self.firsts, self.rows, strict=True):
+            yield np.pad(row, (first, self.num_src_words - first - len(row)))
+
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """Return the attention between all words, [target words, source words]."""
+        return np.array(list(self.full_rows())).reshape(len(self.rows), self.num_src_words)
+
+    def alignment(self) -> list[tuple[int, int]]:
+        """Return each target word with the source word of most attention, by source word."""
+        if not self.num_src_words:
+            return []
+        # Without attention it is the first word of the line.
+        sources = [
+            first + int(row.argmax()) if row.any() else 0
+            for first, row in zip(self.firsts, self.rows, strict=True)
+        ]
+        return sorted((src, tgt) for tgt, src in enumerate(sources))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +120,8 @@ class Candidate:
     attentions: tuple[FloatArray, ...] | None = None
     """Attention in each segment, of its target tokens over its source tokens, [T, S] each; None
     unless requested."""
-    word_attention: npt.NDArray[np.float64] | None = None
-    """Attention between words, [target words, source words]; None unless requested, or if the line
-    has protected spans."""
+    words: WordAttention | None = None
+    """Attention between words; None unless requested, or if the line has protected spans."""
     num_missing_terms: int = 0
     """Requested terms that the translation does not contain."""
     num_lost: int = 0
@@ -65,12 +142,17 @@ class Candidate:
         return None if self.attentions is None else _block_diagonal(self.attentions)
 
     @property
+    def word_attention(self) -> npt.NDArray[np.float64] | None:
+        """Attention between words, [target words, source words]; None without `words`."""
+        return None if self.words is None else self.words.matrix()
+
+    @property
     def alignment(self) -> list[tuple[int, int]] | None:
         """Pairs of (source word, target word), from 0, in source order; None without attention.
 
         Each target word is aligned with the source word that it attends to most.
         """
-        return None if self.word_attention is None else hard_alignment(self.word_attention)
+        return None if self.words is None else self.words.alignment()
 
 
 @dataclass(frozen=True)
@@ -192,31 +274,6 @@ def word_indices(tokens: Iterable[bytes], words: Iterable[str], start: int = 0) 
     return indices
 
 
-def word_attention(
-    attention: npt.NDArray[Any], tgt_words: list[int], src_words: list[int], num_src_words: int
-) -> npt.NDArray[np.float64]:
-    """Return the attention between words, [target words, source words].
-
-    Args:
-        attention: attention between tokens, [T, S].
-        tgt_words: index of the word of each target token; -1 for none.
-        src_words: index of the word of each source token; -1 for none.
-        num_src_words: number of source words; some may have no token.
-    """
-    tgt_membership = _membership(tgt_words, max(tgt_words, default=-1) + 1)
-    means = tgt_membership / tgt_membership.sum(axis=1, keepdims=True).clip(min=1)
-    # In double precision: weights of similar size decide an alignment.
-    by_word: npt.NDArray[np.float64] = means @ attention.astype(np.float64)
-    return by_word @ _membership(src_words, num_src_words).T
-
-
-def hard_alignment(weights: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Return each target word with the source word of most attention, sorted by source word."""
-    if not weights.size:
-        return []
-    return sorted((src, tgt) for tgt, src in enumerate(weights.argmax(axis=1).tolist()))
-
-
 def _join(candidates: Sequence[Candidate], gaps: Sequence[Gap]) -> Candidate:
     text, gap = "", NO_GAP
     attentions = [each.attentions for each in candidates if each.attentions is not None]
@@ -249,24 +306,18 @@ def _block_diagonal(blocks: Sequence[FloatArray]) -> FloatArray:
     return joined
 
 
-def _join_words(text: str, candidates: Sequence[Candidate]) -> npt.NDArray[np.float64] | None:
+def _join_words(text: str, candidates: Sequence[Candidate]) -> WordAttention | None:
     """Join the attention of words of segments, which all refer to the words of the whole line."""
-    rows = [each.word_attention for each in candidates if each.word_attention is not None]
-    if len(rows) < len(candidates):
+    parts = [each.words for each in candidates if each.words is not None]
+    if len(parts) < len(candidates):
         return None
     # Without a space between two segments, their words at that point are one.
-    parts = [word.encode() for each in candidates for word in split_words(each.text)]
-    words = np.array(word_indices(parts, split_words(text)), np.int64)
-    attention = np.concatenate(rows)
-    starts = np.flatnonzero(np.diff(words, prepend=-1))
-    if len(starts) == len(words):
-        return attention
-    counts = np.diff(starts, append=len(words))[:, None]
-    means: npt.NDArray[np.float64] = np.add.reduceat(attention, starts, axis=0) / counts
-    return means
+    words = [word.encode() for each in candidates for word in split_words(each.text)]
+    return WordAttention.join(parts, word_indices(words, split_words(text)))
 
 
-def _membership(words: list[int], num_words: int) -> npt.NDArray[np.float64]:
+def _membership(words: list[int]) -> npt.NDArray[np.float64]:
     """Return 1 where a token belongs to a word, [words, tokens]."""
-    is_member: npt.NDArray[np.bool_] = np.equal(np.arange(num_words)[:, None], np.array(words))
+    numbers = np.arange(max(words, default=-1) + 1)
+    is_member: npt.NDArray[np.bool_] = np.equal(numbers[:, None], np.array(words))
     return is_member.astype(np.float64)

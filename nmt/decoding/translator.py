@@ -29,9 +29,8 @@ from nmt.decoding.sampling import rank_by_expected_chrf
 from nmt.decoding.translation import (
     Candidate,
     Translation,
-    hard_alignment,
+    WordAttention,
     split_words,
-    word_attention,
     word_indices,
 )
 from nmt.errors import ConfigError, DataError, NmtError
@@ -261,11 +260,11 @@ class Translator:
                 read = split_words(masked.text)
                 src_words = word_indices(self._bytes(segment.source), read)
                 read_attention = hypothesis.attention, tgt_words, src_words, len(read)
-                links = hard_alignment(word_attention(*read_attention))
+                links = WordAttention.between(*read_attention).alignment()
             # Word positions of a masked line are not those of the text that is returned.
             elif not masked.num_protected:
                 given = hypothesis.attention, tgt_words, list(segment.src_words), segment.num_words
-                words = word_attention(*given)
+                words = WordAttention.between(*given)
         text, num_lost = masked.restore(text, links)
         missing: set[tuple[int, ...]] = set()
         if segment.constraints is not None:
@@ -293,8 +292,8 @@ class Translator:
         if not with_attention:
             return Candidate(text, score, [], [])
         num_tokens, num_words = num_src
-        attention, words = np.zeros((0, num_tokens), np.float32), np.zeros((0, num_words))
-        return Candidate(text, score, [], [], attentions=(attention,), word_attention=words)
+        attention, words = np.zeros((0, num_tokens), np.float32), WordAttention([], [], num_words)
+        return Candidate(text, score, [], [], attentions=(attention,), words=words)
 
     def _bytes(self, tokens: Sequence[int]) -> list[bytes]:
         return [self.subword.token_bytes[token] for token in tokens]

@@ -9,9 +9,8 @@ from nmt.decoding.translation import (
     NO_GAP,
     Candidate,
     Translation,
-    hard_alignment,
+    WordAttention,
     split_words,
-    word_attention,
     word_indices,
 )
 
@@ -19,10 +18,10 @@ ATTENTION = np.array(
     [[0.1, 0.2, 0.6, 0.1], [0.2, 0.2, 0.5, 0.1], [0.3, 0.3, 0.3, 0.1], [0.0, 0.0, 0.0, 1.0]],
     np.float32,
 )
-WORDS = word_attention(ATTENTION, [0, 0, 1, -1], [0, 0, 1, -1], num_src_words=2)
+WORDS = WordAttention.between(ATTENTION, [0, 0, 1, -1], [0, 0, 1, -1], num_src_words=2)
 CROSSED = Translation(
     ["s"] * 4,
-    [Candidate("t u", -1.0, ["x"] * 4, [0.0] * 4, attentions=(ATTENTION,), word_attention=WORDS)],
+    [Candidate("t u", -1.0, ["x"] * 4, [0.0] * 4, attentions=(ATTENTION,), words=WORDS)],
 )
 
 
@@ -31,12 +30,14 @@ def formatted(form: str, translation: Translation) -> str:
 
 
 def test_word_attention_is_mean_over_target_sum_over_source() -> None:
-    assert WORDS.tolist() == [pytest.approx([0.35, 0.55]), pytest.approx([0.6, 0.3])]
+    assert WORDS.matrix().tolist() == [pytest.approx([0.35, 0.55]), pytest.approx([0.6, 0.3])]
 
 
 def test_each_target_word_is_aligned_with_its_most_attended() -> None:
     assert CROSSED.alignment == CROSSED.best.alignment == [(0, 1), (1, 0)]
-    assert hard_alignment(np.zeros((0, 3))) == hard_alignment(np.zeros((3, 0))) == []
+    assert WordAttention([], [], 3).alignment() == []
+    empty = WordAttention.between(np.zeros((1, 1)), [0], [-1], 0)
+    assert (empty.alignment(), empty.matrix().shape) == ([], (1, 0))
 
 
 def test_alignment_formats() -> None:
@@ -45,8 +46,9 @@ def test_alignment_formats() -> None:
 
 
 def test_segments_of_a_line_attend_to_their_own_source() -> None:
-    first = replace(CROSSED.best, word_attention=np.pad(WORDS, ((0, 0), (0, 2))))
-    second = replace(CROSSED.best, word_attention=np.pad(WORDS, ((0, 0), (2, 0))))
+    first, second = (
+        replace(CROSSED.best, words=WordAttention(WORDS.rows, [start] * 2, 4)) for start in (0, 2)
+    )
     parts = [replace(CROSSED, n_best=[candidate]) for candidate in (first, second)]
     joined = Translation.join(parts, [NO_GAP] * 2)
     assert joined.num_segments == 2
@@ -57,6 +59,25 @@ def test_segments_of_a_line_attend_to_their_own_source() -> None:
     assert joined.best.attention is not None
     assert np.array_equal(joined.best.attention[4:, 4:], ATTENTION)
     assert not joined.best.attention[:4, 4:].any()
+    assert joined.best.word_attention is not None
+    assert np.array_equal(joined.best.word_attention, np.kron(np.eye(2), WORDS.matrix()))
+
+
+def test_word_attention_of_a_long_line_is_kept_by_segment() -> None:
+    """A line of 50,000 characters took 1.4 GB."""
+    num = 8192
+    parts = [
+        WordAttention.between(np.eye(2), [0, 1], [start, start + 1], num)
+        for start in range(0, num, 2)
+    ]
+    joined = WordAttention.join(parts, range(num))
+    assert sum(row.nbytes for row in joined.rows) == 2 * 8 * num
+    assert joined.alignment() == [(word, word) for word in range(num)]
+
+
+def test_word_across_segments_gets_their_mean() -> None:
+    parts = [WordAttention([np.array([1.0, 3.0])], [0], 4), WordAttention([np.ones(1)], [3], 4)]
+    assert WordAttention.join(parts, [0, 0]).matrix().tolist() == [[0.5, 1.5, 0.0, 0.5]]
 
 
 def test_a_segment_without_attention_leaves_the_line_without() -> None:
@@ -73,7 +94,7 @@ def test_a_translation_without_attention_has_no_alignment() -> None:
 
 
 def test_a_separator_in_the_text_is_escaped() -> None:
-    best = Candidate("a ||| b", 0.0, [], [], word_attention=np.eye(3))
+    best = Candidate("a ||| b", 0.0, [], [], words=WordAttention(list(np.eye(3)), [0] * 3, 3))
     found = Translation([], [best])
     assert formatted("pharaoh", found) == "a &#124;&#124;&#124; b ||| 0-0 1-1 2-2\n"
     assert formatted("soft", found).startswith("a &#124;&#124;&#124; b ||| 1.0000,0.0000")
