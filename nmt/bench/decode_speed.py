@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from nmt.bench.ctranslate2_peer import ctranslate2_search
@@ -17,10 +18,12 @@ from nmt.bench.figures import Figure
 from nmt.bench.timing import Ratio, Timing, rate_figure, take_turns, time_figure
 from nmt.bench.workloads import Bench, Workload
 from nmt.config.decoding import DecodingConfig
+from nmt.corpus.shortlist import FREQUENT
+from nmt.corpus.subword import EOS, PAD
 from nmt.decoding.beam_search import search
 from nmt.decoding.interface import Query, StepResult
 from nmt.decoding.onnx_engine import OnnxEngine
-from nmt.decoding.onnx_export import write_graphs
+from nmt.decoding.onnx_export import write_graphs, write_shortlist
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translator import plan_batches
 from nmt.model.seq2seq import Seq2Seq
@@ -31,6 +34,8 @@ LATENCY_TOKENS = 16
 """Source tokens of a sentence of 12 words, EOS included."""
 LATENCY_ROUNDS = 40
 PEER = "ctranslate2 int8"
+SHORTLIST_TRANSLATIONS = 10
+"""Tokens that a source token adds to a shortlist."""
 
 SearchBatch = Callable[[Sequence[Sequence[int]], int], object]
 """Searches a batch of sources of one length with a beam."""
@@ -44,6 +49,8 @@ def measure_search(bench: Bench) -> Iterator[Figure]:
         systems: dict[str, SearchBatch] = {
             name: partial(search_batch, engine, workload) for name, engine in engines.items()
         }
+        shortlist = make_shortlist_engine(bench, workload, model)
+        systems["onnx int8 shortlist"] = partial(search_batch, shortlist, workload)
         for precision in ("fp32", "int8"):
             if peer := ctranslate2_search(model, precision, bench.scratch):
                 systems[f"ctranslate2 {precision}"] = peer
@@ -64,6 +71,17 @@ def make_engines(bench: Bench, workload: Workload, model: Seq2Seq) -> dict[str, 
             write_graphs(model, folder, "fp32" if precision == "fp32" else "int8")
         engines[f"onnx {precision}"] = OnnxEngine([folder], torch.get_num_threads())
     return engines
+
+
+def make_shortlist_engine(bench: Bench, workload: Workload, model: Seq2Seq) -> OnnxEngine:
+    """Return the int8 engine with a random shortlist, as long as a learnt one of Multi30k."""
+    folder = bench.scratch / f"{workload.name}-int8"
+    random = np.random.default_rng(1)
+    table = random.integers(EOS + 1, model.vocab_size, (model.vocab_size, FREQUENT))
+    # Translations of different tokens are often the same: 264 candidates on average were found.
+    table[PAD + 1 :, SHORTLIST_TRANSLATIONS:] = EOS
+    write_shortlist(model, folder, "int8", table.astype(np.int32))
+    return OnnxEngine([folder], torch.get_num_threads(), with_shortlist=True)
 
 
 def search_batch(

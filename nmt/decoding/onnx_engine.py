@@ -258,9 +258,8 @@ class _Search:
     def __init__(self, model: _Model, memory: dict[str, Array], beam: int) -> None:
         self.model, self.memory, self.beam = model, memory, beam
         self.num_rows = self._num_before = len(memory["mask"]) * beam
-        # A step reads one of them and writes the other.
-        self._states = tuple(np.zeros((self.num_rows, model.state_size), np.float32) for _ in "ab")
-        self._current = 0
+        # A step reads and writes it: the graph copies the rows that are continued before all else.
+        self._states = np.zeros((self.num_rows, model.state_size), np.float32)
         self._bound: dict[tuple[int, ...], _BoundStep] = {}
 
     @property
@@ -287,12 +286,11 @@ class _Search:
             num_best: number of tokens to return; 0: the log-probabilities of all.
             with_attention: return the attention.
         """
-        key = (self._current, self._num_before, num_best, with_attention)
+        key = (self._num_before, num_best, with_attention)
         if key not in self._bound:
-            before, after = self._states[self._current], self._states[1 - self._current]
-            states = before[: self._num_before], after[: self.num_rows]
+            states = self._states[: self._num_before], self._states[: self.num_rows]
             self._bound[key] = _BoundStep(self.model, self.memory, states, num_best, with_attention)
-        self._current, self._num_before = 1 - self._current, self.num_rows
+        self._num_before = self.num_rows
         return self._bound[key].run(tokens, rows)
 
 

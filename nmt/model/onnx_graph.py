@@ -117,7 +117,8 @@ def decoder_step_graph(
     states [P, 2 * L * D]; all outputs of the encoder; num_best [1] int64. Row r reads sentence
     r // (R / B). Outputs: log_probs [R, V]; best_ids and best_log_probs [R, k] of the num_best most
     likely tokens, best first; next_states [R, 2 * L * D]; attention [R, S] of the last attention
-    layer. A large vocabulary is filled up to a multiple of BLOCK with impossible tokens.
+    layer. A large vocabulary is filled up to a multiple of BLOCK with impossible tokens. The first
+    node alone reads `states`, so `next_states` may be written over them.
 
     With a shortlist the outputs of `shortlist_graph` are inputs too, log_probs are those of the C
     candidates of the sentence, [R, C], and best_ids are places in them.
