@@ -109,7 +109,7 @@ def test_candidates_equal_those_of_torch(vocab: int, tmp_path: Path) -> None:
 
 
 def test_best_tokens_of_blocks_are_in_order(tmp_path: Path) -> None:
-    """Of equal tokens the lower id comes first, also across blocks."""
+    """The lower id of equal tokens comes first, also across blocks."""
     model = model_of(vocab=4096)
     with torch.no_grad():
         # Few distinct rows, so that many tokens are equally likely, special ones included.
