@@ -135,6 +135,11 @@ def find_checkpoint(path: Path, prefer_best: bool) -> Path:
         raise CheckpointError(f"{path}: no such directory; name a run or one of its checkpoints")
     # An incomplete checkpoint keeps its name: the reader then reports the missing bundle.json.
     if not (path / INFO).exists() and not path.name.startswith("update-"):
+        if any(path.glob("*.onnx")):
+            raise CheckpointError(
+                f"{path} is an exported ONNX model, which has no weights to train from: name the "
+                "run or the checkpoint that it was exported from"
+            )
         raise CheckpointError(
             f"{path} is neither a run nor a checkpoint: it has no checkpoints/ and no {INFO}"
         )

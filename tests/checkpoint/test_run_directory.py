@@ -13,6 +13,11 @@ from nmt.checkpoint.run_directory import best_checkpoint, newest_complete, prune
 from nmt.checkpoint.write import write_score
 
 
+def write_text(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("text")
+
+
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
@@ -20,6 +25,11 @@ from nmt.checkpoint.write import write_score
         (
             Path.mkdir,
             " is neither a run nor a checkpoint: it has no checkpoints/ and no bundle.json",
+        ),
+        (
+            lambda folder: write_text(folder / "encoder.onnx"),
+            " is an exported ONNX model, which has no weights to train from: name the run or the "
+            "checkpoint that it was exported from",
         ),
         (
             lambda folder: (folder / "checkpoints").mkdir(parents=True),
