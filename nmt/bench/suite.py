@@ -19,6 +19,7 @@ PARTS: Mapping[str, Part] = {
     "update": train_speed.measure_update,
     "train": train_speed.measure_training,
     "peer": train_speed.measure_peer,
+    "sustained": workers.measure_sustained,
     "memory": workers.measure_memory,
     "decode": decode_speed.measure_search,
     "workers": workers.measure_scaling,

@@ -1,4 +1,4 @@
-"""Worker processes: peak memory of one, and scaling to several over gloo.
+"""Worker processes: peak memory and sustained speed of one, and scaling to several over gloo.
 
 Scaling is weak: W workers share updates of W micro-batches. The modes take turns, so that other
 load affects all alike. Ratios are of positions per second, padding included: updates of W
@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -26,7 +27,11 @@ from nmt.bench.figures import Figure
 from nmt.bench.timing import relative_iqr
 from nmt.bench.workloads import Bench, Updates, Workload
 from nmt.errors import NmtError
-from nmt.planning.memory_estimate import count_parameters
+from nmt.planning.memory_estimate import (
+    SUSTAINED_UPDATES,
+    count_parameters,
+    updates_with_new_shapes,
+)
 from nmt.planning.probe import run_probe
 from nmt.planning.scaling import ON_CPUS, Hosts, predict_scaling, sample_positions
 from nmt.training.data import TrainingData
@@ -35,7 +40,9 @@ from nmt.training.loop import train
 from nmt.training.memory import configure_malloc
 
 MEMORY_UPDATES = 8
-"""Updates of the memory part; their peak is within 3 % of that of 12."""
+"""Updates of the memory part, but for the sustained figures."""
+NUM_SAMPLED = 24
+"""Updates that are timed for the sustained speed."""
 MODES = {"one": (1, True), "beside": (2, False), "two": (2, True), "four": (4, True)}
 """Number of processes, and True if they train one model together."""
 PROCESSES = 4
@@ -56,6 +63,50 @@ class Speed(NamedTuple):
 
 SpeedsByMode = dict[str, list[Speed]]
 """Speeds of the rounds of each mode."""
+
+
+def measure_sustained(bench: Bench) -> Iterator[Figure]:
+    """Speed and memory of a worker after the shapes of 2,000 updates."""
+    workload, precision = bench.small, bench.small.precision
+    folder = bench.scratch / f"sustained-{workload.name}"
+    [measured] = run_processes(workload, folder, [f"sustained {precision}"])
+    name = f"sustained/{workload.name}/{precision}"
+    counts = f"{measured['shapes']} shapes of micro-batches, those of {SUSTAINED_UPDATES:,} updates"
+    yield Figure(
+        name, measured["tokens_per_cpu_s"], "tgt tokens per CPU second", counts,
+        repeats=NUM_SAMPLED, ratio=measured["of_repeated"],
+        ratio_to="the same updates repeated at once",
+    )  # fmt: skip
+    counts = "peak resident memory of one worker by then, torch included"
+    yield Figure(f"{name} memory", measured["mib"], "MiB", counts, is_better_high=False)
+
+
+def _measure_sustained(workload: Workload, precision: str) -> dict[str, float]:
+    """Train on all shapes of the first updates, then time a sample of these updates.
+
+    What a worker holds depends on the shapes that it has met: the updates without a new one are
+    left out.
+    """
+    shards, schedule = workload.shards, workload.schedule
+    numbers, num_shapes = updates_with_new_shapes(shards, schedule)
+    updates = Updates(workload, precision, 1)
+    for number in numbers:
+        for update, parts in Loader(shards, schedule, range(number, number + 1)):
+            updates.run(update, parts)
+    num_tokens, once_s, again_s = 0, 0.0, 0.0
+    for number in np.linspace(0, SUSTAINED_UPDATES - 1, NUM_SAMPLED).astype(int).tolist():
+        for update, parts in Loader(shards, schedule, range(number, number + 1)):
+            num_tokens += update.num_tgt_tokens
+            times = []
+            for _ in range(2):
+                start = time.thread_time()
+                updates.run(update, parts)
+                times.append(time.thread_time() - start)
+            once_s, again_s = once_s + times[0], again_s + times[1]
+    return {
+        "shapes": num_shapes, "mib": _peak_of_process_mib(),
+        "tokens_per_cpu_s": num_tokens / once_s, "of_repeated": again_s / once_s,
+    }  # fmt: skip
 
 
 def measure_memory(bench: Bench) -> Iterator[Figure]:
@@ -82,6 +133,10 @@ def _peak_mib(workload: Workload, kind: str) -> float:
         updates = Updates(workload, kind, 1)
         for update, parts in Loader(workload.shards, workload.schedule, range(MEMORY_UPDATES)):
             updates.run(update, parts)
+    return _peak_of_process_mib()
+
+
+def _peak_of_process_mib() -> float:
     # Not getrusage: on Linux the peak of a process starts at that of its parent.
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     kib = next(line.split()[1] for line in status if line.startswith("VmHWM:"))
@@ -228,12 +283,21 @@ def run_processes(workload: Workload, folder: Path, kinds: Sequence[str]) -> lis
 
 
 def main(folder: Path, number: int, kind: str) -> None:
-    """Run one process of `run_processes`: scaling, or memory of a precision or of `plain`."""
+    """Run one process of `run_processes`.
+
+    Args:
+        kind: scaling; sustained and a precision; or memory of a precision or of `plain`.
+    """
     configure_malloc()
     torch.set_num_threads(1)
     workload = Workload.from_json((folder / "workload.json").read_text(encoding="utf-8"))
-    is_scaling = kind == "scaling"
-    result = _run_rounds(workload, number, folder) if is_scaling else _peak_mib(workload, kind)
+    result: Any
+    if kind == "scaling":
+        result = _run_rounds(workload, number, folder)
+    elif kind.startswith("sustained "):
+        result = _measure_sustained(workload, kind.split()[1])
+    else:
+        result = _peak_mib(workload, kind)
     (folder / f"{number}.json").write_text(json.dumps(result), encoding="utf-8")
 
 

@@ -26,8 +26,8 @@ SECONDS = 5.0
 def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
     """Measure training and translation speed.
 
-    Parts: update, train, peer, memory, decode, workers, gpu, startup; default: all. The
-    peak of the machine is measured first. `compare` lists what changed between two reports.
+    Parts: update, train, peer, sustained, memory, decode, workers, gpu, startup; default: all.
+    The peak of the machine is measured first. `compare` lists what changed between two reports.
     """
     from nmt.bench.figures import BenchReport, compare_reports, format_figure
 

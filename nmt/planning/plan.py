@@ -83,9 +83,10 @@ def make_plan(
     probe = run_probe(experiment, shards, schedule, subword.num_pieces, probe_s)
     sizes = scaling.sample_positions(shards, schedule)
     largest = float(sizes[0].max())
+    _, num_shapes = memory_estimate.updates_with_new_shapes(shards, schedule)
     memory = memory_estimate.estimate_memory(
         experiment, parameters, subword.num_pieces, probe.saved_bytes * largest,
-        "cuda" if has_gpus else "cpu",
+        "cuda" if has_gpus else "cpu", num_shapes,
     )  # fmt: skip
     defaults = ON_GPUS if has_gpus else ON_CPUS
     between = options.between_gbit or defaults.between_gbit
@@ -118,7 +119,7 @@ def format_plan(plan: Plan) -> Iterator[str]:
         f"memory per worker (estimate): {_mib(memory.total)} = {_mib(memory.weights)} weights, "
         f"average, gradients, moments + {_mib(memory.activations)} activations of "
         f"{plan.largest:,.0f} positions + {_mib(memory.loss)} loss + "
-        f"{_mib(memory_estimate.TORCH_BYTES)} torch"
+        f"{_mib(memory.kernels)} kernels + {_mib(memory_estimate.TORCH_BYTES)} torch"
     )
     checkpoint = memory_estimate.checkpoint_bytes(plan.experiment, plan.parameters)
     yield (

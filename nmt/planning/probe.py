@@ -70,7 +70,7 @@ def run_probe(
 
     with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
         first_s = min(first_s, _seconds_of(lambda: _train_on(learner, first)))
-    max_positions = limit_s / UPDATES / (first_s / first.num_padded)
+    max_positions = limit_s / UPDATES / 2 / (first_s / first.num_padded)
     steps, points, shares, flops, padded = [], [], [], 0.0, 0
     for number, of_update in zip(numbers, rows, strict=True):
         # Without micro-batches an update is clipping, optimizer step and average alone.
@@ -81,7 +81,8 @@ def run_probe(
         share = min(1.0, max_positions / batch.num_padded)
         if share < 1:
             batch = _batch(shards, of_update, max(1, round(share * len(of_update))))
-        seconds = _seconds_of(lambda: _train_on(learner, batch))  # noqa: B023 called at once
+        # Twice: kernels are compiled once per shape, and training meets each shape often.
+        seconds = min(_seconds_of(lambda: _train_on(learner, batch)) for _ in range(2))  # noqa: B023 called at once
         points.append((batch.num_padded, seconds))
         shares.append(share)
         flops += learner.model.flops().update(batch.src_lengths, batch.tgt_lengths)

@@ -79,6 +79,14 @@ def test_memory_of_a_process_excludes_that_of_its_parent(tiny_bench: Bench) -> N
     assert 100 < figure.value < len(ballast) / 2**20
 
 
+@pytest.mark.slow
+def test_sustained_part_yields_figures(tiny_bench: Bench) -> None:
+    speed, memory = suite.PARTS["sustained"](tiny_bench)
+    assert (speed.name, memory.name) == ("sustained/tiny/bf16", "sustained/tiny/bf16 memory")
+    assert speed.value > 0
+    assert 100 < memory.value < 1024
+
+
 def test_two_workers_are_compared_with_twice_one() -> None:
     """Honest numbers (nmt/README.md, Guarantees)."""
     paces = {"one": 100.0, "beside": 90.0, "two": 170.0, "four": 160.0}
@@ -126,8 +134,8 @@ def test_unknown_part_is_refused_before_measuring() -> None:
     with pytest.raises(ConfigError) as error:
         suite.run_bench(["trian"], 0.0, lambda line: None, lambda figure: None)
     assert str(error.value) == (
-        "unknown benchmark part 'trian'; choose from update, train, peer, memory, decode, workers, "
-        "gpu, startup"
+        "unknown benchmark part 'trian'; choose from update, train, peer, sustained, memory, "
+        "decode, workers, gpu, startup"
     )
 
 
