@@ -20,7 +20,7 @@ from nmt.corpus.clean import (
     select_part,
     sort_digests,
 )
-from nmt.corpus.rules import DROP_REASONS, REPAIRS, drop_reason
+from nmt.corpus.rules import DROP_REASONS, REPAIRS, drop_reason, repair
 
 RULES = (*DROP_REASONS, *REPAIRS)
 OF_THE_CORPUS = ("length", "truncated", "word_order", "min_adequacy")
@@ -116,6 +116,38 @@ def test_a_rule_has_a_switch(rule: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_is_part_of_the_fingerprint(rule: str) -> None:
     assert fingerprint(config({**ON, rule: OFF[rule]})) != fingerprint(config(ON))
+
+
+CHILDREN = {
+    "en": "The children are playing in the garden behind the house.",
+    "ar": "الأطفال يلعبون في الحديقة خلف المنزل.",
+    "he": "הילדים משחקים בגינה מאחורי הבית.",
+    "fa": "بچه‌ها در باغ پشت خانه بازی می‌کنند.",
+    "hi": "बच्चे घर के पीछे बगीचे में खेल रहे हैं।",
+    "ja": "子供たちは家の裏の庭で遊んでいます。",
+    "zh": "孩子们正在屋后的花园里玩耍。",
+    "th": "เด็กๆ กำลังเล่นอยู่ในสวนหลังบ้าน",
+    "km": "ក្មេងៗកំពុងលេងនៅក្នុងសួនច្បារក្រោយផ្ទះ។",
+    "ko": "아이들이 집 뒤 정원에서 놀고 있습니다.",
+    "el": "Τα παιδιά παίζουν στον κήπο πίσω από το σπίτι.",
+}
+"""A sentence in languages with and without spaces, from left and from right."""
+UKRAINIAN = "Діти граються в саду за будинком."
+
+
+@pytest.mark.parametrize("tgt", list(CHILDREN)[1:])
+@pytest.mark.parametrize("src", ["en", "ja", "ar"])
+def test_rules_hold_for_every_script(src: str, tgt: str) -> None:
+    rules, languages = CleaningConfig(), (src, tgt)
+    pair = CHILDREN[src], CHILDREN[tgt]
+    if src == tgt:
+        assert drop_reason(*pair, rules, languages) == "copies"
+        return
+    assert repair(*pair, rules, languages)[2] == []
+    assert drop_reason(*pair, rules, languages) == ""
+    assert repair(*pair[::-1], rules, languages) == (*pair, ["swapped"])
+    assert drop_reason(pair[0], UKRAINIAN, rules, languages) in ("script", "language")
+    assert drop_reason(UKRAINIAN, pair[1], rules, languages) in ("script", "language")
 
 
 @pytest.mark.parametrize(
