@@ -68,14 +68,32 @@ def test_defaults_are_gentle(adapted: list[Experiment], nmt: Nmt) -> None:
     [made] = adapted
     training = made.training
     assert (made.name, training.init_from, training.init_optimizer) == (
-        "adapted", "runs/tiny", False
+        "adapted", "runs/tiny", True
     )  # fmt: skip
-    assert training.learning_rate == pytest.approx(0.2 * 0.02)
-    assert (training.updates, training.warmup_updates, training.validate_every) == (60, 6, 4)
-    assert training.patience == 8
+    assert training.learning_rate == pytest.approx(0.5 * 0.02)
+    assert (training.updates, training.warmup_updates, training.validate_every) == (60, 6, 12)
+    assert training.patience == 3
     assert made.model == load_experiment("tiny.yaml").model
     given = Subword.read(Path(made.corpus.subword.tokenizer))
     assert given.fingerprint == Subword.read(Path("prepared/tiny/tokenizer.json")).fingerprint
+
+
+@pytest.mark.parametrize("change", ["model.encoder_layers=2", "corpus.subword.tokenizer=''"])
+def test_another_model_has_a_new_optimizer(
+    change: str, adapted: list[Experiment], nmt: Nmt
+) -> None:
+    answer = nmt(f"{RUN} {change}")
+    assert answer.status == 0, answer.err
+    assert not adapted[0].training.init_optimizer
+
+
+def test_a_model_without_training_state_has_a_new_optimizer(
+    adapted: list[Experiment], nmt: Nmt
+) -> None:
+    assert nmt("export runs/tiny -o exported").status == 0
+    answer = nmt(RUN.replace("runs/tiny", "exported"))
+    assert answer.status == 0, answer.err
+    assert not adapted[0].training.init_optimizer
 
 
 def test_held_out_pairs_are_not_trained_on(adapted: list[Experiment], nmt: Nmt) -> None:
@@ -146,7 +164,7 @@ def test_experiment_file_and_overrides_win(adapted: list[Experiment], nmt: Nmt) 
     [made] = adapted
     training = made.training
     assert (training.learning_rate, training.patience, training.updates) == (0.001, 2, 30)
-    assert (training.warmup_updates, training.validate_every) == (3, 2)
+    assert (training.warmup_updates, training.validate_every) == (3, 6)
     assert made.name == "adapted"
     assert [text.name for text in made.corpus.train] == ["talk", "old_sample"]
     assert [text.name for text in made.corpus.tests] == ["news", "old_news", "talks"]
