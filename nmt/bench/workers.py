@@ -74,8 +74,7 @@ def measure_sustained(bench: Bench) -> Iterator[Figure]:
     counts = f"{measured['shapes']} shapes of micro-batches, those of {SUSTAINED_UPDATES:,} updates"
     yield Figure(
         name, measured["tokens_per_cpu_s"], "tgt tokens per CPU second", counts,
-        repeats=NUM_SAMPLED, ratio=measured["of_repeated"],
-        ratio_to="the same updates repeated at once",
+        ratio=measured["of_repeated"], ratio_to="the same updates repeated at once",
     )  # fmt: skip
     counts = "peak resident memory of one worker by then, torch included"
     yield Figure(f"{name} memory", measured["mib"], "MiB", counts, is_better_high=False)

@@ -87,6 +87,15 @@ def test_sustained_part_yields_figures(tiny_bench: Bench) -> None:
     assert 100 < memory.value < 1024
 
 
+@pytest.mark.slow
+def test_memory_and_speed_of_a_worker_are_sustained(tmp_path: Path) -> None:
+    """Bounded memory (nmt/README.md, Guarantees): 3 GB with a kernel for each shape."""
+    speed, memory = suite.PARTS["sustained"](Bench(tmp_path, 0.0, {}))
+    assert speed.ratio is not None
+    assert speed.ratio > 0.8
+    assert memory.value < 1300
+
+
 def test_two_workers_are_compared_with_twice_one() -> None:
     """Honest numbers (nmt/README.md, Guarantees)."""
     paces = {"one": 100.0, "beside": 90.0, "two": 170.0, "four": 160.0}
