@@ -112,9 +112,12 @@ class _Pool:
             max_task_retries=cluster.max_failures,
             runtime_env={"env_vars": worker_environment(cluster)},
         )
-        # One copy in the object store, instead of one in the arguments of each worker.
-        shared = ray.put((translator, format_items))
-        self._workers = [actor.remote(shared, cluster.cpus_per_worker) for _ in range(num_workers)]
+        # One copy in the object store, instead of one in the arguments of each worker. It is kept,
+        # because a worker that is restarted reads it again.
+        self._shared = ray.put((translator, format_items))
+        self._workers = [
+            actor.remote(self._shared, cluster.cpus_per_worker) for _ in range(num_workers)
+        ]
         self._load = [0] * num_workers
         self._running: dict[Any, tuple[int, int]] = {}
 
