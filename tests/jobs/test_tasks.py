@@ -9,9 +9,10 @@ import ray
 from ray_clusters import RayCluster
 
 from nmt.config.experiment import Experiment
+from nmt.corpus.doctor import examine
 from nmt.corpus.prepare import prepare
 from nmt.errors import DataError
-from nmt.jobs.tasks import prepare_on_ray, run_on_ray
+from nmt.jobs.tasks import examine_on_ray, prepare_on_ray, run_on_ray
 
 PAIRS = [(f"The dog sees {n} trees.", f"Der Hund sieht {n} Bäume.") for n in range(60)]
 
@@ -48,6 +49,38 @@ def test_prepared_bytes_do_not_depend_on_the_number_of_workers(
     )
     assert read_files(tmp_path / "ray") == read_files(tmp_path / "local")
     assert calls[-1] == ("encoding", 9, 9)
+
+
+@pytest.mark.ray
+def test_prepared_again_on_ray_with_a_list_of_dropped_pairs(
+    ray_session: RayCluster, make_corpus: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    pairs = [*PAIRS, ("Nothing", ""), ("A&amp;B.", "A und B.")]
+    made = make_corpus({"a": pairs}, cleaning={"html_entities": True}, shard_pairs=20)
+    lists = [tmp_path / "local.tsv", tmp_path / "ray.tsv"]
+    prepare(made, dropped=lists[0])
+    before = read_files(tmp_path / "prepared")
+    prepare_on_ray(made, is_forced=True, dropped=lists[1])
+    assert (
+        lists[0].read_text()
+        == lists[1].read_text()
+        == (
+            "corpus\tline\trule\taction\tsrc\ttgt\n"
+            "a\t61\tempty\tdropped\tNothing\t\n"
+            "a\t62\thtml_entities\trepaired\tA&amp;B.\tA und B.\n"
+        )
+    )
+    assert read_files(tmp_path / "prepared") == before
+    assert not list(tmp_path.glob("prepared.*"))
+
+
+@pytest.mark.ray
+def test_examined_on_ray_as_in_one_process(
+    ray_session: RayCluster, make_corpus: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    made = make_corpus({"a": [*PAIRS, ("Nothing", "")], "b": PAIRS[:9]}, shard_pairs=20)
+    assert examine_on_ray(made) == examine(made)
+    assert not list(tmp_path.glob("*.doctor"))
 
 
 @pytest.mark.ray
