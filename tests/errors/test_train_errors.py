@@ -88,8 +88,8 @@ BENCH = [
     ),
     ErrorCase(
         "bench trian",
-        "unknown benchmark part 'trian'; choose from update, train, peer, memory, decode, workers, "
-        "gpu, startup",
+        "unknown benchmark part 'trian'; choose from update, train, peer, sustained, memory, "
+        "decode, workers, gpu, startup",
     ),
     ErrorCase(
         "bench compare before.json",
