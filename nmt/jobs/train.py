@@ -57,7 +57,7 @@ from nmt.training.resume import check_run
 from nmt.training.run_log import LastUpdate
 from nmt.training.run_manifest import Origin
 from nmt.training.stop_control import RunHooks
-from nmt.training.warm_start import check_warm_start
+from nmt.training.warm_start import check_warm_start, with_absolute_source
 
 RESIZE_INTERVAL_S = 5.0
 """Seconds between two checks whether there is room for more workers."""
@@ -87,7 +87,7 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
             or more failures than cluster.max_failures.
     """
     # All checks that need no Ray come before it is started, which takes seconds.
-    experiment = resolve_by_prepared(experiment, console.log)
+    experiment = with_absolute_source(resolve_by_prepared(experiment, console.log))
     run_dir, address = get_run_dir(experiment, cluster), get_run_address(experiment, cluster)
     remote = RemoteRun(ObjectStore(address), run_dir) if address else None
     if remote:

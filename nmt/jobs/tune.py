@@ -39,6 +39,7 @@ from nmt.training.memory import configure_malloc, worker_environment
 from nmt.training.resume import check_run
 from nmt.training.run_log import read_records
 from nmt.training.run_manifest import Origin
+from nmt.training.warm_start import with_absolute_source
 
 # Ctrl-C ends the command at once: a search can be resumed.
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
@@ -113,7 +114,8 @@ def tune_on_ray(
     runs = [folder / make_run_name(trial.experiment) for trial in trials]
     jobs = []
     for trial, run in zip(trials, runs, strict=True):
-        experiment = trial.experiment.model_copy(update={"name": run.name})
+        named = trial.experiment.model_copy(update={"name": run.name})
+        experiment = with_absolute_source(named)
         jobs.append((experiment, Path(experiment.prepared).resolve(), run))
         # A finished trial on other data would be compared by its old scores.
         check_run(experiment, run, same_dev=True)

@@ -6,6 +6,7 @@ is new starts as the mean of the old pieces that spell it. Rank 0 reads the sour
 took to the others. A resumed run never reads the source again.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -56,6 +57,18 @@ def check_warm_start(experiment: Experiment, subword: Subword | None = None) -> 
     if experiment.training.freeze and has_sizes:
         with torch.device("meta"):
             freeze_parameters(Seq2Seq(experiment.model, NUM_RESERVED), experiment.training.freeze)
+
+
+def with_absolute_source(experiment: Experiment) -> Experiment:
+    """Return the experiment with an absolute path in training.init_from.
+
+    Workers have another working directory than the process that starts them.
+    """
+    source = experiment.training.init_from
+    if not source or is_address(source):
+        return experiment
+    training = experiment.training.model_copy(update={"init_from": os.path.abspath(source)})
+    return experiment.model_copy(update={"training": training})
 
 
 def warm_start(learner: Learner, subword: Subword, world: World) -> WarmStart | None:

@@ -269,7 +269,7 @@ def test_adapts_on_ray_and_resumes(new_text: Path, nmt: Nmt) -> None:
     """One code path, exact resume (nmt/README.md, Guarantees)."""
     answer = nmt(f"{RUN} training.updates=10")
     assert answer.status == 0, answer.err
-    assert "weights from runs/tiny/checkpoints/update-00000060 | " in answer.err
+    assert "/runs/tiny/checkpoints/update-00000060 | " in answer.err
     table = [line.split()[:2] for line in answer.out.splitlines()[1:4]]
     assert table == [["new_test", "4"], ["news", "5"], ["talks", "3"]]
     again = nmt(f"{RUN} training.updates=10")

@@ -20,7 +20,13 @@ from nmt.training.distributed import World
 from nmt.training.optimizer import optimizer_tensors
 from nmt.training.run_manifest import WarmStart, read_run_manifest
 from nmt.training.state import Learner
-from nmt.training.warm_start import check_warm_start, describe_warm_start, mean_rows, warm_start
+from nmt.training.warm_start import (
+    check_warm_start,
+    describe_warm_start,
+    mean_rows,
+    warm_start,
+    with_absolute_source,
+)
 
 Started = tuple[Learner, WarmStart, Checkpoint]
 
@@ -223,3 +229,16 @@ def test_two_workers_start_from_the_same_state(toy_file: Path, one: Path) -> Non
     assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
     seen: list[Any] = [json.loads(path.read_text()) for path in (runs / "warm-two").glob("seen-*")]
     assert len(seen) == 2
+
+
+def test_workers_get_an_absolute_path_of_the_source(
+    toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given, expected in (
+        ("runs/a", f"{tmp_path}/runs/a"),
+        ("s3://bucket/a", "s3://bucket/a"),
+        ("", ""),
+    ):
+        experiment = load_experiment(toy_file, [f"training.init_from={given}"])
+        assert with_absolute_source(experiment).training.init_from == expected
