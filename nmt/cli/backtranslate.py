@@ -46,9 +46,9 @@ def backtranslate(
 
     With a model of the reverse direction this is back-translation; with one or more models of the
     same direction and the source side of the training data, it is distillation; --ref names the
-    target side. Excluded and
-    counted: lines of the dev and test sets of the experiment, duplicates, and pairs dropped by its
-    cleaning rules. Use decoding.method=sample to sample instead of beam search.
+    target side. Excluded and counted: lines of the dev and test sets of the experiment, duplicates,
+    and pairs dropped by its cleaning rules. Use decoding.method=sample to sample instead of beam
+    search.
     """
     for text in overrides:
         if not text.startswith("decoding."):

@@ -3,11 +3,12 @@
 With a model of the opposite direction this is back-translation (Sennrich et al. 2016, "Improving
 Neural Machine Translation Models with Monolingual Data"); with one or several of the same direction
 it is sequence-level distillation (Kim & Rush 2016); with reference translations of the text the
-candidate nearest to the reference is kept (their section 3.3, sequence-level interpolation). The
-text is split into files of CHUNK_LINES
-lines. Each is a task of one core, or of a GPU, that writes a file, so that an interrupted job
-resumes; all files have the same path on every host. A translation does not depend on its batch
-(batch-invariant translation), so the pairs do not depend on the number of tasks.
+candidate nearest to the reference is kept (their section 3.3, sequence-level interpolation).
+
+The text is split into files of CHUNK_LINES lines. Each is a task of one core, or of a GPU, that
+writes a file, so that an interrupted job resumes; all files have the same path on every host. A
+translation does not depend on its batch (batch-invariant translation), so the pairs do not depend
+on the number of tasks.
 """
 
 import hashlib
@@ -203,9 +204,8 @@ def _split_text(
     pairs = _add_references(selected, ref, corpus)
     for number, first in enumerate(pairs):
         sides = zip(*chain([first], islice(pairs, CHUNK_LINES - 1)), strict=True)
-        for side, lines in zip(
-            ("src", "ref") if ref is not None else ("src",), sides, strict=False
-        ):
+        names = ("src", "ref") if ref is not None else ("src",)
+        for side, lines in zip(names, sides, strict=False):
             with atomic_write(work / f"{number:06}.{side}") as temporary:
                 text = "".join(f"{line}\n" for line in lines)
                 temporary.write_text(text, encoding="utf-8", newline="\n")
