@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from torch.nn import functional
 
 from nmt.batching.batch import Batch, make_batch
 from nmt.training import loss
-from nmt.training.loss import cross_entropy, cutoff, draw_cutoff, r_drop, tokens_of_chunk
+from nmt.training.loss import LossSums, cross_entropy, cutoff, draw_cutoff, r_drop, tokens_of_chunk
 
 NUM_TOKENS, WIDTH, VOCAB = 150, 8, 30
 
@@ -153,23 +154,6 @@ def two_passes(num_tokens: int = NUM_TOKENS) -> tuple[Tensor, Tensor, Tensor]:
     return hidden, weight, targets[:num_tokens]
 
 
-@pytest.mark.parametrize("chunk_values", [1, 200 * VOCAB, 2**20])
-@pytest.mark.parametrize(("smoothing", "alpha"), [(0.0, 1.0), (0.1, 5.0), (0.1, 0.0)])
-def test_r_drop_equals_its_definition(
-    smoothing: float, alpha: float, chunk_values: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(loss.CHUNK_VALUES, "cpu", chunk_values)
-    hidden, weight, targets = two_passes()
-    sums = r_drop(hidden, weight, targets, smoothing, alpha, torch.float32)
-    found = gradients_of(sums.smoothed, hidden, weight)
-    hidden, weight, targets = two_passes()
-    whole = r_drop_by_hand(hidden, weight, targets, smoothing, alpha)
-    expected = gradients_of(whole, hidden, weight)
-    assert_near(sums.smoothed, whole, 1e-5)
-    for one, other in zip(found, expected, strict=True):
-        assert_near(one, other, 1e-5)
-
-
 def test_r_drop_of_equal_passes_is_cross_entropy() -> None:
     hidden, weight, targets = inputs()
     once = cross_entropy(hidden, weight, targets, 0.1, torch.float32)
@@ -220,16 +204,20 @@ def cutoff_by_hand(
 
 
 @pytest.mark.parametrize("chunk_values", [1, 200 * VOCAB, 2**20])
-@pytest.mark.parametrize(("smoothing", "beta"), [(0.0, 1.0), (0.1, 5.0), (0.1, 0.0)])
-def test_cutoff_equals_its_definition(
-    smoothing: float, beta: float, chunk_values: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("smoothing", "weight_of_distance"), [(0.0, 1.0), (0.1, 5.0), (0.1, 0.0)])
+@pytest.mark.parametrize(
+    ("function", "by_hand"), [(r_drop, r_drop_by_hand), (cutoff, cutoff_by_hand)]
+)
+def test_losses_of_two_passes_equal_their_definitions(
+    function: Callable[..., LossSums], by_hand: Callable[..., Tensor], smoothing: float,
+    weight_of_distance: float, chunk_values: int, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setitem(loss.CHUNK_VALUES, "cpu", chunk_values)
     hidden, weight, targets = two_passes()
-    sums = cutoff(hidden, weight, targets, smoothing, beta, torch.float32)
+    sums = function(hidden, weight, targets, smoothing, weight_of_distance, torch.float32)
     found = gradients_of(sums.smoothed, hidden, weight)
     hidden, weight, targets = two_passes()
-    whole = cutoff_by_hand(hidden, weight, targets, smoothing, beta)
+    whole = by_hand(hidden, weight, targets, smoothing, weight_of_distance)
     expected = gradients_of(whole, hidden, weight)
     assert_near(sums.smoothed, whole, 1e-5)
     for one, other in zip(found, expected, strict=True):
