@@ -31,7 +31,8 @@ TRUNCATED_LIMITS = (-2.0, 2.5)
 """Deviation beyond which the target, or the source, is truncated if it lacks the last mark."""
 
 Floats = npt.NDArray[np.float64]
-_OPENING = "\"'“„«»‹›([{¿¡‚‘’*-–— "
+OPENING = "\"'“„«»‹›([{¿¡‚‘’*-–— "
+"""Characters before the first word of a sentence."""
 # A mark and what closes it before another word; a full stop inside 3.5 or U.S. has no space.
 _INNER_MARK = re.compile(rf"[{END_MARKS}][^\w\s]* (?=\S)|[\u3002\uff01\uff1f\u0964](?=\w)")
 
@@ -153,7 +154,7 @@ def log_lengths(lines: Sequence[str]) -> Floats:
 
 def _first_case(text: str) -> int:
     """Return 1 for a text that starts with a capital, -1 for a small letter, 0 for neither."""
-    first = text.lstrip(_OPENING)[:1]
+    first = text.lstrip(OPENING)[:1]
     return first.isupper() - first.islower()
 
 

@@ -19,6 +19,7 @@ from nmt.corpus.languages import primary_language
 from nmt.corpus.pair_model import (
     LENGTH_LIMITS,
     MIN_MARKS,
+    OPENING,
     TRUNCATED_LIMITS,
     LengthModel,
     ends_sentence,
@@ -305,7 +306,7 @@ def _words(text: str) -> list[str]:
 def _names(text: str, excluded: str) -> Iterator[str]:
     """Yield words with a capital and small letters inside a sentence."""
     for match in _WORD_LIKE.finditer(text):
-        before = text[: match.start()].rstrip("\"'“„«»‹›([{¿¡‚‘’*-–— ")
+        before = text[: match.start()].rstrip(OPENING)
         is_first = not before or ends_sentence(before) or before.endswith((":", ";"))
         word = re.sub("['’]s$", "", match[0])
         is_name = word[:1].isupper() and len(word) > 2 and not word.isupper()
