@@ -1,6 +1,6 @@
 """Large matrices in bf16 for translation with PyTorch, and in int8 for storage.
 
-int8 products run in ONNX Runtime (`nmt.model.onnx_graph`). Small matrices stay fp32: converting
+int8 products run in ONNX Runtime (`nmt.model.onnx_forms`). Small matrices stay fp32: converting
 their inputs costs what the product saves.
 
 Shapes: R rows, I inputs, O outputs.

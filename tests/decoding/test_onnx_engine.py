@@ -20,7 +20,8 @@ from nmt.decoding.onnx_engine import OnnxEngine
 from nmt.decoding.onnx_export import compare_with_torch, write_graphs, write_shortlist
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.errors import CheckpointError, ConfigError
-from nmt.model import onnx_graph
+from nmt.model import onnx_forms
+from nmt.model.graph_recorder import Recorder
 from nmt.model.seq2seq import Seq2Seq
 
 VOCAB = 96
@@ -72,7 +73,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> OnnxEngine:
 def test_graphs_equal_the_model(
     kind: dict[str, Any], precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_graph, "MIN_WEIGHTS", 64)
+    monkeypatch.setattr(onnx_forms, "MIN_WEIGHTS", 64)
     model = model_of(**kind)
     largest, mean = compare_with_torch(model, export(model, tmp_path / "a", precision), precision)
     assert largest < 2e-5 if precision == "fp32" else 1e-4 < mean < 0.05
@@ -130,7 +131,7 @@ def test_results_do_not_depend_on_the_batch(
     precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batch-invariant translation (nmt/README.md, Guarantees)."""
-    monkeypatch.setattr(onnx_graph, "MIN_WEIGHTS", 64)
+    monkeypatch.setattr(onnx_forms, "MIN_WEIGHTS", 64)
     engine = OnnxEngine([export(model_of(), tmp_path / "a", precision)], 1)
     random = np.random.default_rng(1)
     lengths = random.integers(1, 16, 64)
@@ -195,7 +196,7 @@ def test_operation_without_form_is_named() -> None:
         def forward(self, x: Any) -> Any:
             return torch.fft.fft(x)
 
-    recorder = onnx_graph.Recorder({})
+    recorder = Recorder({})
     with pytest.raises(NotImplementedError, match="fft_fft cannot be exported: add a form of it"):
         Unknown()(recorder.input("x", ["rows", 4]))
 
