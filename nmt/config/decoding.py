@@ -58,7 +58,7 @@ class DecodingConfig(Settings):
     seed: NaturalInt = 1
     """Sampling seed, combined with the text of each line."""
     max_source_length: Annotated[NaturalInt, Field(le=1_000_000)] = 0
-    """Source tokens above which a line is split into sentences; 0: the longest seen in training."""
+    """Source tokens above which lines are split and sentences cut; 0: the longest of training."""
     protect: list[Protected] = []
     """Kinds of text copied unchanged; needs beam search with one group."""
     batch_sentences: Annotated[PositiveInt, Field(le=100_000)] = 64

@@ -112,20 +112,34 @@ def mark_class() -> str:
 
 
 @cache
+def letter_boundary() -> re.Pattern[str]:
+    """Return the pattern of a position beside a letter of a script without spaces.
+
+    It is not before the marks of a letter, nor after a sign that joins the next letter to it.
+    """
+    return re.compile(rf"{_between_letters()}(?:(?<={UNSPACED.pattern})|(?={UNSPACED.pattern}))")
+
+
+@cache
 def word_boundary() -> re.Pattern[str]:
     """Return the pattern of a position that is not inside a word.
 
-    In scripts without spaces it is any position but before the marks of a letter, or after a sign
-    that joins the next letter to it.
+    In scripts without spaces it is any `letter_boundary`.
     """
-    # Vowels that are letters in Unicode but part of the letter before, and joiners.
-    marks = mark_class() + "\u0e33\u0eb3\u200c\u200d\uff9e\uff9f"
-    unspaced = UNSPACED.pattern
+    marks, unspaced = mark_class(), UNSPACED.pattern
     # U+FFFD: a character that is incomplete may continue a word.
     return re.compile(
-        rf"(?![{marks}])(?<![\u1039\u17d2\u200d])"
-        rf"(?:(?<={unspaced})|(?={unspaced})|(?<![\w\ufffd{marks}])|(?![\w\ufffd]))"
+        rf"{_between_letters()}"
+        rf"(?:(?<={unspaced})|(?={unspaced})|(?<![\w\ufffd{marks}{_PARTS}])|(?![\w\ufffd]))"
     )
+
+
+_PARTS = "\u0e33\u0eb3\u200c\u200d\uff9e\uff9f"
+"""Vowels that are letters in Unicode but part of the letter before, and joiners."""
+
+
+def _between_letters() -> str:
+    return rf"(?![{mark_class()}{_PARTS}])(?<![\u1039\u17d2\u200d])"
 
 
 def is_whole_word(text: str, start: int, end: int) -> bool:

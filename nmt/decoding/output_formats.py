@@ -52,6 +52,8 @@ class OutputCounts:
     """Lines split into segments at sentence ends."""
     num_limited: int = 0
     """Lines with a sentence that was cut at the token limit."""
+    num_copied: int = 0
+    """Words copied because they exceed the token limit."""
     num_protected: int = 0
     """Protected spans."""
     num_lost: int = 0
@@ -65,6 +67,7 @@ class OutputCounts:
         """Count one line."""
         self.num_cut += translation.num_segments - translation.num_cuts > 1
         self.num_limited += translation.num_cuts > 0
+        self.num_copied += translation.num_copied
         self.num_protected += translation.num_protected
         self.num_lost += translation.best.num_lost
         self.num_unsaid += translation.best.num_missing_terms
@@ -76,6 +79,7 @@ class OutputCounts:
         parts = (
             (self.num_cut, f"long lines split at sentence ends {self.num_cut:,}"),
             (self.num_limited, f"lines cut inside a long sentence {self.num_limited:,}"),
+            (self.num_copied, f"words too long to translate, copied {self.num_copied:,}"),
             (self.num_protected, f"protected spans restored {restored}"),
             (self.num_unsaid, f"terms missing {self.num_unsaid:,}"),
             (self.num_unfinished, f"translations truncated {self.num_unfinished:,}"),

@@ -64,6 +64,8 @@ _PATTERNS: dict[Protected, str] = {
     "numbers": rf"(?:(?<!\S)|(?<={UNSPACED.pattern}))[+-]?\d+(?:[.,:/]\d+)*"
     rf"(?:(?!\w)|(?={UNSPACED.pattern}))",
 }
+_LETTER = "\u05d0"
+"""Letter without upper case, of a script with spaces."""
 _FIRST_MASK = 23
 """Smallest number that serves as a mask."""
 
@@ -133,11 +135,8 @@ def mask_line(line: str, kinds: Collection[Protected]) -> MaskedLine:
     masks = _unused_numbers(line)
     if "tags" in kinds:
         line, tags = extract_tags(line)
-    patterns = [f"(?P<{kind}>{pattern})" for kind, pattern in _PATTERNS.items() if kind in kinds]
-    if not patterns:
-        return MaskedLine(line, tags=tags)
     text, spans, end = "", [], 0
-    for match in re.finditer("|".join(patterns), line):
+    for match in re.finditer(_span_pattern(kinds), line):
         text += line[end : match.start()]
         end = match.end()
         has_space = _has_spaces_around(line, match)
@@ -150,6 +149,25 @@ def mask_line(line: str, kinds: Collection[Protected]) -> MaskedLine:
             text += f"{'' if text[-1:] in ('', ' ') else ' '}{mask}{'' if has_space[1] else ' '}"
         spans.append(ProtectedSpan(match[0], mask, *has_space))
     return MaskedLine(text + line[end:], tuple(spans), tags)
+
+
+def hide_spans(line: str, kinds: Collection[Protected]) -> str:
+    """Return a line of the same length with letters in place of the spans of these kinds.
+
+    No sentence ends inside a span, and no text should be cut there.
+    """
+
+    def hide(match: re.Match[str]) -> str:
+        # "7." after a word may be an ordinal number, and no end of a sentence.
+        return _LETTER * len(match[0]) if len(match[0]) > 2 else match[0]
+
+    line = _TAG.sub(hide, line) if "tags" in kinds else line
+    return re.sub(_span_pattern(kinds), hide, line)
+
+
+def _span_pattern(kinds: Collection[Protected]) -> str:
+    patterns = [f"(?P<{kind}>{pattern})" for kind, pattern in _PATTERNS.items() if kind in kinds]
+    return "|".join(patterns) or "(?!)"
 
 
 def _unused_numbers(line: str) -> Iterator[str]:

@@ -1,22 +1,24 @@
 """Preprocessing for the search: normalise, mask, split and encode lines, and their constraints."""
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import EOS, Subword
-from nmt.corpus.text import normalise, split_sentences
+from nmt.corpus.text import letter_boundary, normalise, split_sentences
 from nmt.decoding.constraints import Constraints, TokenText, contains_phrase
 from nmt.decoding.hypotheses import max_length
-from nmt.decoding.placeholders import MaskedLine, mask_line
+from nmt.decoding.placeholders import MaskedLine, hide_spans, mask_line
 from nmt.decoding.requests import Request
 from nmt.decoding.translation import NO_GAP, Gap, split_words, word_indices
 from nmt.errors import DataError
 
-_CLAUSE_END = re.compile(r"[,;:\u060c\u061b\u3001\uff0c\uff1b\uff1a]\s*|\s+")
-"""Places to cut a long sentence at."""
+MIN_CUT_TOKENS = 32
+"""Tokens of a sentence that is never cut, however low decoding.max_source_length is."""
+_CLAUSE_END = re.compile(r"[,;:\u060c\u061b]\s+|[\u3001\uff0c\uff1b\uff1a]\s*")
+_SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Segment:
     line: int
     """Index of the line in its window."""
     source: list[int]
-    """Token ids, EOS last."""
+    """Token ids, EOS last; empty if the text is copied."""
     masked: MaskedLine
     """Text and protected spans."""
     constraints: Constraints | None
@@ -39,6 +41,23 @@ class Segment:
     gap: Gap = NO_GAP
     """Space between the translations of this segment and the next."""
 
+    @property
+    def is_copied(self) -> bool:
+        """True if its translation is its text."""
+        return not self.source
+
+
+class Part(NamedTuple):
+    """Part of a long line."""
+
+    text: str
+    gap: str = ""
+    """White space after it."""
+    is_cut: bool = True
+    """True if it ends inside a sentence."""
+    is_copied: bool = False
+    """True if it exceeds the limit and has no place to cut at."""
+
 
 class Preprocessor:
     """Turns requests into the segments that are searched."""
@@ -49,11 +68,10 @@ class Preprocessor:
         self.decoding = config.decoding
         self.marks_case = config.marks_case
         """True if lines in upper or title case get a mark and lower case."""
-        limit = config.batching.max_length
-        self.max_tokens = config.decoding.max_source_length or limit
+        self.max_tokens = config.decoding.max_source_length or config.batching.max_length
         """Tokens above which a line is split into sentences."""
-        self.cut_tokens = max(self.max_tokens, limit)
-        """Tokens above which a sentence is cut: training skips such pairs."""
+        self.cut_tokens = max(self.max_tokens, MIN_CUT_TOKENS)
+        """Tokens above which a sentence is cut."""
         self.token_text = TokenText(subword.token_bytes)
 
     def segments(self, requests: Sequence[Request]) -> Iterator[Segment]:
@@ -70,6 +88,8 @@ class Preprocessor:
                 # What normalising leaves of each word: nothing of a zero-width space.
                 words = [normalise(word, self.cleaning).replace(" ", "") for word in given]
             tokens = [self.subword.token_bytes[token] for token in segment.source]
+            if segment.is_copied:
+                tokens = [word.encode() for word in split_words(segment.masked.text)]
             src_words = word_indices(tokens, words, num_bytes)
             yield replace(segment, src_words=src_words, num_words=len(words))
             num_bytes += sum(len(token) - token.count(b" ") for token in tokens)
@@ -88,13 +108,17 @@ class Preprocessor:
             if len(ids) + 1 <= self.max_tokens or request.constraints:
                 yield self._segment(line, request, masked, ids, is_first=True)
                 continue
-            parts = split_line(texts[line], self.cut_tokens - 1, self._num_tokens)
-            for number, (text, gap, is_cut) in enumerate(parts):
+            hidden = hide_spans(texts[line], self.decoding.protect)
+            parts = split_line(texts[line], hidden, self.cut_tokens - 1, self._num_tokens)
+            for number, part in enumerate(parts):
                 # Masked again: a mask must be restored in the segment of its span.
-                masked = mask_line(text, self.decoding.protect)
-                [ids] = self._encode([masked.text])
-                segment = self._segment(line, request, masked, ids, is_first=number == 0)
-                yield replace(segment, gap=Gap.after(text, gap, is_cut))
+                masked = mask_line(part.text, self.decoding.protect)
+                masked = MaskedLine(part.text) if part.is_copied else masked
+                # Neither are there tokens to translate in a part that has only tags.
+                is_copied = part.is_copied or not masked.text.strip()
+                part_ids = None if is_copied else self._encode([masked.text])[0]
+                segment = self._segment(line, request, masked, part_ids, is_first=number == 0)
+                yield replace(segment, gap=Gap.after(part.text, part.gap, part.is_cut))
 
     def untranslated(self, request: Request) -> str:
         """Return the output for a line without segments: its tags if it has only tags, or ""."""
@@ -107,9 +131,10 @@ class Preprocessor:
         return self.subword.encode_sources(texts, self.marks_case)
 
     def _segment(
-        self, line: int, request: Request, masked: MaskedLine, ids: list[int], is_first: bool
-    ) -> Segment:
-        source = [*ids, EOS]
+        self, line: int, request: Request, masked: MaskedLine, ids: list[int] | None,
+        is_first: bool,
+    ) -> Segment:  # fmt: skip
+        source = [] if ids is None else [*ids, EOS]
         # Only the first segment of a line begins with the prefix.
         prefix = normalise(request.target_prefix, self.cleaning) if is_first else ""
         terms, avoid = map(self._clean, (request.constraints, request.avoid))
@@ -118,7 +143,8 @@ class Preprocessor:
             return Segment(line, source, masked, None, 0)
         prefix_ids = tuple(self.subword.encode(prefix))
         term_ids = list(map(tuple, self.subword.encode_batch(terms)))
-        self._check(request, source, len(prefix_ids) + sum(map(len, term_ids)))
+        if source:
+            self._check(request, source, len(prefix_ids) + sum(map(len, term_ids)))
         # Otherwise the search would find nothing, without a reason that the user sees.
         for phrase in avoid:
             if any(contains_phrase(text, phrase) for text in [prefix, *terms]):
@@ -164,36 +190,56 @@ class Preprocessor:
 
 
 def split_line(
-    text: str, max_tokens: int, num_tokens: Callable[[str], int]
-) -> Iterator[tuple[str, str, bool]]:
-    """Split a text into sentences, and sentences of more than `max_tokens` near the middle.
+    text: str, hidden: str, max_tokens: int, num_tokens: Callable[[str], int]
+) -> Iterator[Part]:
+    """Split a text into sentences, and cut sentences of more than `max_tokens`.
 
-    Yields:
-        A part, the white space after it, and True if it was cut inside a sentence.
+    They are halved until parts have at most half of that, which models translate better than parts
+    as long as the longest source of training: for 84 tokens by 2.2 BLEU on Multi30k.
+
+    Args:
+        text: the text.
+        hidden: the text with letters in place of spans that are not cut (`hide_spans`).
+        max_tokens: tokens of the longest sentence that is not cut.
+        num_tokens: counts the tokens of a text.
     """
-    for sentence, gap in split_sentences(text):
-        parts = _cut(sentence, max_tokens, num_tokens)
-        for part, inner in parts[:-1]:
-            yield part, inner, True
-        yield parts[-1][0], gap, False
+
+    def cut(start: int, end: int, limit: int) -> list[Part]:
+        part, size = text[start:end], num_tokens(text[start:end])
+        if size <= limit:
+            return [Part(part)]
+        place = _find_cut(hidden[start:end])
+        if place is None:
+            return [Part(part, is_copied=size > max_tokens)]
+        first, last = start + place[0], start + place[1]
+        *head, before = cut(start, first, max_tokens // 2)
+        return [*head, before._replace(gap=text[first:last]), *cut(last, end, max_tokens // 2)]
+
+    start = 0
+    for sentence, gap in split_sentences(hidden):
+        end = start + len(sentence)
+        *inner, final = cut(start, end, max_tokens)
+        yield from inner
+        start = end + len(gap)
+        yield final._replace(gap=text[end:start], is_cut=False)
 
 
-def _cut(text: str, max_tokens: int, num_tokens: Callable[[str], int]) -> list[tuple[str, str]]:
-    if len(text) < 2 or num_tokens(text) <= max_tokens:
-        return [(text, "")]
+def _find_cut(text: str) -> tuple[int, int] | None:
+    """Return start and end of the white space, or none, to cut a sentence at."""
+    first, last = len(text) - len(text.lstrip()), len(text.rstrip())
     middle, quarter = len(text) // 2, len(text) // 4
-    ends = _CLAUSE_END.finditer(text, quarter, len(text) - quarter)
-    # Punctuation first, then the white space nearest to the middle.
-    nearest = min(ends, key=lambda m: (m[0].isspace(), abs(m.end() - middle)), default=None)
-    if nearest is not None:
-        start, end = nearest.start() + len(nearest[0].rstrip()), nearest.end()
-    else:
-        # Not before the marks of a letter.
-        start = end = next(
-            n for n in range(middle, len(text) + 1)
-            if not unicodedata.category(text[n : n + 1] or " ").startswith(("M", "C"))
-        )  # fmt: skip
-    if end == len(text):
-        return [(text, "")]
-    head = _cut(text[:start], max_tokens, num_tokens)
-    return [*head[:-1], (head[-1][0], text[start:end]), *_cut(text[end:], max_tokens, num_tokens)]
+    # After punctuation, else at the white space nearest to the middle.
+    for pattern, start, end in (
+        (_CLAUSE_END, quarter, len(text) - quarter), (_SPACE, first, last)
+    ):  # fmt: skip
+        ends = [match for match in pattern.finditer(text, start, end) if match.end() < last]
+        if ends:
+            nearest = min(ends, key=lambda match: abs(match.end() - middle))
+            return nearest.start() + len(nearest[0].rstrip()), nearest.end()
+    # Words of other scripts are not cut: models learn no translations of their parts.
+    after = letter_boundary().search(text, max(middle, first + 1))
+    if after is not None and after.end() < last:
+        return after.span()
+    before = [match.end() for match in letter_boundary().finditer(text, first + 1, middle + 1)]
+    place = max((place for place in before if place <= middle), default=None)
+    return None if place is None else (place, place)

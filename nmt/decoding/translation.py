@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nmt.corpus.text import UNSPACED
 from nmt.decoding.interface import FloatArray
 
 
@@ -172,11 +171,7 @@ class Gap:
 
         It is the white space of the input where both languages use it in the same way.
         """
-        is_wide = bool(_WIDE.match(text[-1:]))
-        # Without white space a sentence ends, or a word of a script without spaces, but a word of
-        # other scripts was cut.
-        is_inside = is_cut and not (is_wide or UNSPACED.match(text[-1:]))
-        return cls(gap if is_wide else "", gap or ("" if is_inside else " "), is_cut)
+        return cls(gap if _WIDE.match(text[-1:]) else "", gap or " ", is_cut)
 
 
 NO_GAP = Gap()
@@ -200,26 +195,30 @@ class Translation:
     """Segments that end inside a sentence, which exceeds the limit itself."""
     num_protected: int = 0
     """Protected spans of the line, which should appear unchanged in the translation."""
+    num_copied: int = 0
+    """Segments that are copied: words that exceed the limit."""
 
     @classmethod
     def join(cls, segments: Sequence["Translation"], gaps: Sequence[Gap]) -> "Translation":
         """Join the translations of the segments of a line, with the gaps after them.
 
         The n-th candidate joins the n-th candidates of the segments; its score is their mean, and
-        its tokens keep the `</s>` of each segment.
+        its tokens keep the `</s>` of each segment. Copied segments are part of each candidate, and
+        not of its score.
         """
         if len(segments) == 1:
             return segments[0]
+        # Segments can have different numbers of candidates.
+        sizes = [len(segment.n_best) for segment in segments if segment.src_tokens]
+        size = min(sizes, default=1)
+        n_best = [each.n_best if each.src_tokens else each.n_best * size for each in segments]
         return cls(
             [token for segment in segments for token in segment.src_tokens],
-            # Not strict: segments can have different numbers of candidates.
-            [
-                _join(each, gaps)
-                for each in zip(*(segment.n_best for segment in segments), strict=False)
-            ],
+            [_join(each, gaps) for each in zip(*(best[:size] for best in n_best), strict=True)],
             len(segments),
             sum(gap.is_cut for gap in gaps),
             sum(segment.num_protected for segment in segments),
+            sum(segment.num_copied for segment in segments),
         )
 
     @property
@@ -277,13 +276,15 @@ def word_indices(tokens: Iterable[bytes], words: Iterable[str], start: int = 0) 
 def _join(candidates: Sequence[Candidate], gaps: Sequence[Gap]) -> Candidate:
     text, gap = "", NO_GAP
     attentions = [each.attentions for each in candidates if each.attentions is not None]
+    # Neither a copy nor the lack of a translation has tokens; the latter scores -inf.
+    scores = [each.score for each in candidates if each.tokens or each.score]
     for each, following in zip(candidates, gaps, strict=True):
         if text and each.text:
             text += gap.wide if _WIDE.match(text[-1]) else gap.other
         text, gap = text + each.text, following
     return Candidate(
         text,
-        fmean(each.score for each in candidates),
+        fmean(scores or [0.0]),
         [token for each in candidates for token in each.tokens],
         [log_prob for each in candidates for log_prob in each.token_log_probs],
         all(each.is_finished for each in candidates),

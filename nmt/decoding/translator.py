@@ -4,7 +4,8 @@ Lines are read a window at a time, so that a file of any size streams. Within a 
 sorted by length and searched in batches whose sources have one padded length, which keeps padding
 small and translation batch-invariant (`nmt.decoding.interface`). Lines longer than the maximum
 source length are split at sentence ends, and their translations joined. Sentences that no pair
-of training was as long as are cut, because the time of attention grows with the square.
+of training was as long as are cut, because the time of attention grows with the square. Words that
+long, such as encoded data, are copied.
 """
 
 import math
@@ -21,6 +22,7 @@ from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.corpus.text import normalise
 from nmt.decoding.beam_search import search
+from nmt.decoding.constraints import contains_phrase
 from nmt.decoding.hypotheses import Hypothesis
 from nmt.decoding.interface import BATCH_MULTIPLE, Engine, padded_length
 from nmt.decoding.preprocess import Preprocessor, Segment
@@ -194,11 +196,16 @@ class Translator:
         num_done = 0
         for window in windows:
             segments = list(self.preprocessor.segments(window))
-            num_left = Counter(segment.line for segment in segments)
-            translations: dict[int, Translation] = {}
-            lengths = [len(segment.source) for segment in segments]
+            translations = {
+                index: self._copy(segment, with_attention)
+                for index, segment in enumerate(segments) if segment.is_copied
+            }  # fmt: skip
+            searched = [index for index in range(len(segments)) if index not in translations]
+            num_left = Counter(segments[index].line for index in searched)
+            lengths = [len(segments[index].source) for index in searched]
             limits = self.decoding.batch_sentences, self.engine.batch_tokens
-            for indices in plan_batches(lengths, *limits):
+            for places in plan_batches(lengths, *limits):
+                indices = [searched[place] for place in places]
                 batch = [segments[index] for index in indices]
                 found = self._search(batch, num_best, with_attention)
                 translations |= zip(indices, found, strict=True)
@@ -244,6 +251,26 @@ class Translator:
                 candidates,
                 num_protected=segment.masked.num_protected,
             )
+
+    def _copy(self, segment: Segment, with_attention: bool) -> Translation:
+        """Return the text of a segment that is not searched as its translation."""
+        masked, constraints, num_src = segment.masked, segment.constraints, segment.num_words
+        text, _ = masked.restore(masked.text)
+        if constraints is not None:
+            prefix = self.subword.decode(constraints.prefix).strip()
+            text = text if text.startswith(prefix) else f"{prefix} {text}"
+            if any(contains_phrase(text, phrase.decode()) for phrase in constraints.avoid):
+                candidate = self._without_tokens("", -math.inf, (0, num_src), with_attention)
+                return Translation([], [candidate])
+        candidate = self._without_tokens(text, 0.0, (0, num_src), with_attention)
+        if with_attention and not masked.num_protected:
+            # The words of a prefix, before the copied ones, have no source.
+            num_added = len(split_words(text)) - len(segment.src_words)
+            rows = [np.zeros(1)] * num_added + [np.ones(1)] * len(segment.src_words)
+            words = WordAttention(rows, [0] * num_added + [*segment.src_words], num_src)
+            candidate = replace(candidate, words=words)
+        counts = masked.num_protected, int(not masked.num_protected)
+        return Translation([], [candidate], num_protected=counts[0], num_copied=counts[1])
 
     def _candidate(
         self, segment: Segment, hypothesis: Hypothesis, with_attention: bool

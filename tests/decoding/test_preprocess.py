@@ -1,13 +1,16 @@
 import unicodedata
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt.config.corpus import SubwordConfig
+from nmt.config.decoding import Protected
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import CASE_MARKS, EOS, Subword
-from nmt.decoding.preprocess import Preprocessor, split_line
+from nmt.decoding.placeholders import hide_spans
+from nmt.decoding.preprocess import Part, Preprocessor, split_line
 from nmt.decoding.requests import Request
 from nmt.decoding.translation import Candidate, Gap, Translation
 
@@ -16,22 +19,23 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-def parts_of(text: str, limit: int = 100) -> list[str]:
-    return [part for part, _, _ in split_line(text, limit, words)]
+def split(text: str, limit: int, kinds: Sequence[Protected] = ()) -> list[Part]:
+    return list(split_line(text, hide_spans(text, kinds), limit, words))
 
 
 @pytest.mark.parametrize(
     ("limit", "parts"),
     [
         (9, ["One two three four, five six seven eight nine."]),
-        (8, ["One two three four,", "five six seven eight nine."]),
-        (2, ["One two", "three four,", "five", "six seven", "eight nine."]),
+        (8, ["One two three four,", "five six seven", "eight nine."]),
+        (4, ["One two", "three four,", "five", "six seven", "eight nine."]),
     ],
 )
 def test_long_sentences_are_cut_at_the_limit(limit: int, parts: list[str]) -> None:
-    found = list(split_line("One two three four, five six seven eight nine. Ten.", limit, words))
-    assert [part for part, _, _ in found] == [*parts, "Ten."]
-    assert [is_cut for _, _, is_cut in found] == [True] * (len(parts) - 1) + [False, False]
+    found = split("One two three four, five six seven eight nine. Ten.", limit)
+    assert [part.text for part in found] == [*parts, "Ten."]
+    assert [part.is_cut for part in found] == [True] * (len(parts) - 1) + [False, False]
+    assert not any(part.is_copied for part in found)
 
 
 def test_each_part_of_a_long_line_has_its_case_mark() -> None:
@@ -50,18 +54,42 @@ def test_each_part_of_a_long_line_has_its_case_mark() -> None:
     assert [{*segment.src_words} for segment in found] == [{-1, 0, 1, 2}, {-1, 3, 4}, {-1, 5, 6}]
 
 
-def test_a_text_without_spaces_is_cut_between_letters() -> None:
-    text = "e\u0301" * 50
-    parts = [part for part, _, _ in split_line(text, 16, len)]
-    assert "".join(parts) == text
-    assert max(map(len, parts)) <= 16
-    assert not any(unicodedata.combining(part[0]) for part in parts)
+def test_scripts_without_spaces_are_cut_between_letters() -> None:
+    text = "\u0e01\u0e34" * 50
+    parts = list(split_line(text, text, 16, len))
+    assert "".join(part.text for part in parts) == text
+    assert max(len(part.text) for part in parts) <= 16
+    assert not any(unicodedata.category(part.text[0]) == "Mn" for part in parts)
 
 
-@given(text=st.text(alphabet="abÄ.!?“「」。 \u0301", min_size=1), limit=st.integers(1, 9))
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a" * 40, ["a" * 40]),
+        # Punctuation without white space, as in numbers and addresses, is no place to cut.
+        ("1,2;3:4," * 5, ["1,2;3:4," * 5]),
+        (f"See {'a' * 40}: yes. No.", ["See", f"{'a' * 40}:", "yes.", "No."]),
+        (f"看{'a' * 40}，好", ["看", f"{'a' * 40}，", "好"]),
+        ("\u0e01" + "\u0e34" * 40, ["\u0e01" + "\u0e34" * 40]),
+    ],
+)
+def test_what_cannot_be_cut_is_copied(text: str, parts: list[str]) -> None:
+    found = list(split_line(text, text, 9, len))
+    assert [part.text for part in found] == parts
+    assert [part.is_copied for part in found] == [len(part) > 9 for part in parts]
+
+
+def test_no_cut_is_inside_a_protected_span() -> None:
+    spans = ["{count, plural, one {# dog. The} other {# dogs}}", "<a title='b. C d e'>two</a>"]
+    parts = split(f"one {spans[0]} two {spans[1]} three", 2, ["placeholders", "tags"])
+    assert [part.text for part in parts] == ["one", spans[0], "two", spans[1], "three"]
+
+
+@given(text=st.text(alphabet="abÄ.!?,“「」。 \u0301\u0e01{}", min_size=1), limit=st.integers(1, 9))
 def test_splitting_loses_no_character(text: str, limit: int) -> None:
     """Line in, line out (nmt/README.md, Guarantees)."""
-    assert "".join(part + gap for part, gap, _ in split_line(text, limit, words)) == text
+    for kinds in ((), ("placeholders",)):
+        assert "".join(part.text + part.gap for part in split(text, limit, kinds)) == text
 
 
 @pytest.mark.parametrize(
@@ -75,9 +103,9 @@ def test_splitting_loses_no_character(text: str, limit: int) -> None:
         ([("One.", " ", False)], ["一。", "二。"], "一。二。"),
         ([("一。", "", False)], ["One.", "Two."], "One. Two."),
         ([("है।", "", False)], ["One.", "Two."], "One. Two."),
-        # Cuts: inside a word, between words of a script without spaces, between words.
-        ([("abc", "", True)], ["abc", "def"], "abcdef"),
+        # Cuts: between words of a script without spaces, beside a word in it, between words.
         ([("แมว", "", True)], ["a cat", "sleeps"], "a cat sleeps"),
+        ([("abc", "", True)], ["abc", "a cat"], "abc a cat"),
         ([("a cat", " ", True)], ["eine Katze", "schläft"], "eine Katze schläft"),
         ([("One.", " ", False)], ["", "Zwei."], "Zwei."),
     ],

@@ -1,3 +1,4 @@
+import math
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,8 @@ from nmt.config.experiment import Experiment, ModelConfig
 from nmt.corpus.subword import EOS, FIRST_BYTE, Subword
 from nmt.decoding import interface
 from nmt.decoding import translator as translator_module
+from nmt.decoding.output_formats import OutputCounts
+from nmt.decoding.requests import Request
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translation import Translation
 from nmt.decoding.translator import Translator, plan_batches
@@ -59,6 +62,16 @@ class ConstantModel(CopyModel):
 
     def encode(self, src: Tensor, src_lengths: Tensor) -> Queue:
         return super().encode(self.tokens.repeat(len(src), 1), src_lengths)
+
+
+class MonotoneModel(CopyModel):
+    """Copies its source and attends to the token that it copies."""
+
+    def step(self, tokens: Tensor, state: Queue, memory: Queue) -> tuple[Tensor, Queue, Tensor]:
+        logits, following, _ = super().step(tokens, state, memory)
+        position = (memory.rows[0] == state.rows[0, 0]).float().argmax()
+        attention = nn.functional.one_hot(position, state.rows.size(1)).float()
+        return logits, following, attention.repeat(len(tokens), 1)
 
 
 def experiment(cleaning: dict[str, bool] | None = None, **decoding: Any) -> Experiment:
@@ -178,6 +191,47 @@ def test_a_line_far_longer_than_any_of_training() -> None:
     assert translation.text
 
 
+WORD = "Zx" * 40
+"""Word of more tokens than the limit below."""
+
+
+@pytest.mark.parametrize(
+    ("line", "links"),
+    [
+        (WORD, [(0, 0)]),
+        (f"ein Haus {WORD} ja. das Haus", [(n, n) for n in range(6)]),
+        # Without spaces the words of three segments are one; their translations are not.
+        (f"{WORD}\u4e00 ja", [(0, 0), (0, 1), (1, 2)]),
+    ],
+)
+def test_a_word_that_exceeds_the_limit_is_copied(line: str, links: list[tuple[int, int]]) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
+    config = experiment(beam=2, max_source_length=8, batch_sentences=1)
+    translator = Translator(TorchEngine([MonotoneModel()]), SUBWORD, config)
+    short, found = translator.translate_detailed(["ja", line], n_best=2)
+    assert found.text.replace(" ", "") == line.replace(" ", "")
+    assert found.alignment == links
+    assert found.num_copied == 1
+    assert all(WORD in candidate.text for candidate in found.n_best)
+    assert len(found.n_best) == (1 if line == WORD else 2)
+    assert found.score == 0 or line != WORD
+    counts = OutputCounts()
+    for each in (short, found):
+        counts.add(each)
+    assert "words too long to translate, copied 1" in counts.summary()
+
+
+def test_a_copied_word_follows_the_prefix_and_is_avoided() -> None:
+    translator = copying(max_source_length=8)
+    lines = [Request(WORD, target_prefix="das Haus"), Request(WORD, target_prefix=WORD[:9])]
+    assert translator.translate(lines) == [f"das Haus {WORD}", WORD]
+    [found] = translator.translate_detailed([lines[0]])
+    assert found.best.words is not None
+    assert [row.tolist() for row in found.best.words.rows] == [[0], [0], [1]]
+    [found] = translator.translate_detailed([Request(WORD, avoid=(WORD,))])
+    assert (found.text, found.score) == ("", -math.inf)
+
+
 def test_progress_counts_every_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(translator_module, "WINDOW_BATCHES", 2)
     counts: list[int] = []
@@ -211,16 +265,6 @@ def test_detailed_translations_have_an_alignment() -> None:
     assert {src for src, _ in translation.alignment} <= {0, 1}
     (plain,) = random_model(beam=3).stream(["ein Baum"])
     assert (plain.alignment, plain.best.attention) == (None, None)
-
-
-class MonotoneModel(CopyModel):
-    """Copies its source and attends to the token that it copies."""
-
-    def step(self, tokens: Tensor, state: Queue, memory: Queue) -> tuple[Tensor, Queue, Tensor]:
-        logits, following, _ = super().step(tokens, state, memory)
-        position = (memory.rows[0] == state.rows[0, 0]).float().argmax()
-        attention = nn.functional.one_hot(position, state.rows.size(1)).float()
-        return logits, following, attention.repeat(len(tokens), 1)
 
 
 @pytest.mark.parametrize(
