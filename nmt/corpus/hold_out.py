@@ -100,8 +100,8 @@ def choose(
     size = min(MAX_PAIRS, int(max_share * num_pairs))
     if not size:
         raise DataError(
-            f"{num_pairs} pairs are too few to hold out {max_share:.0%} of them; name a dev and a "
-            "test set with --dev and --test"
+            f"{corpora[0].paths()[0]}: too few pairs ({num_pairs}) to hold out {max_share:.0%} of "
+            "them; name a dev and a test set with --dev and --test"
         )
     keys: list[Keys] = [{each.keys[side]: array("q") for each in candidates} for side in (0, 1)]
     _count(corpora, keys, num_pairs, progress)

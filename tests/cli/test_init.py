@@ -191,8 +191,8 @@ WRONG: list[tuple[str, dict[str, str | bytes], str]] = [
      "again"),
     ("x --tsv b.tsv --languages en,de", {"b.tsv": ""}, "b.tsv: no pairs; expected a corpus to "
      "train on"),
-    ("x --tsv b.tsv --languages en,de", {"b.tsv": "a dog\tein Hund\n"}, "1 pairs are too few to "
-     "hold out 5% of them; name a dev and a test set with --dev and --test"),
+    ("x --tsv b.tsv --languages en,de", {"b.tsv": "a dog\tein Hund\n"}, "b.tsv: too few "
+     "pairs (1) to hold out 5% of them; name a dev and a test set with --dev and --test"),
     ("x --tsv b.tsv", {"b.tsv": MANY.replace("ein Hund rennt", "a dog runs")}, "b.tsv: both sides "
      f"look like English (en): check the files, or {GIVE}"),
     ("x --tsv b.tsv", {"b.tsv": "12\t13\n" * 30}, "b.tsv: the languages are not certain: " + GIVE),
