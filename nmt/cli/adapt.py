@@ -52,11 +52,13 @@ from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS
 from nmt.evaluation.scores import ScoreReport
 from nmt.evaluation.slices import align_columns
 
-EPOCHS = 12
+EPOCHS = 8
 """Epochs over new and old pairs together, unless early stopping ends the run."""
 MIN_UPDATES = 100
 RATE_SHARE = 0.5
 """Peak learning rate as a share of that of the earlier run."""
+INIT_SHARE = 0.35
+"""Share of the earlier weights in the adapted ones: most of the gain, a part of the loss."""
 NUM_VALIDATIONS, PATIENCE = 5, 3
 """Dev BLEU of few pairs is noisy: the best of many validations came before the learning rate had
 fallen, and was 1 BLEU worse on 500 other pairs."""
@@ -66,7 +68,7 @@ SAMPLE_FACTOR = 10
 """Old pairs in the sample per old pair of an epoch: each epoch draws others."""
 OLD = "old_sample"
 """Name of the corpus of old pairs."""
-FILL = 0.9
+FILL = 0.8
 """Share of the token budget of an update that is not padding."""
 
 
@@ -129,7 +131,8 @@ def adapt(
         tree = _make_tree(source, run, name, new, mix, folder, console)
         chosen = file.model_dump(mode="json", exclude_unset=True) if file is not None else {}
         adapted = _finish(source, tree, chosen, for_experiment)
-        console.log(f"{adapted.training.updates:,} updates at most | {' | '.join(new.facts)}")
+        limit = f"{_count(adapted.training.updates, 'update')} at most"
+        console.log(" | ".join([limit, *new.facts]))
         result = train_run(adapted, settings, console)
         _compare(source, load_checkpoint(checkpoint_dir(result)), console)
         console.print(f"next: {program()} translate {display_path(result)}")
@@ -206,7 +209,7 @@ def _split_text(
         hold_out.write_training([train], split, [train_paths], progress)
         console.clear()
         train = PairFiles(text_of(name, train_paths), ".", languages)
-        facts = [f"{' and '.join(missing)} {len(split.sets[0]):,} pairs held out"]
+        facts = [f"{' and '.join(missing)} {_count(len(split.sets[0]), 'pair')} held out"]
     return NewText([train.text], sets["dev"], [sets["test"]], ".", facts)
 
 
@@ -222,7 +225,7 @@ def _make_tree(
     corpora = [PairFiles(text, os.path.abspath(new.root), languages) for text in new.train]
     num_pairs = hold_out.count_pairs(corpora, partial(console.progress, unit="pairs"))
     console.clear()
-    new.facts.insert(0, f"{num_pairs:,} new pairs")
+    new.facts.insert(0, _count(num_pairs, "new pair"))
     num_old = round(mix * num_pairs)
     sample = _sample_old(old, prepared, num_old, folder, new.facts) if num_old else []
     tests, missing = old_pairs.find_tests(old.corpus, prepared)
@@ -241,12 +244,14 @@ def _make_tree(
     }  # fmt: skip
     tree["corpus"]["subword"]["tokenizer"] = os.path.abspath(folder / TOKENIZER)
     location = run if is_address(run) else os.path.normpath(run)
-    per_epoch = num_pairs + num_old * bool(sample)
+    parts = [(corpora, num_pairs)]
+    if sample:
+        parts.append(([PairFiles(text, ".", languages) for text in sample], num_old))
     tree["training"] |= {
-        "init_from": location, "init_optimizer": _has_optimizer(source.path), "freeze": [],
+        "init_from": location, "freeze": [],
         # Read as before, even if the new corpora have no noise.
         "case_marks": old.marks_case,
-        "updates": _num_updates(source, corpora, per_epoch),
+        "updates": _num_updates(source, parts),
     }  # fmt: skip
     return tree
 
@@ -263,12 +268,18 @@ def _sample_old(
     except DataError as error:
         facts.append(f"no old pairs: {error}")
         return []
-    facts.append(f"{num_old:,} old pairs per epoch, of {sample.num_pairs:,} from {sample.origin}")
+    number = _count(num_old, "old pair")
+    facts.append(f"{number} per epoch, of {sample.num_pairs:,} from {sample.origin}")
     src, tgt = map(os.path.abspath, paths)
     # Less than 1: each epoch draws another part, more variety than a small sample repeated.
     weight = min(1000.0, num_old / sample.num_pairs)
     entry = {"name": OLD, "src": src, "tgt": tgt, "weight": weight}
     return [ParallelText.model_validate(entry)]
+
+
+def _count(number: int, unit: str) -> str:
+    """Format a number with its unit, in the plural where that is due."""
+    return f"{number:,} {unit}{'s' * (number != 1)}"
 
 
 def _prepared_folder(checkpoint: Path, experiment: Experiment) -> Path:
@@ -284,13 +295,15 @@ def _prepared_folder(checkpoint: Path, experiment: Experiment) -> Path:
     return folder
 
 
-def _num_updates(source: Checkpoint, corpora: Sequence[PairFiles], pairs_per_epoch: int) -> int:
-    """Return the updates of EPOCHS epochs, by the lengths of the first pairs."""
-    pairs = islice(chain.from_iterable(files.read() for files in corpora), 1000)
-    lengths = [max(len(source.subword.encode(line)) for line in pair) + 1 for pair in pairs]
+def _num_updates(source: Checkpoint, parts: Sequence[tuple[list[PairFiles], int]]) -> int:
+    """Return the updates of EPOCHS epochs over corpora with their pairs per epoch."""
+    tokens = 0.0
+    for corpora, num_pairs in parts:
+        pairs = islice(chain.from_iterable(files.read() for files in corpora), 1000)
+        lengths = [max(len(source.subword.encode(line)) for line in pair) + 1 for pair in pairs]
+        tokens += num_pairs * sum(lengths) / len(lengths)
     batching, most = source.experiment.batching, source.experiment.training.updates
     per_update = FILL * batching.max_tokens * batching.micro_batches
-    tokens = pairs_per_epoch * sum(lengths) / len(lengths)
     return min(max(MIN_UPDATES, math.ceil(EPOCHS * tokens / per_update)), most)
 
 
@@ -314,27 +327,27 @@ def _finish(
         for key in keys:
             section.pop(key, None)
     _merge(tree, chosen)
-    # Intervals and warm-up follow the updates that the user wants.
-    tree["training"]["warmup_updates"] = 0
-    updates = [text for text in overrides if text.startswith("training.updates=")]
-    number = override(build_experiment(tree), updates).training.updates
-    tree["training"] |= _schedule(source.experiment.training, number)
+    # Intervals, average and optimizer follow the updates and the model that the user wants.
+    tree["training"] |= {"warmup_updates": 0, "init_optimizer": False, "init_share": 0}
+    deciding = ("training.updates=", "model.", "corpus.")
+    wanted = [text for text in overrides if text.startswith(deciding)]
+    first = override(build_experiment(tree), wanted)
+    tree["training"] |= _schedule(source.experiment.training, first.training.updates)
+    if _is_same_model(source, first):
+        has_optimizer = _has_optimizer(source.path)
+        tree["training"] |= {"init_share": INIT_SHARE, "init_optimizer": has_optimizer}
     _merge(tree, {"training": chosen.get("training", {})})
-    adapted = override(build_experiment(tree), overrides)
-    if "init_optimizer" not in chosen.get("training", {}) and not _is_same_model(source, adapted):
-        tree["training"]["init_optimizer"] = False
-        adapted = override(build_experiment(tree), overrides)
-    return adapted
+    return override(build_experiment(tree), overrides)
 
 
 def _is_same_model(source: Checkpoint, adapted: Experiment) -> bool:
-    """Return True if each parameter of the adapted model has moments in the optimizer state."""
-    from nmt.training.warm_start import OPTIMIZER_SETTINGS
+    """Return True if each parameter of the adapted model is one of the earlier run."""
+    from nmt.training.warm_start import ALL_SETTINGS
 
     if not adapted.corpus.subword.tokenizer:
         return False
     old, new = source.experiment.model, adapted.model
-    return all(getattr(old, key) == getattr(new, key) for key in OPTIMIZER_SETTINGS)
+    return all(getattr(old, key) == getattr(new, key) for key in ALL_SETTINGS)
 
 
 def _has_optimizer(checkpoint: Path) -> bool:
@@ -360,6 +373,7 @@ def _schedule(old: TrainingConfig, updates: int) -> dict[str, Any]:
         "updates": updates, "learning_rate": RATE_SHARE * old.learning_rate,
         "warmup_updates": updates // 10, "schedule": "cosine", "patience": PATIENCE,
         "validate_every": every, "checkpoint_every": every, "log_every": min(old.log_every, every),
+        "ema_decay": old.ema_decay or 0.999,
     }  # fmt: skip
 
 

@@ -154,6 +154,8 @@ class TrainingConfig(Settings):
     """Run, checkpoint or address whose weights a new run starts from; empty: random weights."""
     init_optimizer: bool = added_setting(False, before=False)
     """Also take the optimizer state of init_from; needs the same model and vocabulary."""
+    init_share: Fraction = added_setting(0.0, before=0.0)
+    """Share of the weights of init_from left in the average after the last update; 0: ema_decay."""
     freeze: list[Text] = added_setting([], before=[])
     """Parameters that stay as they start, as patterns of their names: `encoder.*`, for example."""
     robust: bool = added_setting(False, before=False)
@@ -178,6 +180,9 @@ class TrainingConfig(Settings):
         if self.init_optimizer and not self.init_from:
             rule = "training.init_from is empty: there is no optimizer state to take"
             raise ConfigError("training.init_optimizer", "true", rule)
+        if self.init_share and not (self.init_from and self.ema_decay):
+            rule = "it needs training.init_from, and an average: training.ema_decay above 0"
+            raise ConfigError("training.init_share", f"{self.init_share:g}", rule)
         check_address("training.init_from", self.init_from)
 
 

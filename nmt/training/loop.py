@@ -43,7 +43,7 @@ from nmt.training.ledger import Ledger
 from nmt.training.loss import compute_loss
 from nmt.training.memory import find_split, is_out_of_memory, out_of_memory_in
 from nmt.training.meter import Meter, UpdateStats
-from nmt.training.optimizer import learning_rate, update_average
+from nmt.training.optimizer import average_decay, learning_rate, update_average
 from nmt.training.precision import resolve_precision, slow_precision_warning
 from nmt.training.resume import resume
 from nmt.training.run_log import RunLogger, format_end_line, format_start_line, format_train_line
@@ -92,7 +92,7 @@ def make_update(
             group["lr"] = learning_rate(update.number, settings, state.halvings)
         learner.scaler.step(optimizer)
         if learner.average is not None:
-            update_average(learner.average, model, settings.ema_decay, update.number)
+            update_average(learner.average, model, average_decay(update.number, settings))
     learner.scaler.update()
     model.zero_grad(set_to_none=True)
     return UpdateStats(

@@ -70,17 +70,24 @@ def learning_rate(update: int, config: TrainingConfig, halvings: int = 0) -> flo
             return max(floor, math.ldexp(peak, -halvings))
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float, update: int) -> None:
-    """Update the exponential moving average of the weights after an update.
+def average_decay(update: int, config: TrainingConfig) -> float:
+    """Return the decay of the moving average in an update.
 
-    The decay grows from 0.1 to `decay` (TensorFlow's rule), so that the initial weights have little
-    influence.
+    It grows from 0.1 to `ema_decay` (TensorFlow's rule), so that random initial weights have little
+    influence. With `init_share` it is constant: the average moves from the weights of another run
+    towards those for new text, and is good at both between them (Wortsman et al. 2022).
 
     Args:
         update: counted from 0.
     """
-    decay = min(decay, (1 + update) / (10 + update))
+    if config.init_share:
+        return math.pow(config.init_share, 1 / config.updates)
+    return min(config.ema_decay, (1 + update) / (10 + update))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Update the exponential moving average of the weights after an update."""
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 

@@ -31,8 +31,8 @@ from nmt.training.state import Learner
 
 SAME_SETTINGS = ("preset", "width", "ffn_width", "attention", "heads")
 """Settings of the section `model` in which a run and its source must agree."""
-OPTIMIZER_SETTINGS = ("encoder_layers", "decoder_layers", "tie_embeddings")
-"""Further ones if the optimizer state is taken: every parameter needs its moments."""
+ALL_SETTINGS = ("encoder_layers", "decoder_layers", "tie_embeddings")
+"""Further ones if the optimizer state or init_share is used: no parameter may be random."""
 PER_PIECE = ("src_embedding.weight", "tgt_embedding.weight", "output_layer.weight")
 """Parameters with a row per piece of the vocabulary."""
 
@@ -129,13 +129,15 @@ def _check_fit(experiment: Experiment, source: Checkpoint, subword: Subword | No
     """Raise ConfigError if a model cannot start from a source."""
     settings, theirs = experiment.model, source.experiment.model
     takes_optimizer = experiment.training.init_optimizer
-    for key in (*SAME_SETTINGS, *(OPTIMIZER_SETTINGS if takes_optimizer else ())):
+    needing = "init_optimizer" if takes_optimizer else "init_share"
+    needs_all = bool(getattr(experiment.training, needing))
+    for key in (*SAME_SETTINGS, *(ALL_SETTINGS if needs_all else ())):
         # The number of heads means nothing to additive attention.
         if key == "heads" and settings.attention == theirs.attention == "additive":
             continue
         mine, found = getattr(settings, key), getattr(theirs, key)
         if mine != found:
-            why = "" if key in SAME_SETTINGS else " for training.init_optimizer"
+            why = "" if key in SAME_SETTINGS else f" for training.{needing}"
             rule = f"the source {source.path} has {found}: use the same{why}"
             raise ConfigError(f"model.{key}", mine, rule)
     if not takes_optimizer:

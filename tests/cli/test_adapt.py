@@ -72,19 +72,20 @@ def test_defaults_are_gentle(adapted: list[Experiment], nmt: Nmt) -> None:
     )  # fmt: skip
     assert training.learning_rate == pytest.approx(0.5 * 0.02)
     assert (training.updates, training.warmup_updates, training.validate_every) == (60, 6, 12)
-    assert training.patience == 3
+    assert (training.patience, training.init_share) == (3, adapt.INIT_SHARE)
     assert made.model == load_experiment("tiny.yaml").model
     given = Subword.read(Path(made.corpus.subword.tokenizer))
     assert given.fingerprint == Subword.read(Path("prepared/tiny/tokenizer.json")).fingerprint
 
 
 @pytest.mark.parametrize("change", ["model.encoder_layers=2", "corpus.subword.tokenizer=''"])
-def test_another_model_has_a_new_optimizer(
+def test_another_model_has_a_new_optimizer_and_average(
     change: str, adapted: list[Experiment], nmt: Nmt
 ) -> None:
     answer = nmt(f"{RUN} {change}")
     assert answer.status == 0, answer.err
-    assert not adapted[0].training.init_optimizer
+    training = adapted[0].training
+    assert (training.init_optimizer, training.init_share) == (False, 0)
 
 
 def test_a_model_without_training_state_has_a_new_optimizer(
@@ -116,6 +117,14 @@ def test_old_pairs_are_mixed_in(adapted: list[Experiment], nmt: Nmt, here: Path)
     assert set(sample) <= set(old)
     assert texts["old_sample"].weight == pytest.approx(round(0.5 * 37) / 100)
     assert [text.name for text in made.corpus.tests] == ["new_test", "news", "talks"]
+
+
+def test_one_pair_is_counted_in_the_singular(adapted: list[Experiment], nmt: Nmt) -> None:
+    for side in ("en", "de"):
+        Path(f"new.{side}").write_text("Anna\n")
+    sets = "--dev raw/dev.en raw/dev.de --test raw/news.en raw/news.de"
+    assert " at most | 1 new pair | 1 old pair per epoch, of 10 from " in nmt(f"{RUN} {sets}").err
+    assert "new.en: too few pairs (1) to hold out 10% of them" in nmt(RUN).err
 
 
 def test_raw_files_replace_a_lost_prepared_corpus(adapted: list[Experiment], nmt: Nmt) -> None:

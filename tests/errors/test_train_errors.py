@@ -51,6 +51,11 @@ TRAINING = [
         "empty: there is no optimizer state to take",
     ),
     ErrorCase(
+        "train tiny.yaml training.init_share=0.2",
+        "tiny.yaml and command line: training.init_share is 0.2, but it needs training.init_from, "
+        "and an average: training.ema_decay above 0",
+    ),
+    ErrorCase(
         "train tiny.yaml training.init_from=runs/tiny",
         'training.init_from="runs/tiny", but the run in runs/tiny was started with '
         'training.init_from="": set it back to resume, or give the experiment another name',

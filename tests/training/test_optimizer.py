@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nmt.config.experiment import TrainingConfig
 from nmt.training.optimizer import (
+    average_decay,
     learning_rate,
     load_optimizer_tensors,
     make_optimizer,
@@ -177,20 +178,34 @@ def test_tensors_are_named_after_their_parameters() -> None:
     ("update", "decay"),
     [(0, 0.1), (10, 11 / 20), (100_000, 0.9)],  # grows to the configured one
 )
-def test_the_average_moves_towards_the_weights(update: int, decay: float) -> None:
+def test_the_average_forgets_random_weights(update: int, decay: float) -> None:
+    assert average_decay(update, TrainingConfig(ema_decay=0.9)) == pytest.approx(decay)
+
+
+def test_the_average_moves_towards_the_weights() -> None:
     average, model = nn.Linear(1, 1), nn.Linear(1, 1)
     nn.init.zeros_(average.weight)
     nn.init.ones_(model.weight)
-    update_average(average, model, 0.9, update)
-    assert average.weight.item() == pytest.approx(1 - decay)
+    update_average(average, model, 0.9)
+    assert average.weight.item() == pytest.approx(0.1)
     assert model.weight.item() == 1
+
+
+def test_init_share_is_left_after_the_last_update() -> None:
+    config = TrainingConfig(updates=20, warmup_updates=0, init_from="runs/old", init_share=0.25)
+    average, model = nn.Linear(1, 1), nn.Linear(1, 1)
+    nn.init.ones_(average.weight)
+    nn.init.zeros_(model.weight)
+    for update in range(20):
+        update_average(average, model, average_decay(update, config))
+    assert average.weight.item() == pytest.approx(0.25)
 
 
 def test_the_average_of_constant_weights_equals_them() -> None:
     model = nn.Linear(3, 3)
     average = copy.deepcopy(model)
-    for update in range(5):
-        update_average(average, model, 0.999, update)
+    for _ in range(5):
+        update_average(average, model, 0.999)
     assert torch.equal(average.weight, model.weight)
     assert math.isfinite(average.bias.sum().item())
 

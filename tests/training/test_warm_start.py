@@ -179,6 +179,11 @@ CASES: dict[str, tuple[list[str], str]] = {
         "model.encoder_layers is 2, but the source SOURCE has 1: use the same for "
         "training.init_optimizer",
     ),
+    "share": (
+        ["training.init_share=0.2", "model.encoder_layers=2"],
+        "model.encoder_layers is 2, but the source SOURCE has 1: use the same for "
+        "training.init_share",
+    ),
     "pattern": (
         ["training.freeze=[encodr.*]"],
         "training.freeze is encodr.*, but it matches no parameter; the parts of the model are "
