@@ -58,7 +58,8 @@ MIN_UPDATES = 100
 RATE_SHARE = 0.5
 """Peak learning rate as a share of that of the earlier run."""
 INIT_SHARE = 0.35
-"""Share of the earlier weights in the adapted ones: most of the gain, a part of the loss."""
+"""Share of the earlier weights in the adapted ones: four fifths of the gain on new text for a
+quarter of the loss on old text (configs/README.md)."""
 NUM_VALIDATIONS, PATIENCE = 5, 3
 """Dev BLEU of few pairs is noisy: the best of many validations came before the learning rate had
 fallen, and was 1 BLEU worse on 500 other pairs."""
@@ -107,8 +108,8 @@ def adapt(
 
     Fine-tunes the model RUN on pairs of a new domain, mixed with a sample of its old training
     pairs where these are available, with half of the learning rate and early stopping on new pairs.
-    Then scores both models on the new and the old test sets. The vocabulary is kept. The same
-    command resumes.
+    The result is an average of the earlier and the fine-tuned weights. Then scores both models on
+    the new and the old test sets. The vocabulary is kept. The same command resumes.
     """
     for_experiment, for_cluster = split_overrides(overrides)
     name, place = _split_output(output, run)
@@ -249,6 +250,7 @@ def _make_tree(
         parts.append(([PairFiles(text, ".", languages) for text in sample], num_old))
     tree["training"] |= {
         "init_from": location, "freeze": [],
+        "ema_decay": old.training.ema_decay or TrainingConfig().ema_decay,
         # Read as before, even if the new corpora have no noise.
         "case_marks": old.marks_case,
         "updates": _num_updates(source, parts),
@@ -278,7 +280,7 @@ def _sample_old(
 
 
 def _count(number: int, unit: str) -> str:
-    """Format a number with its unit, in the plural where that is due."""
+    """Format a number with its unit, in the singular for 1."""
     return f"{number:,} {unit}{'s' * (number != 1)}"
 
 
@@ -329,25 +331,25 @@ def _finish(
     _merge(tree, chosen)
     # Intervals, average and optimizer follow the updates and the model that the user wants.
     tree["training"] |= {"warmup_updates": 0, "init_optimizer": False, "init_share": 0}
-    deciding = ("training.updates=", "model.", "corpus.")
+    deciding = ("training.updates=", "training.ema_decay=", "model.", "corpus.")
     wanted = [text for text in overrides if text.startswith(deciding)]
     first = override(build_experiment(tree), wanted)
     tree["training"] |= _schedule(source.experiment.training, first.training.updates)
     if _is_same_model(source, first):
-        has_optimizer = _has_optimizer(source.path)
-        tree["training"] |= {"init_share": INIT_SHARE, "init_optimizer": has_optimizer}
+        tree["training"]["init_optimizer"] = _has_optimizer(source.path)
+        tree["training"]["init_share"] = INIT_SHARE if first.training.ema_decay else 0
     _merge(tree, {"training": chosen.get("training", {})})
     return override(build_experiment(tree), overrides)
 
 
 def _is_same_model(source: Checkpoint, adapted: Experiment) -> bool:
     """Return True if each parameter of the adapted model is one of the earlier run."""
-    from nmt.training.warm_start import ALL_SETTINGS
+    from nmt.training.warm_start import PARAMETER_SETTINGS
 
     if not adapted.corpus.subword.tokenizer:
         return False
     old, new = source.experiment.model, adapted.model
-    return all(getattr(old, key) == getattr(new, key) for key in ALL_SETTINGS)
+    return all(getattr(old, key) == getattr(new, key) for key in PARAMETER_SETTINGS)
 
 
 def _has_optimizer(checkpoint: Path) -> bool:
@@ -373,7 +375,6 @@ def _schedule(old: TrainingConfig, updates: int) -> dict[str, Any]:
         "updates": updates, "learning_rate": RATE_SHARE * old.learning_rate,
         "warmup_updates": updates // 10, "schedule": "cosine", "patience": PATIENCE,
         "validate_every": every, "checkpoint_every": every, "log_every": min(old.log_every, every),
-        "ema_decay": old.ema_decay or 0.999,
     }  # fmt: skip
 
 

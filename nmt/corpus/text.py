@@ -111,6 +111,10 @@ def mark_class() -> str:
     return "".join(c for c in map(chr, code_points) if unicodedata.category(c)[0] == "M")
 
 
+_LETTER_PARTS = "\u0e33\u0eb3\u200c\u200d\uff9e\uff9f"
+"""Vowels that are letters in Unicode but part of the letter before, and joiners."""
+
+
 @cache
 def letter_boundary() -> re.Pattern[str]:
     """Return the pattern of a position beside a letter of a script without spaces.
@@ -130,16 +134,12 @@ def word_boundary() -> re.Pattern[str]:
     # U+FFFD: a character that is incomplete may continue a word.
     return re.compile(
         rf"{_between_letters()}"
-        rf"(?:(?<={unspaced})|(?={unspaced})|(?<![\w\ufffd{marks}{_PARTS}])|(?![\w\ufffd]))"
+        rf"(?:(?<={unspaced})|(?={unspaced})|(?<![\w\ufffd{marks}{_LETTER_PARTS}])|(?![\w\ufffd]))"
     )
 
 
-_PARTS = "\u0e33\u0eb3\u200c\u200d\uff9e\uff9f"
-"""Vowels that are letters in Unicode but part of the letter before, and joiners."""
-
-
 def _between_letters() -> str:
-    return rf"(?![{mark_class()}{_PARTS}])(?<![\u1039\u17d2\u200d])"
+    return rf"(?![{mark_class()}{_LETTER_PARTS}])(?<![\u1039\u17d2\u200d])"
 
 
 def is_whole_word(text: str, start: int, end: int) -> bool:

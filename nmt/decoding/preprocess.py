@@ -47,8 +47,8 @@ class Segment:
         return not self.source
 
 
-class Part(NamedTuple):
-    """Part of a long line."""
+class LinePart(NamedTuple):
+    """LinePart of a long line."""
 
     text: str
     gap: str = ""
@@ -112,9 +112,9 @@ class Preprocessor:
             parts = split_line(texts[line], hidden, self.cut_tokens - 1, self._num_tokens)
             for number, part in enumerate(parts):
                 # Masked again: a mask must be restored in the segment of its span.
-                masked = mask_line(part.text, self.decoding.protect)
-                masked = MaskedLine(part.text) if part.is_copied else masked
-                # Neither are there tokens to translate in a part that has only tags.
+                kinds = () if part.is_copied else self.decoding.protect
+                masked = mask_line(part.text, kinds)
+                # A part that has only tags has no tokens to translate.
                 is_copied = part.is_copied or not masked.text.strip()
                 part_ids = None if is_copied else self._encode([masked.text])[0]
                 segment = self._segment(line, request, masked, part_ids, is_first=number == 0)
@@ -191,7 +191,7 @@ class Preprocessor:
 
 def split_line(
     text: str, hidden: str, max_tokens: int, num_tokens: Callable[[str], int]
-) -> Iterator[Part]:
+) -> Iterator[LinePart]:
     """Split a text into sentences, and cut sentences of more than `max_tokens`.
 
     They are halved until parts have at most half of that, which models translate better than parts
@@ -204,13 +204,13 @@ def split_line(
         num_tokens: counts the tokens of a text.
     """
 
-    def cut(start: int, end: int, limit: int) -> list[Part]:
+    def cut(start: int, end: int, limit: int) -> list[LinePart]:
         part, size = text[start:end], num_tokens(text[start:end])
         if size <= limit:
-            return [Part(part)]
+            return [LinePart(part)]
         place = _find_cut(hidden[start:end])
         if place is None:
-            return [Part(part, is_copied=size > max_tokens)]
+            return [LinePart(part, is_copied=size > max_tokens)]
         first, last = start + place[0], start + place[1]
         *head, before = cut(start, first, max_tokens // 2)
         return [*head, before._replace(gap=text[first:last]), *cut(last, end, max_tokens // 2)]
@@ -237,9 +237,7 @@ def _find_cut(text: str) -> tuple[int, int] | None:
             nearest = min(ends, key=lambda match: abs(match.end() - middle))
             return nearest.start() + len(nearest[0].rstrip()), nearest.end()
     # Words of other scripts are not cut: models learn no translations of their parts.
-    after = letter_boundary().search(text, max(middle, first + 1))
-    if after is not None and after.end() < last:
-        return after.span()
-    before = [match.end() for match in letter_boundary().finditer(text, first + 1, middle + 1)]
-    place = max((place for place in before if place <= middle), default=None)
+    found = [match.start() for match in letter_boundary().finditer(text, first + 1)]
+    inner = [place for place in found if place < last]
+    place = min(inner, key=lambda place: abs(place - middle), default=None)
     return None if place is None else (place, place)

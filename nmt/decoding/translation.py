@@ -276,7 +276,7 @@ def word_indices(tokens: Iterable[bytes], words: Iterable[str], start: int = 0) 
 def _join(candidates: Sequence[Candidate], gaps: Sequence[Gap]) -> Candidate:
     text, gap = "", NO_GAP
     attentions = [each.attentions for each in candidates if each.attentions is not None]
-    # Neither a copy nor the lack of a translation has tokens; the latter scores -inf.
+    # Copies have neither tokens nor a score; a missing translation has no tokens and scores -inf.
     scores = [each.score for each in candidates if each.tokens or each.score]
     for each, following in zip(candidates, gaps, strict=True):
         if text and each.text:

@@ -269,8 +269,10 @@ class Translator:
             rows = [np.zeros(1)] * num_added + [np.ones(1)] * len(segment.src_words)
             words = WordAttention(rows, [0] * num_added + [*segment.src_words], num_src)
             candidate = replace(candidate, words=words)
-        counts = masked.num_protected, int(not masked.num_protected)
-        return Translation([], [candidate], num_protected=counts[0], num_copied=counts[1])
+        is_word = not masked.num_protected
+        return Translation(
+            [], [candidate], num_protected=masked.num_protected, num_copied=int(is_word)
+        )
 
     def _candidate(
         self, segment: Segment, hypothesis: Hypothesis, with_attention: bool

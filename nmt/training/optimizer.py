@@ -74,8 +74,8 @@ def average_decay(update: int, config: TrainingConfig) -> float:
     """Return the decay of the moving average in an update.
 
     It grows from 0.1 to `ema_decay` (TensorFlow's rule), so that random initial weights have little
-    influence. With `init_share` it is constant: the average moves from the weights of another run
-    towards those for new text, and is good at both between them (Wortsman et al. 2022).
+    influence. With `init_share` it is constant: the average ends between the initial and the
+    trained weights (interpolation of fine-tuned models, Wortsman et al. 2022).
 
     Args:
         update: counted from 0.

@@ -31,8 +31,8 @@ from nmt.training.state import Learner
 
 SAME_SETTINGS = ("preset", "width", "ffn_width", "attention", "heads")
 """Settings of the section `model` in which a run and its source must agree."""
-ALL_SETTINGS = ("encoder_layers", "decoder_layers", "tie_embeddings")
-"""Further ones if the optimizer state or init_share is used: no parameter may be random."""
+PARAMETER_SETTINGS = ("encoder_layers", "decoder_layers", "tie_embeddings")
+"""Further ones that must agree with init_optimizer or init_share: both need every parameter."""
 PER_PIECE = ("src_embedding.weight", "tgt_embedding.weight", "output_layer.weight")
 """Parameters with a row per piece of the vocabulary."""
 
@@ -130,8 +130,8 @@ def _check_fit(experiment: Experiment, source: Checkpoint, subword: Subword | No
     settings, theirs = experiment.model, source.experiment.model
     takes_optimizer = experiment.training.init_optimizer
     needing = "init_optimizer" if takes_optimizer else "init_share"
-    needs_all = bool(getattr(experiment.training, needing))
-    for key in (*SAME_SETTINGS, *(ALL_SETTINGS if needs_all else ())):
+    needs_all = takes_optimizer or experiment.training.init_share > 0
+    for key in (*SAME_SETTINGS, *(PARAMETER_SETTINGS if needs_all else ())):
         # The number of heads means nothing to additive attention.
         if key == "heads" and settings.attention == theirs.attention == "additive":
             continue

@@ -149,6 +149,11 @@ def test_bf16_is_left_out_where_it_is_emulated(
     monkeypatch.setattr(timing, "SHAPES", ((64, 64, 64),))
     assert timing.measure_peaks(0.0)[1].keys() == {"fp32"}
     monkeypatch.delitem(products, "bf16")
+    logged: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(suite, "PARTS", {})
+        suite.run_bench([], 0.0, logged.append, lambda figure: None)
+    assert logged[1:] == ["bf16 is left out: this CPU has no units for it"]
     names = [figure.name for figure in suite.PARTS["train"](tiny_bench)]
     assert names[:3] == ["train/tiny/fp32", "train/tiny/plain", "train/tiny/fp32 to plain"]
 

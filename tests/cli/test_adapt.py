@@ -88,6 +88,14 @@ def test_another_model_has_a_new_optimizer_and_average(
     assert (training.init_optimizer, training.init_share) == (False, 0)
 
 
+def test_without_an_average_no_share_of_the_weights_is_kept(
+    adapted: list[Experiment], nmt: Nmt
+) -> None:
+    answer = nmt(f"{RUN} training.ema_decay=0")
+    assert answer.status == 0, answer.err
+    assert (adapted[0].training.ema_decay, adapted[0].training.init_share) == (0, 0)
+
+
 def test_a_model_without_training_state_has_a_new_optimizer(
     adapted: list[Experiment], nmt: Nmt
 ) -> None:

@@ -10,7 +10,7 @@ from nmt.config.decoding import Protected
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import CASE_MARKS, EOS, Subword
 from nmt.decoding.placeholders import hide_spans
-from nmt.decoding.preprocess import Part, Preprocessor, split_line
+from nmt.decoding.preprocess import LinePart, Preprocessor, split_line
 from nmt.decoding.requests import Request
 from nmt.decoding.translation import Candidate, Gap, Translation
 
@@ -19,7 +19,7 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-def split(text: str, limit: int, kinds: Sequence[Protected] = ()) -> list[Part]:
+def split(text: str, limit: int, kinds: Sequence[Protected] = ()) -> list[LinePart]:
     return list(split_line(text, hide_spans(text, kinds), limit, words))
 
 
