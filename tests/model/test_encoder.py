@@ -31,6 +31,7 @@ def test_output_has_one_vector_per_position(preset: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("num_more", [0, 3])
 def test_padding_changes_no_output_and_no_gradient(preset: str, num_more: int) -> None:
+    is_real = (torch.arange(4) < LENGTHS[:, None])[..., None]
     results = []
     for filling, more in ((0.0, 0), (7.0, num_more)):
         encoder = make(preset)
@@ -38,12 +39,14 @@ def test_padding_changes_no_output_and_no_gradient(preset: str, num_more: int) -
         x[1, 2:] = filling
         x.requires_grad_()
         out = encoder(x, LENGTHS)
-        (out[0, :4].square().sum() + out[1, :2].square().sum()).backward()
+        # Not squares: those of a normalised output have a constant sum, whose gradient is rounding.
+        weights = torch.randn(2, 4, out.size(2), generator=torch.Generator().manual_seed(3))
+        (out[:, :4] * weights * is_real).sum().backward()
         gradients = [parameter.grad for parameter in encoder.parameters()]
         assert not x.grad[1, 2:].any()
         results.append([out[0, :4], out[1, :2], x.grad[0, :4], x.grad[1, :2], *gradients])
     for one, other in zip(*results, strict=True):
-        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
