@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from nmt.batching.batch import Batch, make_batch
 from nmt.batching.schedule import Rows, Schedule, Update
-from nmt.corpus.noise import SourceNoise
+from nmt.corpus.noise import MAX_GROWTH, SourceNoise
 from nmt.corpus.reversal import Reversal
 from nmt.corpus.shards import Shards
 from nmt.corpus.subword_sampling import Pair, SubwordSampler
@@ -68,8 +68,8 @@ class Loader:
             sampler_at: subword sampler of each update. It segments the pairs again in each epoch,
                 within the token budget of the micro-batch; the number of target tokens then differs
                 from that in the schedule.
-            noise: noise of the sources; None: they are as prepared. A micro-batch whose sources
-                grow beyond its budget comes in several parts with the same index.
+            noise: noise of the sources; None: they are as prepared. Sources that grow far beyond
+                the others of their micro-batch come in parts of their own, with the same index.
             switch_at: SwitchOut of each update, after subword sampling.
             reversal_at: reversal of each update, before noise.
         """
@@ -127,9 +127,9 @@ class Loader:
         if self._noise is None or not pairs:
             return [MicroBatch(index, self._batch(pairs, rows, update), rows)]
         config = self._schedule.config
-        planned = max(len(side) for pair in pairs for side in pair)
+        longest = grown_length(max(len(side) for pair in pairs for side in pair) + 1) - 1
         pairs = self._noise.apply(pairs, rows, update.epoch, config.max_length - 1)
-        parts = split_by_length([max(map(len, pair)) for pair in pairs], planned, config.max_tokens)
+        parts = split_by_length([max(map(len, pair)) for pair in pairs], longest, config.max_tokens)
         return [
             MicroBatch(index, self._batch([pairs[n] for n in part], rows[part], update), rows[part])
             for part in parts
@@ -138,9 +138,12 @@ class Loader:
     def _batch(self, pairs: Sequence[Pair], rows: Rows, update: Update) -> Batch:
         if (sampler := self._sampler_at(update.number)) is not None:
             config = self._schedule.config
-            # Sampling lengthens pairs: stay within the budget that the schedule has checked.
-            max_tokens = min(config.max_length, config.max_tokens // max(1, len(rows)))
-            pairs = sampler.segment(pairs, rows, update.epoch, max_tokens - 1)  # without EOS
+            # Sampling lengthens pairs: stay within the budget that the schedule has checked, or
+            # within the longest pair that noise has made.
+            longest = max((len(side) for pair in pairs for side in pair), default=0)
+            budget = config.max_tokens // max(1, len(rows)) - 1  # without EOS
+            max_tokens = min(config.max_length - 1, max(budget, longest))
+            pairs = sampler.segment(pairs, rows, update.epoch, max_tokens)
         if (switch := self._switch_at(update.number)) is not None:
             pairs = switch.apply(pairs, rows, update.epoch)
         batch = make_batch(pairs)
@@ -155,20 +158,25 @@ class Loader:
         return False
 
 
-def split_by_length(lengths: Sequence[int], planned: int, max_tokens: int) -> list[list[int]]:
-    """Split the pairs of a micro-batch so that each part is within its budget.
+def grown_length(length: int) -> int:
+    """Return the largest source length with noise in a micro-batch of this length, EOS included."""
+    return int(MAX_GROWTH * length)
+
+
+def split_by_length(lengths: Sequence[int], longest: int, max_tokens: int) -> list[list[int]]:
+    """Split off the pairs of a micro-batch that have become too long.
 
     Args:
         lengths: tokens of the longer side of each pair, without EOS.
-        planned: largest length in the schedule: pairs within it stay together.
-        max_tokens: tokens of a part, EOS and padding included.
+        longest: largest length of the first part: pairs within it stay together.
+        max_tokens: tokens per side of each other part, EOS and padding included.
 
     Returns:
         Indices of the pairs of each part; the order of the first part is kept.
     """
-    longer = sorted((n for n, length in enumerate(lengths) if length > planned),
+    longer = sorted((n for n, length in enumerate(lengths) if length > longest),
                     key=lengths.__getitem__, reverse=True)  # fmt: skip
-    parts = [[n for n, length in enumerate(lengths) if length <= planned]]
+    parts = [[n for n, length in enumerate(lengths) if length <= longest]]
     while longer:
         size = max(1, max_tokens // (lengths[longer[0]] + 1))
         parts.append(longer[:size])

@@ -315,6 +315,12 @@ class Experiment(Settings):
         return self.training.robust or any(n.upper_case or n.title_case for n in noise)
 
     @property
+    def changes_sources(self) -> bool:
+        """True if training sources get noise or case marks, which make some of them longer."""
+        noise = [text.noise for text in self.corpus.train]
+        return self.marks_case or self.training.robust or any(n.is_on for n in noise)
+
+    @property
     def prepared(self) -> str:
         """Directory of the prepared corpus."""
         return self.corpus.prepared or f"prepared/{self.name}"

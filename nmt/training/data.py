@@ -79,7 +79,7 @@ def make_noise(experiment: Experiment, corpus: TrainingData) -> SourceNoise | No
     default = ROBUST_NOISE if experiment.training.robust else NoiseConfig()
     texts = experiment.corpus.train
     rates = [text.noise if text.noise.is_on else default for text in texts]
-    if not (experiment.marks_case or any(each.is_on for each in rates)):
+    if not experiment.changes_sources:
         return None
     return SourceNoise(
         corpus.subword, corpus.shards.corpora, rates, [text.tag for text in texts],

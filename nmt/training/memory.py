@@ -20,6 +20,7 @@ from collections.abc import Callable
 import torch
 
 from nmt.batching.batch import make_batch
+from nmt.batching.loader import grown_length
 from nmt.batching.schedule import Schedule
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
@@ -134,11 +135,14 @@ def find_split(
     # R-Drop and Cutoff need twice the memory: every pair is computed twice.
     learner.set_stage(max(starts, key=has_two_passes))
     num_pairs, length = schedule.largest
+    src_length = length
+    if experiment.changes_sources:
+        src_length = min(grown_length(length), experiment.batching.max_length)
     split = max(world.all_gather(min_split))
     found = 0
     while not found:
         part = -(-num_pairs // split)
-        if _fits(learner, part, length):
+        if _fits(learner, part, src_length, length):
             found = split
         elif part == 1:
             break
@@ -152,16 +156,16 @@ def find_split(
     return max(factors)
 
 
-def _fits(learner: Learner, num_pairs: int, length: int) -> bool:
+def _fits(learner: Learner, num_pairs: int, src_length: int, tgt_length: int) -> bool:
     """Run forward and backward over equal pairs; weights and gradients are as before."""
-    side = [EOS] * (length - 1)
+    pair = [EOS] * (src_length - 1), [EOS] * (tgt_length - 1)
     learner.model.train()
     moments: list[torch.Tensor] = []
     try:
         # AdamW allocates its moments in update 1: they must fit beside the activations.
         if not learner.optimizer.state:
             moments += [torch.empty_like(w) for w in learner.model.parameters() for _ in range(2)]
-        batch = make_batch([(side, side)] * num_pairs).to(learner.device)
+        batch = make_batch([pair] * num_pairs).to(learner.device)
         weight = learner.model.output_weight
         loss = compute_loss(learner.model, weight, batch, learner.settings, learner.dtype)
         loss.smoothed.backward()  # type: ignore[no-untyped-call]

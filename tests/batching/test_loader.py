@@ -91,6 +91,37 @@ def test_error_of_the_thread_is_raised_by_the_iterator() -> None:
     assert seen in ([], [0, 1])
 
 
+class Lengthen:
+    """Noise that makes the source of row n have `lengths[n]` tokens."""
+
+    def __init__(self, lengths: dict[int, int]) -> None:
+        self.lengths = lengths
+
+    def apply(self, pairs: Any, rows: Any, epoch: int, max_length: int) -> list[tuple[Any, Any]]:
+        return [
+            (np.full(self.lengths.get(row, 3), row), tgt)
+            for row, (_, tgt) in zip(rows.tolist(), pairs, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(("length", "parts"), [(3, [[0, 1]]), (5, [[0, 1]]), (6, [[0], [1]])])
+def test_sources_that_noise_makes_much_longer_come_in_a_part_of_their_own(
+    length: int, parts: list[list[int]]
+) -> None:
+    # Two pairs of 4 tokens, EOS included: a source may grow to 6 beside the other.
+    config = BatchingConfig(max_length=8, max_tokens=8, micro_batches=1)
+    loader = Loader(
+        FakeShards(), Schedule([3, 3], [3, 3], config, seed=1), range(5),  # type: ignore[arg-type]
+        noise=Lengthen({1: length}),  # type: ignore[arg-type]
+    )  # fmt: skip
+    for _, micro_batches in loader:
+        assert sorted(sorted(each.rows.tolist()) for each in micro_batches) == parts
+        assert {each.index for each in micro_batches} == {0}
+        for each in micro_batches:
+            lengths = {1: length + 1}
+            assert each.batch.src_lengths.tolist() == [lengths.get(n, 4) for n in each.rows]
+
+
 def test_close_ends_the_thread() -> None:
     loader = Loader(FakeShards(), SCHEDULE, range(10**9), prefetch=2)  # type: ignore[arg-type]
     next(iter(loader))
@@ -108,8 +139,8 @@ def test_close_is_idempotent() -> None:
 
 
 def test_long_pairs_get_parts_within_the_budget() -> None:
-    # Planned: 4 pairs of 4 tokens, EOS included, in 16; noise has lengthened three of them.
-    parts = split_by_length([3, 9, 5, 3, 6], planned=3, max_tokens=16)
+    # 4 pairs of at most 4 tokens, EOS included, in 16; noise has lengthened three of them.
+    parts = split_by_length([3, 9, 5, 3, 6], longest=3, max_tokens=16)
     assert parts == [[0, 3], [1], [4, 2]]
-    assert split_by_length([3, 2], planned=3, max_tokens=16) == [[0, 1]]
-    assert split_by_length([7], planned=3, max_tokens=4) == [[0]]
+    assert split_by_length([3, 2], longest=3, max_tokens=16) == [[0, 1]]
+    assert split_by_length([7], longest=3, max_tokens=4) == [[0]]

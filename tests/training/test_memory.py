@@ -127,6 +127,24 @@ def test_the_trial_covers_later_stages(toy: Experiment, max_pairs: list[int], se
     assert split_of(toy) == 1
 
 
+@pytest.mark.parametrize(("max_length", "longest"), [(64, 15), (12, 12)])
+def test_the_trial_has_sources_as_long_as_noise_makes_them(
+    toy: Experiment, monkeypatch: pytest.MonkeyPatch, max_length: int, longest: int
+) -> None:
+    tried = []
+    real = memory.make_batch
+    monkeypatch.setattr(memory, "make_batch", lambda pairs: tried.append(pairs[0]) or real(pairs))
+    batching = toy.batching.model_copy(update={"max_length": max_length})
+    noisy = toy.training.model_copy(update={"robust": True})
+    learner = Learner(toy, corpus_of(toy).subword.num_pieces, World())
+    schedule = type("Largest", (), {"largest": (2, 10)})()
+    for training in (toy.training, noisy):
+        experiment = toy.model_copy(update={"batching": batching, "training": training})
+        find_split(learner, experiment, schedule, World(), 0, 1)
+    lengths = [[len(side) + 1 for side in pair] for pair in tried]
+    assert lengths == [[10, 10], [longest, 10]]
+
+
 def test_the_trial_changes_neither_weights_nor_gradients(toy: Experiment) -> None:
     corpus = corpus_of(toy)
     learner = Learner(toy, corpus.subword.num_pieces, World())
