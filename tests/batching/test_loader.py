@@ -105,7 +105,7 @@ class Lengthen:
 
 
 @pytest.mark.parametrize(("length", "parts"), [(3, [[0, 1]]), (5, [[0, 1]]), (6, [[0], [1]])])
-def test_sources_that_noise_makes_much_longer_come_in_a_part_of_their_own(
+def test_sources_that_grow_much_come_in_a_part_of_their_own(
     length: int, parts: list[list[int]]
 ) -> None:
     # Two pairs of 4 tokens, EOS included: a source may grow to 6 beside the other.

@@ -128,7 +128,7 @@ def test_the_trial_covers_later_stages(toy: Experiment, max_pairs: list[int], se
 
 
 @pytest.mark.parametrize(("max_length", "longest"), [(64, 15), (12, 12)])
-def test_the_trial_has_sources_as_long_as_noise_makes_them(
+def test_the_trial_covers_noise(
     toy: Experiment, monkeypatch: pytest.MonkeyPatch, max_length: int, longest: int
 ) -> None:
     tried = []
