@@ -3,7 +3,7 @@
 # Every step is an ordinary nmt command, printed before it runs. The same call again resumes: finished steps are skipped.
 #
 #     tools/multi30k_best.sh                          corpus in data/multi30k; runs/, prepared/ in this folder
-#     MONO=1 tools/multi30k_best.sh                   continue with back-translated captions (mono.de.gz)
+#     MONO=1 tools/multi30k_best.sh                   also back-translated captions (mono.de.gz)
 #     SEED=2 tools/multi30k_best.sh                   another seed of the student; teachers and their text are shared
 #     tools/multi30k_best.sh training.updates=50      settings for all trainings
 #
@@ -38,33 +38,20 @@ finish() {  # NAME: score the best checkpoint and its int8 form on the test set
   nmt evaluate "runs/$1-int8" --metrics bleu,chrf,bleu-lc | tee "runs/$1-int8/test.txt"
 }
 
-# 1. Teachers. All share one vocabulary, and de-en starts from en-de.
+# 1. Teachers of both directions, with one vocabulary.
 teacher=(model.dropout=0.2 model.embedding_dropout=0.1 training.updates=5000)
-vocabulary=corpus.subword.tokenizer=prepared/multi30k_en_de/tokenizer.json
-for seed in 1 2; do
-  train "multi30k_en_de_teacher$seed" multi30k_en_de.yaml "seed=$seed" corpus.prepared=prepared/multi30k_en_de "${teacher[@]}"
-done
-train multi30k_de_en_teacher multi30k_de_en.yaml corpus.prepared=prepared/multi30k_de_en_teacher "$vocabulary" \
-  "${teacher[@]}" training.updates=3500 training.warmup_updates=300 training.learning_rate=2e-3 \
-  training.init_from=runs/multi30k_en_de_teacher1
+train multi30k_en_de_teacher multi30k_en_de.yaml corpus.prepared=prepared/multi30k_en_de "${teacher[@]}"
+train multi30k_de_en_teacher multi30k_de_en.yaml corpus.prepared=prepared/multi30k_de_en_teacher "${teacher[@]}" \
+  corpus.subword.tokenizer=prepared/multi30k_en_de/tokenizer.json
 
-# 2. The training text, translated in both directions: forward by both teachers, the candidate nearest to the reference.
-translate forward multi30k_en_de_teacher1 train.en.gz --ensemble runs/multi30k_en_de_teacher2 \
-  --ref "$DATA/train.de.gz" decoding.beam=8
+# 2. The training text, translated in both directions; forward: the candidate nearest to the reference.
+translate forward multi30k_en_de_teacher train.en.gz --ref "$DATA/train.de.gz" decoding.beam=8
 translate backward multi30k_de_en_teacher train.de.gz
+[ -z "${MONO:-}" ] || translate mono_bt multi30k_de_en_teacher mono.de.gz decoding.beam=1
 
-# 3. Student.
-suffix=$([ "$SEED" = 1 ] || echo "_seed$SEED")
-train "multi30k_en_de_best$suffix" multi30k_en_de_best.yaml "seed=$SEED" corpus.prepared=prepared/multi30k_en_de_best
-last=multi30k_en_de_best$suffix
-
-# 4. The same with back-translated captions.
-if [ -n "${MONO:-}" ]; then
-  translate mono_bt multi30k_de_en_teacher mono.de.gz decoding.beam=1
-  train "multi30k_en_de_best_mono$suffix" multi30k_en_de_best_mono.yaml "seed=$SEED" "training.init_from=runs/$last" \
-    corpus.prepared=prepared/multi30k_en_de_best_mono
-  last=multi30k_en_de_best_mono$suffix
-fi
-
-finish "$last"
+# 3. Student, and its int8 form.
+name=multi30k_en_de_best${MONO:+_mono}
+run=$name$([ "$SEED" = 1 ] || echo "_seed$SEED")
+train "$run" "$name.yaml" "seed=$SEED" "corpus.prepared=prepared/$name"
+finish "$run"
 tail -n +1 runs/multi30k_*teacher*/dev.txt runs/multi30k_en_de_best*/dev.txt
