@@ -8,6 +8,7 @@ import torch
 
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
+from nmt.corpus.noise import MAX_GROWTH
 from nmt.corpus.prepared import open_prepared
 from nmt.planning import memory_estimate, scaling
 from nmt.planning.probe import UPDATES, Probe, run_probe
@@ -83,6 +84,8 @@ def make_plan(
     probe = run_probe(experiment, shards, schedule, subword.num_pieces, probe_s)
     sizes = scaling.sample_positions(shards, schedule)
     largest = float(sizes[0].max())
+    if experiment.changes_sources:
+        largest *= (1 + MAX_GROWTH) / 2  # only the source side grows
     _, num_shapes = memory_estimate.updates_with_new_shapes(shards, schedule)
     memory = memory_estimate.estimate_memory(
         experiment, parameters, subword.num_pieces, probe.saved_bytes * largest,

@@ -47,6 +47,12 @@ def test_larger_micro_batch_needs_more_memory(here: Path, tiny_plan: Plan) -> No
     assert tiny_plan.memory.total > tiny_plan.memory.weights + memory_estimate.TORCH_BYTES
 
 
+def test_noise_lengthens_the_largest_source(here: Path, tiny_plan: Plan) -> None:
+    noisy = load_experiment("tiny.yaml", ["training.robust=true"])
+    grown = make_plan(noisy, Cluster(), PlanOptions(), probe_s=0.5)
+    assert grown.largest == 1.25 * tiny_plan.largest
+
+
 def test_given_speed_replaces_the_probe(here: Path) -> None:
     experiment = load_experiment("tiny.yaml")
     gpus = Cluster.model_validate({"workers": 2, "gpus_per_worker": 1})
