@@ -5,7 +5,7 @@
 #     tools/multi30k_best.sh                          corpus in data/multi30k; runs/, prepared/ in this folder
 #     MONO=1 tools/multi30k_best.sh                   also back-translated captions (mono.de.gz)
 #     SEED=2 tools/multi30k_best.sh                   another seed of the student; teachers and their text are shared
-#     tools/multi30k_best.sh training.updates=50      settings for all trainings
+#     tools/multi30k_best.sh training.updates=500 training.warmup_updates=50    settings of all trainings
 #
 # Environment: DATA, folder of the corpus, where synthetic text is added (data/multi30k); CLUSTER, cluster file
 # (configs/clusters/local.yaml); NMT, command (nmt).
