@@ -1,6 +1,7 @@
 """Averages and exports of checkpoints."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,12 +56,24 @@ def test_an_average_has_no_training_state(tmp_path: Path) -> None:
 
 def test_different_models_are_not_averaged(tmp_path: Path) -> None:
     one = save(tmp_path / "a")
-    wide = EXPERIMENT.model_copy(update={"model": MODEL.model_copy(update={"dropout": 0.5})})
-    two = write.save_checkpoint(tmp_path / "b", wide, SUBWORD.to_json(), state())
+    heads = 2 * MODEL.heads
+    other = EXPERIMENT.model_copy(update={"model": MODEL.model_copy(update={"heads": heads})})
+    two = write.save_checkpoint(tmp_path / "b", other, SUBWORD.to_json(), state())
     assert message_of(lambda: average_checkpoints([one, two], tmp_path / "mean")) == (
-        f"cannot average {one} and {two}: model.dropout is 0.2 and 0.5; the models must be equal"
+        f"cannot average {one} and {two}: model.heads is {MODEL.heads} and {heads}; "
+        "the models must be equal"
     )
     assert not (tmp_path / "mean").exists()
+
+
+@pytest.mark.parametrize("change", [{"dropout": 0.5}, {"locked_dropout": True}])
+def test_models_with_other_dropout_are_averaged(tmp_path: Path, change: dict[str, Any]) -> None:
+    one = save(tmp_path / "a")
+    other = EXPERIMENT.model_copy(update={"model": MODEL.model_copy(update=change)})
+    two = write.save_checkpoint(tmp_path / "b", other, SUBWORD.to_json(), state())
+    mean = average_checkpoints([one, two], tmp_path / "mean")
+    assert mean.experiment.model == MODEL
+    assert_same(mean.weights, load_checkpoint(one).weights)
 
 
 def test_different_tokenizers_are_not_averaged(tmp_path: Path) -> None:
