@@ -30,15 +30,26 @@ HANG_S = 10
 SITECUSTOMIZE = """
 import os, sys, threading, time
 
-def hang():
-    while "torch.nn.utils" not in sys.modules or not os.path.exists('{file}'):
+def patch():
+    while not hasattr(sys.modules.get("torch.nn.utils"), "clip_grad_norm_"):
+        time.sleep(0.05)
+    utils = sys.modules["torch.nn.utils"]
+    clip = utils.clip_grad_norm_
+
+    def clip_slowly(*args, **options):
+        time.sleep(0.02)
+        return clip(*args, **options)
+
+    utils.clip_grad_norm_ = clip_slowly
+    while not os.path.exists('{file}'):
         time.sleep(0.05)
     os.unlink('{file}')
-    sys.modules["torch.nn.utils"].clip_grad_norm_ = lambda *args, **options: time.sleep(600)
+    utils.clip_grad_norm_ = lambda *args, **options: time.sleep(600)
 
-threading.Thread(target=hang, daemon=True).start()
+threading.Thread(target=patch, daemon=True).start()
 """
-"""Makes the process that finds the file hang in its next update."""
+"""Makes the process that finds the file hang in its next update, and all updates take 20 ms: on a
+fast machine a run of tiny ones would end before a worker is killed."""
 
 
 def with_settings(experiment: Experiment, **training: object) -> Experiment:
