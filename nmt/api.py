@@ -254,10 +254,15 @@ def open_ensemble(model: "Model", runs: Iterable[str | Path]) -> list["Model"]:
     """Load the other models of an ensemble.
 
     Raises:
-        ConfigError: one has another vocabulary than `model`, or other case marks.
+        ConfigError: one has other languages than `model`, another vocabulary, or other case marks.
     """
     others = [open_model(run) for run in runs]
+    pair = model.experiment.corpus.language_pair
     for other in others:
+        other_pair = other.experiment.corpus.language_pair
+        if other_pair != pair:
+            rule = f"it translates {other_pair}, {model.path} translates {pair}"
+            raise ConfigError("ensemble", other.path, rule)
         if other.subword.fingerprint != model.subword.fingerprint:
             rule = f"its vocabulary differs from that of {model.path}"
             raise ConfigError("ensemble", other.path, rule)

@@ -28,7 +28,8 @@ def average_checkpoints(folders: Sequence[Path], out: Path) -> Checkpoint:
         out: directory to write; it must not exist.
 
     Raises:
-        CheckpointError: models or tokenizers differ, a checkpoint is corrupt, or `out` exists.
+        CheckpointError: models, languages or tokenizers differ, a checkpoint is corrupt, or `out`
+            exists.
     """
     if not folders:
         raise CheckpointError("no checkpoint to average: name one or more")
@@ -89,6 +90,9 @@ def _check_free(out: Path) -> None:
 
 def _check_same_model(one: Checkpoint, other: Checkpoint) -> None:
     refused = f"cannot average {one.path} and {other.path}"
+    pairs = [each.experiment.corpus.language_pair for each in (one, other)]
+    if pairs[0] != pairs[1]:
+        raise CheckpointError(f"{refused}: they translate {pairs[0]} and {pairs[1]}")
     first, second = (each.experiment.model.model_dump() for each in (one, other))
     for key in first:
         # Dropout is off in translation.

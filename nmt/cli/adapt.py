@@ -168,9 +168,9 @@ def _load_file(
         raise ConfigError("--experiment", experiment, rule)
     file = load_experiment(experiment)
     new, old = file.corpus, source.experiment.corpus
-    if (new.src, new.tgt) != (old.src, old.tgt):
+    if new.language_pair != old.language_pair:
         raise ConfigError.from_message(
-            f"{experiment} translates {new.src}-{new.tgt}, {source.path} {old.src}-{old.tgt}: "
+            f"{experiment} translates {new.language_pair}, {source.path} {old.language_pair}: "
             "adapt a model to text of its own languages"
         )
     return file

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from nmt.api import open_model
+from nmt.api import open_ensemble, open_model
 from nmt.cli.options import (
     check_files,
     cluster_option,
@@ -55,12 +55,12 @@ def backtranslate(
             raise ConfigError.from_message(f"{text!r}: only decoding.KEY=VALUE can be set here")
     check_files([mono, ref] if ref else [mono])
     from nmt.jobs.backtranslate import backtranslate as create_pairs
-    from nmt.jobs.backtranslate import check_models, check_reference
+    from nmt.jobs.backtranslate import check_reference
     from nmt.jobs.ray_session import connect, resolve_auto
     from nmt.jobs.tasks import run_on_ray
 
-    checkpoints = [open_model(name) for name in (run, *ensemble)]
-    check_models(checkpoints)
+    model = open_model(run)
+    checkpoints = [model, *open_ensemble(model, ensemble)]
     settings = override(checkpoints[0].experiment, overrides)
     if ref:
         check_reference(Path(mono), Path(ref), settings.decoding)

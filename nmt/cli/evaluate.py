@@ -169,10 +169,10 @@ def load_systems(
         systems.append(System(name, checkpoint, directory, others))
     first, *rest = (system.checkpoint.experiment.corpus for system in systems)
     for corpus, system in zip(rest, systems[1:], strict=True):
-        if (corpus.src, corpus.tgt) != (first.src, first.tgt):
+        if corpus.language_pair != first.language_pair:
             raise ConfigError.from_message(
-                f"{system.name} translates {corpus.src}-{corpus.tgt}, {systems[0].name} "
-                f"{first.src}-{first.tgt}: only systems of one language pair can be compared"
+                f"{system.name} translates {corpus.language_pair}, {systems[0].name} "
+                f"{first.language_pair}: only systems of one language pair can be compared"
             )
     return systems
 

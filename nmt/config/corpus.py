@@ -244,6 +244,11 @@ class CorpusConfig(Settings):
     subword: SubwordConfig = SubwordConfig()
     """Subword vocabulary."""
 
+    @property
+    def language_pair(self) -> str:
+        """Source and target language, such as "en-de"."""
+        return f"{self.src}-{self.tgt}"
+
     def check(self) -> None:
         names = [text.name for text in self.train]
         if len(set(names)) < len(names):

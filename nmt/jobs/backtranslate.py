@@ -52,22 +52,6 @@ class _SplitState:
     """Lines kept, and dropped by reason."""
 
 
-def check_models(checkpoints: Sequence[Model]) -> None:
-    """Raise DataError if models cannot form an ensemble."""
-    first = checkpoints[0]
-    for other in checkpoints[1:]:
-        if other.subword.fingerprint != first.subword.fingerprint:
-            raise DataError(
-                f"{other.path} and {first.path} have different vocabularies: the models of an "
-                "ensemble must share one"
-            )
-        if other.experiment.marks_case != first.experiment.marks_case:
-            raise DataError(
-                f"{other.path} and {first.path} differ in training.robust or case_marks: the "
-                "models of an ensemble must read sources in the same way"
-            )
-
-
 def check_reference(mono: Path, ref: Path, decoding: DecodingConfig) -> None:
     """Check that each line has a reference, and several candidates to choose from.
 

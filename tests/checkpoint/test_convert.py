@@ -66,6 +66,18 @@ def test_different_models_are_not_averaged(tmp_path: Path) -> None:
     assert not (tmp_path / "mean").exists()
 
 
+def test_models_of_two_directions_are_not_averaged(tmp_path: Path) -> None:
+    """They can share a vocabulary."""
+    one = save(tmp_path / "a")
+    corpus = EXPERIMENT.corpus.model_copy(update={"src": "de", "tgt": "en"})
+    other = EXPERIMENT.model_copy(update={"corpus": corpus})
+    two = write.save_checkpoint(tmp_path / "b", other, SUBWORD.to_json(), state())
+    assert message_of(lambda: average_checkpoints([one, two], tmp_path / "mean")) == (
+        f"cannot average {one} and {two}: they translate en-de and de-en"
+    )
+    assert not (tmp_path / "mean").exists()
+
+
 @pytest.mark.parametrize("change", [{"dropout": 0.5}, {"locked_dropout": True}])
 def test_models_with_other_dropout_are_averaged(tmp_path: Path, change: dict[str, Any]) -> None:
     one = save(tmp_path / "a")

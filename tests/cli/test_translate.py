@@ -10,6 +10,7 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_calls import Nmt, translated
@@ -131,7 +132,37 @@ def test_ensemble_of_a_model_with_itself_is_the_model(here: Path, nmt: Nmt) -> N
     assert first == second
 
 
-@pytest.mark.parametrize("verb", ["translate", "evaluate"])
+COMBINING = ["translate", "evaluate", "backtranslate"]
+"""Commands with --ensemble."""
+
+
+def combine(nmt: Nmt, verb: str) -> Any:
+    """Run a command with the models `tiny` and `other`."""
+    text = ""
+    if verb == "backtranslate":
+        Path("text.en").write_bytes(TEXT.encode())
+        text = "text.en pairs"
+    return nmt(f"{verb} runs/tiny {text} --ensemble runs/other", TEXT.encode())
+
+
+@pytest.mark.parametrize("verb", COMBINING)
+def test_ensemble_of_two_directions_is_an_error(verb: str, here: Path, nmt: Nmt) -> None:
+    """Models of both directions can share a vocabulary."""
+    bundle = load_checkpoint(Path("runs/tiny"))
+    settings = bundle.experiment
+    reverse = {"src": settings.corpus.tgt, "tgt": settings.corpus.src}
+    experiment = settings.model_copy(update={"corpus": settings.corpus.model_copy(update=reverse)})
+    tokenizer = bundle.subword.to_json()
+    save_checkpoint(Path("runs/other"), experiment, tokenizer, load_training_state(bundle.path))
+    answer = combine(nmt, verb)
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err == (
+        "nmt: ensemble is runs/other/checkpoints/update-00000060, but it translates de-en, "
+        "runs/tiny/checkpoints/update-00000060 translates en-de\n"
+    )
+
+
+@pytest.mark.parametrize("verb", COMBINING)
 def test_ensemble_of_two_vocabularies_is_an_error(verb: str, here: Path, nmt: Nmt) -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     bundle = load_checkpoint(Path("runs/tiny"))
@@ -139,7 +170,7 @@ def test_ensemble_of_two_vocabularies_is_an_error(verb: str, here: Path, nmt: Nm
     save_checkpoint(
         Path("runs/other"), bundle.experiment, tokenizer, load_training_state(bundle.path)
     )
-    answer = nmt(f"{verb} runs/tiny --ensemble runs/other", TEXT.encode())
+    answer = combine(nmt, verb)
     assert (answer.status, answer.out) == (2, "")
     assert answer.err == (
         "nmt: ensemble is runs/other/checkpoints/update-00000060, but its vocabulary differs "
