@@ -332,6 +332,9 @@ def prepare_corpus(
         console: gets progress and summary.
         is_forced: prepare again beside a prepared corpus, then replace it.
         dropped: file for the pairs dropped and repaired.
+
+    Raises:
+        NmtError: a file is missing or malformed, or the folder is in use.
     """
     from nmt.corpus.folder_lock import lock_alone
     from nmt.corpus.prepare import prepare as check_complete
@@ -351,7 +354,7 @@ def prepare_corpus(
         check_dev_set(experiment.corpus.tgt, read_dev(experiment.prepared)[1])
         console.print(f"{prepared_folder(experiment)}: already prepared")
     else:
-        # Before Ray starts: a run that reads the folder does not let it be replaced.
+        # Before Ray starts: a folder that a run reads cannot be replaced.
         if is_prepared(experiment):
             lock_alone(prepared_folder(experiment)).close()
         check_unprepared(experiment)

@@ -34,7 +34,7 @@ class TerminalText(io.TextIOWrapper):
             stream.buffer, encoding="utf-8", errors="backslashreplace", newline="\n",
             line_buffering=True,
         )  # fmt: skip
-        # Where nobody else holds it, its end would close the terminal.
+        # Without this reference the old stream would be collected, which closes the terminal.
         text._of = stream
         return text
 

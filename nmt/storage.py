@@ -42,7 +42,7 @@ LEASE = ".lease"
 LEASE_INTERVAL_S = 15.0
 """Seconds between two heartbeats of a lease."""
 LEASE_SETTLE_S = 0.5
-"""Seconds after which a lease that was written at the same time is seen."""
+"""Seconds to wait after writing a lease, until one that was written meanwhile is visible."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ObjectStore:
         return f"s3://{self._path(name)}"
 
     def check_writable(self) -> float:
-        """Write and delete a test file; return its time by the store's clock, since 1970."""
+        """Write and delete a test file; return its time of writing as `written` does."""
         # A name of its own: another host may do the same at this moment.
         path = self._path(f".nmt-was-here-{secrets.token_hex(4)}")
         with _storage_errors(self.url()):
@@ -99,7 +99,7 @@ class ObjectStore:
             file.write(content)
 
     def written(self, name: str) -> float:
-        """Return the time of writing of a file, since 1970 by the store's clock; 0 if missing."""
+        """Return the time of writing of a file (`StoredObject.written`); 0: it does not exist."""
         with _storage_errors(self.url(name)):
             return float(self._files.get_file_info(self._path(name)).mtime_ns or 0) / 1e9
 
@@ -151,7 +151,7 @@ class ObjectStore:
 
 @contextlib.contextmanager
 def hold_lease(store: ObjectStore, local: Path, on_loss: Callable[[str], object]) -> Iterator[None]:
-    """Hold the lease of a folder: a second command that writes there is refused.
+    """Hold the lease of a folder, so that a second command that writes there is refused.
 
     The lease is an object that a thread writes again in each interval. It is stale after two
     intervals; the host of a command that crashed takes it back at once.
@@ -195,7 +195,7 @@ def hold_lease(store: ObjectStore, local: Path, on_loss: Callable[[str], object]
             # An unreachable store is no loss: it is written again in the next interval.
             with contextlib.suppress(StorageError):
                 if not is_ours():
-                    on_loss(f"{describe()}: its lease was stale here; this command ends")
+                    on_loss(f"{describe()} after the lease of this one expired; this command ends")
                     return
                 store.write(LEASE, lease)
 

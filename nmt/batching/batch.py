@@ -43,7 +43,7 @@ class Batch(NamedTuple):
         return self.src.numel() + self.tgt_in.numel()
 
     def repeat(self) -> "Batch":
-        """Return the batch with every pair repeated below, for R-Drop and Cutoff.
+        """Return all pairs twice, one copy of the batch after the other, for R-Drop and Cutoff.
 
         `tgt_out` is not repeated: it remains [N], while `real` has 2 N indices.
         """

@@ -68,8 +68,8 @@ class Loader:
             sampler_at: subword sampler of each update. It segments the pairs again in each epoch,
                 within the token budget of the micro-batch; the number of target tokens then differs
                 from that in the schedule.
-            noise: noise of the sources; None: they are as prepared. Sources that grow far beyond
-                the others of their micro-batch come in parts of their own, with the same index.
+            noise: noise of the sources; None: they are as prepared. Pairs that noise makes much
+                longer than their micro-batch are returned as separate parts with the same index.
             switch_at: SwitchOut of each update, after subword sampling.
             reversal_at: reversal of each update, before noise.
         """
@@ -159,7 +159,7 @@ class Loader:
 
 
 def grown_length(length: int) -> int:
-    """Return the largest source length with noise in a micro-batch of this length, EOS included."""
+    """Return the maximum source length after noise in a micro-batch of a length, EOS included."""
     return int(MAX_GROWTH * length)
 
 

@@ -37,7 +37,7 @@ class BatchingConfig(Settings):
     max_length: Annotated[PositiveInt, Field(le=1 << 16)] = 128
     """Length limit of a pair: tokens of its longer side, EOS included; longer ones are skipped."""
     window: Annotated[PositiveInt, Field(le=10**9)] = 10_000
-    """Pairs shuffled, then sorted by length, together; larger: less padding, less mixing."""
+    """Pairs per window, sorted by length, cut into updates; larger: less padding, less mixing."""
 
     def check(self) -> None:
         if self.max_length > self.max_tokens:
