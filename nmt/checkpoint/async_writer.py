@@ -1,8 +1,8 @@
 """Checkpoint writing in a background thread.
 
 Training waits while the state is copied, and for the previous write if it is still running. An
-error of a write is stored until it is asked for, so that all ranks can act on it after the same
-update.
+error of a write is stored until `take_error` is called, so that all ranks can act on it after the
+same update.
 """
 
 import logging
@@ -144,7 +144,7 @@ class AsyncCheckpointWriter:
     def _upload(self, remote: RemoteRun, folder: Path, pending: Collection[int]) -> None:
         for pause_s in (*RETRY_PAUSES_S, None):
             try:
-                # Logs first: whoever resumes from this checkpoint reads them beside it.
+                # Logs first: resuming from this checkpoint needs them.
                 remote.upload_logs()
                 remote.push(folder)
                 remote.prune(self._experiment.training.keep_last, folder.name, pending)

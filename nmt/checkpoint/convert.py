@@ -35,7 +35,7 @@ def average_checkpoints(folders: Sequence[Path], out: Path) -> Checkpoint:
         raise CheckpointError("no checkpoint to average: name one or more")
     _check_free(out)
     first = load_checkpoint(folders[0])
-    # Builds the model: digests of the mean must not vouch for weights that fit no model.
+    # Checks the weights: the digests of the mean must not certify weights that fit no model.
     first.model()
     # Summed in fp64: the mean of one checkpoint is then exactly that checkpoint.
     sums = {name: tensor.to(torch.float64) for name, tensor in first.weights.items()}

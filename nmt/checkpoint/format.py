@@ -10,9 +10,8 @@
         score.json             dev BLEU, if it was not known when the checkpoint was written
 
 Nothing is pickled: tensors are safetensors (`nmt.checkpoint.tensor_files`), the rest is JSON and
-YAML. A checkpoint is complete if
-bundle.json and every file that it lists are present and match their digests; it is corrupt if one
-does not match.
+YAML. A checkpoint is complete if bundle.json and every file that it lists are present and match
+their digests; it is corrupt if one does not match.
 """
 
 import hashlib
@@ -212,7 +211,10 @@ def verify_file(folder: Path, info: CheckpointInfo, name: str) -> Path:
     """Check size and digest of one file of a checkpoint and return its path."""
     file, expected = folder / name, info.files.get(name)
     if expected is None:
-        raise CheckpointError(f"{folder / INFO} lists no {name}: the checkpoint is incomplete")
+        hint = recovery_hint(folder)
+        raise CheckpointError(
+            f"{folder / INFO} lists no {name}: the checkpoint is incomplete; {hint}"
+        )
     try:
         num_bytes = file.stat().st_size
         # Size first: a truncated file is found without hashing it.

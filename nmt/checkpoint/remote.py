@@ -57,7 +57,7 @@ class RemoteRun:
         self.store = store
         self._run_dir = run_dir
         self._uploaded: dict[str, tuple[int, int]] = {}
-        """Size and time of change of each uploaded log file."""
+        """Size and modification time of each uploaded log file."""
 
     def names(self) -> list[str]:
         """List the names of the checkpoints in the store, oldest first."""
@@ -75,7 +75,7 @@ class RemoteRun:
         return self._read_info(name)[0]
 
     def best(self) -> str | None:
-        """Return the checkpoint with the highest dev BLEU, the oldest of equal ones."""
+        """Return the checkpoint with the highest dev BLEU (`highest_bleu`); None: no score."""
         infos = {}
         for name in self.names():
             try:
@@ -145,7 +145,7 @@ class RemoteRun:
 
     def upload_logs(self) -> None:
         """Upload changed files of the run other than checkpoints, and late scores."""
-        # After a restart nothing is known to be uploaded; times of change tell what is newer.
+        # After a restart nothing is known to be uploaded: compare modification times.
         stored = {} if self._uploaded else self._stored_logs()
         for path in sorted(self._run_dir.rglob("*")):
             name = path.relative_to(self._run_dir).as_posix()

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def log_skipped(problem: str) -> None:
-    """Log why a checkpoint is not used."""
+    """Log the reason why a checkpoint is not used."""
     log.warning("skipped a checkpoint: %s", problem)
 
 
@@ -74,7 +74,7 @@ def highest_bleu(infos: Mapping[T, CheckpointInfo]) -> T | None:
     Args:
         infos: checkpoints by key, oldest first.
     """
-    # Empty: written by a version without digests, and resumed with the dev set as it was.
+    # Empty: an earlier version stored no digest; its score counts for any dev set.
     current = ["", *(info.dev for info in infos.values() if info.dev)][-1]
     scores = {
         key: (info.bleu, -math.inf if info.dev_loss is None else -info.dev_loss)

@@ -1,7 +1,7 @@
 """Tensor files of a checkpoint, and their conversion to and from lower precision.
 
 Exported weights are fp32, bf16, or int8 with one scale per row. Only large matrices are converted,
-embeddings included; the dtype of a stored tensor tells which.
+embeddings included; the dtype of a stored tensor shows whether it was.
 """
 
 from collections.abc import Iterable, Mapping
@@ -57,7 +57,7 @@ def _read(path: Path, is_weights: bool) -> dict[str, Tensor]:
 
 
 def _check_values(tensors: Iterable[tuple[str, Tensor]], is_weights: bool) -> None:
-    """Raise ValueError for tensors with which training or translation would give nothing."""
+    """Raise ValueError for other dtypes, NaN or infinite values, and all-zero weight matrices."""
     for name, tensor in tensors:
         if tensor.dtype not in _DTYPES:
             raise ValueError(f"{name} has dtype {str(tensor.dtype).removeprefix('torch.')}")

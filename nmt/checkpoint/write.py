@@ -1,8 +1,8 @@
 """Atomic writing of checkpoints.
 
 A checkpoint is written under a name that starts with a dot, every file is synced to the disk, and
-one rename publishes it: under its own name it is complete, whenever the machine stops. A run has
-one writer, rank 0, so that directories whose name starts with a dot are leftovers.
+one rename publishes it. A checkpoint under its own name is therefore complete, whenever the machine
+stops. A run has one writer, rank 0, so a directory whose name starts with a dot is a leftover.
 """
 
 import errno
