@@ -1,13 +1,13 @@
-"""Adequacy of a pair by IBM Model 1 (Brown et al. 1993): do its words translate each other?
+"""Adequacy of a pair by IBM Model 1 (Brown et al. 1993): mutual translation of its words.
 
 The score of a pair is the log-likelihood ratio, in nats, of its target words given its source words
 against their frequencies alone, plus the same in the other direction. It is above 0 for most
 translations and far below for pairs that do not belong together.
 
 Two models are trained, each on half of a sample of the corpus, and each scores the pairs of the
-other half: a pair is never judged by a model that was trained on it. Words are lower-cased and cut
+other half: a pair is never scored by a model that was trained on it. Words are lower-cased and cut
 to five characters, so that inflected forms count as one; letters of scripts without spaces are
-words. Numbers of words are hashes: there is no vocabulary to store.
+words. Word ids are hashes: there is no vocabulary to store.
 """
 
 import re
@@ -29,7 +29,7 @@ FEW_PAIRS = 5_000
 """Pairs below which the scores are unreliable."""
 STEM_CHARS = 5
 MAX_WORDS = 60
-"""Words of a side that are looked at."""
+"""Words of a side that are scored; further ones are ignored."""
 NUM_ITERATIONS = 4
 SMOOTHING = 0.3
 """Share of the frequency of a word in its probability given a source: bounds its penalty."""
@@ -42,7 +42,7 @@ Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 _NUM_IDS = 1 << 18
 _NULL = 0
-"""Number of the empty word, which explains words without a translation."""
+"""Id of the empty word, which explains words without a translation."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class WordTable:
     """Probabilities of target words given source words."""
 
     keys: Ids
-    """Source and target number of each entry as one number, sorted."""
+    """Source and target id of each entry as one number, sorted."""
     probabilities: Scores
     frequencies: Scores
     """Relative frequency of each target word."""
@@ -88,7 +88,7 @@ class WordTable:
         found = np.where(is_known, self.probabilities[places], np.float32(0))
         means = np.add.reduceat(found, cells.starts) / cells.num_sources
         frequencies = self.frequencies[cells.targets]
-        # A word that the other half of the corpus does not have says nothing.
+        # A word that the other half of the corpus lacks has no frequency to compare with.
         known = frequencies > 0
         ratios = np.zeros(len(means))
         ratios[known] = np.log((1 - SMOOTHING) * means[known] / frequencies[known] + SMOOTHING)
@@ -109,16 +109,16 @@ class WordTable:
 
 @dataclass(frozen=True)
 class _Cells:
-    """Each target word of many pairs beside each word of its source."""
+    """All combinations of a target word and a word of its source, over many pairs."""
 
     keys: Ids
-    """Source and target number of each cell; the cells of a target word are consecutive."""
+    """Source and target id of each cell; the cells of a target word are consecutive."""
     starts: Ids
     """First cell of each target word."""
     num_sources: Ids
     """Cells of each target word."""
     targets: Ids
-    """Number of each target word."""
+    """Id of each target word."""
     pairs: Ids
     """Pair of each target word."""
 
@@ -177,7 +177,7 @@ def _word_id(word: str) -> int:
 
 
 def _word_ids(lines: Sequence[str], *, has_null: bool = False) -> tuple[Ids, Ids]:
-    """Return the numbers of the words of all lines, and the number of words of each line."""
+    """Return the ids of the words of all lines, and the number of words of each line."""
     find = _word_pattern().findall
     words: list[int] = []
     lengths = np.zeros(len(lines), dtype=np.int64)

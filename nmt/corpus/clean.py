@@ -1,12 +1,13 @@
-"""Cleaning a corpus: which pairs are dropped or repaired before training, with a count per rule.
+"""Cleaning of a corpus: pairs are dropped or repaired before training, with a count per rule.
 
 `rules.py` has the rules about one pair; this module adds those that compare pairs with others:
 duplicates, and leaks of dev and test sets. A pair is counted under the first rule that drops it, so
 that read = kept + dropped. Repaired pairs are kept and counted besides.
 
 Duplicates are found by a 128-bit digest of both sides, so that a corpus of any size takes 24 bytes
-per pair, and those on disk. Two different pairs among a billion share a digest with a probability
-below 10^-20. Of equal pairs the first one stays; of near duplicates the first in usual case.
+per pair, on disk. Two different pairs among a billion share a digest with a probability below
+10^-20. Of equal pairs the first one stays; of near duplicates the first that is not all in upper or
+lower case.
 """
 
 import hashlib
@@ -49,7 +50,7 @@ Codes = npt.NDArray[np.uint8]
 """Drop reason of each line: 0 if it is kept, else its place in DROP_REASONS, from 1."""
 
 _UNUSUAL_CASE = 1 << 62
-"""Added to the lines of pairs in lower or upper case: of near duplicates the others stay."""
+"""Added to the line numbers of pairs in lower or upper case, so that they sort after others."""
 
 
 class CleanPair(NamedTuple):
@@ -279,7 +280,7 @@ def select_part(table: Digests, part: int, num_parts: int) -> Digests:
 def find_later_duplicates(tables: Iterator[Digests]) -> npt.NDArray[np.uint64]:
     """Return the sorted lines of pairs that occur earlier; lines count through all tables.
 
-    Pairs in unusual case count as later than all others.
+    Pairs in lower or upper case count as later than all others.
     """
     # An empty table first: concatenate needs at least one.
     table = np.concatenate([_NO_DIGESTS, *tables], axis=1)
@@ -312,7 +313,7 @@ def held_out_digests(corpus: CorpusConfig, language: str) -> set[bytes]:
 def select_lines(
     lines: Iterable[str], cleaning: CleaningConfig, held_out: set[bytes], tally: Counter[str]
 ) -> Iterator[tuple[int, str]]:
-    """Normalise lines of one language and drop those that make no good pair, before translating.
+    """Normalise lines of one language, and drop unsuitable ones before they are translated.
 
     Rules about one side apply here, so that no time is spent on lines that would be dropped after
     translation. Lines of the dev and test sets are dropped: a score must not come from text seen

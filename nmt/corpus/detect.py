@@ -13,9 +13,9 @@ from nmt.corpus.pair_files import FORMATS, PairFiles
 from nmt.errors import ConfigError, DataError
 
 SAMPLE_PAIRS = 500
-"""Pairs looked at."""
+"""Pairs of a corpus that are examined."""
 MIN_SHARE = 0.4
-"""Share of a text from which on its most likely language is taken for certain."""
+"""Minimum share of a text in its most likely language for that language to be certain."""
 _SUFFIXES = {"ndjson": "jsonl", "json": "jsonl", "pq": "parquet"}
 _AMBIGUOUS = {"id", "no", "is", "it", "to", "so", "my", "am", "as", "be", "or", "pa"}
 """Language codes that are more often a word or an identifier in the first line of a TSV."""
@@ -45,7 +45,7 @@ def detect_languages(files: PairFiles) -> tuple[str, str]:
     """Return the languages of a corpus, by names in its files, else by its text.
 
     Raises:
-        DataError: they cannot be told.
+        DataError: they cannot be determined.
     """
     named = _named_languages(files)
     if all(named):
@@ -105,7 +105,7 @@ def detect_columns(
     if not rows:
         return text
     header = rows[0]
-    chosen = _header_columns(header, languages)
+    chosen = _header_columns(path, header, languages)
     if chosen is not None:
         src, tgt = (header[column] for column in chosen)
         return text.model_copy(update={"src_column": src, "tgt_column": tgt})
@@ -159,7 +159,7 @@ def _first_lines(path: Path) -> list[str]:
 
 
 def _header_columns(
-    header: Sequence[str], languages: tuple[str, str] | None
+    path: Path, header: Sequence[str], languages: tuple[str, str] | None
 ) -> tuple[int, int] | None:
     """Return the columns that a header line names; None if the line is no header."""
     lower = [cell.strip().lower() for cell in header]
@@ -174,7 +174,10 @@ def _header_columns(
     }
     if len(named) >= 2:
         if len(named) > 2:
-            raise DataError(f"the header names {', '.join(header)}: choose with --columns SRC,TGT")
+            raise DataError(
+                f"{path}: the header names {', '.join(header)}: choose two columns with --columns "
+                "SRC,TGT"
+            )
         src, tgt = sorted(named.values())
         return src, tgt
     sides = [[n for n, cell in enumerate(lower) if cell in names] for names in SIDES]

@@ -1,4 +1,4 @@
-"""Examination of a corpus: what its lines are like, and what each cleaning rule finds in them.
+"""Examination of a corpus: lengths, languages and encoding of its lines, and findings of each rule.
 
 The stages of preparing that read and clean run beside the prepared corpus, with all rules on and
 adequacy scores, and nothing is encoded. A further stage counts and takes samples, chunk by chunk.
@@ -31,13 +31,13 @@ LANGUAGE_LINES = 4_000
 """Lines of a chunk whose language is identified, evenly spaced."""
 MAX_SAMPLE_CHARS = 400
 MIN_TEMPLATE = 5
-"""Pairs of a chunk that must be equal but for digits to count as a template."""
+"""Minimum number of pairs of a chunk that are equal except for digits, to count as a template."""
 DOCTOR_VERSION = 1
 """Increased when the results of the last stage change."""
 SUGGEST_SHARE = 0.001
-"""Share of pairs from which on a rule that is off is suggested."""
+"""Share of pairs above which a rule that is off is suggested."""
 SUGGEST_ADEQUACY_SHARE = 0.01
-"""The same of adequacy scores, which take some clean pairs in every corpus."""
+"""The same for min_adequacy, which drops some clean pairs of every corpus."""
 LENGTH_EDGES = (0, 1, 5, 10, 20, 40, 80, 160, 320, 640, 1280)
 """Lower edges of the bins of characters."""
 RATIO_EDGES = (0.0, 0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
@@ -82,7 +82,7 @@ class Diagnosis:
     encodings: Tree
     """Lines of both sides: ascii, other, invalid."""
     templates: list[Tree]
-    """Pairs that are equal but for digits: number, source and target."""
+    """Pairs that are equal except for digits: number, source and target."""
     findings: list[Finding]
     notes: list[str]
     """Warnings for the reader."""

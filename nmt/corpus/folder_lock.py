@@ -1,4 +1,4 @@
-"""Locks of a prepared corpus: runs that read it share one, `nmt prepare --force` needs it alone."""
+"""Lock of a prepared corpus: shared by runs that read it, exclusive for `nmt prepare --force`."""
 
 import fcntl
 import logging
@@ -55,7 +55,7 @@ def lock_alone(folder: Path) -> IO[bytes]:
 
 
 def replace_folder(folder: Path, new: Path) -> None:
-    """Put a complete folder in the place of another one and remove that.
+    """Replace a prepared corpus by a complete new folder, and remove the old one.
 
     Raises:
         DataError: a run or another command reads it; both folders stay as they are.

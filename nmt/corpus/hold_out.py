@@ -51,18 +51,18 @@ class HeldOut:
     sets: list[list[RawPair]]
     """Pairs of each held-out set, in the order of the corpora."""
     removed: frozenset[int]
-    """Numbers, through all corpora, of the pairs that are not for training."""
+    """Numbers, through all corpora, of the pairs that are excluded from training."""
 
     @property
     def num_lost(self) -> int:
-        """Pairs that are not for training although they are in no held-out set."""
+        """Number of pairs excluded from training that are in no held-out set."""
         return len(self.removed) - sum(map(len, self.sets))
 
 
 @dataclass(order=True)
 class _Candidate:
     rank: int
-    """Negated digest: a heap gives up the largest digest first."""
+    """Negated digest, so that heapq removes the candidate with the largest digest first."""
     pair: RawPair = field(compare=False)
     keys: RawPair = field(compare=False)
 

@@ -129,7 +129,7 @@ def is_writable(folder: Path) -> bool:
     """Return True if files can be written to a folder that exists or can be created."""
     # The folder may not exist yet: its nearest existing parent decides.
     parents = (folder, *folder.absolute().parents)
-    # A link that leads nowhere is in the way of a folder.
+    # A folder cannot be created where a broken symbolic link is.
     existing = next(path for path in parents if path.exists() or path.is_symlink())
     return existing.is_dir() and os.access(existing, os.W_OK)
 
@@ -145,7 +145,7 @@ def try_lock(lock: IO[Any], folder: Path) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        log.warning("%s: the file system has no locks: run the command once at a time", folder)
+        log.warning("%s: the file system has no locks: run one command at a time here", folder)
     return True
 
 

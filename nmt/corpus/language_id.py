@@ -20,7 +20,7 @@ from nmt.errors import NmtError
 MIN_SHARE = 0.02
 """Probability below which a language is left out of the result."""
 MAX_CHARS = 150
-"""Characters of a line that are looked at: more of them do not change the result, only its cost."""
+"""Characters of a line that are classified: more change only the cost, not the result."""
 
 _MODEL_CODES = {"nb": "no", "iw": "he", "in": "id", "ji": "yi"}
 """Codes of the model for languages that it has under another one."""
@@ -29,7 +29,7 @@ _ALIKE = (
     {"zh", "yue", "wuu"}, {"fa", "mzn", "ckb"}, {"ar", "arz"}, {"az", "azb"}, {"pt", "gl"},
     {"cs", "sk"}, {"hi", "mr", "ne", "bh", "mai"}, {"ur", "pnb"},
 )  # fmt: skip
-"""Languages whose short lines the model confuses: any of a group counts as all of it."""
+"""Languages whose short lines the model confuses: each counts as any other of its group."""
 
 
 @cache

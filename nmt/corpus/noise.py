@@ -1,8 +1,8 @@
 """Noise in source text, as users type it: letter case, punctuation, accents, misspelt words.
 
-Training on noisy sources makes a model understand them; targets stay as they are. Test sets with
-one kind of noise show what a model understands (`nmt.evaluation.robustness`). The noise of a pair
-is a pure function of (seed, epoch, row), whichever worker draws it.
+Training on noisy sources makes a model robust to them; targets stay as they are. Test sets with one
+kind of noise measure the robustness (`nmt.evaluation.robustness`). The noise of a pair is a pure
+function of (seed, epoch, row), whichever worker draws it.
 """
 
 import random
@@ -115,7 +115,7 @@ class SourceNoise:
             corpora: number of each row's corpus.
             rates: rates of each corpus.
             tags: tag of each corpus; 0: none.
-            cleaning: cleaning rules, which normalise noisy text as that to translate.
+            cleaning: cleaning rules: noisy text is normalised like text to translate.
             seed: seed of the run.
             marks_case: encode lines in upper or title case as a mark and lower case.
         """

@@ -1,4 +1,4 @@
-"""Numbers of a pair: do both sides have the same ones?
+"""Comparison of the numbers on both sides of a pair.
 
 Digits of every script are compared, whatever separates them: 1,500 is 1.500, 1 500 and 1.5
 thousand, 6:30 is "6 Uhr 30", 25.8. has the day of "August 25th", and the 1990s are the 90s. A
@@ -47,7 +47,7 @@ def unmatched_numbers(
     Args:
         src: source line.
         tgt: target line.
-        languages: of both sides; in one that is not known no number is spelled out.
+        languages: of both sides; spelled-out numbers are not recognised in unknown languages.
     """
     numbers = _read_numbers(src), _read_numbers(tgt)
     src_numbers, tgt_numbers = (

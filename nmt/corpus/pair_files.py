@@ -42,7 +42,7 @@ class PairFiles:
         return [Path(self.root, name) for name in (*self.text.files, *self.text.refs)]
 
     def check(self) -> None:
-        """Check as far as that is quick that the files exist and have the right format.
+        """Check that the files exist and that their beginnings have the right format; quick.
 
         Raises:
             DataError: a file is missing, does not start as text, or lacks a column.

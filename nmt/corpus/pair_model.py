@@ -20,7 +20,7 @@ MIN_PAIRS = 1_000
 """Pairs from which on a model is learnt; smaller corpora pass all of its rules."""
 MIN_MARKS = 0.95
 """Share of pairs with a mark at the end of one side that must have it on the other side too,
-before its absence means anything."""
+for its absence to count."""
 MIN_CAPITALS = 0.995
 """The same of capitals at the start."""
 LENGTH_LIMITS = (-3.75, 3.25)
@@ -53,7 +53,7 @@ class LengthModel:
         """Fit the model to log lengths."""
         keep = np.ones(len(src), dtype=bool)
         curve = np.zeros(3)
-        # Twice more without what is far from the first curve: bad pairs must not bend it.
+        # Fitted again without outliers: bad pairs must not bend the curve.
         for _ in range(3):
             # A corpus of one length has no quadratic.
             degree = min(2, len(np.unique(src[keep])) - 1)
@@ -67,7 +67,7 @@ class LengthModel:
         spreads = []
         for number in range(len(edges) + 1):
             own = errors[bins == number]
-            # Few pairs say little about their bin: the whole corpus counts as 50 more.
+            # A bin of few pairs is unreliable: the median of the corpus counts as 50 more.
             local = float(np.median(own)) if len(own) else whole
             spreads.append(1.4826 * max((len(own) * local + 50 * whole) / (len(own) + 50), 0.05))
         return cls(curve.tolist(), edges.tolist(), spreads)
@@ -99,7 +99,7 @@ class PairModel:
         return cls(
             LengthModel.fit(log_lengths(src), log_lengths(tgt)),
             _agreement(marks[0], marks[1]),
-            # Of whole sentences: those that are shuffled must not hide that capitals agree.
+            # Of pairs with both marks: shuffled pairs must not lower the agreement of capitals.
             _agreement(cases[0] == 1, cases[1] == 1, (cases != 0).all(axis=0) & marks.all(axis=0)),
         )
 

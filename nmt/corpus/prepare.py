@@ -93,18 +93,18 @@ def prepare(
     # Errors that are quick to find come before the folder is created.
     check_raw(experiment)
     if is_complete:
-        # Refused now and not only after hours; taken again when the folder is replaced.
+        # Refused now rather than after hours; locked again when the folder is replaced.
         lock_alone(folder).close()
     target = new_folder(folder) if is_complete else folder
     state = work_state(experiment) | {"dropped": dropped is not None}
     with task_cache.open_work(target, state) as work:
         text = _prepare(experiment, Stages(work, run_tasks, progress), dropped).to_json()
-        # As a reader does: damaged unfinished work gives numbers that contradict each other.
+        # Parsed as a reader does: contradicting numbers show that unfinished work is damaged.
         manifest = Manifest.from_json(text, str(target / MANIFEST))
         # Last: a folder with a manifest is complete.
         with atomic_write(target / MANIFEST) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
-        # Before the work is removed: where a run started meanwhile, the next try only replaces.
+        # Before work/ is removed: if a run holds the folder now, the next try only replaces it.
         if is_complete:
             replace_folder(folder, target)
             work = folder / task_cache.WORK
@@ -113,7 +113,7 @@ def prepare(
 
 
 def check_raw(experiment: Experiment) -> list[str]:
-    """Check the raw files as far as that is quick, before a cluster is touched.
+    """Check the raw files, as far as that is quick, before a cluster is used.
 
     Returns:
         Reference lines of the dev set.

@@ -1,4 +1,4 @@
-"""Cleaning rules that look at one pair: repairs, and reasons to drop it.
+"""Cleaning rules for a single pair: repairs, and reasons to drop it.
 
 Each rule has the name of its switch in `CleaningConfig`. A new rule is a switch there, a name in
 `REPAIRS` or `DROP_REASONS` and a case in `repair` or `drop_reason`. The rules hold for every
@@ -46,8 +46,8 @@ DROP_REASONS = (
 pair, `clean.py` those of leaks and duplicates, `pair_model.py` and `adequacy.py` the last four."""
 
 MIN_LANGUAGE_CHARS = 20
-"""Characters from which on the language of a line is looked at; a letter of a script without
-spaces counts as three."""
+"""Minimum characters of a line whose language is checked; a letter of a script without spaces
+counts as three."""
 MIN_SWAPPED_CHARS = 10
 FOREIGN = 0.2
 """Probability of another language from which on a line can be in it."""

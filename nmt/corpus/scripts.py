@@ -1,4 +1,4 @@
-"""Scripts of languages, by Unicode blocks: is a text in the letters of its language?"""
+"""Scripts of languages as Unicode blocks, and detection of text in a foreign script."""
 
 import re
 from functools import cache

@@ -4,8 +4,8 @@ The number n of replaced tokens has a probability proportional to exp(-n / tempe
 and new tokens are uniform (arXiv 1808.07512, section 3). At temperature 1 it is 0.6 per side on
 average, at 0.8 0.4. On the target side this is RAML (Norouzi et al. 2016) with the Hamming
 distance. Lengths stay, and so does the schedule. The tokens of a pair are a pure function of (seed,
-epoch, row), whichever worker draws them: hashes stand in for random numbers, those of a micro-batch
-are computed at once.
+epoch, row), whichever worker draws them: hashes take the place of random numbers, and those of a
+micro-batch are computed at once.
 """
 
 from collections.abc import Sequence

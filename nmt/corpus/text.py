@@ -32,7 +32,7 @@ from nmt.errors import DataError
 
 MIN_INVALID = 10
 MAX_INVALID = 0.9
-"""Share of the lines beyond ASCII from which on a file is not damaged, but not UTF-8 at all."""
+"""Share of invalid lines among non-ASCII ones above which a file is not damaged, but not UTF-8."""
 IDLE_S = 0.05
 """Seconds without data after which lines read from a pipe are answered."""
 
@@ -274,8 +274,8 @@ def line_counts_message(corpus: str, sides: tuple[Path, Path], counts: tuple[int
 class EncodingChecker:
     """Checks block by block that a file is UTF-8.
 
-    A few invalid lines are damage, to be dropped and counted. Where more than nine in ten of the
-    lines beyond ASCII are invalid, and ten or more, the file has another encoding: an error.
+    A few invalid lines are damage, to be dropped and counted. If ten or more lines, and more than
+    nine in ten of the non-ASCII lines, are invalid, the file has another encoding: an error.
     """
 
     def __init__(self, name: str, *, is_strict: bool) -> None:

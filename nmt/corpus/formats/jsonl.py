@@ -27,7 +27,7 @@ def list_columns(path: Path) -> list[str]:
 
 
 def read(file: RecordFile) -> Iterator[RawPair]:
-    """Read the pairs of a file of JSON lines; blank lines are none.
+    """Read the pairs of a file of JSON lines; blank lines are skipped.
 
     Raises:
         DataError: see `read_blocks`; a line is no object, or lacks a key.

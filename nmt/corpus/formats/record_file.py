@@ -1,7 +1,7 @@
 """A file of pairs, one record per pair, and the choice of its source and target columns.
 
-A format is a module with two functions: `list_columns(path)` returns the names by which a file
-knows its sides (columns, keys, language tags or members), and `read(file)` its pairs.
+A format is a module with two functions: `list_columns(path)` returns the names of the sides in a
+file (columns, keys, language tags or members), and `read(file)` its pairs.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,10 @@
 """TMX, the exchange format of translation memories, parsed as a stream in constant memory.
 
 A translation unit gives a pair of its source and target variants. The exact tag (en) is preferred
-to others of the language (en-US); of several variants with one tag each makes a pair. Units
-without both languages are no pairs. Text of markup elements inside a segment is left out.
+to others of the language (en-US); each of several variants with one tag makes a pair. Units without
+both languages are skipped. Text of markup elements inside a segment is left out.
 
-Files come from anywhere: a document that declares entities, an external entity, deep nesting and
+Files are not trusted: a document that declares entities, an external entity, deep nesting and
 overlong values are errors, and a DTD that is named is not loaded.
 """
 

@@ -1,7 +1,7 @@
 """TSV: a pair per line, columns separated by tabs, no quoting; further columns are ignored.
 
 Without settings the first two columns are source and target and there is no header. Columns set by
-number (from 1) mean the same; columns set by name need a header line, which is no pair.
+number (from 1) mean the same; columns set by name need a header line, which is not a pair.
 """
 
 from collections.abc import Iterator
