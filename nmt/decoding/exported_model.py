@@ -5,6 +5,8 @@
     decoder_step.onnx      one token of each row to candidates for the next one
     tokenizer.json         subword vocabulary
     config.json            format, versions, shapes, experiment; size and SHA-256 of the files
+    shortlist.npy          optional: translation candidates of each token, with the graphs
+                           shortlist.onnx and decoder_step_shortlist.onnx
     README.md              inputs, outputs and a program for readers without nmt
 """
 

@@ -46,7 +46,7 @@ class OnnxEngine:
             folders: directory with the graphs of each model; all have one vocabulary.
             threads: number of compute threads; None: the limit of the process.
             with_shortlist: restrict each sentence to the candidates of its source; one model,
-                exported with a shortlist. Constraints are not possible.
+                exported with a shortlist. Given tokens cannot be scored.
         """
         names: tuple[str, ...] = (ENCODER, DECODER)
         self._table: Table | None = None
@@ -244,7 +244,7 @@ class _Model:
     def log_probs(self, num_rows: int, memory: Mapping[str, Array]) -> Array:
         """Return memory for the log-probabilities of a step, the same for all searches.
 
-        Megabytes that are freed in each step go back to the system and return page by page.
+        Arrays of megabytes that are freed and allocated in each step cost page faults.
         """
         size = memory["is_absent"].shape[1] if "is_absent" in memory else self._num_columns
         if self._log_probs.size < num_rows * size:

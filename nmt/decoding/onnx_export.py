@@ -53,7 +53,7 @@ from nmt.model.seq2seq import Seq2Seq
 TOLERANCE = 1e-4
 """Largest difference of log-probabilities from PyTorch in fp32, in nats."""
 INT8_TOLERANCE = 0.5
-"""Largest mean difference in int8; larger ones are those of a broken graph."""
+"""Largest mean difference in int8, in nats; a larger one means that a graph is broken."""
 
 
 def export_onnx(
@@ -311,7 +311,7 @@ for target, length in zip(targets[:, 1:].tolist(), lengths):
     end = target.index(eos) if eos in target else 2 * length + 20
     print(tokenizer.decode(target[:end]))
 """
-"""Program of the README: greedy search in 52 lines, with ONNX Runtime, tokenizers and NumPy."""
+"""Program of the README: greedy search with ONNX Runtime, tokenizers and NumPy."""
 
 _README = """\
 # Translation model {src}-{tgt} for ONNX Runtime

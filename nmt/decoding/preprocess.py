@@ -48,7 +48,7 @@ class Segment:
 
 
 class LinePart(NamedTuple):
-    """LinePart of a long line."""
+    """Part of a long line."""
 
     text: str
     gap: str = ""

@@ -68,8 +68,8 @@ class TorchState:
     """Rows of fillers behind them."""
     beam: int
     buffer: Tensor
-    """Memory for log-probabilities, [R, V], reused by each step: megabytes that are freed go back
-    to the system and return page by page, which took a third of the time of a step."""
+    """Memory for log-probabilities, [R, V], reused by each step: allocating megabytes in each step
+    costs page faults, which took a third of its time."""
 
 
 class TorchEngine:
@@ -198,7 +198,7 @@ class TorchEngine:
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     def _with_fillers(self, sentences: IntArray) -> IntArray:
-        """Return sentences and copies of the first one, up to a number that the device likes."""
+        """Return sentences and copies of the first one, padded to an efficient batch size."""
         number = len(sentences)
         step = BATCH_MULTIPLE
         if self.device.type == "cuda":

@@ -3,9 +3,9 @@
 Lines are read a window at a time, so that a file of any size streams. Within a window they are
 sorted by length and searched in batches whose sources have one padded length, which keeps padding
 small and translation batch-invariant (`nmt.decoding.interface`). Lines longer than the maximum
-source length are split at sentence ends, and their translations joined. Sentences that no pair
-of training was as long as are cut, because the time of attention grows with the square. Words that
-long, such as encoded data, are copied.
+source length are split at sentence ends, and their translations joined. Sentences that are still
+longer are cut, because the time of attention grows with the square of the length. Words that exceed
+the limit by themselves, such as encoded data, are copied.
 """
 
 import math

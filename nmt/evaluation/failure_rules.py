@@ -1,6 +1,6 @@
-"""Rules that find failures of a translation by its source: the part of a test that needs no score.
+"""Rules that find failures of a translation by comparing it with its source, without references.
 
-A rule looks at a source and a translation. Applied to the reference, it shows its false alarms.
+A rule compares a source and a translation. Applied to the reference, it shows its false alarms.
 Letters and words are those of Unicode, a character of a script without spaces counts as a word, and
 rules that need a list of words have a table of their languages. Numbers, copies, scripts and
 languages are those of the cleaning rules (`nmt.corpus.rules`).
@@ -45,7 +45,7 @@ MIN_FIT = 100
 SPREAD = 0.35
 """Standard deviation of log lengths for smaller test sets."""
 MAX_PHRASE = 30
-"""Words of the longest phrase whose repetition is looked for."""
+"""Words of the longest phrase that is checked for repetition."""
 MIN_COPIED_WORDS = 4
 """Words in a row of the source that are not translated."""
 MAX_OF_ONE_WORD = 4
@@ -71,7 +71,7 @@ NEGATION = {
     "sv": "inte|ej|icke|ingen|inget|inga|ingenting|aldrig|utan|varken|nej|ingenstans",
     "uk": r"не|ні|ніколи|ніхто|нікого|нікому|ніщо|нічого|ніде|жод\w+|без|немає|нема|неможливо",
 }
-"""Words that negate, as the inside of a group, by language; not the question after a sentence."""
+"""Words that negate, as the inside of a group, by language; tag questions do not count."""
 NORWEGIAN = {"nb": "no", "nn": "no"}
 NOT_NAMES = {
     "da": "", "es": "", "fr": "", "it": "", "nl": "", "no": "", "pl": "", "pt": "", "sv": "",
@@ -79,7 +79,7 @@ NOT_NAMES = {
     r"may|june|july|august|september|october|november|december|christmas|easter|god|lord|mr|mrs|ms|dr|miss|"
     r"sir|tv|internet|german\w*|french\w*|dutch|greek\w*|swiss|spain|\w+(?:ish|ese|ians?|icans?)",
 }  # fmt: skip
-"""Languages that write names, and few other words, with a capital; words that are no names."""
+"""Languages that capitalise names and few other words; capitalised words that are not names."""
 
 _STUTTER = re.compile(r"([^\W\d_]{2,10})\1{3}")
 _HAS_DIGIT = re.compile(r"\d")

@@ -1,7 +1,7 @@
 """Robustness: variants of a test set with the changes that users make to text.
 
-Variants are in upper case, in title case, with typing errors and without punctuation, and each kind
-of noise that training can add (`nmt.corpus.noise`) has one of its own; references are unchanged.
+Variants are in upper case, in title case, with typing errors and without punctuation. One more
+variant has each kind of noise that training can add (`nmt.corpus.noise`). References are unchanged.
 The loss in score against the original set shows how much a system depends on clean input. The
 errors of a line depend on the seed, its number and its text only.
 """

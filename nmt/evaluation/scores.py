@@ -93,7 +93,7 @@ class ScoreReport:
     warnings: tuple[str, ...]
     slices: tuple[Slice, ...] = ()
     failures: FailureReport | None = None
-    """Failures by rule; None if they were not looked for."""
+    """Failures by rule; None if they were not requested."""
 
     def text(self, width: int = 1) -> str:
         """Return a title, the lines of the `sacrebleu` command, labelled extras and warnings."""

@@ -186,7 +186,7 @@ def _word_splitter(tgt_language: str) -> Callable[[str], list[str]]:
     tokenize = make_metric("bleu", tgt_language).tokenizer
 
     def split(line: str) -> list[str]:
-        # Punctuation is frequent everywhere and would say nothing about rarity.
+        # Punctuation is frequent in any text: it does not make a line common.
         tokens = tokenize(line.rstrip()).casefold().split()
         return [token for token in tokens if any(map(str.isalnum, token))]
 
