@@ -25,7 +25,7 @@ PEER_LAYERS = 2
 
 
 class PackedBiLSTM(nn.Module):
-    """Bidirectional layer of torch on packed sequences, with the weights of ours."""
+    """Bidirectional layer of torch on packed sequences, with the weights of a `BiLSTM`."""
 
     def __init__(self, ours: BiLSTM) -> None:
         super().__init__()
@@ -86,8 +86,8 @@ class InputFeedingRNN(nn.Module):
     Two bidirectional encoder layers, two decoder layers with general attention (Luong et al. 2015)
     and input feeding: the context of a position is an input of the next one, so the decoder runs
     position by position. Untied embeddings of 256, logits of all positions, fp32.
-    The original is as fast: on the same batches in turns with this class, OpenNMT-py 3.5.1 reached
-    0.98 and 1.01 times its speed in two runs.
+    The original is as fast: OpenNMT-py 3.5.1, timed in turns with this class on the same batches,
+    reached 0.98 and 1.01 times its speed in two runs.
     """
 
     def __init__(self, vocab_size: int) -> None:

@@ -78,7 +78,7 @@ def make_shortlist_engine(bench: Bench, workload: Workload, model: Seq2Seq) -> O
     folder = bench.scratch / f"{workload.name}-int8"
     random = np.random.default_rng(1)
     table = random.integers(EOS + 1, model.vocab_size, (model.vocab_size, FREQUENT))
-    # Translations of different tokens are often the same: 264 candidates on average were found.
+    # Tokens share translations: learnt shortlists had 264 candidates on average.
     table[PAD + 1 :, SHORTLIST_TRANSLATIONS:] = EOS
     write_shortlist(model, folder, "int8", table.astype(np.int32))
     return OnnxEngine([folder], torch.get_num_threads(), with_shortlist=True)
@@ -141,7 +141,7 @@ def _measure_floor(workload: Workload, engine: OnnxEngine) -> Iterator[Figure]:
         timings = take_turns({"graph": recorded.rerun, "host": replay}, 0, LATENCY_ROUNDS // 4)
         counts = f"CPU time, {num_steps} steps of {size} x {beam} rows, the {workload.name} model"
         for name, timing in timings.items():
-            # Not wall time, which other processes change: steps wait for nothing.
+            # CPU time: other processes do not affect it, and steps never wait.
             times = tuple(time / num_steps for time in timing.cpus_s)
             per_step = Timing(times, times)
             yield time_figure(f"floor/{workload.name}/{size}/{name}", per_step, f"{counts}, int8")
@@ -181,7 +181,7 @@ class Recording:
 
 
 class Replay:
-    """Engine that returns recorded results: a search with it costs what the host does."""
+    """Engine that returns recorded results: a search with it takes the time of the host alone."""
 
     def __init__(self, results: Sequence[StepResult]) -> None:
         self._results = results
@@ -222,7 +222,7 @@ def search_flops(model: Seq2Seq, sources: list[list[int]], beam: int) -> float:
 
 
 class Search:
-    """Search for sentences in sorted batches; each call repeats it."""
+    """Search over sentences in batches sorted by length; each call runs it again."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """Worker processes: peak memory and sustained speed of one, and scaling to several over gloo.
 
 Scaling is weak: W workers share updates of W micro-batches. The modes take turns, so that other
-load affects all alike. Ratios are of positions per second, padding included: updates of W
-micro-batches are other updates, some of them fuller.
+load affects all alike. Ratios are of positions per second, padding included, because updates of W
+micro-batches contain other pairs and other amounts of padding.
 """
 
 import json
@@ -40,7 +40,7 @@ from nmt.training.loop import train
 from nmt.training.memory import configure_malloc
 
 MEMORY_UPDATES = 8
-"""Updates of the memory part, but for the sustained figures."""
+"""Updates of the part `memory`."""
 NUM_SAMPLED = 24
 """Updates that are timed for the sustained speed."""
 MODES = {"one": (1, True), "beside": (2, False), "two": (2, True), "four": (4, True)}
@@ -83,8 +83,8 @@ def measure_sustained(bench: Bench) -> Iterator[Figure]:
 def _measure_sustained(workload: Workload, precision: str) -> dict[str, float]:
     """Train on all shapes of the first updates, then time a sample of these updates.
 
-    What a worker holds depends on the shapes that it has met: the updates without a new one are
-    left out.
+    The memory of a worker depends on the shapes of micro-batches that it has processed, so updates
+    without a new shape are left out.
     """
     shards, schedule = workload.shards, workload.schedule
     numbers, num_shapes = updates_with_new_shapes(shards, schedule)

@@ -37,7 +37,7 @@ class Recorder:
         """Create an empty graph.
 
         Args:
-            forms: what to record for functions of torch and for layers that take symbols.
+            forms: functions to call in place of functions of torch and of layers.
         """
         self.forms = forms
         self._nodes: list[onnx.NodeProto] = []
@@ -144,7 +144,7 @@ class Symbol:
         self, recorder: Recorder, name: str, shape: Sequence[Size], dtype: int = TensorProto.FLOAT,
         origin: Any = None,
     ) -> None:  # fmt: skip
-        """Name a value; `origin` is knowledge of the forms about how it was computed."""
+        """Name a value; `origin` describes its computation for forms that depend on it."""
         self.recorder, self.name, self.shape = recorder, name, tuple(shape)
         self.type, self.origin = dtype, origin
         self.source = self
@@ -279,7 +279,7 @@ class Symbol:
         return self.view(*self.shape[:start], -1, *self.shape[end + 1 :])
 
     def view(self, *sizes: Size) -> "Symbol":
-        """Record another shape of the same values, of which only the last of several is a node."""
+        """Record another shape of the same values; of several views in a row the last is a node."""
         source, shape = self.source, _infer(self.shape, sizes)
         if shape == source.shape:
             return source

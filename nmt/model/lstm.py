@@ -2,8 +2,8 @@
 
 A layer is one fused call over the whole sequence: cuDNN on GPU, oneDNN on CPU. Sequences are
 padded, never packed: PackedSequence leaves the fused path on CPU and costs 1.2 to 2 times as much.
-A forward layer never reads padding before real tokens. A backward layer gets rows reversed within
-their length, so neither does it.
+A forward layer never reads padding before real tokens. Nor does a backward layer, because its rows
+are reversed within their length.
 
 Shapes: B sentences, T positions, I input size, H state size.
 """

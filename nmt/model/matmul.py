@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 ROWS_STEP = 32
-"""Least distance of two padded numbers of rows."""
+"""Minimum step between padded numbers of rows."""
 BATCH_STEP = 32
-"""Least distance of two padded numbers of matrices."""
+"""Minimum step between padded numbers of matrices."""
 SIDE_STEP = 16
-"""Distance of two padded sides of the matrices of a batch: that of the tiles of AMX."""
+"""Step between padded sides of the matrices of a batch: the size of an AMX tile."""
 MAX_PADDED_SIDE = 32
 """Longest side that is padded: above it padding would change the order of sums over it."""
 
@@ -127,7 +127,7 @@ def multiply_rows(a: Tensor, b: Tensor, max_rows: int, step: int = ROWS_STEP) ->
     """Multiply [N, K] and [K, O] to [N, O]; N is at most `max_rows`.
 
     Args:
-        step: distance of two padded numbers of rows.
+        step: step between padded numbers of rows.
     """
     return (_pad_rows(a, max_rows, step) @ b)[: len(a)]
 

@@ -1,9 +1,9 @@
 """Strict mode of Intel MKL, which batch-invariant translation depends on.
 
 In strict mode a row of a matrix product does not depend on the number of rows. By default the
-kernels for up to ten rows round differently from those for more. MKL on AMD CPUs does not, so the
-mode is left alone there. Large strict products are as fast; small ones are 10 % slower, those of
-four rows up to 25 %, weight gradients 17 %.
+kernels for up to ten rows round differently from those for more. On AMD CPUs MKL has no such
+difference, and the mode is left alone. Large strict products are as fast; small ones are 10 %
+slower, those of four rows up to 25 %, weight gradients 17 %.
 
 This module does not import torch: the command line calls it before anything else.
 """

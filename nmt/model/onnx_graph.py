@@ -27,7 +27,7 @@ from nmt.model.seq2seq import Seq2Seq
 BLOCK = 64
 """Tokens of a block, of which the best is found first."""
 _MIN_BLOCKS = 32
-"""Least blocks of a vocabulary that is searched by block."""
+"""Minimum number of blocks of a vocabulary that is searched by block."""
 
 
 class Port(NamedTuple):
@@ -79,10 +79,10 @@ def encoder_graph(model: Seq2Seq, precision: Precision) -> onnx.ModelProto:
 
 
 def _stored_keys(attention: Attention, keys: Symbol) -> Symbol:
-    """Return keys as they pass from the encoder to the decoder, and back.
+    """Convert keys from the layout of the model to that between the graphs, and vice versa.
 
-    Products read transposed keys. To transpose them once per sentence took a quarter of the time of
-    an attention layer off each step of 64 sentences.
+    Products read transposed keys. Transposing them once per sentence instead of in each step saved
+    a quarter of the time of an attention layer with 64 sentences.
     """
     return keys.transpose(2, 3) if isinstance(attention, MultiHeadAttention) else keys
 

@@ -61,7 +61,7 @@ class Bf16LSTM(LSTM):
 
 
 def quantise_model(model: Seq2Seq, precision: Precision) -> Seq2Seq:
-    """Convert the large matrix products of a trained model, in place; it cannot be trained then.
+    """Convert the large matrix products of a model in place; it cannot be trained afterwards.
 
     Args:
         model: model to convert.

@@ -43,7 +43,7 @@ class MemoryEstimate:
 
 
 def count_parameters(experiment: Experiment, num_pieces: int) -> int:
-    """Return the number of trained parameters, without allocating them."""
+    """Return the number of parameters, tied ones counted once, without allocating them."""
     with torch.device("meta"):
         return num_parameters(Seq2Seq(experiment.model, num_pieces))
 
@@ -84,8 +84,8 @@ def updates_with_new_shapes(
 ) -> tuple[list[int], int]:
     """Find the updates in which a shape of micro-batches occurs for the first time.
 
-    After these updates a worker holds what it holds after all `num_updates`: kernels are compiled
-    for each shape once.
+    These updates suffice to measure the memory after all `num_updates`: kernels are compiled once
+    per shape.
 
     Returns:
         Numbers of the updates, and the number of shapes: pairs, longest source, longest target.

@@ -1,7 +1,7 @@
 """Contents of run directories: metrics, evaluations, comparisons and corpus statistics.
 
 Files are only read, so that a report can be made while a run is training. They may come from
-elsewhere: each is checked against a typed schema, and a note tells what is left out.
+elsewhere: each is checked against a typed schema, and a note names what is left out.
 """
 
 from collections.abc import Sequence
@@ -199,7 +199,7 @@ def _read_corpora(checkpoint: Checkpoint, notes: list[str]) -> list[CorpusInfo]:
 
 
 def _read_results(folder: Path, suffix: str, kind: type[T], notes: list[str]) -> list[T]:
-    """Return the files that a command has written, sorted by name; notes those that it cannot."""
+    """Return the contents of result files, sorted by name; add a note for each unreadable one."""
     results = []
     for path in sorted(folder.glob(f"*.{suffix}")):
         try:
