@@ -1,11 +1,10 @@
-"""Audit of a run: was every kept pair used exactly once in every full epoch?
+"""Audit of a run: verify that every kept pair was used exactly once in every full epoch.
 
 The ledger records what the workers trained on. The audit covers its updates up to the newest
 complete checkpoint, those that led to the current weights. The chain of the ledger must hold from
 line to line and match the chain in each checkpoint. If the prepared corpus is available, pairs are
 compared with the pairs of the corpus, target tokens with theirs, and updates with the schedule;
-otherwise the number of pairs is compared with the manifest. Skipped updates count like others:
-their pairs had their turn.
+otherwise the number of pairs is compared with the manifest. Pairs of skipped updates count as used.
 """
 
 from collections.abc import Callable, Iterator
@@ -208,8 +207,8 @@ def _compare_epochs(
     """Read all entries and check the pairs of one epoch after the other."""
     size = manifest.updates_per_epoch
     has_one_schedule = not any(stage.has_own_epochs for stage in experiment.stages)
-    # With weights an epoch has some pairs more than once and others not at all: then only the
-    # comparison of updates with the schedule proves something.
+    # With weights an epoch has some pairs more than once and others not at all: only the comparison
+    # of updates with the schedule is meaningful then.
     result.is_even = has_one_schedule and all(text.weight == 1 for text in experiment.corpus.train)
     for epoch, updates in groupby(entries, key=lambda each: (each[0].update - 1) // size):
         name = f"epoch {epoch + 1:,}"

@@ -1,4 +1,4 @@
-"""Training data of a run, and the schedule of updates that its settings make of it."""
+"""Training data of a run, its schedule of updates, and the functions that augment it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Ranks of a run: collectives, the all-reduce of gradients, and seeds that no rank enters.
+"""Ranks of a run: collectives, the all-reduce of gradients, and seeds independent of the rank.
 
-Collectives that agree on something use gloo on CPU tensors even where gradients use NCCL: asking
-"does anyone want to stop?" never waits for a GPU.
+Collectives that agree on decisions use gloo on CPU tensors even where gradients use NCCL, so that
+they never wait for a GPU.
 """
 
 import contextlib

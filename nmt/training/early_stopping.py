@@ -1,9 +1,9 @@
 """Decisions from dev BLEU: the best checkpoint, early stopping, schedule plateau.
 
-Of equal dev BLEU the lower dev loss is better: a score of 0 says nothing about progress.
+Of equal dev BLEU the lower dev loss is better, because a dev BLEU of 0 does not show progress.
 
-They are made in the order of the checkpoints and are the same on all ranks: at once where the ranks
-share the validation, a fixed number of validations later where scores are pending
+Decisions are made in the order of the checkpoints and are the same on all ranks: at once where the
+ranks share the validation, a fixed number of validations later where scores are pending
 (`nmt.training.validation`).
 """
 

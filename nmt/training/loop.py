@@ -1,10 +1,10 @@
 """Training loop: `make_update` is one update, `train` a run.
 
-Each worker calls `train` with its own `World`, whoever started it. An update is a fixed list of
-micro-batches (`nmt.batching.schedule`), dealt to the ranks in turn. The loss is divided by the
-target tokens of the whole update, and dropout is seeded by (seed, update, micro-batch): any number
-of workers trains the same model up to summation order. Everything that the next update depends on
-is in the checkpoint, so a resumed run equals one that was never stopped.
+Each worker calls `train` with its own `World`. An update is a fixed list of micro-batches
+(`nmt.batching.schedule`), dealt to the ranks in turn. The loss is divided by the target tokens of
+the whole update, and dropout is seeded by (seed, update, micro-batch): any number of workers trains
+the same model up to summation order. Everything that the next update depends on is in the
+checkpoint, so a resumed run equals one that was never stopped.
 
 Updates are numbered from 0 in code; logs, checkpoints and metrics count updates done.
 """

@@ -1,4 +1,4 @@
-"""Memory: how micro-batches are split to fit, and the allocator settings of workers.
+"""Memory: splitting of micro-batches that do not fit, and the allocator settings of workers.
 
 The largest micro-batch that can occur is tried before update 1. If it does not fit on some rank,
 all ranks cut each micro-batch into the same number of parts, the split factor: 2, 4, and so on.
@@ -147,7 +147,7 @@ def find_split(
         elif part == 1:
             break
         split *= 2
-    # Memory cached by torch is missing to NCCL and cuDNN, which allocate their own.
+    # NCCL and cuDNN allocate their own memory and cannot use what torch has cached.
     if learner.device.type == "cuda":
         torch.cuda.empty_cache()
     factors = world.all_gather(found)
@@ -201,7 +201,7 @@ def wait_for_gpu_memory(device: torch.device, log: Callable[[str], object]) -> N
     free, total = torch.cuda.mem_get_info(device)
     while free < FREE_SHARE * total:
         now_s = time.monotonic()
-        # Memory that another program keeps will not become free.
+        # Another program may keep its memory.
         if now_s - changed_s >= GPU_SETTLED_S or now_s - start_s >= GPU_TIMEOUT_S:
             log(
                 f"other processes use the GPU: {free / 2**30:.1f} of {total / 2**30:.1f} GiB of "

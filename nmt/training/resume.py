@@ -85,7 +85,7 @@ def _check_data(before: DataDigests, now: DataDigests, folder: Path, run_dir: Pa
 
 @dataclass
 class Resumed:
-    """State that a run starts from, and what rank 0 logs about it."""
+    """State that a run starts from, and notes about it for the log of rank 0."""
 
     state: TrainState
     """New if the run has no checkpoint."""
@@ -180,7 +180,7 @@ def describe_rate_change(before: Experiment, now: Experiment, state: TrainState)
 
 
 def _newest_complete(run_dir: Path) -> tuple[Path | None, list[str]]:
-    """Return the newest complete checkpoint, and why newer ones are skipped."""
+    """Return the newest complete checkpoint, and the error messages of newer ones."""
     skipped: list[str] = []
     newest = newest_complete(run_dir, skipped.append)
     # A run without a complete checkpoint does not start over by itself: its first checkpoints would

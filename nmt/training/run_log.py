@@ -79,7 +79,7 @@ def parse_metrics_line(line: bytes) -> dict[str, Any] | None:
     """Return a record of metrics.jsonl with the keys of this version, whichever wrote it.
 
     Returns:
-        None if it is no record of a run: a damaged line, or a value of another type.
+        The record; None for a damaged line or a value of another type.
     """
     try:
         record = json.loads(line)
@@ -96,8 +96,8 @@ def read_records(run_dir: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """Read metrics.jsonl of a run, with the keys of this version.
 
     Returns:
-        The records, oldest first, and the line numbers of lines that are none. An incomplete last
-        line, as a killed run leaves it, is in neither.
+        The records, oldest first, and the numbers of the lines that are not records. An incomplete
+        last line, as a killed run leaves it, is in neither.
     """
     parsed = [parse_metrics_line(line) for line in _complete_lines(run_dir / METRICS)]
     unreadable = [number for number, each in enumerate(parsed, start=1) if each is None]
@@ -185,7 +185,7 @@ class RunLogger:
     ) -> None:
         """Add a record to metrics.jsonl and its numbers to TensorBoard.
 
-        Numbers that are not finite become null, which JSON has instead.
+        Numbers that are not finite become null: JSON has neither NaN nor infinity.
 
         Args:
             kind: train, validation, restart, ...
@@ -205,7 +205,7 @@ class RunLogger:
                 self._add_event(f"{kind}/{name}", value, update)
 
     def log_dev_score(self, line: str, signature: str, beam: int) -> None:
-        """Log the line of a validation; before the first one, how dev BLEU is computed."""
+        """Log the line of a validation; before the first one, signature and beam of dev BLEU."""
         if signature != self._signature:
             self._signature = signature
             self.log(f"dev BLEU signature {signature} | beam {beam}")
@@ -239,7 +239,7 @@ class RunLogger:
             reason: reason for the loss, if known.
             reported: last update that the workers reported over the network. The file may be older,
                 or its host may be lost.
-            skipped_checkpoints: newer checkpoints that are corrupt, and why.
+            skipped_checkpoints: error messages of newer checkpoints that are corrupt.
         """
         before = self._before or reported
         if before is None:
@@ -302,7 +302,7 @@ class _LineFile:
 
 
 def _is_kept(line: bytes, update: int) -> bool:
-    """Return False for updates that are repeated; the cost of failures stays."""
+    """Return False for records of updates that are repeated; restarts and notices stay."""
     record = parse_metrics_line(line)
     if record is None:
         return True  # damaged: readers count it

@@ -1,4 +1,4 @@
-"""manifest.json of a run: what was trained with which code and data, and every start.
+"""manifest.json of a run: settings, code and data of the training, and every start.
 
 One entry per start of the workers: a score can be traced to the code and the data behind it, and
 resumes and restarts stay visible. Environment variables and command lines are not stored: they may
@@ -222,7 +222,10 @@ def read_run_manifest(run_dir: Path) -> RunManifest:
         # The format comes first: the fields of another one may differ.
         found = parse_record(_Header, data).format
         if found != FORMAT:
-            raise DataError(f"{path}: format {found}, but this version reads format {FORMAT}")
+            raise DataError(
+                f"{path}: format {found}, but this version reads format {FORMAT}; use the version "
+                "of nmt that wrote it"
+            )
         return parse_record(RunManifest, data)
     except OSError as error:
         raise DataError(

@@ -1,4 +1,4 @@
-"""State of a run: what is trained (`Learner`), and how far training is (`TrainState`)."""
+"""State of a run: model and optimizer (`Learner`), and progress of training (`TrainState`)."""
 
 import copy
 import time
@@ -83,9 +83,9 @@ class Learner:
     def share_weights(self, world: World) -> None:
         """Take the weights of rank 0. Collective: call on every rank, before the memory trial.
 
-        Hosts of two kinds may initialise with different last bits. These are also the first
-        collectives of NCCL, which allocates its buffers outside torch: after a trial that has
-        filled the memory it would fail.
+        Hosts of different types may initialise weights with different last bits. These are also
+        the first collectives of NCCL, which allocates its buffers outside torch: after a trial that
+        has filled the memory it would fail.
         """
         for model in (self.model, self.average):
             for parameter in model.parameters() if model is not None else ():
@@ -231,7 +231,7 @@ class TrainState:
     num_validations: Count = 0
     """Validations used for model selection."""
     validations_without_gain: Count = 0
-    """Validations in a row since then."""
+    """Consecutive validations without a better dev BLEU."""
     halvings: Count = 0
     """Halvings of the learning rate by schedule plateau."""
     validations_of_plateau: Count = 0
@@ -240,7 +240,7 @@ class TrainState:
     num_skipped: Count = 0
     """Updates skipped because their gradient was not finite, without `num_overflows`."""
     skipped_in_a_row: Count = 0
-    """The last of them without another update between."""
+    """Consecutive skipped updates up to the last update."""
     num_overflows: Count = 0
     """Updates skipped because fp16 gradients overflowed at a loss scale that was too high."""
     scale: LossScale = field(default_factory=LossScale)

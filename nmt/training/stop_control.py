@@ -2,7 +2,7 @@
 
 Rank 0 decides by its clock and its requests; a collective makes every rank do the same after the
 same update. With several ranks it runs during the next update, so that no rank waits for it: a
-request is answered one update later.
+request takes effect one update later.
 """
 
 import math
@@ -91,7 +91,7 @@ class StopControl:
         self._deadline: float | None = None
         self._is_last_save_done = False
         self._flags: Callable[[], list[float]] | None = None
-        """Waits for the sums of the flags that travel; None: none travel."""
+        """Waits for the sums of the flags of the last update; None: no collective is pending."""
         self.save_s = 0.0
         """Seconds that the last urgent checkpoint took."""
 

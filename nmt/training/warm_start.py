@@ -32,7 +32,7 @@ from nmt.training.state import Learner
 SAME_SETTINGS = ("preset", "width", "ffn_width", "attention", "heads")
 """Settings of the section `model` in which a run and its source must agree."""
 PARAMETER_SETTINGS = ("encoder_layers", "decoder_layers", "tie_embeddings")
-"""Further ones that must agree with init_optimizer or init_share: both need every parameter."""
+"""Further settings that must agree for init_optimizer or init_share, which need all parameters."""
 PER_PIECE = ("src_embedding.weight", "tgt_embedding.weight", "output_layer.weight")
 """Parameters with a row per piece of the vocabulary."""
 
@@ -75,7 +75,7 @@ def warm_start(learner: Learner, subword: Subword, world: World) -> WarmStart | 
     """Fill the learner of a new run from its source. Collective: call on every rank.
 
     Returns:
-        On rank 0, what was taken. The other ranks get the weights in `Learner.connect`.
+        On rank 0, what was taken. The other ranks get the weights in `Learner.share_weights`.
 
     Raises:
         TrainingError: the source cannot be used.

@@ -135,8 +135,9 @@ def test_a_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"format": 9}')
     with pytest.raises(DataError) as error:
         run_manifest.read_run_manifest(tmp_path)
-    assert (
-        str(error.value) == f"{tmp_path}/manifest.json: format 9, but this version reads format 1"
+    assert str(error.value) == (
+        f"{tmp_path}/manifest.json: format 9, but this version reads format 1; use the version of "
+        "nmt that wrote it"
     )
 
 
