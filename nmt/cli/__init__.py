@@ -1,1 +1,1 @@
-"""`nmt VERB ...`: argument parsing and printing; the work is done in the rooms below."""
+"""`nmt VERB ...`: argument parsing and printing; other packages do the work."""

@@ -61,8 +61,8 @@ INIT_SHARE = 0.35
 """Share of the earlier weights in the adapted ones: four fifths of the gain on new text for a
 quarter of the loss on old text (configs/README.md)."""
 NUM_VALIDATIONS, PATIENCE = 5, 3
-"""Dev BLEU of few pairs is noisy: the best of many validations came before the learning rate had
-fallen, and was 1 BLEU worse on 500 other pairs."""
+"""Few validations, because dev BLEU of few pairs is noisy: the best of many came before the
+learning rate had fallen, and was 1 BLEU worse on 500 other pairs."""
 HELD_OUT_SHARE = 0.1
 """Share of the new pairs in a held-out set, up to `hold_out.MAX_PAIRS`."""
 SAMPLE_FACTOR = 10
@@ -273,7 +273,7 @@ def _sample_old(
     number = _count(num_old, "old pair")
     facts.append(f"{number} per epoch, of {sample.num_pairs:,} from {sample.origin}")
     src, tgt = map(os.path.abspath, paths)
-    # Less than 1: each epoch draws another part, more variety than a small sample repeated.
+    # Below 1: each epoch draws another part of the sample, with more variety than a small one.
     weight = min(1000.0, num_old / sample.num_pairs)
     entry = {"name": OLD, "src": src, "tgt": tgt, "weight": weight}
     return [ParallelText.model_validate(entry)]
@@ -329,7 +329,7 @@ def _finish(
         for key in keys:
             section.pop(key, None)
     _merge(tree, chosen)
-    # Intervals, average and optimizer follow the updates and the model that the user wants.
+    # Intervals, init_share and init_optimizer depend on the overrides of updates and model.
     tree["training"] |= {"warmup_updates": 0, "init_optimizer": False, "init_share": 0}
     deciding = ("training.updates=", "training.ema_decay=", "model.", "corpus.")
     wanted = [text for text in overrides if text.startswith(deciding)]
@@ -369,7 +369,7 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 
 def _schedule(old: TrainingConfig, updates: int) -> dict[str, Any]:
-    """Return the settings of `training` that make fine-tuning gentle and stop it in time."""
+    """Return the `training` settings of fine-tuning: learning rate, schedule and intervals."""
     every = max(1, updates // NUM_VALIDATIONS)
     return {
         "updates": updates, "learning_rate": RATE_SHARE * old.learning_rate,

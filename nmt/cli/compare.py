@@ -41,7 +41,7 @@ def scoring_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """Checked options of `scoring_options`, and how they print results."""
+    """Checked options of `scoring_options`, and printing of results accordingly."""
 
     metrics: tuple[str, ...]
     paired: str

@@ -99,7 +99,7 @@ def evaluate(
 
     Exit status: 0; 1 if a system fails --min-gain or --max-p; 2 for invalid input.
     """
-    # With one source, every reference is one of it.
+    # With one source, every reference belongs to it.
     if len(src) != len(ref) and (len(src) != 1 or not ref):
         rule = f"--src is given {len(src)} times: give one --ref per --src"
         raise ConfigError("--ref", f"given {len(ref)} times", rule)

@@ -157,7 +157,7 @@ def load_settings(
 def describe(model: "Model") -> str:
     """Return a line about a checkpoint: path, update, dtype and dev BLEU with its signature.
 
-    An exported model has no dev BLEU, but its difference from PyTorch.
+    For an exported model: its difference from PyTorch instead of the dev BLEU.
     """
     from nmt.decoding.exported_model import ExportedModel
 

@@ -181,7 +181,7 @@ def _split_text(
         work.mkdir(parents=True)
     except OSError as error:
         raise DataError(
-            f"{work}: cannot be made: {error.strerror}; name another OUT, in a writable folder"
+            f"{work}: cannot be created: {error.strerror}; name another OUT, in a writable folder"
         ) from None
     counts: Counter[str] = Counter()
     selected = select_lines(read_lines(mono), corpus.cleaning, held_out, counts)
@@ -245,6 +245,6 @@ def _read_pairs(chunks: Sequence[Path]) -> Iterator[tuple[str, str]]:
             yield from zip(read_lines(chunk), read_lines(hyp), strict=True)
         except ValueError:
             raise DataError(
-                f"{hyp}: damaged: it has not as many lines as {chunk.name}; remove {chunk.parent} "
+                f"{hyp}: damaged: not as many lines as {chunk.name}; remove {chunk.parent} "
                 "and run the same command again"
             ) from None

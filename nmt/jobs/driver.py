@@ -134,7 +134,7 @@ def follow_run(
         on_wait: called after 15 s without a training group, and each minute from then on.
 
     Returns:
-        The result; None if Ray gave up.
+        The result; None if Ray ended the run without one.
 
     Raises:
         TrainingError: an error of a worker that a restart cannot resolve.

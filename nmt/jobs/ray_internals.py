@@ -65,7 +65,7 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
 
 
 def is_memory_failure(failures: Mapping[int, BaseException]) -> bool:
-    """True if the workers failed because an update of one of them ran out of memory."""
+    """Return True if the workers failed because an update of one of them ran out of memory."""
     # By name: Ray passes on the exception itself, or a wrapper whose text is the traceback.
     return any(OUT_OF_MEMORY in f"{type(error).__name__} {error}" for error in failures.values())
 

@@ -290,7 +290,7 @@ class HeadMonitor:
 
 
 def is_reachable(host: str, port: int, timeout_s: float) -> bool:
-    """True if a host accepts a TCP connection."""
+    """Return True if a host accepts a TCP connection."""
     try:
         socket.create_connection((host, port), timeout=timeout_s).close()
     except OSError:
@@ -300,7 +300,7 @@ def is_reachable(host: str, port: int, timeout_s: float) -> bool:
 
 @contextlib.contextmanager
 def lock_run_directory(folder: Path) -> Iterator[None]:
-    """Make the directory of a run or of a search, and lock it: two commands would mix their files.
+    """Create and lock the directory of a run or of a search: two commands would mix their files.
 
     The lock ends with its process, however that ends.
 

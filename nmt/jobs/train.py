@@ -1,9 +1,9 @@
 """A training run as a Ray Train run.
 
 Ray places the workers, connects them, and restarts them when one dies, when a host is taken away or
-when there is room for more of them. Each runs `nmt.training.loop` and resumes from the newest good
-checkpoint of the run. `nmt.checkpoint` writes checkpoints to the run directory and does not report
-them to Ray: a complete one counts, even if a worker dies directly after it was written.
+when there is room for more of them. Each runs `nmt.training.loop` and resumes from the newest
+complete checkpoint of the run. `nmt.checkpoint` writes checkpoints to the run directory and does
+not report them to Ray: a complete one counts, even if a worker dies directly after it was written.
 """
 
 import os
@@ -181,7 +181,7 @@ def describe_finished(experiment: Experiment, update: int) -> str:
 
 
 def _obstacle_to_tasks(experiment: Experiment, cluster: Cluster) -> str:
-    """Explain the need to validate in the workers; empty if tasks can do it beside training."""
+    """Return the reason why tasks cannot validate beside training; empty if they can."""
     if cluster.validation == "shared":
         return "cluster.validation=shared"
     if experiment.training.schedule == "plateau":

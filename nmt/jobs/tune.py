@@ -4,7 +4,7 @@ A trial is a run of one worker with the resources of a worker of the cluster fil
 run at once as it has workers. One worker trains the same model as several (world-size
 independence), and trials do not wait for each other. After each validation a trial reports its
 score, and ASHA (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning") keeps the
-better half of those that have come as far. The result of a trial depends on its settings only;
+better half of the trials at each rung. The result of a trial depends on its settings only;
 which trials are stopped early also depends on the order in which they report.
 
 The state that Ray Tune keeps is pickled and never read. An interrupted search is started again: its
@@ -158,7 +158,7 @@ def tune_on_ray(
 def make_run_name(experiment: Experiment) -> str:
     """Return 12 hexadecimal digits of a hash of the settings, without the name of the experiment.
 
-    Equal settings share a run, in whichever search.
+    Equal settings share a run, in any search.
     """
     tree = experiment.model_dump(mode="json", exclude={"name"})
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]

@@ -58,7 +58,7 @@ class Watchdog:
         self.begin_activity(f"update {update.number + 1}")
 
     def begin_activity(self, name: str) -> None:
-        """Record the start of something between two updates that may take long."""
+        """Record the start of an activity between two updates that may take long."""
         self._activity = name
         self._heartbeat_s = time.monotonic()
         # Arming starts a thread in C: not at each heartbeat.
