@@ -191,7 +191,7 @@ def test_lease_is_renewed_and_its_loss_reported(lease_store: ObjectStore, tmp_pa
         while not losses and time.monotonic() < deadline:
             time.sleep(0.02)
     assert losses == [
-        f"{lease_store.url()}: another command writes this run (process 2 on other): its lease was "
-        "stale here; this command ends"
+        f"{lease_store.url()}: another command writes this run (process 2 on other) after the "
+        "lease of this one expired; this command ends"
     ]
     assert lease_store.read(".lease") == b"process 2 on other 00"
