@@ -122,7 +122,7 @@ def check_facts() -> None:
 
 @contextlib.contextmanager
 def reported(name: str, results: dict[str, Any]) -> Iterator[None]:
-    """Record and print an error: the other checks of a part are made all the same."""
+    """Record and print an error, so that the other checks of the part still run."""
     try:
         yield
     except Exception as error:

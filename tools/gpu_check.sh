@@ -4,7 +4,7 @@
 #
 #     tools/gpu_check.sh                  at most 300 s in all, on a machine with torch and the other dependencies but Ray
 #     LIMIT=900 tools/gpu_check.sh        longer: each part gets three times as much
-#     QUICK=1 tools/gpu_check.sh          every part on a CPU, with tiny sizes: that it starts and ends
+#     QUICK=1 tools/gpu_check.sh          every part on a CPU, with tiny sizes, to see that it runs to its end
 #
 # Environment: OUT, folder of the archive (./out); WORK, folder of corpora and runs (a temporary one); MULTI30K, folder of
 # {train,val,test_2016_flickr}.{en,de}.gz, without which two parts are left out; WHEELS, folder of wheels to install from,
