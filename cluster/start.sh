@@ -16,10 +16,19 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # The .venv of the checkout if there is one, else the active environment. Jobs run its python.
 if [ -x "$here/.venv/bin/python" ]; then PATH=$here/.venv/bin:$PATH; fi
 command -v ray >/dev/null || fail "ray is not installed: pip install '$here', or activate an environment that has it"
-missing=$(python - <<'PY'
-from importlib.util import find_spec
-needed = "torch ray pyarrow tokenizers sacrebleu safetensors pydantic yaml click tqdm zstandard tensorboard numpy"
-print(*(name for name in needed.split() if find_spec(name) is None))
+missing=$(python - "$here/pyproject.toml" <<'PY'
+import re, sys, tomllib
+from importlib.metadata import PackageNotFoundError, version
+
+def is_missing(name):
+    try:
+        return not version(name)
+    except PackageNotFoundError:
+        return True
+
+with open(sys.argv[1], "rb") as file:
+    needed = tomllib.load(file)["project"]["dependencies"]
+print(*filter(is_missing, (re.match(r"[\w.-]+", one)[0] for one in needed)))
 PY
 )
 [ -z "$missing" ] || fail "missing packages: $missing: pip install '$here' for $(command -v python)"

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,12 @@ def test_script_is_executable_bash(script: str) -> None:
         subprocess.run(["shellcheck", str(path)], check=True)
 
 
+def copy_launchers(folder: Path) -> None:
+    shutil.copytree(ROOT / "cluster", folder / "cluster", dirs_exist_ok=True)
+    if not (folder / "pyproject.toml").exists():
+        shutil.copy(ROOT / "pyproject.toml", folder)
+
+
 def call(tmp_path: Path, *words: str, **env: str) -> tuple[int, str]:
     """Run a script with a fake `ray` that prints its arguments; return exit status and output."""
     tools = tmp_path / "tools"
@@ -173,7 +180,7 @@ def call(tmp_path: Path, *words: str, **env: str) -> tuple[int, str]:
     ray = tools / "ray"
     ray.write_text('#!/bin/sh\necho ray "$@" mode=$RAY_AUTH_MODE\n')
     ray.chmod(0o755)
-    shutil.copytree(ROOT / "cluster", tmp_path / "cluster", dirs_exist_ok=True)
+    copy_launchers(tmp_path)
     python = tools / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
@@ -268,7 +275,7 @@ FAKES = {
 
 
 def test_scancel_leaves_ray_until_the_checkpoint_is_written(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "cluster", tmp_path / "cluster")
+    copy_launchers(tmp_path)
     tools = tmp_path / ".venv/bin"
     tools.mkdir(parents=True)
     for name, text in FAKES.items():
@@ -331,6 +338,21 @@ def test_scancel_leaves_ray_until_the_checkpoint_is_written(tmp_path: Path) -> N
 def test_user_errors_are_one_line(tmp_path: Path, words: list[str], message: str) -> None:
     """Actionable errors, safe by default (nmt/README.md, Guarantees)."""
     assert call(tmp_path, *words) == (2, message.format(home=tmp_path) + "\n")
+
+
+def test_missing_packages_are_named(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    needed = ["torch>=2", "no-such-package>=1,<2", "ray[default]>=2", "nor_this[all]", "PyYAML"]
+    (tmp_path / "pyproject.toml").write_text(f"[project]\ndependencies = {needed}\n")
+    assert call(tmp_path, "start.sh", "token") == (
+        2, f"start.sh: missing packages: no-such-package nor_this: pip install '{tmp_path}' for "
+        f"{tmp_path}/tools/python\n",
+    )  # fmt: skip
+
+
+def test_image_has_the_version_of_the_package() -> None:
+    text = (ROOT / "cluster" / "kuberay.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"image: \S+/nmt:(\S+)", text)) == {version("nmt")}
 
 
 def test_token_readable_by_others_is_refused(tmp_path: Path, token: Path) -> None:
