@@ -59,13 +59,24 @@ class Job:
 
 def resolve_paths(experiment: Experiment, cluster: Cluster) -> tuple[Experiment, Cluster]:
     """Return the same settings with paths made absolute from the current directory."""
-    root, prepared = os.path.abspath(experiment.corpus.root), os.path.abspath(experiment.prepared)
-    corpus = experiment.corpus.model_copy(update={"root": root, "prepared": prepared})
-    storage = cluster.storage if is_address(cluster.storage) else os.path.abspath(cluster.storage)
+    corpus, training = experiment.corpus, experiment.training
+    subword = corpus.subword.model_copy(update={"tokenizer": _absolute(corpus.subword.tokenizer)})
+    corpus = corpus.model_copy(
+        update={
+            "root": _absolute(corpus.root), "prepared": _absolute(experiment.prepared),
+            "subword": subword,
+        }
+    )  # fmt: skip
+    training = training.model_copy(update={"init_from": _absolute(training.init_from)})
     return (
-        experiment.model_copy(update={"corpus": corpus}),
-        cluster.model_copy(update={"storage": storage}),
+        experiment.model_copy(update={"corpus": corpus, "training": training}),
+        cluster.model_copy(update={"storage": _absolute(cluster.storage)}),
     )
+
+
+def _absolute(path: str) -> str:
+    """Return a path of the current directory as an absolute one; addresses and "" as they are."""
+    return path if not path or is_address(path) else os.path.abspath(path)
 
 
 def make_job(verb: str, experiment: Experiment, cluster: Cluster, options: list[str]) -> Job:
@@ -151,8 +162,9 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
 
                 check_workers(experiment, cluster.workers.max)
                 check_run(experiment, run)
+            subword = None
             if is_prepared(experiment):
-                open_prepared(experiment)
+                _, subword = open_prepared(experiment)
                 check_dev_set(tgt_language, read_dev(experiment.prepared)[1])
             elif Path(experiment.corpus.root).exists():
                 check_dev_set(tgt_language, check_raw(experiment))
@@ -162,6 +174,13 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
                 )
             else:
                 is_local(experiment.prepared)
+            source = experiment.training.init_from
+            if is_address(source):
+                print_line(f"not checked: training.init_from, {display_address(source)}")
+            elif source and not is_started and is_local(source):
+                from nmt.training.warm_start import check_warm_start
+
+                check_warm_start(experiment, subword)
         case _ if not is_address(cluster.storage):
             is_local(str(run))
 

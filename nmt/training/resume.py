@@ -29,6 +29,7 @@ RESUMABLE_CHANGES = (
     "training.log_every", "training.validate_every", "training.checkpoint_every",
     "training.keep_last", "training.patience",
     "decoding", "corpus.root", "corpus.tests", "corpus.prepared", "corpus.shard_pairs",
+    "corpus.subword.tokenizer",  # the vocabulary itself is compared
 )  # fmt: skip
 """Settings that may change between two starts of a run; a section stands for all its settings."""
 

@@ -1,6 +1,7 @@
 """Jobs: contents, resubmission and resumption."""
 
 import shlex
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests/golden/run-of-format-1"
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -219,6 +221,37 @@ def test_paths_of_a_job_are_those_of_the_command_line(
     assert client.sent[0]["metadata"]["nmt_target"] == f"{files}/some runs/tiny"
     # Printed commands can be pasted.
     assert f"  tensorboard --logdir '{files}/some runs/tiny/tensorboard'" in err.splitlines()
+
+
+def test_job_has_absolute_paths(client: Any, files: Path, call: Call) -> None:
+    """A job has another working directory."""
+    shutil.copytree(GOLDEN, files / "runs" / "old")
+    tokenizer = next((files / "runs/old").rglob("tokenizer.json")).relative_to(files)
+    words = ["training.init_from=runs/old", f"corpus.subword.tokenizer={tokenizer}"]
+    words += ["corpus.prepared=prepared/it"]
+    model = {"width": 4, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "ffn_width": 4}
+    words += [f"model.{key}={value}" for key, value in model.items()]
+    status, _, err = call("tiny.yaml", "here.yaml", *words)
+    assert status == 0, err
+    sent = yaml.safe_load(client.files["experiment.yaml"])
+    assert sent["training"]["init_from"] == f"{files}/runs/old"
+    assert sent["corpus"]["subword"]["tokenizer"] == f"{files}/{tokenizer}"
+    assert sent["corpus"]["prepared"] == f"{files}/prepared/it"
+    assert sent["corpus"]["root"] == f"{files}/raw"
+
+
+def test_source_of_weights_is_checked(client: Any, files: Path, call: Call) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    (files / "runs/old").mkdir(parents=True)
+    status, _, err = call("tiny.yaml", "here.yaml", "training.init_from=runs/old")
+    assert (status, client.sent) == (2, [])
+    assert f"nmt: training.init_from: {files}/runs/old is neither a run" in err
+    status, _, err = call("tiny.yaml", "here.yaml", "training.init_from=runs/other")
+    assert status == 0
+    assert (
+        f"not checked: {files}/runs/other is not on this machine; it must exist on the cluster"
+        in err.splitlines()
+    )
 
 
 def test_job_can_prepare_the_corpus_first(client: Any, files: Path, call: Call) -> None:

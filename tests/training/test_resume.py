@@ -201,6 +201,13 @@ def test_learning_rate_and_precision_may_change(toy_file: Path, one: Path) -> No
     check_run(load_experiment(toy_file, advice), one)
 
 
+def test_path_of_the_vocabulary_may_change(toy_file: Path, one: Path) -> None:
+    """A submitted job has absolute paths; the vocabulary itself is compared."""
+    experiment = load_experiment(toy_file)
+    tokenizer = f"{experiment.prepared}/tokenizer.json"
+    check_run(load_experiment(toy_file, [f"corpus.subword.tokenizer={tokenizer}"]), one)
+
+
 def test_a_new_run_is_not_checked(toy: Experiment, tmp_path: Path) -> None:
     check_run(toy, tmp_path)
 
