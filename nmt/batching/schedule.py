@@ -34,7 +34,7 @@ class Update:
     number: int
     """Counted from 0 over all epochs."""
     epoch: int
-    """Counted from 0."""
+    """Counted from 0 over all stages."""
     micro_batches: tuple[Rows, ...]
     """Rows of each micro-batch; empty only if the update has fewer pairs than micro-batches."""
     num_tgt_tokens: int
@@ -75,7 +75,6 @@ class Schedule:
         """
         self.config = config
         self.seed = seed
-        self._later = later
         src = np.asarray(src_lengths, dtype=np.int64) + 1
         self._tgt = np.asarray(tgt_lengths, dtype=np.int64) + 1
         longer = np.maximum(src, self._tgt)
@@ -115,15 +114,23 @@ class Schedule:
         k, last_cut = self._num_windows, self._cuts[-1][0]
         self.updates_per_epoch = k * (len(self._cuts) - 1) + min(k, num_pairs - k * last_cut)
         """Number of updates, equal in all epochs."""
+        self._later: list[tuple[int, int, Schedule]] = []
+        """First update of each later stage, epochs started before it, and its schedule."""
+        before, num_epochs, previous = 0, 0, self
+        for start, schedule in later:
+            num_epochs += -(-(start - before) // previous.updates_per_epoch)
+            self._later.append((start, num_epochs, schedule))
+            before, previous = start, schedule
         self._epoch = -1
         self._windows: list[Rows] = []
         self._order: Rows = np.empty(0, dtype=np.int64)
 
     def update(self, number: int) -> Update:
         """Return an update by its number, counted from 0; in any order."""
-        for start, schedule in reversed(self._later):
+        for start, num_epochs, schedule in reversed(self._later):
             if number >= start:
-                return replace(schedule.update(number - start), number=number)
+                found = schedule.update(number - start)
+                return replace(found, number=number, epoch=num_epochs + found.epoch)
         epoch, index = divmod(number, self.updates_per_epoch)
         if epoch != self._epoch:
             self._draw_epoch(epoch)
@@ -138,7 +145,7 @@ class Schedule:
         """Bound of the largest micro-batch of all epochs: pairs, and tokens per side."""
         parts = self.config.micro_batches
         sizes = [(-(-(stop - start) // parts), bound) for start, stop, bound in self._cuts]
-        return max([*sizes, *(each.largest for _, each in self._later)], key=math.prod)
+        return max([*sizes, *(each.largest for *_, each in self._later)], key=math.prod)
 
     def _cut(self, sorted_lengths: npt.NDArray[np.int64]) -> list[tuple[int, int, int]]:
         """Return (start, stop, longest pair) of each update within a window, equal for all."""

@@ -325,4 +325,21 @@ def test_later_schedule_starts_at_its_update() -> None:
     for number in (200, 7, 8):
         update, expected = both.update(number), weighted(0.5, 1, seed=2).update(number - 7)
         assert update.number == number
-        assert content(update)[1:] == content(expected)[1:]
+        assert content(update)[2:] == content(expected)[2:]
+
+
+def test_epochs_count_on_over_later_schedules() -> None:
+    """Noise and other draws by epoch would repeat otherwise."""
+    first, *others = [weighted(1, 1, seed=seed) for seed in (1, 2, 3)]
+    length = first.updates_per_epoch
+    starts = [length + 1, 3 * length]  # in the second epoch; in the second epoch of its own
+    later = list(zip(starts, others, strict=True))
+    schedule = Schedule(LENGTHS, LENGTHS, WEIGHTED, 1, CORPORA, [1, 1], later)
+    found = [schedule.update(number).epoch for number in range(5 * length)]
+    own = [number // length for number in range(2 * length)]
+    expected = [
+        *own[: length + 1],
+        *(2 + epoch for epoch in own[:-1]),
+        *(4 + epoch for epoch in own),
+    ]
+    assert found == expected[: 5 * length]
