@@ -14,7 +14,7 @@ from typing import Any
 
 import fasttext
 
-from nmt.corpus.languages import primary_language
+from nmt.corpus.languages import table_code
 from nmt.errors import NmtError
 
 MIN_SHARE = 0.02
@@ -22,7 +22,7 @@ MIN_SHARE = 0.02
 MAX_CHARS = 150
 """Characters of a line that are classified: more change only the cost, not the result."""
 
-_MODEL_CODES = {"nb": "no", "iw": "he", "in": "id", "ji": "yi"}
+_MODEL_CODES = {"iw": "he", "in": "id", "ji": "yi"}
 """Codes of the model for languages that it has under another one."""
 _ALIKE = (
     {"hr", "bs", "sr", "sh"}, {"no", "nn", "da"}, {"id", "ms", "min", "jv"},
@@ -60,7 +60,7 @@ def language_codes(language: str) -> frozenset[str]:
     Empty if the model does not know the language.
     """
     code = re.split("[-_.]", language.lower())[0]
-    code = primary_language(code) or code
+    code = table_code(code) or code
     code = _MODEL_CODES.get(code, code)
     if code not in _known():
         return frozenset()

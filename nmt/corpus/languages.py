@@ -52,6 +52,12 @@ def primary_language(tag: str) -> str:
     return code if code in _NAMES else ""
 
 
+def table_code(tag: str) -> str:
+    """Return `primary_language`, with Bokmål (nb) as Norwegian (no) as in tables of others."""
+    code = primary_language(tag)
+    return "no" if code == "nb" else code
+
+
 def describe_language(tag: str) -> str:
     """Return the English name of a language with its tag, such as German (de)."""
     name = _NAMES.get(primary_language(tag))

@@ -6,10 +6,11 @@ number can also be spelled out on the other side, in the languages of Unicode CL
 """
 
 import re
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
-from nmt.corpus.languages import primary_language
+from nmt.corpus.languages import table_code
 
 if TYPE_CHECKING:
     from unicode_rbnf import RbnfEngine
@@ -120,25 +121,25 @@ def _spell_out(number: int, language: str) -> frozenset[str]:
     Empty for a language or a number without rules.
     """
     from unicode_rbnf import FormatPurpose, RbnfEngine
+    from unicode_rbnf.engine import RbnfError
 
-    code = {"nb": "no"}.get(primary_language(language), primary_language(language))
+    code = table_code(language)
     if code not in RbnfEngine.get_supported_languages() or number >= MAX_SPELLED:
         return frozenset()
     engine = _load_rules(code)
     forms: set[str] = set()
     for purpose in (FormatPurpose.CARDINAL, FormatPurpose.ORDINAL, FormatPurpose.YEAR):
-        # Languages lack some purposes, and ordinals end at some number.
-        try:
+        # Languages lack some purposes, and rules end at some number: those of Russian at 99,999.
+        with suppress(ValueError, RbnfError):
             forms.update(engine.format_number(number, purpose).text_by_ruleset.values())
-        except ValueError:
-            continue
     if str(number).strip("0") == "1":
         # "hundred" of "one hundred" and "two hundred": "a hundred" is neither.
-        twice = engine.format_number(2 * number).text
-        once = engine.format_number(number).text
-        while not twice.endswith(once):
-            once = once[1:]
-        forms.add(once)
+        with suppress(ValueError, RbnfError):
+            twice = engine.format_number(2 * number).text
+            once = engine.format_number(number).text
+            while not twice.endswith(once):
+                once = once[1:]
+            forms.add(once)
     return frozenset(key for key in map(_letters, forms) if len(key) > 2 or not key.isascii())
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from nmt.corpus import numerals, rules
 from nmt.corpus.language_id import language_codes
-from nmt.corpus.languages import primary_language
+from nmt.corpus.languages import table_code
 from nmt.corpus.pair_model import (
     LENGTH_LIMITS,
     MIN_MARKS,
@@ -72,7 +72,6 @@ NEGATION = {
     "uk": r"не|ні|ніколи|ніхто|нікого|нікому|ніщо|нічого|ніде|жод\w+|без|немає|нема|неможливо",
 }
 """Words that negate, as the inside of a group, by language; tag questions do not count."""
-NORWEGIAN = {"nb": "no", "nn": "no"}
 NOT_NAMES = {
     "da": "", "es": "", "fr": "", "it": "", "nl": "", "no": "", "pl": "", "pt": "", "sv": "",
     "en": r"i['’]\w+|(?:mon|tues|wednes|thurs|fri|satur|sun)days?|january|february|march|april|"
@@ -164,8 +163,9 @@ class FailureRules:
 
     @property
     def _codes(self) -> tuple[str, str]:
-        src, tgt = (primary_language(language) for language in self.languages)
-        return NORWEGIAN.get(src, src), NORWEGIAN.get(tgt, tgt)
+        # The words of Nynorsk are in the entries of Norwegian.
+        src, tgt = ("no" if code == "nn" else code for code in map(table_code, self.languages))
+        return src, tgt
 
     @property
     def _are_alike(self) -> bool:

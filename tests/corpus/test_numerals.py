@@ -19,6 +19,7 @@ SAME = [
     ("fr", "12 chiens et vingt-et-un chats", "ru", "двенадцать собак и 21 кошка"),
     ("en", "12 dogs, twenty cats", "ja", "犬が十二匹、猫が20匹"),
     ("en", "12 dogs, 20 cats", "ar", "١٢ كلبا و٢٠ قطة"),
+    ("en", "100000 people, twelve dogs", "ru", "100.000 человек, 12 собак"),
     ("zh_Hans", "十二只狗，20只猫", "nb", "12 hunder, tjue katter"),
 ]
 OTHER = [
@@ -31,6 +32,9 @@ OTHER = [
     ("en", "12 dogs, 15 cows, twenty cats", "de", "zwölf Hunde, 13 Kühe, 20 Katzen"),
     ("en", "12 dogs", "ja", "犬が20匹"),
     ("en", "12 dogs", "ar", "٢٠ كلبا"),
+    ("en", "100000 people, 12 dogs", "ru", "250000 человек"),
+    ("en", "1000000 people, 20 dogs", "nb_NO", "2500000 mennesker"),
+    ("en", "30 dogs", "ta", "45 நாய்கள்"),
     ("xx", "12 dogs and twenty cats", "", "zwölf Hunde und 20 Katzen"),
 ]
 

@@ -70,6 +70,7 @@ def test_good_translations_do_not_fail(languages: tuple[str, str]) -> None:
         ("negation", ("en", "de"), "I know him.", "Ich kenne ihn nicht."),
         ("negation", ("fr", "ru"), "Je ne le sais pas.", "Я это знаю."),
         ("negation", ("nb-NO", "en"), "Jeg vet det ikke.", "I know it."),
+        ("negation", ("nn", "en"), "Eg veit det ikkje.", "I know it."),
         ("names", ("en", "de"), "We met Susan today.", "Wir trafen heute Peter."),
         ("names", ("de", "en"), "Wir trafen heute Peter.", "Today we met Susan."),
     ],
