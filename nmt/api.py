@@ -163,7 +163,7 @@ def evaluate(
             of lines.
         metrics: names such as "bleu", "chrf", "ter"; None: these three.
         num_resamples: bootstrap resamples for the 95 % intervals; 1 or less: no intervals.
-        options: as in `load`.
+        options: as in `load`; none for a loaded translator.
 
     Returns:
         Report with `scores`, each with name, value, interval and signature; `report.text()` formats
@@ -185,6 +185,9 @@ def evaluate(
     def lines_of(text: Lines) -> list[str]:
         return list(read_lines(Path(text))) if isinstance(text, str | Path) else list(text)
 
+    if isinstance(run, Translator) and options:
+        key, value = next(iter(options.items()))
+        raise ConfigError(key, value, "the translator is loaded already: give it to nmt.load")
     # A list of strings is one reference, line by line.
     is_one = isinstance(ref, str | Path) or all(isinstance(each, str) for each in ref)
     references: Any = [ref] if is_one else ref
@@ -424,7 +427,9 @@ def check_unprepared(experiment: Experiment) -> None:
 
 def preparation_log(experiment: Experiment) -> Path:
     """Return the file for Ray's output during preparation, next to the prepared corpus."""
-    directory = Path(experiment.prepared)
+    from nmt.corpus.prepared import prepared_folder
+
+    directory = prepared_folder(experiment)
     return directory.with_name(f"{directory.name}.ray.log")
 
 

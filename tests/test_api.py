@@ -87,6 +87,11 @@ def test_evaluation_accepts_files_and_lines(here: Path) -> None:
     assert names == ["BLEU", "chrF2", "TER"]
     assert from_lines.scores[0].value == from_files.scores[0].value
     two = nmt.evaluate(translator, src=src, ref=[ref, ref], metrics=["bleu"], num_resamples=0)
+    with pytest.raises(nmt.NmtError) as caught:
+        nmt.evaluate(translator, src=src, ref=ref, beam=3)
+    assert str(caught.value) == (
+        "beam is 3, but the translator is loaded already: give it to nmt.load"
+    )
     assert "nrefs:2" in two.scores[0].signature
 
 

@@ -21,7 +21,7 @@ from nmt.api import check_writable, checkpoint_dir, make_translator
 from nmt.checkpoint.load import Checkpoint, load_checkpoint, load_counters
 from nmt.cli.evaluate import System, find_test_sets, score_and_write, translate_set
 from nmt.cli.options import (
-    POSITIVE_OR_0,
+    FiniteFloat,
     check_files,
     cluster_option,
     display_path,
@@ -33,6 +33,7 @@ from nmt.config.corpus import ParallelText
 from nmt.config.experiment import Experiment, TrainingConfig
 from nmt.config.files import (
     build_experiment,
+    build_text,
     load_cluster,
     load_experiment,
     override,
@@ -95,7 +96,7 @@ class NewText:
 @click.option("--dev", nargs=2, metavar="SRC TGT", help="Dev set; default: a tenth of the pairs.")
 @click.option("--test", nargs=2, metavar="SRC TGT",
               help="Test set; default: a tenth of the pairs.")  # fmt: skip
-@click.option("--mix", type=POSITIVE_OR_0, default=1.0,
+@click.option("--mix", type=FiniteFloat(min=0, max=1000), default=1.0,
               help="Old pairs per new pair in an epoch; 0: none.")  # fmt: skip
 @click.option("-o", "--output", required=True, metavar="DIR", help="Run to write, or its address.")
 @cluster_option
@@ -144,6 +145,8 @@ def _split_output(output: str, run: str) -> tuple[str, str]:
     if is_address(output):
         head, mark, query = output.partition("?")
         parent, _, name = head.rstrip("/").rpartition("/")
+        if parent.endswith(":/"):
+            raise ConfigError("--output", output, "the run is missing: s3://BUCKET/PATH")
         return name, f"{parent}{mark}{query}"
     path = Path(os.path.abspath(output))
     if not is_address(run) and path == Path(os.path.abspath(run)):
@@ -187,7 +190,7 @@ def _split_text(
 
     def text_of(name: str, paths: Sequence[str | Path]) -> ParallelText:
         src, tgt = map(os.path.abspath, paths)
-        return ParallelText.model_validate({"name": name, "src": src, "tgt": tgt})
+        return build_text({"name": name, "src": src, "tgt": tgt})
 
     train = PairFiles(text_of(name, files), ".", languages)
     given = {"dev": dev, "test": test}
@@ -301,8 +304,10 @@ def _num_updates(source: Checkpoint, parts: Sequence[tuple[list[PairFiles], int]
     """Return the updates of EPOCHS epochs over corpora with their pairs per epoch."""
     tokens = 0.0
     for corpora, num_pairs in parts:
-        pairs = islice(chain.from_iterable(files.read() for files in corpora), 1000)
-        lengths = [max(len(source.subword.encode(line)) for line in pair) + 1 for pair in pairs]
+        # Lines that are not UTF-8 are a matter of cleaning.
+        pairs = islice(chain.from_iterable(files.read_raw() for files in corpora), 1000)
+        sides = ([side.decode("utf-8", "replace") for side in pair] for pair in pairs)
+        lengths = [max(map(len, map(source.subword.encode, pair))) + 1 for pair in sides]
         tokens += num_pairs * sum(lengths) / len(lengths)
     batching, most = source.experiment.batching, source.experiment.training.updates
     per_update = FILL * batching.max_tokens * batching.micro_batches

@@ -14,7 +14,7 @@ import click
 
 from nmt.cli.options import display_path, program
 from nmt.config.corpus import RECORD_FORMATS, ParallelText
-from nmt.config.files import load_experiment
+from nmt.config.files import build_text, load_experiment
 from nmt.console import Console
 from nmt.corpus import detect, hold_out
 from nmt.corpus.io import is_writable
@@ -114,6 +114,8 @@ def init(
 def _experiment_file(name: str) -> Path:
     """Return the path of the experiment file; ConfigError if it cannot be written."""
     path = Path(name)
+    if not path.name:
+        raise ConfigError("NAME", repr(name), "the name of a file is expected")
     file = path if path.suffix in (".yaml", ".yml") else path.with_name(f"{path.name}.yaml")
     if not NAME.fullmatch(file.stem):
         rule = "it must be 1 to 100 of A-Z a-z 0-9 . _ - and start with a letter or digit"
@@ -167,7 +169,7 @@ def _make_corpora(
         used = [text.name for text in corpora]
         free = (f"{name}-{number}" for number in range(2, len(used) + 3))
         name = name if name not in used else next(each for each in free if each not in used)
-        corpora.append(ParallelText.model_validate({"name": name, **entry}))
+        corpora.append(build_text({"name": name, **entry}))
     return corpora
 
 
@@ -223,7 +225,7 @@ def _find_sets(kind: str, names: Sequence[str], languages: tuple[str, str]) -> l
         name = kind if kind == "dev" else _corpus_name(first)
         if name in [each.text.name for each in sets]:
             name += f"-{len(sets) + 1}"
-        text = ParallelText.model_validate({"name": name, **entry})
+        text = build_text({"name": name, **entry})
         text = detect.detect_columns(text, os.getcwd(), languages)
         sets.append(PairFiles(text, os.getcwd(), languages))
     if kind == "dev" and len(sets) > 1:

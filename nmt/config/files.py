@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from nmt.config.cluster import Cluster
+from nmt.config.corpus import ParallelText
 from nmt.config.experiment import Experiment
 from nmt.config.settings import USER_INPUT, Settings, add_legacy_values, section_in
 from nmt.errors import ConfigError, did_you_mean, shorten
@@ -69,6 +70,15 @@ def build_experiment(tree: Mapping[str, Any]) -> Experiment:
     return _build(Experiment, tree, "experiment", is_input=True)
 
 
+def build_text(fields: Mapping[str, str]) -> ParallelText:
+    """Build a corpus from file names of the command line.
+
+    Raises:
+        ConfigError: a name is invalid, for example not UTF-8.
+    """
+    return _build(ParallelText, fields, f"corpus {fields['name']}")
+
+
 def load_cluster(path: str | Path | None, overrides: Sequence[str] = ()) -> Cluster:
     """Read a cluster file and apply `key=value` overrides.
 
@@ -114,13 +124,15 @@ def restore(kind: type[S], tree: Any, where: str) -> S:
 def override(settings: S, overrides: Sequence[str], where: str = "command line") -> S:
     """Return settings with `section.key=value` overrides applied.
 
+    Settings that were not set stay so, which decides about `preset: auto`.
+
     Args:
         where: origin of the overrides, for error messages.
 
     Raises:
         ConfigError: an override is invalid.
     """
-    tree = settings.model_dump(mode="json")
+    tree = settings.model_dump(mode="json", exclude_unset=True)
     for text in overrides:
         _set(tree, text)
     return _build(type(settings), tree, where, overrides if where == "command line" else ())

@@ -81,7 +81,7 @@ class WordTable:
         """Return the log-likelihood ratio of each target, in nats."""
         scores = np.zeros(len(src), dtype=np.float32)
         cells = _Cells.pair(_word_ids(src, has_null=True), _word_ids(tgt))
-        if not len(cells.keys):
+        if not (len(cells.keys) and len(self.keys)):
             return scores
         places = np.minimum(np.searchsorted(self.keys, cells.keys), len(self.keys) - 1)
         is_known = self.keys[places] == cells.keys

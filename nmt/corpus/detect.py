@@ -1,5 +1,6 @@
 """Detection of the languages and columns of raw corpora, for `nmt init`."""
 
+import re
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ MIN_SHARE = 0.4
 _SUFFIXES = {"ndjson": "jsonl", "json": "jsonl", "pq": "parquet"}
 _AMBIGUOUS = {"id", "no", "is", "it", "to", "so", "my", "am", "as", "be", "or", "pa"}
 """Language codes that are more often a word or an identifier in the first line of a TSV."""
+_CODE = re.compile("[A-Za-z][A-Za-z0-9_-]*")
 _GIVE = "give them with --languages SRC,TGT"
 
 
@@ -48,6 +50,11 @@ def detect_languages(files: PairFiles) -> tuple[str, str]:
         DataError: they cannot be determined.
     """
     named = _named_languages(files)
+    if all(named) and named[0] == named[1]:
+        raise DataError(
+            f"{' and '.join(map(str, files.paths()))}: both sides are named "
+            f"{describe_language(named[0])}: check the files, or {_GIVE}"
+        )
     if all(named):
         return named
     src_lines, tgt_lines = sample(files)
@@ -207,6 +214,6 @@ def parse_languages(text: str) -> tuple[str, str]:
     """Return the two languages of `en,de` or `en-de`; ConfigError for anything else."""
     parts = text.split(",") if "," in text else text.split("-")
     codes = [part.strip() for part in parts]
-    if len(codes) != 2 or not all(codes) or codes[0] == codes[1]:
+    if len(codes) != 2 or not all(map(_CODE.fullmatch, codes)) or codes[0] == codes[1]:
         raise ConfigError("--languages", text, "two language codes are expected, such as en,de")
     return codes[0], codes[1]

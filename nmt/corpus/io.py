@@ -156,11 +156,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         DataError: the folder is missing, writing is not permitted, or the disk is full.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name a file in it")
     # In the same folder: a rename across file systems is not atomic. A random name keeps two
     # processes apart.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; name a file in it")
     try:
         with temporary.open("wb"):
             pass
@@ -211,9 +211,9 @@ def write_zstd(path: Path, parts: Iterable[bytes]) -> None:
 def read_zstd(path: Path) -> bytes:
     """Read a file of `write_zstd`; ValueError if it is damaged."""
     try:
-        with path.open("rb") as file, _zstd_decompressor().stream_reader(file) as stream:
-            return bytes(stream.read())
-    except zstandard.ZstdError as error:
+        with path.open("rb") as file:
+            return b"".join(_decompress(_read_raw(file, None, None), _DECOMPRESSORS[".zst"][2]))
+    except (zstandard.ZstdError, EOFError) as error:
         raise ValueError(str(error)) from None
 
 

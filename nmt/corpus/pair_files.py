@@ -80,15 +80,8 @@ class PairFiles:
 
     def read(self) -> Iterator[tuple[str, str]]:
         """Read the pairs as text, without cleaning; DataError as `read_raw`, or not UTF-8."""
-        for number, (src, tgt) in enumerate(self.read_raw(is_strict=True), start=1):
-            try:
-                yield src.decode(), tgt.decode()
-            except UnicodeDecodeError:
-                # The bytes of the file are UTF-8: this is an escape of JSON.
-                raise DataError(
-                    f"{self.paths()[0]}, pair {number}: a lone surrogate, which is no character; "
-                    "fix or delete the pair"
-                ) from None
+        for src, tgt in self.read_raw(is_strict=True):
+            yield src.decode(), tgt.decode()
 
     def read_refs(self, num_pairs: int) -> list[list[str]]:
         """Read the further references of a test set of `num_pairs` pairs."""

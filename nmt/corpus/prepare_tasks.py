@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -353,7 +354,7 @@ def load_file(path: Path, read: Callable[[Path], T]) -> T:
     """Read a file of unfinished work; DataError if it is missing or damaged."""
     try:
         return read(path)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise unusable(path, f"cannot be read: {error}") from None
 
 

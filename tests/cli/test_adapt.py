@@ -135,6 +135,16 @@ def test_one_pair_is_counted_in_the_singular(adapted: list[Experiment], nmt: Nmt
     assert "new.en: too few pairs (1) to hold out 10% of them" in nmt(RUN).err
 
 
+def test_a_line_that_is_not_utf_8_is_left_to_cleaning(new_text: Path, nmt: Nmt,
+    adapted: list[Experiment], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr("test_adapt.prepare_tests", lambda experiment: None)
+    Path("new.en").write_bytes(b"\xff\n" + Path("new.en").read_bytes())
+    Path("new.de").write_bytes(b"x\n" + Path("new.de").read_bytes())
+    answer = nmt(RUN)
+    assert answer.status == 0, answer.err
+    assert b"\xff\n" in Path("prepared/adapted.text/train.src").read_bytes()
+
+
 def test_raw_files_replace_a_lost_prepared_corpus(adapted: list[Experiment], nmt: Nmt) -> None:
     nmt(RUN)
     with_prepared = sorted(pairs_of(adapted[0], "old_sample"))
@@ -223,6 +233,19 @@ def test_scores_are_side_by_side() -> None:
         (
             "adapt runs/tiny --src new.en --tgt none.de -o runs/adapted",
             "none.de: file not found; check the path",
+        ),
+        (
+            "adapt runs/tiny --src new.en --tgt new.de -o s3://bucket?region=x",
+            "--output is s3://bucket?region=x, but the run is missing: s3://BUCKET/PATH",
+        ),
+        (
+            "adapt runs/tiny --src new.en --tgt new.de -o s3://bucket/",
+            "--output is s3://bucket/, but the run is missing: s3://BUCKET/PATH",
+        ),
+        (
+            "adapt runs/tiny --src new.en --tgt new.de --mix 1e308 -o runs/adapted",
+            "Invalid value for '--mix': 1e+308 is not in the range 0<=x<=1000. See `nmt adapt "
+            "--help`.",
         ),
         (
             "adapt runs/tiny --src new.en --experiment tiny.yaml -o runs/adapted",

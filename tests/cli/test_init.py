@@ -186,6 +186,15 @@ WRONG: list[tuple[str, dict[str, str | bytes], str]] = [
      "--tgt have no columns: omit it"),
     ("x --tsv a.tsv --languages en", {}, "--languages is en, but two language codes are expected, "
      "such as en,de"),
+    ("x --tsv a.tsv --languages en,x/y", {}, "--languages is en,x/y, but two language codes are "
+     "expected, such as en,de"),
+    ("/ --tsv a.tsv", {}, "NAME is '/', but the name of a file is expected"),
+    ("x --src a.en --tgt b.en", {"b.en": "eins\n"}, "a.en and b.en: both sides are named English "
+     f"(en): check the files, or {GIVE}"),
+    ("x --src \udcff.en --tgt a.de", {"\udcff.en": "one\n"}, "corpus corpus: src is "
+     "'\\udcff.en', but it must be text without NUL bytes and lone surrogates"),
+    ("x --tsv a.tsv --dev \udcff.tsv", {"\udcff.tsv": "one\n"}, "corpus dev: tsv is "
+     "'\\udcff.tsv', but it must be text without NUL bytes and lone surrogates"),
     ("x --src a.en --tgt b.de", {"b.de": "eins\n"}, "corpus a: a.en has 100 lines, b.de has 1: the "
      "two files must be line-parallel; find the first pair that does not match, or download both "
      "again"),

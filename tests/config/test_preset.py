@@ -6,7 +6,7 @@ import pytest
 from toy_settings import CONFIGS
 
 from nmt.config.experiment import Experiment
-from nmt.config.files import dump, load_experiment, parse_stored
+from nmt.config.files import dump, load_experiment, override, parse_stored
 from nmt.config.preset import ROWS, explain_choice, resolve
 from nmt.errors import ConfigError
 
@@ -72,6 +72,11 @@ def test_settings_of_the_experiment_win() -> None:
 def test_preset_sets_patience(given: dict[str, int], expected: tuple[int, int, int]) -> None:
     found = resolve(experiment(training=given), 29_000).training
     assert (found.validate_every, found.checkpoint_every, found.patience) == expected
+
+
+@pytest.mark.parametrize("override_", ["model.word_dropout=0.3", "seed=2", "corpus.root=x"])
+def test_an_override_leaves_other_sizes_to_the_preset(override_: str) -> None:
+    assert resolve(override(experiment(), [override_]), 5_000).model.dropout == 0.4
 
 
 def test_resolved_experiment_does_not_change() -> None:

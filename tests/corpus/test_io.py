@@ -255,6 +255,26 @@ def test_zstd_files_keep_every_byte(tmp_path: Path) -> None:
     assert read_zstd(tmp_path / "x.zst") == b"".join(data)
 
 
+@pytest.mark.parametrize("cut", [0, 1, 10, 20, -1])
+def test_a_truncated_zstd_file_is_an_error(cut: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.zst"
+    write_zstd(path, [b"one line\n" * 20_000])
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ValueError):
+        read_zstd(path)
+    write_zstd(path, [])
+    assert read_zstd(path) == b""
+
+
+@pytest.mark.parametrize("path", ["/", "", ".", ".."])
+def test_a_folder_is_not_written_to(path: str) -> None:
+    with (
+        pytest.raises(DataError, match="is a folder; name a file in it$"),
+        atomic_write(Path(path)),
+    ):
+        pass
+
+
 def test_standard_input_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\0b\n")))
     with pytest.raises(DataError, match=r"^standard input, line 1: a NUL byte"):

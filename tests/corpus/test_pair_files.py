@@ -204,6 +204,46 @@ def test_a_line_feed_in_a_record_is_a_space(tmp_path: Path) -> None:
         assert pairs_of(tmp_path, **{kind: path.name}) == [("a b", "c d")]
 
 
+def test_a_nul_in_a_record_is_a_space(tmp_path: Path) -> None:
+    """Files of lines are written from records, and refuse NUL bytes."""
+    for kind in ("jsonl", "parquet"):
+        path = tmp_path / f"a.{kind}"
+        path.write_bytes(WRITERS[kind](path, [("a\0b", "\0"), ("c\0\n", "d")]))
+        assert pairs_of(tmp_path, **{kind: path.name}) == [("a b", " "), ("c  ", "d")]
+
+
+def test_a_header_is_read_where_other_lines_are_invalid(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_bytes(b"en\tde\na\tb\n\xff\tc\n")
+    text = files(tmp_path, tsv="a.tsv", src_column="en", tgt_column="de")
+    assert list(text.read_raw()) == [(b"a", b"b"), (b"\xff", b"c")]
+    (tmp_path / "b.tsv").write_bytes(b"")
+    with pytest.raises(DataError, match="no column for en; it has"):
+        list(files(tmp_path, tsv="b.tsv", src_column="en", tgt_column="de").read_raw())
+
+
+@pytest.mark.parametrize("column", ["99999999999999999999", "9" * 5000])
+def test_a_number_of_many_digits_is_no_column(column: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("a\tb\n")
+    assert error_of(tmp_path, tsv="a.tsv", src_column="1", tgt_column=column) == (
+        "a.tsv: no column for 1; it has a, b: set src_column to one of them"
+    )
+
+
+def test_a_folder_in_a_zip_is_left_out(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, text in (("x.en/", ""), ("x.en/x.en", "a\n"), ("x.en/x.de", "b\n")):
+            archive.writestr(name, text)
+    assert pairs_of(tmp_path, zip="a.zip") == [("a", "b")]
+
+
+def test_a_lone_surrogate_is_an_error_where_it_is_not_dropped(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"en": "a", "de": "b"}\n\n{"en": "c", "de": "\\udcff"}\n')
+    assert error_of(tmp_path, jsonl="a.jsonl") == (
+        "a.jsonl, record 3: de has a lone surrogate, which is no character; fix or delete the "
+        "record"
+    )
+
+
 def test_units_of_a_tmx_give_pairs_of_both_languages(tmp_path: Path) -> None:
     (tmp_path / "a.tmx").write_bytes(
         tmx(

@@ -66,7 +66,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in archive.namelist():
         suffix = Path(name).suffix.removeprefix(".")
-        if suffix and suffix not in ("ids", "xml", "txt", "md"):
+        if suffix and not name.endswith("/") and suffix not in ("ids", "xml", "txt", "md"):
             found.setdefault(suffix, []).append(name)
     return found
 

@@ -99,7 +99,8 @@ def encode_side(text: object, number: int, column: str, file: RecordFile) -> byt
     """Return one side of a record as a line; null is empty text, a lone surrogate invalid UTF-8.
 
     Raises:
-        DataError: it is not text; the message names the record and the column.
+        DataError: it is not text, or invalid in a strict file; the message names the record and
+            the column.
     """
     if text is None:
         return b""
@@ -108,7 +109,14 @@ def encode_side(text: object, number: int, column: str, file: RecordFile) -> byt
             f"{file.path}, record {number}: {column} is a {type(text).__name__}, but text was "
             f"expected; choose others with src_column and tgt_column, or fix the record"
         )
-    # Line ends inside a segment would shift the two sides against each other.
-    if "\n" in text:
-        text = text.replace("\r\n", " ").replace("\n", " ")
-    return text.encode("utf-8", "surrogatepass")
+    # Line ends inside a segment would shift the two sides against each other, and a file of lines
+    # has no NUL bytes.
+    if "\n" in text or "\0" in text:
+        text = text.replace("\r\n", " ").replace("\n", " ").replace("\0", " ")
+    try:
+        return text.encode("utf-8", "strict" if file.is_strict else "surrogatepass")
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{file.path}, record {number}: {column} has a lone surrogate, which is no character; "
+            f"fix or delete the record"
+        ) from None

@@ -4,18 +4,23 @@ Without settings the first two columns are source and target and there is no hea
 number (from 1) mean the same; columns set by name need a header line, which is not a pair.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from nmt.corpus.formats.record_file import RawPair, RecordFile, find_columns
 from nmt.corpus.io import read_blocks, split_lines
-from nmt.corpus.text import EncodingChecker, read_lines
+from nmt.corpus.text import EncodingChecker
 from nmt.errors import DataError
+
+_NUMBER = re.compile(r"\d{1,6}")
 
 
 def list_columns(path: Path) -> list[str]:
-    """Return the cells of the first line."""
-    return next(read_lines(path), "").split("\t")
+    """Return the cells of the first line, invalid characters replaced."""
+    # Of bytes: the lines after it may be invalid, which is a rule of cleaning.
+    blocks = (split_lines(block)[0] for _, block in read_blocks(path))
+    return next(blocks, b"").decode("utf-8", "replace").split("\t")
 
 
 def read(file: RecordFile) -> Iterator[RawPair]:
@@ -24,7 +29,7 @@ def read(file: RecordFile) -> Iterator[RawPair]:
     Raises:
         DataError: see `read_blocks`; a column is missing in the header or in a row.
     """
-    has_header = any(name and not name.isdecimal() for name in file.columns)
+    has_header = any(name and not _NUMBER.fullmatch(name) for name in file.columns)
     if has_header:
         src, tgt = find_columns(list_columns(file.path), file)
     else:
