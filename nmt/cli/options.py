@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from nmt import api
 from nmt.config.cluster import Cluster
+from nmt.config.decoding import EngineName, Precision, Protected
 from nmt.config.experiment import Experiment
 from nmt.config.settings import is_address
 from nmt.console import Console
@@ -23,7 +24,7 @@ from nmt.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from nmt.decoding.engines import Model
 
-PROTECTED = ("tags", "urls", "numbers", "placeholders")
+PROTECTED = get_args(Protected)
 
 
 class Integer(click.IntRange):
@@ -81,12 +82,12 @@ cluster_option = click.option("--cluster", metavar="FILE", help="Cluster file; d
 
 def precision_option(text: str) -> Callable[..., Any]:
     """Return the option --precision with a help text."""
-    return click.option("--precision", type=click.Choice(["fp32", "bf16", "int8"]), help=text)
+    return click.option("--precision", type=click.Choice(get_args(Precision)), help=text)
 
 
 def engine_option(command: Callable[..., None]) -> Callable[..., None]:
     """Add the option --engine."""
-    return click.option("--engine", type=click.Choice(["auto", "torch", "onnx"]), default="auto",
+    return click.option("--engine", type=click.Choice(get_args(EngineName)), default="auto",
                         help="PyTorch or ONNX Runtime; auto: onnx on a CPU.")(command)  # fmt: skip
 
 

@@ -4,6 +4,7 @@ The stages of preparing that read and clean run beside the prepared corpus, with
 adequacy scores, and nothing is encoded. A further stage counts and takes samples, chunk by chunk.
 """
 
+import json
 import math
 import re
 import shutil
@@ -15,10 +16,9 @@ from typing import Any
 
 from nmt.config.corpus import CleaningConfig
 from nmt.config.experiment import Experiment
-from nmt.config.settings import has_legacy_value, legacy_value
 from nmt.corpus import drop_stages, prepare, prepared, task_cache
 from nmt.corpus.adequacy import FEW_PAIRS, SUGGESTED_MINIMUM
-from nmt.corpus.language_id import identify
+from nmt.corpus.language_id import identify, language_codes
 from nmt.corpus.prepare_tasks import Chunk, Later
 from nmt.corpus.rules import DROP_REASONS, REPAIRS, near_key
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, Stages, Task, Tree
@@ -199,12 +199,17 @@ def _bin(value: float, edges: Iterable[float]) -> int:
 
 
 def _all_rules(cleaning: CleaningConfig) -> CleaningConfig:
-    """Turn on the rules that earlier versions did not have, and the adequacy scores."""
-    update: Tree = {}
-    for name, info in CleaningConfig.model_fields.items():
-        if has_legacy_value(info) and getattr(cleaning, name) == legacy_value(info):
-            update[name] = SUGGESTED_MINIMUM if name == "min_adequacy" else info.default
-    return cleaning.model_copy(update=update)
+    """Turn on the rules that are off, and the adequacy scores."""
+    defaults = CleaningConfig(min_adequacy=SUGGESTED_MINIMUM)
+    rules = (*DROP_REASONS, *REPAIRS)
+    off = {rule: getattr(defaults, rule) for rule in rules if not _is_on(cleaning, rule)}
+    return cleaning.model_copy(update=off)
+
+
+def _is_on(cleaning: CleaningConfig, rule: str) -> bool:
+    # 0 is no limit, but an adequacy like any other.
+    value = getattr(cleaning, rule)
+    return value is not None if rule == "min_adequacy" else bool(value)
 
 
 def _merge(experiment: Experiment, results: list[Tree]) -> Diagnosis:
@@ -216,10 +221,8 @@ def _merge(experiment: Experiment, results: list[Tree]) -> Diagnosis:
     findings = []
     for rule in (*DROP_REASONS, *REPAIRS):
         action = "dropped" if rule in DROP_REASONS else "repaired"
-        value = getattr(cleaning, rule)
-        is_on = value is not None and value is not False and (value != 0 or rule == "min_adequacy")
         samples = [each for result in results for each in result["samples"].get(rule, [])]
-        finding = Finding(rule, action, is_on, rules[rule], samples[:NUM_SAMPLES])
+        finding = Finding(rule, action, _is_on(cleaning, rule), rules[rule], samples[:NUM_SAMPLES])
         findings.append(finding)
     corpora: dict[str, Counter[str]] = {}
     for result in results:
@@ -261,9 +264,7 @@ def _advise(diagnosis: Diagnosis, cleaning: CleaningConfig) -> None:
     for each in diagnosis.findings:
         least = SUGGEST_ADEQUACY_SHARE if each.rule == "min_adequacy" else SUGGEST_SHARE
         if not each.is_on and each.count > least * diagnosis.pairs:
-            value = SUGGESTED_MINIMUM if each.rule == "min_adequacy" else "true"
-            if each.rule == "max_token_chars":
-                value = CleaningConfig().max_token_chars
+            value = json.dumps(getattr(_all_rules(cleaning), each.rule))
             diagnosis.suggestions.append(f"corpus.cleaning.{each.rule}={value}")
         if each.count > 0.2 * diagnosis.pairs and each.rule in ("language", "script", "swapped"):
             diagnosis.notes.append(
@@ -283,7 +284,9 @@ def _advise(diagnosis: Diagnosis, cleaning: CleaningConfig) -> None:
     for side, language in enumerate(diagnosis.languages):
         found = diagnosis.identified[side]
         best = next(iter(found), "")
-        if best not in ("", language) and found[best] > 0.5:
+        codes = language_codes(language)
+        # A language that the model does not know looks like another one.
+        if codes and best not in ("", "unknown", *codes) and found[best] > 0.5:
             key = ("corpus.src", "corpus.tgt")[side]
             diagnosis.notes.append(
                 f"{key} is {language}, but most lines of that side look like {best}"

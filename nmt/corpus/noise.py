@@ -9,7 +9,6 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,8 @@ import numpy.typing as npt
 from nmt.config.corpus import CleaningConfig, NoiseConfig
 from nmt.corpus.shards import Rows
 from nmt.corpus.subword import Subword
+from nmt.corpus.subword_sampling import Pair
 from nmt.corpus.text import change_case, fold_case, normalise
-
-Pair = tuple[Sequence[int] | npt.NDArray[Any], Sequence[int] | npt.NDArray[Any]]
 
 MAX_GROWTH = 1.5
 """Longest source of a micro-batch, as a multiple of that without noise; longer sources are trained

@@ -12,7 +12,7 @@ from difflib import SequenceMatcher
 
 from nmt.config.corpus import CleaningConfig
 from nmt.corpus.language_id import identify, language_codes
-from nmt.corpus.numerals import has_other_numbers
+from nmt.corpus.numerals import Languages, has_other_numbers
 from nmt.corpus.repairs import repair_encoding, strip_markup, unescape_entities
 from nmt.corpus.scripts import is_foreign_script
 from nmt.corpus.text import UNSPACED, strip_controls, to_nfc
@@ -55,8 +55,6 @@ MIN_OWN = (0.05, 0.02)
 """Probability of the own language, on the source and the target side, below which it is not."""
 MIN_COPY_CHARS = 20
 COPY_SIMILARITY = 0.95
-
-Languages = tuple[str, str]
 
 _LETTER = re.compile(r"[^\W\d_]")
 REPETITION = re.compile(r"([^\s\d])\1{9}|(\S.{1,4}?)\2{7}")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from nmt.config.settings import parse_record
 from nmt.corpus.io import atomic_write, try_lock
-from nmt.corpus.manifest import unusable
+from nmt.corpus.manifest import MANIFEST, unusable
 from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,15 @@ def _reset_unless(folder: Path, state: Tree) -> None:
             return
         log.info("%s: files or settings have changed: starting over", folder)
     except (FileNotFoundError, ValueError):
-        pass
+        # Finished by another command after this one found no manifest.
+        if (folder / MANIFEST).exists() and not path.exists():
+            shutil.rmtree(folder / WORK)
+            raise DataError(
+                f"{folder}: prepared by another command meanwhile; run the same command again"
+            ) from None
+    # First: an interruption here must not leave results without their files.
+    (folder / MANIFEST).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
     for part in _FOLDERS:
         shutil.rmtree(folder / part)
         (folder / part).mkdir()

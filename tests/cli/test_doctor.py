@@ -49,5 +49,29 @@ def test_json_has_the_figures_of_the_page(doctor: Callable[..., Result], tmp_pat
     assert "<h1>tiny</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["empty=false", "max_ratio=0", "no_letters=false", "lost_characters=false", "max_chars=0"],
+)
+def test_rules_that_are_off_are_counted(setting: str, doctor: Callable[..., Result]) -> None:
+    tree = json.loads(doctor("--json", f"corpus.cleaning.{setting}").stdout)
+    rule = setting.partition("=")[0]
+    findings = {each["rule"]: each for each in tree["findings"]}
+    assert (tree["kept"], findings["empty"]["count"]) == (9, 1)
+    assert not findings[rule]["is_on"]
+    assert tree["suggestions"] == ["corpus.cleaning.empty=true"] * (rule == "empty")
+
+
+@pytest.mark.parametrize("language", ["en", "eng", "en_US", "en-GB", "xx"])
+def test_the_right_language_has_no_note(language: str, doctor: Callable[..., Result]) -> None:
+    tree = json.loads(doctor("--json", f"corpus.src={language}").stdout)
+    assert [note for note in tree["notes"] if "look like" in note] == []
+
+
+def test_another_language_has_a_note(doctor: Callable[..., Result]) -> None:
+    tree = json.loads(doctor("--json", "corpus.src=fr").stdout)
+    assert "corpus.src is fr, but most lines of that side look like en" in tree["notes"]
+
+
 def test_the_terminal_shows_the_clean_share(doctor: Callable[..., Result]) -> None:
     assert "estimated clean share: 90.0 % (9 of 10 pairs pass all rules)" in doctor().stdout

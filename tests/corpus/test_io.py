@@ -260,7 +260,7 @@ def test_a_truncated_zstd_file_is_an_error(cut: int, tmp_path: Path) -> None:
     path = tmp_path / "x.zst"
     write_zstd(path, [b"one line\n" * 20_000])
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="it ends too early"):
         read_zstd(path)
     write_zstd(path, [])
     assert read_zstd(path) == b""
@@ -269,7 +269,7 @@ def test_a_truncated_zstd_file_is_an_error(cut: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/", "", ".", ".."])
 def test_a_folder_is_not_written_to(path: str) -> None:
     with (
-        pytest.raises(DataError, match="is a folder; name a file in it$"),
+        pytest.raises(DataError, match="is a folder; name a file in it"),
         atomic_write(Path(path)),
     ):
         pass

@@ -90,7 +90,7 @@ def test_a_resumed_prepare_gives_the_same_bytes(
          "object"),
         ("results/cleaning/000-00000.json", b"{", "damaged: Invalid JSON: EOF while parsing an "
          "object at line 1 column 1"),
-        ("clean/000-00000.src.zst", b"x", "cannot be read: zstd decompress error: Unknown frame "
+        ("clean/000-00000.src.zst", b"x", "cannot be read: zstd decompressor error: Unknown frame "
          "descriptor"),
     ],
 )  # fmt: skip
@@ -174,6 +174,64 @@ def test_a_prepared_corpus_needs_no_raw_files(make_corpus: Make) -> None:
     manifest = prepare(experiment)
     shutil.rmtree(experiment.corpus.root)
     assert prepare(experiment) == manifest
+
+
+def test_a_corpus_that_another_command_finished_stays(
+    make_corpus: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = make_corpus({"a": CLEAN})
+
+    def check_slowly(experiment: Experiment) -> list[str]:
+        monkeypatch.undo()
+        prepare(experiment)
+        return []
+
+    monkeypatch.setattr("nmt.corpus.prepare.check_raw", check_slowly)
+    assert error_of(experiment) == (
+        "prepared: prepared by another command meanwhile; run the same command again"
+    )
+    folder = Path(experiment.prepared)
+    assert not (folder / "work").exists()
+    before = files_of(folder)
+    prepare(experiment)
+    assert files_of(folder) == before
+
+
+def test_an_interrupted_reset_starts_over(
+    make_corpus: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    first = make_corpus({"a": CLEAN}, prepared="first")
+    prepare(first)
+
+    # Stopped after cleaning, then while the folder is emptied for other settings.
+    folder = str(tmp_path / "cut")
+    corpus = first.corpus.model_copy(update={"prepared": folder})
+    experiment = first.model_copy(update={"corpus": corpus})
+    cleaning = corpus.cleaning.model_copy(update={"max_chars": 99})
+    corpus = corpus.model_copy(update={"cleaning": cleaning})
+    other = first.model_copy(update={"corpus": corpus})
+    remove, removed = shutil.rmtree, []
+
+    def fail(*_: Any) -> None:
+        raise PowerCutError
+
+    def remove_two(path: Path) -> None:
+        if len(removed) == 2:
+            raise PowerCutError
+        removed.append(path)
+        remove(path)
+
+    for name, function, each in (
+        ("nmt.corpus.prepare_tasks.train_subword", fail, experiment),
+        ("shutil.rmtree", remove_two, other),
+    ):
+        monkeypatch.setattr(name, function)
+        with pytest.raises(PowerCutError):
+            prepare(each)
+        monkeypatch.undo()
+    prepare(experiment)
+    assert files_of(Path(folder)) == files_of(tmp_path / "first")
 
 
 def test_a_locked_corpus_is_refused(make_corpus: Make, tmp_path: Path) -> None:
