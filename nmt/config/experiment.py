@@ -165,9 +165,6 @@ class TrainingConfig(Settings):
     """Read sources in upper or title case as a mark and lower case; null: if noise changes case."""
 
     def check(self) -> None:
-        if self.warmup_updates > self.updates:
-            rule = f"it must be at most training.updates ({self.updates})"
-            raise ConfigError("training.warmup_updates", self.warmup_updates, rule)
         # The best checkpoint must be one that was validated.
         if (
             self.patience
@@ -259,6 +256,12 @@ class Experiment(Settings):
     """Search and sampling."""
 
     def check(self) -> None:
+        warmup, updates = self.training.warmup_updates, self.training.updates
+        # The preset shortens a warm-up that is not set.
+        is_open = self.preset == "auto" and "warmup_updates" not in self.training.model_fields_set
+        if warmup > updates and not is_open:
+            rule = f"it must be at most training.updates ({updates})"
+            raise ConfigError("training.warmup_updates", warmup, rule)
         kind = self.corpus.subword.kind
         sections: list[TrainingConfig | StageConfig] = [self.training, *self.stages]
         for section in sections:

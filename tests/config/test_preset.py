@@ -55,6 +55,8 @@ def test_settings_of_the_experiment_win() -> None:
     assert (found.training.updates, found.training.warmup_updates) == (500, 7)
     shorter = resolve(experiment(training={"updates": 500}), 29_000).training
     assert (shorter.warmup_updates, shorter.validate_every) == (50, 25)
+    shortest = resolve(override(experiment(), ["training.updates=100"]), 29_000).training
+    assert (shortest.warmup_updates, shortest.validate_every) == (10, 5)
     assert found.corpus.subword.vocab_size == 6000
 
 
@@ -100,6 +102,14 @@ def test_explain_choice() -> None:
         "model.width, training.updates"
     )
     assert "set by the experiment" not in explain_choice(experiment(), 29_000)
+
+
+def test_warm_up_that_is_set_must_fit() -> None:
+    with pytest.raises(ConfigError) as refused:
+        override(experiment(), ["training.updates=100", "training.warmup_updates=200"])
+    assert str(refused.value) == (
+        "command line: training.warmup_updates is 200, but it must be at most training.updates (100)"
+    )
 
 
 def test_contradiction_with_a_row_is_an_error() -> None:
