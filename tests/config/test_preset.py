@@ -108,7 +108,8 @@ def test_warm_up_that_is_set_must_fit() -> None:
     with pytest.raises(ConfigError) as refused:
         override(experiment(), ["training.updates=100", "training.warmup_updates=200"])
     assert str(refused.value) == (
-        "command line: training.warmup_updates is 200, but it must be at most training.updates (100)"
+        "command line: training.warmup_updates is 200, but it must be at most training.updates "
+        "(100)"
     )
 
 
