@@ -46,6 +46,9 @@ from nmt.decoding.interface import (
     padded_length,
 )
 
+MIN_TEMPERATURE = 1e-30
+"""Lower temperatures count as this one, which is greedy: log-probabilities over them overflow."""
+
 
 def search(
     engine: Engine[StateT], sources: Sequence[Sequence[int]], decoding: DecodingConfig,
@@ -209,8 +212,10 @@ class _SearchBatch(Generic[StateT]):
             full_rows = np.array(constrained.full_rows, np.int64)
         choice: Best | Draw = Best(self.beam)
         if self.is_sampling:
-            numbers = self.uniforms[:, length]
-            choice = Draw(numbers, decoding.temperature, decoding.top_k, decoding.top_p)
+            numbers, temperature = self.uniforms[:, length], decoding.temperature
+            choice = Draw(
+                numbers, max(temperature, MIN_TEMPERATURE), decoding.top_k, decoding.top_p
+            )
         return Query(
             choice, (rows, ids) if len(rows) else None, full_rows if len(full_rows) else None,
             self.needs_attention,

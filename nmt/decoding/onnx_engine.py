@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from nmt.corpus.shortlist import Table, candidates_of
-from nmt.corpus.subword import BOS, EOS
+from nmt.corpus.subword import BOS, EOS, PAD
 from nmt.decoding import interface
 from nmt.decoding.candidates import MAX_ROUNDS, choose
 from nmt.decoding.exported_model import (
@@ -29,7 +29,7 @@ from nmt.decoding.exported_model import (
     SHORTLIST_GRAPH,
 )
 from nmt.decoding.interface import Best, Given, IntArray, Query, StepResult
-from nmt.errors import CheckpointError, shorten
+from nmt.errors import CheckpointError, ConfigError, shorten
 
 Array = npt.NDArray[Any]
 
@@ -91,7 +91,7 @@ class OnnxEngine:
             result = _without_special(outputs.best_ids, outputs.best_log_probs, size)
             if state.columns is not None:
                 columns = state.columns.repeat(state.models[0].beam, axis=0)
-                result = result._replace(ids=np.take_along_axis(columns, result.ids, 1))
+                result = result._replace(ids=self._candidates_at(columns, result.ids))
             attention = outputs.attention.copy() if query.with_attention else None
         else:
             every = [each.step(tokens, rows, 0, query.with_attention) for each in state.models]
@@ -112,13 +112,21 @@ class OnnxEngine:
         # One model is normalised in the graph.
         sums = np.zeros(len(mean), np.float32) if len(log_probs) == 1 else None
         if state.columns is not None and self._table is not None:
-            of_rows = state.columns.repeat(state.models[0].beam, axis=0)
-            return _choose_candidates(of_rows, len(self._table), mean, query, sums)
+            columns = state.columns.repeat(state.models[0].beam, axis=0)
+            result = _choose_candidates(columns, len(self._table), mean, query, sums)
+            return result._replace(ids=self._candidates_at(columns, result.ids))
         result = choose(mean, query, sums)
         if result.distributions is None:
             return result
         vocab_size = state.models[0].model.vocab_size
         return result._replace(distributions=result.distributions[:, :vocab_size])
+
+    def _candidates_at(self, columns: IntArray, places: IntArray) -> IntArray:
+        """Return the tokens at places of the candidates of each row, [R, k]; PAD for none."""
+        assert self._table is not None
+        ids = np.take_along_axis(columns, places, 1)
+        # A beam may exceed the candidates of a row; the next step reads embeddings of all tokens.
+        return np.where(ids == len(self._table), PAD, ids)
 
     def select(self, state: "OnnxState", sentences: IntArray) -> "OnnxState":
         """Return the state of some sentences; see `nmt.decoding.interface.Engine`."""
@@ -379,8 +387,16 @@ def _without_special(ids: Array, log_probs: Array, size: int) -> StepResult:
 def _choose_candidates(
     columns: IntArray, vocab_size: int, log_probs: Array, query: Query, sums: Any
 ) -> StepResult:
-    """Choose among the candidates of each row, [R, C], in ascending order from id 0."""
-    assert not isinstance(query.choice, Given)
+    """Choose among the candidates of each row, [R, C], in ascending order from id 0.
+
+    The ids of the result are places in the candidates.
+
+    Raises:
+        ConfigError: the choice is `Given`: its tokens need not be candidates.
+    """
+    if isinstance(query.choice, Given):
+        rule = "scores need the whole vocabulary: load the model without a shortlist"
+        raise ConfigError("shortlist", "requested", rule)
     distributions = None
     if query.full_rows is not None:
         some, ids = log_probs[query.full_rows], columns[query.full_rows]
@@ -394,8 +410,7 @@ def _choose_candidates(
         is_there, places = (columns[rows] == tokens[:, None]).nonzero()
         query = query._replace(forbidden=(rows[is_there], places))
     result = choose(log_probs, query._replace(full_rows=None), sums)
-    ids = np.take_along_axis(columns, result.ids, 1)
-    return result._replace(ids=ids, distributions=distributions)
+    return result._replace(distributions=distributions)
 
 
 def default_threads() -> int:

@@ -16,11 +16,11 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from nmt.config.settings import Count, parse_record
 from nmt.corpus.io import try_lock
@@ -28,6 +28,8 @@ from nmt.corpus.text import open_output
 from nmt.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
+
+ItemT = TypeVar("ItemT")
 
 SETTINGS, TEXT, CHUNKS = "begun.json", "text", "chunks.jsonl"
 
@@ -70,6 +72,17 @@ class ResumableOutput:
         for file, size in ((text, text_size), (chunks, records_size)):
             file.truncate(size)
             file.seek(size)
+
+    def rest(self, chunks: Iterable[Sequence[ItemT]]) -> Iterator[Sequence[ItemT]]:
+        """Yield the chunks of the input without the finished lines.
+
+        The finished chunks may have had another size: on GPUs chunks are larger.
+        """
+        left = self.num_lines
+        for chunk in chunks:
+            if left < len(chunk):
+                yield chunk[left:]
+            left = max(0, left - len(chunk))
 
     def add(self, output: str, num_lines: int, counts: Mapping[str, int]) -> None:
         """Write the output of the next chunk of `num_lines` input lines to disk."""

@@ -45,7 +45,7 @@ def translate_on_ray(
 
     Args:
         translator: on the CPU; each worker gets a copy.
-        chunks: all of the input, including finished chunks.
+        chunks: all of the input, including finished lines.
         format_items: makes the output of a chunk; sent to the workers.
         unfinished: finished chunks; the others are appended.
         cluster: number of workers and their resources.
@@ -58,10 +58,8 @@ def translate_on_ray(
     cluster = resolve_auto(cluster, sys.maxsize)
     num_workers = fit_workers(cluster, cluster.workers.min)
     pool = _Pool(translator, format_items, cluster, num_workers)
-    # Finished chunks are read again, not translated: their number depends on the input only.
-    rest = enumerate(chunks)
-    for _ in islice(rest, unfinished.num_chunks):
-        pass
+    # Finished lines are read again, not translated.
+    rest = enumerate(unfinished.rest(chunks), start=unfinished.num_chunks)
     sizes: dict[int, int] = {}
     first = unfinished.num_lines
     next_out = unfinished.num_chunks

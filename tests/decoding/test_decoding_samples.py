@@ -39,6 +39,7 @@ def test_sampling_from_one_token_is_greedy(seed: int) -> None:
     assert draw_samples(model, 2, top_k=1) == [greedy] * 2
     assert draw_samples(model, 2, top_p=1e-6) == [greedy] * 2
     assert draw_samples(model, 2, temperature=1e-4) == [greedy] * 2
+    assert draw_samples(model, 2, temperature=1e-40) == [greedy] * 2
 
 
 @settings(deadline=None, max_examples=25)

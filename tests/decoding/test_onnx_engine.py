@@ -15,9 +15,11 @@ from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS, EOS
 from nmt.decoding.beam_search import search
+from nmt.decoding.candidates import MAX_ROUNDS
 from nmt.decoding.interface import Best, Draw, Given, Query, pad_sources
 from nmt.decoding.onnx_engine import OnnxEngine
 from nmt.decoding.onnx_export import compare_with_torch, write_graphs, write_shortlist
+from nmt.decoding.scoring import log_probs
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.errors import CheckpointError, ConfigError
 from nmt.model import onnx_forms
@@ -231,6 +233,35 @@ def test_shortlist_restricts_each_sentence_alone(tmp_path: Path) -> None:
             assert set(best.tokens) <= {EOS, *source, *(token * 7 % VOCAB for token in source)}
             [[alone]] = search(engine, [source], settings)
             assert (alone.tokens, alone.token_log_probs) == (best.tokens, best.token_log_probs)
+
+
+def test_beam_may_exceed_the_candidates_of_a_shortlist(tmp_path: Path) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
+    table = np.full((VOCAB, 3), EOS, np.int32)
+    table[:, 0] = np.arange(VOCAB)
+    engine = export_with_shortlist(tmp_path, table)
+    # Chosen in the graph, on the host, and with tokens forbidden.
+    for settings in (
+        DecodingConfig(beam=20, max_length=3),
+        DecodingConfig(beam=MAX_ROUNDS + 1, max_length=3),
+        DecodingConfig(beam=20, min_length=3, max_length=3),
+    ):
+        together = search(engine, SOURCES, settings, num_best=20)
+        for source, found in zip(SOURCES, together, strict=True):
+            assert all(set(each.tokens) <= {EOS, *source} for each in found)
+            [alone] = search(engine, [source], settings, num_best=20)
+            assert [each.tokens for each in alone] == [each.tokens for each in found]
+
+
+def test_given_tokens_cannot_be_scored_with_a_shortlist(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    engine = export_with_shortlist(tmp_path, np.full((VOCAB, 3), EOS, np.int32))
+    with pytest.raises(ConfigError) as error:
+        log_probs(engine, SOURCES[:1], [[EOS]])
+    assert str(error.value) == (
+        "shortlist is requested, but scores need the whole vocabulary: load the model without a "
+        "shortlist"
+    )
 
 
 def error_of(engine: OnnxEngine) -> str:

@@ -50,6 +50,20 @@ def test_an_interrupted_output_resumes(num_chunks: int, name: str, tmp_path: Pat
     assert (tmp_path / name).read_bytes() == complete
 
 
+@pytest.mark.parametrize(
+    ("num_chunks", "rest"),
+    [(0, ["abcd", "e"]), (1, ["cd", "e"]), (2, ["d", "e"]), (3, ["e"]), (4, [])],
+)
+def test_finished_lines_are_left_out_of_chunks_of_any_size(
+    num_chunks: int, rest: list[str], tmp_path: Path
+) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
+    interrupted(tmp_path / "out.de", num_chunks)
+    with suppress(KeyboardInterrupt), open_resumable(tmp_path / "out.de", SETTINGS) as resumable:
+        assert list(resumable.rest(["abcd", "e"])) == rest
+        raise KeyboardInterrupt
+
+
 CORRUPTIONS: dict[str, tuple[str, Callable[[bytes], bytes], int]] = {
     "partial text": ("text", lambda data: data[:-2], 2),
     "text without record": ("chunks.jsonl", lambda data: data[: data.index(b"\n") + 1], 1),

@@ -85,6 +85,18 @@ def test_interrupted_file_is_resumed_with_other_workers(
     assert output.read_text(encoding="utf-8") == number_lines()(translator, lines, 0)[0]
 
 
+def test_unfinished_file_is_resumed_in_chunks_of_another_size(
+    translator: Translator, lines: list[str], tmp_path: Path
+) -> None:
+    """Line in, line out, exact resume (nmt/README.md, Guarantees)."""
+    output = tmp_path / "out.de"
+    with suppress(KeyboardInterrupt):
+        translate(translator, make_chunks(lines, stop_at=6), number_lines(), output)
+    translate(translator, iter([lines[:60], lines[60:]]), number_lines(), output)
+    expected = number_lines()(translator, lines, 0)[0]
+    assert output.read_text(encoding="utf-8") == expected
+
+
 def test_lost_worker_is_replaced(translator: Translator, lines: list[str], tmp_path: Path) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
     marker, render = tmp_path / "marker", number_lines()
