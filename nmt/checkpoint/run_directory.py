@@ -77,11 +77,16 @@ def highest_bleu(infos: Mapping[T, CheckpointInfo]) -> T | None:
     # Empty: an earlier version stored no digest; its score counts for any dev set.
     current = ["", *(info.dev for info in infos.values() if info.dev)][-1]
     scores = {
-        key: (info.bleu, -math.inf if info.dev_loss is None else -info.dev_loss)
+        key: dev_score_key(info.bleu, info.dev_loss)
         for key, info in infos.items()
         if info.bleu is not None and info.dev in ("", current)
     }
     return max(scores, key=scores.__getitem__, default=None)
+
+
+def dev_score_key(bleu: float, dev_loss: float | None) -> tuple[float, float]:
+    """Return a sort key of validations, the best last: of equal BLEU the lower loss is better."""
+    return bleu, -math.inf if dev_loss is None else -dev_loss
 
 
 def prune_checkpoints(

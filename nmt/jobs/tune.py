@@ -13,9 +13,11 @@ trials report the validations in their run directories and resume from their new
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,7 @@ import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
+from nmt.checkpoint.run_directory import dev_score_key
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.search_space import Trial
@@ -70,14 +73,13 @@ class Outcome:
 
     def best(self, metric: Metric) -> dict[str, Any] | None:
         """Return the best validation; None if there is none."""
-        key, sign = _METRICS[metric]
-        return min(self.validations, key=lambda each: sign * each[key], default=None)
+        return max(self.validations, key=partial(_score_key, metric), default=None)
 
-    def rank(self, metric: Metric) -> tuple[float, int]:
+    def rank(self, metric: Metric) -> tuple[float, float, int]:
         """Return a sort key: the best outcome first, those without a validation last."""
-        key, sign = _METRICS[metric]
         best = self.best(metric)
-        return sign * best[key] if best is not None else float("inf"), self.trial.number
+        first, second = _score_key(metric, best) if best is not None else (-math.inf, -math.inf)
+        return -first, -second, self.trial.number
 
     def describe_end(self) -> str:
         """Describe the end of the trial in a few words."""
@@ -86,6 +88,12 @@ class Outcome:
         updates = self.trial.experiment.training.updates
         done = self.validations[-1]["update"] if self.validations else 0
         return "finished" if done == updates else f"stopped after {done:,} of {updates:,} updates"
+
+
+def _score_key(metric: Metric, validation: Mapping[str, Any]) -> tuple[float, float]:
+    """Return a sort key of validations, the best last; the other metric breaks ties."""
+    bleu, loss = dev_score_key(validation["dev_bleu"], validation["dev_loss"])
+    return (bleu, loss) if metric == "bleu" else (loss, bleu)
 
 
 def tune_on_ray(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
+from nmt.checkpoint.run_directory import dev_score_key
 from nmt.config.settings import Count, NaturalFloat, Number, parse_record
 from nmt.corpus.manifest import CorpusInfo, read_manifest
 from nmt.errors import DataError, NmtError
@@ -117,10 +118,14 @@ class Run:
 
     @property
     def best(self) -> Tree | None:
-        """Validation with the highest dev_bleu on the newest dev set, of equal ones the first."""
+        """Validation with the best dev_bleu on the newest dev set; dev_loss breaks ties."""
         validations = self.records_of("validation")
         current = [each for each in validations if each["update"] > self.dev_set_since]
-        return max(current, key=lambda each: each["dev_bleu"], default=None)
+        return max(
+            current,
+            key=lambda each: dev_score_key(each["dev_bleu"], each["dev_loss"]),
+            default=None,
+        )
 
     def read_text(self, test_set: str, suffix: str) -> list[str] | None:
         """Return the lines that `nmt evaluate` wrote for a test set; None if there are none."""

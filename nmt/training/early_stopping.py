@@ -7,10 +7,10 @@ ranks share the validation, a fixed number of validations later where scores are
 (`nmt.training.validation`).
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from nmt.checkpoint.run_directory import dev_score_key
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.model.seq2seq import Seq2Seq
@@ -121,8 +121,8 @@ class EarlyStopping:
         """Compare with the best score so far and record it; return a warning, or ""."""
         state, settings = self._state, self._settings
         state.num_validations += 1
-        before = (state.best_bleu or 0, -math.inf if state.best_loss is None else -state.best_loss)
-        if state.best_bleu is None or (score.bleu, -score.dev_loss) > before:
+        key = dev_score_key(score.bleu, score.dev_loss)
+        if state.best_bleu is None or key > dev_score_key(state.best_bleu, state.best_loss):
             state.best_bleu, state.best_update = score.bleu, update
             state.best_loss = score.dev_loss
             state.validations_without_gain = state.validations_of_plateau = 0

@@ -53,6 +53,20 @@ def test_best_trial_is_first_and_one_without_validation_last() -> None:
     assert OUTCOMES[3].best("loss") == OUTCOMES[3].validations[0]
 
 
+def test_the_other_metric_decides_between_equal_scores() -> None:
+    """Both decide as early stopping does."""
+    outcomes = [
+        make_outcome(1, 0.1, (100, 0.0, 3.0), (200, 0.0, 2.5)),
+        make_outcome(2, 0.2, (100, 0.0, 2.0), (200, 0.0, 2.25)),
+        make_outcome(3, 0.3, (100, 0.0, 2.0), (200, 1.0, 2.0)),
+    ]
+    for metric, updates in (("bleu", [200, 100, 200]), ("loss", [200, 100, 200])):
+        best = [each.best(metric) for each in outcomes]
+        assert [each and each["update"] for each in best] == updates
+        ranked = sorted(outcomes, key=lambda outcome: outcome.rank(metric))
+        assert [each.trial.number for each in ranked] == [3, 2, 1]
+
+
 def test_table_shows_the_best_validation_and_the_end() -> None:
     assert format_table(rank("bleu"), "bleu").splitlines() == [
         "trial  dev_bleu  dev_loss  update  minutes  model.dropout  "

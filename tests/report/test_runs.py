@@ -108,6 +108,28 @@ def test_scores_before_another_dev_set_are_not_the_best(make_run: MakeRun) -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([(0.0, 3.0), (0.0, 2.0), (0.0, 2.5)], 2),
+        ([(5.0, 2.0), (5.0, 2.0), (4.0, 1.0)], 1),
+        ([(5.0, None), (5.0, 9.0), (5.0, None)], 2),
+    ],
+)
+def test_of_equal_dev_bleu_the_lower_loss_is_best(
+    scores: list[tuple[float, float | None]], best: int, make_run: MakeRun
+) -> None:
+    folder = make_run("a")
+    validations = [
+        record("validation", update, dev_bleu=bleu, dev_loss=loss)
+        for update, (bleu, loss) in enumerate(scores, start=1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(v)}\n" for v in validations))
+    [run] = read_runs([folder])
+    assert run.best is not None
+    assert run.best["update"] == best
+
+
 def test_another_prepared_dev_set_is_noted(here: Path) -> None:
     """Honest numbers (nmt/README.md, Guarantees)."""
     path = Path("prepared/tiny/manifest.json")
