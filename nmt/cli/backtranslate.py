@@ -12,6 +12,7 @@ import click
 from nmt.api import open_ensemble, open_model
 from nmt.cli.options import (
     check_files,
+    check_output,
     cluster_option,
     describe,
     engine_option,
@@ -62,16 +63,16 @@ def backtranslate(
     model = open_model(run)
     checkpoints = [model, *open_ensemble(model, ensemble)]
     settings = override(checkpoints[0].experiment, overrides)
+    language, other = settings.corpus.src, settings.corpus.tgt
+    for side in (language, other):
+        check_output(f"{out}.{side}", [mono, *([ref] if ref else [])], option="OUT")
     if ref:
         check_reference(Path(mono), Path(ref), settings.decoding)
     corpus = (load_experiment(experiment) if experiment else settings).corpus
     cluster_settings = load_cluster(cluster)
-    language, other = settings.corpus.src, settings.corpus.tgt
     # Read now to report errors in the held-out sets before a cluster is used.
     held_out_digests(corpus, language)
     path = Path(os.path.abspath(out))
-    if not path.parent.is_dir():
-        raise ConfigError("OUT", out, f"directory {path.parent} does not exist: create it first")
     started = time.monotonic()
     with Console() as console:
         for checkpoint in checkpoints:

@@ -44,6 +44,8 @@ def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
     from nmt.bench.suite import run_bench
 
     if output is not None:
+        if Path(output).is_dir():
+            raise ConfigError("--output", output, "it is a directory: give a file name")
         check_writable("--output", Path(output).resolve().parent)
     with Console() as console:
         report = run_bench(

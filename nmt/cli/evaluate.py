@@ -1,6 +1,7 @@
 """`nmt evaluate`: translate test sets with one or more systems and score them."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -212,23 +213,28 @@ def find_test_sets(
     ]
     prepared = Path(checkpoint.experiment.prepared)
     found += [test_sets.find(name, prepared, corpus.src, corpus.tgt) for name in names]
-    for number, test_set in enumerate(found):
-        if test_set.file_name in [other.file_name for other in found[:number]]:
-            problem = f"two test sets are named {test_set.file_name} and would overwrite each other"
-            raise ConfigError.from_message(f"{problem}: score them separately, with --output")
     return found
 
 
 def arrange(
     plain: list[TestSet], is_robust: bool, is_together: bool, tgt: str, train_text: Path | None
 ) -> EvaluationSets:
-    """Create the derived test sets and the slices of all sets."""
+    """Create the derived test sets and the slices of all sets.
+
+    Raises:
+        ConfigError: two sets would have the same files.
+        DataError: as `test_sets.concatenate`.
+    """
     if is_together and len(plain) == 1:
         raise ConfigError.from_message(f"--together needs two test sets, not only {plain[0].name}")
     make_variants = robustness.make_variants
     variants = [new for each in plain for new in make_variants(each)] if is_robust else []
     together = test_sets.concatenate(plain, TOGETHER) if is_together else None
     every = [*plain, *variants, *([together] if together else [])]
+    for name, count in Counter(each.file_name for each in every).items():
+        if count > 1:
+            problem = f"two test sets are named {name} and would overwrite each other"
+            raise ConfigError.from_message(f"{problem}: score them separately, with --output")
     references = {test_set.name: test_set.references[0] for test_set in every}
     labels = slice_labels(references, tgt, train_text)
     if together:

@@ -90,10 +90,12 @@ def _summary(totals: "ScoreTotals") -> list[str]:
     lines = []
     if totals.num_tokens:
         loss = -totals.log_prob / totals.num_tokens
+        # At most e^50, as in the log of training.
+        perplexity = math.exp(min(loss, 50.0))
         per_word = -totals.log_prob / max(totals.num_words, 1)
         lines.append(
             f"{totals.num_tokens:,} target tokens with EOS | loss {loss:.4f} nats/token | ppl "
-            f"{math.exp(loss):.2f} | {totals.num_words:,} words | {per_word:.4f} nats/word"
+            f"{perplexity:.2f} | {totals.num_words:,} words | {per_word:.4f} nats/word"
         )
     if totals.num_blank:
         lines.append(

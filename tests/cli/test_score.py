@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from cli_calls import Nmt
 
+from nmt.cli.score import _summary
+from nmt.decoding.scoring import ScoreTotals
+
 
 def write_pairs() -> None:
     Path("my.en").write_text("1 a dog runs.\n\n2 two cats sleep.\n \n3 my dog sees a cat.\n")
@@ -45,6 +48,12 @@ def test_pairs_have_scores_and_the_corpus_a_perplexity(here: Path, nmt: Nmt) -> 
         f"{math.exp(nats / num_tokens):.2f} | 7 words | {nats / 7:.4f} nats/word",
         "2 of 5 sources are blank and not counted; 1 of them have a translation (probability 0)",
     ]
+
+
+@pytest.mark.parametrize(("log_prob", "ppl"), [(-2.0, "7.39"), (-1000.0, f"{math.exp(50):.2f}")])
+def test_perplexity_of_a_very_bad_model_is_limited(log_prob: float, ppl: str) -> None:
+    totals = ScoreTotals(num_pairs=1, num_tokens=1, num_words=1, log_prob=log_prob)
+    assert f" | ppl {ppl} | " in _summary(totals)[0]
 
 
 @pytest.mark.parametrize("form", ["text", "scores", "jsonl"])

@@ -42,6 +42,18 @@ EVALUATING = [
         "with --output",
     ),
     ErrorCase(
+        "evaluate runs/tiny --src together.en --ref raw/talks.de --test news --together",
+        "two test sets are named together and would overwrite each other: score them separately, "
+        "with --output",
+        {"together.en": b"1\n2\n3\n"},
+    ),
+    ErrorCase(
+        "evaluate runs/tiny --src news_typos.en --ref raw/talks.de --test news --robust",
+        "two test sets are named news_typos and would overwrite each other: score them separately, "
+        "with --output",
+        {"news_typos.en": b"1\n2\n3\n"},
+    ),
+    ErrorCase(
         "evaluate runs/tiny --src raw/dev.en --ref raw/dev.de -o raw",
         "raw: contains raw/dev.en, which a translation could overwrite: choose another folder for "
         "the results",
@@ -229,7 +241,15 @@ MADE_UP = [
     ),
     ErrorCase(
         "backtranslate runs/tiny raw/train.en nowhere/bt",
-        "OUT is nowhere/bt, but directory nowhere does not exist: create it first",
+        "OUT is nowhere/bt.en, but directory nowhere does not exist: create it first",
+    ),
+    ErrorCase(
+        "backtranslate runs/tiny raw/train.en raw/train",
+        "OUT is raw/train.en, but it is the input: give another file name",
+    ),
+    ErrorCase(
+        "backtranslate runs/tiny raw/news.en raw/train --ref raw/train.de",
+        "OUT is raw/train.de, but it is the input: give another file name",
     ),
     ErrorCase(
         "backtranslate runs/tiny raw/train.en bt --experiment tiny.yaml",

@@ -81,6 +81,11 @@ TRANSLATING = [
         "--output is runs/../raw/dev.en, but it is the input: give another file name",
     ),
     ErrorCase(
+        "translate runs/tiny -i raw/dev.en --terms terms.tsv -o terms.tsv",
+        "--output is terms.tsv, but it is the input: give another file name",
+        {"terms.tsv": b"dog\tHund\n"},
+    ),
+    ErrorCase(
         "translate runs/tiny --beam 0",
         "Invalid value for '--beam': 0 is not in the range x>=1. See `nmt translate --help`.",
     ),
