@@ -26,10 +26,12 @@ from nmt.bench.baselines import PlainLearner, random_batches
 from nmt.bench.figures import Figure
 from nmt.bench.timing import relative_iqr
 from nmt.bench.workloads import Bench, Updates, Workload
+from nmt.config.cluster import Cluster
 from nmt.errors import NmtError
 from nmt.planning.memory_estimate import (
     SUSTAINED_UPDATES,
     count_parameters,
+    gradient_bytes,
     updates_with_new_shapes,
 )
 from nmt.planning.probe import run_probe
@@ -199,9 +201,10 @@ def _predict(workload: Workload) -> dict[int, tuple[float, float]]:
         sized = workload.with_settings("batching", micro_batches=num_workers)
         hosts = Hosts(num_workers, 1, os.cpu_count() or 0, has_gpus=False)
         parameters = count_parameters(sized.experiment, num_pieces)
+        num_bytes = gradient_bytes(Cluster(), parameters)
         sizes = sample_positions(shards, sized.schedule)
         [row] = predict_scaling(
-            sized.experiment, parameters, sizes, measured, ON_CPUS, hosts, nodes=[1]
+            sized.experiment, num_bytes, sizes, measured, ON_CPUS, hosts, nodes=[1]
         )
         positions_per_s = float(sizes[0].sum(axis=1).mean()) / row.update_s
         predicted[num_workers] = (row.tgt_tokens_per_s, positions_per_s)

@@ -1,17 +1,20 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from nmt.bench import decode_speed, suite, timing
+from nmt.bench import decode_speed, suite, timing, workers
 from nmt.bench.figures import BenchReport, Figure, format_figure
 from nmt.bench.gpu import measure_device, with_batch_size
 from nmt.bench.timing import MatrixProduct
 from nmt.bench.workers import Speed, run_processes, scaling_figures
 from nmt.bench.workloads import Bench, Workload
 from nmt.errors import ConfigError, NmtError
+from nmt.planning.memory_estimate import count_parameters
+from nmt.planning.probe import Probe
 
 EXPECTED = {
     "update": [f"update/tiny/{part}" for part in ("embedding", "encoder", "decoder", "attention",
@@ -73,6 +76,22 @@ def test_workers_part_yields_figures(tiny_bench: Bench) -> None:
 
 
 @pytest.mark.slow
+def test_prediction_sums_gradients_of_four_bytes(
+    tiny_workload: Workload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
+    sent = []
+    plan = workers.predict_scaling
+    probe = Probe(0.0, 1e-6, 0.0, 0.0, 1.0, 1.0, 1.0)
+    monkeypatch.setattr(workers, "run_probe", lambda *arguments: probe)
+    monkeypatch.setattr(
+        workers, "predict_scaling", lambda *a, **more: sent.append(a[1]) or plan(*a, **more)
+    )
+    assert set(workers._predict(tiny_workload)) == {1, 2, 4}
+    num_pieces = tiny_workload.subword.num_pieces
+    assert sent == [4 * count_parameters(tiny_workload.experiment, num_pieces)] * 3
+
+
 def test_memory_of_a_process_excludes_that_of_its_parent(tiny_bench: Bench) -> None:
     ballast = b"x" * 2**30
     [figure, _] = suite.PARTS["memory"](tiny_bench)
@@ -166,6 +185,13 @@ def test_unknown_part_is_refused_before_measuring() -> None:
         "unknown benchmark part 'trian'; choose from update, train, peer, sustained, memory, "
         "decode, workers, gpu, startup"
     )
+
+
+def test_output_that_is_a_directory_is_refused_early(tmp_path: Path, nmt: Any) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    answer = nmt(f"bench update -o {tmp_path}")
+    assert answer.err == f"nmt: --output is {tmp_path}, but it is a directory: give a file name\n"
+    assert answer.status == 2
 
 
 def test_gpu_part_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
