@@ -5,8 +5,6 @@ The same as `TorchEngine` does on its device: log-softmax, then the best, given 
 Shapes: R rows, k candidates, V vocabulary.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from nmt.corpus.subword import EOS
@@ -56,17 +54,6 @@ def log_sum_exp(logits: FloatArray) -> FloatArray:
         np.exp(exps, out=exps)
         result[start : start + size] = np.log(exps.sum(axis=1)) + maxima
     return result
-
-
-def mean_log_probs(logits: Sequence[FloatArray]) -> FloatArray:
-    """Return the log of the summed probabilities of the models of an ensemble, [R, V].
-
-    It is not normalised. The only model of a sequence of one needs no ensemble.
-    """
-    total = logits[0] - log_sum_exp(logits[0])[:, None]
-    for other in logits[1:]:
-        np.logaddexp(total, other - log_sum_exp(other)[:, None], out=total)
-    return total
 
 
 def best_tokens(logits: FloatArray, size: int) -> tuple[FloatArray, IntArray]:

@@ -64,7 +64,6 @@ class _Product:
     input: Symbol
     weight: Tensor
     bias: Tensor | None
-    is_relu: bool = False
 
 
 def _layer_norm(

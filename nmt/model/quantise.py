@@ -6,8 +6,6 @@ their inputs costs what the product saves.
 Shapes: R rows, I inputs, O outputs.
 """
 
-import time
-
 import torch
 from torch import Tensor, nn
 
@@ -97,19 +95,3 @@ def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 def dequantise_rows(quantised: Tensor, scale: Tensor) -> Tensor:
     """Return the fp32 matrix, [O, I], of int8 values, [O, I], and row scales, [O]."""
     return quantised.float() * scale[:, None]
-
-
-def bf16_gain(size: int = 512, times: int = 8) -> float:
-    """Measure the speed of a bf16 matrix product on this CPU as a multiple of fp32.
-
-    About 2 on an AMD EPYC with AVX-512, 0.5 on an Intel Xeon without usable AMX.
-    """
-    best: dict[torch.dtype, float] = {}
-    matrices = [torch.ones(size, size, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
-    for matrix in matrices * times:
-        # CPU time of this thread: other processes may share the core.
-        start_s = time.thread_time()
-        _ = matrix @ matrix
-        elapsed_s = time.thread_time() - start_s
-        best[matrix.dtype] = min(elapsed_s, best.get(matrix.dtype, elapsed_s))
-    return best[torch.float32] / best[torch.bfloat16]

@@ -86,7 +86,3 @@ def test_fp32_returns_the_model_unchanged() -> None:
     converted = model("residual")
     assert quantise_model(converted, "fp32") is converted
     assert Bf16LSTM not in {type(module) for module in converted.modules()}
-
-
-def test_bf16_gain_is_measured() -> None:
-    assert 0.05 < quantise.bf16_gain(64, times=2) < 50
