@@ -99,19 +99,23 @@ def detect_columns(
 ) -> ParallelText:
     """Set the columns of a TSV file unless they are its first two, without a header.
 
+    Columns set by number are set by name where the first line is a header, which is not a pair.
+
     Args:
         text: a corpus.
         root: folder of its files.
         languages: those of the user; None: in the order of the file.
     """
     files = PairFiles(text, root, ("", ""))
-    if text.format != "tsv" or text.src_column:
+    if text.format != "tsv":
         return text
     [path] = files.paths()
     rows = [line.split("\t") for line in _first_lines(path)]
     if not rows:
         return text
     header = rows[0]
+    if text.src_column:
+        return _name_columns(text, path, header, languages)
     chosen = _header_columns(path, header, languages)
     if chosen is not None:
         src, tgt = (header[column] for column in chosen)
@@ -121,6 +125,20 @@ def detect_columns(
         return text
     src, tgt = (str(column + 1) for column in chosen)
     return text.model_copy(update={"src_column": src, "tgt_column": tgt})
+
+
+def _name_columns(
+    text: ParallelText, path: Path, header: Sequence[str], languages: tuple[str, str] | None
+) -> ParallelText:
+    """Replace the numbers of two columns by their names if the first line is a header."""
+    columns = text.src_column, text.tgt_column
+    if not all(column.isdecimal() and 0 < int(column) <= len(header) for column in columns):
+        return text
+    cells = [header[int(column) - 1] for column in columns]
+    is_unique = all(header.count(cell) == 1 and not cell.isdecimal() for cell in cells)
+    if not is_unique or _header_columns(path, cells, languages) is None:
+        return text
+    return text.model_copy(update={"src_column": cells[0], "tgt_column": cells[1]})
 
 
 def swap_columns(text: ParallelText) -> ParallelText:

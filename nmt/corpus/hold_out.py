@@ -14,8 +14,9 @@ import heapq
 import re
 import unicodedata
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,9 @@ def choose(
     chosen = _select(candidates, keys, size * num_sets, corpora[0].languages)
     size = min(size, len(chosen) // num_sets)
     if not size:
+        cause = _describe_refusal(candidates, corpora[0].languages)
         raise DataError(
-            "no pair can be held out: each is dropped by cleaning, or shares a side with more than "
-            f"{MAX_COPIES} others; name a dev and a test set with --dev and --test"
+            f"no pair can be held out: {cause}; name a dev and a test set with --dev and --test"
         )
     chosen = chosen[: size * num_sets]
     # Sets take turns, so that they are alike; within a set the order is that of the corpora.
@@ -240,6 +241,21 @@ def _select(
             chosen.append((numbers, candidate))
             removed |= numbers
     return chosen
+
+
+def _describe_refusal(candidates: list[_Candidate], languages: tuple[str, str]) -> str:
+    """Describe why no candidate can be held out, for an error message."""
+    rules: Counter[str] = Counter()
+    for each in candidates:
+        with suppress(UnicodeDecodeError):
+            src, tgt = (line.decode() for line in each.pair)
+            rules[drop_reason(src, tgt, CleaningConfig(), languages)] += 1
+    del rules[""]
+    if not rules:
+        return f"each is dropped by cleaning, or shares a side with more than {MAX_COPIES} others"
+    rule, count = rules.most_common(1)[0]
+    advice = "; check the languages" if rule in ("language", "script") else ""
+    return f"the cleaning rule {rule} drops {count:,} of {len(candidates):,} pairs{advice}"
 
 
 def _is_clean(pair: RawPair, languages: tuple[str, str]) -> bool:

@@ -70,7 +70,7 @@ def key(line: str) -> str:
     [
         "--src a.en --tgt a.de", "--tsv a.tsv", "--tsv head.tsv --languages en,de",
         "--tmx a.tmx", "--jsonl a.jsonl", "--parquet a.parquet", "--zip a.zip",
-        "--tsv head.tsv --columns English,German",
+        "--tsv head.tsv --columns English,German", "--tsv head.tsv --columns 3,2",
     ],
 )  # fmt: skip
 def test_every_format_gives_the_same_experiment(options: str, raw: Path, nmt: Nmt) -> None:
@@ -208,6 +208,9 @@ WRONG: list[tuple[str, dict[str, str | bytes], str]] = [
     ("x --tsv b.tsv --languages en,de", {"b.tsv": "12\t13\n" * 30}, "no pair can be held out: each "
      "is dropped by cleaning, or shares a side with more than 100 others; name a dev and a test "
      "set with --dev and --test"),
+    ("x --tsv a.tsv --languages fr,es", {}, "no pair can be held out: the cleaning rule language "
+     "drops 100 of 100 pairs; check the languages; name a dev and a test set with --dev and "
+     "--test"),
     ("x --tsv a.tsv --dev a.en", {}, "--dev is a.en, but it has one side: name both, --dev SOURCE "
      "--dev TARGET"),
     ("x --tsv a.tsv --dev a.tsv --dev a.tsv", {}, "--dev is 2 sets, but there can be only one"),
