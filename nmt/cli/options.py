@@ -77,7 +77,9 @@ POSITIVE_OR_0 = FiniteFloat(min=0)
 
 experiment_argument = click.argument("experiment", metavar="EXPERIMENT")
 overrides_argument = click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
-cluster_option = click.option("--cluster", metavar="FILE", help="Cluster file; default: local.")
+cluster_option = click.option(
+    "--cluster", metavar="FILE", help="Cluster file; default: one worker on this machine."
+)
 
 
 def precision_option(text: str) -> Callable[..., Any]:

@@ -65,7 +65,9 @@ class TranslationTask:
 @click.option("--avoid", multiple=True, metavar="WORDS", help="Excluded words; repeatable.")
 @click.option("--ensemble", multiple=True, metavar="RUN", help="Ensemble member; repeatable.")
 @click.option("--workers", type=options.COUNT, help="Number of Ray workers; resumable.")
-@click.option("--cluster", metavar="FILE", help="Cluster file of the workers; default: local.")
+@click.option(
+    "--cluster", metavar="FILE", help="Cluster file of the workers; default: this machine."
+)
 @click.option("--shortlist", is_flag=True,
               help="Restrict each line to candidates; needs `nmt export --shortlist`.")  # fmt: skip
 @options.search_options
