@@ -175,6 +175,11 @@ class Manifest:
         """
         try:
             tree = json.loads(text)
+            if "starts" in tree:
+                raise DataError(
+                    f"{where}: manifest of a run, not of a prepared corpus; name the folder that "
+                    "`nmt prepare` wrote"
+                )
             # Before anything else: other formats may have other keys.
             if tree["format"] != FORMAT:
                 raise DataError(

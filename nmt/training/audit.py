@@ -93,11 +93,13 @@ def audit_run(run_dir: Path, prepared: Path | None = None) -> Audit:
     """
     if not run_dir.is_dir():
         raise DataError(f"{run_dir}: no such directory; name a run")
-    manifest = run_manifest.read_run_manifest(run_dir)
+    # First: a prepared corpus has a manifest.json of its own, but no ledger.
     if not (run_dir / ledger.NAME).is_file():
         raise DataError(
-            f"{run_dir}: {ledger.NAME} is missing; a run writes it before its first checkpoint"
+            f"{run_dir}: {ledger.NAME} is missing, which a run writes before its first checkpoint; "
+            "name the directory of a run"
         )
+    manifest = run_manifest.read_run_manifest(run_dir)
     newest = newest_complete(run_dir)
     if newest is None:
         raise CheckpointError(f"{run_dir} has no complete checkpoint: nothing to audit yet")

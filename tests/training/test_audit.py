@@ -13,7 +13,7 @@ from toy_runs import Run, go
 
 from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.errors import NmtError
-from nmt.training import ledger
+from nmt.training import ledger, run_manifest
 from nmt.training.audit import WorkerSpan, audit_run
 from nmt.training.ledger import LedgerEntry, chain_digest, pack_rows, read_ledger, unpack_rows
 
@@ -219,16 +219,21 @@ def test_a_run_that_cannot_be_audited_is_an_error(
         return str(answer.err)
 
     assert refused("gone") == "nmt: gone: no such directory; name a run\n"
-    assert refused(f"{tmp_path}") == (
-        f"nmt: {tmp_path}/manifest.json: cannot be read: No such file or directory; name the "
-        "directory of a run\n"
+    for folder in (tmp_path, toy_file.parent / "prepared"):
+        assert refused(f"{folder}") == (
+            f"nmt: {folder}: ledger.jsonl is missing, which a run writes before its first "
+            "checkpoint; name the directory of a run\n"
+        )
+    assert refused(f"{run} --prepared {run}") == (
+        f"nmt: {run}/manifest.json: manifest of a run, not of a prepared corpus; name the folder "
+        "that `nmt prepare` wrote\n"
     )
-    assert refused(f"{run} --prepared {run}").startswith(f"nmt: {run}/manifest.json: damaged")
-    (run / ledger.NAME).rename(run / "elsewhere")
+    (run / run_manifest.NAME).rename(run / "elsewhere")
     assert refused(f"{run}") == (
-        f"nmt: {run}: ledger.jsonl is missing; a run writes it before its first checkpoint\n"
+        f"nmt: {run}/manifest.json: cannot be read: No such file or directory; name the directory "
+        "of a run\n"
     )
-    (run / "elsewhere").rename(run / ledger.NAME)
+    (run / "elsewhere").rename(run / run_manifest.NAME)
     shutil.rmtree(run / "checkpoints")
     assert refused(f"{run}") == (f"nmt: {run} has no complete checkpoint: nothing to audit yet\n")
     with pytest.raises(NmtError):
