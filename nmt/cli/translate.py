@@ -80,9 +80,9 @@ def translate(
 
     n lines in, n lines out, in order. RUN is a run directory, a checkpoint or an exported model.
 
-    Input and output are UTF-8, compressed if the file name ends in .gz, .xz or .zst. Lines of a
-    terminal or pipe are translated as they arrive. Scores are natural logarithms; alignments count
-    words separated by spaces, those of the input line as it is.
+    Input and output are UTF-8, compressed if the file name ends in .gz, .xz, .zst or .bz2. Lines of
+    a terminal or pipe are translated as they arrive. Scores are natural logarithms; alignments
+    count words separated by spaces, those of the input line as it is.
     """
     from nmt.decoding.engines import check_precision
 
