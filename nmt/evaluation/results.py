@@ -37,7 +37,8 @@ def check_folder(folder: Path, inputs: Sequence[str | Path]) -> None:
                 "folder for the results"
             )
     if not is_writable(folder):
-        raise DataError(f"{folder}: not writable: choose another folder for the results")
+        problem = "not a folder" if folder.is_file() else "not writable"
+        raise DataError(f"{folder}: {problem}: choose another folder for the results")
 
 
 def write(

@@ -156,7 +156,7 @@ EVALUATING = [
     ),
     ErrorCase(
         "evaluate runs/tiny -o tiny.yaml",
-        "tiny.yaml: not writable: choose another folder for the results",
+        "tiny.yaml: not a folder: choose another folder for the results",
     ),
 ]
 REPORTING = [
