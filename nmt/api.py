@@ -339,7 +339,7 @@ def prepare_corpus(
     Raises:
         NmtError: a file is missing or malformed, or the folder is in use.
     """
-    from nmt.corpus.folder_lock import lock_alone
+    from nmt.corpus.folder_lock import check_replaceable
     from nmt.corpus.prepare import prepare as check_complete
     from nmt.corpus.prepared import (
         count_left_out,
@@ -359,7 +359,7 @@ def prepare_corpus(
     else:
         # Before Ray starts: a folder that a run reads cannot be replaced.
         if is_prepared(experiment):
-            lock_alone(prepared_folder(experiment)).close()
+            check_replaceable(prepared_folder(experiment))
         check_unprepared(experiment)
         from nmt.jobs.ray_session import connect
         from nmt.jobs.tasks import prepare_on_ray
@@ -419,10 +419,12 @@ def check_unprepared(experiment: Experiment) -> None:
     """
     from nmt.corpus.prepare import check_raw
     from nmt.corpus.prepared import prepared_folder
+    from nmt.corpus.task_cache import check_own
     from nmt.evaluation.scores import check_dev_set
 
     check_dev_set(experiment.corpus.tgt, check_raw(experiment))
     check_writable("corpus.prepared", prepared_folder(experiment))
+    check_own(prepared_folder(experiment))
 
 
 def preparation_log(experiment: Experiment) -> Path:

@@ -6,7 +6,7 @@ prints it and exits with status 2. Any other exception is a bug and keeps its tr
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class NmtError(Exception):
@@ -71,3 +71,9 @@ def one_line(message: str) -> str:
     """Return a message without control characters and with long words shortened."""
     message = re.sub(r"\S{400,}", lambda found: shorten(found[0], 200), message[:100_000])
     return shorten(escape_controls(message).replace("\n", "\\n"), 2000)
+
+
+def summarise_names(names: Sequence[str]) -> str:
+    """Return the first name and the number of further ones."""
+    rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{rest}"

@@ -11,13 +11,12 @@ from nmt.checkpoint.format import (
     CheckpointInfo,
     nmt_version,
     read_text,
-    summarise_names,
 )
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.checkpoint.tensor_files import pack_weights
 from nmt.checkpoint.write import write_checkpoint
 from nmt.config.decoding import Precision
-from nmt.errors import CheckpointError
+from nmt.errors import CheckpointError, summarise_names
 
 
 def average_checkpoints(folders: Sequence[Path], out: Path) -> Checkpoint:

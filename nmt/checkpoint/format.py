@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmt.config.settings import Count, Number, parse_record
-from nmt.errors import CheckpointError
+from nmt.errors import CheckpointError, summarise_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -275,12 +275,6 @@ def is_folder_name(name: str) -> bool:
 def update_of(name: str) -> int:
     """Return the number of updates in the name of a checkpoint directory."""
     return int(name.removeprefix("update-"))
-
-
-def summarise_names(names: Sequence[str]) -> str:
-    """Return the first name and the number of further ones."""
-    rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{names[0]}{rest}"
 
 
 def nmt_version() -> str:

@@ -18,12 +18,11 @@ from nmt.checkpoint.format import (
     WEIGHTS,
     CheckpointInfo,
     recovery_hint,
-    summarise_names,
     verify_file,
 )
 from nmt.config.decoding import Precision
 from nmt.config.settings import parse_record
-from nmt.errors import CheckpointError
+from nmt.errors import CheckpointError, summarise_names
 from nmt.model.quantise import MIN_WEIGHTS, dequantise_rows, quantise_rows
 
 _DTYPES = {torch.float32, torch.bfloat16, torch.int8}

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import IO
 
 from nmt.corpus.manifest import MANIFEST
-from nmt.errors import DataError
+from nmt.errors import DataError, summarise_names
 
 log = logging.getLogger(__name__)
+
+_ENTRIES = {MANIFEST, "tokenizer.json", "dev.src", "dev.tgt", "shards", "tests", "work"}
+"""Content of a prepared corpus; hidden files are those of interrupted writes."""
 
 
 def lock_shared(folder: Path) -> IO[bytes] | None:
@@ -52,6 +55,22 @@ def lock_alone(folder: Path) -> IO[bytes]:
             "%s: the file system has no locks: replace it only while no run uses it", folder
         )
     return file
+
+
+def check_replaceable(folder: Path) -> None:
+    """Check that a prepared corpus can be replaced now.
+
+    Raises:
+        DataError: it holds files of others, or is in use.
+    """
+    for each in (folder, _sibling(folder, "old")):
+        names = sorted(path.name for path in each.iterdir()) if each.is_dir() else []
+        if others := [name for name in names if name not in _ENTRIES and name[0] != "."]:
+            raise DataError(
+                f"{each}: holds other files ({summarise_names(others)}), which --force would "
+                "delete; move them, or set corpus.prepared to another folder"
+            )
+    lock_alone(folder).close()
 
 
 def replace_folder(folder: Path, new: Path) -> None:

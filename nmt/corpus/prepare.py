@@ -36,7 +36,7 @@ from nmt.config.experiment import Experiment
 from nmt.config.preset import resolve
 from nmt.config.settings import drop_legacy_values, has_legacy_value
 from nmt.corpus import clean, drop_stages, prepare_tasks, prepared, read_tasks, task_cache
-from nmt.corpus.folder_lock import finish_replacing, lock_alone, new_folder, replace_folder
+from nmt.corpus.folder_lock import check_replaceable, finish_replacing, new_folder, replace_folder
 from nmt.corpus.io import atomic_write
 from nmt.corpus.manifest import FORMAT, MANIFEST, CorpusInfo, FileInfo, Manifest, ShardInfo
 from nmt.corpus.pair_files import PairFiles
@@ -94,7 +94,7 @@ def prepare(
     check_raw(experiment)
     if is_complete:
         # Refused now rather than after hours; locked again when the folder is replaced.
-        lock_alone(folder).close()
+        check_replaceable(folder)
     target = new_folder(folder) if is_complete else folder
     state = work_state(experiment) | {"dropped": dropped is not None}
     with task_cache.open_work(target, state) as work:

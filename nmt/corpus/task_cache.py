@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from nmt.config.settings import parse_record
 from nmt.corpus.io import atomic_write, try_lock
 from nmt.corpus.manifest import MANIFEST, unusable
-from nmt.errors import DataError
+from nmt.errors import DataError, summarise_names
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +131,11 @@ def open_work(folder: Path, state: Tree) -> Iterator[Path]:
         state: JSON object of everything that the results depend on.
 
     Raises:
-        DataError: the folder cannot be written, or another process holds the lock.
+        DataError: the folder has other files or cannot be written, or another process holds the
+            lock.
     """
     try:
+        check_own(folder)
         for part in _FOLDERS:
             (folder / part).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -148,6 +150,17 @@ def open_work(folder: Path, state: Tree) -> Iterator[Path]:
             )
         _reset_unless(folder, json.loads(json.dumps(state)))
         yield folder / WORK
+
+
+def check_own(folder: Path) -> None:
+    """Raise DataError for a folder with files that no preparation has written."""
+    if not folder.exists() or (folder / MANIFEST).exists() or (folder / WORK / "lock").exists():
+        return
+    if names := sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")):
+        raise DataError(
+            f"{folder}: holds other files ({summarise_names(names)}), which preparing could "
+            "replace; set corpus.prepared to a new or empty folder"
+        )
 
 
 def _reset_unless(folder: Path, state: Tree) -> None:

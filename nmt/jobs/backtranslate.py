@@ -13,6 +13,7 @@ on the number of tasks.
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,12 +35,14 @@ from nmt.corpus.text import normalise, open_output, read_lines
 from nmt.decoding.engines import Model, make_engine, open_model
 from nmt.decoding.interface import GPU_BATCH_SENTENCES
 from nmt.decoding.translator import Translator
-from nmt.errors import ConfigError, DataError
+from nmt.errors import ConfigError, DataError, summarise_names
 from nmt.evaluation.sacrebleu_metrics import sentence_bleu
 
 CHUNK_LINES = 2000
 """Lines of a task: seconds to minutes of work, which an interruption can lose."""
 STATE = "state.json"
+_OWN_FILE = re.compile(r"state\.json|\d{6}\.\w+|\..*")
+"""Names of files of unfinished work, and of interrupted writes."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,9 @@ def _split_text(
         if stored.of == state:
             return Counter(stored.lines)
     # Chunks of other models, settings or text.
+    names = sorted(path.name for path in work.iterdir()) if work.is_dir() else []
+    if others := [name for name in names if not _OWN_FILE.fullmatch(name)]:
+        raise DataError(f"{work}: holds other files ({summarise_names(others)}); name another OUT")
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir(parents=True)

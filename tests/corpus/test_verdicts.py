@@ -62,6 +62,35 @@ def test_force_replaces_the_folder(make_corpus: Make, tmp_path: Path) -> None:
     assert not (tmp_path / "prepared/work").exists()
 
 
+@pytest.mark.parametrize("folder", ["prepared", "prepared.old"])
+def test_force_deletes_no_other_files(make_corpus: Make, tmp_path: Path, folder: str) -> None:
+    experiment = make_corpus({"toy": CLEAN[:3]})
+    prepare(experiment)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / "notes.txt").write_text("mine")
+    error = error_of(experiment, lambda experiment: prepare(experiment, is_forced=True))
+    assert error == (
+        f"{folder}: holds other files (notes.txt), which --force would delete; move them, or set "
+        "corpus.prepared to another folder"
+    )
+    assert (tmp_path / folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("file", ["tests/test_mine.py", "shards/0.bin", "notes.txt"])
+def test_other_folders_are_not_used(make_corpus: Make, tmp_path: Path, file: str) -> None:
+    """Unfinished work is emptied: folders of the same names must not be."""
+    experiment = make_corpus({"toy": CLEAN[:3]})
+    path = tmp_path / "prepared" / file
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    assert error_of(experiment, prepare) == (
+        f"prepared: holds other files ({file.partition('/')[0]}), which preparing could replace; "
+        "set corpus.prepared to a new or empty folder"
+    )
+    assert path.read_text() == "mine"
+    path.unlink()
+
+
 def test_force_is_refused_while_a_run_reads(make_corpus: Make, tmp_path: Path) -> None:
     experiment = make_corpus({"toy": CLEAN[:3]})
     prepare(experiment)

@@ -13,6 +13,7 @@ from nmt.checkpoint.load import load_checkpoint
 from nmt.config.decoding import DecodingConfig
 from nmt.config.settings import added_setting
 from nmt.corpus.task_cache import run_locally
+from nmt.errors import DataError
 from nmt.jobs import backtranslate as backtranslate_module
 from nmt.jobs.backtranslate import _fingerprint, backtranslate
 from nmt.jobs.tasks import run_on_ray
@@ -94,6 +95,18 @@ def test_interrupted_job_skips_finished_chunks(mono: Path, monkeypatch: pytest.M
 
     lines, pairs = make_pairs(mono, Path("bt"), run_tasks=run_the_rest)
     assert lines["kept"] == pairs["kept"] == len(read_text_lines("bt.de")) == 3
+
+
+def test_other_folders_are_not_used(mono: Path, tmp_path: Path) -> None:
+    """Unfinished work of other settings is deleted."""
+    (tmp_path / "bt.work").mkdir()
+    (tmp_path / "bt.work/notes.txt").write_text("mine")
+    with pytest.raises(DataError) as error:
+        make_pairs(mono, tmp_path / "bt")
+    assert str(error.value) == (
+        f"{tmp_path}/bt.work: holds other files (notes.txt); name another OUT"
+    )
+    assert (tmp_path / "bt.work/notes.txt").read_text() == "mine"
 
 
 def test_a_new_setting_keeps_finished_chunks(here: Path, mono: Path) -> None:
