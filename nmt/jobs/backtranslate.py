@@ -179,8 +179,8 @@ def _split_text(
         if stored.of == state:
             return Counter(stored.lines)
     # Chunks of other models, settings or text.
-    names = sorted(path.name for path in work.iterdir()) if work.is_dir() else []
-    if others := [name for name in names if not _OWN_FILE.fullmatch(name)]:
+    found = sorted(path.name for path in work.iterdir()) if work.is_dir() else []
+    if others := [name for name in found if not _OWN_FILE.fullmatch(name)]:
         raise DataError(f"{work}: holds other files ({summarise_names(others)}); name another OUT")
     shutil.rmtree(work, ignore_errors=True)
     try:
