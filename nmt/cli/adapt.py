@@ -27,6 +27,7 @@ from nmt.cli.options import (
     display_path,
     overrides_argument,
     program,
+    resumable,
 )
 from nmt.cli.train import train_run
 from nmt.config.corpus import ParallelText
@@ -44,6 +45,7 @@ from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus import hold_out, old_pairs
 from nmt.corpus.detect import plain_name
+from nmt.corpus.io import try_lock
 from nmt.corpus.manifest import MANIFEST
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepare_tasks import TOKENIZER
@@ -122,21 +124,29 @@ def adapt(
     folder = Path(f"prepared/{name}.text")
     check_writable("corpus.prepared", folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with Console() as console:
-        if file is not None:
-            corpus = file.corpus
-            new = NewText(corpus.train, corpus.dev, corpus.tests, corpus.root)
-        else:
-            assert src is not None
-            assert tgt is not None
-            new = _split_text(source.experiment, (src, tgt), dev, test, folder, console)
-        tree = _make_tree(source, run, name, new, mix, folder, console)
-        chosen = file.model_dump(mode="json", exclude_unset=True) if file is not None else {}
-        adapted = _finish(source, tree, chosen, for_experiment)
+    with (folder / "lock").open("w") as lock, Console() as console:
+        # Two commands would overwrite each other's text.
+        if not try_lock(lock, folder):
+            raise ConfigError.from_message(
+                f"{folder}: lock file held by another process; wait for it to end, or name another "
+                "--output"
+            )
+        with resumable(console):
+            if file is not None:
+                corpus = file.corpus
+                new = NewText(corpus.train, corpus.dev, corpus.tests, corpus.root)
+            else:
+                assert src is not None
+                assert tgt is not None
+                new = _split_text(source.experiment, (src, tgt), dev, test, folder, console)
+            tree = _make_tree(source, run, name, new, mix, folder, console)
+            chosen = file.model_dump(mode="json", exclude_unset=True) if file is not None else {}
+            adapted = _finish(source, tree, chosen, for_experiment)
         limit = f"{_count(adapted.training.updates, 'update')} at most"
         console.log(" | ".join([limit, *new.facts]))
         result = train_run(adapted, settings, console)
-        _compare(source, load_checkpoint(checkpoint_dir(result)), console)
+        with resumable(console):
+            _compare(source, load_checkpoint(checkpoint_dir(result)), console)
         console.print(f"next: {program()} translate {display_path(result)}")
 
 

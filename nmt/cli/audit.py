@@ -12,6 +12,7 @@ from nmt.api import run_dir
 
 if TYPE_CHECKING:
     from nmt.training.audit import Audit
+    from nmt.training.run_manifest import RunStart
 
 
 @click.command()
@@ -57,7 +58,7 @@ def _lines(result: "Audit") -> Iterator[str]:
         yield f"updates {span.first:,} to {span.last:,} | workers {span.workers}"
     for start in result.starts:
         yield (
-            f"{start.time} {start.reason} after update {start.update:,} | "
+            f"{start.time} {_describe_start(start)} | "
             f"workers {start.workers} on {start.devices}, rank 0 on {start.host}"
         )
     yield f"skipped updates: {', '.join(f'{update:,}' for update in result.skipped) or 'none'}"
@@ -72,3 +73,9 @@ def _lines(result: "Audit") -> Iterator[str]:
         yield "verified: each update used the pairs selected by the corpus weights"
     else:
         yield "no contradiction found; with corpus weights, verification needs the prepared corpus"
+
+
+def _describe_start(start: "RunStart") -> str:
+    verb = {"begun": "new run", "continued": "resumed", "restarted": "workers restarted"}
+    text = verb.get(start.reason, start.reason)
+    return f"{text} from update {start.update:,}" if start.update else text

@@ -4,8 +4,9 @@ import json
 import os
 import sys
 import time
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -77,12 +78,19 @@ def backtranslate(
     with Console() as console:
         for checkpoint in checkpoints:
             console.print(describe(checkpoint))
-        ray_session = connect(cluster_settings.workers.max, path.with_name(f"{path.name}.log"))
-        with resumable(console), ray_session:
-            num_gpus = resolve_auto(cluster_settings, sys.maxsize).num_gpus
+
+        def run_tasks(function: Callable[..., Any], tasks: Sequence[Any]) -> Iterator[Any]:
+            # Ray starts only now: the text has been read, and its errors have been reported.
+            if tasks:
+                output = path.with_name(f"{path.name}.log")
+                with connect(cluster_settings.workers.max, output):
+                    num_gpus = resolve_auto(cluster_settings, sys.maxsize).num_gpus
+                    yield from run_on_ray(function, tasks, num_gpus)
+
+        with resumable(console):
             lines, pairs = create_pairs(
                 checkpoints, settings.decoding, Path(mono), corpus, path, engine,
-                partial(run_on_ray, num_gpus=num_gpus), console.progress,
+                run_tasks, console.progress,
                 Path(ref) if ref else None,
             )  # fmt: skip
         console.clear()

@@ -11,7 +11,7 @@ import click
 
 from nmt.api import make_translator, open_ensemble, open_model
 from nmt.cli.compare import ScoringOptions, SliceLabels, scoring_options, slice_labels
-from nmt.cli.options import COUNT_OR_0, check_files, describe, search_options, speed
+from nmt.cli.options import COUNT_OR_0, check_files, describe, search_options, speed, unpaired
 from nmt.console import Console
 from nmt.errors import ConfigError
 from nmt.evaluation import results, robustness, scores, test_sets
@@ -102,8 +102,7 @@ def evaluate(
     """
     # With one source, every reference belongs to it.
     if len(src) != len(ref) and (len(src) != 1 or not ref):
-        rule = f"--src is given {len(src)} times: give one --ref per --src"
-        raise ConfigError("--ref", f"given {len(ref)} times", rule)
+        raise unpaired("--ref", len(ref), len(src))
     if examples is not None and not trust:
         raise ConfigError("--examples", examples, "it needs --trust: add it, or omit --examples")
     num_examples = (3 if examples is None else examples) if trust else None

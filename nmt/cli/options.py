@@ -169,7 +169,8 @@ def describe(model: "Model") -> str:
     info = model.info
     facts = [f"update {info.update:,}"]
     if info.averaged:
-        facts.insert(0, f"average of {len(info.averaged)} checkpoints")
+        number = len(info.averaged)
+        facts.insert(0, f"average of {number} checkpoint{'s' * (number != 1)}")
     if model.precision != "fp32":
         facts.append(f"{model.precision} weights")
     known = info.bleu is not None
@@ -189,6 +190,16 @@ def check_files(files: Iterable[str]) -> None:
     for file in files:
         if not Path(file).exists():
             raise DataError(f"{file}: file not found; check the path")
+
+
+def unpaired(option: str, number: int, num_sources: int) -> ConfigError:
+    """Return the error for an option that is not given as often as --src."""
+
+    def given(times: int) -> str:
+        return f"given {times} time{'s' * (times != 1)}"
+
+    rule = f"--src is {given(num_sources)}: give one {option} per --src"
+    return ConfigError(option, given(number), rule)
 
 
 def check_output(output: str, inputs: Iterable[str] = (), option: str = "--output") -> None:

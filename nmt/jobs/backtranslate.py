@@ -17,7 +17,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import chain, islice, repeat
@@ -27,7 +27,7 @@ from nmt.config.corpus import CorpusConfig
 from nmt.config.decoding import DecodingConfig, EngineName
 from nmt.config.settings import Count, drop_legacy_values, parse_record
 from nmt.corpus.clean import KEPT, format_tally, held_out_digests, select_lines
-from nmt.corpus.io import atomic_write
+from nmt.corpus.io import atomic_write, try_lock
 from nmt.corpus.manifest import FileInfo
 from nmt.corpus.rules import drop_reason
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, no_progress, run_locally
@@ -40,8 +40,8 @@ from nmt.evaluation.sacrebleu_metrics import sentence_bleu
 
 CHUNK_LINES = 2000
 """Lines of a task: seconds to minutes of work, which an interruption can lose."""
-STATE = "state.json"
-_OWN_FILE = re.compile(r"state\.json|\d{6}\.\w+|\..*")
+STATE, LOCK = "state.json", "lock"
+_OWN_FILE = re.compile(r"state\.json|lock|\d{6}\.\w+|\..*")
 """Names of files of unfinished work, and of interrupted writes."""
 
 
@@ -103,7 +103,21 @@ def backtranslate(
     held_out = held_out_digests(corpus, model.src)
     work = out.with_name(f"{out.name}.work")
     state = _fingerprint(checkpoints, decoding, mono, corpus, held_out, ref)
-    line_counts = _split_text(mono, ref, corpus, held_out, work, state)
+    with _lock_work(work):
+        line_counts = _split_text(mono, ref, corpus, held_out, work, state)
+        pair_counts = _translate_chunks(
+            checkpoints, decoding, corpus, out, work, engine, run_tasks, progress
+        )
+        shutil.rmtree(work)
+    return line_counts, pair_counts
+
+
+def _translate_chunks(
+    checkpoints: Sequence[Model], decoding: DecodingConfig, corpus: CorpusConfig, out: Path,
+    work: Path, engine: EngineName, run_tasks: RunTasks, progress: ProgressCallback,
+) -> Counter[str]:  # fmt: skip
+    """Translate the chunks of `work`, write all pairs, and return their counts."""
+    model = checkpoints[0].experiment.corpus
     runs = tuple(str(checkpoint.path.resolve()) for checkpoint in checkpoints)
     chunks = sorted(work.glob("*.src"))
     # A chunk with a .hyp file is finished: it appears when it is complete.
@@ -127,8 +141,28 @@ def backtranslate(
             if not reason:
                 src_file.write(f"{src}\n")
                 tgt_file.write(f"{hyp}\n")
-    shutil.rmtree(work)
-    return line_counts, pair_counts
+    return pair_counts
+
+
+@contextmanager
+def _lock_work(work: Path) -> Iterator[None]:
+    """Create and lock the folder of unfinished work: two commands would delete each other's."""
+    found = sorted(work.iterdir()) if work.is_dir() else []
+    if others := [
+        path.name for path in found if path.is_dir() or not _OWN_FILE.fullmatch(path.name)
+    ]:
+        raise DataError(f"{work}: holds other files ({summarise_names(others)}); name another OUT")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = (work / LOCK).open("w")
+    except OSError as error:
+        raise DataError(
+            f"{work}: cannot be created: {error.strerror}; name another OUT, in a writable folder"
+        ) from None
+    with lock:
+        if not try_lock(lock, work):
+            raise DataError(f"{work}: locked by another process; wait for it, or name another OUT")
+        yield
 
 
 def translate_chunk(
@@ -179,16 +213,9 @@ def _split_text(
         if stored.of == state:
             return Counter(stored.lines)
     # Chunks of other models, settings or text.
-    found = sorted(path.name for path in work.iterdir()) if work.is_dir() else []
-    if others := [name for name in found if not _OWN_FILE.fullmatch(name)]:
-        raise DataError(f"{work}: holds other files ({summarise_names(others)}); name another OUT")
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        work.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(
-            f"{work}: cannot be created: {error.strerror}; name another OUT, in a writable folder"
-        ) from None
+    for path in work.iterdir():
+        if path.name != LOCK:
+            path.unlink()
     counts: Counter[str] = Counter()
     selected = select_lines(read_lines(mono), corpus.cleaning, held_out, counts)
     pairs = _add_references(selected, ref, corpus)

@@ -1,5 +1,6 @@
 """`nmt adapt`: text and settings of the experiment, scores; training is tested elsewhere."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -164,6 +165,20 @@ def test_adapts_without_old_text(adapted: list[Experiment], nmt: Nmt) -> None:
     assert "test sets of tiny not found: news, talks" in answer.err
     nmt(f"{RUN} --mix 0")
     assert adapted[1].corpus.train == made.corpus.train
+
+
+def test_text_of_another_process_is_not_touched(new_text: Path, nmt: Nmt, no_ray: None) -> None:
+    folder = Path("prepared/adapted.text")
+    folder.mkdir()
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        answer = nmt("adapt runs/tiny --src new.en --tgt new.de -o runs/adapted")
+    assert (answer.status, answer.err) == (
+        2,
+        "nmt: prepared/adapted.text: lock file held by another process; wait for it to end, or "
+        "name another --output\n",
+    )
+    assert [path.name for path in folder.iterdir()] == ["lock"]
 
 
 def test_given_sets_are_used_as_they_are(adapted: list[Experiment], nmt: Nmt) -> None:

@@ -8,7 +8,7 @@ from error_cases import BEST, EARLIER, ErrorCase, ids, replaced
 EVALUATING = [
     ErrorCase(
         "evaluate runs/tiny --src raw/dev.en",
-        "--ref is given 0 times, but --src is given 1 times: give one --ref per --src",
+        "--ref is given 0 times, but --src is given 1 time: give one --ref per --src",
     ),
     ErrorCase(
         "evaluate runs/tiny --src raw/dev.en --ref raw/talks.de",

@@ -109,6 +109,40 @@ def test_other_folders_are_not_used(mono: Path, tmp_path: Path) -> None:
     assert (tmp_path / "bt.work/notes.txt").read_text() == "mine"
 
 
+def test_unfinished_work_of_other_settings_is_replaced(mono: Path, tmp_path: Path) -> None:
+    (tmp_path / "bt.work").mkdir()
+    for name in ("state.json", "000007.src", "000007.hyp"):
+        (tmp_path / "bt.work" / name).write_text("{}\n")
+    assert make_pairs(mono, tmp_path / "bt")[1] == {"kept": 3}
+    assert not (tmp_path / "bt.work").exists()
+
+
+def test_work_of_another_process_is_not_touched(mono: Path, tmp_path: Path) -> None:
+    def start_again(function: Callable[..., Any], tasks: Sequence[Any]) -> Iterator[Any]:
+        with pytest.raises(DataError) as error:
+            make_pairs(mono, tmp_path / "bt")
+        assert str(error.value) == (
+            f"{tmp_path}/bt.work: locked by another process; wait for it, or name another OUT"
+        )
+        return run_locally(function, tasks)
+
+    assert make_pairs(mono, tmp_path / "bt", run_tasks=start_again)[1] == {"kept": 3}
+
+
+def test_text_is_checked_before_ray_starts(
+    here: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmt.jobs.ray_session.connect", lambda *_: pytest.fail("Ray started"))
+    Path("empty.en").write_text("", encoding="utf-8")
+    answer = nmt("backtranslate runs/tiny empty.en bt")
+    assert answer.status == 2
+    assert answer.err.splitlines()[-1] == (
+        "nmt: empty.en: nothing to translate, 0 read = 0 kept + 0 dropped; name a file of text in "
+        "the source language of the model"
+    )
+    assert not list(Path().glob("bt*"))
+
+
 def test_a_new_setting_keeps_finished_chunks(here: Path, mono: Path) -> None:
     class LaterDecoding(DecodingConfig):
         later: int = added_setting(1, before=1)

@@ -1,6 +1,7 @@
 """Audit of runs, and of ledgers that were changed."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ import pytest
 from toy_runs import Run, go
 
 from nmt.checkpoint.run_directory import list_checkpoints
+from nmt.cli.audit import _lines
 from nmt.errors import NmtError
 from nmt.training import ledger, run_manifest
 from nmt.training.audit import WorkerSpan, audit_run
@@ -71,6 +73,12 @@ def test_world_sizes_and_starts_are_listed(gloo: Path) -> None:
 def test_skipped_updates_are_listed(faulty: Path) -> None:
     found = audit_run(faulty / "skips")
     assert (found.is_proven, found.skipped) == (True, [3])
+
+
+def test_starts_are_described(gloo: Path) -> None:
+    lines = "\n".join(_lines(audit_run(gloo / "one-then-two")))
+    assert re.search(r"Z new run \| workers 1 on ", lines)
+    assert re.search(r"Z resumed from update 7 \| workers 2 on ", lines)
 
 
 def test_an_unfinished_run_is_proven_so_far(stopped: Path) -> None:
