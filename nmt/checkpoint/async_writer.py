@@ -115,6 +115,8 @@ class AsyncCheckpointWriter:
             return ""
         if not isinstance(error, NmtError | OSError):
             raise error
+        if isinstance(error, OSError) and error.filename is not None:
+            return f"{error.filename} cannot be written: {error.strerror}"
         return str(error)
 
     def close(self) -> None:

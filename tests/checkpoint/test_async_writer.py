@@ -118,6 +118,12 @@ def test_a_full_disk_is_reported_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [folder.name for folder in list_checkpoints(tmp_path)] == ["update-00000002"]
 
 
+def test_an_error_of_another_file_names_it(tmp_path: Path) -> None:
+    writer = writer_of(tmp_path)
+    writer.record_error(OSError(errno.ENOSPC, "No space left on device", "ledger.jsonl"))
+    assert writer.take_error() == "ledger.jsonl cannot be written: No space left on device"
+
+
 def test_a_programming_error_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write, "save_file", lambda *_, **__: 1 / 0)
     writer = writer_of(tmp_path)
