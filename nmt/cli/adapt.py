@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from nmt.api import check_writable, checkpoint_dir, make_translator
+from nmt.api import check_writable, checkpoint_dir, make_translator, run_dir
 from nmt.checkpoint.load import Checkpoint, load_checkpoint, load_counters
 from nmt.cli.evaluate import System, find_test_sets, score_and_write, translate_set
 from nmt.cli.options import (
@@ -146,7 +146,7 @@ def adapt(
         console.log(" | ".join([limit, *new.facts]))
         result = train_run(adapted, settings, console)
         with resumable(console):
-            _compare(source, load_checkpoint(checkpoint_dir(result)), console)
+            _compare(source, result, console)
         console.print(f"next: {program()} translate {display_path(result)}")
 
 
@@ -393,11 +393,21 @@ def _schedule(old: TrainingConfig, updates: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _compare(before: Checkpoint, after: Checkpoint, console: Console) -> None:
-    """Score both models on all test sets, and print the scores side by side."""
+def _compare(source: Checkpoint, run: str, console: Console) -> None:
+    """Score the models before and after on all test sets, and print the scores side by side."""
+    from nmt.training.run_manifest import read_run_manifest
+
+    after = load_checkpoint(checkpoint_dir(run))
+    if not after.experiment.corpus.tests:
+        console.print("no test set to score: corpus.tests is empty")
+        return
+    # The old run may have had a better checkpoint when training started.
+    start = read_run_manifest(run_dir(run)).warm_start
+    if start is not None and Path(start.checkpoint).is_dir():
+        source = load_checkpoint(Path(start.checkpoint))
     folder = results.default_folder(after.path)
     systems = [
-        System("before", before, folder / "before"),
+        System("before", source, folder / "before"),
         System(after.experiment.name, after, folder),
     ]
     translators = [make_translator(system.checkpoint) for system in systems]

@@ -4,12 +4,15 @@ import fcntl
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_calls import Nmt
 
+from nmt.checkpoint.load import load_checkpoint, load_training_state
+from nmt.checkpoint.write import save_checkpoint
 from nmt.cli import adapt
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
@@ -316,6 +319,33 @@ def test_new_domain_is_learnt(new_text: Path, nmt: Nmt, monkeypatch: pytest.Monk
     for folder in ("evaluation", "evaluation/before"):
         assert Path("runs/adapted", folder, "new_test.metrics.json").is_file()
     assert not Path("runs/tiny/evaluation").exists()
+
+
+def test_scores_before_are_those_of_the_start(
+    new_text: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old run may still be training."""
+    old = load_checkpoint(Path("runs/tiny"))
+
+    def train_later(experiment: Experiment, cluster: Cluster, console: Any) -> str:
+        tokenizer, state = old.subword.to_json(), load_training_state(old.path)
+        counters = {**state.counters, "update": state.update + 1}
+        state = replace(state, update=state.update + 1, counters=counters)
+        save_checkpoint(Path("runs/tiny"), old.experiment, tokenizer, state, 100.0, "nrefs:1")
+        return train_here(experiment, cluster, console)
+
+    monkeypatch.setattr(adapt, "train_run", train_later)
+    answer = nmt(f"{RUN} training.updates=4")
+    assert answer.status == 0, answer.err
+    file = Path("runs/adapted/evaluation/before/new_test.metrics.json")
+    assert json.loads(file.read_text())["checkpoint"] == "update-00000061"
+
+
+def test_no_test_set_is_no_error(new_text: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapt, "train_run", train_here)
+    answer = nmt(f"{RUN} training.updates=4 corpus.tests=[]")
+    assert (answer.status, answer.out) == (0, "")
+    assert "no test set to score: corpus.tests is empty" in answer.err
 
 
 @pytest.mark.ray
