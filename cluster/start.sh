@@ -20,15 +20,16 @@ missing=$(python - "$here/pyproject.toml" <<'PY'
 import re, sys, tomllib
 from importlib.metadata import PackageNotFoundError, version
 
-def is_missing(name):
-    try:
-        return not version(name)
-    except PackageNotFoundError:
-        return True
-
 with open(sys.argv[1], "rb") as file:
     needed = tomllib.load(file)["project"]["dependencies"]
-print(*filter(is_missing, (re.match(r"[\w.-]+", one)[0] for one in needed)))
+missing = []
+for requirement in needed:
+    name = re.match(r"[\w.-]+", requirement)[0]
+    try:
+        version(name)
+    except PackageNotFoundError:
+        missing.append(name)
+print(*missing)
 PY
 )
 [ -z "$missing" ] || fail "missing packages: $missing: pip install '$here' for $(command -v python)"

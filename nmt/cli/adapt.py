@@ -45,7 +45,7 @@ from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus import hold_out, old_pairs
 from nmt.corpus.detect import plain_name
-from nmt.corpus.io import try_lock
+from nmt.corpus.io import lock_work
 from nmt.corpus.manifest import MANIFEST
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepare_tasks import TOKENIZER
@@ -123,14 +123,7 @@ def adapt(
     file = _load_file(experiment, (src, tgt, dev, test), source)
     folder = Path(f"prepared/{name}.text")
     check_writable("corpus.prepared", folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock, Console() as console:
-        # Two commands would overwrite each other's text.
-        if not try_lock(lock, folder):
-            raise ConfigError.from_message(
-                f"{folder}: lock file held by another process; wait for it to end, or name another "
-                "--output"
-            )
+    with lock_work(folder, r".*", "name another --output"), Console() as console:
         with resumable(console):
             if file is not None:
                 corpus = file.corpus

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from nmt.training.audit import Audit
     from nmt.training.run_manifest import RunStart
 
+DESCRIPTIONS = {"begun": "new run", "continued": "resumed", "restarted": "workers restarted"}
+"""Descriptions of the reasons for a start that manifests store."""
+
 
 @click.command()
 @click.argument("run")
@@ -76,6 +79,5 @@ def _lines(result: "Audit") -> Iterator[str]:
 
 
 def _describe_start(start: "RunStart") -> str:
-    verb = {"begun": "new run", "continued": "resumed", "restarted": "workers restarted"}
-    text = verb.get(start.reason, start.reason)
+    text = DESCRIPTIONS.get(start.reason, start.reason)
     return f"{text} from update {start.update:,}" if start.update else text

@@ -5,8 +5,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,14 +45,6 @@ FORMAT_HELP = {
     "jsonl": "File of JSON lines.",
     "zip": "Archive of OPUS in the Moses format.",
 }
-
-SETTING_OPTIONS = {
-    "src_column and tgt_column need": "--columns needs",
-    "src_column and tgt_column": "--columns",
-    "(src|tgt)_column to one": "--columns to two",
-    "corpus.src and corpus.tgt": "--languages",
-}
-"""Settings in errors about columns, and the options of this command in their place."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +100,7 @@ def init(
     corpora = _make_corpora(src, tgt, records, columns)
     pair = detect.parse_languages(languages) if languages else None
     here = os.getcwd()
-    with _options_in_errors(), Console() as console:
+    with Console() as console:
         corpora = [detect.detect_columns(text, here, pair) for text in corpora]
         pair = pair or detect.detect_languages(PairFiles(corpora[0], here, ("", "")))
         train = [_check_sides(PairFiles(text, here, pair), console) for text in corpora]
@@ -118,18 +109,6 @@ def init(
             console.print(line)
         path, nmt = display_path(file), program()
         console.print(f"next: {nmt} doctor {path} | {nmt} train {path}")
-
-
-@contextmanager
-def _options_in_errors() -> Iterator[None]:
-    """Name the options of this command, instead of settings, in errors about columns."""
-    try:
-        yield
-    except DataError as error:
-        message = str(error)
-        for pattern, option in SETTING_OPTIONS.items():
-            message = re.sub(pattern, option, message)
-        raise DataError(message) from None
 
 
 def _experiment_file(name: str) -> Path:

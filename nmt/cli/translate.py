@@ -6,7 +6,7 @@ On Ray the output is written chunk by chunk, and the same command resumes an int
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice, tee
@@ -27,7 +27,6 @@ from nmt.decoding.requests import Glossary, Request, parse_json_line
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nmt.config.decoding import DecodingConfig
     from nmt.decoding.engines import Model
     from nmt.decoding.translator import Translator
 
@@ -111,7 +110,7 @@ def translate(
         precisions = [search["precision"] or each.precision for each in checkpoints]
         check_precision(precisions, has_gpu=bool(on_ray.num_gpus))
     translator = api.make_translator(checkpoint, ensemble=others, **search)
-    check_format(form, num_best, translator.decoding)
+    check_format(form, num_best, translator.decoding.protect)
     translator.check(num_best)
     requests = partial(read_requests, source, json_input, glossary, avoid)
     # A file is read twice: an error in its last line is found before the first is translated.
@@ -133,18 +132,14 @@ def translate(
             translate_on_workers(task, Path(output), key, on_ray, console)
 
 
-def check_format(form: str, num_best: int, decoding: "DecodingConfig") -> None:
-    """Raise ConfigError if search or format cannot have the n-best list or protected text."""
+def check_format(form: str, num_best: int, protect: Sequence[str]) -> None:
+    """Raise ConfigError if the format cannot hold an n-best list or protected text."""
     from nmt.decoding.output_formats import FORMATS_WITH_N_BEST
 
     if num_best > 1 and form not in FORMATS_WITH_N_BEST:
         rule = f"--format {form} has one translation per line: use "
         raise ConfigError("--n-best", num_best, rule + " or ".join(FORMATS_WITH_N_BEST))
-    option = {"beam": "beam", "mbr": "samples"}.get(decoding.method)
-    if option and num_best > (limit := getattr(decoding, option)):
-        rule = f"it must be at most --{option} ({limit}): increase --{option}"
-        raise ConfigError("--n-best", num_best, rule)
-    if decoding.protect and form in ("pharaoh", "soft"):
+    if protect and form in ("pharaoh", "soft"):
         rule = "--protect replaces words, so there is no alignment for them: use text or jsonl"
         raise ConfigError("--format", form, rule)
 

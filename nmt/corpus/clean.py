@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from nmt.config.corpus import Case, CleaningConfig, CorpusConfig
 from nmt.config.settings import Count, drop_legacy_values
-from nmt.corpus.numerals import Languages
+from nmt.corpus.languages import Languages
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.rules import (
     DROP_REASONS,

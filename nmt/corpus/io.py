@@ -12,6 +12,7 @@ import gzip
 import logging
 import lzma
 import os
+import re
 import secrets
 import select
 import zipfile
@@ -23,7 +24,7 @@ from typing import IO, Any, BinaryIO
 
 import zstandard
 
-from nmt.errors import DataError
+from nmt.errors import DataError, summarise_names
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,35 @@ def is_writable(folder: Path) -> bool:
     # A folder cannot be created where a broken symbolic link is.
     existing = next(path for path in parents if path.exists() or path.is_symlink())
     return existing.is_dir() and os.access(existing, os.W_OK)
+
+
+@contextmanager
+def lock_work(folder: Path, own: str, advice: str) -> Iterator[None]:
+    """Create and lock a folder of unfinished work: two commands would overwrite each other's files.
+
+    Args:
+        folder: the folder; it may be deleted when the work is done.
+        own: pattern of the names of its files.
+        advice: what to name instead, for error messages.
+
+    Raises:
+        DataError: it has other files, cannot be written, or another process holds the lock.
+    """
+    found = folder.iterdir() if folder.is_dir() else []
+    names = sorted(path.name + "/" * path.is_dir() for path in found)
+    if others := [name for name in names if not re.fullmatch(rf"lock|\..*|{own}", name)]:
+        raise DataError(f"{folder}: holds other files ({summarise_names(others)}); {advice}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror}; {advice}") from None
+    with lock:
+        if not try_lock(lock, folder):
+            raise DataError(
+                f"{folder}: lock file held by another process; wait for it to end, or {advice}"
+            )
+        yield
 
 
 def try_lock(lock: IO[Any], folder: Path) -> bool:

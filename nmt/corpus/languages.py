@@ -2,6 +2,8 @@
 
 import re
 
+Languages = tuple[str, str]
+"""Source and target language; "" where it is unknown."""
 _TABLE = """
 af afr Afrikaans|am amh Amharic|ar ara,arb Arabic|as asm Assamese|az aze,azj Azerbaijani
 be bel Belarusian|bg bul Bulgarian|bn ben Bengali|bo bod,tib Tibetan|br bre Breton

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
-from nmt.corpus.languages import table_code
+from nmt.corpus.languages import Languages, table_code
 
 if TYPE_CHECKING:
     from unicode_rbnf import RbnfEngine
@@ -25,7 +25,6 @@ _NUMBER = re.compile(
 )
 _NO_LETTERS = re.compile(r"[\W_]+")
 
-Languages = tuple[str, str]
 Reading = list[str]
 """Digits of a number: all of them, then those between its separators, if it has any."""
 

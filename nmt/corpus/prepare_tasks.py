@@ -24,8 +24,8 @@ from nmt.config.corpus import CleaningConfig, ParallelText, SubwordConfig
 from nmt.config.settings import Count
 from nmt.corpus import clean
 from nmt.corpus.io import atomic_write, read_zstd, split_lines, write_zstd
+from nmt.corpus.languages import Languages
 from nmt.corpus.manifest import FileInfo, ShardInfo, unusable
-from nmt.corpus.numerals import Languages
 from nmt.corpus.shards import ShardWriter
 from nmt.corpus.subword import Subword, tag_token
 from nmt.corpus.task_cache import Tree

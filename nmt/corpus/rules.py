@@ -12,7 +12,8 @@ from difflib import SequenceMatcher
 
 from nmt.config.corpus import CleaningConfig
 from nmt.corpus.language_id import identify, language_codes
-from nmt.corpus.numerals import Languages, has_other_numbers
+from nmt.corpus.languages import Languages
+from nmt.corpus.numerals import has_other_numbers
 from nmt.corpus.repairs import repair_encoding, strip_markup, unescape_entities
 from nmt.corpus.scripts import is_foreign_script
 from nmt.corpus.text import UNSPACED, strip_controls, to_nfc

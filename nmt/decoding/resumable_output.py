@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from nmt.config.settings import Count, parse_record
-from nmt.corpus.io import try_lock
+from nmt.corpus.io import lock_work
 from nmt.corpus.text import open_output
 from nmt.errors import ConfigError, DataError
 
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 ItemT = TypeVar("ItemT")
 
 SETTINGS, TEXT, CHUNKS = "begun.json", "text", "chunks.jsonl"
+ADVICE = "choose another output"
 
 
 @dataclass(frozen=True)
@@ -126,19 +128,7 @@ def open_resumable(output: Path, settings: Mapping[str, str]) -> Iterator[Resuma
         ConfigError: it was started with other settings.
     """
     folder = work_folder(output)
-    try:
-        folder.mkdir(exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written: {error.strerror}; choose another output"
-        ) from None
-    with lock:
-        # Two writers would interleave their chunks.
-        if not try_lock(lock, folder):
-            raise DataError(
-                f"{folder}: locked by another process: wait for it, or choose another output"
-            )
+    with lock_work(folder, "|".join(map(re.escape, (SETTINGS, TEXT, CHUNKS))), ADVICE):
         _check_settings(folder, settings)
         for name in (TEXT, CHUNKS):
             (folder / name).touch()

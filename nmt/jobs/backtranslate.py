@@ -13,11 +13,10 @@ on the number of tasks.
 
 import hashlib
 import json
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import chain, islice, repeat
@@ -27,7 +26,7 @@ from nmt.config.corpus import CorpusConfig
 from nmt.config.decoding import DecodingConfig, EngineName
 from nmt.config.settings import Count, drop_legacy_values, parse_record
 from nmt.corpus.clean import KEPT, format_tally, held_out_digests, select_lines
-from nmt.corpus.io import atomic_write, try_lock
+from nmt.corpus.io import atomic_write, lock_work
 from nmt.corpus.manifest import FileInfo
 from nmt.corpus.rules import drop_reason
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, no_progress, run_locally
@@ -35,14 +34,14 @@ from nmt.corpus.text import normalise, open_output, read_lines
 from nmt.decoding.engines import Model, make_engine, open_model
 from nmt.decoding.interface import GPU_BATCH_SENTENCES
 from nmt.decoding.translator import Translator
-from nmt.errors import ConfigError, DataError, summarise_names
+from nmt.errors import ConfigError, DataError
 from nmt.evaluation.sacrebleu_metrics import sentence_bleu
 
 CHUNK_LINES = 2000
 """Lines of a task: seconds to minutes of work, which an interruption can lose."""
-STATE, LOCK = "state.json", "lock"
-_OWN_FILE = re.compile(r"state\.json|lock|\d{6}\.\w+|\..*")
-"""Names of files of unfinished work, and of interrupted writes."""
+STATE = "state.json"
+_OWN_FILES = r"state\.json|\d{6}\.\w+"
+"""Names of files of unfinished work."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def backtranslate(
     held_out = held_out_digests(corpus, model.src)
     work = out.with_name(f"{out.name}.work")
     state = _fingerprint(checkpoints, decoding, mono, corpus, held_out, ref)
-    with _lock_work(work):
+    with lock_work(work, _OWN_FILES, "name another OUT"):
         line_counts = _split_text(mono, ref, corpus, held_out, work, state)
         pair_counts = _translate_chunks(
             checkpoints, decoding, corpus, out, work, engine, run_tasks, progress
@@ -142,27 +141,6 @@ def _translate_chunks(
                 src_file.write(f"{src}\n")
                 tgt_file.write(f"{hyp}\n")
     return pair_counts
-
-
-@contextmanager
-def _lock_work(work: Path) -> Iterator[None]:
-    """Create and lock the folder of unfinished work: two commands would delete each other's."""
-    found = sorted(work.iterdir()) if work.is_dir() else []
-    if others := [
-        path.name for path in found if path.is_dir() or not _OWN_FILE.fullmatch(path.name)
-    ]:
-        raise DataError(f"{work}: holds other files ({summarise_names(others)}); name another OUT")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = (work / LOCK).open("w")
-    except OSError as error:
-        raise DataError(
-            f"{work}: cannot be created: {error.strerror}; name another OUT, in a writable folder"
-        ) from None
-    with lock:
-        if not try_lock(lock, work):
-            raise DataError(f"{work}: locked by another process; wait for it, or name another OUT")
-        yield
 
 
 def translate_chunk(
@@ -214,7 +192,7 @@ def _split_text(
             return Counter(stored.lines)
     # Chunks of other models, settings or text.
     for path in work.iterdir():
-        if path.name != LOCK:
+        if path.name != "lock":
             path.unlink()
     counts: Counter[str] = Counter()
     selected = select_lines(read_lines(mono), corpus.cleaning, held_out, counts)

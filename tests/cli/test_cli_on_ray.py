@@ -26,8 +26,8 @@ def test_prepare_train_evaluate_on_two_workers(here: Path) -> None:
     trained = run("train", *settings)
     assert trained.returncode == 0, trained.stderr
     # Nothing was prepared. Ray may take long to start, which a line says.
-    begun = rf"prepare the corpus in {here}/prepared/two\n(.* waiting .*\n)*"
-    assert re.search(rf"{begun}train: 100 pairs read = 100 kept", trained.stderr)
+    head = rf"prepare the corpus in {here}/prepared/two\n(.* waiting .*\n)*"
+    assert re.search(rf"{head}train: 100 pairs read = 100 kept", trained.stderr)
     assert " | 2 workers on cpu | gradients in bf16 | 100 pairs | " in trained.stderr
     assert "finished after 10 of 10 updates | " in trained.stderr
     evaluated = run("evaluate", "runs/two", "--test", "news")

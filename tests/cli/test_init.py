@@ -222,10 +222,10 @@ WRONG: list[tuple[str, dict[str, str | bytes], str]] = [
      "of its name"),
     ("x --tsv b.tsv", {"b.tsv": MANY + "a cat\n"}, "b.tsv, line 31: no tab; expected source, tab, "
      "target: fix or delete the line"),
-    ("x --tsv b.tsv --columns 1,3", {"b.tsv": MANY}, "b.tsv, line 1: 2 columns, but --columns "
-     "needs 3: fix or delete the line"),
+    ("x --tsv b.tsv --columns 1,3", {"b.tsv": MANY}, "b.tsv, line 1: 2 columns, but src_column and "
+     "tgt_column need 3: fix or delete the line"),
     ("x --tsv head.tsv --columns English,fr", {}, "head.tsv: no column for fr; it has id, German, "
-     "English: set --columns to two of them"),
+     "English: set tgt_column to one of them"),
     ("x --tmx b.tmx", {"b.tmx": "a dog"}, "b.tmx, line 1: not valid XML (syntax error); expected "
      "TMX"),
     ("x --tmx b.tmx", {"b.tmx": ""}, "b.tmx: is empty; expected a TMX file"),
@@ -234,7 +234,7 @@ WRONG: list[tuple[str, dict[str, str | bytes], str]] = [
     ("x --tmx b.tmx", {"b.tmx": '<!DOCTYPE tmx [<!ENTITY a "aaaa">]>' + TMX.format("")}, "b.tmx, "
      "line 1: a DTD inside the file, which could expand without limit; remove it; expected TMX"),
     ("x --tmx a.tmx --languages en,fr", {}, "a.tmx: no translation unit in English (en) and French "
-     "(fr); it has en-US, de: set --languages, or --columns, to two "
+     "(fr); it has en-US, de: set corpus.src and corpus.tgt, or src_column and tgt_column, to two "
      "of them"),
     ("x --tmx b.tmx", {"b.tmx": TMX.format(UNIT.format("de") + UNIT.format("fr"))}, "b.tmx: source "
      f"and target are not certain, it has en, de, fr: {GIVE}"),
@@ -246,18 +246,18 @@ WRONG: list[tuple[str, dict[str, str | bytes], str]] = [
     ("x --jsonl b.jsonl", {"b.jsonl": '{"en": "a", "de": "b"}\n{"en": "a"}'}, "b.jsonl, line 2: no "
      "key de; it has en: fix or delete the line"),
     ("x --jsonl b.jsonl", {"b.jsonl": '{"en": "a", "de": 5}'}, "b.jsonl, record 1: de is a int, "
-     "but text was expected; choose others with --columns, or fix the record"),
+     "but text was expected; choose others with src_column and tgt_column, or fix the record"),
     ("x --jsonl b.jsonl", {"b.jsonl": '{"x": "a", "y": "b"}'}, "b.jsonl: source and target are not "
      f"certain, it has x, y: {GIVE} or --columns SRC,TGT"),
     ("x --parquet b.parquet", {"b.parquet": b"PAR1"}, "b.parquet: not a readable Parquet file "
      "(Parquet file size is 4 bytes, smaller than the minimum file footer (8 bytes)); copy or "
      "download it again"),
     ("x --parquet a.parquet --languages en,fr", {}, "a.parquet: no column for French (fr); it has "
-     "en, de: set --columns to two of them"),
+     "en, de: set tgt_column to one of them"),
     ("x --zip b.zip", {"b.zip": b"PK"}, "b.zip: not a zip archive (File is not a zip file); "
      "download it again"),
     ("x --zip a.zip --languages en,fr", {}, "a.zip: no member for French (fr); it has x.en, x.de: "
-     "set --columns to two of them"),
+     "set tgt_column to one of them"),
 ]  # fmt: skip
 """Arguments, files and the error message."""
 

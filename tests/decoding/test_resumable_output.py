@@ -120,9 +120,20 @@ def test_a_locked_output_is_refused(tmp_path: Path) -> None:
         with context.Pool(1) as pool:
             message = pool.apply(_try_to_open, (tmp_path / "out.de",))
     assert message == (
-        f"{tmp_path}/out.de.unfinished: locked by another process: wait for it, or choose "
-        "another output"
+        f"{tmp_path}/out.de.unfinished: lock file held by another process; wait for it to end, "
+        "or choose another output"
     )
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    """It would be deleted when the output is complete."""
+    folder = tmp_path / "out.de.unfinished"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    assert _try_to_open(tmp_path / "out.de") == (
+        f"{folder}: holds other files (notes.txt); choose another output"
+    )
+    assert (folder / "notes.txt").read_text() == "mine"
 
 
 def _try_to_open(output: Path) -> str:

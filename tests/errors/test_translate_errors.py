@@ -221,7 +221,8 @@ TRANSLATING = [
     ),
     ErrorCase(
         "translate runs/tiny --format moses --n-best 3",
-        "--n-best is 3, but it must be at most --beam (2): increase --beam",
+        "the number of candidates per line is 3, but it must be 1 to decoding.beam (2): "
+        "increase decoding.beam",
     ),
     ErrorCase("translate", "Missing argument 'RUN'. See `nmt translate --help`."),
     ErrorCase("trian tiny.yaml", "'trian' is not a command; did you mean train? See `nmt --help`."),

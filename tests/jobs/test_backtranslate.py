@@ -122,7 +122,8 @@ def test_work_of_another_process_is_not_touched(mono: Path, tmp_path: Path) -> N
         with pytest.raises(DataError) as error:
             make_pairs(mono, tmp_path / "bt")
         assert str(error.value) == (
-            f"{tmp_path}/bt.work: locked by another process; wait for it, or name another OUT"
+            f"{tmp_path}/bt.work: lock file held by another process; wait for it to end, or name "
+            "another OUT"
         )
         return run_locally(function, tasks)
 
