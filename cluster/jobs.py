@@ -9,7 +9,6 @@ holds for two users who submit at the same moment.
 
 import itertools
 import json
-import os
 import shlex
 import shutil
 import tempfile
@@ -23,7 +22,7 @@ from dashboard import PrintLine
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, parse_stored
-from nmt.config.settings import is_address
+from nmt.config.settings import absolute_path, is_address
 from nmt.errors import ConfigError, NmtError
 from nmt.storage import display_address, join_address
 from nmt.training.run_manifest import REVISION, SUBMITTED, code_sha256, revision
@@ -60,23 +59,20 @@ class Job:
 def resolve_paths(experiment: Experiment, cluster: Cluster) -> tuple[Experiment, Cluster]:
     """Return the same settings with paths made absolute from the current directory."""
     corpus, training = experiment.corpus, experiment.training
-    subword = corpus.subword.model_copy(update={"tokenizer": _absolute(corpus.subword.tokenizer)})
+    subword = corpus.subword.model_copy(
+        update={"tokenizer": absolute_path(corpus.subword.tokenizer)}
+    )
     corpus = corpus.model_copy(
         update={
-            "root": _absolute(corpus.root), "prepared": _absolute(experiment.prepared),
+            "root": absolute_path(corpus.root), "prepared": absolute_path(experiment.prepared),
             "subword": subword,
         }
     )  # fmt: skip
-    training = training.model_copy(update={"init_from": _absolute(training.init_from)})
+    training = training.model_copy(update={"init_from": absolute_path(training.init_from)})
     return (
         experiment.model_copy(update={"corpus": corpus, "training": training}),
-        cluster.model_copy(update={"storage": _absolute(cluster.storage)}),
+        cluster.model_copy(update={"storage": absolute_path(cluster.storage)}),
     )
-
-
-def _absolute(path: str) -> str:
-    """Return a path of the current directory as an absolute one; addresses and "" as they are."""
-    return path if not path or is_address(path) else os.path.abspath(path)
 
 
 def make_job(verb: str, experiment: Experiment, cluster: Cluster, options: list[str]) -> Job:

@@ -63,7 +63,7 @@ def backtranslate(
 
     model = open_model(run)
     checkpoints = [model, *open_ensemble(model, ensemble)]
-    settings = override(checkpoints[0].experiment, overrides)
+    settings = override(model.experiment, overrides)
     language, other = settings.corpus.src, settings.corpus.tgt
     for side in (language, other):
         check_output(f"{out}.{side}", [mono, *([ref] if ref else [])], option="OUT")

@@ -221,6 +221,11 @@ def is_address(path: str) -> bool:
     return "://" in path
 
 
+def absolute_path(path: str) -> str:
+    """Return a path of the current directory as an absolute one; addresses and "" as they are."""
+    return path if not path or is_address(path) else os.path.abspath(path)
+
+
 def check_address(key: str, value: str) -> None:
     """Raise ConfigError for an invalid object store address, or one that contains a secret."""
     scheme, mark, rest = value.partition("://")

@@ -6,7 +6,6 @@ is new starts as the mean of the old pieces that spell it. Rank 0 reads the sour
 took to the others. A resumed run never reads the source again.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from nmt.checkpoint.load import Checkpoint, load_checkpoint, load_counters, load
 from nmt.checkpoint.remote import fetch_checkpoint
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.config.settings import is_address
+from nmt.config.settings import absolute_path, is_address
 from nmt.corpus.subword import NUM_RESERVED, Subword
 from nmt.errors import CheckpointError, ConfigError, NmtError, TrainingError
 from nmt.model.seq2seq import Seq2Seq
@@ -64,10 +63,8 @@ def with_absolute_source(experiment: Experiment) -> Experiment:
 
     Workers have another working directory than the process that starts them.
     """
-    source = experiment.training.init_from
-    if not source or is_address(source):
-        return experiment
-    training = experiment.training.model_copy(update={"init_from": os.path.abspath(source)})
+    source = absolute_path(experiment.training.init_from)
+    training = experiment.training.model_copy(update={"init_from": source})
     return experiment.model_copy(update={"training": training})
 
 
