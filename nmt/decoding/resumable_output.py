@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +32,8 @@ log = logging.getLogger(__name__)
 ItemT = TypeVar("ItemT")
 
 SETTINGS, TEXT, CHUNKS = "begun.json", "text", "chunks.jsonl"
-ADVICE = "choose another output"
+_OWN_FILES = r"begun\.json|text|chunks\.jsonl|ray\.log"
+"""Names of files of unfinished output; ray.log is that of the workers."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def open_resumable(output: Path, settings: Mapping[str, str]) -> Iterator[Resuma
         ConfigError: it was started with other settings.
     """
     folder = work_folder(output)
-    with lock_work(folder, "|".join(map(re.escape, (SETTINGS, TEXT, CHUNKS))), ADVICE):
+    with lock_work(folder, _OWN_FILES, "choose another output"):
         _check_settings(folder, settings)
         for name in (TEXT, CHUNKS):
             (folder / name).touch()
