@@ -11,7 +11,6 @@ The choice depends on the pairs only, not on their order or on the number of fil
 
 import hashlib
 import heapq
-import re
 import unicodedata
 from array import array
 from collections import Counter
@@ -37,10 +36,24 @@ BLOCK_PAIRS = 10_000
 """Pairs written and reported together."""
 Progress = Callable[[str, int, int], None]
 """Called with the name of a pass, pairs done and pairs in all (0: unknown)."""
-_NO_LETTERS = re.compile(r"[\W\d_]+")
 _NO_ASCII_LETTERS = bytes(code for code in range(128) if not chr(code).isalpha())
 Keys = dict[bytes, "array[int]"]
 """Numbers of the pairs with a key."""
+
+
+class _Letters(dict[int, int | None]):
+    """Table of `str.translate` that keeps letters and their marks."""
+
+    def __missing__(self, code: int) -> int | None:
+        character = chr(code)
+        is_letter = character.isalnum() and not character.isdecimal()
+        # Vowels of Indic scripts and of Thai are marks: without them, different words are equal.
+        is_mark = unicodedata.category(character) in ("Mn", "Mc")
+        self[code] = code if is_letter or is_mark else None
+        return self[code]
+
+
+_LETTERS = _Letters()
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ def line_key(line: bytes) -> bytes:
     if line.isascii():
         return line.translate(None, _NO_ASCII_LETTERS).lower()
     text = unicodedata.normalize("NFKC", line.decode("utf-8", "ignore")).lower().casefold()
-    return _NO_LETTERS.sub("", text).encode()
+    return text.translate(_LETTERS).encode()
 
 
 def choose(

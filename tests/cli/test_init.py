@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from nmt.config.files import load_experiment
+from nmt.corpus.hold_out import line_key
 from nmt.corpus.pair_files import PairFiles
 
 Nmt = Callable[..., Any]
@@ -109,6 +110,19 @@ def test_held_out_pairs_do_not_depend_on_the_order(raw: Path, nmt: Nmt) -> None:
     nmt("init two --tsv b.tsv")
     for kind in ("dev", "tests"):
         assert sorted(pairs_of("one.yaml", kind)) == sorted(pairs_of("two.yaml", kind))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_equal"),
+    [
+        ("Straße 3!", "strasse", True),
+        ("2. हिन्दी, की", "हिन्दी की।", True),
+        ("हिन्दी की", "हिन्दू को", False),
+        ("ดี", "ดู", False),
+    ],
+)
+def test_vowel_signs_tell_sentences_apart(one: str, other: str, is_equal: bool) -> None:
+    assert (line_key(one.encode()) == line_key(other.encode())) == is_equal
 
 
 def test_given_sets_leave_the_corpus_in_its_files(raw: Path, nmt: Nmt) -> None:

@@ -30,6 +30,7 @@ def noisy(line: str, seed: int = 1, **rates: float) -> str:
         ("final_punctuation", "Is it? Yes!", "Is it? Yes"),
         ("final_punctuation", "...", "..."),
         ("accents", "Déjà vu, Ελλάδα über", "Deja vu, Ελλάδα uber"),
+        ("accents", "De\u0301ja\u0300 vu\u031b\u0309, α\u0301 й", "Deja vu, α\u0301 й"),
         ("typography", LINE, "He said: “Déjà vu – I’m 3\u00a0years old…”"),
         ("merged_words", "a b c", "abc"),
     ],
