@@ -29,6 +29,8 @@ MIN_LETTERS = 4
 _KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _FINAL_PUNCTUATION = re.compile(r"[\s.,;:!?…。！？]+$")
 _OPENING_QUOTE = re.compile(r'(^|[\s(\[])"')
+_ACCENTS = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
+"""Combining accents, as in text that is not normalised to NFC."""
 _WORD_KINDS = (
     "typos", "dropped_letters", "doubled_letters", "swapped_letters", "split_words"
 )  # fmt: skip
@@ -89,7 +91,8 @@ def remove_accents(line: str) -> str:
     """Remove accents from Latin letters; marks of other scripts are letters of their own."""
     if line.isascii():
         return line
-    return "".join(_plain(each) if not each.isascii() else each for each in line)
+    plain = "".join(_plain(each) if not each.isascii() else each for each in line)
+    return _ACCENTS.sub("", plain)
 
 
 def use_typography(line: str) -> str:
