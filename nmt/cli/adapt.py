@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -132,9 +132,11 @@ def adapt(
                 assert src is not None
                 assert tgt is not None
                 new = _split_text(source.experiment, (src, tgt), dev, test, folder, console)
-            tree = _make_tree(source, run, name, new, mix, folder, console)
+            # Not the settings that the earlier run began with.
+            last = replace(source, experiment=_at_last_stage(source.experiment))
+            tree = _make_tree(last, run, name, new, mix, folder, console)
             chosen = file.model_dump(mode="json", exclude_unset=True) if file is not None else {}
-            adapted = _finish(source, tree, chosen, for_experiment)
+            adapted = _finish(last, tree, chosen, for_experiment)
         limit = f"{_count(adapted.training.updates, 'update')} at most"
         console.log(" | ".join([limit, *new.facts]))
         result = train_run(adapted, settings, console)
@@ -220,6 +222,21 @@ def _split_text(
     return NewText([train.text], sets["dev"], [sets["test"]], ".", facts)
 
 
+def _at_last_stage(experiment: Experiment) -> Experiment:
+    """Return an experiment whose settings are those of its last update, without stages."""
+    last = experiment.training.updates - 1
+    stages = [stage.weights for stage in experiment.stages if stage.from_update <= last]
+    weights = {name: weight for stage in stages for name, weight in stage.items()}
+    train = [
+        text.model_copy(update={"weight": weights.get(text.name, text.weight)})
+        for text in experiment.corpus.train
+    ]
+    return experiment.model_copy(update={
+        "training": experiment.training_at(last), "model": experiment.model_at(last),
+        "corpus": experiment.corpus.model_copy(update={"train": train}), "stages": [],
+    })  # fmt: skip
+
+
 def _make_tree(
     source: Checkpoint, run: str, name: str, new: NewText, mix: float, folder: Path,
     console: Console,
@@ -243,7 +260,7 @@ def _make_tree(
         text.model_copy(update={"name": f"old_{text.name}"}) if text.name in names else text
         for text in tests
     ]
-    tree = old.model_dump(mode="json") | {"name": name, "preset": "none", "stages": []}
+    tree = old.model_dump(mode="json") | {"name": name, "preset": "none"}
     tree["corpus"] |= {
         "root": new.root, "prepared": "", "dev": new.dev.model_dump(mode="json"),
         "train": [text.model_dump(mode="json") for text in [*new.train, *sample]],

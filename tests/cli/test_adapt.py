@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from cli_calls import Nmt
 
-from nmt.checkpoint.load import load_checkpoint, load_training_state
+from nmt.checkpoint.load import Checkpoint, load_checkpoint, load_training_state
 from nmt.checkpoint.write import save_checkpoint
 from nmt.cli import adapt
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.config.files import load_experiment
+from nmt.config.files import load_experiment, override
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.subword import Subword
 from nmt.evaluation.scores import score
@@ -107,6 +107,44 @@ def test_a_model_without_training_state_has_a_new_optimizer(
     answer = nmt(RUN.replace("runs/tiny", "exported"))
     assert answer.status == 0, answer.err
     assert not adapted[0].training.init_optimizer
+
+
+def set_old(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
+    """Change the settings of the earlier run."""
+
+    def load(path: Path) -> Checkpoint:
+        source = load_checkpoint(path)
+        return replace(source, experiment=override(source.experiment, overrides))
+
+    monkeypatch.setattr(adapt, "load_checkpoint", load)
+
+
+def test_settings_are_those_of_the_last_stage(
+    adapted: list[Experiment], nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = "{from_update: 9, reverse: 0, dropout: 0.4, learning_rate: 0.01, weights: {tiny: 2}}"
+    changes = "training.reverse=0.5", f"stages=[{stages}, {{from_update: 60, reverse: 1}}]"
+    set_old(monkeypatch, "corpus.train.0.weight=0.5", "corpus.train.0.name=tiny", *changes)
+    answer = nmt(RUN)
+    assert answer.status == 0, answer.err
+    [made] = adapted
+    assert (made.training.reverse, made.model.dropout, made.stages) == (0, 0.4, [])
+    assert made.training.learning_rate == pytest.approx(0.5 * 0.01)
+
+
+def test_corpora_of_the_last_stage_are_sampled(
+    adapted: list[Experiment], nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = load_experiment("tiny.yaml").corpus.train[0].name
+    other = "{name: other, src: dev.en, tgt: dev.de}"
+    text = f"{{name: {name}, src: dev.en, tgt: dev.de}}"
+    stage = f"{{from_update: 9, weights: {{{name}: 0}}}}"
+    set_old(monkeypatch, f"corpus.train=[{other}, {text}]", f"stages=[{stage}]")
+    # The prepared corpus has only the one that is not in use any more.
+    assert "from the raw files in " in nmt(RUN).err
+    [made] = adapted
+    dev = load_experiment("tiny.yaml").corpus.dev.name
+    assert set(pairs_of(made, "old_sample")) <= set(pairs_of(load_experiment("tiny.yaml"), dev))
 
 
 def test_held_out_pairs_are_not_trained_on(adapted: list[Experiment], nmt: Nmt) -> None:
