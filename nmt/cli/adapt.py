@@ -361,7 +361,9 @@ def _finish(
     first = override(build_experiment(tree), wanted)
     tree["training"] |= _schedule(source.experiment.training, first.training.updates)
     if _is_same_model(source, first):
-        tree["training"]["init_optimizer"] = _has_optimizer(source.path)
+        # Frozen parameters have no moments.
+        has_moments = not source.experiment.training.freeze and _has_optimizer(source.path)
+        tree["training"]["init_optimizer"] = has_moments
         tree["training"]["init_share"] = INIT_SHARE if first.training.ema_decay else 0
     _merge(tree, {"training": chosen.get("training", {})})
     return override(build_experiment(tree), overrides)

@@ -54,8 +54,7 @@ def check_warm_start(experiment: Experiment, subword: Subword | None = None) -> 
         if has_sizes:
             _check_fit(experiment, source, subword)
     if experiment.training.freeze and has_sizes:
-        with torch.device("meta"):
-            freeze_parameters(Seq2Seq(experiment.model, NUM_RESERVED), experiment.training.freeze)
+        _trained_parameters(experiment)
 
 
 def with_absolute_source(experiment: Experiment) -> Experiment:
@@ -142,10 +141,22 @@ def _check_fit(experiment: Experiment, source: Checkpoint, subword: Subword | No
     if subword is not None and subword.fingerprint != source.subword.fingerprint:
         rule = f"{source.path} has another vocabulary: set it to false"
         raise ConfigError("training.init_optimizer", "true", rule)
+    known = _trained_parameters(source.experiment)
+    if frozen := [name for name in _trained_parameters(experiment) if name not in known]:
+        rule = f"{source.path} froze {_summarise(frozen)}: set it to false, or freeze them too"
+        raise ConfigError("training.init_optimizer", "true", rule)
     try:
         load_counters(source.path)
     except CheckpointError as error:
         raise ConfigError.from_message(f"training.init_optimizer: {error}") from None
+
+
+def _trained_parameters(experiment: Experiment) -> list[str]:
+    """Return the names of the parameters that are not frozen."""
+    with torch.device("meta"):
+        model = Seq2Seq(experiment.model, NUM_RESERVED)
+    freeze_parameters(model, experiment.training.freeze)
+    return [name for name, each in model.named_parameters() if each.requires_grad]
 
 
 def _take(learner: Learner, subword: Subword) -> WarmStart:

@@ -147,6 +147,15 @@ def test_corpora_of_the_last_stage_are_sampled(
     assert set(pairs_of(made, "old_sample")) <= set(pairs_of(load_experiment("tiny.yaml"), dev))
 
 
+def test_a_run_with_frozen_parameters_gives_no_optimizer(
+    adapted: list[Experiment], nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_old(monkeypatch, "training.freeze=['encoder.*']")
+    answer = nmt(RUN)
+    assert answer.status == 0, answer.err
+    assert (adapted[0].training.freeze, adapted[0].training.init_optimizer) == ([], False)
+
+
 def test_held_out_pairs_are_not_trained_on(adapted: list[Experiment], nmt: Nmt) -> None:
     answer = nmt(RUN)
     [made] = adapted

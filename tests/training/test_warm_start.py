@@ -161,6 +161,20 @@ def test_frozen_parameters_stay_bit_equal(toy_file: Path, toy: Experiment, one: 
     assert trained == before.keys() - same
 
 
+def test_moments_of_frozen_parameters_are_missed_early(toy_file: Path) -> None:
+    frozen = "training.freeze=['encoder.*', tgt_embedding.weight]"
+    short = ["training.updates=1", "training.warmup_updates=1"]
+    go(toy_file, Run("unfit", overrides=[frozen, *short]))
+    folder = toy_file.parent / "unfit"
+    check_warm_start(experiment_of(toy_file, folder, "training.init_optimizer=true", frozen))
+    with pytest.raises(ConfigError) as error:
+        check_warm_start(experiment_of(toy_file, folder, "training.init_optimizer=true"))
+    assert str(error.value).endswith(
+        "/update-00000001 froze encoder.blocks.0.*, encoder.norm.weight, encoder.norm.bias, "
+        "src_embedding.weight: set it to false, or freeze them too"
+    )
+
+
 CASES: dict[str, tuple[list[str], str]] = {
     "missing": (
         ["training.init_from=nowhere"],
