@@ -247,10 +247,12 @@ def _make_tree(
     prepared = _prepared_folder(source.path, old)
     languages = old.corpus.src, old.corpus.tgt
     corpora = [PairFiles(text, os.path.abspath(new.root), languages) for text in new.train]
-    num_pairs = hold_out.count_pairs(corpora, partial(console.progress, unit="pairs"))
+    progress = partial(console.progress, unit="pairs")
+    counts = [hold_out.count_pairs([files], progress) for files in corpora]
     console.clear()
-    new.facts.insert(0, _count(num_pairs, "new pair"))
-    num_old = round(mix * num_pairs)
+    new.facts.insert(0, _count(sum(counts), "new pair"))
+    parts = [(files, files.text.weight * n) for files, n in zip(corpora, counts, strict=True)]
+    num_old = round(mix * sum(num_pairs for _, num_pairs in parts))
     sample = _sample_old(old, prepared, num_old, folder, new.facts) if num_old else []
     tests, missing = old_pairs.find_tests(old.corpus, prepared)
     if missing:
@@ -268,9 +270,7 @@ def _make_tree(
     }  # fmt: skip
     tree["corpus"]["subword"]["tokenizer"] = os.path.abspath(folder / TOKENIZER)
     location = run if is_address(run) else os.path.normpath(run)
-    parts = [(corpora, num_pairs)]
-    if sample:
-        parts.append(([PairFiles(text, ".", languages) for text in sample], num_old))
+    parts += [(PairFiles(text, ".", languages), num_old) for text in sample]
     tree["training"] |= {
         "init_from": location, "freeze": [],
         "ema_decay": old.training.ema_decay or TrainingConfig().ema_decay,
@@ -320,12 +320,12 @@ def _prepared_folder(checkpoint: Path, experiment: Experiment) -> Path:
     return folder
 
 
-def _num_updates(source: Checkpoint, parts: Sequence[tuple[list[PairFiles], int]]) -> int:
+def _num_updates(source: Checkpoint, parts: Sequence[tuple[PairFiles, float]]) -> int:
     """Return the updates of EPOCHS epochs over corpora with their pairs per epoch."""
     tokens = 0.0
-    for corpora, num_pairs in parts:
+    for files, num_pairs in parts:
         # Lines that are not UTF-8 are a matter of cleaning.
-        pairs = islice(chain.from_iterable(files.read_raw() for files in corpora), 1000)
+        pairs = islice(files.read_raw(), 1000)
         sides = ([side.decode("utf-8", "replace") for side in pair] for pair in pairs)
         lengths = [max(map(len, map(source.subword.encode, pair))) + 1 for pair in sides]
         tokens += num_pairs * sum(lengths) / len(lengths)

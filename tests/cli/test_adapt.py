@@ -262,6 +262,21 @@ def test_experiment_file_and_overrides_win(adapted: list[Experiment], nmt: Nmt) 
     assert [text.name for text in made.corpus.tests] == ["news", "old_news", "talks"]
 
 
+def test_weights_count_in_the_mix(adapted: list[Experiment], nmt: Nmt) -> None:
+    entry = "src: new.en, tgt: new.de, weight"
+    Path("domain.yaml").write_text(
+        "name: domain\n"
+        "corpus:\n"
+        "  src: en\n"
+        "  tgt: de\n"
+        f"  train: [{{name: a, {entry}: 2}}, {{name: b, {entry}: 0.2}}, {{name: c, {entry}: 0}}]\n"
+        "  dev: {name: dev, src: raw/dev.en, tgt: raw/dev.de}\n"
+    )
+    answer = nmt("adapt runs/tiny --experiment domain.yaml -o runs/adapted")
+    assert "| 135 new pairs | 99 old pairs per epoch, of 100 from" in answer.err
+    assert [text.weight for text in adapted[0].corpus.train] == [2, 0.2, 0, 0.99]
+
+
 def test_scores_are_side_by_side() -> None:
     refs = [["ein Hund rennt schnell"]]
     reports = {
