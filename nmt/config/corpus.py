@@ -29,8 +29,8 @@ def _number_as_text(value: Any) -> Any:
 
 Column = Annotated[Text, BeforeValidator(_number_as_text)]
 """Column of a file of pairs: name or number."""
-
-
+Weight = Annotated[NaturalFloat, Field(le=1000)]
+"""Occurrences of a pair per epoch."""
 RECORD_FORMATS = ("tsv", "tmx", "parquet", "jsonl", "zip")
 """Keys of `ParallelText` that name a file of pairs."""
 
@@ -105,7 +105,7 @@ class ParallelText(Settings):
     """Target in a file of pairs. In a TSV: number from 1, or name in its header line."""
     refs: list[PathText] = added_setting([], before=[])
     """Further reference files of a test set, line-parallel to src."""
-    weight: Annotated[NaturalFloat, Field(le=1000)] = 1.0
+    weight: Weight = 1.0
     """Occurrences of a pair per epoch; 0.5: half of the pairs, redrawn every epoch; 0: none."""
     tag: Annotated[int, Field(ge=0, le=8, strict=True)] = added_setting(0, before=0)
     """Tag (1 to 8) prepended to each source as a reserved piece; 0: none."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from nmt.config.corpus import CorpusConfig
+from nmt.config.corpus import CorpusConfig, Weight
 from nmt.config.decoding import DecodingConfig
 from nmt.config.settings import (
     Fraction,
@@ -214,7 +214,7 @@ class StageConfig(Settings):
     """New value of model.word_dropout."""
     weight_dropout: Fraction | None = None
     """New value of model.weight_dropout."""
-    weights: dict[Name, NaturalFloat] = {}
+    weights: dict[Name, Weight] = {}
     """New corpus weights by name, 0: unused; starts a new epoch."""
 
     def check(self) -> None:

@@ -56,6 +56,13 @@ def test_small_aliases_still_work(tmp_path: Path) -> None:
     assert load_experiment(path).stages[0].from_update == 5
 
 
+@pytest.mark.parametrize("key", ["corpus.train.0.weight", "stages.0.weights.news"])
+def test_a_weight_of_millions_is_an_error(tmp_path: Path, key: str) -> None:
+    stages = "stages: [{from_update: 5, weights: {news: 1}}]\n"
+    message = message_of(tmp_path, f"{TEXT}{stages}", f"{key}=1000000")
+    assert message == f"command line: {key} is 1000000, but it must be 1000 or less"
+
+
 def test_a_long_value_is_shortened(tmp_path: Path) -> None:
     message = message_of(tmp_path, f"{TEXT}preset: {'x' * 3_000_000}\n")
     assert message == f"toy.yaml: preset is '{'x' * 56}..., but it must be 'none' or 'auto'"
