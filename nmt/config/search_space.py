@@ -45,17 +45,24 @@ class Range:
     """All values of a choice; else the lower and upper limit, both inclusive."""
 
     @property
-    def all(self) -> Sequence[Any] | None:
-        """All values, or None if the range is continuous."""
+    def size(self) -> float:
+        """Number of values; infinite if the range is continuous."""
         if self.kind == "choice":
-            return self.values
-        return range(self.values[0], self.values[1] + 1) if self.kind == "integers" else None
+            return len(self.values)
+        return self.values[1] - self.values[0] + 1 if self.kind == "integers" else math.inf
+
+    @property
+    def all(self) -> Sequence[Any]:
+        """All values of a finite range."""
+        return self.values if self.kind == "choice" else range(self.values[0], self.values[1] + 1)
 
     def draw(self, rng: random.Random) -> Any:
         """Draw a value."""
-        if self.all is not None:
-            return rng.choice(self.all)
+        if self.kind == "choice":
+            return rng.choice(self.values)
         low, high = self.values
+        if self.kind == "integers":
+            return rng.randint(low, high)
         if self.kind == "loguniform":
             # Uniform in the logarithm: each order of magnitude is equally likely.
             drawn = math.exp(rng.uniform(math.log(low), math.log(high)))
@@ -132,9 +139,9 @@ def draw_trials(experiment: Experiment, space: Space, max_trials: int, seed: int
 
 
 def _draw(space: Space, max_trials: int, seed: int) -> list[dict[str, Any]]:
-    finite = [values for range_ in space.values() if (values := range_.all) is not None]
-    if len(finite) == len(space) and math.prod(map(len, finite)) <= max_trials:
-        return [dict(zip(space, values, strict=True)) for values in product(*finite)]
+    if math.prod(range_.size for range_ in space.values()) <= max_trials:
+        every = product(*(range_.all for range_ in space.values()))
+        return [dict(zip(space, values, strict=True)) for values in every]
     drawn: list[dict[str, Any]] = []
     # Python hashes a text seed with SHA-512: the same sequence in every process.
     rng = random.Random(f"search {seed}")

@@ -75,6 +75,13 @@ def test_finite_space_is_enumerated_without_repeats() -> None:
     assert all(settings not in some[:n] for n, settings in enumerate(some))
 
 
+def test_a_wide_range_of_integers_is_drawn() -> None:
+    space = read_space([f"seed=integers(0, {2**63 - 1})"])
+    drawn = [trial.settings["seed"] for trial in draw_trials(experiment(), space, 3, seed=1)]
+    assert len(set(drawn)) == 3
+    assert max(drawn) > 2**53
+
+
 def test_trial_is_the_experiment_with_drawn_values() -> None:
     space = read_space(["training.schedule=choice(cosine,plateau)", "model.width=choice(64,128)"])
     last = draw_trials(experiment(), space, 4, seed=1)[-1]
