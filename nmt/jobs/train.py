@@ -109,8 +109,6 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
     output = run_dir / "ray.log"
     is_known = count_gpus() is not None
     unused = describe_unused_gpus(cluster) if is_known else ""
-    console.log(f"run {experiment.name} in {place}" + f" | {unused}" * bool(unused))
-    console.log(f"Ray and torch output: {output}")
     num_cpus = cluster.workers.max * cluster.cpus_per_worker
 
     def end(problem: str) -> None:
@@ -119,29 +117,32 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
         os._exit(2)
 
     lease = hold_lease(remote.store, run_dir / LEASE, end) if remote else nullcontext()
-    with lock_run_directory(run_dir), lease, connect(num_cpus, output):
-        if not is_known:
-            cluster = resolve_auto(cluster, num_parts)
-            check_workers(experiment, cluster.workers.max)
-            if unused := describe_unused_gpus(cluster):
-                console.log(f"training {unused}")
-        # Ray would wait for missing resources without a message.
-        fit_workers(cluster, cluster.workers.min)
-        obstacle = _obstacle_to_tasks(experiment, cluster)
-        if obstacle and cluster.validation == "task":
-            console.log(f"validation is shared by the workers: {obstacle}")
-        mailbox = start_mailbox()
-        trainer = _make_trainer(experiment, cluster, run_dir, mailbox, has_tasks=not obstacle)
-        fit = TrainerThread(trainer)
-        fit.start()
-        with Interrupt() as interrupt:
-            on_wait = partial(report_missing_workers, cluster)
-            result = follow_run(mailbox, fit, interrupt, experiment, run_dir, console, on_wait)
-        if result is None:
-            raise TrainingError(
-                f"{fit.describe_error(cluster.max_failures)}; run the same command again to "
-                f"resume; Ray and torch output: {output}"
-            )
+    with lock_run_directory(run_dir), lease:
+        console.log(f"run {experiment.name} in {place}" + f" | {unused}" * bool(unused))
+        console.log(f"Ray and torch output: {output}")
+        with connect(num_cpus, output):
+            if not is_known:
+                cluster = resolve_auto(cluster, num_parts)
+                check_workers(experiment, cluster.workers.max)
+                if unused := describe_unused_gpus(cluster):
+                    console.log(f"training {unused}")
+            # Ray would wait for missing resources without a message.
+            fit_workers(cluster, cluster.workers.min)
+            obstacle = _obstacle_to_tasks(experiment, cluster)
+            if obstacle and cluster.validation == "task":
+                console.log(f"validation is shared by the workers: {obstacle}")
+            mailbox = start_mailbox()
+            trainer = _make_trainer(experiment, cluster, run_dir, mailbox, has_tasks=not obstacle)
+            fit = TrainerThread(trainer)
+            fit.start()
+            with Interrupt() as interrupt:
+                on_wait = partial(report_missing_workers, cluster)
+                result = follow_run(mailbox, fit, interrupt, experiment, run_dir, console, on_wait)
+            if result is None:
+                raise TrainingError(
+                    f"{fit.describe_error(cluster.max_failures)}; run the same command again to "
+                    f"resume; Ray and torch output: {output}"
+                )
     return result
 
 

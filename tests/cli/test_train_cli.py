@@ -1,5 +1,6 @@
 """`nmt prepare` and `nmt train` without work to do; `nmt average` and `nmt export`."""
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,22 @@ def test_finished_run_needs_no_cluster(here: Path, nmt: Nmt, no_ray: None) -> No
         "learning rate rises from 2.0e-04 to 1.1e-02 (schedule cosine)",
         "next: nmt evaluate runs/tiny",
     ]
+
+
+def test_a_second_command_prints_only_that_a_run_is_locked(
+    here: Path, nmt: Nmt, no_ray: None
+) -> None:
+    Path("runs/second").mkdir()
+    with Path("runs/second/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("process 1 on host\n")
+        lock.flush()
+        answer = nmt("train tiny.yaml name=second corpus.prepared=prepared/tiny")
+    assert (answer.status, answer.err) == (
+        2,
+        f"nmt: {here}/runs/second: lock file held by another process (process 1 on host); wait for "
+        "it to end, or give the experiment another name\n",
+    )
 
 
 def test_prepared_corpus_needs_no_cluster(here: Path, nmt: Nmt, no_ray: None) -> None:
