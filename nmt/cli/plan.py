@@ -3,9 +3,11 @@
 import click
 
 from nmt.cli import options
-from nmt.cli.options import COUNT, POSITIVE
+from nmt.cli.options import COUNT, FiniteFloat
 from nmt.console import Console
 from nmt.corpus.prepared import resolve_by_prepared
+
+SPEED = FiniteFloat(min=1e-6, max=1e6)
 
 
 @click.command()
@@ -13,11 +15,11 @@ from nmt.corpus.prepared import resolve_by_prepared
 @click.argument("cluster", metavar="CLUSTER")
 @options.overrides_argument
 @click.option("--workers-per-node", type=COUNT, help="Default: all workers, with GPUs at most 8.")
-@click.option("--link", type=POSITIVE, metavar="GBIT/S",
+@click.option("--link", type=SPEED, metavar="GBIT/S",
               help="Bandwidth between nodes, per direction; default: 10, GPUs 400.")  # fmt: skip
-@click.option("--link-inside", type=POSITIVE, metavar="GBIT/S",
+@click.option("--link-inside", type=SPEED, metavar="GBIT/S",
               help="Bandwidth between workers of a node; default: 10, GPUs 2400.")  # fmt: skip
-@click.option("--tflops", type=POSITIVE, help="TFLOP/s per worker; default: measured here.")
+@click.option("--tflops", type=SPEED, help="TFLOP/s per worker; default: measured here.")
 def plan(
     experiment: str, cluster: str, overrides: tuple[str, ...], workers_per_node: int | None,
     link: float | None, link_inside: float | None, tflops: float | None,

@@ -87,8 +87,9 @@ BENCH = [
         {"c.yaml": b"workers: 2"},
     ),
     ErrorCase(
-        "plan tiny.yaml c.yaml --link 0",
-        "Invalid value for '--link': 0.0 is not in the range x>0. See `nmt plan --help`.",
+        "plan tiny.yaml c.yaml --link 1e-300",
+        "Invalid value for '--link': 1e-300 is not in the range 1e-06<=x<=1000000.0. See `nmt plan "
+        "--help`.",
         {"c.yaml": b"workers: 2"},
     ),
     ErrorCase(
