@@ -17,9 +17,10 @@ from nmt.config.corpus import RECORD_FORMATS, ParallelText
 from nmt.config.files import build_text, load_experiment
 from nmt.console import Console
 from nmt.corpus import detect, hold_out
+from nmt.corpus.formats.record_file import format_names
 from nmt.corpus.io import is_writable
 from nmt.corpus.languages import describe_language
-from nmt.corpus.pair_files import PairFiles
+from nmt.corpus.pair_files import FORMATS, PairFiles
 from nmt.errors import ConfigError, DataError, shorten
 
 TEMPLATE = """\
@@ -101,6 +102,8 @@ def init(
     pair = detect.parse_languages(languages) if languages else None
     here = os.getcwd()
     with Console() as console:
+        for text in corpora:
+            _check_columns(text)
         corpora = [detect.detect_columns(text, here, pair) for text in corpora]
         pair = pair or detect.detect_languages(PairFiles(corpora[0], here, ("", "")))
         train = [_check_sides(PairFiles(text, here, pair), console) for text in corpora]
@@ -183,6 +186,21 @@ def _check_inputs(files: Sequence[str]) -> None:
             raise DataError(
                 f"{file}: not a regular file, but it is read several times; save it first"
             )
+
+
+def _check_columns(text: ParallelText) -> None:
+    """Raise ConfigError if --columns names a column that a file does not have."""
+    if not text.src_column or text.format not in ("tsv", "parquet", "jsonl"):
+        return
+    [file] = text.files
+    names = FORMATS[text.format].list_columns(Path(file))
+    numbers = list(map(str, range(1, len(names) + 1))) if text.format == "tsv" else []
+    for column in (text.src_column, text.tgt_column):
+        if column not in names and column not in numbers:
+            is_number = numbers and column.isdecimal()
+            found = f"{len(names)} columns" if is_number else format_names(names)
+            rule = f"{file} has {shorten(found, 200)}: choose two of them"
+            raise ConfigError("--columns", column, rule)
 
 
 def _corpus_name(file: str) -> str:

@@ -236,10 +236,14 @@ WRONG: list[tuple[str, dict[str, str | bytes], str]] = [
      "of its name"),
     ("x --tsv b.tsv", {"b.tsv": MANY + "a cat\n"}, "b.tsv, line 31: no tab; expected source, tab, "
      "target: fix or delete the line"),
-    ("x --tsv b.tsv --columns 1,3", {"b.tsv": MANY}, "b.tsv, line 1: 2 columns, but src_column and "
-     "tgt_column need 3: fix or delete the line"),
-    ("x --tsv head.tsv --columns English,fr", {}, "head.tsv: no column for fr; it has id, German, "
-     "English: set tgt_column to one of them"),
+    ("x --tsv b.tsv --columns 1,3", {"b.tsv": MANY}, "--columns is 3, but b.tsv has 2 columns: "
+     "choose two of them"),
+    ("x --tsv head.tsv --columns English,fr", {}, "--columns is fr, but head.tsv has id, German, "
+     "English: choose two of them"),
+    ("x --parquet a.parquet --columns 1,2", {}, "--columns is 1, but a.parquet has en, de: choose "
+     "two of them"),
+    ("x --jsonl a.jsonl --columns en,fr", {}, "--columns is fr, but a.jsonl has en, de: choose two "
+     "of them"),
     ("x --tmx b.tmx", {"b.tmx": "a dog"}, "b.tmx, line 1: not valid XML (syntax error); expected "
      "TMX"),
     ("x --tmx b.tmx", {"b.tmx": ""}, "b.tmx: is empty; expected a TMX file"),
