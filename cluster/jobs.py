@@ -22,6 +22,7 @@ from dashboard import PrintLine
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, parse_stored
+from nmt.config.preset import dump_experiment
 from nmt.config.settings import absolute_path, is_address
 from nmt.errors import ConfigError, NmtError
 from nmt.storage import display_address, join_address
@@ -225,7 +226,7 @@ def _metadata_for(job: Job, experiment: Experiment, cluster: Cluster) -> dict[st
     """Return what the cluster stores beside a job: enough to submit it again."""
     return {
         "nmt_verb": job.verb, "nmt_name": job.name, "nmt_target": job.target,
-        "nmt_experiment": dump(experiment), "nmt_cluster": dump(cluster),
+        "nmt_experiment": dump_experiment(experiment), "nmt_cluster": dump(cluster),
         "nmt_options": json.dumps(job.options), "nmt_code": code_sha256(),
     }  # fmt: skip
 
@@ -262,7 +263,7 @@ def fill_working_directory(
 ) -> tuple[int, int]:
     """Write code, its git revision and both config files; return number of files and bytes."""
     shutil.copytree(ROOT / "nmt", folder / "nmt", ignore=shutil.ignore_patterns("__pycache__"))
-    texts = {"experiment.yaml": dump(experiment), "cluster.yaml": dump(cluster)}
+    texts = {"experiment.yaml": dump_experiment(experiment), "cluster.yaml": dump(cluster)}
     texts[REVISION] = revision()
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ import click
 from nmt.cli import options
 from nmt.config.explain import explain as explain_key
 from nmt.config.files import dump
+from nmt.config.preset import dump_experiment
 from nmt.corpus.prepared import is_prepared, resolve_by_prepared
 
 
@@ -26,7 +27,7 @@ def show(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> No
     if settings.preset == "auto" and is_prepared(settings):
         settings = resolve_by_prepared(settings, lambda line: click.echo(f"# {line}"))
     comment = "".join(f"# {line}\n" for line in dump(cluster_settings).splitlines())
-    click.echo(f"{dump(settings)}\n# cluster\n{comment}")
+    click.echo(f"{dump_experiment(settings)}\n# cluster\n{comment}")
 
 
 @config.command()

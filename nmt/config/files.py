@@ -6,7 +6,7 @@ Unknown and duplicate keys are errors.
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
@@ -98,9 +98,20 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return for_experiment, for_cluster
 
 
-def dump(settings: Settings) -> str:
-    """Return all settings as YAML; loading it gives equal settings."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+def dump(settings: Settings, left_out: Iterable[str] = ()) -> str:
+    """Return all settings as YAML; loading it gives equal settings.
+
+    Args:
+        left_out: dotted keys of settings that are not set and stay so.
+    """
+    tree = settings.model_dump(mode="json")
+    for key in left_out:
+        *path, last = key.split(".")
+        section = tree
+        for part in path:
+            section = section[part]
+        del section[last]
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
 def parse_stored(kind: type[S], text: str, where: str) -> S:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmt.config.experiment import Experiment
-from nmt.config.files import override, overrides_of
+from nmt.config.files import dump, override, overrides_of
 from nmt.config.settings import Settings
 
 PATIENCE = 6
@@ -83,6 +83,12 @@ def resolve(experiment: Experiment, num_pairs: int) -> Experiment:
     settings = _settings_for(experiment, num_pairs)
     unset = {key: value for key, value in settings.items() if not _is_set(experiment, key)}
     return override(experiment, overrides_of(unset), f"preset auto for {num_pairs:,} pairs")
+
+
+def dump_experiment(experiment: Experiment) -> str:
+    """Return an experiment as YAML; settings that `resolve` has still to choose are left out."""
+    keys = ROWS[0].settings(updates=1) if experiment.preset == "auto" else {}
+    return dump(experiment, [key for key in keys if not _is_set(experiment, key)])
 
 
 def _settings_for(experiment: Experiment, num_pairs: int) -> dict[str, Any]:

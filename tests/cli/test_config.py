@@ -7,6 +7,7 @@ import pytest
 from cli_calls import Nmt
 
 from nmt.config.files import load_experiment
+from nmt.config.preset import resolve
 
 
 def test_shown_settings_load_to_equal_settings(here: Path, nmt: Nmt) -> None:
@@ -14,6 +15,13 @@ def test_shown_settings_load_to_equal_settings(here: Path, nmt: Nmt) -> None:
     Path("shown.yaml").write_text(answer.out, encoding="utf-8")
     assert load_experiment("shown.yaml") == load_experiment("tiny.yaml", ["model.dropout=0.3"])
     assert "\n# workers: 2\n" in answer.out
+
+
+def test_shown_settings_leave_sizes_to_the_preset(here: Path, nmt: Nmt) -> None:
+    changes = ["preset=auto", "name=other"]
+    Path("shown.yaml").write_text(nmt(f"config show tiny.yaml {' '.join(changes)}").out)
+    shown, given = load_experiment("shown.yaml"), load_experiment("tiny.yaml", changes)
+    assert resolve(shown, 100).training == resolve(given, 100).training
 
 
 @pytest.mark.parametrize("key", ["training.patience", "cluster.storage", "corpus.train.tsv"])

@@ -11,6 +11,9 @@ import jobs
 import pytest
 import yaml
 
+from nmt.config.files import load_experiment
+from nmt.config.preset import PATIENCE, resolve
+
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden/run-of-format-1"
 Call = Callable[..., tuple[int, str, str]]
@@ -164,6 +167,19 @@ def test_resume_uses_the_submitted_settings(client: Any, files: Path, call: Call
     assert again["metadata"] == first["metadata"]
     assert again["runtime_env"]["env_vars"]["NCCL_DEBUG"] == "WARN"
     assert client.files == before
+
+
+def test_a_job_chooses_the_sizes_of_preset_auto(client: Any, files: Path, call: Call) -> None:
+    """The number of pairs is known once the job has prepared the corpus."""
+    changes = ["preset=auto", "name=other"]
+    call("tiny.yaml", "here.yaml", *changes)
+    client.add("nmt-train-other", "STOPPED", "", "other", metadata=client.sent[0]["metadata"])
+    call("resume", "other", "--address", client.address)
+    assert len(client.sent) == 2
+    (files / "sent.yaml").write_text(client.files["experiment.yaml"])
+    sent, given = load_experiment("sent.yaml"), load_experiment("tiny.yaml", changes)
+    assert resolve(sent, 100).training == resolve(given, 100).training
+    assert resolve(sent, 100).training.patience == PATIENCE
 
 
 def test_resume_uses_the_submitted_options(client: Any, files: Path, call: Call) -> None:
