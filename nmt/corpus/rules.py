@@ -55,6 +55,8 @@ FOREIGN = 0.2
 MIN_OWN = (0.05, 0.02)
 """Probability of the own language, on the source and the target side, below which it is not."""
 MIN_COPY_CHARS = 20
+MAX_COPY_CHARS = 2_000
+"""Characters of a side that are compared; by default max_chars drops longer sides."""
 COPY_SIMILARITY = 0.95
 
 _LETTER = re.compile(r"[^\W\d_]")
@@ -198,7 +200,8 @@ def is_near_copy(src: str, tgt: str) -> bool:
         return False
     if near_key(src) == near_key(tgt):
         return True
-    matcher = SequenceMatcher(None, src, tgt, autojunk=False)
+    # Its time grows with the square of the length.
+    matcher = SequenceMatcher(None, src[:MAX_COPY_CHARS], tgt[:MAX_COPY_CHARS], autojunk=False)
     return matcher.quick_ratio() >= COPY_SIMILARITY and matcher.ratio() >= COPY_SIMILARITY
 
 

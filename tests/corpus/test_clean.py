@@ -1,6 +1,7 @@
 """Cleaning rules and their tallies."""
 
 import hashlib
+import time
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from nmt.corpus.clean import (
     select_part,
     sort_digests,
 )
-from nmt.corpus.rules import DROP_REASONS, REPAIRS, drop_reason, repair
+from nmt.corpus.rules import DROP_REASONS, REPAIRS, drop_reason, is_near_copy, repair
 
 RULES = (*DROP_REASONS, *REPAIRS)
 OF_THE_CORPUS = ("length", "truncated", "word_order", "min_adequacy")
@@ -174,6 +175,14 @@ def test_rules_apply_in_order_and_at_their_limits(src: str, tgt: str, reason: st
 def test_the_ratio_gives_short_pairs_slack(num_chars: int, reason: str) -> None:
     cleaning = CleaningConfig(max_ratio=4, ratio_slack=20, repetition=False)
     assert drop_reason("a", "b" * num_chars, cleaning) == reason
+
+
+def test_near_copies_of_long_lines_are_found_in_time() -> None:
+    line = " ".join(hashlib.sha256(bytes([n % 256, n // 256])).hexdigest() for n in range(2_000))
+    started = time.process_time()
+    assert is_near_copy(line, f"{line[:-60]} and other words")
+    assert not is_near_copy(line, line.replace("a", "b"))
+    assert time.process_time() - started < 10
 
 
 def test_repaired_pairs_are_kept_and_counted() -> None:
