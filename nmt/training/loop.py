@@ -227,6 +227,12 @@ class _Run:
             patterns = ", ".join(experiment.training.freeze)
             logger.log(f"frozen: {num_frozen:,} of {size:,} parameters | {patterns}")
         logger.log(format_start_line(experiment, self.schedule, size, state.update, self.world))
+        updates = experiment.training.updates
+        if late := [s.from_update for s in experiment.stages if s.from_update >= updates]:
+            logger.log(
+                f"warning: training.updates={updates} ends before the stages from update "
+                f"{', '.join(f'{start:,}' for start in late)}"
+            )
         if warning := slow_precision_warning(experiment.training, self.world.device):
             logger.log(warning)
         if state.split > self.stored_split:

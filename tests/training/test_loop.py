@@ -351,6 +351,15 @@ def test_the_first_line_describes_the_run(toy: Experiment, tmp_path: Path) -> No
     assert re.fullmatch(rf"{start}resumed from update 1", lines[2])
 
 
+def test_a_stage_after_the_last_update_is_reported(toy_file: Path, tmp_path: Path) -> None:
+    stages = "stages=[{from_update: 1, rdrop: 1}, {from_update: 5, rdrop: 0}]"
+    short = ["training.updates=5", "training.warmup_updates=1"]
+    experiment = load_experiment(toy_file, [stages, *short])
+    lines: list[str] = []
+    train(experiment, corpus_of(experiment), World(), tmp_path, lines.append, lambda update: True)
+    assert lines[1] == "warning: training.updates=5 ends before the stages from update 5"
+
+
 @pytest.mark.parametrize(
     "change", ["dropout: 0.5", "word_dropout: 0.5", "subword_dropout: 0.5", "weight_dropout: 0.5"]
 )
