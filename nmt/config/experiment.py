@@ -129,7 +129,7 @@ class TrainingConfig(Settings):
     switchout: NaturalFloat = added_setting(0.0, before=0.0)
     """Temperature of SwitchOut (Wang et al. 2018): random tokens on both sides; 0: off."""
     reverse: Share = added_setting(0.0, before=0.0)
-    """Share of pairs with source and target exchanged, redrawn every epoch (Ding et al. 2021)."""
+    """Share of pairs reversed in an epoch (Ding et al. 2021); none of tagged or recased corpora."""
     subword_dropout: Fraction = 0.0
     """BPE-dropout: probability of skipping a merge, redrawn every epoch (Provilkov et al. 2020)."""
     subword_sampling: NaturalFloat = 0.0
