@@ -15,6 +15,8 @@ from nmt.decoding.translation import Candidate, Translation
 FORMATS = ("text", "scored", "moses", "pharaoh", "soft", "jsonl")
 FORMATS_WITH_ATTENTION = ("pharaoh", "soft", "jsonl")
 FORMATS_WITH_N_BEST = ("moses", "jsonl")
+_OPTIONAL_KEYS = ("alignment", "translations", "scores")
+"""Keys of jsonl that not every result has."""
 
 
 def format_translation(form: str, request: Request, translation: Translation, number: int) -> str:
@@ -104,8 +106,9 @@ def _pharaoh(candidate: Candidate) -> str:
 
 def _json_object(request: Request, translation: Translation) -> dict[str, Any]:
     best = translation.best
-    # Keys of the request pass through; those of the result replace them.
-    fields = request.fields | {
+    # Keys of the request pass through, except those of a result: it may be an earlier output.
+    fields = {key: request.fields[key] for key in request.fields if key not in _OPTIONAL_KEYS}
+    fields |= {
         "text": request.text,
         "translation": best.text,
         "score": _json_number(best.score),

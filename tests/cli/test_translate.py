@@ -85,6 +85,16 @@ def test_json_lines_copy_unknown_keys(here: Path, nmt: Nmt) -> None:
     assert len(found[0]["scores"]) == 2
 
 
+def test_json_output_can_be_input_again(here: Path, nmt: Nmt) -> None:
+    """No key of the first result is left in a second one that lacks it."""
+    text = '{"text": "1 a dog runs. http://a.org", "id": 7}\n'
+    [first] = out(nmt, "--json-input --format jsonl --n-best 2", text)
+    [second] = out(nmt, "--json-input --format jsonl --protect urls", first + "\n")
+    assert json.loads(second).keys() == {
+        "text", "id", "translation", "score", "log_prob", "tokens", "token_log_probs",
+    }  # fmt: skip
+
+
 def test_glossary_and_avoided_words_apply_to_all_lines(here: Path, nmt: Nmt) -> None:
     Path("terms.tsv").write_text("dog\tKatze\n")
     found = out(nmt, "--terms terms.tsv --avoid Hund --avoid zwei")
