@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmt.config.cluster import Cluster
-from nmt.config.decoding import EngineName, Precision
+from nmt.config.decoding import MAX_THREADS, EngineName, Precision
 from nmt.config.experiment import Experiment
 from nmt.config.files import (
     build_experiment,
@@ -185,6 +185,8 @@ def evaluate(
     def lines_of(text: Lines) -> list[str]:
         return list(read_lines(Path(text))) if isinstance(text, str | Path) else list(text)
 
+    if isinstance(metrics, str):
+        raise ConfigError("metrics", repr(metrics), "it must be a list of names")
     if isinstance(run, Translator) and options:
         key, value = next(iter(options.items()))
         raise ConfigError(key, value, "the translator is loaded already: give it to nmt.load")
@@ -259,6 +261,9 @@ def open_ensemble(model: "Model", runs: Iterable[str | Path]) -> list["Model"]:
     Raises:
         ConfigError: one has other languages than `model`, another vocabulary, or other case marks.
     """
+    # A string is an iterable of its characters.
+    if isinstance(runs, str | Path):
+        raise ConfigError("ensemble", repr(str(runs)), "it must be a list of runs")
     others = [open_model(run) for run in runs]
     pair = model.experiment.corpus.language_pair
     for other in others:
@@ -299,6 +304,9 @@ def make_translator(
     from nmt.model.host_memory import check_memory
 
     models = [model, *ensemble]
+    is_possible = threads is None or (isinstance(threads, int) and 1 <= threads <= MAX_THREADS)
+    if not is_possible:
+        raise ConfigError("threads", repr(threads), f"it must be 1 to {MAX_THREADS}, or None")
     # Options are checked before gigabytes are read.
     _, place, _ = engines.choose_engine(models, engine, device, precision, shortlist)
     changes = {key: value for key, value in decoding.items() if value is not None}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import nmt
+from nmt.config.decoding import MAX_THREADS
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = ["3 a dog runs.", "", "4 two cats sleep."]
@@ -63,6 +64,12 @@ def test_models_are_loaded_with_options(here: Path) -> None:
         ({"beam": 0}, "decoding.beam is 0, but it must be 1 or more"),
         ({"bem": 3}, "decoding.bem is not a setting; did you mean decoding.beam?"),
         ({"method": "sample", "beam": 3}, "beam is 3, but method sample has no beam: omit it"),
+        ({"engine": "tf"}, "engine is 'tf', but it must be one of auto, torch, onnx"),
+        ({"device": "cuda:1"}, "device is 'cuda:1', but it must be one of auto, cpu, cuda"),
+        ({"precision": "fp16"}, "precision is 'fp16', but it must be one of fp32, bf16, int8"),
+        ({"threads": "2"}, f"threads is '2', but it must be 1 to {MAX_THREADS}, or None"),
+        ({"threads": 0}, f"threads is 0, but it must be 1 to {MAX_THREADS}, or None"),
+        ({"ensemble": "runs/tiny"}, "ensemble is 'runs/tiny', but it must be a list of runs"),
     ],
 )
 def test_a_wrong_option_is_an_nmt_error(
@@ -92,6 +99,9 @@ def test_evaluation_accepts_files_and_lines(here: Path) -> None:
     assert str(caught.value) == (
         "beam is 3, but the translator is loaded already: give it to nmt.load"
     )
+    with pytest.raises(nmt.NmtError) as caught:
+        nmt.evaluate(translator, src=src, ref=ref, metrics="bleu")
+    assert str(caught.value) == "metrics is 'bleu', but it must be a list of names"
     assert "nrefs:2" in two.scores[0].signature
 
 

@@ -15,7 +15,7 @@ import click
 
 from nmt import api
 from nmt.config.cluster import Cluster
-from nmt.config.decoding import EngineName, Precision, Protected
+from nmt.config.decoding import MAX_THREADS, EngineName, Precision, Protected
 from nmt.config.experiment import Experiment
 from nmt.config.settings import is_address
 from nmt.console import Console
@@ -68,8 +68,7 @@ def comma_list(item: Any) -> Callable[[click.Context, click.Parameter, str | Non
 
 COUNT = Integer(min=1)
 COUNT_OR_0 = Integer(min=0)
-# Many more threads than cores only wait for each other; thousands exhaust the address space.
-THREADS = Integer(min=1, max=max(16, 4 * (os.cpu_count() or 1)))
+THREADS = Integer(min=1, max=MAX_THREADS)
 BEAM = Integer(min=1, max=1000)
 LENGTH_PENALTY = FiniteFloat(min=0, max=10)
 POSITIVE = FiniteFloat(min=0, min_open=True)

@@ -3,6 +3,7 @@
 They do not affect training, and `nmt translate` can override each of them.
 """
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -20,6 +21,8 @@ from nmt.errors import ConfigError
 EngineName = Literal["auto", "torch", "onnx"]
 Precision = Literal["fp32", "bf16", "int8"]
 Protected = Literal["tags", "urls", "numbers", "placeholders"]
+# Many more threads than cores only wait for each other; thousands exhaust the address space.
+MAX_THREADS = max(16, 4 * (os.cpu_count() or 1))
 
 
 class DecodingConfig(Settings):

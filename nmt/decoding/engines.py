@@ -6,7 +6,7 @@ torch is imported only where PyTorch runs a model or a graph has to be built.
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from nmt.checkpoint.format import INFO
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
@@ -85,6 +85,15 @@ def choose_engine(
 
     Args and errors are those of `make_engine`.
     """
+    # The command line allows no others; the Python API gets any value.
+    for key, value, choices in (
+        ("engine", engine, get_args(EngineName)),
+        ("device", device, get_args(Device)),
+        ("precision", precision, (*get_args(Precision), None)),
+    ):
+        if value not in choices:
+            names = ", ".join(each for each in choices if each)
+            raise ConfigError(key, repr(value), f"it must be one of {names}")
     if shortlist:
         _check_shortlist(models)
     exported = [model for model in models if isinstance(model, ExportedModel)]

@@ -107,7 +107,8 @@ class Translator:
         Raises:
             ConfigError, DataError: as in `stream`.
         """
-        return [translation.text for translation in self.stream(lines, progress=progress)]
+        translations = self.stream(_complete(lines), progress=progress)
+        return [translation.text for translation in translations]
 
     def translate_detailed(
         self, lines: Iterable[str | Request], n_best: int = 1
@@ -124,7 +125,7 @@ class Translator:
         Raises:
             ConfigError, DataError: as in `stream`.
         """
-        return list(self.stream(lines, num_best=n_best, with_attention=True))
+        return list(self.stream(_complete(lines), num_best=n_best, with_attention=True))
 
     def stream(
         self, lines: Iterable[str | Request | None], *, num_best: int = 1,
@@ -149,9 +150,6 @@ class Translator:
             DataError: while iterating, at a line whose constraints cannot be met; all lines before
                 it are returned first.
         """
-        # A string is an iterable of its characters.
-        if isinstance(lines, str):
-            raise DataError("lines is a string, but it must be a list of lines")
         self.check(num_best)
         windows = self.windows(self._requests(lines))
         return self._stream(windows, num_best, with_attention, progress or (lambda num_lines: None))
@@ -326,6 +324,18 @@ class Translator:
 
     def _bytes(self, tokens: Sequence[int]) -> list[bytes]:
         return [self.subword.token_bytes[token] for token in tokens]
+
+
+def _complete(lines: Iterable[str | Request]) -> Iterator[str | Request]:
+    """Yield lines; DataError for anything else, such as None, for which `stream` has no output."""
+    # A string is an iterable of its characters.
+    if isinstance(lines, str):
+        raise DataError("lines is a string, but it must be a list of lines")
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, str | Request):
+            problem = f"line {number} is {type(line).__name__}, but it must be a string"
+            raise DataError(f'{problem}: use "" for a line without text')
+        yield line
 
 
 def plan_batches(

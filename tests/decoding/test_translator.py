@@ -303,6 +303,15 @@ def test_a_string_instead_of_lines_is_refused() -> None:
     assert str(caught.value) == "lines is a string, but it must be a list of lines"
 
 
+@pytest.mark.parametrize("line", [None, b"a dog runs.", 5])
+def test_a_line_that_is_no_string_is_an_error(line: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        copying().translate(["ja", line, "ja"])
+    kind = type(line).__name__
+    rule = 'it must be a string: use "" for a line without text'
+    assert str(caught.value) == f"line 2 is {kind}, but {rule}"
+
+
 def test_less_than_one_candidate_is_refused() -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(ConfigError) as caught:
