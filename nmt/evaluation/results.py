@@ -16,6 +16,9 @@ from nmt.evaluation.comparison import Comparison
 from nmt.evaluation.scores import ScoreReport
 from nmt.evaluation.test_sets import TestSet
 
+COMPARISON = "comparison.json"
+"""Suffix of a comparison with a baseline."""
+
 
 def default_folder(checkpoint: Path) -> Path:
     """Return the results folder of a checkpoint: in its run if it has one, else in itself."""
@@ -45,12 +48,20 @@ def write(
     folder: Path, test_set: TestSet, hyps: Sequence[str], report: ScoreReport, src_lang: str,
     tgt_lang: str,
 ) -> list[Path]:  # fmt: skip
-    """Write the files of one test set, each atomically, and return their paths."""
+    """Write the files of one test set, each atomically, and return their paths.
+
+    A comparison of other lines under these names is removed.
+    """
     assert len(hyps) == len(test_set.src)
     texts = {src_lang: _join(test_set.src), tgt_lang: _join(hyps)}
     # A single reference has no number.
     for number, refs in enumerate(test_set.references):
         texts[f"{tgt_lang}.ref{number or ''}"] = _join(refs)
+    old = {suffix: _path(folder, test_set, suffix) for suffix in texts}
+    if any(
+        not p.is_file() or p.read_bytes() != texts[suffix].encode() for suffix, p in old.items()
+    ):
+        _path(folder, test_set, COMPARISON).unlink(missing_ok=True)
     texts["metrics"] = report.text() + "\n"
     texts["metrics.json"] = report.json() + "\n"
     return [_write(folder, test_set, suffix, text) for suffix, text in texts.items()]
@@ -59,15 +70,19 @@ def write(
 def write_comparison(folder: Path, test_set: TestSet, comparison: Comparison) -> Path:
     """Write the comparison of a test set as JSON, and return its path."""
     text = json.dumps(comparison.tree(), indent=1, ensure_ascii=False) + "\n"
-    return _write(folder, test_set, "comparison.json", text)
+    return _write(folder, test_set, COMPARISON, text)
 
 
 def _write(folder: Path, test_set: TestSet, suffix: str, text: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{test_set.file_name}.{suffix}"
+    path = _path(folder, test_set, suffix)
     with open_output(path) as file:
         file.write(text)
     return path
+
+
+def _path(folder: Path, test_set: TestSet, suffix: str) -> Path:
+    return folder / f"{test_set.file_name}.{suffix}"
 
 
 def _join(lines: Sequence[str]) -> str:

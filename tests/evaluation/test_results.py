@@ -29,3 +29,20 @@ def test_an_evaluation_writes_texts_and_scores(tmp_path: Path) -> None:
     }
     assert sorted(files) == sorted((tmp_path / "new").iterdir())
     assert json.loads(files[-1].read_text())["checkpoint"] == "update-00000500"
+
+
+def test_comparison_of_other_translations_is_removed(tmp_path: Path) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
+    test_set = test_sets.TestSet("flickr", ("a", "b"), (("A", "B"),))
+    comparison = tmp_path / "flickr.comparison.json"
+
+    def write(hyps: list[str]) -> None:
+        report = scores.score(hyps, test_set.references, "de", test_set="flickr", system="run")
+        results.write(tmp_path, test_set, hyps, report, "en", "de")
+
+    write(["A", "C"])
+    comparison.write_text("{}")
+    write(["A", "C"])
+    assert comparison.exists()
+    write(["A", "B"])
+    assert not comparison.exists()
