@@ -80,6 +80,11 @@ def find(name: str, prepared: Path, src_lang: str, tgt_lang: str) -> TestSet:
         return from_sacrebleu(name.removeprefix(SACREBLEU_PREFIX), src_lang, tgt_lang)
     # `nmt prepare` copies the test sets of the config beside the shards.
     src, tgt = (prepared / "tests" / f"{name}.{side}" for side in ("src", "tgt"))
+    if not prepared.is_dir():
+        raise DataError(
+            f"{prepared}: no prepared corpus here, and no test set {name!r}; use --src and --ref, "
+            "or run the command where the model was trained"
+        )
     if not (src.is_file() and tgt.is_file()):
         known = sorted(path.stem for path in (prepared / "tests").glob("*.src"))
         raise DataError(

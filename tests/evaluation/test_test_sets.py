@@ -97,6 +97,16 @@ def test_an_unknown_set_of_a_prepared_corpus_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_missing_prepared_corpus_is_named(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    with pytest.raises(DataError) as error:
+        test_sets.find("flickr", tmp_path / "prepared/a", "en", "de")
+    assert str(error.value) == (
+        f"{tmp_path}/prepared/a: no prepared corpus here, and no test set 'flickr'; use --src and "
+        "--ref, or run the command where the model was trained"
+    )
+
+
 def test_a_prepared_corpus_without_test_sets_is_refused(tmp_path: Path) -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as error:
