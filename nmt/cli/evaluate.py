@@ -330,9 +330,11 @@ def robustness_table(test_set: str, reports: Mapping[str, ScoreReport]) -> str:
     plain = reports[test_set]
     rows = [["", *(score.name for score in plain.scores if not score.label)]]
     for name, report in reports.items():
-        if name.startswith(f"{test_set}+"):
+        # Another test set can have a name with the same beginning.
+        variant = name.removeprefix(f"{test_set}+")
+        if variant in {*robustness.VARIANTS, *robustness.NOISE}:
             pairs = list(zip(report.scores, plain.scores, strict=True))
             pairs = [pair for pair in pairs if not pair[0].label]
             values = [f"{a.value:.2f} ({a.value - b.value:+.2f})" for a, b in pairs]
-            rows.append([name.removeprefix(f"{test_set}+"), *values])
+            rows.append([variant, *values])
     return "\n".join([f"{test_set}, robustness of {plain.system}:", *align_columns(rows)])

@@ -79,6 +79,16 @@ def test_robustness_table(here: Path, nmt: Nmt) -> None:
     assert Path("runs/tiny/evaluation/news_upper-case.en").read_text().isupper()
 
 
+def test_robustness_table_leaves_out_other_test_sets(here: Path, nmt: Nmt) -> None:
+    files = " ".join(f"--src {name}.en --ref raw/news.de" for name in ("a", "a+b"))
+    for name in ("a", "a+b"):
+        Path(f"{name}.en").write_bytes(Path("raw/news.en").read_bytes())
+    answer = nmt(f"evaluate runs/tiny {files} --robust --metrics chrf")
+    rows = answer.out.partition("a, robustness of ")[2].partition("a+b, ")[0].splitlines()[2:]
+    assert rows
+    assert not [row for row in rows if row.split()[0].startswith("b")]
+
+
 def test_failures_are_reported_by_rule(here: Path, nmt: Nmt) -> None:
     Path("my.en").write_text("A dog and 35 cats.\nA man.\n", encoding="utf-8")
     Path("my.de").write_text("Ein Hund und 36 Katzen.\nEin Mann.\n", encoding="utf-8")
