@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from nmt.cli.options import COUNT_OR_0, check_files
+from nmt.cli.options import Integer, check_files
 from nmt.corpus.text import read_lines
 from nmt.errors import ConfigError, DataError
 from nmt.evaluation import scores, slices, test_sets
-from nmt.evaluation.comparison import Comparison, Gate, check_test
+from nmt.evaluation.comparison import MAX_CHANGED, Comparison, Gate, check_test
 from nmt.evaluation.comparison import compare as compare_systems
 from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS, METRICS, check_metrics
 from nmt.evaluation.scores import ScoreReport
@@ -26,7 +26,8 @@ def scoring_options(command: Callable[..., None]) -> Callable[..., None]:
     options: tuple[tuple[str, Any, Any, str], ...] = (
         ("--max-p", float, None, "Gate: maximum p-value of the difference."),
         ("--min-gain", float, None, "Gate: minimum gain in the first metric."),
-        ("--changed", COUNT_OR_0, 3, "Number of most improved and most degraded segments shown."),
+        ("--changed", Integer(min=0, max=MAX_CHANGED), 3,
+         "Number of most improved and most degraded segments shown."),
         ("--paired", click.Choice(["bs", "ar", "none"]), "bs",
          "Significance test: bootstrap, approximate randomisation or none."),
         ("--train-text", None, None,

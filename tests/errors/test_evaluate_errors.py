@@ -109,7 +109,8 @@ EVALUATING = [
     ),
     ErrorCase(
         "evaluate runs/tiny --changed -1",
-        "Invalid value for '--changed': -1 is not in the range x>=0. See `nmt evaluate --help`.",
+        "Invalid value for '--changed': -1 is not in the range 0<=x<=10. See `nmt evaluate "
+        "--help`.",
     ),
     ErrorCase(
         "evaluate runs/tiny --train-text prepared/other",
