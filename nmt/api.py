@@ -315,10 +315,14 @@ def make_translator(
         changes["batch_sentences"] = max(stored, GPU_BATCH_SENTENCES)
     dotted = {f"decoding.{key}": value for key, value in changes.items()}
     settings = override(model.experiment, overrides_of(dotted), "")
-    if "beam" in changes and settings.decoding.method != "beam":
-        rule = f"method {settings.decoding.method} has no beam: omit it"
-        raise ConfigError("beam", changes["beam"], rule)
     search = settings.decoding
+    for key, is_used, condition in (
+        ("beam", search.method == "beam", "method beam"),
+        ("samples", search.method == "mbr", "method mbr"),
+        ("diversity", search.diverse_groups > 1, "diverse_groups above 1"),
+    ):
+        if key in changes and not is_used:
+            raise ConfigError(key, changes[key], f"it needs {condition}: set that, or omit it")
     name = "beam" if search.method == "beam" else "samples"
     rows = getattr(search, name) * search.batch_sentences
     value = f"{getattr(search, name)} for batches of {search.batch_sentences} sentences"

@@ -63,7 +63,10 @@ def test_models_are_loaded_with_options(here: Path) -> None:
     [
         ({"beam": 0}, "decoding.beam is 0, but it must be 1 or more"),
         ({"bem": 3}, "decoding.bem is not a setting; did you mean decoding.beam?"),
-        ({"method": "sample", "beam": 3}, "beam is 3, but method sample has no beam: omit it"),
+        (
+            {"method": "sample", "beam": 3},
+            "beam is 3, but it needs method beam: set that, or omit it",
+        ),
         ({"engine": "tf"}, "engine is 'tf', but it must be one of auto, torch, onnx"),
         ({"device": "cuda:1"}, "device is 'cuda:1', but it must be one of auto, cpu, cuda"),
         ({"precision": "fp16"}, "precision is 'fp16', but it must be one of fp32, bf16, int8"),

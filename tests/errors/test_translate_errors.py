@@ -177,7 +177,15 @@ TRANSLATING = [
     ),
     ErrorCase(
         "translate runs/tiny --method sample --beam 4",
-        "beam is 4, but method sample has no beam: omit it",
+        "beam is 4, but it needs method beam: set that, or omit it",
+    ),
+    ErrorCase(
+        "translate runs/tiny --method sample --samples 5",
+        "samples is 5, but it needs method mbr: set that, or omit it",
+    ),
+    ErrorCase(
+        "translate runs/tiny --diversity 2",
+        "diversity is 2.0, but it needs diverse_groups above 1: set that, or omit it",
     ),
     ErrorCase(
         "translate runs/tiny --method mbr --coverage-penalty 0.2",
