@@ -9,7 +9,8 @@ return beside it.
 Addresses and placeholders are replaced by masks: numbers that do not occur in the line, because
 models copy numbers most reliably. A mask must appear in the translation
 (`nmt.decoding.constraints`), and its span takes its place again, with a space beside it only where
-the source had one. Numbers stay as they are, and must appear.
+the source had one. Numbers stay as they are, and must appear. A line of tags and spans only is
+copied.
 """
 
 import re
@@ -111,6 +112,12 @@ class MaskedLine:
     def num_protected(self) -> int:
         """Number of spans and tags."""
         return len(self.spans) + len(self.tags)
+
+    @property
+    def has_text(self) -> bool:
+        """True if there is anything to translate besides spans and tags."""
+        masks = {span.mask for span in self.spans}
+        return any(word not in masks for word in self.text.split())
 
     def restore(self, translation: str, links: Links = ()) -> tuple[str, int]:
         """Restore tags and spans in a translation.

@@ -75,7 +75,7 @@ class Preprocessor:
         self.token_text = TokenText(subword.token_bytes)
 
     def segments(self, requests: Sequence[Request]) -> Iterator[Segment]:
-        """Yield the segments of a window of lines, in order; none for a blank line.
+        """Yield the segments of a window of lines, in order; none for a line without text.
 
         Raises:
             DataError: the constraints of a request cannot be met.
@@ -102,7 +102,7 @@ class Preprocessor:
         encoded = self._encode([masked.text for masked in masked_lines])
         for line, (request, masked) in enumerate(zip(requests, masked_lines, strict=True)):
             ids = encoded[line]
-            if not masked.text.strip():
+            if not masked.has_text:
                 continue
             # A line with terms is not split: no segment would know which terms are its own.
             if len(ids) + 1 <= self.max_tokens or request.constraints:
@@ -114,14 +114,14 @@ class Preprocessor:
                 # Masked again: a mask must be restored in the segment of its span.
                 kinds = () if part.is_copied else self.decoding.protect
                 masked = mask_line(part.text, kinds)
-                # A part that has only tags has no tokens to translate.
-                is_copied = part.is_copied or not masked.text.strip()
+                # A part that has only tags or spans has nothing to translate.
+                is_copied = part.is_copied or not masked.has_text
                 part_ids = None if is_copied else self._encode([masked.text])[0]
                 segment = self._segment(line, request, masked, part_ids, is_first=number == 0)
                 yield replace(segment, gap=Gap.after(part.text, part.gap, part.is_cut))
 
     def untranslated(self, request: Request) -> str:
-        """Return the output for a line without segments: its tags if it has only tags, or ""."""
+        """Return the output for a line without segments: its tags and spans, or ""."""
         return normalise(request.text, self.cleaning).strip() if self.decoding.protect else ""
 
     def _num_tokens(self, text: str) -> int:

@@ -305,7 +305,7 @@ class Translator:
         return Candidate(text, *scores, attention, words, len(missing), num_lost)
 
     def _blank(self, request: Request, with_attention: bool) -> Translation:
-        """Return the translation of a line without text; tags stay as they are."""
+        """Return the translation of a line without text; tags and spans stay as they are."""
         text = self.preprocessor.untranslated(request)
         return Translation([], [self._without_tokens(text, 0.0, (0, 0), with_attention)])
 

@@ -296,6 +296,14 @@ def test_a_protected_line_has_no_alignment() -> None:
     assert plain.alignment is not None
 
 
+@pytest.mark.parametrize(
+    "line", ["http://a.org/b", "%s {name}", "12", "<b>http://a.org</b> %d", "<br>", "x@y.org " * 40]
+)
+def test_line_of_protected_spans_is_copied(line: str) -> None:
+    translator = random_model(protect=["tags", "urls", "placeholders", "numbers"])
+    assert translator.translate([f" {line} "]) == [line.strip()]
+
+
 def test_a_string_instead_of_lines_is_refused() -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as caught:
