@@ -27,8 +27,8 @@ def average_checkpoints(folders: Sequence[Path], out: Path) -> Checkpoint:
         out: directory to write; it must not exist.
 
     Raises:
-        CheckpointError: models, languages or tokenizers differ, a checkpoint is corrupt, or `out`
-            exists.
+        CheckpointError: models, languages, case marks or tokenizers differ, a checkpoint is
+            corrupt, or `out` exists.
     """
     if not folders:
         raise CheckpointError("no checkpoint to average: name one or more")
@@ -92,6 +92,12 @@ def _check_same_model(one: Checkpoint, other: Checkpoint) -> None:
     pairs = [each.experiment.corpus.language_pair for each in (one, other)]
     if pairs[0] != pairs[1]:
         raise CheckpointError(f"{refused}: they translate {pairs[0]} and {pairs[1]}")
+    # The mean would read lines in upper case in a way that one of them has not learnt.
+    if one.experiment.marks_case != other.experiment.marks_case:
+        raise CheckpointError(
+            f"{refused}: training.robust or case_marks differs: average models that all mark case, "
+            "or none"
+        )
     first, second = (each.experiment.model.model_dump() for each in (one, other))
     for key in first:
         # Dropout is off in translation.

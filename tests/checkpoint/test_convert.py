@@ -78,6 +78,21 @@ def test_models_of_two_directions_are_not_averaged(tmp_path: Path) -> None:
     assert not (tmp_path / "mean").exists()
 
 
+def test_models_are_averaged_if_all_mark_case(tmp_path: Path) -> None:
+    one = save(tmp_path / "a")
+    training = EXPERIMENT.training.model_copy(update={"robust": True})
+    other = EXPERIMENT.model_copy(update={"training": training})
+    two, three = (
+        write.save_checkpoint(tmp_path / name, other, SUBWORD.to_json(), state()) for name in "bc"
+    )
+    assert message_of(lambda: average_checkpoints([one, two], tmp_path / "mean")) == (
+        f"cannot average {one} and {two}: training.robust or case_marks differs: average models "
+        "that all mark case, or none"
+    )
+    assert not (tmp_path / "mean").exists()
+    assert average_checkpoints([two, three], tmp_path / "mean").experiment.marks_case
+
+
 @pytest.mark.parametrize("change", [{"dropout": 0.5}, {"locked_dropout": True}])
 def test_models_with_other_dropout_are_averaged(tmp_path: Path, change: dict[str, Any]) -> None:
     one = save(tmp_path / "a")
