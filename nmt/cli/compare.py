@@ -147,6 +147,10 @@ def compare(
     """
     options = ScoringOptions.read(language, baseline, scoring)
     check_files([*hyps, *ref, *(name for name in (src, baseline, labels) if name)])
+    for option, value in (("--labels", labels), ("--train-text", options.train_text)):
+        if value and not (options.has_slices or options.has_json):
+            rule = "it needs --slices or --json: add one, or omit it"
+            raise ConfigError(option, value, rule)
     # The baseline may be one of the files or another one; it is scored once.
     names = list(hyps) if baseline is None or baseline in hyps else [baseline, *hyps]
     if len(set(names)) < len(names):

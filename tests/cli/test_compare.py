@@ -52,4 +52,4 @@ def test_compare_with_a_baseline(here: Path, nmt: Nmt) -> None:
     names = [line.split()[0] for line in answer.out.splitlines() if line]
     assert names.index("news") + 1 == names.index("talks")
     assert answer.out.endswith("required: a gain of +1.00 or more\n")
-    assert nmt(f"{command} --min-gain 99").status == 1
+    assert nmt(f"{command} --slices --min-gain 99").status == 1

@@ -152,6 +152,14 @@ EVALUATING = [
     ),
     ErrorCase(
         "compare raw/news.de --ref raw/news.de --labels raw/talks.de",
+        "--labels is raw/talks.de, but it needs --slices or --json: add one, or omit it",
+    ),
+    ErrorCase(
+        "compare raw/news.de --ref raw/news.de --train-text raw/train.de",
+        "--train-text is raw/train.de, but it needs --slices or --json: add one, or omit it",
+    ),
+    ErrorCase(
+        "compare raw/news.de --ref raw/news.de --slices --labels raw/talks.de",
         "raw/talks.de has 3 lines, the test set has 5 segments: it needs the name of a corpus for "
         "each segment",
     ),
