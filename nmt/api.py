@@ -159,8 +159,8 @@ def evaluate(
     Args:
         run: as in `load`, or a loaded translator.
         src: source lines, or a file of them.
-        ref: reference lines, or a file of them; several references as a list of paths or of lists
-            of lines.
+        ref: reference lines, or a file of them; several references as a list of `Path` or of lists
+            of lines. A list of strings is the lines of one reference.
         metrics: names such as "bleu", "chrf", "ter"; None: these three.
         num_resamples: bootstrap resamples for the 95 % intervals; 1 or less: no intervals.
         options: as in `load`; none for a loaded translator.
