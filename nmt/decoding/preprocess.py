@@ -120,9 +120,12 @@ class Preprocessor:
                 segment = self._segment(line, request, masked, part_ids, is_first=number == 0)
                 yield replace(segment, gap=Gap.after(part.text, part.gap, part.is_cut))
 
-    def untranslated(self, request: Request) -> str:
-        """Return the output for a line without segments: its tags and spans, or ""."""
-        return normalise(request.text, self.cleaning).strip() if self.decoding.protect else ""
+    def untranslated(self, request: Request) -> tuple[str, int]:
+        """Return the output for a line without segments, its tags and spans, and their number."""
+        if not self.decoding.protect:
+            return "", 0
+        text = normalise(request.text, self.cleaning).strip()
+        return text, mask_line(text, self.decoding.protect).num_protected
 
     def _num_tokens(self, text: str) -> int:
         return len(self._encode([mask_line(text, self.decoding.protect).text])[0])

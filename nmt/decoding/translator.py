@@ -306,8 +306,9 @@ class Translator:
 
     def _blank(self, request: Request, with_attention: bool) -> Translation:
         """Return the translation of a line without text; tags and spans stay as they are."""
-        text = self.preprocessor.untranslated(request)
-        return Translation([], [self._without_tokens(text, 0.0, (0, 0), with_attention)])
+        text, num_protected = self.preprocessor.untranslated(request)
+        candidate = self._without_tokens(text, 0.0, (0, 0), with_attention)
+        return Translation([], [candidate], num_protected=num_protected)
 
     def _without_tokens(
         self, text: str, score: float, num_src: tuple[int, int], with_attention: bool

@@ -297,11 +297,17 @@ def test_a_protected_line_has_no_alignment() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["http://a.org/b", "%s {name}", "12", "<b>http://a.org</b> %d", "<br>", "x@y.org " * 40]
-)
-def test_line_of_protected_spans_is_copied(line: str) -> None:
+    ("line", "num_protected"),
+    [
+        ("http://a.org/b", 1), ("%s {name}", 2), ("12", 1), ("<br>", 1),
+        ("<b>http://a.org</b> %d", 4), ("x@y.org " * 40, 40),
+    ],
+)  # fmt: skip
+def test_line_of_protected_spans_is_copied(line: str, num_protected: int) -> None:
     translator = random_model(protect=["tags", "urls", "placeholders", "numbers"])
-    assert translator.translate([f" {line} "]) == [line.strip()]
+    [found] = translator.translate_detailed([f" {line} "])
+    assert (found.text, found.num_protected) == (line.strip(), num_protected)
+    assert found.best.num_lost == 0
 
 
 def test_a_string_instead_of_lines_is_refused() -> None:
