@@ -107,7 +107,7 @@ class Translator:
         Raises:
             ConfigError, DataError: as in `stream`.
         """
-        translations = self.stream(_complete(lines), progress=progress)
+        translations = self.stream(_checked(lines, may_wait=False), progress=progress)
         return [translation.text for translation in translations]
 
     def translate_detailed(
@@ -125,7 +125,8 @@ class Translator:
         Raises:
             ConfigError, DataError: as in `stream`.
         """
-        return list(self.stream(_complete(lines), num_best=n_best, with_attention=True))
+        checked = _checked(lines, may_wait=False)
+        return list(self.stream(checked, num_best=n_best, with_attention=True))
 
     def stream(
         self, lines: Iterable[str | Request | None], *, num_best: int = 1,
@@ -151,7 +152,7 @@ class Translator:
                 it are returned first.
         """
         self.check(num_best)
-        windows = self.windows(self._requests(lines))
+        windows = self.windows(self._requests(_checked(lines, may_wait=True)))
         return self._stream(windows, num_best, with_attention, progress or (lambda num_lines: None))
 
     def windows(self, requests: Iterable[Request | None]) -> Iterator[list[Request]]:
@@ -327,13 +328,20 @@ class Translator:
         return [self.subword.token_bytes[token] for token in tokens]
 
 
-def _complete(lines: Iterable[str | Request]) -> Iterator[str | Request]:
-    """Yield lines; DataError for anything else, such as None, for which `stream` has no output."""
+def _checked(
+    lines: Iterable[str | Request | None], *, may_wait: bool
+) -> Iterator[str | Request | None]:
+    """Yield lines; DataError for anything else.
+
+    Args:
+        lines: lines, requests, and None where no further line is available yet.
+        may_wait: allow None, for which `stream` has no output.
+    """
     # A string is an iterable of its characters.
     if isinstance(lines, str):
         raise DataError("lines is a string, but it must be a list of lines")
     for number, line in enumerate(lines, start=1):
-        if not isinstance(line, str | Request):
+        if not (isinstance(line, str | Request) or (line is None and may_wait)):
             problem = f"line {number} is {type(line).__name__}, but it must be a string"
             raise DataError(f'{problem}: use "" for a line without text')
         yield line
