@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nmt.api import evaluate, load, prepare, train
+    from nmt.api import adapt, evaluate, load, prepare, train
     from nmt.decoding.translation import Translation
     from nmt.decoding.translator import Translator
     from nmt.errors import NmtError
@@ -22,6 +22,7 @@ __all__ = [
     "Translation",
     "Translator",
     "__version__",
+    "adapt",
     "evaluate",
     "load",
     "prepare",
@@ -32,6 +33,7 @@ _MODULES = {
     "NmtError": "nmt.errors",
     "Translation": "nmt.decoding.translation",
     "Translator": "nmt.decoding.translator",
+    "adapt": "nmt.api",
     "evaluate": "nmt.api",
     "load": "nmt.api",
     "prepare": "nmt.api",

@@ -1,13 +1,15 @@
-"""Python API: load a model, prepare a corpus, train, evaluate. Exported by `nmt`.
+"""Python API: load a model, prepare a corpus, train, adapt, evaluate. Exported by `nmt`.
 
 The command line calls the same functions. Slow libraries (torch, ray) are imported when a function
 needs them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +27,10 @@ from nmt.config.files import (
 from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus.io import is_writable
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from nmt.checkpoint.load import Checkpoint
     from nmt.corpus.manifest import Manifest
     from nmt.decoding.engines import Device, Model
     from nmt.decoding.translator import Translator
@@ -38,6 +41,8 @@ ExperimentLike = str | Path | Mapping[str, Any] | Experiment
 """An experiment: YAML file, nested mapping of its settings, or settings."""
 ClusterLike = str | Path | Cluster | None
 """A cluster: YAML file or settings; None: this machine with one worker."""
+MAX_MIX = 1000
+"""Largest number of old pairs per new pair in `adapt`."""
 Lines = str | Path | Sequence[str]
 """Text: a file (compressed or not), or lines."""
 
@@ -145,6 +150,58 @@ def train(
         return train_model(*settings, console)
 
 
+def adapt(
+    run: str | Path,
+    src: str | Path | None = None,
+    tgt: str | Path | None = None,
+    *,
+    output: str | Path,
+    dev: tuple[str | Path, str | Path] | None = None,
+    test: tuple[str | Path, str | Path] | None = None,
+    experiment: ExperimentLike | None = None,
+    mix: float = 1.0,
+    cluster: ClusterLike = None,
+    overrides: Sequence[str] = (),
+) -> "RunResult":
+    """Fine-tune a model on the text of a new domain through Ray Train, or resume that run.
+
+    New pairs are mixed with a sample of the old ones (Chu et al. 2017); early stopping is by dev
+    BLEU of new pairs. The result is an average of the earlier and the fine-tuned weights.
+
+    Args:
+        run: run, checkpoint, or address of one in an object store.
+        src: source file of the new domain.
+        tgt: its translation, line by line.
+        output: run to write, or its address.
+        dev: files of a dev set, source and target; None: a tenth of the pairs is held out.
+        test: files of a test set; None: as for `dev`.
+        experiment: experiment with corpora and settings of the new domain, instead of `src` and
+            `tgt`.
+        mix: old pairs per new pair in an epoch, 0 to 1,000.
+        cluster: as in `train`.
+        overrides: settings as on the command line, `section.key=value` and `cluster.key=value`.
+
+    Returns:
+        Result of the run: directory, number of updates, best dev BLEU of the new domain.
+
+    Raises:
+        NmtError: there is no such model, a file cannot be read, or an argument or a setting is
+            invalid.
+
+    Example:
+        >>> result = nmt.adapt("runs/multi30k_en_de", "new.en", "new.de", output="runs/adapted")
+        >>> nmt.load(result.run).translate(["A dog runs."])
+        ['Ein Hund rennt.']
+    """
+    with (
+        Console() as console,
+        open_adaptation(
+            run, src, tgt, dev, test, experiment, mix, output, cluster, overrides, console
+        ) as (_, adapted, settings),
+    ):
+        return train_model(adapted, settings, console)
+
+
 def evaluate(
     run: "str | Path | Translator",
     *,
@@ -205,6 +262,63 @@ def evaluate(
     )
 
 
+@contextmanager
+def open_adaptation(
+    run: str | Path, src: str | Path | None, tgt: str | Path | None,
+    dev: tuple[str | Path, str | Path] | None, test: tuple[str | Path, str | Path] | None,
+    experiment: ExperimentLike | None, mix: float, output: str | Path, cluster: ClusterLike,
+    overrides: Sequence[str], console: Console,
+) -> "Iterator[tuple[Checkpoint, Experiment, Cluster]]":  # fmt: skip
+    """Write the text of a fine-tuning run; its folder is locked until the end of the context.
+
+    Arguments and errors are those of `adapt`.
+
+    Returns:
+        The model to start from, and the settings to train with.
+    """
+    from nmt.checkpoint.load import load_checkpoint
+    from nmt.training.adaptation import NewFiles, plan_adaptation
+
+    name, place = _split_output(str(output), str(run))
+    for_experiment, for_cluster = split_overrides(overrides)
+    settings = _resolve_cluster(cluster, for_cluster)
+    settings = override(settings, overrides_of({"storage": place}), "output")
+    if not 0 <= mix <= MAX_MIX:
+        raise ConfigError("mix", mix, f"it must be 0 to {MAX_MIX:,}")
+    new: NewFiles | Experiment
+    if experiment is None:
+        if src is None or tgt is None:
+            problem = "the new text is missing: give src and tgt, or experiment"
+            raise ConfigError.from_message(problem)
+        for file in chain((src, tgt), dev or (), test or ()):
+            if not Path(file).exists():
+                raise DataError(f"{file}: file not found; check the path")
+        new = NewFiles((src, tgt), dev, test)
+    elif any(each is not None for each in (src, tgt, dev, test)):
+        rule = "the experiment names the text: omit src, tgt, dev and test"
+        raise ConfigError("experiment", experiment, rule)
+    else:
+        new, _ = load_settings(experiment)
+    source = load_checkpoint(checkpoint_dir(run))
+    adaptation = plan_adaptation(source, str(run), name, new, mix, for_experiment, console)
+    with adaptation as adapted:
+        yield source, adapted, settings
+
+
+def _split_output(output: str, run: str) -> tuple[str, str]:
+    """Return the name of a run and the directory or address above it."""
+    if is_address(output):
+        head, mark, query = output.partition("?")
+        parent, _, name = head.rstrip("/").rpartition("/")
+        if parent.endswith(":/"):
+            raise ConfigError("output", output, "the run is missing: s3://BUCKET/PATH")
+        return name, f"{parent}{mark}{query}"
+    path = Path(os.path.abspath(output))
+    if not is_address(run) and path == Path(os.path.abspath(run)):
+        raise ConfigError("output", output, "it is the run to start from: name another one")
+    return path.name, str(path.parent)
+
+
 def load_settings(
     experiment: ExperimentLike, cluster: ClusterLike = None, overrides: Sequence[str] = ()
 ) -> tuple[Experiment, Cluster]:
@@ -220,9 +334,13 @@ def load_settings(
         given = experiment
         settings = given if isinstance(given, Experiment) else build_experiment(given)
         settings = override(settings, for_experiment, "overrides") if for_experiment else settings
+    return settings, _resolve_cluster(cluster, for_cluster)
+
+
+def _resolve_cluster(cluster: ClusterLike, overrides: Sequence[str]) -> Cluster:
     if isinstance(cluster, Cluster):
-        return settings, override(cluster, for_cluster, "overrides") if for_cluster else cluster
-    return settings, load_cluster(cluster, for_cluster)
+        return override(cluster, overrides, "overrides") if overrides else cluster
+    return load_cluster(cluster, overrides)
 
 
 def open_model(run: str | Path) -> "Model":

@@ -1,28 +1,16 @@
-"""`nmt adapt`: fine-tune a model on the text of a new domain.
+"""`nmt adapt`: fine-tune a model on the text of a new domain, and compare both on test sets."""
 
-Preparing, training and scoring are those of the other commands: this one writes the text and the
-settings of an experiment that starts from another run (training.init_from).
-"""
-
-import math
-import os
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain, islice
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import click
 
-from nmt.api import check_writable, checkpoint_dir, make_translator, run_dir
-from nmt.checkpoint.load import Checkpoint, load_checkpoint, load_counters
+from nmt.api import MAX_MIX, checkpoint_dir, make_translator, open_adaptation, run_dir
+from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.cli.evaluate import System, find_test_sets, score_and_write, translate_set
 from nmt.cli.options import (
     FiniteFloat,
-    check_files,
     cluster_option,
     display_path,
     overrides_argument,
@@ -30,62 +18,11 @@ from nmt.cli.options import (
     resumable,
 )
 from nmt.cli.train import train_run
-from nmt.config.corpus import ParallelText
-from nmt.config.experiment import Experiment, TrainingConfig
-from nmt.config.files import (
-    build_experiment,
-    build_text,
-    load_cluster,
-    load_experiment,
-    override,
-    overrides_of,
-    split_overrides,
-)
-from nmt.config.settings import is_address
 from nmt.console import Console
-from nmt.corpus import hold_out, old_pairs
-from nmt.corpus.detect import plain_name
-from nmt.corpus.io import lock_work
-from nmt.corpus.manifest import MANIFEST
-from nmt.corpus.pair_files import PairFiles
-from nmt.corpus.prepare_tasks import TOKENIZER
-from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.evaluation import results
 from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS
 from nmt.evaluation.scores import ScoreReport
 from nmt.evaluation.slices import align_columns
-
-EPOCHS = 8
-"""Epochs over new and old pairs together, unless early stopping ends the run."""
-MIN_UPDATES = 100
-RATE_SHARE = 0.5
-"""Peak learning rate as a share of that of the earlier run."""
-INIT_SHARE = 0.35
-"""Share of the earlier weights in the adapted ones: four fifths of the gain on new text for a
-quarter of the loss on old text (configs/README.md)."""
-NUM_VALIDATIONS, PATIENCE = 5, 3
-"""Few validations, because dev BLEU of few pairs is noisy: the best of many came before the
-learning rate had fallen, and was 1 BLEU worse on 500 other pairs."""
-HELD_OUT_SHARE = 0.1
-"""Share of the new pairs in a held-out set, up to `hold_out.MAX_PAIRS`."""
-SAMPLE_FACTOR = 10
-"""Old pairs in the sample per old pair of an epoch: each epoch draws others."""
-OLD = "old_sample"
-"""Name of the corpus of old pairs."""
-FILL = 0.8
-"""Share of the token budget of an update that is not padding."""
-
-
-@dataclass
-class NewText:
-    """Text of the new domain."""
-
-    train: list[ParallelText]
-    dev: ParallelText
-    tests: list[ParallelText]
-    root: str
-    facts: list[str] = field(default_factory=list)
-    """Parts of a log line."""
 
 
 @click.command()
@@ -98,7 +35,7 @@ class NewText:
 @click.option("--dev", nargs=2, metavar="SRC TGT", help="Dev set; default: a tenth of the pairs.")
 @click.option("--test", nargs=2, metavar="SRC TGT",
               help="Test set; default: a tenth of the pairs.")  # fmt: skip
-@click.option("--mix", type=FiniteFloat(min=0, max=1000), default=1.0,
+@click.option("--mix", type=FiniteFloat(min=0, max=MAX_MIX), default=1.0,
               help="Old pairs per new pair in an epoch; 0: none.")  # fmt: skip
 @click.option("-o", "--output", required=True, metavar="DIR", help="Run to write, or its address.")
 @cluster_option
@@ -114,295 +51,16 @@ def adapt(
     The result is an average of the earlier and the fine-tuned weights. Then scores both models on
     the new and the old test sets. The vocabulary is kept. The same command resumes.
     """
-    for_experiment, for_cluster = split_overrides(overrides)
-    name, place = _split_output(output, run)
-    settings = override(load_cluster(cluster, for_cluster), overrides_of({"storage": place}))
-    source = load_checkpoint(checkpoint_dir(run))
-    # The last part of the path is the name of the experiment.
-    override(source.experiment, overrides_of({"name": name}), "--output")
-    file = _load_file(experiment, (src, tgt, dev, test), source)
-    folder = Path(f"prepared/{name}.text")
-    check_writable("corpus.prepared", folder)
-    with lock_work(folder, r".*", "name another --output"), Console() as console:
+    with Console() as console, ExitStack() as stack:
         with resumable(console):
-            if file is not None:
-                corpus = file.corpus
-                new = NewText(corpus.train, corpus.dev, corpus.tests, corpus.root)
-            else:
-                assert src is not None
-                assert tgt is not None
-                new = _split_text(source.experiment, (src, tgt), dev, test, folder, console)
-            # Not the settings that the earlier run began with.
-            last = replace(source, experiment=_at_last_stage(source.experiment))
-            tree = _make_tree(last, run, name, new, mix, folder, console)
-            chosen = file.model_dump(mode="json", exclude_unset=True) if file is not None else {}
-            adapted = _finish(last, tree, chosen, for_experiment)
-        limit = f"{_count(adapted.training.updates, 'update')} at most"
-        console.log(" | ".join([limit, *new.facts]))
+            adaptation = open_adaptation(
+                run, src, tgt, dev, test, experiment, mix, output, cluster, overrides, console
+            )
+            source, adapted, settings = stack.enter_context(adaptation)
         result = train_run(adapted, settings, console)
         with resumable(console):
             _compare(source, result, console)
         console.print(f"next: {program()} translate {display_path(result)}")
-
-
-def _split_output(output: str, run: str) -> tuple[str, str]:
-    """Return the name of a run and the directory or address above it."""
-    if is_address(output):
-        head, mark, query = output.partition("?")
-        parent, _, name = head.rstrip("/").rpartition("/")
-        if parent.endswith(":/"):
-            raise ConfigError("--output", output, "the run is missing: s3://BUCKET/PATH")
-        return name, f"{parent}{mark}{query}"
-    path = Path(os.path.abspath(output))
-    if not is_address(run) and path == Path(os.path.abspath(run)):
-        raise ConfigError("--output", output, "it is the run to start from: name another one")
-    return path.name, str(path.parent)
-
-
-def _load_file(
-    experiment: str | None, options: Sequence[object], source: Checkpoint
-) -> Experiment | None:
-    """Return the experiment file; None: the text is given by options, whose files are checked."""
-    src, tgt, *sets = options
-    if experiment is None:
-        if not (src and tgt):
-            problem = "the new text is missing: use --src and --tgt, or --experiment"
-            raise ConfigError.from_message(problem)
-        given = chain([src, tgt], *(each for each in sets if isinstance(each, tuple)))
-        check_files(map(str, given))
-        return None
-    if any(options):
-        rule = "the experiment names the text: omit --src, --tgt, --dev and --test"
-        raise ConfigError("--experiment", experiment, rule)
-    file = load_experiment(experiment)
-    new, old = file.corpus, source.experiment.corpus
-    if new.language_pair != old.language_pair:
-        raise ConfigError.from_message(
-            f"{experiment} translates {new.language_pair}, {source.path} {old.language_pair}: "
-            "adapt a model to text of its own languages"
-        )
-    return file
-
-
-def _split_text(
-    old: Experiment, files: tuple[str, str], dev: tuple[str, str] | None,
-    test: tuple[str, str] | None, folder: Path, console: Console,
-) -> NewText:  # fmt: skip
-    """Return the new text; sets that are not given are held out."""
-    name = re.sub("[^A-Za-z0-9._-]+", "_", plain_name(files[0]).stem).lstrip("._-")[:80] or "new"
-    name = f"new_{name}" if name == OLD else name
-    languages = old.corpus.src, old.corpus.tgt
-
-    def text_of(name: str, paths: Sequence[str | Path]) -> ParallelText:
-        src, tgt = map(os.path.abspath, paths)
-        return build_text({"name": name, "src": src, "tgt": tgt})
-
-    train = PairFiles(text_of(name, files), ".", languages)
-    given = {"dev": dev, "test": test}
-    sets = {kind: text_of(f"{name}_{kind}", paths) for kind, paths in given.items() if paths}
-    missing = [kind for kind in given if kind not in sets]
-    facts = []
-    if missing:
-        progress = partial(console.progress, unit="pairs")
-        known = chain.from_iterable(
-            PairFiles(each, ".", languages).read() for each in sets.values()
-        )
-        taken = frozenset(hold_out.line_key(line.encode()) for pair in known for line in pair)
-        split = hold_out.choose([train], len(missing), taken, progress, HELD_OUT_SHARE)
-        for kind, pairs in zip(missing, split.sets, strict=True):
-            paths = [folder / f"{kind}.{side}" for side in ("src", "tgt")]
-            for side, path in enumerate(paths):
-                path.write_bytes(hold_out.join_lines([pair[side] for pair in pairs]))
-            sets[kind] = text_of(f"{name}_{kind}", paths)
-        train_paths = folder / "train.src", folder / "train.tgt"
-        hold_out.write_training([train], split, [train_paths], progress)
-        console.clear()
-        train = PairFiles(text_of(name, train_paths), ".", languages)
-        facts = [f"{' and '.join(missing)} {_count(len(split.sets[0]), 'pair')} held out"]
-    return NewText([train.text], sets["dev"], [sets["test"]], ".", facts)
-
-
-def _at_last_stage(experiment: Experiment) -> Experiment:
-    """Return an experiment whose settings are those of its last update, without stages."""
-    last = experiment.training.updates - 1
-    stages = [stage.weights for stage in experiment.stages if stage.from_update <= last]
-    weights = {name: weight for stage in stages for name, weight in stage.items()}
-    train = [
-        text.model_copy(update={"weight": weights.get(text.name, text.weight)})
-        for text in experiment.corpus.train
-    ]
-    return experiment.model_copy(update={
-        "training": experiment.training_at(last), "model": experiment.model_at(last),
-        "corpus": experiment.corpus.model_copy(update={"train": train}), "stages": [],
-    })  # fmt: skip
-
-
-def _make_tree(
-    source: Checkpoint, run: str, name: str, new: NewText, mix: float, folder: Path,
-    console: Console,
-) -> dict[str, Any]:  # fmt: skip
-    """Return the settings of the earlier run for the new text, and add facts about that."""
-    old = source.experiment
-    (folder / TOKENIZER).write_text(source.subword.to_json(), encoding="utf-8", newline="\n")
-    prepared = _prepared_folder(source.path, old)
-    languages = old.corpus.src, old.corpus.tgt
-    corpora = [PairFiles(text, os.path.abspath(new.root), languages) for text in new.train]
-    progress = partial(console.progress, unit="pairs")
-    counts = [hold_out.count_pairs([files], progress) for files in corpora]
-    console.clear()
-    new.facts.insert(0, _count(sum(counts), "new pair"))
-    parts = [(files, files.text.weight * n) for files, n in zip(corpora, counts, strict=True)]
-    num_old = round(mix * sum(num_pairs for _, num_pairs in parts))
-    sample = _sample_old(old, prepared, num_old, folder, new.facts) if num_old else []
-    tests, missing = old_pairs.find_tests(old.corpus, prepared)
-    if missing:
-        new.facts.append(f"test sets of {old.name} not found: {', '.join(missing)}")
-    names = [text.name for text in new.tests]
-    tests = [
-        text.model_copy(update={"name": f"old_{text.name}"}) if text.name in names else text
-        for text in tests
-    ]
-    tree = old.model_dump(mode="json") | {"name": name, "preset": "none"}
-    tree["corpus"] |= {
-        "root": new.root, "prepared": "", "dev": new.dev.model_dump(mode="json"),
-        "train": [text.model_dump(mode="json") for text in [*new.train, *sample]],
-        "tests": [text.model_dump(mode="json") for text in [*new.tests, *tests]],
-    }  # fmt: skip
-    tree["corpus"]["subword"]["tokenizer"] = os.path.abspath(folder / TOKENIZER)
-    location = run if is_address(run) else os.path.normpath(run)
-    parts += [(PairFiles(text, ".", languages), num_old) for text in sample]
-    tree["training"] |= {
-        "init_from": location, "freeze": [],
-        "ema_decay": old.training.ema_decay or TrainingConfig().ema_decay,
-        # Read as before, even if the new corpora have no noise.
-        "case_marks": old.marks_case,
-        "updates": _num_updates(source, parts),
-    }  # fmt: skip
-    return tree
-
-
-def _sample_old(
-    old: Experiment, prepared: Path, num_old: int, folder: Path, facts: list[str]
-) -> list[ParallelText]:
-    """Write a sample of the old pairs and return its corpus; empty: there are none."""
-    paths = folder / f"{OLD}.src", folder / f"{OLD}.tgt"
-    try:
-        sample = old_pairs.write_sample(
-            old.corpus, prepared, SAMPLE_FACTOR * num_old, old.seed, paths
-        )
-    except DataError as error:
-        facts.append(f"no old pairs: {error}")
-        return []
-    number = _count(num_old, "old pair")
-    facts.append(f"{number} per epoch, of {sample.num_pairs:,} from {sample.origin}")
-    src, tgt = map(os.path.abspath, paths)
-    # Below 1: each epoch draws another part of the sample, with more variety than a small one.
-    weight = min(1000.0, num_old / sample.num_pairs)
-    entry = {"name": OLD, "src": src, "tgt": tgt, "weight": weight}
-    return [ParallelText.model_validate(entry)]
-
-
-def _count(number: int, unit: str) -> str:
-    """Format a number with its unit, in the singular for 1."""
-    return f"{number:,} {unit}{'s' * (number != 1)}"
-
-
-def _prepared_folder(checkpoint: Path, experiment: Experiment) -> Path:
-    """Return the prepared corpus of a checkpoint's run."""
-    from nmt.training.run_manifest import read_run_manifest
-
-    folder = Path(experiment.prepared)
-    # Relative to the working directory of the run, which may be another one: the manifest of the
-    # run has the absolute path.
-    if not (folder / MANIFEST).is_file():
-        with suppress(DataError):
-            folder = Path(read_run_manifest(checkpoint.parent.parent).prepared)
-    return folder
-
-
-def _num_updates(source: Checkpoint, parts: Sequence[tuple[PairFiles, float]]) -> int:
-    """Return the updates of EPOCHS epochs over corpora with their pairs per epoch."""
-    tokens = 0.0
-    for files, num_pairs in parts:
-        # Lines that are not UTF-8 are a matter of cleaning.
-        pairs = islice(files.read_raw(), 1000)
-        sides = ([side.decode("utf-8", "replace") for side in pair] for pair in pairs)
-        lengths = [max(map(len, map(source.subword.encode, pair))) + 1 for pair in sides]
-        tokens += num_pairs * sum(lengths) / len(lengths)
-    batching, most = source.experiment.batching, source.experiment.training.updates
-    per_update = FILL * batching.max_tokens * batching.micro_batches
-    return min(max(MIN_UPDATES, math.ceil(EPOCHS * tokens / per_update)), most)
-
-
-def _finish(
-    source: Checkpoint, tree: dict[str, Any], chosen: dict[str, Any], overrides: Sequence[str]
-) -> Experiment:
-    """Return the experiment: settings of the earlier run, of adaptation, of the file, overrides.
-
-    Args:
-        source: the earlier run.
-        tree: its settings for the new text.
-        chosen: settings of the experiment file.
-        overrides: settings of the command line.
-    """
-    corpus = chosen.get("corpus", {})
-    if "subword" in corpus:
-        # Another vocabulary: its pieces are matched by text.
-        tree["corpus"]["subword"]["tokenizer"] = ""
-    # The tree has the corpora of the file already, and the old ones.
-    for section, keys in ((chosen, ("name", "preset")), (corpus, ("train", "tests"))):
-        for key in keys:
-            section.pop(key, None)
-    _merge(tree, chosen)
-    # Intervals, init_share and init_optimizer depend on the overrides of updates and model.
-    tree["training"] |= {"warmup_updates": 0, "init_optimizer": False, "init_share": 0}
-    deciding = ("training.updates=", "training.ema_decay=", "model.", "corpus.")
-    wanted = [text for text in overrides if text.startswith(deciding)]
-    first = override(build_experiment(tree), wanted)
-    tree["training"] |= _schedule(source.experiment.training, first.training.updates)
-    if _is_same_model(source, first):
-        # Frozen parameters have no moments.
-        has_moments = not source.experiment.training.freeze and _has_optimizer(source.path)
-        tree["training"]["init_optimizer"] = has_moments
-        tree["training"]["init_share"] = INIT_SHARE if first.training.ema_decay else 0
-    _merge(tree, {"training": chosen.get("training", {})})
-    return override(build_experiment(tree), overrides)
-
-
-def _is_same_model(source: Checkpoint, adapted: Experiment) -> bool:
-    """Return True if each parameter of the adapted model is one of the earlier run."""
-    from nmt.training.warm_start import PARAMETER_SETTINGS
-
-    if not adapted.corpus.subword.tokenizer:
-        return False
-    old, new = source.experiment.model, adapted.model
-    return all(getattr(old, key) == getattr(new, key) for key in PARAMETER_SETTINGS)
-
-
-def _has_optimizer(checkpoint: Path) -> bool:
-    try:
-        load_counters(checkpoint)
-    except CheckpointError:
-        return False
-    return True
-
-
-def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(tree.get(key), dict):
-            _merge(tree[key], value)
-        else:
-            tree[key] = value
-
-
-def _schedule(old: TrainingConfig, updates: int) -> dict[str, Any]:
-    """Return the `training` settings of fine-tuning: learning rate, schedule and intervals."""
-    every = max(1, updates // NUM_VALIDATIONS)
-    return {
-        "updates": updates, "learning_rate": RATE_SHARE * old.learning_rate,
-        "warmup_updates": updates // 10, "schedule": "cosine", "patience": PATIENCE,
-        "validate_every": every, "checkpoint_every": every, "log_every": min(old.log_every, every),
-    }  # fmt: skip
 
 
 def _compare(source: Checkpoint, run: str, console: Console) -> None:

@@ -2,7 +2,9 @@
 
 import fcntl
 import json
+import math
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from cli_calls import Nmt
 
+from nmt import api
 from nmt.checkpoint.load import Checkpoint, load_checkpoint, load_training_state
 from nmt.checkpoint.write import save_checkpoint
 from nmt.cli import adapt
@@ -19,7 +22,9 @@ from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment, override
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.subword import Subword
+from nmt.errors import NmtError
 from nmt.evaluation.scores import score
+from nmt.training.adaptation import INIT_SHARE
 from nmt.training.run_manifest import read_run_manifest
 
 NAMES = ("Anna", "Ben", "Carla", "Dora", "Emil", "Fritz", "Gerda", "Hugo", "Ida", "Jan")
@@ -76,7 +81,7 @@ def test_defaults_are_gentle(adapted: list[Experiment], nmt: Nmt) -> None:
     )  # fmt: skip
     assert training.learning_rate == pytest.approx(0.5 * 0.02)
     assert (training.updates, training.warmup_updates, training.validate_every) == (60, 6, 12)
-    assert (training.patience, training.init_share) == (3, adapt.INIT_SHARE)
+    assert (training.patience, training.init_share) == (3, INIT_SHARE)
     assert made.model == load_experiment("tiny.yaml").model
     given = Subword.read(Path(made.corpus.subword.tokenizer))
     assert given.fingerprint == Subword.read(Path("prepared/tiny/tokenizer.json")).fingerprint
@@ -116,7 +121,7 @@ def set_old(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
         source = load_checkpoint(path)
         return replace(source, experiment=override(source.experiment, overrides))
 
-    monkeypatch.setattr(adapt, "load_checkpoint", load)
+    monkeypatch.setattr("nmt.checkpoint.load.load_checkpoint", load)
 
 
 def test_settings_are_those_of_the_last_stage(
@@ -226,7 +231,7 @@ def test_text_of_another_process_is_not_touched(new_text: Path, nmt: Nmt, no_ray
     assert (answer.status, answer.err) == (
         2,
         "nmt: prepared/adapted.text: lock file held by another process; wait for it to end, or "
-        "name another --output\n",
+        "name another output\n",
     )
     assert [path.name for path in folder.iterdir()] == ["lock"]
 
@@ -300,11 +305,11 @@ def test_scores_are_side_by_side() -> None:
     [
         (
             "adapt runs/tiny --src new.en -o runs/adapted",
-            "the new text is missing: use --src and --tgt, or --experiment",
+            "the new text is missing: give src and tgt, or experiment",
         ),
         (
             "adapt runs/tiny --src new.en --tgt new.de -o runs/tiny",
-            "--output is runs/tiny, but it is the run to start from: name another one",
+            "output is runs/tiny, but it is the run to start from: name another one",
         ),
         (
             "adapt runs/none --src new.en --tgt new.de -o runs/adapted",
@@ -316,11 +321,11 @@ def test_scores_are_side_by_side() -> None:
         ),
         (
             "adapt runs/tiny --src new.en --tgt new.de -o s3://bucket?region=x",
-            "--output is s3://bucket?region=x, but the run is missing: s3://BUCKET/PATH",
+            "output is s3://bucket?region=x, but the run is missing: s3://BUCKET/PATH",
         ),
         (
             "adapt runs/tiny --src new.en --tgt new.de -o s3://bucket/",
-            "--output is s3://bucket/, but the run is missing: s3://BUCKET/PATH",
+            "output is s3://bucket/, but the run is missing: s3://BUCKET/PATH",
         ),
         (
             "adapt runs/tiny --src new.en --tgt new.de --mix 1e308 -o runs/adapted",
@@ -329,12 +334,12 @@ def test_scores_are_side_by_side() -> None:
         ),
         (
             "adapt runs/tiny --src new.en --experiment tiny.yaml -o runs/adapted",
-            "--experiment is tiny.yaml, but the experiment names the text: omit --src, --tgt, "
-            "--dev and --test",
+            "experiment is tiny.yaml, but the experiment names the text: omit src, tgt, dev and "
+            "test",
         ),
         (
             "adapt runs/tiny --src new.en --tgt new.de -o runs/ä",
-            "--output: name is 'ä', but it must be 1 to 100 of A-Z a-z 0-9 . _ - and start with a "
+            "output: name is 'ä', but it must be 1 to 100 of A-Z a-z 0-9 . _ - and start with a "
             "letter or digit",
         ),
         (
@@ -408,6 +413,40 @@ def test_no_test_set_is_no_error(new_text: Path, nmt: Nmt, monkeypatch: pytest.M
     answer = nmt(f"{RUN} training.updates=4 corpus.tests=[]")
     assert (answer.status, answer.out) == (0, "")
     assert "no test set to score: corpus.tests is empty" in answer.err
+
+
+def test_python_and_command_line_train_the_same(
+    adapted: list[Experiment], nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_model(experiment: Experiment, cluster: Cluster, _: Any) -> str:
+        adapted.append(experiment)
+        return f"{cluster.storage}/{experiment.name}"
+
+    monkeypatch.setattr("nmt.api.train_model", train_model)
+    files, sets = ("new.en", Path("new.de")), {"dev": ("raw/dev.en", "raw/dev.de")}
+    found = api.adapt("runs/tiny", *files, output="runs/adapted", mix=0.5, **sets)
+    assert found == os.path.abspath("runs/adapted")
+    assert nmt(f"{RUN} --mix 0.5 --dev raw/dev.en raw/dev.de").status == 0
+    assert adapted[0] == adapted[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "the new text is missing: give src and tgt, or experiment"),
+        ({"src": "new.en", "tgt": "none.de"}, "none.de: file not found; check the path"),
+        ({"src": "new.en", "tgt": "new.de", "mix": -1}, "mix is -1, but it must be 0 to 1,000"),
+        ({"src": "new.en", "tgt": "new.de", "mix": math.nan}, "mix is nan"),
+        ({"src": "new.en", "experiment": "tiny.yaml"}, "experiment is tiny.yaml, but"),
+        ({"src": "new.en", "tgt": "new.de", "output": "runs/ä"}, "output: name is 'ä'"),
+        ({"experiment": {"name": "x"}}, "experiment: corpus is missing"),
+    ],
+)
+def test_errors_in_python(
+    arguments: dict[str, Any], message: str, new_text: Path, no_ray: None
+) -> None:
+    with pytest.raises(NmtError, match=f"^{re.escape(message)}"):
+        api.adapt("runs/tiny", **{"output": "runs/adapted", **arguments})
 
 
 @pytest.mark.ray
