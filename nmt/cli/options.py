@@ -138,6 +138,10 @@ def search_options(command: Callable[..., None]) -> Callable[..., None]:
         "--protect", metavar="KINDS", callback=comma_list(click.Choice(PROTECTED)),
         help=f"Comma-separated kinds of text copied unchanged: {','.join(PROTECTED)}.",
     )(command)  # fmt: skip
+    command = click.option(
+        "--shortlist", is_flag=True,
+        help="Restrict each line to candidates; needs `nmt export --shortlist`.",
+    )(command)  # fmt: skip
     return compute_options(command)
 
 

@@ -68,8 +68,6 @@ class TranslationTask:
 @click.option(
     "--cluster", metavar="FILE", help="Cluster file of the workers; default: this machine."
 )
-@click.option("--shortlist", is_flag=True,
-              help="Restrict each line to candidates; needs `nmt export --shortlist`.")  # fmt: skip
 @options.search_options
 def translate(
     run: str, source: str, output: str, form: str, num_best: int, json_input: bool,

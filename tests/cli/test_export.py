@@ -70,6 +70,10 @@ def test_shortlist_translates_and_is_batch_invariant(here: Path, nmt: Nmt) -> No
     avoided = nmt("translate short --shortlist --avoid Hund --avoid zzz", TEXT.encode())
     assert avoided.status == 0
     assert "Hund" not in avoided.out
+    Path("in.en").write_text(TEXT)
+    Path("same.de").write_text("".join(f"{line}\n" for line in found))
+    scored = nmt("evaluate short --shortlist --src in.en --ref same.de --metrics chrf")
+    assert " = 100.00 (" in scored.out, scored
     refused = nmt("translate runs/tiny --shortlist", TEXT.encode())
     assert refused.status == 2
     assert refused.err == (
