@@ -14,7 +14,7 @@ echo "$*" >> calls.txt
 [ "$(grep -c . calls.txt)" = "${FAIL_AT:-0}" ] && exit 2
 case $1 in
   train) name=$(grep -o 'name=[^ ]*' <<< "$*") && mkdir -p "runs/${name#name=}" ;;
-  export) mkdir -p "$4" ;;
+  export) mkdir "$4" || exit 2 ;;
   evaluate) echo "BLEU = 40.00" ;;
 esac
 exit 0
@@ -22,14 +22,15 @@ exit 0
 
 
 def run(folder: Path, *settings: str, **environment: str) -> list[str]:
-    """Run the script; return the calls of `nmt`."""
+    """Run the script; return the calls of `nmt`, and write what it prints to output.txt."""
     (folder / "nmt").write_text(STAND_IN)
     (folder / "nmt").chmod(0o755)
-    (folder / "calls.txt").unlink(missing_ok=True)
+    (folder / "calls.txt").write_text("")
     (folder / "text").mkdir(exist_ok=True)
     env = {**os.environ, "NMT": str(folder / "nmt"), "DATA": "text", **environment}
     command = [str(ROOT / "tools/multi30k_best.sh"), *settings]
-    subprocess.run(command, cwd=folder, env=env, check=False, capture_output=True)
+    with (folder / "output.txt").open("w") as output:
+        subprocess.run(command, cwd=folder, env=env, check=False, stdout=output)
     return (folder / "calls.txt").read_text().splitlines()
 
 
@@ -51,6 +52,7 @@ STEPS = [
     "train multi30k_en_de_best", "evaluate multi30k_en_de_best",
 ]  # fmt: skip
 LAST = ["export {0}", "evaluate {0}", "evaluate {0}-int8"]
+NUM_STEPS = len(STEPS) + len(LAST)
 
 
 def last(name: str) -> list[str]:
@@ -75,13 +77,22 @@ def test_captions_and_seeds_share_the_teachers(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("step", [2, 4, 6])
+@pytest.mark.parametrize("step", range(2, NUM_STEPS + 1))
 def test_an_interrupted_step_is_repeated(tmp_path: Path, step: int) -> None:
+    steps = STEPS + last("multi30k_en_de_best")
     interrupted = names(run(tmp_path, FAIL_AT=str(step)))
-    assert interrupted == STEPS[:step]
+    assert interrupted == steps[:step]
     # A training whose score is missing is run again: nmt resumes or finds it finished.
-    again = step - 2 if STEPS[step - 1].startswith("evaluate") else step - 1
-    assert names(run(tmp_path)) == STEPS[again:] + last("multi30k_en_de_best")
+    is_dev = step <= len(STEPS) and steps[step - 1].startswith("evaluate")
+    assert names(run(tmp_path)) == steps[step - 2 if is_dev else step - 1 :]
+
+
+def test_a_finished_recipe_prints_its_scores_again(tmp_path: Path) -> None:
+    run(tmp_path)
+    assert run(tmp_path) == []
+    output = (tmp_path / "output.txt").read_text()
+    for name in ("multi30k_en_de_teacher/dev", "multi30k_en_de_best-int8/test"):
+        assert f"==> runs/{name}.txt <==\nBLEU = 40.00\n" in output
 
 
 def test_its_files_name_its_runs_and_texts(monkeypatch: pytest.MonkeyPatch) -> None:

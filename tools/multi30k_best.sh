@@ -32,10 +32,10 @@ translate() {  # NAME RUN FILE OPTIONS...: translate training text to NAME.en an
   touch "$DATA/$1.done"
 }
 
-finish() {  # NAME: score the best checkpoint and its int8 form on the test set
-  nmt export "runs/$1" -o "runs/$1-int8" --format onnx --precision int8
-  nmt evaluate "runs/$1" --metrics bleu,chrf,bleu-lc | tee "runs/$1/test.txt"
-  nmt evaluate "runs/$1-int8" --metrics bleu,chrf,bleu-lc | tee "runs/$1-int8/test.txt"
+score() {  # RUN: score a model on the test set
+  [ -e "runs/$1/test.txt" ] && return
+  nmt evaluate "runs/$1" --metrics bleu,chrf,bleu-lc | tee "runs/$1/test.tmp"
+  mv "runs/$1/test.tmp" "runs/$1/test.txt"
 }
 
 # 1. Teachers of both directions, with one vocabulary.
@@ -53,5 +53,7 @@ translate backward multi30k_de_en_teacher train.de.gz
 name=multi30k_en_de_best${MONO:+_mono}
 run=$name$([ "$SEED" = 1 ] || echo "_seed$SEED")
 train "$run" "$name.yaml" "seed=$SEED" "corpus.prepared=prepared/$name"
-finish "$run"
-tail -n +1 runs/multi30k_*teacher*/dev.txt runs/multi30k_en_de_best*/dev.txt
+[ -e "runs/$run-int8" ] || nmt export "runs/$run" -o "runs/$run-int8" --format onnx --precision int8
+score "$run"
+score "$run-int8"
+tail -n +1 runs/multi30k_*teacher*/dev.txt runs/multi30k_en_de_best*/*.txt
