@@ -304,6 +304,20 @@ class Experiment(Settings):
         """
         return self.model.model_copy(update=self._changes(update, ModelConfig))
 
+    def costliest_update(self, first_update: int = 0) -> int:
+        """Return the first update from `first_update` on that needs most time and memory.
+
+        R-Drop and Cutoff compute every pair twice.
+        """
+        later = [each.from_update for each in self.stages if each.from_update > first_update]
+        starts = [first_update, *(start for start in later if start < self.training.updates)]
+
+        def num_passes(start: int) -> int:
+            training = self.training_at(start)
+            return 2 if training.rdrop or training.cutoff else 1
+
+        return max(starts, key=num_passes)
+
     def _changes(self, update: int, of: type[Settings]) -> dict[str, Any]:
         changes = [stage.changes(of) for stage in self.stages if stage.from_update <= update]
         # The last stage that sets a key wins.

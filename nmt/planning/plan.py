@@ -138,6 +138,11 @@ def format_plan(plan: Plan) -> Iterator[str]:
         f"{probe.position_s * 1e6:.1f} us per position, ± {probe.spread_s * 1e3:.1f} ms | "
         f"optimizer step {probe.step_s * 1e3:.1f} ms"
     )
+    if start := plan.experiment.costliest_update():
+        yield (
+            f"memory and times are those of the stage from update {start:,} with R-Drop or Cutoff; "
+            "other updates take about half"
+        )
     yield (
         f"links: {plan.links.between_gbit:g} Gbit/s between nodes | {plan.links.inside_gbit:g} "
         f"Gbit/s within a node | {plan.links.latency_us:g} us per ring step | gradients "

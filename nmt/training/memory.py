@@ -125,15 +125,7 @@ def find_split(
     Raises:
         TrainingError: a rank runs out of memory with a single pair.
     """
-    starts = [first_update, *(s.from_update for s in experiment.stages)]
-    starts = [start for start in starts if start >= first_update]
-
-    def has_two_passes(start: int) -> bool:
-        training = experiment.training_at(start)
-        return bool(training.rdrop or training.cutoff)
-
-    # R-Drop and Cutoff need twice the memory: every pair is computed twice.
-    learner.set_stage(max(starts, key=has_two_passes))
+    learner.set_stage(experiment.costliest_update(first_update))
     num_pairs, length = schedule.largest
     src_length = length
     if experiment.changes_sources:

@@ -94,5 +94,21 @@ def test_plan_is_printed_line_by_line(here: Path, nmt: Callable[..., Any],
     assert lines[-1] == "at most 2 workers: an update has batching.micro_batches=2"
 
 
+def test_a_stage_with_two_passes_counts(here: Path, tiny_plan: Plan) -> None:
+    def plan(*overrides: str) -> Plan:
+        experiment = load_experiment("tiny.yaml", overrides)
+        return make_plan(experiment, Cluster(), PlanOptions(), probe_s=0.5)
+
+    always = plan("training.rdrop=1")
+    assert always.memory.activations > 1.5 * tiny_plan.memory.activations
+    later = plan("stages=[{from_update: 9, rdrop: 1}, {from_update: 20, rdrop: 0}]")
+    assert later.memory.activations == always.memory.activations
+    note = "memory and times are those of the stage from update 9 with R-Drop or Cutoff; "
+    assert [line for line in format_plan(later) if line.startswith(note)]
+    assert not [line for line in format_plan(always) if "R-Drop" in line]
+    never = plan("stages=[{from_update: 60, rdrop: 1}]")
+    assert never.memory.activations == tiny_plan.memory.activations
+
+
 def test_first_line_counts_parameters(tiny_plan: Plan) -> None:
     assert next(format_plan(tiny_plan)).startswith(f"{tiny_plan.parameters:,} parameters | ")
