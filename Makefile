@@ -23,16 +23,20 @@ bench: .venv/.installed
 drill: .venv/.installed
 	$(BIN)/python tests/chaos/drill.py $(DRILL)
 
-.venv/.installed: pyproject.toml
+define install
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(IS_FIT)' || \
 	  { echo "nmt needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --quiet --editable '.$(1)'
+endef
+
+.venv/.installed: pyproject.toml
+	$(call install)
 	@touch $@
 
-.venv/.installed-dev: .venv/.installed
-	$(BIN)/pip install --quiet --editable '.[dev]'
-	@touch $@
+.venv/.installed-dev: pyproject.toml
+	$(call install,[dev])
+	@touch .venv/.installed $@
 
 clean:
 	rm -rf .venv runs prepared work
