@@ -27,7 +27,8 @@ def run(folder: Path, *settings: str, **environment: str) -> list[str]:
     (folder / "nmt").chmod(0o755)
     (folder / "calls.txt").write_text("")
     (folder / "text").mkdir(exist_ok=True)
-    env = {**os.environ, "NMT": str(folder / "nmt"), "DATA": "text", **environment}
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "DATA": "text", **environment}
     command = [str(ROOT / "tools/multi30k_best.sh"), *settings]
     with (folder / "output.txt").open("w") as output:
         subprocess.run(command, cwd=folder, env=env, check=False, stdout=output)
@@ -75,6 +76,11 @@ def test_captions_and_seeds_share_the_teachers(tmp_path: Path) -> None:
     assert names(run(tmp_path, SEED="2")) == [
         f"train {student}", f"evaluate {student}", *last(student)
     ]  # fmt: skip
+
+
+def test_another_command_replaces_nmt(tmp_path: Path) -> None:
+    calls = run(tmp_path, NMT=f"env X=1 {tmp_path}/nmt", PATH=os.environ["PATH"])
+    assert len(calls) == NUM_STEPS
 
 
 @pytest.mark.parametrize("step", range(2, NUM_STEPS + 1))

@@ -15,7 +15,7 @@ SETTINGS=("corpus.root=$DATA" "$@")
 read -ra NMT <<< "${NMT:-nmt}"
 configs=$(dirname "$0")/../configs
 
-nmt() { echo "+ nmt $*" >&2; "${NMT[@]}" "$@"; }
+nmt() { echo "+ nmt $*" >&2; command "${NMT[@]}" "$@"; }
 
 train() {  # NAME FILE SETTINGS...: train a model and score it on the dev set
   [ -e "runs/$1/dev.txt" ] && return
