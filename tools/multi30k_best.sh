@@ -10,10 +10,10 @@
 # Environment: DATA, folder of the corpus, where synthetic text is added (data/multi30k); CLUSTER, cluster file
 # (configs/clusters/local.yaml); NMT, command (nmt).
 set -euo pipefail
-DATA=${DATA:-data/multi30k} CLUSTER=${CLUSTER:-configs/clusters/local.yaml} SEED=${SEED:-1}
+configs=$(dirname "$0")/../configs
+DATA=${DATA:-data/multi30k} CLUSTER=${CLUSTER:-$configs/clusters/local.yaml} SEED=${SEED:-1}
 SETTINGS=("corpus.root=$DATA" "$@")
 read -ra NMT <<< "${NMT:-nmt}"
-configs=$(dirname "$0")/../configs
 
 nmt() { echo "+ nmt $*" >&2; command "${NMT[@]}" "$@"; }
 
