@@ -456,6 +456,7 @@ def prepare_corpus(
     *,
     is_forced: bool = False,
     dropped: Path | None = None,
+    explains_preset: bool = True,
 ) -> "Manifest":
     """Prepare the corpus on Ray, unless it is prepared, and print a summary.
 
@@ -465,6 +466,7 @@ def prepare_corpus(
         console: gets progress and summary.
         is_forced: prepare again beside a prepared corpus, then replace it.
         dropped: file for the pairs dropped and repaired.
+        explains_preset: print the sizes that `preset: auto` chooses; training logs them.
 
     Raises:
         NmtError: a file is missing or malformed, or the folder is in use.
@@ -501,7 +503,10 @@ def prepare_corpus(
         console.clear()
     for line in format_summary(manifest):
         console.print(line)
-    experiment = resolve_by_prepared(experiment, console.print)
+    if explains_preset:
+        experiment = resolve_by_prepared(experiment, console.print)
+    else:
+        experiment = resolve_by_prepared(experiment)
     if left_out := count_left_out(experiment, manifest):
         console.print(
             f"training leaves out {left_out:,} of {manifest.pairs:,} pairs: longer than "
@@ -536,7 +541,7 @@ def train_model(experiment: Experiment, cluster: Cluster, console: Console) -> "
             # One Ray session for both: starting it takes seconds.
             num_cpus = cluster.workers.max * cluster.cpus_per_worker
             stack.enter_context(connect(num_cpus, directory / "ray.log"))
-            prepare_corpus(experiment, cluster, console)
+            prepare_corpus(experiment, cluster, console, explains_preset=False)
         result = train_on_ray(experiment, cluster, console)
     return replace(result, run=address or str(directory))
 

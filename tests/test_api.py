@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import nmt
+from nmt.api import load_settings, prepare_corpus
 from nmt.config.decoding import MAX_THREADS
+from nmt.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = ["3 a dog runs.", "", "4 two cats sleep."]
@@ -49,6 +51,16 @@ def test_detailed_translations_have_scores_and_alignments(here: Path) -> None:
     assert first.tokens[-1] == "</s>"
     assert all(src < 4 for src, _ in first.alignment)
     assert blank.text == ""
+
+
+def test_the_choice_of_a_preset_is_printed_once(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment, cluster = load_settings("tiny.yaml", None, ["preset=auto"])
+    with Console() as console:
+        for explains in (True, False):
+            prepare_corpus(experiment, cluster, console, explains_preset=explains)
+    assert "".join(capsys.readouterr()).count("preset auto: 100 pairs -> ") == 1
 
 
 def test_models_are_loaded_with_options(here: Path) -> None:
