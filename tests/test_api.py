@@ -54,13 +54,13 @@ def test_detailed_translations_have_scores_and_alignments(here: Path) -> None:
 
 
 def test_the_choice_of_a_preset_is_printed_once(
-    here: Path, capsys: pytest.CaptureFixture[str]
+    here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     experiment, cluster = load_settings("tiny.yaml", None, ["preset=auto"])
     with Console() as console:
         for explains in (True, False):
             prepare_corpus(experiment, cluster, console, explains_preset=explains)
-    assert "".join(capsys.readouterr()).count("preset auto: 100 pairs -> ") == 1
+    assert "".join(capfd.readouterr()).count("preset auto: 100 pairs -> ") == 1
 
 
 def test_models_are_loaded_with_options(here: Path) -> None:
