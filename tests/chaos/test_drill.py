@@ -159,16 +159,14 @@ def test_drill_requires_namespaces(
 
 
 @pytest.mark.ray
-def test_run_survives_a_lost_host() -> None:
-    """Pure schedule, world-size independence, exact resume (nmt/README.md, Guarantees).
-
-    Lost workers: tests/jobs/test_train.py.
-    """
+@pytest.mark.slow
+def test_run_survives_a_lost_worker_and_a_lost_host() -> None:
+    """Pure schedule, world-size independence, exact resume (nmt/README.md, Guarantees)."""
     if reason := namespace_hosts.missing_requirement():
         pytest.skip(reason)
     # Not in tmp_path: names of Ray's sockets may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="nmtd", dir="/tmp", ignore_cleanup_errors=True) as tmp:
-        base = Path(tmp)
+        base, outcomes = Path(tmp), []
         small = ["model.width=32", "model.encoder_layers=1", "model.decoder_layers=1"]
         # The difference by another order of sums grows with each update, and a fast machine makes
         # hundreds while a host is lost: the learning rate keeps it small.
@@ -179,14 +177,15 @@ def test_run_survives_a_lost_host() -> None:
             cluster.start()
             run = ("rough", "{min: 1, max: 2}", drill.ENDLESS, base / "storage")
             rough = drill.start_run(cluster, experiment, *run)
-            cluster.wait_for_updates(15)
-            outcomes = inject(cluster, "host preempted", random.Random(1))
+            for fault in ("worker killed", "host preempted"):
+                cluster.wait_for_updates(15)
+                outcomes += inject(cluster, fault, random.Random(1))
             cluster.wait_for_updates(5)
             updates = cluster.stop()
         num_notices = len(read_records(rough, "notice"))
         result = compare(train_undisturbed(experiment, base / "calm", updates), rough)
     assert [(each.fault, each.workers) for each in outcomes] == [
-        ("host preempted", "2 -> 1"), ("host is back", "1 -> 2")
+        ("worker killed", "2 -> 2"), ("host preempted", "2 -> 1"), ("host is back", "1 -> 2"),
     ]  # fmt: skip
     assert exceeded_limits(outcomes) == []
     assert [stretch.workers for stretch in result.workers] == [2, 1, 2]
