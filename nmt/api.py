@@ -273,7 +273,7 @@ def open_adaptation(
 
     Arguments and errors are those of `adapt`.
 
-    Returns:
+    Yields:
         The model to start from, and the settings to train with.
     """
     from nmt.checkpoint.load import load_checkpoint
@@ -290,9 +290,7 @@ def open_adaptation(
         if src is None or tgt is None:
             problem = "the new text is missing: give src and tgt, or experiment"
             raise ConfigError.from_message(problem)
-        for file in chain((src, tgt), dev or (), test or ()):
-            if not Path(file).exists():
-                raise DataError(f"{file}: file not found; check the path")
+        check_files(chain((src, tgt), dev or (), test or ()))
         new = NewFiles((src, tgt), dev, test)
     elif any(each is not None for each in (src, tgt, dev, test)):
         rule = "the experiment names the text: omit src, tgt, dev and test"
@@ -300,7 +298,11 @@ def open_adaptation(
     else:
         new, _ = load_settings(experiment)
     source = load_checkpoint(checkpoint_dir(run))
-    adaptation = plan_adaptation(source, str(run), name, new, mix, for_experiment, console)
+    # Checked before text is read.
+    override(source.experiment, overrides_of({"name": name}), "output")
+    folder = Path(f"prepared/{name}.text")
+    check_writable("corpus.prepared", folder)
+    adaptation = plan_adaptation(source, str(run), name, new, mix, folder, for_experiment, console)
     with adaptation as adapted:
         yield source, adapted, settings
 
@@ -568,6 +570,13 @@ def preparation_log(experiment: Experiment) -> Path:
 
     directory = prepared_folder(experiment)
     return directory.with_name(f"{directory.name}.ray.log")
+
+
+def check_files(files: Iterable[str | Path]) -> None:
+    """Raise DataError if an input file does not exist, before anything slow starts."""
+    for file in files:
+        if not Path(file).exists():
+            raise DataError(f"{file}: file not found; check the path")
 
 
 def check_writable(key: str, directory: Path) -> None:

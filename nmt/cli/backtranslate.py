@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from nmt.api import open_ensemble, open_model
+from nmt.api import check_files, open_ensemble, open_model
 from nmt.cli.options import (
-    check_files,
     check_output,
     cluster_option,
     describe,

@@ -19,7 +19,7 @@ from nmt.config.decoding import MAX_THREADS, EngineName, Precision, Protected
 from nmt.config.experiment import Experiment
 from nmt.config.settings import is_address
 from nmt.console import Console
-from nmt.errors import ConfigError, DataError
+from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nmt.decoding.engines import Model
@@ -186,13 +186,6 @@ def speed(num_lines: int, started: float) -> str:
     seconds = max(time.monotonic() - started, 1e-9)
     unit = "line" if num_lines == 1 else "lines"
     return f"translated {num_lines:,} {unit} | {seconds:.1f} s | {num_lines / seconds:,.1f} lines/s"
-
-
-def check_files(files: Iterable[str]) -> None:
-    """Raise DataError if an input file does not exist, before anything slow starts."""
-    for file in files:
-        if not Path(file).exists():
-            raise DataError(f"{file}: file not found; check the path")
 
 
 def unpaired(option: str, number: int, num_sources: int) -> ConfigError:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.api import make_translator, open_model
-from nmt.cli.options import LENGTH_PENALTY, check_files, check_output, compute_options, describe
+from nmt.api import check_files, make_translator, open_model
+from nmt.cli.options import LENGTH_PENALTY, check_output, compute_options, describe
 from nmt.config.corpus import ParallelText
 from nmt.console import Console
 from nmt.corpus.pair_files import PairFiles

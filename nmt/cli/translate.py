@@ -84,7 +84,7 @@ def translate(
     """
     from nmt.decoding.engines import check_precision
 
-    options.check_files([*([source] if source != "-" else []), *([terms] if terms else [])])
+    api.check_files([*([source] if source != "-" else []), *([terms] if terms else [])])
     options.check_output(output, [source, *([terms] if terms else [])])
     Request("", avoid=avoid, where="--avoid")  # refuses bytes that are not UTF-8
     on_ray = None

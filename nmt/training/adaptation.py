@@ -18,12 +18,12 @@ from typing import Any
 from nmt.checkpoint.load import Checkpoint, load_counters
 from nmt.config.corpus import ParallelText
 from nmt.config.experiment import Experiment, TrainingConfig
-from nmt.config.files import build_experiment, build_text, override, overrides_of
+from nmt.config.files import build_experiment, build_text, override
 from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus import hold_out, old_pairs
 from nmt.corpus.detect import plain_name
-from nmt.corpus.io import is_writable, lock_work
+from nmt.corpus.io import lock_work
 from nmt.corpus.manifest import MANIFEST
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepare_tasks import TOKENIZER
@@ -79,12 +79,10 @@ class _NewText:
 
 @contextmanager
 def plan_adaptation(
-    source: Checkpoint, run: str, name: str, new: NewFiles | Experiment, mix: float,
+    source: Checkpoint, run: str, name: str, new: NewFiles | Experiment, mix: float, folder: Path,
     overrides: Sequence[str], console: Console,
 ) -> Iterator[Experiment]:  # fmt: skip
-    """Write the text of a fine-tuning run, and return its experiment.
-
-    The text is in `prepared/NAME.text`, which is locked until the end of the context.
+    """Write the text of a fine-tuning run, and yield its experiment.
 
     Args:
         source: model to start from.
@@ -92,6 +90,7 @@ def plan_adaptation(
         name: name of the new run.
         new: files of the new domain, or an experiment with its corpora and settings.
         mix: old pairs per new pair in an epoch; 0: none.
+        folder: directory for the text, locked until the end of the context.
         overrides: settings `section.key=value`, which replace all others.
         console: gets progress and a log line.
 
@@ -100,11 +99,6 @@ def plan_adaptation(
         DataError: a file cannot be read, has too few pairs to hold out a set, or another process
             writes the text.
     """
-    # Checked before text is read.
-    override(source.experiment, overrides_of({"name": name}), "output")
-    folder = Path(f"prepared/{name}.text")
-    if not is_writable(folder):
-        raise ConfigError("corpus.prepared", folder, "it is not writable: use another directory")
     with lock_work(folder, r".*", "name another output"):
         chosen: dict[str, Any] = {}
         if isinstance(new, Experiment):
