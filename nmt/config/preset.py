@@ -20,6 +20,7 @@ from typing import Any
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, override, overrides_of
 from nmt.config.settings import Settings
+from nmt.errors import ConfigError
 
 PATIENCE = 6
 """Validations without a better dev BLEU before the end, of about 20 in a run."""
@@ -83,6 +84,24 @@ def resolve(experiment: Experiment, num_pairs: int) -> Experiment:
     settings = _settings_for(experiment, num_pairs)
     unset = {key: value for key, value in settings.items() if not _is_set(experiment, key)}
     return override(experiment, overrides_of(unset), f"preset auto for {num_pairs:,} pairs")
+
+
+def check_possible(experiment: Experiment, least: int, most: int) -> None:
+    """Check the settings before cleaning, which is to keep `least` to `most` pairs.
+
+    Raises:
+        ConfigError: they contradict the rows of all these numbers.
+    """
+    error = None
+    for num_pairs in [*(row.max_pairs for row in ROWS if least <= row.max_pairs < most), most]:
+        try:
+            resolve(experiment, int(num_pairs))
+        except ConfigError as contradiction:
+            error = contradiction
+        else:
+            return
+    if error is not None:
+        raise error
 
 
 def dump_experiment(experiment: Experiment) -> str:

@@ -33,7 +33,7 @@ from pathlib import Path
 
 from nmt.config.corpus import CleaningConfig, CorpusConfig
 from nmt.config.experiment import Experiment
-from nmt.config.preset import resolve
+from nmt.config.preset import check_possible, resolve
 from nmt.config.settings import drop_legacy_values, has_legacy_value
 from nmt.corpus import clean, drop_stages, prepare_tasks, prepared, read_tasks, task_cache
 from nmt.corpus.folder_lock import check_replaceable, finish_replacing, new_folder, replace_folder
@@ -137,6 +137,10 @@ def check_raw(experiment: Experiment) -> list[str]:
 def _prepare(experiment: Experiment, stages: Stages, dropped: Path | None) -> Manifest:
     """Run all stages in order and return the manifest."""
     raw, held_out = read_raw_files(experiment, stages)
+    num_read = {name: files[0].lines for name, files in raw.items()}
+    most = prepared.count_original_pairs(experiment, num_read)
+    max_dropped = experiment.corpus.cleaning.max_dropped
+    check_possible(experiment, int(most * (1 - max_dropped)), most)
     chunks = cut_chunks(experiment, raw)
     tallies, later = drop_stages.drop_pairs(
         experiment, stages, chunks, keeps_raw=dropped is not None
@@ -146,7 +150,7 @@ def _prepare(experiment: Experiment, stages: Stages, dropped: Path | None) -> Ma
     by_corpus = dict.fromkeys(raw, clean.CleaningTally())
     for chunk in chunks:
         by_corpus[chunk.text.name] += tallies[chunk.key]
-    _check_dropped(by_corpus, experiment.corpus.cleaning.max_dropped)
+    _check_dropped(by_corpus, max_dropped)
     # The size of the vocabulary can depend on the number of pairs kept.
     num_kept = {name: tally.kept for name, tally in by_corpus.items()}
     experiment = resolve(experiment, prepared.count_original_pairs(experiment, num_kept))

@@ -7,7 +7,7 @@ from toy_settings import CONFIGS
 
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump, load_experiment, override, parse_stored
-from nmt.config.preset import ROWS, explain_choice, resolve
+from nmt.config.preset import ROWS, check_possible, explain_choice, resolve
 from nmt.errors import ConfigError
 
 TEXT = {"name": "a", "src": "a.en", "tgt": "a.de"}
@@ -120,3 +120,16 @@ def test_contradiction_with_a_row_is_an_error() -> None:
         "preset auto for 1,000,000 pairs: model.width is 100, but it must be a multiple of "
         "model.heads (8)"
     )
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "is_possible"),
+    [(600_000, 1_000_000, False), (500_000, 1_000_000, True), (3_000_000, 4_000_000, False)],
+)
+def test_contradiction_is_found_before_cleaning(least: int, most: int, is_possible: bool) -> None:
+    given = experiment(model={"width": 100})
+    if is_possible:
+        check_possible(given, least, most)
+    else:
+        with pytest.raises(ConfigError, match=r"model\.width is 100"):
+            check_possible(given, least, most)
