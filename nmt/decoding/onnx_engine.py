@@ -86,8 +86,9 @@ class OnnxEngine:
     ) -> tuple[StepResult, "OnnxState"]:
         """Decode one token per row; see `nmt.decoding.interface.Engine`."""
         rows, beam, rows_of_result = state.continued(parents), state.models[0].beam, None
-        if state.is_start and beam > 1:
+        if state.is_start and len(rows) > beam > 1:
             # The rows of a sentence are equal before their second token: one of them is computed.
+            # With a single sentence, binding other arrays takes longer than the other rows.
             tokens, rows = tokens[::beam], rows[: len(rows) // beam]
             rows_of_result = rows.repeat(beam)
         if (size := _best_in_graph(state, query)) is not None:
@@ -281,7 +282,7 @@ class _Search:
     def __init__(self, model: _Model, memory: dict[str, Array], beam: int) -> None:
         self.model, self.memory, self.beam = model, memory, beam
         self.num_rows = len(memory["mask"]) * beam
-        self._num_before = len(memory["mask"])  # rows of the last states
+        self._num_before = 0  # rows of the last states; 0 before the first step
         # A step reads and writes it: the graph copies the rows that are continued before all else.
         self._states = np.zeros((self.num_rows, model.state_size), np.float32)
         self._bound: dict[tuple[int, ...], _BoundStep] = {}
@@ -310,9 +311,10 @@ class _Search:
             num_best: number of tokens to return; 0: the log-probabilities of all.
             with_attention: return the attention.
         """
-        key = (self._num_before, len(tokens), num_best, with_attention)
+        num_before = self._num_before or len(tokens)
+        key = (num_before, len(tokens), num_best, with_attention)
         if key not in self._bound:
-            states = self._states[: self._num_before], self._states[: len(tokens)]
+            states = self._states[:num_before], self._states[: len(tokens)]
             self._bound[key] = _BoundStep(self.model, self.memory, states, num_best, with_attention)
         self._num_before = len(tokens)
         return self._bound[key].run(tokens, rows)
