@@ -86,9 +86,8 @@ class OnnxEngine:
     ) -> tuple[StepResult, "OnnxState"]:
         """Decode one token per row; see `nmt.decoding.interface.Engine`."""
         rows, beam, rows_of_result = state.continued(parents), state.models[0].beam, None
-        if state.is_start and len(rows) > beam > 1:
+        if state.is_start and beam > 1:
             # The rows of a sentence are equal before their second token: one of them is computed.
-            # With a single sentence, binding other arrays takes longer than the other rows.
             tokens, rows = tokens[::beam], rows[: len(rows) // beam]
             rows_of_result = rows.repeat(beam)
         if (size := _best_in_graph(state, query)) is not None:
@@ -277,15 +276,15 @@ class _Model:
 
 
 class _Search:
-    """Encoded sentences in one model, and the arrays of their steps."""
+    """Encoded sentences in one model, and the arrays of their steps, bound to the graph."""
 
     def __init__(self, model: _Model, memory: dict[str, Array], beam: int) -> None:
-        self.model, self.memory, self.beam = model, memory, beam
-        self.num_rows = len(memory["mask"]) * beam
-        self._num_before = 0  # rows of the last states; 0 before the first step
+        self.model, self.beam = model, beam
+        num_rows = len(memory["mask"]) * beam
         # A step reads and writes it: the graph copies the rows that are continued before all else.
-        self._states = np.zeros((self.num_rows, model.state_size), np.float32)
-        self._bound: dict[tuple[int, ...], _BoundStep] = {}
+        self._states = np.zeros((num_rows, model.state_size), np.float32)
+        self._bound = (0, 0, False)  # arguments of `_bind_rows`
+        self._bind_memory(memory)
 
     @property
     def num_columns(self) -> int:
@@ -295,9 +294,7 @@ class _Search:
 
     def select(self, sentences: IntArray) -> "_Search":
         """Keep the memory of these sentences; the next step selects their states."""
-        self.memory = {name: array[sentences] for name, array in self.memory.items()}
-        self.num_rows = len(sentences) * self.beam
-        self._bound = {}
+        self._bind_memory({name: array[sentences] for name, array in self.memory.items()})
         return self
 
     def step(
@@ -311,58 +308,46 @@ class _Search:
             num_best: number of tokens to return; 0: the log-probabilities of all.
             with_attention: return the attention.
         """
-        num_before = self._num_before or len(tokens)
-        key = (num_before, len(tokens), num_best, with_attention)
-        if key not in self._bound:
-            states = self._states[:num_before], self._states[: len(tokens)]
-            self._bound[key] = _BoundStep(self.model, self.memory, states, num_best, with_attention)
-        self._num_before = len(tokens)
-        return self._bound[key].run(tokens, rows)
+        bound = len(tokens), num_best, with_attention
+        if bound != self._bound:
+            self._bind_rows(*bound)
+            self._bound = bound
+        self._tokens[:], self._rows[:] = tokens, rows
+        self.model.decoder.run_with_iobinding(self._io)
+        return self._outputs
 
+    def _bind_memory(self, memory: dict[str, Array]) -> None:
+        self.memory, self.num_rows = memory, len(memory["mask"]) * self.beam
+        self._io, self._bound = self.model.decoder.io_binding(), (0, 0, False)
+        for name, array in memory.items():
+            _bind(self._io.bind_input, name, array)
+        _bind(self._io.bind_input, "states", self._states)
 
-class _BoundStep:
-    """Step whose inputs and outputs are bound to arrays."""
-
-    def __init__(
-        self, model: _Model, memory: Mapping[str, Array], states: tuple[Array, Array],
-        num_best: int, with_attention: bool,
-    ) -> None:  # fmt: skip
-        self._session, self._io = model.decoder, model.decoder.io_binding()
-        before, after = states
-        num_rows = len(after)
-        self._tokens, self._rows = np.empty((2, num_rows), np.int64)
-        inputs = {
-            "tokens": self._tokens,
-            "parents": self._rows,
-            "states": before,
-            "num_best": np.array([num_best or 1]),
-            **memory,
-        }
-        source = memory["mask"].shape[1] if with_attention else 0
+    def _bind_rows(self, num_rows: int, num_best: int, with_attention: bool) -> None:
+        """Bind the arrays of steps of that many rows; see `step`."""
+        source = self.memory["mask"].shape[1] if with_attention else 0
         self._outputs = _Outputs(
-            after,
-            model.log_probs(0 if num_best else num_rows, memory),
+            self._states[:num_rows],
+            self.model.log_probs(0 if num_best else num_rows, self.memory),
             np.empty((num_rows, num_best), np.int64),
             np.empty((num_rows, num_best), np.float32),
             np.empty((num_rows, source), np.float32),
         )
         # The session does not own the arrays.
-        self._kept = inputs
+        self._tokens, self._rows = np.empty((2, num_rows), np.int64)
+        self._num_best = np.array([num_best or 1])
+        inputs = {"tokens": self._tokens, "parents": self._rows, "num_best": self._num_best}
         for name, array in inputs.items():
-            self._bind(self._io.bind_input, name, array)
+            _bind(self._io.bind_input, name, array)
+        self._io.clear_binding_outputs()
         for name, array in self._outputs._asdict().items():
             if array.size:
-                self._bind(self._io.bind_output, name, array)
+                _bind(self._io.bind_output, name, array)
 
-    def _bind(self, bind: Callable[..., None], name: str, array: Array) -> None:
-        assert array.flags.c_contiguous
-        bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
-    def run(self, tokens: IntArray, rows: IntArray) -> _Outputs:
-        """Run on tokens that continue rows of the states."""
-        self._tokens[:], self._rows[:] = tokens, rows
-        self._session.run_with_iobinding(self._io)
-        return self._outputs
+def _bind(bind: Callable[..., None], name: str, array: Array) -> None:
+    assert array.flags.c_contiguous
+    bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
 
 def _open_model(folder: Path, graphs: Sequence[bytes], threads: int) -> _Model:
