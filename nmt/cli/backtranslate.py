@@ -96,12 +96,26 @@ def backtranslate(
         console.print(f"{mono}: {format_tally(lines)}")
         console.print(f"pairs: {format_tally(pairs)}")
         console.print(speed(pairs.total(), started))
-        console.print(f"wrote {out}.{language} and {out}.{other}; entry for corpus.train:")
-        # Back-translated sources are tagged (Caswell et al. 2019); distilled ones are real text.
-        tag = ", tag: 1" if language == corpus.tgt else ""
-        # As an experiment reads it: below corpus.root, or absolute.
-        root = Path(os.path.abspath(corpus.root))
-        base = path.relative_to(root) if path.is_relative_to(root) else path
-        src, tgt = (json.dumps(f"{base}.{code}") for code in (corpus.src, corpus.tgt))
-        files = f"src: {src}, tgt: {tgt}"
-        console.print(f"  - {{name: {path.name}, {files}{tag}}}")
+        console.print(f"wrote {out}.{language} and {out}.{other}")
+        directions = [(corpus.src, corpus.tgt)]
+        if not (experiment or ref):
+            # Either use is possible: distillation, or back-translation for the reverse model.
+            directions.append((corpus.tgt, corpus.src))
+        for src, tgt in directions:
+            console.print(f"entry for corpus.train of a model from {src} to {tgt}:")
+            console.print(
+                f"  - {_entry(path, Path(os.path.abspath(corpus.root)), src, tgt, other)}"
+            )
+
+
+def _entry(path: Path, root: Path, src: str, tgt: str, translated: str) -> str:
+    """Format the pairs `path`.<language> as an entry of corpus.train.
+
+    `translated` is the language of the translations.
+    """
+    # As an experiment reads it: below corpus.root, or absolute.
+    base = path.relative_to(root) if path.is_relative_to(root) else path
+    # Back-translated sources are tagged (Caswell et al. 2019); distilled ones are real text.
+    tag = ", tag: 1" if translated == src else ""
+    files = [json.dumps(f"{base}.{code}") for code in (src, tgt)]
+    return f"{{name: {path.name}, src: {files[0]}, tgt: {files[1]}{tag}}}"

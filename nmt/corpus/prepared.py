@@ -220,7 +220,14 @@ def check_settings(
         if key == "cleaning":
             _check_later_rules(folder, manifest, before[key], after[key])
         place, was, now = _first_difference(f"corpus.{key}", before.get(key), after.get(key))
-        # A list index (one corpus fewer) is a difference; a key is a setting of a later version.
+        for corpus, other, verb in ((now, was, "without"), (was, now, "with")):
+            if other is None and isinstance(corpus, dict):
+                text = "which the experiment has" if verb == "without" else "not in the experiment"
+                raise DataError(
+                    f"{folder}: prepared {verb} {place} ({corpus['name']}), {text}; set another "
+                    "folder as corpus.prepared, or run `nmt prepare --force`"
+                )
+        # A list index is a difference; a key is a setting of a later version.
         if now is None and not place.rpartition(".")[2].isdecimal():
             raise DataError(
                 f"{folder}: prepared with {place} {_format(was)}, a setting that this version "

@@ -1,6 +1,7 @@
 """Opening a prepared corpus and comparing its settings."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,20 @@ def test_a_different_setting_is_reported(
     )
 
 
-def test_an_additional_corpus_is_reported(make_corpus: Make) -> None:
-    prepare(make_corpus({"one": CLEAN[:9]}))
-    message = error_of(make_corpus({"one": CLEAN[:9], "two": CLEAN[9:12]}), open_prepared)
-    assert message.startswith(
-        'prepared: prepared with corpus.train.1 none, but the experiment has {"name": "two", '
+@pytest.mark.parametrize("call", [prepare, open_prepared])
+def test_one_corpus_more_or_fewer_is_reported(
+    make_corpus: Make, call: Callable[[Experiment], Any]
+) -> None:
+    few, many = [make_corpus({"one": CLEAN[:9]}), make_corpus({"one": CLEAN[:9], "two": CLEAN[9:]})]
+    advice = "set another folder as corpus.prepared, or run `nmt prepare --force`"
+    prepare(few)
+    assert error_of(many, call) == (
+        f"prepared: prepared without corpus.train.1 (two), which the experiment has; {advice}"
+    )
+    shutil.rmtree(prepared_folder(few))
+    prepare(many)
+    assert error_of(few, call) == (
+        f"prepared: prepared with corpus.train.1 (two), not in the experiment; {advice}"
     )
 
 
