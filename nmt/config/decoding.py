@@ -23,6 +23,8 @@ Precision = Literal["fp32", "bf16", "int8"]
 Protected = Literal["tags", "urls", "numbers", "placeholders"]
 # Many more threads than cores only wait for each other; thousands exhaust the address space.
 MAX_THREADS = max(16, 4 * (os.cpu_count() or 1))
+MAX_SAMPLES = 10_000
+"""Most samples of a line, which are drawn at once."""
 
 
 class DecodingConfig(Settings):
@@ -56,7 +58,7 @@ class DecodingConfig(Settings):
     """Number of most likely tokens to sample from (Fan et al. 2018); 0: all."""
     top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Nucleus sampling: probability mass to sample from (Holtzman et al. 2020); 1: all."""
-    samples: Annotated[PositiveInt, Field(le=10_000)] = 32
+    samples: Annotated[PositiveInt, Field(le=MAX_SAMPLES)] = 32
     """Number of samples per line for mbr."""
     seed: NaturalInt = 1
     """Sampling seed, combined with the text of each line."""

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from nmt.config.decoding import MAX_SAMPLES
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import Subword
 from nmt.corpus.text import normalise
@@ -162,7 +163,8 @@ class Translator:
 
     def check(self, num_best: int, requests: Iterable[Request] = ()) -> None:
         """Raise the ConfigError or DataError that `stream` would raise, without translating."""
-        rule, limit, method = "it must be 1 or more", math.inf, self.decoding.method
+        rule, limit = f"it must be 1 to {MAX_SAMPLES:,}", MAX_SAMPLES
+        method = self.decoding.method
         if method != "sample":
             key = "beam" if method == "beam" else "samples"
             limit = getattr(self.decoding, key)

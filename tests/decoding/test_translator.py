@@ -326,11 +326,14 @@ def test_a_line_that_is_no_string_is_an_error(line: Any) -> None:
     assert str(caught.value) == f"line 2 is {kind}, but {rule}"
 
 
-def test_less_than_one_candidate_is_refused() -> None:
+@pytest.mark.parametrize("number", [0, 10_001])
+def test_number_of_samples_is_limited(number: int) -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(ConfigError) as caught:
-        copying(method="sample").translate_detailed(["ja"], n_best=0)
-    assert str(caught.value) == "the number of candidates per line is 0, but it must be 1 or more"
+        copying(method="sample").translate_detailed(["ja"], n_best=number)
+    assert str(caught.value) == (
+        f"the number of candidates per line is {number}, but it must be 1 to 10,000"
+    )
 
 
 def test_more_candidates_than_the_beam_are_refused() -> None:
