@@ -58,7 +58,8 @@ def check_run(experiment: Experiment, run_dir: Path, *, same_dev: bool = False) 
     # Without a digest of the dev set its change would not be noticed.
     resumable = RESUMABLE_CHANGES if data is None else (*RESUMABLE_CHANGES, "corpus.dev")
     for key, before, now in differences(stored, experiment):
-        if not key.startswith(resumable):
+        # With the dot: training.learning_rate does not stand for training.learning_rate_floor.
+        if not f"{key}.".startswith(tuple(f"{each}." for each in resumable)):
             [setting], [stored_setting] = overrides_of({key: now}), overrides_of({key: before})
             raise TrainingError(
                 f"{setting}, but the run in {run_dir} was started with {stored_setting}: set it "

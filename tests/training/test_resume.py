@@ -201,6 +201,17 @@ def test_learning_rate_and_precision_may_change(toy_file: Path, one: Path) -> No
     check_run(load_experiment(toy_file, advice), one)
 
 
+def test_a_longer_name_of_a_setting_that_may_change(toy_file: Path, one: Path) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    with pytest.raises(TrainingError) as error:
+        check_run(load_experiment(toy_file, ["training.learning_rate_floor=0.5"]), one)
+    assert str(error.value) == (
+        f"training.learning_rate_floor=0.5, but the run in {one} was started with "
+        "training.learning_rate_floor=0.01: set it back to resume, or give the experiment another "
+        "name"
+    )
+
+
 def test_path_of_the_vocabulary_may_change(toy_file: Path, one: Path) -> None:
     """A submitted job has absolute paths; the vocabulary itself is compared."""
     experiment = load_experiment(toy_file)
