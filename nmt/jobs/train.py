@@ -164,10 +164,11 @@ def read_finished(
 def describe_finished(experiment: Experiment, update: int) -> str:
     """Describe a finished run, and the consequence of more updates for the learning rate."""
     settings = experiment.training
-    text = (
-        f"finished: {update:,} of {settings.updates:,} updates; increase training.updates to train "
-        "longer, or give the experiment another name"
-    )
+    done = f"finished: {update:,} of {settings.updates:,} updates"
+    # `check_run` refuses more updates.
+    if settings.init_share:
+        return f"{done}; to train again, give the experiment another name"
+    text = f"{done}; increase training.updates to train longer, or give the experiment another name"
     training = {"training": settings.model_copy(update={"updates": 2 * update})}
     longer = experiment.model_copy(update=training)
     before, after = (

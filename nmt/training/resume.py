@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nmt.checkpoint.format import TOKENIZER, read_info
 from nmt.checkpoint.load import (
@@ -60,11 +61,10 @@ def check_run(experiment: Experiment, run_dir: Path, *, same_dev: bool = False) 
     for key, before, now in differences(stored, experiment):
         # With the dot: training.learning_rate does not stand for training.learning_rate_floor.
         if not f"{key}.".startswith(tuple(f"{each}." for each in resumable)):
-            [setting], [stored_setting] = overrides_of({key: now}), overrides_of({key: before})
-            raise TrainingError(
-                f"{setting}, but the run in {run_dir} was started with {stored_setting}: set it "
-                "back to resume, or give the experiment another name"
-            )
+            raise _refused_change(key, before, now, run_dir)
+        # The decay of the average depends on both: another share would be left at the end.
+        if key == "training.updates" and stored.training.init_share:
+            raise _refused_change(key, before, now, run_dir, " and training.init_share")
     # A corpus that is not prepared is reported where it is opened.
     if data is not None and is_prepared(experiment):
         folder = prepared_folder(experiment)
@@ -75,6 +75,16 @@ def check_run(experiment: Experiment, run_dir: Path, *, same_dev: bool = False) 
                 f"the dev set of {folder} is not that of the run in {run_dir}: set it back, or "
                 "give the experiment another name"
             )
+
+
+def _refused_change(
+    key: str, before: Any, now: Any, run_dir: Path, reason: str = ""
+) -> TrainingError:
+    [setting], [stored_setting] = overrides_of({key: now}), overrides_of({key: before})
+    return TrainingError(
+        f"{setting}, but the run in {run_dir} was started with {stored_setting}{reason}: set it "
+        "back to resume, or give the experiment another name"
+    )
 
 
 def _check_data(before: DataDigests, now: DataDigests, folder: Path, run_dir: Path) -> None:

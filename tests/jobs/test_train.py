@@ -23,7 +23,13 @@ from nmt.config.files import dump
 from nmt.console import Console
 from nmt.errors import TrainingError
 from nmt.jobs import train as jobs_train
-from nmt.jobs.train import PreemptionNotices, get_run_dir, read_finished, train_on_ray
+from nmt.jobs.train import (
+    PreemptionNotices,
+    describe_finished,
+    get_run_dir,
+    read_finished,
+    train_on_ray,
+)
 from nmt.training import ledger
 
 HANG_S = 10
@@ -262,6 +268,13 @@ def test_finished_run_is_not_started_again(
     validations = read_kind(undisturbed, "validation")
     assert [each["update"] for each in validations] == [150, 300]
     assert result.best_bleu == max(each["dev_bleu"] for each in validations)
+
+
+def test_more_updates_are_not_advised_with_init_share(experiment: Experiment) -> None:
+    settings = with_settings(experiment, updates=60, init_from="runs/one", init_share=0.3)
+    assert describe_finished(settings, 60) == (
+        "finished: 60 of 60 updates; to train again, give the experiment another name"
+    )
 
 
 def test_more_workers_than_micro_batches_are_refused(
