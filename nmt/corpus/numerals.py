@@ -6,6 +6,7 @@ number can also be spelled out on the other side, in the languages of Unicode CL
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ def has_other_numbers(src: str, tgt: str, languages: Languages = ("", "")) -> bo
     if not (_DIGIT.search(src) and _DIGIT.search(tgt)):
         return False
     # One digit can be a word on the other side, and so can a number that is there alone.
-    unmatched = unmatched_numbers(src, tgt, languages)
+    unmatched = _find_unmatched(src, tgt, languages)
     return all(any(len(number) > 1 for number in own) for own in unmatched)
 
 
@@ -49,18 +50,30 @@ def unmatched_numbers(
         tgt: target line.
         languages: of both sides; spelled-out numbers are not recognised in unknown languages.
     """
-    numbers = _read_numbers(src), _read_numbers(tgt)
-    src_numbers, tgt_numbers = (
-        [
-            number[0]
-            for number in own
-            if not _is_among(number, other) and not _is_spelled_out(number[0], text, language)
-        ]
-        for own, other, text, language in zip(
-            numbers, numbers[::-1], (tgt, src), languages[::-1], strict=True
-        )
-    )
+    src_numbers, tgt_numbers = map(list, _find_unmatched(src, tgt, languages))
     return src_numbers, tgt_numbers
+
+
+def _find_unmatched(
+    src: str, tgt: str, languages: Languages
+) -> tuple[Iterator[str], Iterator[str]]:
+    numbers = _read_numbers(src), _read_numbers(tgt)
+    return (
+        _find_unmatched_in(numbers[0], numbers[1], tgt, languages[1]),
+        _find_unmatched_in(numbers[1], numbers[0], src, languages[0]),
+    )
+
+
+def _find_unmatched_in(
+    own: list[Reading], others: list[Reading], text: str, language: str
+) -> Iterator[str]:
+    """Yield the digits of numbers that neither `others` nor the words of `text` have."""
+    others_of, letters = _Numbers(others), ""
+    for number in own:
+        if not others_of.has(number):
+            letters = letters or _letters(text)
+            if not _is_spelled_out(number[0], letters, language):
+                yield number[0]
 
 
 def _read_numbers(text: str) -> list[Reading]:
@@ -73,44 +86,73 @@ def _read_numbers(text: str) -> list[Reading]:
     return readings
 
 
-def _is_among(number: Reading, others: list[Reading]) -> bool:
-    whole, *parts = number
-    if any(_is_same(whole, digits) for other in others for digits in other):
-        return True
-    # Not parts in parts: "3.5 and 11.8" would have the 3.8 of the other side.
-    wholes = [other[0] for other in others]
-    is_split = parts and all(any(_is_same(part, each) for each in wholes) for part in parts)
-    # Dates: 25.8.2024 is 8/25/2024.
-    return bool(is_split) or any(
-        sorted(map(int, parts)) == sorted(map(int, other[1:])) for other in others if parts
-    )
+class _Numbers:
+    """Numbers of a line; finding one of them takes a time that does not depend on how many."""
+
+    def __init__(self, readings: list[Reading]) -> None:
+        self._all = _DigitSet(digits for reading in readings for digits in reading)
+        self._wholes = _DigitSet(reading[0] for reading in readings)
+        self._dates = {tuple(sorted(map(int, reading[1:]))) for reading in readings}
+
+    def has(self, number: Reading) -> bool:
+        """Return True if one of the numbers is the same, perhaps in another form."""
+        whole, *parts = number
+        if self._all.has_same(whole):
+            return True
+        # Not parts in parts: "3.5 and 11.8" would have the 3.8 of the other side.
+        is_split = parts and all(map(self._wholes.has_same, parts))
+        # Dates: 25.8.2024 is 8/25/2024.
+        return bool(is_split or (parts and tuple(sorted(map(int, parts))) in self._dates))
 
 
-def _is_same(one: str, two: str) -> bool:
-    """Compare digits: 1.5 million is 1,500,000, 1990s is 90s, and 3:30 pm is 15:30."""
-    # Without leading zeros.
-    one, two = str(int(one)), str(int(two))
-    short, long = sorted((one.rstrip("0"), two.rstrip("0")), key=len)
-    if short == long or (len(short) > 1 and long.endswith(short)):
-        return True
-    # Decades, with the zero.
-    if {len(one), len(two)} == {2, 4} and (one.endswith(two) or two.endswith(one)):
-        return True
-    # Clock times: 3:30 pm is 15:30, and 3:00 pm is 15.
-    if max(len(one), len(two)) > 4:
-        return False
-    times = sorted(divmod(int(n), 100) if len(n) > 2 else (int(n), 0) for n in (one, two))
-    return times[1][0] - times[0][0] == 12 and times[0][1] == times[1][1] and times[1][0] <= 24
+class _DigitSet:
+    """Digits of numbers, compared without leading zeros."""
+
+    def __init__(self, numbers: Iterable[str]) -> None:
+        plain = {str(int(number)) for number in numbers}
+        self._stripped = {number.rstrip("0") for number in plain}
+        self._ends = {end for number in self._stripped for end in _ends(number)}
+        self._decades = {number for number in plain if len(number) == 2}
+        self._ends_of_years = {number[2:] for number in plain if len(number) == 4}
+        self._times = {_time(number) for number in plain if len(number) <= 4}
+
+    def has_same(self, digits: str) -> bool:
+        """Return True for a number such as 1990s for 90s, 1.5 million for 1,500,000."""
+        number = str(int(digits))
+        stripped = number.rstrip("0")
+        if stripped in self._stripped or stripped in self._ends:
+            return True
+        if any(end in self._stripped for end in _ends(stripped)):
+            return True
+        # Decades, with the zero.
+        if number in self._ends_of_years or (len(number) == 4 and number[2:] in self._decades):
+            return True
+        # Clock times: 3:30 pm is 15:30, and 3:00 pm is 15.
+        if len(number) > 4:
+            return False
+        hour, minute = _time(number)
+        is_am = hour <= 12 and (hour + 12, minute) in self._times
+        return is_am or (hour <= 24 and (hour - 12, minute) in self._times)
 
 
-def _is_spelled_out(digits: str, text: str, language: str) -> bool:
+def _ends(digits: str) -> list[str]:
+    """Return the last digits of a number, two or more of them but not all."""
+    return [digits[start:] for start in range(1, len(digits) - 1)]
+
+
+def _time(number: str) -> tuple[int, int]:
+    """Return hour and minute of 1530 or 15."""
+    return divmod(int(number), 100) if len(number) > 2 else (int(number), 0)
+
+
+def _is_spelled_out(digits: str, letters: str, language: str) -> bool:
+    """Return True if the letters of a line, as of `_letters`, have a number in words."""
     number = int(digits)
     if not language or number < 10:
         return False
     # 1880s: "achtziger Jahre".
     decade = (number % 100,) if len(digits) == 4 and number % 10 == 0 else ()
-    key = _letters(text)
-    return any(form in key for each in (number, *decade) for form in _spell_out(each, language))
+    return any(form in letters for each in (number, *decade) for form in _spell_out(each, language))
 
 
 @lru_cache(maxsize=10_000)
