@@ -21,6 +21,7 @@ from nmt.corpus.clean import (
     select_part,
     sort_digests,
 )
+from nmt.corpus.repairs import strip_markup
 from nmt.corpus.rules import DROP_REASONS, REPAIRS, drop_reason, is_near_copy, repair
 
 RULES = (*DROP_REASONS, *REPAIRS)
@@ -183,6 +184,19 @@ def test_near_copies_of_long_lines_are_found_in_time() -> None:
     assert is_near_copy(line, f"{line[:-60]} and other words")
     assert not is_near_copy(line, line.replace("a", "b"))
     assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize("start", ["<!-- a ", "<script> ", "<STYLE> <!-- "])
+def test_markup_without_an_end_is_removed_in_time(start: str) -> None:
+    line = f"<b>bold</b> {start * 30_000}text"
+    started = time.process_time()
+    assert strip_markup(line).startswith("bold ")
+    assert time.process_time() - started < 5
+
+
+def test_markup_is_removed_around_the_end_of_a_comment() -> None:
+    line = "a <!-- <b> --> <i>b</i> <script>x</script> <!-- c <br> d"
+    assert strip_markup(line) == "a b <!-- c d"
 
 
 def test_repaired_pairs_are_kept_and_counted() -> None:
