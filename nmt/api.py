@@ -277,6 +277,7 @@ def open_adaptation(
         The model to start from, and the settings to train with.
     """
     from nmt.checkpoint.load import load_checkpoint
+    from nmt.storage import display_address, join_address
     from nmt.training.adaptation import NewFiles, plan_adaptation
 
     name, place = _split_output(str(output), str(run))
@@ -302,7 +303,10 @@ def open_adaptation(
     override(source.experiment, overrides_of({"name": name}), "output")
     folder = Path(f"prepared/{name}.text")
     check_writable("corpus.prepared", folder)
-    adaptation = plan_adaptation(source, str(run), name, new, mix, folder, for_experiment, console)
+    address = display_address(join_address(place, name))
+    adaptation = plan_adaptation(
+        source, str(run), address, new, mix, folder, for_experiment, console
+    )
     with adaptation as adapted:
         yield source, adapted, settings
 

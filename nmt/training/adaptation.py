@@ -23,7 +23,7 @@ from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus import hold_out, old_pairs
 from nmt.corpus.detect import plain_name
-from nmt.corpus.io import lock_work
+from nmt.corpus.io import atomic_write, lock_work
 from nmt.corpus.manifest import MANIFEST
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepare_tasks import TOKENIZER
@@ -48,6 +48,8 @@ SAMPLE_FACTOR = 10
 """Old pairs in the sample per old pair of an epoch: each epoch draws others."""
 OLD = "old_sample"
 """Name of the corpus of old pairs."""
+OUTPUT = "output"
+"""File with the run that the text is for: its name alone decides about the folder."""
 FILL = 0.8
 """Share of the token budget of an update that is not padding."""
 
@@ -79,7 +81,7 @@ class _NewText:
 
 @contextmanager
 def plan_adaptation(
-    source: Checkpoint, run: str, name: str, new: NewFiles | Experiment, mix: float, folder: Path,
+    source: Checkpoint, run: str, output: str, new: NewFiles | Experiment, mix: float, folder: Path,
     overrides: Sequence[str], console: Console,
 ) -> Iterator[Experiment]:  # fmt: skip
     """Write the text of a fine-tuning run, and yield its experiment.
@@ -87,7 +89,7 @@ def plan_adaptation(
     Args:
         source: model to start from.
         run: its run, as the user named it.
-        name: name of the new run.
+        output: new run, as a path or an address; it ends with the name of the run.
         new: files of the new domain, or an experiment with its corpora and settings.
         mix: old pairs per new pair in an epoch; 0: none.
         folder: directory for the text, locked until the end of the context.
@@ -96,10 +98,12 @@ def plan_adaptation(
 
     Raises:
         ConfigError: a setting is invalid, or the languages are not those of the model.
-        DataError: a file cannot be read, has too few pairs to hold out a set, or another process
-            writes the text.
+        DataError: a file cannot be read, has too few pairs to hold out a set, or the folder has
+            the text of another run, or is locked by another process.
     """
+    name = output.rpartition("/")[2]
     with lock_work(folder, r".*", "name another output"):
+        _check_owner(folder, output)
         chosen: dict[str, Any] = {}
         if isinstance(new, Experiment):
             corpus = new.corpus
@@ -115,6 +119,19 @@ def plan_adaptation(
         limit = f"{_count(experiment.training.updates, 'update')} at most"
         console.log(" | ".join([limit, *text.facts]))
         yield experiment
+
+
+def _check_owner(folder: Path, output: str) -> None:
+    """Raise DataError if a folder has the text of a run of the same name in another place."""
+    file = folder / OUTPUT
+    owner = file.read_text(encoding="utf-8") if file.exists() else output
+    if owner != output:
+        raise DataError(
+            f"{folder}: holds the text of {owner}; give the output another name, or remove the "
+            "folder"
+        )
+    with atomic_write(file) as temporary:
+        temporary.write_text(output, encoding="utf-8")
 
 
 def _check_languages(source: Checkpoint, new: Experiment) -> None:

@@ -236,6 +236,23 @@ def test_text_of_another_process_is_not_touched(new_text: Path, nmt: Nmt, no_ray
     assert [path.name for path in folder.iterdir()] == ["lock"]
 
 
+def test_text_of_a_run_of_the_same_name_is_not_replaced(
+    adapted: list[Experiment], nmt: Nmt
+) -> None:
+    nmt(RUN)
+    files = Path("prepared/adapted.text").iterdir()
+    before = {file.name: file.read_bytes() for file in files}
+    answer = nmt("adapt runs/tiny --src raw/dev.en --tgt raw/dev.de -o other/adapted")
+    assert (answer.status, answer.err) == (
+        2,
+        f"nmt: prepared/adapted.text: holds the text of {Path.cwd()}/runs/adapted; give the "
+        "output another name, or remove the folder\n",
+    )
+    files = Path("prepared/adapted.text").iterdir()
+    assert {file.name: file.read_bytes() for file in files} == before
+    assert nmt(RUN).status == 0
+
+
 def test_given_sets_are_used_as_they_are(adapted: list[Experiment], nmt: Nmt) -> None:
     nmt(f"{RUN} --dev raw/dev.en raw/dev.de --test raw/news.en raw/news.de")
     [made] = adapted
