@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from nmt.api import check_files, open_ensemble, open_model
+from nmt.cli.init import format_scalar
 from nmt.cli.options import (
     check_output,
     cluster_option,
@@ -23,6 +24,7 @@ from nmt.config.decoding import EngineName
 from nmt.config.files import load_cluster, load_experiment, override
 from nmt.console import Console
 from nmt.corpus.clean import format_tally, held_out_digests
+from nmt.corpus.detect import make_name
 from nmt.errors import ConfigError
 
 
@@ -118,4 +120,5 @@ def _entry(path: Path, root: Path, src: str, tgt: str, translated: str) -> str:
     # Back-translated sources are tagged (Caswell et al. 2019); distilled ones are real text.
     tag = ", tag: 1" if translated == src else ""
     files = [json.dumps(f"{base}.{code}") for code in (src, tgt)]
-    return f"{{name: {path.name}, src: {files[0]}, tgt: {files[1]}{tag}}}"
+    name = format_scalar(make_name(path.name))
+    return f"{{name: {name}, src: {files[0]}, tgt: {files[1]}{tag}}}"

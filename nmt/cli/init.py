@@ -207,8 +207,7 @@ def _corpus_name(file: str) -> str:
     """Return a name for a corpus: train for data/train.en.gz."""
     path = detect.plain_name(file)
     is_known = detect.suffix_language(file) or detect.format_of(file) != "lines"
-    name = re.sub("[^A-Za-z0-9._-]+", "_", path.stem if is_known else path.name)
-    return name.lstrip("._-")[:80] or "corpus"
+    return detect.make_name(path.stem if is_known else path.name)
 
 
 def _check_sides(files: PairFiles, console: Console) -> PairFiles:
@@ -322,10 +321,10 @@ def _entry(text: ParallelText, file: Path) -> str:
 
 
 def _flow(fields: Mapping[str, str]) -> str:
-    return f"{{{', '.join(f'{key}: {_scalar(value)}' for key, value in fields.items())}}}"
+    return f"{{{', '.join(f'{key}: {format_scalar(value)}' for key, value in fields.items())}}}"
 
 
-def _scalar(value: str) -> str:
+def format_scalar(value: str) -> str:
     """Return text as YAML, quoted where it could be read as anything else, such as the code no."""
     is_plain = re.fullmatch("[A-Za-z/]([A-Za-z0-9/_.-]*[A-Za-z0-9])?", value)
     is_word = value.lower() in ("no", "yes", "on", "off", "true", "false", "null")
@@ -339,10 +338,10 @@ def _format(
     lists = {
         kind: "\n".join(f"    - {entry}" for entry in entries[kind]) for kind in ("train", "test")
     }
-    src, tgt = map(_scalar, languages)
+    src, tgt = map(format_scalar, languages)
     return TEMPLATE.format(
         languages=" to ".join(map(describe_language, languages)), num_pairs=num_pairs,
-        name=_scalar(file.stem), src=src, tgt=tgt, dev=entries["dev"][0], **lists,
+        name=format_scalar(file.stem), src=src, tgt=tgt, dev=entries["dev"][0], **lists,
     )  # fmt: skip
 
 

@@ -30,6 +30,11 @@ def plain_name(path: str) -> Path:
     return Path(name.stem) if name.suffix in COMPRESSED else Path(name.name)
 
 
+def make_name(text: str, default: str = "corpus") -> str:
+    """Return a name for a corpus, with the characters that names may have."""
+    return re.sub("[^A-Za-z0-9._-]+", "_", text).lstrip("._-")[:80] or default
+
+
 def format_of(path: str) -> str:
     """Return the format of a file by its suffix: lines, or a key of `ParallelText`."""
     suffix = plain_name(path).suffix.lower().removeprefix(".")

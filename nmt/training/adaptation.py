@@ -6,7 +6,6 @@ a sample of the old ones (Chu et al. 2017).
 
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from nmt.config.files import build_experiment, build_text, override
 from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus import hold_out, old_pairs
-from nmt.corpus.detect import plain_name
+from nmt.corpus.detect import make_name, plain_name
 from nmt.corpus.io import atomic_write, lock_work
 from nmt.corpus.manifest import MANIFEST
 from nmt.corpus.pair_files import PairFiles
@@ -145,8 +144,7 @@ def _check_languages(source: Checkpoint, new: Experiment) -> None:
 
 def _split_text(old: Experiment, files: NewFiles, folder: Path, console: Console) -> _NewText:
     """Return the new text; sets that are not given are held out."""
-    stem = plain_name(str(files.train[0])).stem
-    name = re.sub("[^A-Za-z0-9._-]+", "_", stem).lstrip("._-")[:80] or "new"
+    name = make_name(plain_name(str(files.train[0])).stem, "new")
     name = f"new_{name}" if name == OLD else name
     languages = old.corpus.src, old.corpus.tgt
 

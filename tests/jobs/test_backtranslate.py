@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ray_clusters import RayCluster
 
 from nmt.checkpoint.load import load_checkpoint
+from nmt.cli.backtranslate import _entry
 from nmt.config.decoding import DecodingConfig
+from nmt.config.files import build_text
 from nmt.config.settings import added_setting
 from nmt.corpus.task_cache import run_locally
 from nmt.errors import DataError
@@ -222,6 +225,19 @@ def test_command_prints_the_counts_of_lines_and_pairs(
     assert answer.err.endswith(f"{start} en to de:\n{same}{start} de to en:\n{reverse}")
     answer = nmt("backtranslate runs/tiny mono.en bt decoding.method=sample --experiment tiny.yaml")
     assert answer.err.endswith(f"{start} en to de:\n{same}")
+
+
+@pytest.mark.parametrize(
+    ("out", "name"),
+    [("bt-1", "bt-1"), ("back translated (1)", "back_translated_1_"), ("2024", "2024"),
+     ("no", "no"), ("日本", "corpus")],
+)  # fmt: skip
+def test_the_entry_can_be_added_to_an_experiment(out: str, name: str) -> None:
+    text = _entry(Path("/data/my text", out), Path("/data"), "de", "en", "de")
+    [entry] = yaml.safe_load(f"- {text}")
+    made = build_text(entry)
+    assert (made.name, made.tag) == (name, 1)
+    assert (made.src, made.tgt) == (f"my text/{out}.de", f"my text/{out}.en")
 
 
 @pytest.mark.ray
