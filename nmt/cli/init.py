@@ -5,7 +5,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from nmt.config.corpus import RECORD_FORMATS, ParallelText
 from nmt.config.files import build_text, load_experiment
 from nmt.console import Console
 from nmt.corpus import detect, hold_out
-from nmt.corpus.formats.record_file import format_names
+from nmt.corpus.formats.record_file import ColumnError, format_names
 from nmt.corpus.io import is_writable
 from nmt.corpus.languages import describe_language
 from nmt.corpus.pair_files import FORMATS, PairFiles
@@ -101,7 +102,7 @@ def init(
     corpora = _make_corpora(src, tgt, records, columns)
     pair = detect.parse_languages(languages) if languages else None
     here = os.getcwd()
-    with Console() as console:
+    with Console() as console, _name_options():
         for text in corpora:
             _check_columns(text)
         corpora = [detect.detect_columns(text, here, pair) for text in corpora]
@@ -112,6 +113,15 @@ def init(
             console.print(line)
         path, nmt = display_path(file), program()
         console.print(f"next: {nmt} doctor {path} | {nmt} train {path}")
+
+
+@contextmanager
+def _name_options() -> Iterator[None]:
+    """Name the options in the error about a column: there is no experiment to change yet."""
+    try:
+        yield
+    except ColumnError as error:
+        raise DataError(f"{error.problem}: check --languages and --columns") from None
 
 
 def _experiment_file(name: str) -> Path:

@@ -180,6 +180,7 @@ TMX = "<tmx><body>{}</body></tmx>"
 UNIT = '<tu><tuv xml:lang="en"><seg>a dog</seg></tuv><tuv xml:lang="{}"><seg>x</seg></tuv></tu>'
 FORMATS = "--tsv, --tmx, --parquet, --jsonl, --zip"
 GIVE = "give them with --languages SRC,TGT"
+CHECK = "check --languages and --columns"
 WRONG: list[tuple[str, dict[str, str | bytes], str]] = [
     ("x", {}, f"no corpus is given: use --src and --tgt, or {FORMATS}"),
     ("x --src a.en", {}, "--tgt is given 0 times, but --src is given 1 time: give one --tgt per "
@@ -252,8 +253,9 @@ WRONG: list[tuple[str, dict[str, str | bytes], str]] = [
     ("x --tmx b.tmx", {"b.tmx": '<!DOCTYPE tmx [<!ENTITY a "aaaa">]>' + TMX.format("")}, "b.tmx, "
      "line 1: a DTD inside the file, which could expand without limit; remove it; expected TMX"),
     ("x --tmx a.tmx --languages en,fr", {}, "a.tmx: no translation unit in English (en) and French "
-     "(fr); it has en-US, de: set corpus.src and corpus.tgt, or src_column and tgt_column, to two "
-     "of them"),
+     "(fr); it has en-US, de: " + CHECK),
+    ("x --tmx a.tmx --columns en-US,fr", {}, "a.tmx: no translation unit in "
+     "en-US and fr; it has en-US, de: " + CHECK),
     ("x --tmx b.tmx", {"b.tmx": TMX.format(UNIT.format("de") + UNIT.format("fr"))}, "b.tmx: source "
      f"and target are not certain, it has en, de, fr: {GIVE}"),
     ("x --jsonl b.jsonl", {"b.jsonl": "{"}, "b.jsonl, line 1: not JSON (Expecting property name "
@@ -264,18 +266,24 @@ WRONG: list[tuple[str, dict[str, str | bytes], str]] = [
     ("x --jsonl b.jsonl", {"b.jsonl": '{"en": "a", "de": "b"}\n{"en": "a"}'}, "b.jsonl, line 2: no "
      "key de; it has en: fix or delete the line"),
     ("x --jsonl b.jsonl", {"b.jsonl": '{"en": "a", "de": 5}'}, "b.jsonl, record 1: de is a int, "
-     "but text was expected; choose others with src_column and tgt_column, or fix the record"),
+     "but text was expected; choose other columns, or fix the record"),
     ("x --jsonl b.jsonl", {"b.jsonl": '{"x": "a", "y": "b"}'}, "b.jsonl: source and target are not "
      f"certain, it has x, y: {GIVE} or --columns SRC,TGT"),
     ("x --parquet b.parquet", {"b.parquet": b"PAR1"}, "b.parquet: not a readable Parquet file "
      "(Parquet file size is 4 bytes, smaller than the minimum file footer (8 bytes)); copy or "
      "download it again"),
     ("x --parquet a.parquet --languages en,fr", {}, "a.parquet: no column for French (fr); it has "
-     "en, de: set tgt_column to one of them"),
+     "en, de: " + CHECK),
     ("x --zip b.zip", {"b.zip": b"PK"}, "b.zip: not a zip archive (File is not a zip file); "
      "download it again"),
     ("x --zip a.zip --languages en,fr", {}, "a.zip: no member for French (fr); it has x.en, x.de: "
-     "set tgt_column to one of them"),
+     + CHECK),
+    ("x --zip a.zip --columns x.en,y.de", {}, "a.zip: no member for y.de; it has x.en, x.de: "
+     + CHECK),
+    ("x --src a.en --tgt a.de --dev a.parquet --languages en,fr", {}, "a.parquet: no column for "
+     "French (fr); it has en, de: " + CHECK),
+    ("x --jsonl b.jsonl --languages en,en-US", {"b.jsonl": '{"en": "a", "de": "b"}'}, "b.jsonl: "
+     "key en is both source and target: " + CHECK),
 ]  # fmt: skip
 """Arguments, files and the error message."""
 

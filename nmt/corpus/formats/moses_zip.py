@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from nmt.corpus.formats.lines import read_sides
-from nmt.corpus.formats.record_file import RawPair, RecordFile, find_column, format_names
+from nmt.corpus.formats.record_file import (
+    ColumnError,
+    RawPair,
+    RecordFile,
+    find_column,
+    format_names,
+)
 from nmt.corpus.languages import describe_language
 from nmt.errors import DataError
 
@@ -54,9 +60,10 @@ def _choose(archive: zipfile.ZipFile, file: RecordFile, side: int) -> str:
     if len(found) != 1:
         setting = ("src_column", "tgt_column")[side]
         several = f"{len(found)} members" if found else "no member"
-        raise DataError(
+        raise ColumnError(
             f"{file.path}: {several} for {column or describe_language(language)}; it has "
-            f"{format_names(archive.namelist())}: set {setting} to one of them"
+            f"{format_names(archive.namelist())}",
+            f"set {setting} to one of them",
         )
     return found[0]
 

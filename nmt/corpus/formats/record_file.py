@@ -20,6 +20,15 @@ SIDES = (
 """Names of columns that stand for source and target of any language pair."""
 
 
+class ColumnError(DataError):
+    """A file of pairs has no column for a side, or the same one for both."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        """Create the error; the advice names settings of the experiment."""
+        super().__init__(f"{problem}: {advice}")
+        self.problem = problem
+
+
 @dataclass(frozen=True)
 class RecordFile:
     """A file of pairs and how to read it."""
@@ -41,24 +50,24 @@ def find_columns(names: Sequence[str], file: RecordFile, kind: str = "column") -
         kind: word for a column in the error message.
 
     Raises:
-        DataError: a side has no column, or both have the same.
+        ColumnError: a side has no column, or both have the same.
     """
     sides = zip(file.columns, file.languages, SIDES, strict=True)
     found = [find_column(names, *side) for side in sides]
     for number, language, setting in zip(found, file.languages, ("src", "tgt"), strict=True):
         if number is None:
             wanted = file.columns[setting == "tgt"] or describe_language(language)
-            raise DataError(
-                f"{file.path}: no {kind} for {wanted}; it has {format_names(names)}: "
-                f"set {setting}_column to one of them"
+            raise ColumnError(
+                f"{file.path}: no {kind} for {wanted}; it has {format_names(names)}",
+                f"set {setting}_column to one of them",
             )
     src, tgt = found
     assert src is not None
     assert tgt is not None
     if src == tgt:
-        raise DataError(
-            f"{file.path}: {kind} {names[src]} is both source and target; set src_column and "
-            f"tgt_column to two of {format_names(names)}"
+        raise ColumnError(
+            f"{file.path}: {kind} {names[src]} is both source and target",
+            f"set src_column and tgt_column to two of {format_names(names)}",
         )
     return src, tgt
 
@@ -107,7 +116,7 @@ def encode_side(text: object, number: int, column: str, file: RecordFile) -> byt
     if not isinstance(text, str):
         raise DataError(
             f"{file.path}, record {number}: {column} is a {type(text).__name__}, but text was "
-            f"expected; choose others with src_column and tgt_column, or fix the record"
+            f"expected; choose other columns, or fix the record"
         )
     # Line ends inside a segment would shift the two sides against each other, and a file of lines
     # has no NUL bytes.

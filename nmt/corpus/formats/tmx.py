@@ -15,6 +15,7 @@ from typing import Any
 from xml.parsers import expat
 
 from nmt.corpus.formats.record_file import (
+    ColumnError,
     RawPair,
     RecordFile,
     encode_side,
@@ -61,8 +62,8 @@ def read(file: RecordFile) -> Iterator[RawPair]:
         sides = []
         names = [tag for tag, _ in unit]
         for column, language in zip(file.columns, file.languages, strict=True):
-            chosen = find_column(names, column, language, ())
-            tag = names[chosen] if chosen is not None else None
+            place = find_column(names, column, language, ())
+            tag = names[place] if place is not None else None
             sides.append([text for name, text in unit if name == tag])
         for src, tgt in product(*sides):
             has_pair = True
@@ -70,10 +71,11 @@ def read(file: RecordFile) -> Iterator[RawPair]:
         if not has_pair and len(tags) < SAMPLED_UNITS:
             tags.update(dict.fromkeys(names))
     if not has_pair:
-        wanted = " and ".join(map(describe_language, file.languages))
-        raise DataError(
-            f"{file.path}: no translation unit in {wanted}; it has {format_names(list(tags))}: set "
-            f"corpus.src and corpus.tgt, or src_column and tgt_column, to two of them"
+        chosen = zip(file.columns, file.languages, strict=True)
+        wanted = " and ".join(column or describe_language(language) for column, language in chosen)
+        raise ColumnError(
+            f"{file.path}: no translation unit in {wanted}; it has {format_names(list(tags))}",
+            "set corpus.src and corpus.tgt, or src_column and tgt_column, to two of them",
         )
 
 

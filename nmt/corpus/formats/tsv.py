@@ -58,6 +58,6 @@ def _missing_column(path: Path, line: int, found: int, expected: int) -> str:
     if expected == 2:
         return f"{path}, line {line}: no tab; expected source, tab, target: fix or delete the line"
     return (
-        f"{path}, line {line}: {found} columns, but src_column and tgt_column need {expected}: fix "
-        f"or delete the line"
+        f"{path}, line {line}: {found} columns, but source and target need {expected}: fix or "
+        f"delete the line"
     )
