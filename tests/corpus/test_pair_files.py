@@ -236,6 +236,14 @@ def test_a_folder_in_a_zip_is_left_out(tmp_path: Path) -> None:
     assert pairs_of(tmp_path, zip="a.zip") == [("a", "b")]
 
 
+def test_hidden_members_of_a_zip_are_left_out(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, text in (("x.en", "a\n"), ("x.de", "b\n"), (".x.en", "c\n"), ("d/.x.de", "c\n")):
+            archive.writestr(name, text)
+            archive.writestr(f"__MACOSX/._{name}", "\0\5\x16\7")
+    assert pairs_of(tmp_path, zip="a.zip") == [("a", "b")]
+
+
 def test_a_lone_surrogate_is_an_error_where_it_is_not_dropped(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"en": "a", "de": "b"}\n\n{"en": "c", "de": "\\udcff"}\n')
     assert error_of(tmp_path, jsonl="a.jsonl") == (

@@ -1,6 +1,7 @@
 """Zip archives of OPUS in the Moses format: two line-parallel members, such as X.de-en.de and .en.
 
-Other members (README, LICENSE, identifiers) are ignored. Members are decompressed as a stream.
+Other members (README, LICENSE, identifiers, hidden files) are ignored. Members are decompressed as
+a stream.
 """
 
 import zipfile
@@ -69,11 +70,13 @@ def _choose(archive: zipfile.ZipFile, file: RecordFile, side: int) -> str:
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, list[str]]:
-    """Return the members by suffix; identifiers, folders and files without a suffix left out."""
+    """Return the members by suffix; identifiers, folders, hidden files and others left out."""
     found: dict[str, list[str]] = {}
     for name in archive.namelist():
         suffix = Path(name).suffix.removeprefix(".")
-        if suffix and not name.endswith("/") and suffix not in ("ids", "xml", "txt", "md"):
+        # macOS adds a hidden __MACOSX/._x.en to each x.en.
+        is_file = not (name.endswith("/") or Path(name).name.startswith("."))
+        if suffix and is_file and suffix not in ("ids", "xml", "txt", "md"):
             found.setdefault(suffix, []).append(name)
     return found
 
