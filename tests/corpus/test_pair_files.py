@@ -312,6 +312,19 @@ def test_an_external_entity_is_not_read(tmp_path: Path) -> None:
     assert pairs_of(tmp_path, tmx="a.tmx") == [("&key;&nbsp;x", "y")]
 
 
+def test_columns_without_a_name_are_shown(tmp_path: Path) -> None:
+    variants = "<tuv><seg>a</seg></tuv><tuv><seg>b</seg></tuv>"
+    (tmp_path / "a.tmx").write_bytes(tmx(f"<tu>{variants}</tu>"))
+    assert error_of(tmp_path, tmx="a.tmx") == (
+        "a.tmx: no translation unit in English (en) and German (de); it has (no name): set "
+        "corpus.src and corpus.tgt, or src_column and tgt_column, to two of them"
+    )
+    (tmp_path / "a.tsv").write_text("\ten\n1\ta\n")
+    assert error_of(tmp_path, tsv="a.tsv", src_column="en", tgt_column="de") == (
+        "a.tsv: no column for de; it has (no name), en: set tgt_column to one of them"
+    )
+
+
 def test_a_member_of_a_zip_can_be_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in ("x.en", "x.de", "y.en", "y.de"):

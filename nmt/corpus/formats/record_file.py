@@ -101,7 +101,8 @@ def find_column(
 def format_names(names: Sequence[str]) -> str:
     """Format the columns of a file for a message, the first ten of them."""
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more if names else "none"
+    # A variant of a TMX without xml:lang, an empty cell of a header line.
+    return ", ".join(name or "(no name)" for name in names[:10]) + more if names else "none"
 
 
 def encode_side(text: object, number: int, column: str, file: RecordFile) -> bytes:
