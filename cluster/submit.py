@@ -29,7 +29,7 @@ from dashboard import TIMEOUT_S, connect, resolve_address, translate_errors
 from nmt.cli import main as cli
 from nmt.cli.options import program
 from nmt.config.files import load_cluster, load_experiment, split_overrides
-from nmt.config.settings import is_address
+from nmt.config.settings import absolute_path, is_address
 from nmt.errors import ConfigError, NmtError
 
 VERBS = ("train", "prepare", "evaluate", "translate")
@@ -105,11 +105,11 @@ def _given_options() -> list[str]:
         if not is_given or not isinstance(option, click.Option) or option.name == "follow":
             continue
         value, word = ctx.params[option.name or ""], max(option.opts, key=len)
-        is_path = option.metavar in ("FILE", "DIR")
+        is_path = option.metavar in ("FILE", "DIR", "RUN")
         for each in value if option.multiple else [value]:
             # A list is one comma-separated value.
             text = ",".join(map(str, each)) if isinstance(each, list) else str(each)
-            text = os.path.abspath(text) if is_path and text != "-" else text
+            text = absolute_path(text) if is_path and text != "-" else text
             words += [word] if option.is_flag else [word, text]
     return words
 

@@ -31,12 +31,13 @@ def scoring_options(command: Callable[..., None]) -> Callable[..., None]:
          "Number of most improved and most degraded segments shown."),
         ("--paired", click.Choice(["bs", "ar", "none"]), "bs",
          "Significance test: bootstrap, approximate randomisation or none."),
-        ("--train-text", None, None,
-         "Target training text or prepared corpus: adds slices by word rarity."),
         ("--metrics", None, ",".join(DEFAULT_METRICS), f"Metrics: {', '.join(METRICS)}."),
     )  # fmt: skip
     for name, kind, default, text in options:
         command = click.option(name, type=kind, default=default, help=text)(command)
+    command = click.option("--train-text", metavar="FILE",
+                           help="Target training text or prepared corpus: adds slices by word "
+                           "rarity.")(command)  # fmt: skip
     command = click.option("--slices", is_flag=True, help="Print scores by slice.")(command)
     return click.option("--json", is_flag=True, help="Print a JSON object per line.")(command)
 

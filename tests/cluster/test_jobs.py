@@ -144,6 +144,16 @@ def test_translate_job_has_worker_resources(client: Any, files: Path, call: Call
     assert sent["metadata"]["nmt_target"] == f"{files}/out.de"
 
 
+def test_paths_in_options_of_a_job_are_absolute(client: Any, files: Path, call: Call) -> None:
+    """A job has another working folder; addresses stay."""
+    words = ["--baseline", "runs/old", "--ensemble", "runs/b", "--ensemble", "s3://bucket/runs/c"]
+    call("evaluate", "tiny.yaml", "here.yaml", *words, "--train-text", "raw/train.de")
+    assert shlex.split(client.sent[0]["entrypoint"])[5:] == [
+        "--ensemble", f"{files}/runs/b", "--ensemble", "s3://bucket/runs/c",
+        "--baseline", f"{files}/runs/old", "--train-text", f"{files}/raw/train.de",
+    ]  # fmt: skip
+
+
 def test_stop_timeout_is_that_of_the_job(client: Any) -> None:
     client.add("one", "RUNNING", "/one")
     given = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "300"}}
