@@ -140,6 +140,16 @@ class Schedule:
         parts = tuple(np.array_split(rows, self.config.micro_batches))
         return Update(number, epoch, parts, int(self._tgt[rows].sum()))
 
+    def epochs_at(self, update: int) -> float:
+        """Return the epochs after `update` updates; those of each stage have their own length."""
+        epochs, before, schedule = 0.0, 0, self
+        for start, _, later in self._later:
+            if update <= start:
+                break
+            epochs += (start - before) / schedule.updates_per_epoch
+            before, schedule = start, later
+        return epochs + (update - before) / schedule.updates_per_epoch
+
     @property
     def largest(self) -> tuple[int, int]:
         """Bound of the largest micro-batch of all epochs: pairs, and tokens per side."""

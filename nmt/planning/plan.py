@@ -43,6 +43,8 @@ class Plan:
     parameters: int
     num_pairs: int
     updates_per_epoch: int
+    epochs: float
+    """Epochs of all updates."""
     memory: memory_estimate.MemoryEstimate
     largest: float
     """Positions of the largest sampled micro-batch, padding included."""
@@ -106,8 +108,9 @@ def make_plan(
     rows = scaling.predict_scaling(experiment, gradient_bytes, sizes, speed, links, hosts)
     return Plan(
         experiment, cluster.cpus_per_worker, parameters, schedule.num_pairs,
-        schedule.updates_per_epoch, memory, largest, memory_estimate.corpus_bytes(shards.manifest),
-        probe, links, gradient_bytes, list(rows),
+        schedule.updates_per_epoch, schedule.epochs_at(experiment.training.updates), memory,
+        largest, memory_estimate.corpus_bytes(shards.manifest), probe, links, gradient_bytes,
+        list(rows),
     )  # fmt: skip
 
 
@@ -116,7 +119,7 @@ def format_plan(plan: Plan) -> Iterator[str]:
     training, epoch, memory = plan.experiment.training, plan.updates_per_epoch, plan.memory
     yield (
         f"{plan.parameters:,} parameters | {plan.num_pairs:,} pairs in {epoch:,} updates per epoch "
-        f"| {training.updates:,} updates = {training.updates / epoch:.1f} epochs"
+        f"| {training.updates:,} updates = {plan.epochs:.1f} epochs"
     )
     yield (
         f"memory per worker (estimate): {_mib(memory.total)} = {_mib(memory.weights)} weights, "

@@ -353,7 +353,7 @@ class _Run:
         self.meter = Meter()
         state.fit.note(values["loss"])
         values["lr"] = learning_rate(update.number, learner.settings, state.halvings)
-        values["ep"] = state.update / self.schedule.updates_per_epoch
+        values["ep"] = self.schedule.epochs_at(state.update)
         values["skipped"] = state.num_skipped
         values["overflows"] = state.num_overflows
         values["split"] = state.split

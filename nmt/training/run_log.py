@@ -366,7 +366,7 @@ def format_start_line(
         f"{world.size} worker{'s' * (world.size > 1)} on {world.device.type}",
         f"{schedule.num_pairs:,} pairs" + f" ({left_out:,} longer ones left out)" * (left_out > 0),
         f"{schedule.updates_per_epoch:,} updates per epoch",
-        f"{experiment.training.updates / schedule.updates_per_epoch:.1f} epochs",
+        f"{schedule.epochs_at(experiment.training.updates):.1f} epochs",
         f"resumed from update {update:,}" if update else "new run",
     ]
     if world.size > 1 and world.gradient_dtype != torch.float32:

@@ -343,3 +343,12 @@ def test_epochs_count_on_over_later_schedules() -> None:
         *(4 + epoch for epoch in own),
     ]
     assert found == expected[: 5 * length]
+
+
+def test_epochs_have_the_length_of_their_stage() -> None:
+    first, half = weighted(1, 1), weighted(0.5, 0)
+    one, other = first.updates_per_epoch, half.updates_per_epoch
+    assert other < one
+    schedule = Schedule(LENGTHS, LENGTHS, WEIGHTED, 1, CORPORA, [1, 1], [(one, half), (99, first)])
+    assert [schedule.epochs_at(update) for update in (0, one, one + other)] == [0, 1, 2]
+    assert schedule.epochs_at(99 + 3 * one) == pytest.approx(4 + (99 - one) / other)
