@@ -56,6 +56,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
         ConfigError: the file or an override is invalid.
     """
     experiment = _load(Experiment, path, overrides)
+    _check_sets(experiment, f"{path} and command line" if overrides else str(path))
     keys = [text.partition("=")[0] for text in overrides]
     has_root = "corpus.root" in keys or "corpus" in keys
     return experiment if has_root else _resolve_root(experiment, Path(path))
@@ -208,6 +209,16 @@ def _load(kind: type[S], path: str | Path | None, overrides: Sequence[str]) -> S
         _set(tree, override)
     where = "command line" if path is None else str(path)
     return _build(kind, tree, where, overrides, is_input=True)
+
+
+def _check_sets(experiment: Experiment, where: str) -> None:
+    """Raise ConfigError for settings of a dev or test set that have an effect in training only."""
+    # Not in `CorpusConfig.check`: stored settings may have them.
+    for text in (experiment.corpus.dev, *experiment.corpus.tests):
+        for key, default in (("tag", 0), ("weight", 1)):
+            if (value := getattr(text, key)) != default:
+                problem = f"{key} of corpus {text.name!r} is {value:g}"
+                raise _error(where, f"{problem}, but only training corpora have a {key}: remove it")
 
 
 def _resolve_root(experiment: Experiment, file: Path) -> Experiment:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from toy_settings import CONFIGS, TEXT, load, message_of
 
-from nmt.config.files import load_experiment
+from nmt.config.experiment import Experiment
+from nmt.config.files import load_experiment, restore
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.name)
@@ -136,10 +137,24 @@ def test_contradiction_in_a_file_is_an_error() -> None:
             "corpus 'dev' needs either src and tgt, or one of tsv, tmx, parquet, jsonl, zip: it "
             "has src, tgt, tsv",
         ),
+        (
+            ["corpus.dev.tag=1"],
+            "tag of corpus 'dev' is 1, but only training corpora have a tag: remove it",
+        ),
+        (
+            ["corpus.tests=[{name: news, tsv: a.tsv, weight: 0.5}]"],
+            "weight of corpus 'news' is 0.5, but only training corpora have a weight: remove it",
+        ),
     ],
 )
 def test_contradicting_settings_are_an_error(overrides: list[str], expected: str) -> None:
     assert message_of(*overrides) == f"toy.yaml and command line: {expected}"
+
+
+def test_stored_test_sets_may_have_a_tag() -> None:
+    tree = load().model_dump()
+    tree["corpus"]["tests"] = [{"name": "news", "tsv": "news.tsv", "tag": 1}]
+    assert restore(Experiment, tree, "config.yaml").corpus.tests[0].tag == 1
 
 
 def test_stage_holds_until_a_later_one_changes_it() -> None:
