@@ -96,9 +96,14 @@ def backtranslate(
         Counts of lines and of pairs, each kept and dropped by reason.
 
     Raises:
-        DataError: a file cannot be read or written, or no line is left.
+        DataError: a file cannot be read or written, no line is left, or the languages are equal.
     """
     model = checkpoints[0].experiment.corpus
+    if model.src == model.tgt:
+        raise DataError(
+            f"{checkpoints[0].path} translates {model.src} to {model.tgt}: both sides would be "
+            f"{out}.{model.src}; use `nmt translate`"
+        )
     held_out = held_out_digests(corpus, model.src)
     work = out.with_name(f"{out.name}.work")
     state = _fingerprint(checkpoints, decoding, mono, corpus, held_out, ref)

@@ -3,6 +3,7 @@
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,18 @@ def test_command_prints_the_counts_of_lines_and_pairs(
     assert answer.err.endswith(f"{start} en to de:\n{same}{start} de to en:\n{reverse}")
     answer = nmt("backtranslate runs/tiny mono.en bt decoding.method=sample --experiment tiny.yaml")
     assert answer.err.endswith(f"{start} en to de:\n{same}")
+
+
+def test_two_sides_of_one_language_are_refused(mono: Path) -> None:
+    model = load_checkpoint(Path("runs/tiny"))
+    corpus = model.experiment.corpus.model_copy(update={"tgt": "en"})
+    model = replace(model, experiment=model.experiment.model_copy(update={"corpus": corpus}))
+    with pytest.raises(DataError) as error:
+        backtranslate([model], model.experiment.decoding, mono, corpus, Path("bt"))
+    assert str(error.value) == (
+        f"{model.path} translates en to en: both sides would be bt.en; use `nmt translate`"
+    )
+    assert not list(Path().glob("bt*"))
 
 
 @pytest.mark.parametrize(
