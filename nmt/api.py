@@ -443,6 +443,7 @@ def make_translator(
     for key, is_used, condition in (
         ("beam", search.method == "beam", "method beam"),
         ("samples", search.method == "mbr", "method mbr"),
+        ("rerank_scale", search.rerank != "none", "rerank bleu or chrf"),
         ("diversity", search.diverse_groups > 1, "diverse_groups above 1"),
     ):
         if key in changes and not is_used:

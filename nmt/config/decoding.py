@@ -15,6 +15,7 @@ from nmt.config.settings import (
     PositiveFloat,
     PositiveInt,
     Settings,
+    added_setting,
 )
 from nmt.errors import ConfigError
 
@@ -25,6 +26,8 @@ Protected = Literal["tags", "urls", "numbers", "placeholders"]
 MAX_THREADS = max(16, 4 * (os.cpu_count() or 1))
 MAX_SAMPLES = 10_000
 """Most samples of a line, which are drawn at once."""
+RERANK_SCALE = 4.0
+"""Default of rerank_scale, from dev sets of Multi30k (configs/README.md)."""
 
 
 class DecodingConfig(Settings):
@@ -60,6 +63,12 @@ class DecodingConfig(Settings):
     """Nucleus sampling: probability mass to sample from (Holtzman et al. 2020); 1: all."""
     samples: Annotated[PositiveInt, Field(le=MAX_SAMPLES)] = 32
     """Number of samples per line for mbr."""
+    rerank: Literal["none", "bleu", "chrf"] = added_setting("none", before="none")
+    """Choose from the beam by expected sentence BLEU or chrF2 instead of the score (MBR)."""
+    rerank_scale: Annotated[NaturalFloat, Field(le=1000)] = added_setting(
+        RERANK_SCALE, before=RERANK_SCALE
+    )
+    """Weight of a candidate in that expectation: exp(rerank_scale * score); 0: all alike."""
     seed: NaturalInt = 1
     """Sampling seed, combined with the text of each line."""
     max_source_length: Annotated[NaturalInt, Field(le=1_000_000)] = 0
@@ -81,9 +90,12 @@ class DecodingConfig(Settings):
         if self.protect and (self.method != "beam" or self.diverse_groups > 1):
             rule = "it needs beam search with one group"
             raise ConfigError("decoding.protect", ", ".join(self.protect), rule)
+        if self.rerank == "none" and self.rerank_scale != RERANK_SCALE:
+            rule = "it needs decoding.rerank: set that to bleu or chrf"
+            raise ConfigError("decoding.rerank_scale", f"{self.rerank_scale:g}", rule)
         # Settings of another method would be ignored silently.
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
-        of_beam = ("coverage_penalty", "diverse_groups")
+        of_beam = ("coverage_penalty", "diverse_groups", "rerank")
         of_samples = ("temperature", "top_k", "top_p")
         for name in of_samples if self.method == "beam" else of_beam:
             if (value := getattr(self, name)) != defaults[name]:

@@ -108,8 +108,8 @@ class Candidate:
     """Detokenised text without a line end."""
     score: float
     """Ranking score: natural log-probability over the length penalty plus the coverage penalty;
-    with `method: mbr` the mean chrF2 against all samples, 0 to 100. -inf if the constraints allow
-    no translation."""
+    with `method: mbr` the mean chrF2 against all samples, with `rerank` the expected similarity to
+    the beam, 0 to 100. -inf if the constraints allow no translation."""
     tokens: list[str]
     """Subword tokens; `</s>` last if the model ended the translation."""
     token_log_probs: list[float]

@@ -26,9 +26,9 @@ from nmt.decoding.beam_search import search
 from nmt.decoding.constraints import contains_phrase
 from nmt.decoding.hypotheses import Hypothesis
 from nmt.decoding.interface import BATCH_MULTIPLE, Engine, padded_length
+from nmt.decoding.minimum_risk import expected_similarity, rank_by_expected_chrf
 from nmt.decoding.preprocess import Preprocessor, Segment
 from nmt.decoding.requests import Request
-from nmt.decoding.sampling import rank_by_expected_chrf
 from nmt.decoding.translation import (
     Candidate,
     Translation,
@@ -228,12 +228,17 @@ class Translator:
         self, segments: Sequence[Segment], num_best: int, with_attention: bool
     ) -> Iterator[Translation]:
         """Search a batch of segments."""
-        is_mbr = self.decoding.method == "mbr"
+        decoding = self.decoding
+        num_candidates = num_best
+        if decoding.method == "mbr":
+            num_candidates = decoding.samples
+        elif decoding.rerank != "none":
+            num_candidates = decoding.beam
         found = search(
             self.engine,
             [segment.source for segment in segments],
-            self.decoding,
-            num_best=self.decoding.samples if is_mbr else num_best,
+            decoding,
+            num_best=num_candidates,
             # The attention places the tags.
             with_attention=with_attention or any(segment.masked.tags for segment in segments),
             constraints=[segment.constraints for segment in segments],
@@ -244,14 +249,35 @@ class Translator:
             if not candidates:
                 num_src = len(segment.source), segment.num_words
                 candidates = [self._without_tokens("", -math.inf, num_src, with_attention)]
-            elif is_mbr:
+            elif decoding.method == "mbr":
                 ranked = rank_by_expected_chrf([candidate.text for candidate in candidates])
                 candidates = [replace(candidates[n], score=score) for n, score in ranked[:num_best]]
+            elif decoding.rerank != "none":
+                candidates = self._rerank(candidates)[:num_best]
             yield Translation(
                 self.subword.pieces(segment.source),
                 candidates,
                 num_protected=segment.masked.num_protected,
             )
+
+    def _rerank(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Order the candidates of a beam by `decoding.rerank`, which becomes their score."""
+        similarity, scale = self.decoding.rerank, self.decoding.rerank_scale
+        assert similarity != "none"
+        texts = [each.text for each in candidates]
+        tokens = [each.tokens for each in candidates]
+        scores = [each.score for each in candidates]
+        expected = expected_similarity(similarity, texts, tokens, scores, scale)
+        candidates = [
+            replace(each, score=score) for each, score in zip(candidates, expected, strict=True)
+        ]
+        # Truncated texts and lost terms come last, however similar.
+        return sorted(
+            candidates,
+            key=lambda each: (
+                not each.is_finished, each.num_missing_terms + each.num_lost, -each.score
+            ),
+        )  # fmt: skip
 
     def _copy(self, segment: Segment, with_attention: bool) -> Translation:
         """Return the text of a segment that is not searched as its translation."""

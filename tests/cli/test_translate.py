@@ -135,6 +135,24 @@ def test_mbr_ranks_the_samples(here: Path, nmt: Nmt) -> None:
     assert all(0 <= score <= 100 for score in scores)
 
 
+@pytest.mark.parametrize("similarity", ["bleu", "chrf"])
+def test_rerank_orders_the_beam_by_similarity(similarity: str, here: Path, nmt: Nmt) -> None:
+    def n_best(options: str) -> list[list[str]]:
+        lines = out(nmt, f"--beam 6 --n-best 6 --format moses {options}")
+        return [line.split(" ||| ") for line in lines if line.startswith("0 ")]
+
+    beam, reranked = n_best(""), n_best(f"--rerank {similarity}")
+    assert sorted(each[1] for each in reranked) == sorted(each[1] for each in beam)
+    scores = [float(each[-1]) for each in reranked]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 100 for score in scores)
+    # A large scale leaves the best score alone.
+    assert n_best(f"--rerank {similarity} --rerank-scale 1000")[0][1] == beam[0][1]
+    # The list is cut after it is ordered.
+    best = out(nmt, f"--beam 6 --rerank {similarity}")[0]
+    assert best == reranked[0][1]
+
+
 def test_ensemble_of_a_model_with_itself_is_the_model(here: Path, nmt: Nmt) -> None:
     answer = nmt("translate runs/tiny --ensemble runs/tiny", TEXT.encode())
     assert answer.out.splitlines() == out(nmt, "")
@@ -212,7 +230,7 @@ def test_formats_of_the_option_are_all_formats() -> None:
 SEARCHES = (
     "", "--coverage-penalty 0.3 --length-norm average", "--min-length 9", "--method sample",
     "--method mbr --samples 4", "--beam 4 --diverse-groups 2", "--protect numbers",
-    "--ensemble runs/tiny", "--avoid Hund",
+    "--ensemble runs/tiny", "--avoid Hund", "--beam 4 --rerank bleu",
 )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def test_explain_section_lists_its_settings() -> None:
     assert keys[1] == (
         "decoding.beam: Beam size; 1: greedy search.  [integer, >= 1, <= 1000; default 5]"
     )
-    assert len(keys) == 20
+    assert len(keys) == 22
 
 
 def test_explain_list_of_sections() -> None:

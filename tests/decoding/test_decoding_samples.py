@@ -3,17 +3,25 @@
 import hashlib
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from exhaustive import score_of, seeds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from tiny_models import TinyModel, facts, log_probs_after, search
 
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import EOS
-from nmt.decoding.sampling import pairwise_chrf, rank_by_expected_chrf, uniform_numbers
+from nmt.decoding.minimum_risk import (
+    expected_similarity,
+    pairwise_bleu,
+    pairwise_chrf,
+    rank_by_expected_chrf,
+)
+from nmt.decoding.sampling import uniform_numbers
 
 
 def draw_samples(model: TinyModel, num_samples: int, **options: Any) -> list[list[int]]:
@@ -110,3 +118,29 @@ def test_minimum_bayes_risk_prefers_the_sample_most_like_all() -> None:
     assert ranked[0][1] == pytest.approx(
         sum(CHRF().sentence_score(samples[0], [other]).score for other in samples) / 4
     )
+
+
+@settings(deadline=None)
+@given(sentences=st.lists(st.lists(st.sampled_from("abcd"), max_size=8), min_size=1, max_size=5))
+@example(sentences=[[], ["a"], ["a", "b"], list("abcda"), list("abcd")])
+def test_pairwise_bleu_equals_sacrebleu(sentences: list[list[str]]) -> None:
+    metric = BLEU(tokenize="none", smooth_method="add-k", smooth_value=1)
+    scores = pairwise_bleu(sentences)
+    for row, hyp in enumerate(sentences):
+        for column, ref in enumerate(sentences):
+            # Without a token in common sacreBLEU returns 0.
+            expected = metric.sentence_score(" ".join(hyp), [" ".join(ref)]).score
+            assert scores[row, column] == pytest.approx(expected, abs=1e-9)
+
+
+def test_scale_of_scores_decides_between_similarity_and_score() -> None:
+    texts = ["eine Katze", "ein Hund rennt", "ein Hund rennt dort"]
+    tokens = [text.split() for text in texts]
+
+    def expected(similarity: Any, scale: float) -> list[float]:
+        return expected_similarity(similarity, texts, tokens, [-0.1, -0.5, -0.7], scale)
+
+    for similarity in ("bleu", "chrf"):
+        assert np.argmax(expected(similarity, 0)) > 0
+        assert np.argmax(expected(similarity, 100)) == 0
+        assert max(expected(similarity, 1000)) == pytest.approx(100)

@@ -192,6 +192,18 @@ TRANSLATING = [
         "decoding.coverage_penalty is 0.2, but decoding.method mbr does not use it",
     ),
     ErrorCase(
+        "translate runs/tiny --method mbr --rerank bleu",
+        "decoding.rerank is bleu, but decoding.method mbr does not use it",
+    ),
+    ErrorCase(
+        "translate runs/tiny --rerank-scale 2",
+        "decoding.rerank_scale is 2, but it needs decoding.rerank: set that to bleu or chrf",
+    ),
+    ErrorCase(
+        "translate runs/tiny --rerank-scale 4",
+        "rerank_scale is 4.0, but it needs rerank bleu or chrf: set that, or omit it",
+    ),
+    ErrorCase(
         "translate runs/tiny --method bean",
         "Invalid value for '--method': 'bean' is not one of 'beam', 'sample', 'mbr'. See `nmt "
         "translate --help`.",
