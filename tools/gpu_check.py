@@ -46,7 +46,7 @@ from nmt.model.lstm import LSTM
 from nmt.training.data import TrainingData, make_schedule
 from nmt.training.distributed import World
 from nmt.training.loop import make_update, train
-from nmt.training.memory import configure_malloc
+from nmt.training.memory import configure_memory
 from nmt.training.precision import resolve_precision, with_precision
 from nmt.training.state import Learner, TrainState
 
@@ -407,5 +407,5 @@ PARTS: dict[str, Callable[..., None]] = {
 if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "4")))
-    configure_malloc()
+    configure_memory()
     PARTS[sys.argv[1]](*sys.argv[2:])

@@ -11,7 +11,7 @@ from nmt.bench.figures import BenchReport, Figure
 from nmt.bench.timing import machine_facts, measure_peaks
 from nmt.bench.workloads import Bench, check_experiments
 from nmt.errors import ConfigError
-from nmt.training.memory import configure_malloc
+from nmt.training.memory import configure_memory
 
 Part = Callable[[Bench], Iterator[Figure]]
 
@@ -49,7 +49,7 @@ def run_bench(
     _check_names(names)
     check_experiments()
     # As training workers are set up.
-    configure_malloc()
+    configure_memory()
     torch.set_num_threads(1)
     facts = machine_facts()
     log(

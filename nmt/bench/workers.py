@@ -39,7 +39,7 @@ from nmt.planning.scaling import ON_CPUS, Hosts, predict_scaling, sample_positio
 from nmt.training.data import TrainingData
 from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.memory import configure_malloc
+from nmt.training.memory import configure_memory
 
 MEMORY_UPDATES = 8
 """Updates of the part `memory`."""
@@ -290,7 +290,7 @@ def main(folder: Path, number: int, kind: str) -> None:
     Args:
         kind: scaling; sustained and a precision; or memory of a precision or of `plain`.
     """
-    configure_malloc()
+    configure_memory()
     torch.set_num_threads(1)
     workload = Workload.from_json((folder / "workload.json").read_text(encoding="utf-8"))
     result: Any

@@ -38,7 +38,7 @@ from nmt.jobs.train import load_training_data
 from nmt.model.mkl import set_strict_mode
 from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.memory import configure_malloc, worker_environment
+from nmt.training.memory import configure_memory, worker_environment
 from nmt.training.resume import check_run
 from nmt.training.run_log import read_records
 from nmt.training.run_manifest import Origin
@@ -230,7 +230,7 @@ def _run_trial(
     """Trainable of Ray Tune: one trial in a process; Ray ends it inside a report."""
     experiment, prepared, run_dir = jobs[config["job"]]
     os.environ.update(worker_environment(cluster))
-    configure_malloc()
+    configure_memory()
     set_strict_mode()
     torch.set_num_threads(cluster.cpus_per_worker)
     world = World(device=torch.device(task_device()))

@@ -30,13 +30,16 @@ from nmt.training.distributed import World
 from nmt.training.loss import compute_loss
 from nmt.training.state import Learner
 
-MALLOC_ENVIRONMENT = {
+MEMORY_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
     "MALLOC_MMAP_THRESHOLD_": "2097152",
     "MALLOC_ARENA_MAX": "1",
     "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0:glibc.malloc.hugetlb=1",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
 }
-"""Settings of glibc for training on a CPU: each update frees and allocates the same sizes.
+"""Settings of glibc and oneDNN for training on a CPU.
+
+Each update frees and allocates the same sizes, so glibc is told to:
 
 - Keep up to 1 GB of freed memory, and map only blocks from 2 MiB one by one, in huge pages. With
   the defaults page faults took a sixth of the time; with 250 kB CPU time rose by 60 %.
@@ -45,8 +48,10 @@ MALLOC_ENVIRONMENT = {
 - No caches of small freed blocks: they lie between large ones, which then cannot be joined. This
   and the huge pages saved 0.15 GB at equal CPU time.
 
-oneDNN's cache of 1,024 compiled kernels is left alone: training in bf16 pads products to few shapes
-(`nmt.model.matmul`)."""
+oneDNN keeps 128 compiled kernels instead of 1,024, at 0.2 to 0.5 MB each. Training in bf16 pads
+products to few shapes (`nmt.model.matmul`), but LSTM layers have one per length and batch. Of the
+376 kernels of an update of Multi30k nine are compiled again, in 0.4 ms each: 2 % of its time. The
+memory after 150 updates is 729 instead of 826 MiB."""
 
 MAPPED_IN_SMALL_PAGES = 32 << 20
 """Least size of a block that is mapped by itself where there are no huge pages."""
@@ -207,19 +212,19 @@ def wait_for_gpu_memory(device: torch.device, log: Callable[[str], object]) -> N
 
 def worker_environment(cluster: Cluster) -> dict[str, str]:
     """Return the environment variables of a worker: threads, allocators, those of the user."""
-    variables = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **MALLOC_ENVIRONMENT}
+    variables = {"OMP_NUM_THREADS": str(cluster.cpus_per_worker), **MEMORY_ENVIRONMENT}
     if not any(name in cluster.env or name in os.environ for name in _ALLOCATOR_VARIABLES):
         variables[_ALLOCATOR_VARIABLES[0]] = GPU_ALLOCATOR
     return variables | cluster.env
 
 
-def configure_malloc() -> None:
-    """Apply `MALLOC_ENVIRONMENT` to this process and to the processes that it starts.
+def configure_memory() -> None:
+    """Apply `MEMORY_ENVIRONMENT` to this process and to the processes that it starts.
 
     Environment variables that are set already win. Without glibc only child processes are affected.
     """
     before = set(os.environ)
-    for name, value in MALLOC_ENVIRONMENT.items():
+    for name, value in MEMORY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # glibc has read its environment at the start of this process.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -18,9 +18,9 @@ from nmt.training import memory
 from nmt.training.data import make_schedule
 from nmt.training.distributed import World
 from nmt.training.memory import (
-    MALLOC_ENVIRONMENT,
+    MEMORY_ENVIRONMENT,
     UpdateOutOfMemoryError,
-    configure_malloc,
+    configure_memory,
     find_split,
     is_out_of_memory,
     wait_for_gpu_memory,
@@ -280,7 +280,7 @@ def test_workers_have_expandable_gpu_segments(
     for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
         monkeypatch.delenv(name, raising=False)
     variables = worker_environment(Cluster(cpus_per_worker=3, env=env))
-    assert variables == {"OMP_NUM_THREADS": "3", **MALLOC_ENVIRONMENT, **env, **expected}
+    assert variables == {"OMP_NUM_THREADS": "3", **MEMORY_ENVIRONMENT, **env, **expected}
 
 
 # Settings of glibc.
@@ -288,5 +288,5 @@ def test_workers_have_expandable_gpu_segments(
 
 def test_malloc_settings_keep_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"MALLOC_TRIM_THRESHOLD_": "500000000"})
-    configure_malloc()
-    assert os.environ == {**MALLOC_ENVIRONMENT, "MALLOC_TRIM_THRESHOLD_": "500000000"}
+    configure_memory()
+    assert os.environ == {**MEMORY_ENVIRONMENT, "MALLOC_TRIM_THRESHOLD_": "500000000"}
