@@ -80,11 +80,25 @@ def check_run(experiment: Experiment, run_dir: Path, *, same_dev: bool = False) 
 def _refused_change(
     key: str, before: Any, now: Any, run_dir: Path, reason: str = ""
 ) -> TrainingError:
-    [setting], [stored_setting] = overrides_of({key: now}), overrides_of({key: before})
+    [setting, stored_setting] = [
+        override for value in (now, before) for override in overrides_of({key: _set_only(value)})
+    ]
     return TrainingError(
         f"{setting}, but the run in {run_dir} was started with {stored_setting}{reason}: set it "
         "back to resume, or give the experiment another name"
     )
+
+
+def _set_only(value: Any) -> Any:
+    """Return a value with only those settings of list items, such as stages, that are set."""
+    if not isinstance(value, list):
+        return value
+    return [
+        {key: inner for key, inner in item.items() if inner not in (None, {})}
+        if isinstance(item, dict)
+        else item
+        for item in value
+    ]
 
 
 def _check_data(before: DataDigests, now: DataDigests, folder: Path, run_dir: Path) -> None:

@@ -196,6 +196,14 @@ def test_the_refusal_shows_overrides_to_type(toy_file: Path, one: Path) -> None:
     )
 
 
+def test_the_refusal_shows_what_stages_set(toy_file: Path, one: Path) -> None:
+    with pytest.raises(TrainingError) as refused:
+        check_run(load_experiment(toy_file, ["stages=[{from_update: 9, dropout: 0.1}]"]), one)
+    assert str(refused.value).startswith(
+        f'stages=[{{"from_update": 9, "dropout": 0.1}}], but the run in {one} was started with '
+    )
+
+
 def test_learning_rate_and_precision_may_change(toy_file: Path, one: Path) -> None:
     advice = ["training.learning_rate=0.001", "training.precision=bf16"]
     check_run(load_experiment(toy_file, advice), one)
