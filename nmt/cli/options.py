@@ -71,6 +71,7 @@ COUNT_OR_0 = Integer(min=0)
 THREADS = Integer(min=1, max=MAX_THREADS)
 BEAM = Integer(min=1, max=1000)
 LENGTH_PENALTY = FiniteFloat(min=0, max=10)
+RERANK = click.Choice(["none", "bleu", "chrf"])
 POSITIVE = FiniteFloat(min=0, min_open=True)
 POSITIVE_OR_0 = FiniteFloat(min=0)
 
@@ -115,8 +116,7 @@ def search_options(command: Callable[..., None]) -> Callable[..., None]:
          "Split longer lines, in tokens, into sentences; default: the limit of training."),
         ("--seed", COUNT_OR_0, "Sampling seed."),
         ("--rerank-scale", POSITIVE_OR_0, "Weight exp(scale * score) of a candidate in --rerank."),
-        ("--rerank", click.Choice(["none", "bleu", "chrf"]),
-         "Choose from the beam by expected sentence BLEU or chrF2 (MBR)."),
+        ("--rerank", RERANK, "Choose from the beam by expected sentence BLEU or chrF2 (MBR)."),
         ("--samples", COUNT, "Number of samples for mbr."),
         ("--top-p", FiniteFloat(min=0, max=1, min_open=True),
          "Nucleus sampling: probability mass to sample from."),

@@ -11,7 +11,7 @@ import click
 
 from nmt.api import check_writable, make_translator, open_model, prepare_corpus
 from nmt.cli import options
-from nmt.cli.options import BEAM, COUNT, COUNT_OR_0, LENGTH_PENALTY, comma_list
+from nmt.cli.options import BEAM, COUNT, COUNT_OR_0, LENGTH_PENALTY, RERANK, comma_list
 from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import Experiment
 from nmt.config.files import dump
@@ -38,6 +38,8 @@ TRAINING_OPTIONS = ("search", "trials", "metric", "least", "search_seed", "clust
               callback=comma_list(BEAM), help="Beam sizes to try.")  # fmt: skip
 @click.option("--penalties", default="0.6,0.8,1.0,1.2,1.4", metavar="NUMBERS",
               callback=comma_list(LENGTH_PENALTY), help="Length penalties to try.")  # fmt: skip
+@click.option("--rerank", "reranks", metavar="NAMES", callback=comma_list(RERANK),
+              help="Values of decoding.rerank to try; default: that of RUN.")  # fmt: skip
 @options.compute_options
 @click.option("--search", multiple=True, metavar="KEY=RANGE|FILE",
               help=f"Setting to search: {KINDS}; or a YAML file; repeatable.")  # fmt: skip
@@ -50,8 +52,8 @@ TRAINING_OPTIONS = ("search", "trials", "metric", "least", "search_seed", "clust
 def tune(run: str, overrides: tuple[str, ...], **values: Any) -> None:
     """Search for the settings with the best dev score.
 
-    With a RUN (run directory or checkpoint), the dev set is translated with each beam size and
-    length penalty; nothing is trained.
+    With a RUN (run directory or checkpoint), the dev set is translated with each combination of
+    beam size, length penalty and --rerank; nothing is trained.
 
     With an EXPERIMENT and --search, models are trained with values drawn for the given settings,
     each on one worker of the cluster file. The worse ones are stopped at a quarter and at half of
@@ -77,8 +79,10 @@ def tune(run: str, overrides: tuple[str, ...], **values: Any) -> None:
     tune_decoding(run, **{key: values[key] for key in values if key not in TRAINING_OPTIONS})
 
 
-def tune_decoding(run: str, beams: list[int], penalties: list[float], **compute: Any) -> None:
-    """Translate the dev set of a run with each beam size and length penalty; print the table."""
+def tune_decoding(
+    run: str, beams: list[int], penalties: list[float], reranks: list[str] | None, **compute: Any
+) -> None:
+    """Translate the dev set of a run with all combinations of values; print the table."""
     checkpoint = open_model(run)
     corpus, decoding = checkpoint.experiment.corpus, checkpoint.experiment.decoding
     if decoding.method != "beam":
@@ -96,7 +100,7 @@ def tune_decoding(run: str, beams: list[int], penalties: list[float], **compute:
     with Console() as console:
         console.print(options.describe(checkpoint))
         trials = tuning.tune(
-            translate, decoding, beams, penalties, refs, corpus.tgt,
+            translate, decoding, beams, penalties, reranks or [decoding.rerank], refs, corpus.tgt,
             lambda done, total: console.progress("tuning", done, total, "searches"),
         )  # fmt: skip
         console.clear()
@@ -104,6 +108,7 @@ def tune_decoding(run: str, beams: list[int], penalties: list[float], **compute:
         best = trials[0]
         console.print(f"{corpus.dev.name}: {len(refs):,} lines | BLEU|{best.bleu.signature}")
         search = f"--beam {best.beam} --length-penalty {best.length_penalty:g}"
+        search += f" --rerank {best.rerank}" if best.rerank != decoding.rerank else ""
         console.print(f"next: {options.program()} translate {options.display_path(run)} {search}")
 
 

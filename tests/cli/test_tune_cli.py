@@ -8,15 +8,17 @@ from cli_calls import Nmt
 
 def test_best_setting_has_the_best_dev_bleu(here: Path, nmt: Nmt) -> None:
     """Honest numbers (nmt/README.md, Guarantees)."""
-    answer = nmt("tune runs/tiny --beams 1,2 --penalties 1")
+    answer = nmt("tune runs/tiny --beams 1,4 --penalties 1 --rerank none,chrf")
     assert answer.status == 0, answer.err
-    header, first, second = answer.out.splitlines()
-    assert header == "beam  length_penalty  dev BLEU"
-    beam, penalty, bleu = first.split()[:3]
-    assert {first.split()[0], second.split()[0]} == {"1", "2"}
-    assert f"--beam {beam} --length-penalty {penalty}" in answer.err
+    header, first, *others = answer.out.splitlines()
+    assert header == "beam  length_penalty  rerank  dev BLEU"
+    beam, penalty, rerank, bleu = first.split()[:4]
+    tried = {tuple(line.split()[:3:2]) for line in (first, *others)}
+    assert tried == {("1", "none"), ("1", "chrf"), ("4", "none"), ("4", "chrf")}
+    search = f"--beam {beam} --length-penalty {penalty}"
+    search += f" --rerank {rerank}" if rerank != "none" else ""
+    assert search in answer.err
     again = nmt(
-        f"evaluate runs/tiny --src raw/dev.en --ref raw/dev.de --beam {beam} "
-        f"--length-penalty {penalty} --metrics bleu --json"
+        f"evaluate runs/tiny --src raw/dev.en --ref raw/dev.de {search} --metrics bleu --json"
     )
     assert f"{json.loads(again.out)['scores'][0]['score']:.2f}" == bleu

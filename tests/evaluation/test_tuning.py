@@ -14,7 +14,7 @@ def translate(decoding: DecodingConfig) -> list[str]:
 def test_all_settings_are_tried_and_ranked() -> None:
     progress: list[tuple[int, int]] = []
     trials = tune(
-        translate, DecodingConfig(beam=4), [4, 2, 4], [0.5, 1.0], REFS, "en",
+        translate, DecodingConfig(beam=4), [4, 2, 4], [0.5, 1.0], ["none"], REFS, "en",
         lambda *counts: progress.append(counts),
     )  # fmt: skip
     settings = [(trial.beam, trial.length_penalty) for trial in trials]
@@ -24,9 +24,11 @@ def test_all_settings_are_tried_and_ranked() -> None:
 
 
 def test_the_table_marks_the_current_settings() -> None:
-    trials = tune(translate, DecodingConfig(beam=4), [2, 4], [1.0], REFS, "en")
+    trials = tune(translate, DecodingConfig(beam=4), [2, 4], [1.0], ["none", "bleu"], REFS, "en")
     assert table(trials, DecodingConfig(beam=4)).splitlines() == [
-        "beam  length_penalty  dev BLEU",
-        "   2               1    100.00",
-        "   4               1    100.00  current",
+        "beam  length_penalty  rerank  dev BLEU",
+        "   2               1    none    100.00",
+        "   2               1    bleu    100.00",
+        "   4               1    none    100.00  current",
+        "   4               1    bleu    100.00",
     ]
