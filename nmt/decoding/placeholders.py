@@ -13,10 +13,12 @@ the source had one. Numbers stay as they are, and must appear. A line of tags an
 copied.
 """
 
+import math
 import re
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from nmt.config.decoding import Protected
@@ -85,6 +87,8 @@ class Tag:
     name: str
     kind: str
     """`open`, `close` or `alone`."""
+    position: int
+    """Character that it precedes, in the line without tags."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ def mask_line(line: str, kinds: Collection[Protected]) -> MaskedLine:
     if "tags" in kinds:
         line, tags = extract_tags(line)
     text, spans, end = "", [], 0
+    places = [(0, 0)]  # of start and end of each span in the line, and of its mask in the text
     for match in re.finditer(_span_pattern(kinds), line):
         text += line[end : match.start()]
         end = match.end()
@@ -153,9 +158,34 @@ def mask_line(line: str, kinds: Collection[Protected]) -> MaskedLine:
         else:
             mask = next(masks)
             # A mask is a word of its own, whatever the span is attached to.
-            text += f"{'' if text[-1:] in ('', ' ') else ' '}{mask}{'' if has_space[1] else ' '}"
+            text += "" if text[-1:] in ("", " ") else " "
+            places.append((match.start(), len(text)))
+            text += f"{mask}{'' if has_space[1] else ' '}"
+            places.append((end, len(text)))
         spans.append(ProtectedSpan(match[0], mask, *has_space))
-    return MaskedLine(text + line[end:], tuple(spans), tags)
+    text += line[end:]
+    return MaskedLine(text, tuple(spans), _recount_words(tags, places, text))
+
+
+def _recount_words(
+    tags: tuple[Tag, ...], places: Sequence[tuple[int, int]], text: str
+) -> tuple[Tag, ...]:
+    """Return tags whose words are counted in a text with masks, of which spans may have others.
+
+    `places` has positions in the line without tags and in the text, two for each mask.
+    """
+    if len(places) == 1:
+        return tags
+    starts = [match.start() for match in re.finditer(r"\S+", text)]
+    recounted = []
+    for tag in tags:
+        number = bisect_right(places, (tag.position, math.inf)) - 1
+        start, place = places[number]
+        # A tag inside a span follows its mask.
+        is_inside = number % 2 == 1 and tag.position > start
+        place = places[number + 1][1] if is_inside else place + tag.position - start
+        recounted.append(replace(tag, word=bisect_left(starts, place)))
+    return tuple(recounted)
 
 
 def hide_spans(line: str, kinds: Collection[Protected]) -> str:
@@ -190,7 +220,7 @@ def _unused_numbers(line: str) -> Iterator[str]:
 def extract_tags(line: str) -> tuple[str, tuple[Tag, ...]]:
     """Return a line without its tags, and the tags."""
     parts: list[str] = []
-    tags, end, word, is_inside = [], 0, 0, False
+    tags, end, word, is_inside, position = [], 0, 0, False, 0
     for match in _TAG.finditer(line):
         parts.append(line[end : match.start()])
         end = match.end()
@@ -202,9 +232,14 @@ def extract_tags(line: str) -> tuple[str, tuple[Tag, ...]]:
             parts[-1] += " "
         if text := parts[-1]:
             # A word that continues after a tag is counted once.
-            word += len(text.split()) - (is_inside and not text[0].isspace())
+            words = text.split()
+            word += len(words) - (is_inside and not text[0].isspace())
+            # A space between words is one character, and counted with the text before it.
+            position += len(" ".join(words)) + (is_inside and text[0].isspace())
+            position += bool(words) and text[-1].isspace()
             is_inside = not text[-1].isspace()
-        tags.append(Tag(match[0], word, *_has_spaces_around(line, match), name, kind))
+        spaces = _has_spaces_around(line, match)
+        tags.append(Tag(match[0], word, *spaces, name, kind, position))
     return " ".join(("".join(parts) + line[end:]).split()) if tags else line, tuple(tags)
 
 

@@ -120,6 +120,18 @@ def test_a_word_between_tags_is_counted_once() -> None:
     assert [tag.word for tag in tags] == [1, 1, 1, 2, 2, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["Hi {name}, press <b>OK</b> now", "see (https://x.org) the <b>red</b> dog",
+     "{{ user name }} has <i>two</i> dogs", "%s{} a <b>b</b>", "a <b>{x}</b> b, <i>c</i> d",
+     "a&nbsp;b <b>c</b> d"],
+)  # fmt: skip
+def test_tags_after_a_span_keep_their_words(line: str) -> None:
+    found = mask_line(line, ["tags", "urls", "placeholders"])
+    links = [(number, number) for number in range(len(found.text.split()))]
+    assert found.restore(found.text, links) == (line, 0)
+
+
 @example(line="%s{}")
 @given(line=st.text(alphabet="a1 {}%s.:ö"))
 def test_restoring_a_copied_line_changes_spaces_only(line: str) -> None:
