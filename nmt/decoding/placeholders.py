@@ -17,7 +17,7 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -138,12 +138,17 @@ class MaskedLine:
         return _unmask(translation, [s for s in self.spans if s.mask != s.text]), num_lost
 
 
-def mask_line(line: str, kinds: Collection[Protected]) -> MaskedLine:
-    """Remove the tags of a line and replace its spans of these kinds by masks."""
+def mask_line(
+    line: str, kinds: Collection[Protected], constraints: Iterable[str] = ()
+) -> MaskedLine:
+    """Remove the tags of a line and replace its spans of these kinds by masks.
+
+    No mask occurs in the line or in its constraints: it would be taken for a number of theirs.
+    """
     if not kinds:
         return MaskedLine(line)
     tags: tuple[Tag, ...] = ()
-    masks = _unused_numbers(line)
+    masks = _unused_numbers(" ".join([line, *constraints]))
     if "tags" in kinds:
         line, tags = extract_tags(line)
     text, spans, end = "", [], 0

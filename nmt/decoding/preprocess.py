@@ -97,7 +97,7 @@ class Preprocessor:
     def _split(self, requests: Sequence[Request]) -> Iterator[Segment]:
         """Yield the segments without the words of their tokens."""
         texts = [normalise(request.text, self.cleaning) for request in requests]
-        masked_lines = [mask_line(text, self.decoding.protect) for text in texts]
+        masked_lines = list(map(self._mask, texts, requests))
         # One call for the window is faster than one per line.
         encoded = self._encode([masked.text for masked in masked_lines])
         for line, (request, masked) in enumerate(zip(requests, masked_lines, strict=True)):
@@ -112,8 +112,7 @@ class Preprocessor:
             parts = split_line(texts[line], hidden, self.cut_tokens - 1, self._num_tokens)
             for number, part in enumerate(parts):
                 # Masked again: a mask must be restored in the segment of its span.
-                kinds = () if part.is_copied else self.decoding.protect
-                masked = mask_line(part.text, kinds)
+                masked = MaskedLine(part.text) if part.is_copied else self._mask(part.text, request)
                 # A part that has only tags or spans has nothing to translate.
                 is_copied = part.is_copied or not masked.has_text
                 part_ids = None if is_copied else self._encode([masked.text])[0]
@@ -126,6 +125,11 @@ class Preprocessor:
             return "", 0
         text = normalise(request.text, self.cleaning).strip()
         return text, mask_line(text, self.decoding.protect).num_protected
+
+    def _mask(self, text: str, request: Request) -> MaskedLine:
+        """Mask the text of a request, or a part of it."""
+        others = *request.constraints, *request.avoid, request.target_prefix
+        return mask_line(text, self.decoding.protect, others)
 
     def _num_tokens(self, text: str) -> int:
         return len(self._encode([mask_line(text, self.decoding.protect).text])[0])
@@ -155,9 +159,14 @@ class Preprocessor:
                     f"{request.where}: {phrase!r} is in avoid, and also in target_prefix or "
                     "constraints: remove it from one of them"
                 )
-        mask_ids = [tuple(self.subword.encode(span.mask)) for span in masked.spans]
+        # A number that is a word to avoid is lost: no translation could have it.
+        masks = [
+            span.mask for span in masked.spans
+            if not any(contains_phrase(span.mask, phrase) for phrase in avoid)
+        ]  # fmt: skip
+        mask_ids = [tuple(self.subword.encode(mask)) for mask in masks]
         avoid_bytes = tuple(phrase.encode() for phrase in avoid)
-        joined = self._encode_joined([*terms, *(span.mask for span in masked.spans)])
+        joined = self._encode_joined([*terms, *masks])
         constraints = Constraints(
             self.token_text, prefix_ids, (*term_ids, *mask_ids), avoid_bytes, joined
         )

@@ -310,6 +310,26 @@ def test_line_of_protected_spans_is_copied(line: str, num_protected: int) -> Non
     assert found.best.num_lost == 0
 
 
+@pytest.mark.parametrize(
+    "constraints",
+    [{"constraints": ("23 Hunde",)}, {"target_prefix": "23 Hunde"}, {"avoid": ("23",)}],
+)
+@pytest.mark.parametrize("text", ["{name} ja", "{name} ja. " * 30])
+def test_no_mask_is_a_number_of_the_constraints(constraints: Any, text: str) -> None:
+    translator = copying(protect=["placeholders"], max_source_length=40)
+    request = Request(text, **constraints)
+    for segment in translator.preprocessor.segments([request]):
+        assert [span.mask for span in segment.masked.spans][:1] == ["24"]
+
+
+def test_a_number_to_avoid_is_lost() -> None:
+    """The search would find no translation, or one at the maximum length."""
+    translator = copying(protect=["numbers"])
+    [found] = translator.translate_detailed([Request("2 ja", avoid=("2",))])
+    assert (found.best.is_finished, found.best.num_lost) == (True, 1)
+    assert "2" not in found.text
+
+
 def test_a_string_instead_of_lines_is_refused() -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as caught:
