@@ -207,8 +207,8 @@ class _SearchBatch(Generic[StateT]):
             rows = (length + 1 < self.limits).repeat(self.beam).nonzero()[0]
             ids = np.full(len(rows), EOS)
         if constrained is not None:
-            pairs = np.array(constrained.forbidden, np.int64).reshape(-1, 2)
-            rows, ids = np.concatenate([rows, pairs[:, 0]]), np.concatenate([ids, pairs[:, 1]])
+            further = constrained.forbidden
+            rows, ids = np.concatenate([rows, further[0]]), np.concatenate([ids, further[1]])
             full_rows = np.array(constrained.full_rows, np.int64)
         choice: Best | Draw = Best(self.beam)
         if self.is_sampling:

@@ -44,6 +44,11 @@ class TokenText:
         """Tokens that continue a letter of a script without spaces: its marks."""
         return self._continuations("\u3042")
 
+    @cached_property
+    def without_space(self) -> list[int]:
+        """Tokens that do not begin with a space."""
+        return [n for n, text in enumerate(self.token_bytes) if text and text[:1] != b" "]
+
     def decode(self, tokens: Iterable[int]) -> bytes:
         """Return the bytes of a token sequence."""
         return b"".join([self.token_bytes[token] for token in tokens])
@@ -76,6 +81,8 @@ class Constraints:
     """Words that must not appear, without a leading space."""
     joined_terms: tuple[tuple[int, ...], ...] = ()
     """Tokens of each term without the space before it, for scripts without spaces; or nothing."""
+    has_space_after_prefix: bool = False
+    """True if a space follows the prefix, unless the translation ends there."""
 
     @cached_property
     def _phrases(self) -> dict[tuple[int, ...], str]:
@@ -91,6 +98,8 @@ class Constraints:
         """Return the tokens that must not come next."""
         text, completing = self.token_text.decode(tokens), self.token_text.completing_tokens
         forbidden = [token for phrase in self.avoid for token in completing(phrase, text)]
+        if self.has_space_after_prefix and len(tokens) == len(self.prefix):
+            forbidden += self.token_text.without_space
         return [*forbidden, EOS] if self.missing_terms(tokens) else forbidden
 
     def term_continuations(self, tokens: Sequence[int]) -> set[int]:
@@ -175,20 +184,29 @@ class ConstrainedStep:
         """Next token of rows inside a prefix: only it is possible."""
         self._rows_of_slot: dict[int, list[int]] = defaultdict(list)
         """Rows of sentences with terms, outside the prefix."""
-        self.forbidden: list[tuple[int, int]] = []
-        """Rows and tokens that must not come next."""
+        self._forbidden: list[tuple[int, list[int]]] = []
+        """Rows, and the tokens that must not come next."""
         beam = totals.shape[1]
         for row, each in _constrained_rows(constraints, totals):
             rest = each.prefix[len(prefixes[row]) :]
             if rest:
                 self._forced[row] = rest[0]
                 continue
-            self.forbidden += [(row, token) for token in each.forbidden_tokens(prefixes[row])]
+            self._forbidden.append((row, each.forbidden_tokens(prefixes[row])))
             if each.terms:
                 self._rows_of_slot[row // beam].append(row)
         rows = [row for of_slot in self._rows_of_slot.values() for row in of_slot]
         self.full_rows = [*self._forced, *rows]
         """Rows whose log-probabilities of all tokens are needed."""
+
+    @property
+    def forbidden(self) -> tuple[IntArray, IntArray]:
+        """Rows and tokens that must not come next, of equal length."""
+        # Arrays: a space after a prefix forbids most of the vocabulary.
+        rows = [np.full(len(tokens), row) for row, tokens in self._forbidden]
+        parts = [np.array(tokens, np.int64) for _, tokens in self._forbidden]
+        empty = np.zeros(0, np.int64)
+        return np.concatenate([empty, *rows]), np.concatenate([empty, *parts])
 
     def force_prefixes(
         self, ids: IntArray, log_probs: FloatArray, distributions: FloatArray
@@ -216,12 +234,13 @@ class ConstrainedStep:
             distributions: log-probabilities of `full_rows`, [len(full_rows), V].
             forbidden: rows and tokens that must not come next, for all rows.
         """
+        distributions[:, :EOS] = -np.inf
+        if forbidden is not None:
+            places_of = np.full(places.size, -1)
+            places_of[self.full_rows] = np.arange(len(self.full_rows))
+            found = places_of[forbidden[0]]
+            distributions[found[found >= 0], forbidden[1][found >= 0]] = -np.inf
         by_row = dict(zip(self.full_rows, distributions, strict=True))
-        for distribution in by_row.values():
-            distribution[:EOS] = -np.inf
-        for row, token in zip(*(forbidden or ((), ())), strict=True):
-            if row in by_row:
-                by_row[row][token] = -np.inf
         for slot, rows in self._rows_of_slot.items():
             first = slot * places.shape[1]
             best = zip((places[slot] + first).tolist(), tokens[slot].tolist(), strict=True)

@@ -410,7 +410,12 @@ def _choose_candidates(
         distributions = distributions[:, :-1]
     if query.forbidden is not None:
         rows, tokens = query.forbidden
-        is_there, places = (columns[rows] == tokens[:, None]).nonzero()
+        # Candidates are in ascending order, and so are rows and candidates as one number.
+        numbers = (np.arange(len(columns))[:, None] * (vocab_size + 1) + columns).ravel()
+        wanted = rows * (vocab_size + 1) + tokens
+        places = numbers.searchsorted(wanted).clip(max=len(numbers) - 1)
+        is_there = numbers[places] == wanted
+        places = places[is_there] - rows[is_there] * columns.shape[1]
         query = query._replace(forbidden=(rows[is_there], places))
     result = choose(log_probs, query._replace(full_rows=None), sums)
     return result._replace(distributions=distributions)

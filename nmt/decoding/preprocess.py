@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import EOS, Subword
-from nmt.corpus.text import letter_boundary, normalise, split_sentences
+from nmt.corpus.text import UNSPACED, letter_boundary, normalise, split_sentences
 from nmt.decoding.constraints import Constraints, TokenText, contains_phrase
 from nmt.decoding.hypotheses import max_length
 from nmt.decoding.placeholders import MaskedLine, hide_spans, mask_line
@@ -167,9 +167,14 @@ class Preprocessor:
         mask_ids = [tuple(self.subword.encode(mask)) for mask in masks]
         avoid_bytes = tuple(phrase.encode() for phrase in avoid)
         joined = self._encode_joined([*terms, *masks])
+        # Normalising removes the space after "1 ", which 12 does not begin with. Scripts without
+        # spaces do without it.
+        last, end = prefix[-1:], request.target_prefix[-1:]
+        has_space = end.isspace() and not (last.isspace() or UNSPACED.match(last))
         constraints = Constraints(
-            self.token_text, prefix_ids, (*term_ids, *mask_ids), avoid_bytes, joined
-        )
+            self.token_text, prefix_ids, (*term_ids, *mask_ids), avoid_bytes, joined,
+            has_space_after_prefix=bool(prefix) and has_space,
+        )  # fmt: skip
         return Segment(line, source, masked, constraints, len(term_ids))
 
     def _encode_joined(self, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:

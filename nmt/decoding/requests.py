@@ -25,7 +25,7 @@ class Request:
     avoid: tuple[str, ...] = ()
     """Words that must not appear."""
     target_prefix: str = ""
-    """Beginning of the translation."""
+    """Beginning of the translation; no word continues it after a space at its end."""
     fields: dict[str, Any] = field(default_factory=dict)
     """All keys of the JSON object."""
     where: str = ""

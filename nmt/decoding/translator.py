@@ -285,7 +285,8 @@ class Translator:
         text, _ = masked.restore(masked.text)
         if constraints is not None:
             prefix = self.subword.decode(constraints.prefix).strip()
-            text = text if text.startswith(prefix) else f"{prefix} {text}"
+            end = " " if constraints.has_space_after_prefix else ""
+            text = text if f"{text} ".startswith(prefix + end) else f"{prefix} {text}"
             if any(contains_phrase(text, phrase.decode()) for phrase in constraints.avoid):
                 candidate = self._without_tokens("", -math.inf, (0, num_src), with_attention)
                 return Translation([], [candidate])

@@ -1,6 +1,8 @@
 import math
 import random
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -230,6 +232,28 @@ def test_a_copied_word_follows_the_prefix_and_is_avoided() -> None:
     assert [row.tolist() for row in found.best.words.rows] == [[0], [0], [1]]
     [found] = translator.translate_detailed([Request(WORD, avoid=(WORD,))])
     assert (found.text, found.score) == ("", -math.inf)
+    spaced = Request(WORD, target_prefix=f"{WORD[:9]} ")
+    assert translator.translate([spaced]) == [f"{WORD[:9]} {WORD}"]
+
+
+@pytest.mark.parametrize(
+    "decoding", [{"beam": 1}, {"beam": 4}, {"beam": 4, "diverse_groups": 2}, {"method": "sample"}]
+)
+@pytest.mark.parametrize("prefix", ["1 ", "ein H\t", "1\u00a0"])
+def test_no_word_continues_a_prefix_with_a_space(decoding: Any, prefix: str) -> None:
+    requests = [Request("12 ein Haus", target_prefix=prefix), Request("12 ja", target_prefix="1")]
+    texts = random_model(**decoding).translate(requests)
+    assert re.match(rf"{prefix.strip()}( |$)", texts[0])
+    if decoding == {"beam": 4}:
+        term = replace(requests[0], constraints=("Haus",))
+        [text] = random_model(**decoding).translate([term])
+        assert re.match(rf"{prefix.strip()} .*\bHaus\b", text)
+
+
+def test_a_script_without_spaces_continues_a_prefix() -> None:
+    [segment] = copying().preprocessor.segments([Request("ja", target_prefix="我 ")])
+    assert segment.constraints is not None
+    assert not segment.constraints.has_space_after_prefix
 
 
 def test_progress_counts_every_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
