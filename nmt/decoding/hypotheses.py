@@ -17,6 +17,8 @@ from nmt.config.decoding import DecodingConfig
 from nmt.decoding.interface import FloatArray, IntArray
 
 _TINY = np.finfo(np.float32).tiny
+_MAX_PENALTY = 1e38
+"""Largest divisor of log-probabilities: that of 6,300 tokens with `length_norm: average`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +47,12 @@ def max_length(num_src_tokens: int, decoding: DecodingConfig) -> int:
 def length_penalty(length: int, alpha: float, norm: Literal["gnmt", "average"] = "gnmt") -> float:
     """Return the divisor of the log-probability of `length` tokens, EOS included.
 
-    `gnmt` is ((5 + length) / 6)^alpha (Wu et al. 2016, equation 14), `average` is length^alpha.
+    `gnmt` is ((5 + length) / 6)^alpha (Wu et al. 2016, equation 14), `average` is length^alpha; at
+    most 1e38.
     """
     base = length if norm == "average" else (5 + length) / 6
-    return float(base**alpha)
+    # Scores are fp32: an infinite divisor would make those of long hypotheses equal.
+    return min(float(base**alpha), _MAX_PENALTY)
 
 
 def coverage_penalty(coverage: FloatArray, src_lengths: IntArray, beta: float) -> FloatArray:

@@ -1,8 +1,9 @@
 """Options of the search against exhaustive search, on models with few targets."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from exhaustive import Target, check_against_all, full_beam, seeds
@@ -14,7 +15,7 @@ from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import EOS
 from nmt.decoding.constraints import Constraints, TokenText
-from nmt.decoding.hypotheses import max_length
+from nmt.decoding.hypotheses import length_penalty, max_length
 from nmt.model import seq2seq
 
 TEXTS = [b"", b"", b"", b" a", b"b", b" ab"]
@@ -253,3 +254,11 @@ def test_a_high_diversity_separates_the_groups() -> None:
     config = DecodingConfig(beam=3, diverse_groups=3, diversity=100.0)
     (found,) = search(TinyModel(1, 30), [[7, 8, 9]], config, num_best=3)
     assert len({each.tokens[0] for each in found}) == 3
+
+
+@pytest.mark.parametrize("norm", ["gnmt", "average"])
+def test_scores_of_very_long_hypotheses_are_finite(norm: Literal["gnmt", "average"]) -> None:
+    with np.errstate(all="raise"):
+        divisors = [np.float32(length_penalty(10**n, 10.0, norm)) for n in range(7)]
+    assert np.isfinite(divisors).all()
+    assert divisors == sorted(divisors)
