@@ -4,6 +4,7 @@ import json
 import math
 import time
 from itertools import tee
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,9 +46,11 @@ def score(
 
     checkpoint = open_model(run)
     translator = make_translator(checkpoint, **compute)
-    # The files are read twice, so that an error in the last line is found before scoring starts.
+    # Files are read twice, so that an error in the last line is found before scoring starts. A pipe
+    # can be read only once.
     files = PairFiles(ParallelText(name="pairs", src=src, tgt=tgt), "", ("", ""))
-    total = sum(1 for _ in files.read())
+    has_pipe = any(Path(name).is_fifo() for name in (src, tgt))
+    total = 0 if has_pipe else sum(1 for _ in files.read())
     translator.build_engine()
     totals, started = ScoreTotals(), time.monotonic()
     with Console() as console, open_output(output) as file:
@@ -63,8 +66,10 @@ def score(
             totals.add(tgt_line, line_score)
             file.write(_format(src_line, tgt_line, line_score, form, length_penalty) + "\n")
         console.clear()
-        seconds = max(time.monotonic() - started, 1e-9)
-        console.print(f"scored {total:,} pairs | {seconds:.1f} s | {total / seconds:,.1f} pairs/s")
+        seconds, number = max(time.monotonic() - started, 1e-9), totals.num_pairs
+        console.print(
+            f"scored {number:,} pairs | {seconds:.1f} s | {number / seconds:,.1f} pairs/s"
+        )
         for line in _summary(totals):
             console.print(line)
 

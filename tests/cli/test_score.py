@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,18 @@ def test_batch_does_not_change_the_scores(form: str, here: Path, nmt: Nmt) -> No
     for batch in (1, 7):
         assert nmt(f"{options} --batch {batch} -o packed.gz").out == ""
         assert gzip.decompress(Path("packed.gz").read_bytes()).decode() == together
+
+
+def test_pipes_are_read_once(here: Path, nmt: Nmt) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
+    write_pairs()
+    ends = [os.pipe() for _ in range(2)]
+    for (_, end), name in zip(ends, ("my.en", "my.de"), strict=True):
+        os.write(end, Path(name).read_bytes())
+        os.close(end)
+    pipes = " ".join(f"/dev/fd/{end}" for end, _ in ends)
+    of_files, of_pipes = (nmt(f"score runs/tiny {names}") for names in ("my.en my.de", pipes))
+    assert of_pipes.out == of_files.out
+    assert "scored 5 pairs | " in of_pipes.err
+    for end, _ in ends:
+        os.close(end)
