@@ -104,7 +104,8 @@ def _translate(
     translations = translator.translate_detailed([src[row] for _, row in rows])
     examples = []
     for (quantile, row), result in zip(rows, translations, strict=True):
-        if result.best.attention is not None:
+        # Lines without text have no tokens.
+        if result.tokens and result.best.attention is not None:
             chrf = sentence_chrf(result.text, [refs[row]])
             # Four digits suffice for the page and keep it small.
             attention = result.best.attention.tolist()

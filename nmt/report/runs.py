@@ -131,7 +131,8 @@ class Run:
         """Return the lines that `nmt evaluate` wrote for a test set; None if there are none."""
         path = self.folder / "evaluation" / f"{file_name(test_set)}.{suffix}"
         try:
-            return path.read_text(encoding="utf-8").split("\n")[:-1]
+            # Only a line feed ends a line, as in `nmt evaluate`.
+            return path.read_bytes().decode().split("\n")[:-1]
         except (OSError, UnicodeDecodeError):
             return None
 

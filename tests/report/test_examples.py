@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from nmt.report.examples import QUANTILES, choose
+from nmt.report.page import render
 from nmt.report.runs import read_runs
 
 
@@ -24,6 +25,19 @@ def test_examples_have_the_attention_of_each_token(here: Path, nmt: Callable[...
         for weights in each.weights:
             assert len(weights) == len(each.src_tokens)
             assert sum(weights) == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("line", "lines"), [("\u200b \u200b \u200b", []), ("3 a\r dog runs.", [1, 1, 1])]
+)
+def test_unusual_lines(line: str, lines: list[int], here: Path, nmt: Callable[..., Any]) -> None:
+    for name, text in (("my.en", line), ("my.de", "3 ein Hund rennt.")):
+        Path(name).write_bytes(f"{text}\n".encode())
+    assert nmt("evaluate runs/tiny --src my.en --ref my.de --metrics chrf").status == 0
+    [run] = read_runs([Path("runs/tiny")])
+    examples = choose(run, 3)
+    assert [each.line for each in examples] == lines
+    render([run], [examples])
 
 
 def test_run_without_evaluation_has_no_examples(here: Path) -> None:
