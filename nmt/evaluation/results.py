@@ -7,6 +7,7 @@ compared with a baseline.
 
 import json
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 from nmt.corpus.io import is_writable
@@ -50,7 +51,8 @@ def write(
 ) -> list[Path]:  # fmt: skip
     """Write the files of one test set, each atomically, and return their paths.
 
-    A comparison of other lines under these names is removed.
+    A comparison of other lines under these names is removed, and so are further references of an
+    earlier evaluation.
     """
     assert len(hyps) == len(test_set.src)
     texts = {src_lang: _join(test_set.src), tgt_lang: _join(hyps)}
@@ -61,6 +63,14 @@ def write(
     if any(
         not p.is_file() or p.read_bytes() != texts[suffix].encode() for suffix, p in old.items()
     ):
+        _path(folder, test_set, COMPARISON).unlink(missing_ok=True)
+    # Without its scores a file is not one of an evaluation.
+    has_scores = _path(folder, test_set, "metrics.json").is_file()
+    for number in count(len(test_set.references)):
+        further = _path(folder, test_set, f"{tgt_lang}.ref{number}")
+        if not (has_scores and further.is_file()):
+            break
+        further.unlink()
         _path(folder, test_set, COMPARISON).unlink(missing_ok=True)
     texts["metrics"] = report.text() + "\n"
     texts["metrics.json"] = report.json() + "\n"

@@ -46,3 +46,23 @@ def test_comparison_of_other_translations_is_removed(tmp_path: Path) -> None:
     assert comparison.exists()
     write(["A", "B"])
     assert not comparison.exists()
+
+
+def test_references_of_an_earlier_evaluation_are_removed(tmp_path: Path) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
+
+    def write(num_references: int) -> list[str]:
+        test_set = test_sets.TestSet("flickr", ("a",), (("A",),) * num_references)
+        report = scores.score(["A"], test_set.references, "de", test_set="flickr", system="run")
+        results.write(tmp_path, test_set, ["A"], report, "en", "de")
+        return sorted(path.name for path in tmp_path.glob("*.ref*"))
+
+    own = tmp_path / "flickr.de.ref2"
+    own.write_text("of the user\n")
+    assert write(1) == ["flickr.de.ref", "flickr.de.ref2"]
+    own.unlink()
+    assert write(3) == ["flickr.de.ref", "flickr.de.ref1", "flickr.de.ref2"]
+    (tmp_path / "flickr.comparison.json").write_text("{}")
+    assert write(2) == ["flickr.de.ref", "flickr.de.ref1"]
+    assert not (tmp_path / "flickr.comparison.json").exists()
+    assert write(1) == ["flickr.de.ref"]
