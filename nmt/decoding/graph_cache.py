@@ -13,14 +13,19 @@ import nmt.model
 from nmt.checkpoint.format import CONFIG, TOKENIZER, WEIGHTS, nmt_version
 from nmt.checkpoint.load import Checkpoint
 from nmt.config.decoding import Precision
-from nmt.decoding.exported_model import DECODER
+from nmt.decoding.exported_model import DECODER, ENCODER
 
 
 def find_graphs(checkpoint: Checkpoint, precision: Precision) -> Path | None:
     """Return the directory with the graphs of a checkpoint; None: they have to be built."""
     name = entry_name(checkpoint, precision)
     found = (folder / name for folder in cache_folders(checkpoint))
-    return next((entry for entry in found if (entry / DECODER).is_file()), None)
+    return next(filter(has_graphs, found), None)
+
+
+def has_graphs(folder: Path) -> bool:
+    """Return True if both graphs are in a directory."""
+    return all((folder / name).is_file() for name in (ENCODER, DECODER))
 
 
 def entry_name(checkpoint: Checkpoint, precision: Precision) -> str:

@@ -8,7 +8,6 @@ import atexit
 import secrets
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +40,7 @@ from nmt.decoding.graph_cache import (
     cache_folders,
     entry_name,
     find_graphs,
+    has_graphs,
     package_versions,
 )
 from nmt.decoding.interface import Best, Query
@@ -144,7 +144,7 @@ def cached_graphs(checkpoint: Checkpoint, precision: Precision) -> Path:
     """Return a directory with the graphs of a checkpoint; build them at the first use.
 
     Raises:
-        CheckpointError: the graphs differ from the model.
+        CheckpointError: the graphs differ from the model, or cannot be written anywhere.
     """
     if (found := find_graphs(checkpoint, precision)) is not None:
         return found
@@ -154,17 +154,24 @@ def cached_graphs(checkpoint: Checkpoint, precision: Precision) -> Path:
         try:
             parent.mkdir(parents=True, exist_ok=True)
             temp = Path(tempfile.mkdtemp(prefix=".", suffix=".writing", dir=parent))
+            if parent == parents[0]:
+                # Graphs of other weights, or of another version.
+                for old in parent.glob(f"{precision}-*"):
+                    shutil.rmtree(old, ignore_errors=True)
+            return _build(model, temp, parent / name, precision)
         except OSError:
             continue
-        if parent == parents[0]:
-            # Graphs of other weights, or of another version.
-            for old in parent.glob(f"{precision}-*"):
-                shutil.rmtree(old, ignore_errors=True)
-        return _build(model, temp, parent / name, precision)
-    # Neither is writable: for this process only.
-    temp = Path(tempfile.mkdtemp(prefix="nmt-onnx-"))
-    atexit.register(shutil.rmtree, temp, ignore_errors=True)
-    return _build(model, temp, temp / name, precision)
+    # Neither is writable and has room: for this process only.
+    try:
+        temp = Path(tempfile.mkdtemp(prefix="nmt-onnx-"))
+        atexit.register(shutil.rmtree, temp, ignore_errors=True)
+        return _build(model, temp, temp / name, precision)
+    except OSError as error:
+        folders = f"{parents[0]}, {parents[1]} or the folder of temporary files"
+        raise CheckpointError(
+            f"its graphs cannot be written to {folders}: {error.strerror}; free some space, or use "
+            "--engine torch"
+        ) from None
 
 
 def _build(model: Seq2Seq, temp: Path, target: Path, precision: Precision) -> Path:
@@ -174,9 +181,12 @@ def _build(model: Seq2Seq, temp: Path, target: Path, precision: Precision) -> Pa
         part.mkdir()
         write_graphs(model, part, precision)
         compare_with_torch(model, part, precision)
-        # Another process may have been faster: its graphs are the same.
-        with suppress(OSError):
+        try:
             part.rename(target)
+        except OSError:
+            # Another process may have been faster: its graphs are the same.
+            if not has_graphs(target):
+                raise
     finally:
         if temp != target.parent:
             shutil.rmtree(temp, ignore_errors=True)

@@ -1,6 +1,8 @@
 """Exported models: the directory, and the cache of graphs."""
 
+import errno
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,11 +11,14 @@ import pytest
 
 from nmt.checkpoint.convert import export_checkpoint
 from nmt.checkpoint.load import load_checkpoint
+from nmt.config.decoding import Precision
 from nmt.decoding import graph_cache, onnx_export
 from nmt.decoding.exported_model import ExportedModel, read_exported
 from nmt.decoding.onnx_engine import OnnxEngine
 from nmt.decoding.onnx_export import cached_graphs, export_onnx
 from nmt.errors import CheckpointError, ConfigError
+from nmt.model.onnx_graph import Port
+from nmt.model.seq2seq import Seq2Seq
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-of-format-1"
 
@@ -119,3 +124,37 @@ def test_graphs_of_a_read_only_checkpoint_are_cached_elsewhere(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "blocked"))
     found = cached_graphs(load_checkpoint(folder), "fp32")
     assert sorted(path.name for path in found.iterdir()) == ["decoder_step.onnx", "encoder.onnx"]
+
+
+@pytest.mark.parametrize("name", ["decoder_step.onnx", "encoder.onnx"])
+def test_incomplete_graphs_are_not_used(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    checkpoint = export_checkpoint(GOLDEN, tmp_path / "model", "fp32")
+    (cached_graphs(checkpoint, "fp32") / name).unlink()
+    assert OnnxEngine([cached_graphs(checkpoint, "fp32")], 1).models
+
+
+def test_graphs_are_written_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    checkpoint = export_checkpoint(GOLDEN, tmp_path / "model", "fp32")
+    write_graphs, full = onnx_export.write_graphs, [tmp_path / "model"]
+
+    def write(model: Seq2Seq, folder: Path, precision: Precision) -> dict[str, list[Port]]:
+        if any(folder.is_relative_to(each) for each in full):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_graphs(model, folder, precision)
+
+    monkeypatch.setattr(onnx_export, "write_graphs", write)
+    assert cached_graphs(checkpoint, "fp32").parent == tmp_path / "cache" / "nmt" / "onnx"
+    shutil.rmtree(tmp_path / "cache")
+    full.append(Path("/"))
+    with pytest.raises(CheckpointError) as error:
+        cached_graphs(checkpoint, "fp32")
+    assert str(error.value) == (
+        f"its graphs cannot be written to {tmp_path}/model/onnx, {tmp_path}/cache/nmt/onnx or the "
+        "folder of temporary files: No space left on device; free some space, or use --engine torch"
+    )
