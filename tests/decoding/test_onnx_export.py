@@ -13,6 +13,7 @@ from nmt.checkpoint.convert import export_checkpoint
 from nmt.checkpoint.load import load_checkpoint
 from nmt.config.decoding import Precision
 from nmt.decoding import graph_cache, onnx_export
+from nmt.decoding.engines import open_model
 from nmt.decoding.exported_model import ExportedModel, read_exported
 from nmt.decoding.onnx_engine import OnnxEngine
 from nmt.decoding.onnx_export import cached_graphs, export_onnx
@@ -75,6 +76,26 @@ def test_corrupt_export_is_refused(exported: ExportedModel, tmp_path: Path) -> N
     (folder / "config.json").write_text(text.replace("nmt-onnx-2", "nmt-onnx-9"), encoding="utf-8")
     with pytest.raises(CheckpointError, match="has format nmt-onnx-9, expected nmt-onnx-2"):
         read_exported(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("config.json", "cannot be read: No such file or directory"),
+        ("encoder.onnx", "is corrupt: No such file or directory; export the model again"),
+        ("decoder_step.onnx", "is corrupt: No such file or directory; export the model again"),
+        ("tokenizer.json", "is corrupt: No such file or directory; export the model again"),
+    ],
+)
+def test_missing_file_of_an_export_is_named(
+    name: str, problem: str, exported: ExportedModel, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(exported.path, folder)
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError) as error:
+        open_model(folder)
+    assert str(error.value) == f"{folder}/{name} {problem}"
 
 
 def test_export_of_a_different_model_is_refused(
