@@ -236,7 +236,7 @@ def evaluate(
     """
     from nmt.corpus.text import read_lines
     from nmt.decoding.translator import Translator
-    from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS
+    from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS, check_metrics
     from nmt.evaluation.scores import score
 
     def lines_of(text: Lines) -> list[str]:
@@ -249,11 +249,20 @@ def evaluate(
         raise ConfigError(key, value, "the translator is loaded already: give it to nmt.load")
     # A list of strings is one reference, line by line.
     is_one = isinstance(ref, str | Path) or all(isinstance(each, str) for each in ref)
-    references: Any = [ref] if is_one else ref
+    given: Any = [ref] if is_one else ref
+    # All input is checked before anything is translated.
+    sources, references = lines_of(src), [lines_of(each) for each in given]
+    for lines in references:
+        if len(lines) != len(sources):
+            raise DataError(
+                f"ref has {len(lines):,} lines, src has {len(sources):,}: both need one line per "
+                "segment"
+            )
     translator = run if isinstance(run, Translator) else load(run, **options)
+    check_metrics(metrics or DEFAULT_METRICS, translator.tgt_language)
     return score(
-        translator.translate(lines_of(src)),
-        [lines_of(each) for each in references],
+        translator.translate(sources),
+        references,
         translator.tgt_language,
         test_set=Path(src).name if isinstance(src, str | Path) else "lines",
         system="translator" if isinstance(run, Translator) else str(run),

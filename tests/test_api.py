@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,32 @@ def test_evaluation_accepts_files_and_lines(here: Path) -> None:
         nmt.evaluate(translator, src=src, ref=ref, metrics="bleu")
     assert str(caught.value) == "metrics is 'bleu', but it must be a list of names"
     assert "nrefs:2" in two.scores[0].signature
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ref": ["a", "b"]}, "ref has 2 lines, src has 1: both need one line per segment"),
+        (
+            {"ref": [["a"], ["a", "b"]]},
+            "ref has 2 lines, src has 1: both need one line per segment",
+        ),
+        ({"metrics": ["blue"]}, "'blue' is not a metric; did you mean bleu?"),
+        (
+            {"ref": "none.de"},
+            "none.de: there is no such file; check corpus.root and the file's name",
+        ),
+    ],
+)
+def test_evaluation_checks_its_input_before_translating(
+    arguments: dict[str, Any], message: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    translator = nmt.load("runs/tiny")
+    monkeypatch.setattr(nmt.Translator, "translate", None)
+    with pytest.raises(nmt.NmtError) as caught:
+        nmt.evaluate(translator, **{"src": ["2 a dog runs."], "ref": ["a"], **arguments})
+    assert str(caught.value) == message
 
 
 def test_an_experiment_can_be_a_mapping(here: Path) -> None:

@@ -32,7 +32,14 @@ class Request:
     """File and line for error messages."""
 
     def __post_init__(self) -> None:
-        """Raise DataError for text that is no Unicode, from a program or the command line."""
+        """Raise DataError for text that is no Unicode, from a program or the command line.
+
+        A string in place of several is refused, too: it would be read as its characters.
+        """
+        for key in ("constraints", "avoid"):
+            if isinstance(getattr(self, key), str):
+                where = self.where or "the text"
+                raise DataError(f"{where}: {key} is a string, but it must be a tuple of strings")
         for text in (self.text, *self.constraints, *self.avoid, self.target_prefix):
             try:
                 text.encode()

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,3 +139,11 @@ def test_an_invalid_glossary_is_refused(text: str, problem: str, tmp_path: Path)
     with pytest.raises(DataError) as caught:
         Glossary.read(path, CLEANING)
     assert str(caught.value) == f"{path}, {problem}"
+
+
+@pytest.mark.parametrize("key", ["constraints", "avoid"])
+def test_a_string_instead_of_strings_is_refused(key: str) -> None:
+    constraints: Any = {key: "Hund"}
+    with pytest.raises(DataError) as error:
+        Request("a dog", where="line 2", **constraints)
+    assert str(error.value) == f"line 2: {key} is a string, but it must be a tuple of strings"
