@@ -273,6 +273,25 @@ def word_indices(tokens: Iterable[bytes], words: Iterable[str], start: int = 0) 
     return indices
 
 
+def replace_invalid(tokens: Sequence[bytes]) -> list[bytes]:
+    """Return the bytes of tokens with U+FFFD for those that are not UTF-8, as in the text."""
+    data, start = b"".join(tokens), 0
+    if "\ufffd" not in data.decode(errors="replace"):
+        return list(tokens)
+    parts = [data[at : at + 1] for at in range(len(data))]
+    while True:
+        try:
+            data[start:].decode()
+            break
+        except UnicodeDecodeError as error:
+            first, end = start + error.start, start + error.end
+            parts[first:end] = ["\ufffd".encode(), *[b""] * (end - first - 1)]
+            start = end
+    ends = accumulate(map(len, tokens))
+    spans = [slice(end - len(token), end) for token, end in zip(tokens, ends, strict=True)]
+    return [b"".join(parts[span]) for span in spans]
+
+
 def _join(candidates: Sequence[Candidate], gaps: Sequence[Gap]) -> Candidate:
     text, gap = "", NO_GAP
     attentions = [each.attentions for each in candidates if each.attentions is not None]

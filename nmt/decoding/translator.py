@@ -33,6 +33,7 @@ from nmt.decoding.translation import (
     Candidate,
     Translation,
     WordAttention,
+    replace_invalid,
     split_words,
     word_indices,
 )
@@ -312,7 +313,8 @@ class Translator:
         text = _LINE_ENDS.sub(" ", text)
         masked, words, links = segment.masked, None, list[tuple[int, int]]()
         if hypothesis.attention is not None and (with_attention or masked.tags):
-            tgt_words = word_indices(self._bytes(hypothesis.tokens), split_words(text))
+            written = replace_invalid(self._bytes(hypothesis.tokens))
+            tgt_words = word_indices(written, split_words(text))
             if masked.tags:
                 read = split_words(masked.text)
                 src_words = word_indices(self._bytes(segment.source), read)

@@ -2,6 +2,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nmt.decoding.output_formats import format_translation
 from nmt.decoding.requests import Request
@@ -10,6 +12,7 @@ from nmt.decoding.translation import (
     Candidate,
     Translation,
     WordAttention,
+    replace_invalid,
     split_words,
     word_indices,
 )
@@ -115,3 +118,24 @@ def test_a_token_belongs_to_the_word_of_its_bytes(
     tokens: list[bytes], text: str, indices: list[int]
 ) -> None:
     assert word_indices(tokens, split_words(text)) == indices
+
+
+@pytest.mark.parametrize(
+    ("tokens", "indices"),
+    [
+        ([b" a\xff", b" b", b" c", b""], [0, 1, 2, -1]),
+        ([b"\xff", b"\xfe", b" b", b" c"], [0, 0, 1, 2]),
+        ([b" a", b"\xe2\x82", b" b", b" \xe2\x82\xac"], [0, 0, 1, 2]),
+        ([b" a\xf0", b"\x9f", b"\x98", b"z", b" b"], [0, -1, -1, 0, 1]),
+    ],
+)
+def test_words_after_invalid_bytes_keep_their_tokens(
+    tokens: list[bytes], indices: list[int]
+) -> None:
+    text = b"".join(tokens).decode(errors="replace").strip()
+    assert word_indices(replace_invalid(tokens), split_words(text)) == indices
+
+
+@given(st.lists(st.binary(max_size=4), max_size=6))
+def test_invalid_bytes_are_replaced_as_in_the_text(tokens: list[bytes]) -> None:
+    assert b"".join(replace_invalid(tokens)).decode() == b"".join(tokens).decode(errors="replace")

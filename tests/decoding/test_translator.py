@@ -291,6 +291,16 @@ def test_detailed_translations_have_an_alignment() -> None:
     assert (plain.alignment, plain.best.attention) == (None, None)
 
 
+def test_words_after_an_invalid_byte_are_aligned() -> None:
+    tokens = [*SUBWORD.encode("ein"), FIRST_BYTE + 0xFF, *SUBWORD.encode("Haus ja"), EOS]
+    translator = Translator(TorchEngine([ConstantModel(tokens)]), SUBWORD, experiment())
+    [found] = translator.translate_detailed(["ja"])
+    assert found.text == "ein\ufffd Haus ja"
+    assert found.best.words is not None
+    # The model attends to all tokens alike: no row is empty.
+    assert [row.all() for row in found.best.words.rows] == [True, True, True]
+
+
 @pytest.mark.parametrize(
     ("line", "links"),
     [
