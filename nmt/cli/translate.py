@@ -101,7 +101,6 @@ def translate(
         search |= {"device": "cpu", "threads": None, "engine": engine}
     checkpoint = api.open_model(run)
     cleaning = checkpoint.experiment.corpus.cleaning
-    glossary = Glossary.read(Path(terms), cleaning) if terms else Glossary({}, cleaning)
     others = api.open_ensemble(checkpoint, ensemble)
     checkpoints = [checkpoint, *others]
     if on_ray is not None:
@@ -110,6 +109,9 @@ def translate(
     translator = api.make_translator(checkpoint, ensemble=others, **search)
     check_format(form, num_best, translator.decoding.protect)
     translator.check(num_best)
+    glossary = Glossary({}, cleaning)
+    if terms:
+        glossary = Glossary.read(Path(terms), cleaning, translator.decoding.protect)
     requests = partial(read_requests, source, json_input, glossary, avoid)
     # A file is read twice: an error in its last line is found before the first is translated.
     num_lines = 0

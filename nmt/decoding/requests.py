@@ -2,16 +2,19 @@
 
 JSON lines have the keys of Sockeye: text, constraints, avoid, target_prefix; other keys are passed
 through. A glossary is a TSV file: where the first column appears in a line, the second must appear
-in the translation.
+in the translation. Protected spans, such as addresses, have no terms.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nmt.config.corpus import CleaningConfig
+from nmt.config.decoding import Protected
 from nmt.corpus.text import normalise, phrase_pattern, read_lines
+from nmt.decoding.placeholders import mask_line
 from nmt.errors import DataError
 
 
@@ -81,21 +84,28 @@ def parse_json_line(line: str, where: str) -> Request:
 
 
 class Glossary:
-    """Terms and their translations, matched as the model reads them: normalised."""
+    """Terms and their translations, matched as the model reads them: normalised and masked."""
 
-    def __init__(self, terms: dict[str, str], cleaning: CleaningConfig) -> None:
+    def __init__(
+        self, terms: dict[str, str], cleaning: CleaningConfig, protect: Sequence[Protected] = ()
+    ) -> None:
         self._terms = terms
-        self._cleaning = cleaning
+        self._cleaning, self._protect = cleaning, protect
+        # No mask is one of these.
+        self._with_digits = [term for term in terms if any(map(str.isdecimal, term))]
         # Longest first, so that "New York" is preferred to "York".
         self._pattern = phrase_pattern(terms)
 
     @classmethod
-    def read(cls, path: Path, cleaning: CleaningConfig) -> "Glossary":
+    def read(
+        cls, path: Path, cleaning: CleaningConfig, protect: Sequence[Protected] = ()
+    ) -> "Glossary":
         """Read lines of source term, tab, target term; blank lines are ignored.
 
         Args:
             path: a UTF-8 file, compressed by its suffix.
             cleaning: rules of the model, which normalise its lines.
+            protect: kinds of text that are copied, in which no term is found.
 
         Raises:
             DataError: the file cannot be read, a line does not have two terms, or a source term
@@ -116,13 +126,14 @@ class Glossary:
                 raise DataError(
                     f"{path}, line {number}: {term!r} has two translations: keep one of them"
                 )
-        return cls(terms, cleaning)
+        return cls(terms, cleaning, protect)
 
     def apply(self, request: Request) -> Request:
         """Add the translations of the terms in the text to the constraints of a request."""
         if not self._terms:
             return request
         text = normalise(request.text, self._cleaning)
+        text = mask_line(text, self._protect, self._with_digits).text
         found = [self._terms[match[0]] for match in self._pattern.finditer(text)]
         # Each term once, in order; requested ones first.
         terms = dict.fromkeys([*request.constraints, *found])

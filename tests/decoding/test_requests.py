@@ -147,3 +147,22 @@ def test_a_string_instead_of_strings_is_refused(key: str) -> None:
     with pytest.raises(DataError) as error:
         Request("a dog", where="line 2", **constraints)
     assert str(error.value) == f"line 2: {key} is a string, but it must be a tuple of strings"
+
+
+@pytest.mark.parametrize(
+    ("line", "terms"),
+    [
+        ("see https://a.org/dog now", ()),
+        ('a <b class="dog">cat</b>', ("Katze",)),
+        ("a {dog} and a dog", ("Hund",)),
+        ("dog&nbsp;cat", ("Hund", "Katze")),
+        ("a <b>hot</b> dog", ("Hotdog",)),
+        ("{name} 23 24", ()),
+        ("bus 12", ("Linie 12",)),
+    ],
+)
+def test_no_term_is_found_in_a_protected_span(line: str, terms: tuple[str, ...]) -> None:
+    terms_of = {"dog": "Hund", "cat": "Katze", "hot dog": "Hotdog", "25": "x", "bus 12": "Linie 12"}
+    glossary = Glossary(terms_of, CLEANING, ["tags", "urls", "placeholders", "numbers"])
+    assert glossary.apply(Request(line)).constraints == terms
+    assert Glossary(terms_of, CLEANING).apply(Request("a.org/dog")).constraints == ("Hund",)
