@@ -67,7 +67,7 @@ _PATTERNS: dict[Protected, str] = {
     "numbers": rf"(?:(?<!\S)|(?<={UNSPACED.pattern}))[+-]?\d+(?:[.,:/]\d+)*"
     rf"(?:(?!\w)|(?={UNSPACED.pattern}))",
 }
-_LETTER = "\u05d0"
+LETTER = "\u05d0"
 """Letter without upper case, of a script with spaces."""
 _FIRST_MASK = 23
 """Smallest number that serves as a mask."""
@@ -201,7 +201,7 @@ def hide_spans(line: str, kinds: Collection[Protected]) -> str:
 
     def hide(match: re.Match[str]) -> str:
         # "7." after a word may be an ordinal number, and no end of a sentence.
-        return _LETTER * len(match[0]) if len(match[0]) > 2 else match[0]
+        return LETTER * len(match[0]) if len(match[0]) > 2 else match[0]
 
     line = _TAG.sub(hide, line) if "tags" in kinds else line
     return re.sub(_span_pattern(kinds), hide, line)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from nmt.config.experiment import Experiment
 from nmt.corpus.subword import EOS, Subword
-from nmt.corpus.text import UNSPACED, letter_boundary, normalise, split_sentences
+from nmt.corpus.text import UNSPACED, letter_boundary, normalise, phrase_pattern, split_sentences
 from nmt.decoding.constraints import Constraints, TokenText, contains_phrase
 from nmt.decoding.hypotheses import max_length
-from nmt.decoding.placeholders import MaskedLine, hide_spans, mask_line
+from nmt.decoding.placeholders import LETTER, MaskedLine, hide_spans, mask_line
 from nmt.decoding.requests import Request
 from nmt.decoding.translation import NO_GAP, Gap, split_words, word_indices
 from nmt.errors import DataError
@@ -104,11 +104,17 @@ class Preprocessor:
             ids = encoded[line]
             if not masked.has_text:
                 continue
-            # A line with terms is not split: no segment would know which terms are its own.
-            if len(ids) + 1 <= self.max_tokens or request.constraints:
+            # No segment would know which requested terms are its own; those of a glossary can be
+            # found in it.
+            glossary = dict(request.glossary)
+            is_whole = bool({*request.constraints} - {*glossary.values()})
+            if len(ids) + 1 <= self.max_tokens or is_whole:
                 yield self._segment(line, request, masked, ids, is_first=True)
                 continue
+            pattern = phrase_pattern(glossary)
             hidden = hide_spans(texts[line], self.decoding.protect)
+            # No term is cut. Its first character tells if a sentence can begin with it.
+            hidden = pattern.sub(lambda match: match[0][:1] + LETTER * (len(match[0]) - 1), hidden)
             parts = split_line(texts[line], hidden, self.cut_tokens - 1, self._num_tokens)
             for number, part in enumerate(parts):
                 # Masked again: a mask must be restored in the segment of its span.
@@ -116,7 +122,9 @@ class Preprocessor:
                 # A part that has only tags or spans has nothing to translate.
                 is_copied = part.is_copied or not masked.has_text
                 part_ids = None if is_copied else self._encode([masked.text])[0]
-                segment = self._segment(line, request, masked, part_ids, is_first=number == 0)
+                found = [glossary[match[0]] for match in pattern.finditer(masked.text)]
+                own = replace(request, constraints=tuple(dict.fromkeys(found)))
+                segment = self._segment(line, own, masked, part_ids, is_first=number == 0)
                 yield replace(segment, gap=Gap.after(part.text, part.gap, part.is_cut))
 
     def untranslated(self, request: Request) -> tuple[str, int]:

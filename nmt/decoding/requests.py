@@ -33,6 +33,8 @@ class Request:
     """All keys of the JSON object."""
     where: str = ""
     """File and line for error messages."""
+    glossary: tuple[tuple[str, str], ...] = ()
+    """Terms of a glossary in the text, and their translations, which are among the constraints."""
 
     def __post_init__(self) -> None:
         """Raise DataError for text that is no Unicode, from a program or the command line.
@@ -134,10 +136,10 @@ class Glossary:
             return request
         text = normalise(request.text, self._cleaning)
         text = mask_line(text, self._protect, self._with_digits).text
-        found = [self._terms[match[0]] for match in self._pattern.finditer(text)]
+        found = {match[0]: self._terms[match[0]] for match in self._pattern.finditer(text)}
         # Each term once, in order; requested ones first.
-        terms = dict.fromkeys([*request.constraints, *found])
-        return replace(request, constraints=tuple(terms))
+        terms = dict.fromkeys([*request.constraints, *found.values()])
+        return replace(request, constraints=tuple(terms), glossary=tuple(found.items()))
 
 
 def _json_problem(error: ValueError | RecursionError) -> str:

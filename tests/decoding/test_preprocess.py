@@ -11,7 +11,7 @@ from nmt.config.experiment import Experiment
 from nmt.corpus.subword import CASE_MARKS, EOS, Subword
 from nmt.decoding.placeholders import hide_spans
 from nmt.decoding.preprocess import LinePart, Preprocessor, split_line
-from nmt.decoding.requests import Request
+from nmt.decoding.requests import Glossary, Request
 from nmt.decoding.translation import Candidate, Gap, Translation
 
 
@@ -52,6 +52,31 @@ def test_each_part_of_a_long_line_has_its_case_mark() -> None:
         [CASE_MARKS["title"], *subword.encode("three four."), EOS],
     ]
     assert [{*segment.src_words} for segment in found] == [{-1, 0, 1, 2}, {-1, 3, 4}, {-1, 5, 6}]
+
+
+def test_parts_of_a_long_line_have_their_own_glossary_terms() -> None:
+    subword = Subword.train(["one two three. four"] * 9, SubwordConfig(vocab_size=300))
+    text = {"name": "text", "src": "a", "tgt": "b"}
+    corpus = {"src": "en", "tgt": "de", "train": [text], "dev": text}
+    settings = {"decoding": {"max_source_length": 8, "protect": ["urls"]}}
+    config = Experiment.model_validate({"name": "test", "corpus": corpus, **settings})
+    glossary = Glossary({"one": "four", "two": "three two"}, config.corpus.cleaning, ["urls"])
+    line = "One two three. Three at www.two.one now. Then one two four. A two."
+    preprocessor = Preprocessor(subword, config)
+
+    def terms(request: Request) -> list[list[str]]:
+        return [
+            [subword.decode(term) for term in segment.constraints.terms[: segment.num_terms]]
+            if segment.constraints else []
+            for segment in preprocessor.segments([glossary.apply(request)])
+        ]  # fmt: skip
+
+    assert terms(Request(line)) == [["three two"], [], ["four", "three two"], ["three two"]]
+    # A requested term can belong to any part.
+    assert terms(Request(line, constraints=("one",))) == [["one", "three two", "four"]]
+    # No term is cut.
+    glossary = Glossary({"two. A": "four"}, config.corpus.cleaning)
+    assert terms(Request(f"{line} one two. A three.")) == [[], [], [], ["four"]]
 
 
 def test_scripts_without_spaces_are_cut_between_letters() -> None:
