@@ -46,13 +46,15 @@ def audit(run: str, prepared: str | None, as_json: bool) -> None:
 
 def _lines(result: "Audit") -> Iterator[str]:
     """Format an audit for the terminal."""
+    first = " of the first stage" if result.has_own_epochs else ""
     yield (
         f"{result.run}: {result.updates:,} updates up to the newest complete checkpoint | "
-        f"{result.pairs:,} pairs and {result.updates_per_epoch:,} updates per epoch"
+        f"{result.pairs:,} pairs and {result.updates_per_epoch:,} updates per epoch{first}"
     )
-    current = result.updates - result.full_epochs * result.updates_per_epoch
-    rest = f" | then {current:,} updates, {result.pairs_after:,} pairs" if current else ""
-    yield f"complete epochs: {result.full_epochs:,}{rest}"
+    if not result.has_own_epochs:
+        current = result.updates - result.full_epochs * result.updates_per_epoch
+        rest = f" | then {current:,} updates, {result.pairs_after:,} pairs" if current else ""
+        yield f"complete epochs: {result.full_epochs:,}{rest}"
     corpus = "prepared corpus (pairs, target tokens, schedule)"
     if not result.is_corpus_here:
         corpus = "number of pairs only, the prepared corpus is not available (--prepared)"

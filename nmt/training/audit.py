@@ -52,6 +52,9 @@ class Audit:
     pairs: int = 0
     """Pairs of an epoch."""
     updates_per_epoch: int = 0
+    """Updates of an epoch of the first stage."""
+    has_own_epochs: bool = False
+    """True if a stage starts epochs of another length; epochs are not counted then."""
     full_epochs: int = 0
     pairs_after: int = 0
     """Pairs used in the epoch that is not full yet."""
@@ -209,6 +212,7 @@ def _compare_epochs(
     """Read all entries and check the pairs of one epoch after the other."""
     size = manifest.updates_per_epoch
     has_one_schedule = not any(stage.has_own_epochs for stage in experiment.stages)
+    result.has_own_epochs = not has_one_schedule
     # With weights an epoch has some pairs more than once and others not at all: only the comparison
     # of updates with the schedule is meaningful then.
     result.is_even = has_one_schedule and all(text.weight == 1 for text in experiment.corpus.train)
@@ -225,9 +229,9 @@ def _compare_epochs(
             _find_repeated(name, used, np.concatenate(owners), result)
         # The last epoch may not be full: only repeated pairs can be wrong in it.
         if len(rows) < size:
-            result.pairs_after = len(used)
+            result.pairs_after = len(used) if has_one_schedule else 0
             continue
-        result.full_epochs += 1
+        result.full_epochs += has_one_schedule
         if result.is_even and corpus is not None:
             _compare_rows(name, used, corpus.schedule.rows, result)
         elif has_one_schedule:

@@ -194,6 +194,20 @@ def test_the_command_prints_what_is_proven(gloo: Path, nmt: Nmt) -> None:
     )
 
 
+def test_epochs_of_several_lengths_are_not_counted(toy_file: Path, nmt: Nmt) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
+    stages = "stages=[{from_update: 3, weights: {train: 0.5}}]"
+    run = Run("staged", overrides=[stages, "training.updates=8"])
+    go(toy_file, run)
+    folder = toy_file.parent / run.folder
+    answer = nmt(f"audit {folder}")
+    assert answer.status == 0, answer.out
+    first, second, *_ = answer.out.splitlines()
+    assert first.endswith("6 updates per epoch of the first stage")
+    assert second.startswith("compared with: prepared corpus")
+    assert json.loads(nmt(f"audit {folder} --json").out)["full_epochs"] == 0
+
+
 def test_the_claim_follows_corpus_weights(toy_file: Path, nmt: Nmt) -> None:
     settings = ["corpus.train.0.weight=1.5", "training.updates=8"]
     run = Run("weighted", overrides=settings)
