@@ -36,7 +36,7 @@ TRAINING_OPTIONS = ("search", "trials", "metric", "least", "search_seed", "clust
 @options.overrides_argument
 @click.option("--beams", default="1,4,5,8", metavar="NUMBERS",
               callback=comma_list(BEAM), help="Beam sizes to try.")  # fmt: skip
-@click.option("--penalties", default="0.6,0.8,1.0,1.2,1.4", metavar="NUMBERS",
+@click.option("--penalties", default="0.6,1.0,1.4,1.8,2.2", metavar="NUMBERS",
               callback=comma_list(LENGTH_PENALTY), help="Length penalties to try.")  # fmt: skip
 @click.option("--rerank", "reranks", metavar="NAMES", callback=comma_list(RERANK),
               help="Values of decoding.rerank to try; default: that of RUN.")  # fmt: skip
@@ -110,6 +110,11 @@ def tune_decoding(
         search = f"--beam {best.beam} --length-penalty {best.length_penalty:g}"
         search += f" --rerank {best.rerank}" if best.rerank != decoding.rerank else ""
         console.print(f"next: {options.program()} translate {options.display_path(run)} {search}")
+        for name, value, tried in (
+            ("beams", best.beam, beams), ("penalties", best.length_penalty, penalties)
+        ):  # fmt: skip
+            if len(tried) > 1 and value == max(tried):
+                console.print(f"{value:g} is the largest value tried: try larger ones (--{name})")
 
 
 def search_training(

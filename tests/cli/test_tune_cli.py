@@ -22,3 +22,11 @@ def test_best_setting_has_the_best_dev_bleu(here: Path, nmt: Nmt) -> None:
         f"evaluate runs/tiny --src raw/dev.en --ref raw/dev.de {search} --metrics bleu --json"
     )
     assert f"{json.loads(again.out)['scores'][0]['score']:.2f}" == bleu
+
+
+def test_the_largest_value_tried_is_reported(here: Path, nmt: Nmt) -> None:
+    answer = nmt("tune runs/tiny --beams 2 --penalties 0,1")
+    best = answer.out.splitlines()[1].split()[1]
+    line = "1 is the largest value tried: try larger ones (--penalties)"
+    assert (line in answer.err) == (best == "1")
+    assert "--beams" not in answer.err
