@@ -114,7 +114,7 @@ class Engine(Protocol[StateT]):
 
         Args:
             state: the latest state; it is not used again.
-            tokens: last token of each row, [R]; in the first step equal within a sentence.
+            tokens: last token of each row, [R].
             parents: row of `state`, of the same sentence, that each row continues, [R]; None: each
                 continues itself.
             query: results to return.

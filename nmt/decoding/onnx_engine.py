@@ -79,42 +79,30 @@ class OnnxEngine:
             lengths = zip(src, src_lengths, strict=True)
             columns = candidates_of(self._table, [row[:length] for row, length in lengths])
         searches = [model.start(src, src_lengths, beam, columns) for model in self.models]
-        return OnnxState(searches, None, columns, is_start=True)
+        return OnnxState(searches, None, columns)
 
     def step(
         self, state: "OnnxState", tokens: IntArray, parents: IntArray | None, query: Query
     ) -> tuple[StepResult, "OnnxState"]:
         """Decode one token per row; see `nmt.decoding.interface.Engine`."""
-        rows, beam, rows_of_result = state.continued(parents), state.models[0].beam, None
-        if state.is_start and beam > 1:
-            # The rows of a sentence are equal before their second token: one of them is computed.
-            tokens, rows = tokens[::beam], rows[: len(rows) // beam]
-            rows_of_result = rows.repeat(beam)
+        rows = state.continued(parents)
         if (size := _best_in_graph(state, query)) is not None:
             outputs = state.models[0].step(tokens, rows, size + EOS, query.with_attention)
             result = _without_special(outputs.best_ids, outputs.best_log_probs, size)
-            if rows_of_result is not None:
-                result = StepResult(result.ids[rows_of_result], result.log_probs[rows_of_result])
             if state.columns is not None:
-                columns = state.columns.repeat(beam, axis=0)
+                columns = state.columns.repeat(state.models[0].beam, axis=0)
                 result = result._replace(ids=self._candidates_at(columns, result.ids))
             attention = outputs.attention.copy() if query.with_attention else None
         else:
             every = [each.step(tokens, rows, 0, query.with_attention) for each in state.models]
-            log_probs = [each.log_probs for each in every]
-            if rows_of_result is not None:
-                log_probs = [each[rows_of_result] for each in log_probs]
-            result = self._choose(state, query, log_probs)
+            result = self._choose(state, query, [each.log_probs for each in every])
             attention = None
             if query.with_attention:
                 attention = every[0].attention.copy()
                 for other in every[1:]:
                     attention += other.attention
                 attention /= np.float32(len(every))
-        if attention is not None and rows_of_result is not None:
-            attention = attention[rows_of_result]
-        after = OnnxState(state.models, rows_of_result, state.columns)
-        return result._replace(attention=attention), after
+        return result._replace(attention=attention), OnnxState(state.models, None, state.columns)
 
     def _choose(self, state: "OnnxState", query: Query, log_probs: list[Array]) -> StepResult:
         """Choose among the tokens of all log-probabilities, on the host."""
@@ -185,19 +173,16 @@ class OnnxState:
     """State of the rows in each model."""
 
     def __init__(
-        self, models: "list[_Search]", rows: IntArray | None, columns: IntArray | None,
-        *, is_start: bool = False,
-    ) -> None:  # fmt: skip
+        self, models: "list[_Search]", rows: IntArray | None, columns: IntArray | None
+    ) -> None:
         """Wrap the searches of models.
 
         Args:
             models: one search per model.
-            rows: row of their last states for each row; None: the same.
+            rows: rows of their last states that are left; None: all.
             columns: candidates of each sentence, [B, C]; None: the vocabulary.
-            is_start: True before the first token.
         """
         self.models, self.rows, self.columns = models, rows, columns
-        self.is_start = is_start
 
     def continued(self, parents: IntArray | None) -> IntArray:
         """Return the rows of the last states that `parents` name."""

@@ -14,7 +14,6 @@ import torch
 from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS, EOS
-from nmt.decoding import onnx_engine
 from nmt.decoding.beam_search import search
 from nmt.decoding.candidates import MAX_ROUNDS
 from nmt.decoding.interface import Best, Draw, Given, Query, pad_sources
@@ -182,31 +181,6 @@ def test_searches_on_one_engine_do_not_share_arrays(engine: OnnxEngine) -> None:
     assert np.array_equal(again.log_probs, first.log_probs)
     second, _ = engine.step(state, first.ids[:, 0], None, query)
     assert not np.array_equal(second.log_probs, first.log_probs)
-
-
-@pytest.mark.parametrize("with_attention", [False, True])
-def test_first_step_computes_one_row_per_sentence(
-    engine: OnnxEngine, with_attention: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counts = []
-    original = onnx_engine._Search.step
-
-    def step(self: Any, tokens: Any, *arguments: Any) -> Any:
-        counts.append(len(tokens))
-        return original(self, tokens, *arguments)
-
-    monkeypatch.setattr(onnx_engine._Search, "step", step)
-    decoding = DecodingConfig(beam=4, min_length=3)
-    results = search(engine, SOURCES, decoding, num_best=4, with_attention=with_attention)
-    assert counts[:2] == [len(SOURCES), 4 * len(SOURCES)]
-    expected = search(
-        TorchEngine([model_of()]), SOURCES, decoding, num_best=4, with_attention=with_attention
-    )
-    for ours, theirs in zip(chain(*results), chain(*expected), strict=True):
-        assert ours.tokens == theirs.tokens
-        assert ours.score == pytest.approx(theirs.score, abs=1e-4)
-        if with_attention:
-            np.testing.assert_allclose(ours.attention, theirs.attention, atol=1e-4)
 
 
 def test_copy_for_another_process_has_no_session(engine: OnnxEngine) -> None:
