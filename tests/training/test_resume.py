@@ -223,8 +223,8 @@ def test_a_longer_name_of_a_setting_that_may_change(toy_file: Path, one: Path) -
 def test_updates_stay_with_init_share(toy_file: Path, one: Path) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
     settings = [f"training.init_from={one}", "training.init_share=0.25"]
-    go(toy_file, Run("shared", overrides=settings, stop_after=3))
-    run = toy_file.parent / "shared"
+    go(toy_file, Run("init-share", overrides=settings, stop_after=3))
+    run = toy_file.parent / "init-share"
     check_run(load_experiment(toy_file, settings), run)
     with pytest.raises(TrainingError) as error:
         check_run(load_experiment(toy_file, [*settings, "training.updates=40"]), run)
