@@ -43,7 +43,7 @@ def patch():
     clip = utils.clip_grad_norm_
 
     def clip_slowly(*args, **options):
-        time.sleep(0.02)
+        time.sleep(0.05)
         return clip(*args, **options)
 
     utils.clip_grad_norm_ = clip_slowly
@@ -54,7 +54,7 @@ def patch():
 
 threading.Thread(target=patch, daemon=True).start()
 """
-"""Makes the process that finds the file hang in its next update, and all updates take 20 ms: on a
+"""Makes the process that finds the file hang in its next update, and all updates take 50 ms: on a
 fast machine a run of tiny ones would end before a worker is killed."""
 
 
