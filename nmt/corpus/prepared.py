@@ -220,15 +220,20 @@ def check_settings(
         if key == "cleaning":
             _check_later_rules(folder, manifest, before[key], after[key])
         place, was, now = _first_difference(f"corpus.{key}", before.get(key), after.get(key))
-        for corpus, other, verb in ((now, was, "without"), (was, now, "with")):
-            if other is None and isinstance(corpus, dict):
-                text = "which the experiment has" if verb == "without" else "not in the experiment"
-                raise DataError(
-                    f"{folder}: prepared {verb} {place} ({corpus['name']}), {text}; set another "
-                    "folder as corpus.prepared, or run `nmt prepare --force`"
-                )
         # A list index is a difference; a key is a setting of a later version.
-        if now is None and not place.rpartition(".")[2].isdecimal():
+        section, _, name = place.rpartition(".")
+        is_item = name.isdecimal()
+        if section == "corpus.train" and None in (was, now):
+            difference = (
+                f"without {place} ({now['name']}), which the experiment has"
+                if was is None
+                else f"with {place} ({was['name']}), not in the experiment"
+            )
+            raise DataError(
+                f"{folder}: prepared {difference}; set another folder as corpus.prepared, or run "
+                "`nmt prepare --force`"
+            )
+        if now is None and not is_item:
             raise DataError(
                 f"{folder}: prepared with {place} {_format(was)}, a setting that this version "
                 "of nmt does not have; use the version that prepared it, or remove the folder "

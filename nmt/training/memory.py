@@ -39,7 +39,7 @@ MEMORY_ENVIRONMENT = {
 }
 """Settings of glibc and oneDNN for training on a CPU.
 
-Each update frees and allocates the same sizes, so glibc is told to:
+Those of glibc, because each update frees and allocates the same sizes:
 
 - Keep up to 1 GB of freed memory, and map only blocks from 2 MiB one by one, in huge pages. With
   the defaults page faults took a sixth of the time; with 250 kB CPU time rose by 60 %.

@@ -80,9 +80,7 @@ def check_run(experiment: Experiment, run_dir: Path, *, same_dev: bool = False) 
 def _refused_change(
     key: str, before: Any, now: Any, run_dir: Path, reason: str = ""
 ) -> TrainingError:
-    [setting, stored_setting] = [
-        override for value in (now, before) for override in overrides_of({key: _set_only(value)})
-    ]
+    [setting], [stored_setting] = (overrides_of({key: _set_only(value)}) for value in (now, before))
     return TrainingError(
         f"{setting}, but the run in {run_dir} was started with {stored_setting}{reason}: set it "
         "back to resume, or give the experiment another name"

@@ -208,3 +208,15 @@ def test_a_corpus_of_a_later_version_is_refused(make_corpus: Make) -> None:
         "nmt does not have; use the version that prepared it, or remove the folder and run `nmt "
         "prepare` again"
     )
+
+
+def test_a_section_of_a_later_version_is_refused(make_corpus: Make) -> None:
+    experiment = make_corpus({"train": CLEAN[:9]})
+    prepare(experiment)
+    path = prepared_folder(experiment) / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["settings"]["corpus.train"][0]["later"] = {"rate": 0.5}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    assert error_of(experiment, open_prepared).startswith(
+        'prepared: prepared with corpus.train.0.later {"rate": 0.5}, a setting that this '
+    )
