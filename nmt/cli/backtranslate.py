@@ -1,6 +1,5 @@
 """`nmt backtranslate`: training pairs from monolingual text."""
 
-import json
 import os
 import sys
 import time
@@ -11,7 +10,6 @@ from typing import Any
 import click
 
 from nmt.api import check_files, open_ensemble, open_model
-from nmt.cli.init import format_scalar
 from nmt.cli.options import (
     check_output,
     cluster_option,
@@ -21,7 +19,7 @@ from nmt.cli.options import (
     speed,
 )
 from nmt.config.decoding import EngineName
-from nmt.config.files import load_cluster, load_experiment, override
+from nmt.config.files import format_value, load_cluster, load_experiment, override
 from nmt.console import Console
 from nmt.corpus.clean import format_tally, held_out_digests
 from nmt.corpus.detect import make_name
@@ -117,8 +115,6 @@ def _entry(path: Path, root: Path, src: str, tgt: str, translated: str) -> str:
     """
     # As an experiment reads it: below corpus.root, or absolute.
     base = path.relative_to(root) if path.is_relative_to(root) else path
+    entry = {"name": make_name(path.name), "src": f"{base}.{src}", "tgt": f"{base}.{tgt}"}
     # Back-translated sources are tagged (Caswell et al. 2019); distilled ones are real text.
-    tag = ", tag: 1" if translated == src else ""
-    files = [json.dumps(f"{base}.{code}") for code in (src, tgt)]
-    name = format_scalar(make_name(path.name))
-    return f"{{name: {name}, src: {files[0]}, tgt: {files[1]}{tag}}}"
+    return format_value(entry | ({"tag": 1} if translated == src else {}))

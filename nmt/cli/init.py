@@ -1,6 +1,5 @@
 """`nmt init`: write the experiment file of a corpus, with held-out dev and test sets."""
 
-import json
 import os
 import re
 import secrets
@@ -15,7 +14,7 @@ import click
 
 from nmt.cli.options import display_path, program, unpaired
 from nmt.config.corpus import RECORD_FORMATS, ParallelText
-from nmt.config.files import build_text, load_experiment
+from nmt.config.files import build_text, format_value, load_experiment
 from nmt.console import Console
 from nmt.corpus import detect, hold_out
 from nmt.corpus.formats.record_file import ColumnError, format_names
@@ -307,7 +306,7 @@ def _write_split(
     def add(kind: str, name: str, suffix: str) -> tuple[Path, Path]:
         names = f"{name}.{src}{suffix}", f"{name}.{tgt}{suffix}"
         paths = {"src": f"{folder}/{names[0]}", "tgt": f"{folder}/{names[1]}"}
-        entries.setdefault(kind, []).append(_flow({"name": name, **paths}))
+        entries.setdefault(kind, []).append(format_value({"name": name, **paths}))
         return scratch / names[0], scratch / names[1]
 
     for kind, pairs in zip(inputs.missing, split.sets, strict=True):
@@ -327,18 +326,7 @@ def _entry(text: ParallelText, file: Path) -> str:
         if key in fields:
             path = Path(os.path.abspath(fields[key]))
             fields[key] = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
-    return _flow(fields)
-
-
-def _flow(fields: Mapping[str, str]) -> str:
-    return f"{{{', '.join(f'{key}: {format_scalar(value)}' for key, value in fields.items())}}}"
-
-
-def format_scalar(value: str) -> str:
-    """Return text as YAML, quoted where it could be read as anything else, such as the code no."""
-    is_plain = re.fullmatch("[A-Za-z/]([A-Za-z0-9/_.-]*[A-Za-z0-9])?", value)
-    is_word = value.lower() in ("no", "yes", "on", "off", "true", "false", "null")
-    return value if is_plain and not is_word else json.dumps(value, ensure_ascii=False)
+    return format_value(fields)
 
 
 def _format(
@@ -348,10 +336,10 @@ def _format(
     lists = {
         kind: "\n".join(f"    - {entry}" for entry in entries[kind]) for kind in ("train", "test")
     }
-    src, tgt = map(format_scalar, languages)
+    src, tgt = map(format_value, languages)
     return TEMPLATE.format(
         languages=" to ".join(map(describe_language, languages)), num_pairs=num_pairs,
-        name=format_scalar(file.stem), src=src, tgt=tgt, dev=entries["dev"][0], **lists,
+        name=format_value(file.stem), src=src, tgt=tgt, dev=entries["dev"][0], **lists,
     )  # fmt: skip
 
 

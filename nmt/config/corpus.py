@@ -143,6 +143,11 @@ class ParallelText(Settings):
         """True if the case of the text is changed."""
         return (self.src_case, self.tgt_case) != ("as_is", "as_is")
 
+    @property
+    def is_reversible(self) -> bool:
+        """True if training.reverse applies: tags and changed case belong to one side."""
+        return not (self.tag or self.is_recased)
+
 
 class CleaningConfig(Settings):
     """Cleaning rules, which repair text or drop pairs; each has a switch and a count."""

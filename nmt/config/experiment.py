@@ -198,7 +198,7 @@ class StageConfig(Settings):
     """New value of training.reverse."""
     label_smoothing: Fraction | None = None
     """New value of training.label_smoothing."""
-    learning_rate: PositiveFloat | None = None
+    learning_rate: Annotated[PositiveFloat, Field(le=100)] | None = None
     """New peak learning rate; the schedule keeps its shape."""
     subword_dropout: Fraction | None = None
     """New value of training.subword_dropout; starts a new epoch."""
@@ -282,6 +282,10 @@ class Experiment(Settings):
                 where = f"stages, from_update {start}: cutoff" if start else "training.cutoff"
                 rule = f"R-Drop is on too ({training.rdrop:g}): set one of them to 0"
                 raise ConfigError(where, f"{training.cutoff:g}", rule)
+            if training.reverse and not any(text.is_reversible for text in self.corpus.train):
+                where = f"stages, from_update {start}: reverse" if start else "training.reverse"
+                rule = "all corpora have a tag or changed case; such pairs are not reversed"
+                raise ConfigError(where, f"{training.reverse:g}", rule)
         # Weights hold until a later stage changes them; each period needs a corpus in use.
         weights = {text.name: text.weight for text in self.corpus.train}
         _check_some_weight("corpus.train", weights)

@@ -5,6 +5,7 @@ Unknown and duplicate keys are errors.
 
 import json
 import logging
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,6 +114,15 @@ def dump(settings: Settings, left_out: Iterable[str] = ()) -> str:
             section = section[part]
         del section[last]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def format_value(value: Any) -> str:
+    """Return YAML of one line, such as `{name: news, src: news.en}`, or `'no'` for text."""
+    text: str = yaml.safe_dump(
+        value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf
+    )
+    # Plain text ends as a document.
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def parse_stored(kind: type[S], text: str, where: str) -> S:

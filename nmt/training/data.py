@@ -107,8 +107,7 @@ def make_switchout(experiment: Experiment, corpus: TrainingData) -> SwitchAt:
 
 def make_reversal(experiment: Experiment, corpus: TrainingData) -> ReversalAt:
     """Return the reversal of pairs in each update."""
-    # Tags and changed case belong to one side.
-    is_reversible = [not (text.tag or text.is_recased) for text in experiment.corpus.train]
+    is_reversible = [text.is_reversible for text in experiment.corpus.train]
 
     def make(training: TrainingConfig) -> Reversal | None:
         if not training.reverse:

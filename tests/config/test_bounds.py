@@ -78,6 +78,10 @@ def test_a_long_value_is_shortened(tmp_path: Path) -> None:
         ("model.width=1000000", "model.width is 1000000, but it must be 16384 or less"),
         ("workers=2", "workers is not a setting; did you mean cluster.workers?"),
         ("beam=2", "beam is not a setting; did you mean decoding.beam?"),
+        (
+            "stages=[{from_update: 9, learning_rate: 1000}]",
+            "stages.0.learning_rate is 1000, but it must be 100 or less",
+        ),
         ("decoding.beam=1000000", "decoding.beam is 1000000, but it must be 1000 or less"),
         (
             "decoding.length_penalty=1000",

@@ -93,6 +93,11 @@ def test_contradiction_in_a_file_is_an_error() -> None:
             "stages, from_update 9: cutoff is 0.1, but R-Drop is on too (2): set one of them to 0",
         ),
         (
+            ["training.reverse=0.5", "corpus.train.0.tag=1", "corpus.train.1.src_case=upper"],
+            "training.reverse is 0.5, but all corpora have a tag or changed case; such pairs are "
+            "not reversed",
+        ),
+        (
             ["stages=[{from_update: 10, weights: {neews: 2}}]"],
             "stages.weights is neews, but corpus.train has no corpus of that name; it has "
             "talks, news",

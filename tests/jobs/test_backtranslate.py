@@ -219,7 +219,7 @@ def test_command_prints_the_counts_of_lines_and_pairs(
         "mono.en: 7 read = 3 kept + 4 dropped (1 empty, 1 no_letters, 1 duplicates, "
         "1 in the dev or a test set)\npairs: 3 read = 3 kept + 0 dropped\ntranslated 3 lines | "
     ) in answer.err
-    names = {code: f'"{Path.cwd()}/bt.{code}"' for code in ("en", "de")}
+    names = {code: f"{Path.cwd()}/bt.{code}" for code in ("en", "de")}
     same = f"  - {{name: bt, src: {names['en']}, tgt: {names['de']}}}\n"
     reverse = f"  - {{name: bt, src: {names['de']}, tgt: {names['en']}, tag: 1}}\n"
     start = "entry for corpus.train of a model from"
