@@ -23,7 +23,9 @@ from nmt.config.files import format_value, load_cluster, load_experiment, overri
 from nmt.console import Console
 from nmt.corpus.clean import format_tally, held_out_digests
 from nmt.corpus.detect import make_name
+from nmt.corpus.old_pairs import replace_missing_sets
 from nmt.errors import ConfigError
+from nmt.training.run_manifest import find_prepared
 
 
 @click.command()
@@ -68,7 +70,13 @@ def backtranslate(
         check_output(f"{out}.{side}", [mono, *([ref] if ref else [])], option="OUT")
     if ref:
         check_reference(Path(mono), Path(ref), settings.decoding)
-    corpus = (load_experiment(experiment) if experiment else settings).corpus
+    if experiment:
+        corpus = load_experiment(experiment).corpus
+    else:
+        prepared = find_prepared(model.path, model.experiment)
+        corpus = replace_missing_sets(settings.corpus, prepared)
+    # In another folder than that of the training a relative corpus.root is of no use.
+    is_here = bool(experiment) or corpus == settings.corpus
     cluster_settings = load_cluster(cluster)
     # Read now to report errors in the held-out sets before a cluster is used.
     held_out_digests(corpus, language)
@@ -103,18 +111,17 @@ def backtranslate(
             directions.append((corpus.tgt, corpus.src))
         for src, tgt in directions:
             console.print(f"entry for corpus.train of a model from {src} to {tgt}:")
-            console.print(
-                f"  - {_entry(path, Path(os.path.abspath(corpus.root)), src, tgt, other)}"
-            )
+            root = Path(os.path.abspath(corpus.root)) if is_here else None
+            console.print(f"  - {_entry(path, root, src, tgt, other)}")
 
 
-def _entry(path: Path, root: Path, src: str, tgt: str, translated: str) -> str:
+def _entry(path: Path, root: Path | None, src: str, tgt: str, translated: str) -> str:
     """Format the pairs `path`.<language> as an entry of corpus.train.
 
     `translated` is the language of the translations.
     """
     # As an experiment reads it: below corpus.root, or absolute.
-    base = path.relative_to(root) if path.is_relative_to(root) else path
+    base = path.relative_to(root) if root and path.is_relative_to(root) else path
     entry = {"name": make_name(path.name), "src": f"{base}.{src}", "tgt": f"{base}.{tgt}"}
     # Back-translated sources are tagged (Caswell et al. 2019); distilled ones are real text.
     return format_value(entry | ({"tag": 1} if translated == src else {}))

@@ -20,6 +20,7 @@ from nmt.evaluation.failures import find_failures
 from nmt.evaluation.scores import ScoreReport
 from nmt.evaluation.slices import align_columns
 from nmt.evaluation.test_sets import TestSet
+from nmt.training.run_manifest import find_prepared
 
 if TYPE_CHECKING:
     from nmt.decoding.engines import Model
@@ -210,7 +211,7 @@ def find_test_sets(
         test_sets.from_files(Path(src_file), [Path(each) for each in of_src])
         for src_file, of_src in zip(src, refs, strict=True)
     ]
-    prepared = Path(checkpoint.experiment.prepared)
+    prepared = find_prepared(checkpoint.path, checkpoint.experiment)
     found += [test_sets.find(name, prepared, corpus.src, corpus.tgt) for name in names]
     return found
 

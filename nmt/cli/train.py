@@ -94,9 +94,15 @@ def export(
 
         text = options.describe(export_checkpoint(source, Path(output), precision))
     else:
+        from nmt.checkpoint.load import load_checkpoint
         from nmt.decoding.onnx_export import export_onnx
+        from nmt.training.run_manifest import find_prepared
 
-        text = export_onnx(source, Path(output), precision, with_shortlist=shortlist).describe()
+        prepared = None
+        if shortlist:
+            checkpoint = load_checkpoint(source)
+            prepared = find_prepared(checkpoint.path, checkpoint.experiment)
+        text = export_onnx(source, Path(output), precision, prepared).describe()
     with Console() as console:
         console.print(text)
 

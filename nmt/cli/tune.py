@@ -19,10 +19,12 @@ from nmt.config.search_space import KINDS, Trial, draw_trials, read_space
 from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus.io import atomic_write
+from nmt.corpus.old_pairs import replace_missing_sets
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepared import corpus_settings, is_prepared, open_prepared, resolve_by_prepared
 from nmt.errors import ConfigError
 from nmt.evaluation import tuning
+from nmt.training.run_manifest import find_prepared
 
 if TYPE_CHECKING:
     from nmt.jobs.tune import Metric, Outcome
@@ -84,10 +86,13 @@ def tune_decoding(
 ) -> None:
     """Translate the dev set of a run with all combinations of values; print the table."""
     checkpoint = open_model(run)
-    corpus, decoding = checkpoint.experiment.corpus, checkpoint.experiment.decoding
+    experiment = checkpoint.experiment
+    decoding = experiment.decoding
     if decoding.method != "beam":
         rule = "only beam search has a beam and a length penalty to tune"
         raise ConfigError("decoding.method", decoding.method, rule)
+    prepared = find_prepared(checkpoint.path, experiment)
+    corpus = replace_missing_sets(experiment.corpus, prepared)
     srcs, refs = zip(*PairFiles.of(corpus.dev, corpus).read(), strict=True)
     translator = make_translator(checkpoint, **compute)
     # --batch applies to the trials too; it does not change translations.

@@ -86,6 +86,18 @@ def find_tests(corpus: CorpusConfig, prepared: Path) -> tuple[list[ParallelText]
     return found, missing
 
 
+def replace_missing_sets(corpus: CorpusConfig, prepared: Path) -> CorpusConfig:
+    """Return the corpus with dev and test sets of the prepared one in place of missing files."""
+
+    def find(name: str, text: ParallelText) -> ParallelText:
+        if all(path.is_file() for path in PairFiles.of(text, corpus).paths()):
+            return text
+        return _prepared_copy(prepared, name, text) or text
+
+    tests = [find(f"tests/{text.name}", text) for text in corpus.tests]
+    return corpus.model_copy(update={"dev": find("dev", corpus.dev), "tests": tests})
+
+
 def _sample_prepared(
     folder: Path, names: set[str], size: int, seed: int
 ) -> tuple[list[RawPair], int]:

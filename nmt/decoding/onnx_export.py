@@ -57,7 +57,7 @@ INT8_TOLERANCE = 0.5
 
 
 def export_onnx(
-    folder: Path, out: Path, precision: Precision | None = None, *, with_shortlist: bool = False
+    folder: Path, out: Path, precision: Precision | None = None, prepared: Path | None = None
 ) -> ExportedModel:
     """Write a checkpoint as ONNX graphs, with all that a translation program needs.
 
@@ -65,7 +65,7 @@ def export_onnx(
         folder: checkpoint, or run whose best checkpoint is meant.
         out: directory to write; it must not exist.
         precision: fp32 or int8; None: int8 if the checkpoint is stored so, else fp32.
-        with_shortlist: add a shortlist, learnt from the prepared corpus of the experiment.
+        prepared: prepared corpus of the experiment, to add a shortlist learnt from it.
 
     Raises:
         CheckpointError: there is no checkpoint, it is corrupt, `out` exists or cannot be written,
@@ -79,7 +79,7 @@ def export_onnx(
         raise ConfigError("--precision", precision, rule)
     checkpoint = load_checkpoint(folder)
     precision = precision or ("int8" if checkpoint.precision == "int8" else "fp32")
-    shortlist = _learn_shortlist(checkpoint) if with_shortlist else None
+    shortlist = _learn_shortlist(checkpoint, prepared) if prepared else None
     model = checkpoint.model()
     temp = out.with_name(f".{out.name}.{secrets.token_hex(4)}.writing")
     try:
@@ -115,16 +115,18 @@ def _tokens(experiment: Experiment) -> dict[str, int]:
     return tokens | CASE_MARKS if experiment.marks_case else tokens
 
 
-def _learn_shortlist(checkpoint: Checkpoint) -> Table:
+def _learn_shortlist(checkpoint: Checkpoint, prepared: Path) -> Table:
     """Learn a shortlist from the prepared corpus of a checkpoint.
 
     Raises:
         DataError: the corpus is not prepared, or its vocabulary is not that of the model.
     """
-    shards, subword = open_prepared(checkpoint.experiment)
+    experiment = checkpoint.experiment
+    corpus = experiment.corpus.model_copy(update={"prepared": str(prepared)})
+    shards, subword = open_prepared(experiment.model_copy(update={"corpus": corpus}))
     if subword.fingerprint != checkpoint.subword.fingerprint:
         raise DataError(
-            f"{checkpoint.experiment.prepared}: its vocabulary is not that of {checkpoint.path}: "
+            f"{prepared}: its vocabulary is not that of {checkpoint.path}: "
             "export without --shortlist, or prepare the corpus of the model"
         )
     return learn_shortlist(shards, subword.num_pieces)

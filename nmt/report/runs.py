@@ -20,6 +20,7 @@ from nmt.evaluation.failures import FailureReport
 from nmt.evaluation.test_sets import file_name
 from nmt.model.seq2seq import num_parameters
 from nmt.training.run_log import METRICS, read_records
+from nmt.training.run_manifest import find_prepared
 
 Tree = dict[str, Any]
 """JSON object."""
@@ -193,9 +194,9 @@ def _read(folder: Path, name: str) -> Run:
 
 def _read_corpora(checkpoint: Checkpoint, notes: list[str]) -> list[CorpusInfo]:
     """Return the statistics of the prepared corpus of a checkpoint."""
-    prepared = checkpoint.experiment.prepared
+    prepared = find_prepared(checkpoint.path, checkpoint.experiment)
     try:
-        manifest = read_manifest(Path(prepared))
+        manifest = read_manifest(prepared)
     except NmtError as error:
         notes.append(f"prepared corpus not read: {error}")
         return []

@@ -7,7 +7,7 @@ a sample of the old ones (Chu et al. 2017).
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -23,11 +23,10 @@ from nmt.console import Console
 from nmt.corpus import hold_out, old_pairs
 from nmt.corpus.detect import make_name, plain_name
 from nmt.corpus.io import atomic_write, lock_work
-from nmt.corpus.manifest import MANIFEST
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepare_tasks import TOKENIZER
 from nmt.errors import CheckpointError, ConfigError, DataError
-from nmt.training.run_manifest import read_run_manifest
+from nmt.training.run_manifest import find_prepared
 from nmt.training.warm_start import PARAMETER_SETTINGS
 
 EPOCHS = 8
@@ -199,7 +198,7 @@ def _make_tree(
     """Return the settings of the earlier run for the new text, and add facts about that."""
     old = source.experiment
     (folder / TOKENIZER).write_text(source.subword.to_json(), encoding="utf-8", newline="\n")
-    prepared = _prepared_folder(source.path, old)
+    prepared = find_prepared(source.path, old)
     languages = old.corpus.src, old.corpus.tgt
     corpora = [PairFiles(text, os.path.abspath(new.root), languages) for text in new.train]
     progress = partial(console.progress, unit="pairs")
@@ -260,17 +259,6 @@ def _sample_old(
 def _count(number: int, unit: str) -> str:
     """Format a number with its unit, in the singular for 1."""
     return f"{number:,} {unit}{'s' * (number != 1)}"
-
-
-def _prepared_folder(checkpoint: Path, experiment: Experiment) -> Path:
-    """Return the prepared corpus of a checkpoint's run."""
-    folder = Path(experiment.prepared)
-    # Relative to the working directory of the run, which may be another one: the manifest of the
-    # run has the absolute path.
-    if not (folder / MANIFEST).is_file():
-        with suppress(DataError):
-            folder = Path(read_run_manifest(checkpoint.parent.parent).prepared)
-    return folder
 
 
 def _num_updates(source: Checkpoint, parts: Sequence[tuple[PairFiles, float]]) -> int:

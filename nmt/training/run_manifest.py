@@ -11,6 +11,7 @@ import logging
 import platform
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment
 from nmt.config.settings import Count, NaturalInt, PathText, PositiveInt, parse_record
 from nmt.corpus.io import atomic_write
+from nmt.corpus.manifest import MANIFEST
 from nmt.corpus.shards import Shards
 from nmt.errors import DataError
 
@@ -236,6 +238,18 @@ def read_run_manifest(run_dir: Path) -> RunManifest:
             f"{path}: corrupt, not the manifest of a run: {error}; the next start of the run "
             "replaces it"
         ) from None
+
+
+def find_prepared(checkpoint: Path, experiment: Experiment) -> Path:
+    """Return the prepared corpus of a checkpoint's run, which may not be there."""
+    folder = Path(experiment.prepared)
+    # Relative to the working directory of the training, which may be another one: the manifest of
+    # the run has the absolute path.
+    if not (folder / MANIFEST).is_file():
+        with suppress(DataError):
+            recorded = Path(read_run_manifest(checkpoint.parent.parent).prepared)
+            return recorded if (recorded / MANIFEST).is_file() else folder
+    return folder
 
 
 def corpus_sha256(shards: Shards) -> str:

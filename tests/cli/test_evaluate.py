@@ -216,3 +216,21 @@ def test_references_of_a_test_set_come_from_the_experiment(here: Path, nmt: Nmt)
         "nmt: prepared/tiny/tests/news.ref1: missing; remove the folder and run `nmt prepare` "
         "again\n"
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate {run} --test news -o out",
+        "tune {run} --beams 1 --penalties 1",
+        "export {run} -o out --format onnx --shortlist",
+        "report {run} -o report.html --examples 0",
+    ],
+)
+def test_a_run_is_used_from_another_working_directory(
+    command: str, tiny: Path, tmp_path: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = nmt(command.format(run=tiny / "runs/tiny"))
+    assert answer.status == 0
+    assert "warning" not in answer.err

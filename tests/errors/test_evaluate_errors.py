@@ -200,7 +200,7 @@ MADE_UP = [
     ErrorCase(
         "tune runs/tiny",
         "raw/dev.de: there is no such file; check corpus.root and the file's name",
-        {"raw/dev.de": None},
+        {"raw/dev.de": None, "prepared": None, "runs/tiny/manifest.json": None},
     ),
     ErrorCase(
         "tune tiny.yaml",
@@ -269,7 +269,7 @@ MADE_UP = [
     ErrorCase(
         "backtranslate runs/tiny raw/train.en bt",
         "raw/dev.de: there is no such file; check corpus.root and the file's name",
-        {"raw/dev.de": None},
+        {"raw/dev.de": None, "prepared": None, "runs/tiny/manifest.json": None},
     ),
 ]
 

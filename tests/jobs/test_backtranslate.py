@@ -39,6 +39,18 @@ def mono(here: Path) -> Path:
     return Path("mono.en")
 
 
+@pytest.fixture
+def tasks_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the tasks of the command in this process."""
+    monkeypatch.setattr("nmt.jobs.ray_session.connect", lambda *_: contextlib.nullcontext())
+
+    def run_without_gpus(function: Any, tasks: Sequence[Any], num_gpus: int) -> Iterator[Any]:
+        assert num_gpus == 0
+        return run_locally(function, tasks)
+
+    monkeypatch.setattr("nmt.jobs.tasks.run_on_ray", run_without_gpus)
+
+
 def make_pairs(mono: Path, out: Path, **options: Any) -> tuple[Counter[str], Counter[str]]:
     bundle = load_checkpoint(Path("runs/tiny"))
     experiment = bundle.experiment
@@ -204,15 +216,8 @@ def test_wrong_references_are_an_error(mono: Path, nmt: Callable[..., Any]) -> N
 
 
 def test_command_prints_the_counts_of_lines_and_pairs(
-    mono: Path, nmt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    mono: Path, nmt: Callable[..., Any], tasks_here: None
 ) -> None:
-    monkeypatch.setattr("nmt.jobs.ray_session.connect", lambda *_: contextlib.nullcontext())
-
-    def run_without_gpus(function: Any, tasks: Sequence[Any], num_gpus: int) -> Iterator[Any]:
-        assert num_gpus == 0
-        return run_locally(function, tasks)
-
-    monkeypatch.setattr("nmt.jobs.tasks.run_on_ray", run_without_gpus)
     answer = nmt("backtranslate runs/tiny mono.en bt decoding.beam=1")
     assert answer.status == 0, answer.err
     assert (
@@ -226,6 +231,19 @@ def test_command_prints_the_counts_of_lines_and_pairs(
     assert answer.err.endswith(f"{start} en to de:\n{same}{start} de to en:\n{reverse}")
     answer = nmt("backtranslate runs/tiny mono.en bt decoding.method=sample --experiment tiny.yaml")
     assert answer.err.endswith(f"{start} en to de:\n{same}")
+
+
+def test_a_run_is_used_from_another_working_directory(
+    mono: Path, nmt: Callable[..., Any], tasks_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("other/raw").mkdir(parents=True)
+    monkeypatch.chdir("other")
+    answer = nmt("backtranslate ../runs/tiny ../mono.en raw/bt")
+    assert answer.status == 0, answer.err
+    assert "1 in the dev or a test set" in answer.err
+    # The experiment is in another folder, so that a path below its corpus.root is absolute.
+    names = [f'"{Path.cwd()}/raw/bt.{code}"' for code in ("en", "de")]
+    assert f"  - {{name: bt, src: {names[0]}, tgt: {names[1]}}}\n" in answer.err
 
 
 def test_two_sides_of_one_language_are_refused(mono: Path) -> None:
