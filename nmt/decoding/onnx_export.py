@@ -306,7 +306,8 @@ def encode(line):
     return tokenizer.encode(line).ids
 
 
-sources = [[*encode(line.rstrip("\\n")), eos] for line in sys.stdin]
+lines = [line.rstrip("\\n") for line in sys.stdin]
+sources = [[*encode(line), eos] for line in lines]
 lengths = np.array([len(source) for source in sources])
 src = np.array([source + [pad] * (max(lengths) - len(source)) for source in sources])
 memory = run(encoder, src=src, src_lengths=lengths)
@@ -319,9 +320,9 @@ while targets.shape[1] <= 2 * max(lengths) + 20 and not (targets == eos).any(axi
     ids, states = step["best_ids"], step["next_states"]
     tokens = ids[rows, (ids >= eos).argmax(axis=1)]
     targets = np.concatenate([targets, tokens[:, None]], axis=1)
-for target, length in zip(targets[:, 1:].tolist(), lengths):
+for line, target, length in zip(lines, targets[:, 1:].tolist(), lengths):
     end = target.index(eos) if eos in target else 2 * length + 20
-    print(tokenizer.decode(target[:end]))
+    print(tokenizer.decode(target[:end]) if line.strip() else "")
 """
 """Program of the README: greedy search with ONNX Runtime, tokenizers and NumPy."""
 

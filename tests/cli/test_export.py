@@ -40,12 +40,13 @@ def test_program_of_the_readme_needs_neither_torch_nor_nmt(
     readme = Path(f"onnx-{precision}/README.md").read_text(encoding="utf-8")
     [program] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert program == PROGRAM
+    lines = f"{TEXT}\n \n{TEXT}"
     run = subprocess.run(
         [sys.executable, "-c", WITHOUT_NMT + program, f"onnx-{precision}"],
-        input=TEXT, text=True, capture_output=True, check=False, env={"PATH": os.environ["PATH"]},
+        input=lines, text=True, capture_output=True, check=False, env={"PATH": os.environ["PATH"]},
     )  # fmt: skip
     assert run.stderr == ""
-    assert run.stdout.splitlines() == translated(nmt, TEXT, "--beam 1")
+    assert run.stdout.splitlines() == translated(nmt, lines, "--beam 1")
 
 
 def test_program_of_the_readme_marks_case_as_nmt_does(tiny: Path) -> None:
