@@ -111,7 +111,7 @@ def init(
         for line in _create(file, Inputs(train, sets), console):
             console.print(line)
         path, nmt = display_path(file), program()
-        console.print(f"next: {nmt} doctor {path} | {nmt} train {path}")
+        console.print(f"next: {nmt} doctor {path} && {nmt} train {path}")
 
 
 @contextmanager

@@ -258,6 +258,8 @@ def _select(
 
 def _describe_refusal(candidates: list[_Candidate], languages: tuple[str, str]) -> str:
     """Describe why no candidate can be held out, for an error message."""
+    if not candidates:
+        return "each has a side without letters, or one that is in a given set"
     rules: Counter[str] = Counter()
     for each in candidates:
         with suppress(UnicodeDecodeError):

@@ -80,7 +80,7 @@ def test_every_format_gives_the_same_experiment(options: str, raw: Path, nmt: Nm
     assert answer.err.splitlines() == [
         "mine.yaml: 100 pairs, English (en) to German (de); dev 5 and test 5 pairs held out; "
         "preset auto",
-        "next: nmt doctor mine.yaml | nmt train mine.yaml",
+        "next: nmt doctor mine.yaml && nmt train mine.yaml",
     ]
     tree = yaml.safe_load(Path("mine.yaml").read_text())
     assert (tree["name"], tree["preset"]) == ("mine", "auto")
@@ -221,8 +221,10 @@ WRONG: list[tuple[str, dict[str, str | bytes], str]] = [
      f"look like English (en): check the files, or {GIVE}"),
     ("x --tsv b.tsv", {"b.tsv": "12\t13\n" * 30}, "b.tsv: the languages are not certain: " + GIVE),
     ("x --tsv b.tsv --languages en,de", {"b.tsv": "12\t13\n" * 30}, "no pair can be held out: each "
-     "is dropped by cleaning, or shares a side with more than 100 others; name a dev and a test "
-     "set with --dev and --test"),
+     "has a side without letters, or one that is in a given set; name a dev and a test set with "
+     "--dev and --test"),
+    ("x --tsv a.tsv --test a.tsv", {}, "no pair can be held out: each has a side without letters, "
+     "or one that is in a given set; name a dev and a test set with --dev and --test"),
     ("x --tsv a.tsv --languages fr,es", {}, "no pair can be held out: the cleaning rule language "
      "drops 100 of 100 pairs; check the languages; name a dev and a test set with --dev and "
      "--test"),
