@@ -96,7 +96,8 @@ def backtranslate(
         Counts of lines and of pairs, each kept and dropped by reason.
 
     Raises:
-        DataError: a file cannot be read or written, no line is left, or the languages are equal.
+        DataError: a file cannot be read or written, no line or pair is left, or the languages are
+            equal.
     """
     model = checkpoints[0].experiment.corpus
     if model.src == model.tgt:
@@ -145,6 +146,12 @@ def _translate_chunks(
             if not reason:
                 src_file.write(f"{src}\n")
                 tgt_file.write(f"{hyp}\n")
+        if not pair_counts[KEPT]:
+            shutil.rmtree(work)
+            raise DataError(
+                f"no pair of {out} is left, {format_tally(pair_counts)}; use a model that was "
+                "trained longer, or other cleaning rules"
+            )
     return pair_counts
 
 

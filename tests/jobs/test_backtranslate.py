@@ -246,6 +246,20 @@ def test_a_run_is_used_from_another_working_directory(
     assert f"  - {{name: bt, src: {names[0]}, tgt: {names[1]}}}\n" in answer.err
 
 
+def test_no_pair_left_is_an_error_that_keeps_earlier_output(
+    mono: Path, nmt: Callable[..., Any], tasks_here: None
+) -> None:
+    Path("bt.de").write_text("earlier\n")
+    answer = nmt("backtranslate runs/tiny mono.en bt decoding.max_length=1")
+    assert answer.status == 2
+    assert answer.err.splitlines()[-1] == (
+        f"nmt: no pair of {Path.cwd()}/bt is left, 3 read = 0 kept + 3 dropped (3 no_letters); "
+        "use a model that was trained longer, or other cleaning rules"
+    )
+    assert read_text_lines("bt.de") == ["earlier"]
+    assert {path.name for path in Path().glob("bt*")} == {"bt.de"}
+
+
 def test_two_sides_of_one_language_are_refused(mono: Path) -> None:
     model = load_checkpoint(Path("runs/tiny"))
     corpus = model.experiment.corpus.model_copy(update={"tgt": "en"})
