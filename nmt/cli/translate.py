@@ -205,7 +205,9 @@ def translate_here(
         )  # fmt: skip
         # Translations first: they end with the error of an invalid line.
         for translation, request in zip(translations, filter(None, same), strict=False):
-            text = output_formats.format_translation(task.form, request, translation, num_lines)
+            text = output_formats.format_translation(
+                task.form, request, translation, num_lines, task.num_best
+            )
             file.write(text)
             num_lines += 1
             counts.add(translation)

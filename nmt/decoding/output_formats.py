@@ -19,7 +19,9 @@ _OPTIONAL_KEYS = ("alignment", "translations", "scores")
 """Keys of jsonl that not every result has."""
 
 
-def format_translation(form: str, request: Request, translation: Translation, number: int) -> str:
+def format_translation(
+    form: str, request: Request, translation: Translation, number: int, num_best: int
+) -> str:
     """Return the output for a line, with a line feed after each line of it.
 
     Args:
@@ -27,6 +29,7 @@ def format_translation(form: str, request: Request, translation: Translation, nu
         request: the line and its constraints.
         translation: its translation; with attention if the format needs it.
         number: number of the line, from 0.
+        num_best: number of translations requested per line.
     """
     best = translation.best
     match form:
@@ -42,7 +45,8 @@ def format_translation(form: str, request: Request, translation: Translation, nu
             rows = " ".join(",".join(f"{weight:.4f}" for weight in row.tolist()) for row in weights)
             return f"{_escape(best.text)} ||| {rows}".rstrip(" ") + "\n"
         case "jsonl":
-            return json.dumps(_json_object(request, translation), ensure_ascii=False) + "\n"
+            fields = _json_object(request, translation, with_n_best=num_best > 1)
+            return json.dumps(fields, ensure_ascii=False) + "\n"
     return best.text + "\n"
 
 
@@ -104,7 +108,7 @@ def _pharaoh(candidate: Candidate) -> str:
     return " ".join(f"{src}-{tgt}" for src, tgt in candidate.alignment or ())
 
 
-def _json_object(request: Request, translation: Translation) -> dict[str, Any]:
+def _json_object(request: Request, translation: Translation, with_n_best: bool) -> dict[str, Any]:
     best = translation.best
     # Keys of the request pass through, except those of a result: it may be an earlier output.
     fields = {key: request.fields[key] for key in request.fields if key not in _OPTIONAL_KEYS}
@@ -119,8 +123,8 @@ def _json_object(request: Request, translation: Translation) -> dict[str, Any]:
     # Word positions in a line with masks are not those of the text that is written.
     if not translation.num_protected:
         fields["alignment"] = _pharaoh(best)
-    # A list of one would repeat the translation.
-    if len(translation.n_best) > 1:
+    # Also for a blank line, which has one translation: all lines have the same keys.
+    if with_n_best:
         fields["translations"] = [candidate.text for candidate in translation.n_best]
         fields["scores"] = [_json_number(candidate.score) for candidate in translation.n_best]
     return fields

@@ -91,7 +91,7 @@ def format_chunk(
     texts, counts = [], OutputCounts()
     pairs = zip(requests, translations, strict=True)
     for number, (request, translation) in enumerate(pairs, start=first):
-        texts.append(format_translation(form, request, translation, number))
+        texts.append(format_translation(form, request, translation, number, num_best))
         counts.add(translation)
     return "".join(texts), asdict(counts)
 

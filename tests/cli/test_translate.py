@@ -83,6 +83,7 @@ def test_json_lines_copy_unknown_keys(here: Path, nmt: Nmt) -> None:
     assert len(found[0]["tokens"]) == len(found[0]["token_log_probs"])
     assert found[0]["translations"][0] == found[0]["translation"]
     assert len(found[0]["scores"]) == 2
+    assert (found[4]["translations"], found[4]["scores"]) == ([""], [0.0])
 
 
 def test_json_output_can_be_input_again(here: Path, nmt: Nmt) -> None:

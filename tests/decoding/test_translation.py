@@ -29,7 +29,7 @@ CROSSED = Translation(
 
 
 def formatted(form: str, translation: Translation) -> str:
-    return format_translation(form, Request("s"), translation, 0)
+    return format_translation(form, Request("s"), translation, 0, len(translation.n_best))
 
 
 def test_word_attention_is_mean_over_target_sum_over_source() -> None:
