@@ -110,7 +110,7 @@ SCORING = [
     ),
     ErrorCase(
         "score runs/tiny raw/dev.en raw/dev.de raw/news.de",
-        "Got unexpected extra argument (raw/news.de) See `nmt score --help`.",
+        "Got unexpected extra argument (raw/news.de). See `nmt score --help`.",
     ),
     ErrorCase(
         "score runs/tiny raw/dev.en raw/dev.de --format",
