@@ -44,6 +44,7 @@ def test_run_with_a_model_has_corpus_statistics(here: Path) -> None:
 
 def test_missing_corpus_is_noted(here: Path) -> None:
     Path("prepared").rename("elsewhere")
+    Path("runs/tiny/manifest.json").unlink()
     [run] = read_runs([Path("runs/tiny")])
     assert run.checkpoint is not None
     assert run.notes[0].startswith("prepared corpus not read: prepared/tiny: ")
