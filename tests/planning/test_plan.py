@@ -63,6 +63,13 @@ def test_given_speed_replaces_the_probe(here: Path) -> None:
     assert slow == pytest.approx(10 * fast, rel=0.3)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+def test_every_precision_is_planned(here: Path, precision: str) -> None:
+    experiment = load_experiment("tiny.yaml", [f"training.precision={precision}"])
+    plan = make_plan(experiment, Cluster(), PlanOptions(), probe_s=0.1)
+    assert plan.probe.step_s > 0
+
+
 def test_bf16_gradients_have_half_the_bytes(here: Path, tiny_plan: Plan) -> None:
     half = Cluster.model_validate({"gradients": "bf16"})
     plan = make_plan(tiny_plan.experiment, half, PlanOptions(), probe_s=0.5)
