@@ -308,19 +308,20 @@ class Experiment(Settings):
         """
         return self.model.model_copy(update=self._changes(update, ModelConfig))
 
-    def costliest_update(self, first_update: int = 0) -> int:
-        """Return the first update from `first_update` on that needs most time and memory.
+    def num_passes(self, first_update: int = 0) -> dict[int, int]:
+        """Return the passes over each pair from `first_update` on, by first update of a stage.
 
         R-Drop and Cutoff compute every pair twice.
         """
         later = [each.from_update for each in self.stages if each.from_update > first_update]
         starts = [first_update, *(start for start in later if start < self.training.updates)]
+        stages = {start: self.training_at(start) for start in starts}
+        return {start: 2 if each.rdrop or each.cutoff else 1 for start, each in stages.items()}
 
-        def num_passes(start: int) -> int:
-            training = self.training_at(start)
-            return 2 if training.rdrop or training.cutoff else 1
-
-        return max(starts, key=num_passes)
+    def costliest_update(self, first_update: int = 0) -> int:
+        """Return the first update from `first_update` on that needs most time and memory."""
+        passes = self.num_passes(first_update)
+        return max(passes, key=lambda start: passes[start])
 
     def _changes(self, update: int, of: type[Settings]) -> dict[str, Any]:
         changes = [stage.changes(of) for stage in self.stages if stage.from_update <= update]

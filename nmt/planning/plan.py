@@ -53,6 +53,8 @@ class Plan:
     links: Links
     gradient_bytes: int
     """Bytes that each worker sends per update."""
+    has_cpu_times: bool
+    """True if workers with GPUs are planned with the speed of a CPU."""
     rows: list[ScalingRow]
 
 
@@ -110,7 +112,7 @@ def make_plan(
         experiment, cluster.cpus_per_worker, parameters, schedule.num_pairs,
         schedule.updates_per_epoch, schedule.epochs_at(experiment.training.updates), memory,
         largest, memory_estimate.corpus_bytes(shards.manifest), probe, links, gradient_bytes,
-        list(rows),
+        has_gpus and options.tflops is None, list(rows),
     )  # fmt: skip
 
 
@@ -141,11 +143,15 @@ def format_plan(plan: Plan) -> Iterator[str]:
         f"{probe.position_s * 1e6:.1f} us per position, ± {probe.spread_s * 1e3:.1f} ms | "
         f"optimizer step {probe.step_s * 1e3:.1f} ms"
     )
-    if start := plan.experiment.costliest_update():
+    if len(set(plan.experiment.num_passes().values())) > 1:
+        start = plan.experiment.costliest_update()
+        stage = f"stage from update {start:,}" if start else "first stage"
         yield (
-            f"memory and times are those of the stage from update {start:,} with R-Drop or Cutoff; "
+            f"memory and times are those of the {stage} with R-Drop or Cutoff; "
             "other updates take about half"
         )
+    if plan.has_cpu_times:
+        yield "times are those of a worker on this machine's CPU: give --tflops for one on a GPU"
     yield (
         f"links: {plan.links.between_gbit:g} Gbit/s between nodes | {plan.links.inside_gbit:g} "
         f"Gbit/s within a node | {plan.links.latency_us:g} us per ring step | gradients "

@@ -63,6 +63,16 @@ def test_given_speed_replaces_the_probe(here: Path) -> None:
     assert slow == pytest.approx(10 * fast, rel=0.3)
 
 
+def test_times_of_a_cpu_are_no_times_of_a_gpu(here: Path) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
+    experiment = load_experiment("tiny.yaml")
+    gpu = Cluster.model_validate({"workers": 1, "gpus_per_worker": 1})
+    note = "times are those of a worker on this machine's CPU: give --tflops for one on a GPU"
+    for cluster, tflops, has_note in ((gpu, None, True), (gpu, 1.0, False), (Cluster(), None, False)):
+        plan = make_plan(experiment, cluster, PlanOptions(tflops=tflops), probe_s=0.1)
+        assert (note in format_plan(plan)) == has_note
+
+
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 def test_every_precision_is_planned(here: Path, precision: str) -> None:
     experiment = load_experiment("tiny.yaml", [f"training.precision={precision}"])
@@ -113,6 +123,9 @@ def test_a_stage_with_two_passes_counts(here: Path, tiny_plan: Plan) -> None:
     note = "memory and times are those of the stage from update 9 with R-Drop or Cutoff; "
     assert [line for line in format_plan(later) if line.startswith(note)]
     assert not [line for line in format_plan(always) if "R-Drop" in line]
+    first = plan("training.rdrop=1", "stages=[{from_update: 20, rdrop: 0}]")
+    note = "memory and times are those of the first stage with R-Drop or Cutoff; "
+    assert [line for line in format_plan(first) if line.startswith(note)]
     never = plan("stages=[{from_update: 60, rdrop: 1}]")
     assert never.memory.activations == tiny_plan.memory.activations
 
