@@ -202,7 +202,7 @@ def _predict(workload: Workload) -> dict[int, tuple[float, float]]:
         hosts = Hosts(num_workers, 1, os.cpu_count() or 0, has_gpus=False)
         parameters = count_parameters(sized.experiment, num_pieces)
         num_bytes = gradient_bytes(Cluster(), parameters)
-        sizes = sample_positions(shards, sized.schedule)
+        sizes = sample_positions((shards.src_lengths, shards.tgt_lengths), sized.schedule)
         [row] = predict_scaling(
             sized.experiment, num_bytes, sizes, measured, ON_CPUS, hosts, nodes=[1]
         )

@@ -11,6 +11,7 @@ from nmt.corpus.manifest import Manifest
 from nmt.corpus.shards import Shards
 from nmt.model.seq2seq import Seq2Seq, num_parameters
 from nmt.training.loss import tokens_of_chunk
+from nmt.training.optimizer import freeze_parameters
 
 FP32 = 4
 """Bytes of a weight, gradient or moment."""
@@ -42,15 +43,18 @@ class MemoryEstimate:
         return self.weights + self.activations + self.loss + self.kernels + TORCH_BYTES
 
 
-def count_parameters(experiment: Experiment, num_pieces: int) -> int:
+def count_parameters(experiment: Experiment, num_pieces: int, *, trained_only: bool = False) -> int:
     """Return the number of parameters, tied ones counted once, without allocating them."""
     with torch.device("meta"):
-        return num_parameters(Seq2Seq(experiment.model, num_pieces))
+        model = Seq2Seq(experiment.model, num_pieces)
+    freeze_parameters(model, experiment.training.freeze)
+    return num_parameters(model, trained_only=trained_only)
 
 
 def estimate_memory(
     experiment: Experiment,
     parameters: int,
+    trained: int,
     num_pieces: int,
     activations: float,
     device: str,
@@ -61,6 +65,7 @@ def estimate_memory(
     Args:
         experiment: with resolved precision.
         parameters: number of parameters.
+        trained: number of those that are not frozen.
         num_pieces: vocabulary size.
         activations: bytes saved for backward of the largest micro-batch.
         device: cpu or cuda; it decides the chunk size of the loss.
@@ -69,12 +74,14 @@ def estimate_memory(
     precision = experiment.training.precision
     has_average = bool(experiment.training.ema_decay)
     logit_bytes = 2 if precision in ("bf16", "fp16") else FP32
-    chunk = num_pieces * tokens_of_chunk(device, num_pieces, experiment.model.width)
+    passes = max(experiment.num_passes().values())
+    num_rows = passes * experiment.batching.max_tokens
+    num_rows = min(num_rows, tokens_of_chunk(device, num_pieces, experiment.model.width))
     return MemoryEstimate(
-        weights=FP32 * parameters * (4 + has_average),
+        weights=FP32 * (parameters * (1 + has_average) + 3 * trained),
         activations=round(activations),
         # Logits and their gradient in the reduced precision, the softmax in fp32.
-        loss=chunk * (2 * logit_bytes + FP32) + FP32 * num_pieces * experiment.model.width,
+        loss=num_pieces * (num_rows * (2 * logit_bytes + FP32) + FP32 * experiment.model.width),
         kernels=KERNEL_BYTES.get(precision, 2 << 20) * num_shapes if device == "cpu" else 0,
     )
 
@@ -104,19 +111,14 @@ def updates_with_new_shapes(
     return numbers, sum(len(shape) == 3 for shape in seen)
 
 
-def checkpoint_bytes(experiment: Experiment, parameters: int) -> int:
+def checkpoint_bytes(experiment: Experiment, parameters: int, trained: int) -> int:
     """Return the size of a checkpoint: weights, two moments, and the average if there is one."""
-    return FP32 * parameters * (3 + bool(experiment.training.ema_decay))
+    return FP32 * (parameters * (1 + bool(experiment.training.ema_decay)) + 2 * trained)
 
 
-def disk_bytes(experiment: Experiment, parameters: int) -> int:
-    """Return the size of all checkpoints: the newest, the best, and one being written."""
-    return checkpoint_bytes(experiment, parameters) * (experiment.training.keep_last + 2)
-
-
-def gradient_bytes(cluster: Cluster, parameters: int) -> int:
+def gradient_bytes(cluster: Cluster, trained: int) -> int:
     """Return the size of the gradients that a worker sends per update."""
-    return parameters * (2 if cluster.gradients == "bf16" else FP32)
+    return trained * (2 if cluster.gradients == "bf16" else FP32)
 
 
 def corpus_bytes(manifest: Manifest) -> int:

@@ -13,7 +13,7 @@ from nmt.corpus.prepared import open_prepared
 from nmt.planning import memory_estimate, scaling
 from nmt.planning.probe import UPDATES, Probe, run_probe
 from nmt.planning.scaling import ON_CPUS, ON_GPUS, Hosts, Links, ScalingRow
-from nmt.training.data import TrainingData, check_workers, make_schedule
+from nmt.training.data import TrainingData, check_workers, make_schedule, planned_lengths
 from nmt.training.distributed import World
 from nmt.training.precision import resolve_precision
 
@@ -48,6 +48,7 @@ class Plan:
     memory: memory_estimate.MemoryEstimate
     largest: float
     """Positions of the largest sampled micro-batch, padding included."""
+    checkpoint_bytes: int
     corpus_bytes: int
     probe: Probe
     links: Links
@@ -82,17 +83,22 @@ def make_plan(
     check_workers(experiment, per_node)
     shards, subword = open_prepared(experiment)
     # The dev set does not influence the schedule.
-    _, schedule = make_schedule(experiment, TrainingData(shards, subword, ([], [])))
+    sampler_at, schedule = make_schedule(experiment, TrainingData(shards, subword, ([], [])))
     torch.set_num_threads(cluster.cpus_per_worker)
-    parameters = memory_estimate.count_parameters(experiment, subword.num_pieces)
+    parameters, trained = (
+        memory_estimate.count_parameters(experiment, subword.num_pieces, trained_only=is_trained)
+        for is_trained in (False, True)
+    )
     probe = run_probe(experiment, shards, schedule, subword.num_pieces, probe_s)
-    sizes = scaling.sample_positions(shards, schedule)
+    lengths = planned_lengths(experiment, shards, sampler_at(0))
+    sizes = scaling.sample_positions(lengths, schedule)
     largest = float(sizes[0].max())
     if experiment.changes_sources:
         largest *= (1 + MAX_GROWTH) / 2  # only the source side grows
-    _, num_shapes = memory_estimate.updates_with_new_shapes(shards, schedule)
+    num_updates = min(memory_estimate.SUSTAINED_UPDATES, experiment.training.updates)
+    _, num_shapes = memory_estimate.updates_with_new_shapes(shards, schedule, num_updates)
     memory = memory_estimate.estimate_memory(
-        experiment, parameters, subword.num_pieces, probe.saved_bytes * largest,
+        experiment, parameters, trained, subword.num_pieces, probe.saved_bytes * largest,
         "cuda" if has_gpus else "cpu", num_shapes,
     )  # fmt: skip
     defaults = ON_GPUS if has_gpus else ON_CPUS
@@ -101,7 +107,7 @@ def make_plan(
     # The cores of a GPU node are not known; on CPUs a node is assumed to equal this machine.
     cores = 0 if has_gpus else os.cpu_count() or 0
     hosts = Hosts(per_node, cluster.cpus_per_worker, cores, has_gpus)
-    gradient_bytes = memory_estimate.gradient_bytes(cluster, parameters)
+    gradient_bytes = memory_estimate.gradient_bytes(cluster, trained)
     # A given speed replaces the measured times, including optimizer step and noise.
     speed = probe
     if options.tflops is not None:
@@ -111,7 +117,8 @@ def make_plan(
     return Plan(
         experiment, cluster.cpus_per_worker, parameters, schedule.num_pairs,
         schedule.updates_per_epoch, schedule.epochs_at(experiment.training.updates), memory,
-        largest, memory_estimate.corpus_bytes(shards.manifest), probe, links, gradient_bytes,
+        largest, memory_estimate.checkpoint_bytes(experiment, parameters, trained),
+        memory_estimate.corpus_bytes(shards.manifest), probe, links, gradient_bytes,
         has_gpus and options.tflops is None, list(rows),
     )  # fmt: skip
 
@@ -129,11 +136,11 @@ def format_plan(plan: Plan) -> Iterator[str]:
         f"{plan.largest:,.0f} positions + {_mib(memory.loss)} loss + "
         f"{_mib(memory.kernels)} kernels + {_mib(memory_estimate.TORCH_BYTES)} torch"
     )
-    checkpoint = memory_estimate.checkpoint_bytes(plan.experiment, plan.parameters)
+    num_kept = training.keep_last + 2
     yield (
-        f"disk: {_mib(memory_estimate.disk_bytes(plan.experiment, plan.parameters))} for "
-        f"{training.keep_last + 2} checkpoints of {_mib(checkpoint)} ({training.keep_last} newest, "
-        f"best, one being written) | prepared corpus {_mib(plan.corpus_bytes)}"
+        f"disk: {_mib(num_kept * plan.checkpoint_bytes)} for {num_kept} checkpoints of "
+        f"{_mib(plan.checkpoint_bytes)} ({training.keep_last} newest, best, one being written) | "
+        f"prepared corpus {_mib(plan.corpus_bytes)}"
     )
     probe = plan.probe
     reduced = "" if probe.share == 1 else f" reduced to {probe.share:.0%}"

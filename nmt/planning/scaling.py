@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nmt.batching.schedule import Schedule
 from nmt.config.experiment import Experiment
-from nmt.corpus.shards import Shards
+from nmt.corpus.shards import Lengths
 from nmt.planning.probe import Probe
 
 
@@ -116,11 +116,18 @@ class ScalingRow:
         return largest if parts[largest] > 0.15 * self.update_s else "forward and backward"
 
 
-def sample_positions(shards: Shards, schedule: Schedule) -> tuple[Positions, float]:
-    """Return micro-batch sizes of updates sampled over an epoch, and mean target tokens."""
+def sample_positions(
+    lengths: tuple[Lengths, Lengths], schedule: Schedule
+) -> tuple[Positions, float]:
+    """Return micro-batch sizes of updates sampled over an epoch, and mean target tokens.
+
+    Args:
+        lengths: source and target lengths that the schedule was made with, without EOS.
+        schedule: updates of the run.
+    """
     num_sampled = min(MAX_SAMPLED_UPDATES, schedule.updates_per_epoch)
     numbers = np.linspace(0, schedule.updates_per_epoch - 1, num_sampled).astype(int)
-    src, tgt = shards.src_lengths, shards.tgt_lengths
+    src, tgt = lengths
     sizes, tokens = [], []
     for number in np.unique(numbers):
         update = schedule.update(int(number))

@@ -12,7 +12,7 @@ from nmt.config.corpus import ROBUST_NOISE, NoiseConfig
 from nmt.config.experiment import Experiment, TrainingConfig
 from nmt.corpus.noise import SourceNoise
 from nmt.corpus.reversal import Reversal
-from nmt.corpus.shards import Shards
+from nmt.corpus.shards import Lengths, Shards
 from nmt.corpus.subword import Subword
 from nmt.corpus.subword_sampling import SubwordSampler
 from nmt.corpus.switchout import SwitchOut
@@ -65,13 +65,23 @@ def _make_stage(
 ) -> tuple[SubwordSampler | None, Schedule]:
     """Return sampler and schedule of the updates from `start` on."""
     seed = derive_seed(experiment.seed, start, 0) if start else experiment.seed
-    sampler, shards, batching = None, corpus.shards, experiment.batching
-    src, tgt = shards.src_lengths, shards.tgt_lengths
-    settings = experiment.training_at(start)
+    sampler, settings = None, experiment.training_at(start)
     if share := settings.subword_dropout or settings.subword_sampling:
         sampler = SubwordSampler(corpus.subword, share, seed)
-        src, tgt = sampler.planned_lengths(shards, batching.max_length)
-    return sampler, Schedule(src, tgt, batching, seed, shards.corpora, weights, later)
+    src, tgt = planned_lengths(experiment, corpus.shards, sampler)
+    schedule = Schedule(
+        src, tgt, experiment.batching, seed, corpus.shards.corpora, weights, later
+    )  # fmt: skip
+    return sampler, schedule
+
+
+def planned_lengths(
+    experiment: Experiment, shards: Shards, sampler: SubwordSampler | None
+) -> tuple[Lengths, Lengths]:
+    """Return source and target lengths of each row, without EOS, that batches are planned with."""
+    if sampler is None:
+        return shards.src_lengths, shards.tgt_lengths
+    return sampler.planned_lengths(shards, experiment.batching.max_length)
 
 
 def make_noise(experiment: Experiment, corpus: TrainingData) -> SourceNoise | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from nmt.batching.loader import Loader
 from nmt.batching.schedule import Schedule
 from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.config.cluster import Cluster
@@ -13,6 +14,7 @@ from nmt.corpus.prepared import open_prepared
 from nmt.model.seq2seq import Seq2Seq, num_parameters
 from nmt.planning import memory_estimate
 from nmt.planning.plan import Plan, PlanOptions, format_plan, make_plan
+from nmt.training.data import TrainingData, make_schedule
 
 
 @pytest.fixture
@@ -32,9 +34,7 @@ def test_counts_are_exact(tiny_plan: Plan) -> None:
 def test_disk_estimate_matches_files(tiny_plan: Plan) -> None:
     folder = list_checkpoints(Path("runs/tiny"))[0]
     actual = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-    each = memory_estimate.checkpoint_bytes(tiny_plan.experiment, tiny_plan.parameters)
-    assert each == pytest.approx(actual, rel=0.1)
-    assert memory_estimate.disk_bytes(tiny_plan.experiment, tiny_plan.parameters) == 4 * each
+    assert tiny_plan.checkpoint_bytes == pytest.approx(actual, rel=0.1)
     files = [file for file in Path("prepared/tiny").rglob("*") if file.is_file()]
     corpus_size = sum(file.stat().st_size for file in files if file.name != "manifest.json")
     assert tiny_plan.corpus_bytes == corpus_size
@@ -53,6 +53,17 @@ def test_noise_lengthens_the_largest_source(here: Path, tiny_plan: Plan) -> None
     assert grown.largest == 1.25 * tiny_plan.largest
 
 
+def test_subword_dropout_lengthens_the_pairs(here: Path) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
+    experiment = load_experiment("tiny.yaml", ["training.subword_dropout=0.5"])
+    plan = make_plan(experiment, Cluster(), PlanOptions(), probe_s=0.1)
+    shards, subword = open_prepared(experiment)
+    sampler_at, schedule = make_schedule(experiment, TrainingData(shards, subword, ([], [])))
+    updates = Loader(shards, schedule, range(schedule.updates_per_epoch), sampler_at=sampler_at)
+    sizes = [part.batch.num_padded for _, parts in updates for part in parts]
+    assert max(sizes) <= plan.largest < 1.5 * max(sizes)
+
+
 def test_given_speed_replaces_the_probe(here: Path) -> None:
     experiment = load_experiment("tiny.yaml")
     gpus = Cluster.model_validate({"workers": 2, "gpus_per_worker": 1})
@@ -68,9 +79,9 @@ def test_times_of_a_cpu_are_no_times_of_a_gpu(here: Path) -> None:
     experiment = load_experiment("tiny.yaml")
     gpu = Cluster.model_validate({"workers": 1, "gpus_per_worker": 1})
     note = "times are those of a worker on this machine's CPU: give --tflops for one on a GPU"
-    for cluster, tflops, has_note in ((gpu, None, True), (gpu, 1.0, False), (Cluster(), None, False)):
+    for cluster, tflops in ((gpu, None), (gpu, 1.0), (Cluster(), None)):
         plan = make_plan(experiment, cluster, PlanOptions(tflops=tflops), probe_s=0.1)
-        assert (note in format_plan(plan)) == has_note
+        assert (note in format_plan(plan)) == (cluster is gpu and tflops is None)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
@@ -109,6 +120,24 @@ def test_plan_is_printed_line_by_line(here: Path, nmt: Callable[..., Any],
     )
     assert [line.split()[:2] for line in lines[6:-1]] == [["1", "1"], ["2", "2"]]
     assert lines[-1] == "at most 2 workers: an update has batching.micro_batches=2"
+
+
+def test_frozen_parameters_have_no_gradients(here: Path, tiny_plan: Plan) -> None:
+    frozen = load_experiment("tiny.yaml", ["training.freeze=['encoder.*']"])
+    plan = make_plan(frozen, Cluster(), PlanOptions(), probe_s=0.1)
+    num_frozen = num_parameters(Seq2Seq(frozen.model, 320).encoder)
+    assert plan.parameters == tiny_plan.parameters
+    assert plan.gradient_bytes == tiny_plan.gradient_bytes - 4 * num_frozen
+    # Neither gradients nor moments; weights and average remain.
+    assert plan.memory.weights == tiny_plan.memory.weights - 3 * 4 * num_frozen
+    assert plan.checkpoint_bytes == tiny_plan.checkpoint_bytes - 2 * 4 * num_frozen
+
+
+def test_logits_are_those_of_a_micro_batch(here: Path) -> None:
+    """A GPU has room for all logits of a small micro-batch: 1 GiB would be a chunk."""
+    gpu = Cluster.model_validate({"gpus_per_worker": 1})
+    plan = make_plan(load_experiment("tiny.yaml"), gpu, PlanOptions(tflops=1.0), probe_s=0.1)
+    assert plan.memory.loss == 320 * (512 * (4 + 4 + 4) + 4 * 32)
 
 
 def test_a_stage_with_two_passes_counts(here: Path, tiny_plan: Plan) -> None:
