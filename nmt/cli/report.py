@@ -1,5 +1,7 @@
 """`nmt report`: HTML report of runs."""
 
+from pathlib import Path
+
 import click
 
 from nmt.api import run_dir
@@ -20,7 +22,8 @@ def report(runs: tuple[str, ...], output: str, examples: int) -> None:
     The file is self-contained. It shows curves, and scores and examples written by `nmt evaluate`.
     RUN is a run directory.
     """
-    check_output(output)
+    # A report must not replace the metrics, manifest or results of a run.
+    check_output(output, [str(file) for run in runs for file in Path(run).rglob("*.json*")])
     from nmt.report.examples import choose
     from nmt.report.page import render
     from nmt.report.runs import read_runs

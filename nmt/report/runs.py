@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar
 
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.checkpoint.run_directory import dev_score_key
+from nmt.config.experiment import Experiment
+from nmt.config.files import restore
 from nmt.config.settings import Count, NaturalFloat, Number, parse_record
 from nmt.corpus.manifest import CorpusInfo, read_manifest
 from nmt.errors import DataError, NmtError
@@ -19,6 +21,7 @@ from nmt.evaluation.comparison import SystemComparison
 from nmt.evaluation.failures import FailureReport
 from nmt.evaluation.test_sets import file_name
 from nmt.model.seq2seq import num_parameters
+from nmt.training import run_manifest
 from nmt.training.run_log import METRICS, read_records
 from nmt.training.run_manifest import find_prepared
 
@@ -93,6 +96,8 @@ class Run:
     """Best checkpoint."""
     num_parameters: int
     """Parameters of the model, tied ones counted once; 0 if there is no model."""
+    num_updates: int
+    """training.updates of the last start; 0 if unknown."""
     corpora: list[CorpusInfo]
     notes: list[str]
     """Missing and unreadable parts, and changes that make values incomparable."""
@@ -108,9 +113,10 @@ class Run:
 
     @property
     def last(self) -> Tree:
-        """Newest training or validation record; empty if there is none."""
+        """Training or validation record of the last update; empty if there is none."""
         logged = [each for each in self.records if each["kind"] in ("train", "validation")]
-        return logged[-1] if logged else {}
+        # Asynchronous validations are recorded some updates later. Of equal ones the newer record.
+        return max(reversed(logged), key=lambda each: each["update"], default={})
 
     @property
     def dev_set_since(self) -> int:
@@ -183,13 +189,27 @@ def _read(folder: Path, name: str) -> Run:
     results = folder / "evaluation"
     evaluations = _read_results(results, "metrics.json", StoredEvaluation, notes)
     comparisons = _read_results(results, "comparison.json", StoredComparison, notes)
-    run = Run(name, folder, records, evaluations, comparisons, checkpoint, size, corpora, notes)
+    num_updates = _read_num_updates(folder, checkpoint)
+    run = Run(
+        name, folder, records, evaluations, comparisons, checkpoint, size, num_updates, corpora,
+        notes,
+    )  # fmt: skip
     if run.dev_set_since:
         notes.append(
             f"another dev set since update {run.dev_set_since:,}: dev_bleu and dev_loss before and "
             "after it are not comparable; the best dev_bleu is that of the newest dev set"
         )
     return run
+
+
+def _read_num_updates(folder: Path, checkpoint: Checkpoint | None) -> int:
+    """Return training.updates of the last start; 0 if unknown."""
+    try:
+        stored = run_manifest.read_run_manifest(folder).experiment
+        return restore(Experiment, stored, str(folder / run_manifest.NAME)).training.updates
+    except NmtError:
+        # A run of a version without manifests; it may have been extended since its best checkpoint.
+        return checkpoint.experiment.training.updates if checkpoint is not None else 0
 
 
 def _read_corpora(checkpoint: Checkpoint, notes: list[str]) -> list[CorpusInfo]:

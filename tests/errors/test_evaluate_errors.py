@@ -180,6 +180,10 @@ REPORTING = [
         "--output is new/page.html, but directory new does not exist: create it first",
     ),
     ErrorCase(
+        "report runs/tiny -o runs/tiny/metrics.jsonl",
+        "--output is runs/tiny/metrics.jsonl, but it is the input: give another file name",
+    ),
+    ErrorCase(
         "report runs/tiny -o raw", "--output is raw, but it is a directory: give a file name"
     ),
     ErrorCase(

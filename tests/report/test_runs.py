@@ -55,6 +55,28 @@ def test_runs_with_equal_names_get_unique_names(make_run: MakeRun) -> None:
     assert [run.name for run in runs] == ["x/run", "y/run"]
 
 
+def test_late_validation_is_not_the_last_update(make_run: MakeRun) -> None:
+    """Scores of asynchronous validations arrive some updates later."""
+    folder = make_run("a")
+    late = record("validation", 200, known_at=300, dev_bleu=20.0, dev_loss=1.0, train_s=31.0)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()[:-1]
+    text = "\n".join([*lines, json.dumps(late)])
+    (folder / "metrics.jsonl").write_text(f"{text}\n")
+    [run] = read_runs([folder])
+    assert (run.last["kind"], run.last["update"]) == ("validation", 300)
+
+
+def test_updates_are_those_of_the_last_start(here: Path) -> None:
+    """The best checkpoint of an extended run has the number of updates of its own start."""
+    file = Path("runs/tiny/manifest.json")
+    file.write_text(file.read_text().replace('"updates": 60', '"updates": 90'))
+    [run] = read_runs([Path("runs/tiny")])
+    assert run.num_updates == 90
+    assert ">60 of 90<" in render([run], [[]])
+    file.unlink()
+    assert read_runs([Path("runs/tiny")])[0].num_updates == 60
+
+
 def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as error:
