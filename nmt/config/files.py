@@ -343,9 +343,12 @@ def _set(tree: Any, override: str) -> None:
                 raise ConfigError.from_message(f"{shown}: item {part} is not a section")
             continue
         # A missing section is created; an unknown key is reported by the validation.
-        if not isinstance(node.get(part), dict | list):
+        if node.get(part) is None:
             node[part] = {}
         node = node[part]
+        if not isinstance(node, dict | list):
+            problem = f"sets a part of {part}, which is {_short(node)}: set {part} as a whole"
+            raise ConfigError.from_message(f"{shown} {problem}")
     if isinstance(node, list):
         node[_index(node, last, override)] = value
     else:

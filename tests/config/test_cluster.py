@@ -76,6 +76,14 @@ def test_workers_is_a_number_or_a_range(
     assert parse_stored(Cluster, dump(cluster), "dumped") == cluster
 
 
+@pytest.mark.parametrize(("workers", "shown"), [("4", "4"), ("auto", "'auto'")])
+def test_one_limit_does_not_replace_a_number(workers: str, shown: str) -> None:
+    """One worker would train: 1 is the default of the other limit."""
+    assert cluster_message_of(f"workers={workers}", "workers.min=1") == (
+        f"'workers.min=1' sets a part of workers, which is {shown}: set workers as a whole"
+    )
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
