@@ -28,7 +28,7 @@ def average_checkpoints(folders: Sequence[Path], out: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: models, languages, case marks or tokenizers differ, a checkpoint is
-            corrupt, or `out` exists.
+            corrupt or given twice, or `out` exists.
     """
     if not folders:
         raise CheckpointError("no checkpoint to average: name one or more")
@@ -42,6 +42,8 @@ def average_checkpoints(folders: Sequence[Path], out: Path) -> Checkpoint:
     for folder in folders[1:]:
         other = load_checkpoint(folder)
         _check_same_model(first, other)
+        if str(other.path) in names:
+            raise CheckpointError(f"{other.path} is given twice: name each checkpoint once")
         other.model()
         sums = {name: total + other.weights[name] for name, total in sums.items()}
         update, names = max(update, other.info.update), [*names, str(other.path)]

@@ -41,6 +41,10 @@ RUNS = [
         {f"{BEST}/bundle.json": flipped},
     ),
     ErrorCase(
+        "average runs/tiny runs/tiny/ -o averaged",
+        "runs/tiny/checkpoints/update-00000060 is given twice: name each checkpoint once",
+    ),
+    ErrorCase(
         "average runs/tiny -o raw", "raw already exists: name another directory, or remove it"
     ),
 ]
