@@ -24,6 +24,7 @@ from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepared import corpus_settings, is_prepared, open_prepared, resolve_by_prepared
 from nmt.errors import ConfigError
 from nmt.evaluation import tuning
+from nmt.evaluation.scores import check_dev_set
 from nmt.training.run_manifest import find_prepared
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ def tune_decoding(
         raise ConfigError("decoding.method", decoding.method, rule)
     prepared = find_prepared(checkpoint.path, experiment)
     corpus = replace_missing_sets(experiment.corpus, prepared)
-    srcs, refs = zip(*PairFiles.of(corpus.dev, corpus).read(), strict=True)
+    pairs = list(PairFiles.of(corpus.dev, corpus).read())
+    srcs, refs = [src for src, _ in pairs], [ref for _, ref in pairs]
+    check_dev_set(corpus.tgt, refs)
     translator = make_translator(checkpoint, **compute)
     # --batch applies to the trials too; it does not change translations.
     decoding = decoding.model_copy(update={"batch_sentences": translator.decoding.batch_sentences})

@@ -38,12 +38,16 @@ def tune(
         All trials, best first; of equal scores the smaller beam first.
     """
     grid = list(product(sorted(set(beams)), sorted(set(penalties)), reranks))
+    # Validated like a config file, all before the first search: a beam must suit diverse_groups.
+    names = "beam", "length_penalty", "rerank"
+    settings = [
+        DecodingConfig.model_validate(decoding.model_dump() | dict(zip(names, values, strict=True)))
+        for values in grid
+    ]
     trials = []
     for done, (beam, penalty, rerank) in enumerate(grid):
         progress(done, len(grid))
-        # Validated like a config file: a beam must suit diverse_groups, for example.
-        changes = {"beam": beam, "length_penalty": penalty, "rerank": rerank}
-        hyps = translate(DecodingConfig.model_validate(decoding.model_dump() | changes))
+        hyps = translate(settings[done])
         trials.append(DecodingTrial(beam, penalty, rerank, bleu(hyps, refs, tgt_language)))
     # Of equal scores the faster setting first.
     return sorted(trials, key=lambda trial: (-trial.bleu.value, trial.beam, trial.length_penalty))

@@ -24,6 +24,16 @@ def test_best_setting_has_the_best_dev_bleu(here: Path, nmt: Nmt) -> None:
     assert f"{json.loads(again.out)['scores'][0]['score']:.2f}" == bleu
 
 
+def test_dev_set_without_lines_is_an_error(here: Path, nmt: Nmt) -> None:
+    """Actionable errors (nmt/README.md, Guarantees): the raw files were emptied since training."""
+    for language in ("en", "de"):
+        Path(f"raw/dev.{language}").write_bytes(b"")
+    answer = nmt("tune runs/tiny --beams 1 --penalties 1")
+    assert (answer.status, answer.err) == (
+        2, "nmt: the dev set is empty: validation needs at least one pair (corpus.dev)\n"
+    )  # fmt: skip
+
+
 def test_the_largest_value_tried_is_reported(here: Path, nmt: Nmt) -> None:
     answer = nmt("tune runs/tiny --beams 2 --penalties 0,1")
     best = answer.out.splitlines()[1].split()[1]

@@ -1,4 +1,7 @@
+import pytest
+
 from nmt.config.decoding import DecodingConfig
+from nmt.errors import ConfigError
 from nmt.evaluation.tuning import table, tune
 
 REFS = ["the cat sits on the mat now", "a dog runs through the old park"]
@@ -21,6 +24,22 @@ def test_all_settings_are_tried_and_ranked() -> None:
     assert settings == [(2, 1.0), (4, 1.0), (2, 0.5), (4, 0.5)]
     assert trials[0].bleu.value > 99.9 > trials[2].bleu.value
     assert progress == [(0, 4), (1, 4), (2, 4), (3, 4)]
+
+
+def test_settings_are_checked_before_the_first_search() -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    searches: list[DecodingConfig] = []
+
+    def search(decoding: DecodingConfig) -> list[str]:
+        searches.append(decoding)
+        return REFS
+
+    with pytest.raises(ConfigError) as error:
+        tune(search, DecodingConfig(diverse_groups=2, beam=4), [4, 5], [1.0], ["none"], REFS, "en")
+    assert str(error.value) == (
+        "decoding.diverse_groups is 2, but it must divide decoding.beam (5)"
+    )
+    assert searches == []
 
 
 def test_the_table_marks_the_current_settings() -> None:
