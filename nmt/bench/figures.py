@@ -134,8 +134,12 @@ def compare_reports(before: BenchReport, after: BenchReport) -> list[str]:
 
 
 def relative_gain(before: Figure, after: Figure) -> float:
-    """Return the improvement: 1 is twice as good, -0.5 half as good."""
-    if not before.value or not after.value:
-        return 0.0 if before.value == after.value else 1.0
+    """Return the improvement: 1 is twice as good, -0.5 half as good.
+
+    Values of 0 or less, such as the rest of an update, have no ratio: 1 if better, -1 if worse.
+    """
+    if before.value <= 0 or after.value <= 0:
+        change = (after.value > before.value) - (after.value < before.value)
+        return float(change if after.is_better_high else -change)
     ratio = after.value / before.value
     return ratio - 1 if after.is_better_high else 1 / ratio - 1

@@ -63,7 +63,7 @@ def run_bench(
         log("bf16 is left out: this CPU has no units for it")
     with tempfile.TemporaryDirectory(prefix="nmt-bench-") as scratch:
         bench = Bench(Path(scratch), seconds, products)
-        for name in names or PARTS:
+        for name in dict.fromkeys(names) or PARTS:
             log(f"{name}: {(PARTS[name].__doc__ or '').splitlines()[0]}")
             for figure in PARTS[name](bench):
                 figures.append(figure)

@@ -32,6 +32,10 @@ def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
     from nmt.bench.figures import BenchReport, compare_reports, format_figure
 
     if parts[:1] == ("compare",):
+        context, given = click.get_current_context(), click.core.ParameterSource.COMMANDLINE
+        for name in ("output", "seconds"):
+            if context.get_parameter_source(name) == given:
+                raise ConfigError.from_message(f"compare measures nothing: remove --{name}")
         if len(parts) != 3:
             raise ConfigError.from_message(
                 f"compare takes two reports, got {len(parts) - 1}: "

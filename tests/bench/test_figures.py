@@ -33,6 +33,14 @@ def test_shorter_time_is_better() -> None:
     assert moved(TIME, replace(TIME, value=25.0))[0].startswith("update/x/whole: better by 100%")
 
 
+def test_negative_rest_is_better_than_a_positive_one() -> None:
+    """The rest of an update is the whole less its parts."""
+    rest = replace(TIME, name="update/x/rest", value=-1.0)
+    assert moved(rest, replace(rest, value=2.0))[0].startswith("update/x/rest: WORSE by 100%")
+    assert moved(replace(rest, value=2.0), rest)[0].startswith("update/x/rest: better by 100%")
+    assert moved(rest, rest) == ["1 figure within noise"]
+
+
 def test_changes_within_the_spread_are_noise() -> None:
     noisy = replace(PACE, spread=0.3)
     assert moved(noisy, replace(noisy, value=800.0)) == ["1 figure within noise"]

@@ -196,6 +196,15 @@ def test_output_that_is_a_directory_is_refused_early(tmp_path: Path, nmt: Any) -
     assert answer.status == 2
 
 
+@pytest.mark.parametrize("option", ["--output x.json", "--seconds 3"])
+def test_compare_refuses_options_of_measuring(option: str, nmt: Any) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    answer = nmt(f"bench compare a.json b.json {option}")
+    name = option.partition(" ")[0]
+    assert answer.err == f"nmt: compare measures nothing: remove {name}\n"
+    assert answer.status == 2
+
+
 def test_gpu_part_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError) as error:
