@@ -106,6 +106,10 @@ def make_job(verb: str, experiment: Experiment, cluster: Cluster, options: list[
             "hosts share"
         )
     target = _value(options, "--output", default=f"{run}/evaluation")
+    if "--workers" in options:
+        # The workers are those of the cluster file; the command itself only sends them the model.
+        command = (*nmt, run, "--cluster", "cluster.yaml", *options)
+        return Job(verb, name, target, command, env, options=tuple(options))
     # These commands have no workers: Ray runs them where the resources of one worker are free.
     resources = (cluster.cpus_per_worker, int(cluster.gpus_per_worker == 1))
     return Job(verb, name, target, (*nmt, run, *options), env, *resources, tuple(options))

@@ -144,6 +144,19 @@ def test_translate_job_has_worker_resources(client: Any, files: Path, call: Call
     assert sent["metadata"]["nmt_target"] == f"{files}/out.de"
 
 
+def test_workers_of_a_translate_job_are_those_of_the_file(
+    client: Any, files: Path, call: Call
+) -> None:
+    """The command must not hold the CPUs and GPUs that its workers wait for."""
+    words = ["here.yaml", "cluster.cpus_per_worker=4", "cluster.gpus_per_worker=1"]
+    call("translate", "tiny.yaml", *words, "-i", "in.en", "-o", "out.de", "--workers", "2")
+    [sent] = client.sent
+    command = f"python -m nmt translate {files}/runs/tiny --cluster cluster.yaml --input "
+    assert sent["entrypoint"] == f"{command}{files}/in.en --output {files}/out.de --workers 2"
+    assert (sent["entrypoint_num_cpus"], sent["entrypoint_num_gpus"]) == (None, None)
+    assert "cpus_per_worker: 4\n" in client.files["cluster.yaml"]
+
+
 def test_paths_in_options_of_a_job_are_absolute(client: Any, files: Path, call: Call) -> None:
     """A job has another working folder; addresses stay."""
     words = ["--baseline", "runs/old", "--ensemble", "runs/b", "--ensemble", "s3://bucket/runs/c"]
