@@ -32,7 +32,7 @@ LANGUAGE_LINES = 4_000
 MAX_SAMPLE_CHARS = 400
 MIN_TEMPLATE = 5
 """Minimum number of pairs of a chunk that are equal except for digits, to count as a template."""
-DOCTOR_VERSION = 1
+DOCTOR_VERSION = 2
 """Increased when the results of the last stage change."""
 SUGGEST_SHARE = 0.001
 """Share of pairs above which a rule that is off is suggested."""
@@ -143,7 +143,8 @@ def examine_chunk(work: Path, chunk: Chunk, later: Later) -> Tree:
         _measure(counts, each, text)
         if number % stride == 0:
             for side, line in enumerate(text):
-                languages[side][next(iter(identify(line)), "unknown")] += 1
+                # A line of a large chunk stands for more lines than one of a small chunk.
+                languages[side][next(iter(identify(line)), "unknown")] += stride
         if not each.reason and any(map(str.isdigit, text[0])):
             _add_template(templates, text)
     found = sorted(templates.values(), key=lambda pairs: -pairs[0]["pairs"])

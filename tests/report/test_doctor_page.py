@@ -51,6 +51,17 @@ def test_lost_characters_in_the_file_are_valid_utf8(make_corpus: Any) -> None:
     assert diagnosis.encodings == {"ascii": 3, "other": 1, "invalid": 0}
 
 
+def test_small_corpus_has_a_small_share_of_languages(
+    make_corpus: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Honest numbers (nmt/README.md, Guarantees): a sampled line stands for its corpus."""
+    monkeypatch.setattr("nmt.corpus.doctor.LANGUAGE_LINES", 1)
+    french = ("Two dogs run in the park.", "Deux chiens courent dans le parc.")
+    german = ("Two dogs run in the park.", "Zwei Hunde rennen durch den Park.")
+    diagnosis = examine(make_corpus({"large": [german] * 9, "small": [french]}))
+    assert diagnosis.identified[1] == {"de": 0.9, "fr": 0.1}
+
+
 def test_the_summary_suggests_settings(diagnosis: Diagnosis) -> None:
     lines = summary_lines(diagnosis)
     assert lines[0].startswith("tiny: 10 pairs, en to de | ")
