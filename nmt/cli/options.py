@@ -159,7 +159,8 @@ def load_settings(
     # A cluster file without --cluster is the most frequent mistake.
     for text in overrides:
         if "=" not in text and text.endswith((".yaml", ".yml")):
-            raise ConfigError.from_message(f"{text}: one file too many; use --cluster {text}")
+            hint = f"use --cluster {text}" if cluster is None else "remove it"
+            raise ConfigError.from_message(f"{text}: one file too many; {hint}")
     return api.load_settings(experiment, cluster, overrides)
 
 

@@ -80,6 +80,7 @@ BENCH = [
         "this experiment first",
         {"c.yaml": b"workers: 2", "prepared": None},
     ),
+    ErrorCase("plan tiny.yaml c.yaml d.yaml", "d.yaml: one file too many; remove it"),
     ErrorCase(
         "plan tiny.yaml c.yaml --workers-per-node 3",
         "3 workers cannot share updates of 2 micro-batches: use at most 2 workers, or set "
