@@ -40,6 +40,7 @@ class Plan:
 
     experiment: Experiment
     threads: int
+    """Threads of the probe."""
     parameters: int
     num_pairs: int
     updates_per_epoch: int
@@ -84,7 +85,10 @@ def make_plan(
     shards, subword = open_prepared(experiment)
     # The dev set does not influence the schedule.
     sampler_at, schedule = make_schedule(experiment, TrainingData(shards, subword, ([], [])))
-    torch.set_num_threads(cluster.cpus_per_worker)
+    cores = os.cpu_count() or 1
+    # More threads than cores would only wait for each other.
+    threads = min(cluster.cpus_per_worker, cores)
+    torch.set_num_threads(threads)
     parameters, trained = (
         memory_estimate.count_parameters(experiment, subword.num_pieces, trained_only=is_trained)
         for is_trained in (False, True)
@@ -105,8 +109,7 @@ def make_plan(
     between = options.between_gbit or defaults.between_gbit
     links = Links(between, options.inside_gbit or defaults.inside_gbit, defaults.latency_us)
     # The cores of a GPU node are not known; on CPUs a node is assumed to equal this machine.
-    cores = 0 if has_gpus else os.cpu_count() or 0
-    hosts = Hosts(per_node, cluster.cpus_per_worker, cores, has_gpus)
+    hosts = Hosts(per_node, threads, 0 if has_gpus else cores, has_gpus)
     gradient_bytes = memory_estimate.gradient_bytes(cluster, trained)
     # A given speed replaces the measured times, including optimizer step and noise.
     speed = probe
@@ -115,7 +118,7 @@ def make_plan(
         speed = replace(probe, fixed_s=0.0, spread_s=0.0, step_s=0.0, position_s=position_s)
     rows = scaling.predict_scaling(experiment, gradient_bytes, sizes, speed, links, hosts)
     return Plan(
-        experiment, cluster.cpus_per_worker, parameters, schedule.num_pairs,
+        experiment, threads, parameters, schedule.num_pairs,
         schedule.updates_per_epoch, schedule.epochs_at(experiment.training.updates), memory,
         largest, memory_estimate.checkpoint_bytes(experiment, parameters, trained),
         memory_estimate.corpus_bytes(shards.manifest), probe, links, gradient_bytes,

@@ -69,10 +69,9 @@ class Hosts:
 
     @property
     def contention(self) -> float:
-        """Slow-down factor of workers that share cores, relative to a single worker."""
-        # The probe of more threads than cores has shared them already.
-        used = self.workers_per_node * min(self.cpus_per_worker, self.cores_per_node)
-        return max(1.0, used / self.cores_per_node) if self.cores_per_node else 1.0
+        """Slow-down factor of workers that share cores."""
+        requested = self.workers_per_node * self.cpus_per_worker
+        return max(1.0, requested / self.cores_per_node) if self.cores_per_node else 1.0
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,18 @@ def test_every_precision_is_planned(here: Path, precision: str) -> None:
     assert plan.probe.step_s > 0
 
 
+def test_probe_has_no_more_threads_than_cores(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker alone on a node is not slower than the probe, whatever it requests."""
+    threads: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    many = Cluster.model_validate({"cpus_per_worker": 4096})
+    plan = make_plan(load_experiment("tiny.yaml"), many, PlanOptions(), probe_s=0.1)
+    assert threads == [plan.threads] == [2]
+    assert plan.rows[0].efficiency == pytest.approx(1)
+    assert plan.rows[0].workers == 1
+
+
 def test_bf16_gradients_have_half_the_bytes(here: Path, tiny_plan: Plan) -> None:
     half = Cluster.model_validate({"gradients": "bf16"})
     plan = make_plan(tiny_plan.experiment, half, PlanOptions(), probe_s=0.5)

@@ -82,13 +82,6 @@ def test_workers_sharing_cores_are_slower() -> None:
     assert (row.workers, row.update_s) == (4, pytest.approx(0.22))
 
 
-def test_threads_beyond_the_cores_count_once() -> None:
-    """The probe of a worker with 8 threads on 2 cores is as slow as the worker."""
-    alone = Hosts(workers_per_node=1, cpus_per_worker=8, cores_per_node=2, has_gpus=False)
-    assert rows(hosts=alone)[0].update_s == pytest.approx(0.44)
-    assert dataclasses.replace(alone, workers_per_node=2).contention == 2
-
-
 # All-reduce.
 
 LINKS = Links(between_gbit=8, inside_gbit=80, latency_us=0)
