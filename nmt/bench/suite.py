@@ -34,6 +34,7 @@ def run_bench(
     seconds: float,
     log: Callable[[str], object],
     report: Callable[[Figure], object],
+    save: Callable[[BenchReport], object] = lambda report: None,
 ) -> BenchReport:
     """Measure the peaks of the machine, then parts, each worker on one thread.
 
@@ -42,6 +43,7 @@ def run_bench(
         seconds: time limit of one comparison, which takes three rounds at least.
         log: called with the machine, then with each part that starts.
         report: called with each figure.
+        save: called after each part with all figures so far: a later part can fail.
 
     Raises:
         ConfigError: a part or an experiment file does not exist, or there is no GPU for `gpu`.
@@ -68,6 +70,7 @@ def run_bench(
             for figure in PARTS[name](bench):
                 figures.append(figure)
                 report(figure)
+            save(BenchReport(facts, figures))
     return BenchReport(facts, figures)
 
 

@@ -51,14 +51,19 @@ def bench(parts: tuple[str, ...], output: str | None, seconds: float) -> None:
         if Path(output).is_dir():
             raise ConfigError("--output", output, "it is a directory: give a file name")
         check_writable("--output", Path(output).resolve().parent)
+
+    def save(report: BenchReport) -> None:
+        if output is not None:
+            report.save(Path(output))
+
     with Console() as console:
-        report = run_bench(
+        run_bench(
             parts,
             seconds,
             log=console.print,
             report=lambda figure: click.echo(format_figure(figure)),
+            save=save,
         )
         if output is not None:
-            report.save(Path(output))
             command = f"nmt bench compare {display_path(output)} OTHER"
             console.print(f"written: {output}; compare: {command}")

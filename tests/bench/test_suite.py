@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,25 @@ def test_bf16_is_left_out_where_it_is_emulated(
     assert logged[1:] == ["bf16 is left out: this CPU has no units for it"]
     names = [figure.name for figure in suite.PARTS["train"](tiny_bench)]
     assert names[:3] == ["train/tiny/fp32", "train/tiny/plain", "train/tiny/fp32 to plain"]
+
+
+def test_figures_before_a_failure_are_saved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, nmt: Any
+) -> None:
+    """Startup is measured last, and starts Ray."""
+
+    def fail(_: Bench) -> Iterator[Figure]:
+        raise NmtError("no Ray")
+        yield
+
+    quick = Figure("quick", 1.0, "s", "nothing")
+    monkeypatch.setattr(suite, "PARTS", {"update": lambda _: iter([quick]), "startup": fail})
+    monkeypatch.setattr(suite, "measure_peaks", lambda seconds: ([], {"bf16": None}))
+    for part in suite.PARTS.values():
+        part.__doc__ = "Measure."
+    answer = nmt(f"bench -o {tmp_path / 'b.json'}")
+    assert (answer.status, answer.err.splitlines()[-1]) == (2, "nmt: no Ray")
+    assert BenchReport.load(tmp_path / "b.json").figures == [quick]
 
 
 def test_unknown_part_is_refused_before_measuring() -> None:
