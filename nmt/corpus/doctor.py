@@ -131,7 +131,7 @@ def examine_chunk(work: Path, chunk: Chunk, later: Later) -> Tree:
     }
     languages: list[Counter[str]] = [Counter(), Counter()]
     samples: dict[str, list[Tree]] = {}
-    templates: dict[str, list[Tree]] = {}
+    templates: dict[str, Tree] = {}
     stride = max(1, chunk.num_lines // LANGUAGE_LINES)
     for number, each in enumerate(read_verdicts(work, chunk, later)):
         counts["sums"].update(read=1, kept=not each.reason)
@@ -147,12 +147,12 @@ def examine_chunk(work: Path, chunk: Chunk, later: Later) -> Tree:
                 languages[side][next(iter(identify(line)), "unknown")] += stride
         if not each.reason and any(map(str.isdigit, text[0])):
             _add_template(templates, text)
-    found = sorted(templates.values(), key=lambda pairs: -pairs[0]["pairs"])
+    found = sorted(templates.items(), key=lambda item: -item[1]["pairs"])[:5]
     return {
         "corpus": chunk.text.name,
         "languages": languages,
         "samples": samples,
-        "templates": [pairs[0] for pairs in found if pairs[0]["pairs"] >= MIN_TEMPLATE][:5],
+        "templates": {key: each for key, each in found if each["pairs"] >= MIN_TEMPLATE},
         **counts,
     }
 
@@ -176,10 +176,10 @@ def _encoding(raw: bytes, text: str) -> str:
     return "other" if text.encode() == raw else "invalid"
 
 
-def _add_template(templates: dict[str, list[Tree]], text: tuple[str, ...]) -> None:
+def _add_template(templates: dict[str, Tree], text: tuple[str, ...]) -> None:
     key = "\n".join(_DIGIT.sub("0", near_key(line).decode()) for line in text)
-    first = templates.setdefault(key, [{"pairs": 0, "src": _cut(text[0]), "tgt": _cut(text[1])}])
-    first[0]["pairs"] += 1
+    first = templates.setdefault(key, {"pairs": 0, "src": _cut(text[0]), "tgt": _cut(text[1])})
+    first["pairs"] += 1
 
 
 def _sample(corpus: str, each: Verdict) -> Tree:
@@ -229,6 +229,11 @@ def _merge(experiment: Experiment, results: list[Tree]) -> Diagnosis:
     for result in results:
         corpora.setdefault(result["corpus"], Counter()).update(result["sums"])
     lengths, ratios, scores = add("lengths"), add("ratios"), add("adequacy")
+    templates: dict[str, Tree] = {}
+    for result in results:
+        for key, each in result["templates"].items():
+            pairs = each["pairs"] + templates.get(key, {"pairs": 0})["pairs"]
+            templates[key] = each | {"pairs": pairs}
     diagnosis = Diagnosis(
         name=experiment.name,
         languages=(experiment.corpus.src, experiment.corpus.tgt),
@@ -248,10 +253,7 @@ def _merge(experiment: Experiment, results: list[Tree]) -> Diagnosis:
         adequacy=_histogram(ADEQUACY_EDGES, scores) if scores else [],
         identified=(_shares(results, 0), _shares(results, 1)),
         encodings={kind: encodings[kind] for kind in ("ascii", "other", "invalid")},
-        templates=sorted(
-            (each for result in results for each in result["templates"]),
-            key=lambda each: -each["pairs"],
-        )[:NUM_SAMPLES],
+        templates=sorted(templates.values(), key=lambda each: -each["pairs"])[:NUM_SAMPLES],
         findings=findings,
         notes=[],
         suggestions=[],

@@ -62,6 +62,12 @@ def test_small_corpus_has_a_small_share_of_languages(
     assert diagnosis.identified[1] == {"de": 0.9, "fr": 0.1}
 
 
+def test_template_in_two_corpora_is_one_template(make_corpus: Any) -> None:
+    bones = [(f"The dog has {n} bones.", f"Der Hund hat {n} Knochen.") for n in range(10)]
+    diagnosis = examine(make_corpus({"one": bones[:5], "two": bones[5:]}))
+    assert [each["pairs"] for each in diagnosis.templates] == [10]
+
+
 def test_the_summary_suggests_settings(diagnosis: Diagnosis) -> None:
     lines = summary_lines(diagnosis)
     assert lines[0].startswith("tiny: 10 pairs, en to de | ")
