@@ -102,7 +102,7 @@ def make_plan(
     num_updates = min(memory_estimate.SUSTAINED_UPDATES, experiment.training.updates)
     _, num_shapes = memory_estimate.updates_with_new_shapes(shards, schedule, num_updates)
     memory = memory_estimate.estimate_memory(
-        experiment, parameters, trained, subword.num_pieces, probe.saved_bytes * largest,
+        experiment, parameters, trained, subword.num_pieces, probe.micro_batch_bytes(largest),
         "cuda" if has_gpus else "cpu", num_shapes,
     )  # fmt: skip
     defaults = ON_GPUS if has_gpus else ON_CPUS

@@ -39,7 +39,9 @@ class Probe:
     """Standard deviation of a micro-batch about the fitted line."""
     step_s: float
     """Clipping, optimizer step and average."""
-    saved_bytes: float
+    fixed_bytes: float
+    """Bytes saved for backward by any micro-batch, such as weights cast to bf16."""
+    position_bytes: float
     """Bytes saved for backward per position."""
     position_flops: float
     """FLOPs per position, forward and backward, padding not computed."""
@@ -49,6 +51,10 @@ class Probe:
     def micro_batch_s(self, positions: float) -> float:
         """Return the predicted seconds of a micro-batch."""
         return self.fixed_s + self.position_s * positions
+
+    def micro_batch_bytes(self, positions: float) -> float:
+        """Return the predicted bytes that a micro-batch saves for backward."""
+        return self.fixed_bytes + self.position_bytes * positions
 
 
 def run_probe(
@@ -63,17 +69,12 @@ def run_probe(
     numbers = np.linspace(0, schedule.updates_per_epoch - 1, UPDATES).astype(int)
     rows = [schedule.update(int(number)).micro_batches[0] for number in numbers]
     first = _batch(shards, rows[0], NUM_FIRST_PAIRS)
-    # Twice: the first call includes one-time costs; the second counts saved bytes.
-    first_s = _seconds_of(lambda: _train_on(learner, first))
-    saved = 0
-
-    def count_bytes(tensor: Tensor) -> Tensor:
-        nonlocal saved
-        saved += tensor.nbytes
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
-        first_s = min(first_s, _seconds_of(lambda: _train_on(learner, first)))
+    # Twice: the first call includes one-time costs.
+    first_s = min(_seconds_of(lambda: _train_on(learner, first)) for _ in range(2))
+    smaller = _batch(shards, rows[0], NUM_FIRST_PAIRS // 2)
+    fixed_bytes, position_bytes = fit_line(
+        [(batch.num_padded, saved_bytes(learner, batch)) for batch in (smaller, first)]
+    )
     max_positions = limit_s / UPDATES / 2 / (first_s / first.num_padded)
     steps, points, shares, flops, padded = [], [], [], 0.0, 0
     for number, of_update in zip(numbers, rows, strict=True):
@@ -94,8 +95,23 @@ def run_probe(
     fixed_s, position_s = fit_line(points)
     return Probe(
         fixed_s, position_s, spread_about(points, fixed_s, position_s), float(np.median(steps)),
-        saved / first.num_padded, flops / padded, float(np.mean(shares)),
+        fixed_bytes, position_bytes, flops / padded, float(np.mean(shares)),
     )  # fmt: skip
+
+
+def saved_bytes(learner: Learner, batch: Batch) -> int:
+    """Train on a batch and return the bytes saved for backward, without those of the weights."""
+    weights = {each.untyped_storage().data_ptr() for each in learner.model.parameters()}
+    total = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal total
+        total += tensor.nbytes * (tensor.untyped_storage().data_ptr() not in weights)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        _train_on(learner, batch)
+    return total
 
 
 def fit_line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -85,7 +85,7 @@ def test_prediction_sums_gradients_of_four_bytes(
     """Honest numbers (nmt/README.md, Guarantees)."""
     sent = []
     plan = workers.predict_scaling
-    probe = Probe(0.0, 1e-6, 0.0, 0.0, 1.0, 1.0, 1.0)
+    probe = Probe(0.0, 1e-6, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
     monkeypatch.setattr(workers, "run_probe", lambda *arguments: probe)
     monkeypatch.setattr(
         workers, "predict_scaling", lambda *a, **more: sent.append(a[1]) or plan(*a, **more)

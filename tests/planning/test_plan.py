@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from nmt.batching.batch import make_batch
 from nmt.batching.loader import Loader
 from nmt.batching.schedule import Schedule
 from nmt.checkpoint.run_directory import list_checkpoints
@@ -14,7 +15,10 @@ from nmt.corpus.prepared import open_prepared
 from nmt.model.seq2seq import Seq2Seq, num_parameters
 from nmt.planning import memory_estimate
 from nmt.planning.plan import Plan, PlanOptions, format_plan, make_plan
+from nmt.planning.probe import saved_bytes
 from nmt.training.data import TrainingData, make_schedule
+from nmt.training.distributed import World
+from nmt.training.state import Learner
 
 
 @pytest.fixture
@@ -45,6 +49,22 @@ def test_larger_micro_batch_needs_more_memory(here: Path, tiny_plan: Plan) -> No
     assert make_plan(smaller, Cluster(), PlanOptions(), probe_s=0.5).largest < tiny_plan.largest / 2
     assert tiny_plan.memory.weights == 5 * 4 * tiny_plan.parameters
     assert tiny_plan.memory.total > tiny_plan.memory.weights + memory_estimate.TORCH_BYTES
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_saved_bytes_are_those_of_a_whole_micro_batch(here: Path, precision: str) -> None:
+    """Honest numbers (nmt/README.md, Guarantees): weights do not grow with the micro-batch."""
+    wide = ["model.width=128", f"training.precision={precision}"]
+    experiment = load_experiment("tiny.yaml", wide)
+    plan = make_plan(experiment, Cluster(), PlanOptions(), probe_s=0.1)
+    shards, subword = open_prepared(experiment)
+    _, schedule = make_schedule(experiment, TrainingData(shards, subword, ([], [])))
+    updates = [schedule.update(number) for number in range(schedule.updates_per_epoch)]
+    batches = [make_batch(shards.pairs(rows)) for each in updates for rows in each.micro_batches]
+    largest = max(batches, key=lambda batch: batch.num_padded)
+    assert largest.num_padded == plan.largest
+    actual = saved_bytes(Learner(experiment, subword.num_pieces, World()), largest)
+    assert plan.memory.activations == pytest.approx(actual, rel=0.1)
 
 
 def test_noise_lengthens_the_largest_source(here: Path, tiny_plan: Plan) -> None:

@@ -8,8 +8,8 @@ from nmt.planning.probe import Probe
 from nmt.planning.scaling import Hosts, Links, ScalingRow, predict_scaling
 
 INSTANT = Links(1e12, 1e12, 0)
-PROBE = Probe(fixed_s=0.01, position_s=0.001, spread_s=0.0, step_s=0.0, saved_bytes=0,
-              position_flops=0, share=1)  # fmt: skip
+PROBE = Probe(fixed_s=0.01, position_s=0.001, spread_s=0.0, step_s=0.0, fixed_bytes=0,
+              position_bytes=0, position_flops=0, share=1)  # fmt: skip
 SIZES = (np.array([[100.0, 100.0, 100.0, 100.0]]), 200.0)
 ALONE = Hosts(workers_per_node=1, cpus_per_worker=1, cores_per_node=1, has_gpus=False)
 
