@@ -185,13 +185,14 @@ def _with_corpus(trial: Trial, base: Experiment) -> Trial:
 def _best_lines(best: "Outcome", metric: "Metric", directory: Path, name: str) -> list[str]:
     """Write the best settings as an experiment file; return lines about them."""
     validation = best.best(metric)
-    if validation is None:
-        return ["no trial reached a validation: see the reasons above, or widen the search"]
+    if validation is None or best.failure:
+        return ["every trial failed or ended before its first validation: see the reasons above"]
     file = directory / "best.yaml"
     # Absolute: the file is in another folder than that of the experiment.
     corpus = best.trial.experiment.corpus
     corpus = corpus.model_copy(update={"root": os.path.abspath(corpus.root)})
-    update = {"name": f"{name}.tuned", "corpus": corpus}
+    # A name has at most 100 characters.
+    update = {"name": f"{name[:94]}.tuned", "corpus": corpus}
     tuned = best.trial.experiment.model_copy(update=update)
     with atomic_write(file) as scratch:
         scratch.write_text(dump(tuned), encoding="utf-8")

@@ -75,11 +75,11 @@ class Outcome:
         """Return the best validation; None if there is none."""
         return max(self.validations, key=partial(_score_key, metric), default=None)
 
-    def rank(self, metric: Metric) -> tuple[float, float, int]:
-        """Return a sort key: the best outcome first, those without a validation last."""
+    def rank(self, metric: Metric) -> tuple[bool, float, float, int]:
+        """Return a sort key: the best outcome first; failed ones last, then without validation."""
         best = self.best(metric)
         first, second = _score_key(metric, best) if best is not None else (-math.inf, -math.inf)
-        return -first, -second, self.trial.number
+        return bool(self.failure), -first, -second, self.trial.number
 
     def describe_end(self) -> str:
         """Describe the end of the trial in a few words."""

@@ -1,12 +1,14 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ray_clusters import RayCluster
 
+from nmt.cli.tune import _best_lines
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.config.search_space import Trial
@@ -51,6 +53,22 @@ def test_best_trial_is_first_and_one_without_validation_last() -> None:
     assert [each.trial.number for each in rank("loss")] == [4, 1, 2, 3]
     assert OUTCOMES[3].best("bleu") == OUTCOMES[3].validations[1]
     assert OUTCOMES[3].best("loss") == OUTCOMES[3].validations[0]
+
+
+def test_a_failed_trial_is_last_and_never_the_best(tmp_path: Path) -> None:
+    failed = make_outcome(5, 0.5, (100, 40.0, 1.0), failure="non-finite gradients")
+    ranked = sorted([failed, *OUTCOMES], key=lambda outcome: outcome.rank("bleu"))
+    assert [each.trial.number for each in ranked] == [4, 1, 2, 5, 3]
+    [line] = _best_lines(failed, "bleu", tmp_path, "tiny")
+    assert "every trial failed" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_best_settings_of_a_long_name_can_be_loaded(tmp_path: Path) -> None:
+    validations = [each | {"signature": ""} for each in OUTCOMES[0].validations]
+    outcome = replace(OUTCOMES[0], validations=validations)
+    _best_lines(outcome, "bleu", tmp_path, "x" * 100)
+    assert load_experiment(tmp_path / "best.yaml").name == f"{'x' * 94}.tuned"
 
 
 def test_the_other_metric_decides_between_equal_scores() -> None:
