@@ -36,6 +36,8 @@ def explain(key: str = "") -> str:
     field = None
     for depth in range(is_cluster, len(parts)):
         part, section = parts[depth], section_in(kind)
+        if part.isdecimal() and get_origin(kind) is list:
+            continue  # all items have the same settings
         if section is None or part not in section.model_fields:
             prefix = "".join(f"{each}." for each in parts[:depth])
             hint = did_you_mean(part, section.model_fields if section else [], prefix)
@@ -56,18 +58,22 @@ def _explain_section(section: type[Settings], prefix: str) -> str:
 
 def _explain_field(key: str, field: FieldInfo) -> str:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    kind = field
+    if get_origin(field.annotation) in (Union, UnionType):
+        # A union is always with None; the first member is the type.
+        kind = FieldInfo.from_annotation(get_args(field.annotation)[0])
     limits = [
         f"{sign} {getattr(limit, name)}"
-        for limit in field.metadata
+        for limit in kind.metadata
         for name, sign in signs.items()
         if hasattr(limit, name)
     ]
-    facts = ", ".join([_type_name(field.annotation), *limits])
+    facts = ", ".join([_type_name(kind.annotation), *limits])
     if field.is_required():
         facts += "; required"
     elif not isinstance(field.default, Settings):
         facts += f"; default {json.dumps(field.default)}"
-    if has_legacy_value(field):
+    if has_legacy_value(field) and legacy_value(field) != field.default:
         facts += f"; {json.dumps(legacy_value(field))} in files of versions without it"
     return f"{key}: {field.description}  [{facts}]"
 
@@ -76,7 +82,6 @@ def _type_name(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " | ".join(map(str, inner))
-    # A union is always with None; the first member is the type.
     if origin in (Union, UnionType, Annotated):
         return _type_name(inner[0])
     if origin is list:

@@ -43,7 +43,17 @@ from nmt.errors import ConfigError
             "cluster.workers.max: Maximum number of workers, used when the cluster has room.  "
             "[integer, >= 1, <= 10000; default 1]\n"
             "cluster.workers.auto: True: one worker per GPU; min and max hold where there is "
-            "none.  [true | false; default false; false in files of versions without it]",
+            "none.  [true | false; default false]",
+        ),
+        (
+            "stages.0.learning_rate",
+            "stages.0.learning_rate: New peak learning rate; the schedule keeps its shape.  "
+            "[number, > 0, <= 100; default null]",
+        ),
+        (
+            "corpus.train.1.src",
+            "corpus.train.1.src: Source file below corpus.root: UTF-8, a segment per line; plain, "
+            '.gz, .xz, .zst or .bz2.  [text; default ""]',
         ),
         (
             "cluster.gpus_per_worker",
@@ -87,6 +97,7 @@ def test_explain_cluster() -> None:
         ("cluster.worker", "; did you mean cluster.workers?"),
         ("corpus.train.nam", "; did you mean corpus.train.name?"),
         ("training.patience.x", ""),
+        ("training.patience.0", ""),
         (
             "xyz",
             "; choose from name, seed, preset, corpus, batching, model, training, stages, decoding",
