@@ -175,7 +175,7 @@ def _exit_with(error: NmtError | click.UsageError, command: str = "nmt") -> NoRe
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else command
         message = error.format_message().rstrip(".")
-        message += f"{'' if message[-1] == '?' else '.'} See `{command} --help`."
+        message += f"{'' if message.endswith(('?', '?)')) else '.'} See `{command} --help`."
     _print_error(message)
     raise click.exceptions.Exit(2)
 

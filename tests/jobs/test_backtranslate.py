@@ -242,7 +242,7 @@ def test_a_run_is_used_from_another_working_directory(
     assert answer.status == 0, answer.err
     assert "1 in the dev or a test set" in answer.err
     # The experiment is in another folder, so that a path below its corpus.root is absolute.
-    names = [f'"{Path.cwd()}/raw/bt.{code}"' for code in ("en", "de")]
+    names = [f"{Path.cwd()}/raw/bt.{code}" for code in ("en", "de")]
     assert f"  - {{name: bt, src: {names[0]}, tgt: {names[1]}}}\n" in answer.err
 
 
