@@ -22,8 +22,9 @@ def report(runs: tuple[str, ...], output: str, examples: int) -> None:
     The file is self-contained. It shows curves, and scores and examples written by `nmt evaluate`.
     RUN is a run directory.
     """
-    # A report must not replace the metrics, manifest or results of a run.
-    check_output(output, [str(file) for run in runs for file in Path(run).rglob("*.json*")])
+    # A report may replace an earlier one in the folder of a run, but no other file there.
+    files = (file for run in runs for file in Path(run).rglob("*") if file.suffix != ".html")
+    check_output(output, map(str, files))
     from nmt.report.examples import choose
     from nmt.report.page import render
     from nmt.report.runs import read_runs

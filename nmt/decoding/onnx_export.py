@@ -306,7 +306,7 @@ def encode(line):
     return tokenizer.encode(line).ids
 
 
-lines = [line.rstrip("\\n") for line in sys.stdin]
+lines = [line.rstrip("\\n") for line in sys.stdin] or sys.exit()
 sources = [[*encode(line), eos] for line in lines]
 lengths = np.array([len(source) for source in sources])
 src = np.array([source + [pad] * (max(lengths) - len(source)) for source in sources])

@@ -76,7 +76,7 @@ class Outcome:
         return max(self.validations, key=partial(_score_key, metric), default=None)
 
     def rank(self, metric: Metric) -> tuple[bool, float, float, int]:
-        """Return a sort key: the best outcome first; failed ones last, then without validation."""
+        """Return a sort key: best first, those without a validation later, failed ones last."""
         best = self.best(metric)
         first, second = _score_key(metric, best) if best is not None else (-math.inf, -math.inf)
         return bool(self.failure), -first, -second, self.trial.number

@@ -47,6 +47,8 @@ def test_program_of_the_readme_needs_neither_torch_nor_nmt(
     )  # fmt: skip
     assert run.stderr == ""
     assert run.stdout.splitlines() == translated(nmt, lines, "--beam 1")
+    empty = subprocess.run([*run.args], input=b"", capture_output=True, check=False)
+    assert (empty.returncode, empty.stdout, empty.stderr) == (0, b"", b"")
 
 
 def test_program_of_the_readme_marks_case_as_nmt_does(tiny: Path) -> None:

@@ -184,6 +184,10 @@ REPORTING = [
         "--output is runs/tiny/metrics.jsonl, but it is the input: give another file name",
     ),
     ErrorCase(
+        "report runs/tiny -o runs/tiny/train.log",
+        "--output is runs/tiny/train.log, but it is the input: give another file name",
+    ),
+    ErrorCase(
         "report runs/tiny -o raw", "--output is raw, but it is a directory: give a file name"
     ),
     ErrorCase(
