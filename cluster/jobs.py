@@ -110,9 +110,13 @@ def make_job(verb: str, experiment: Experiment, cluster: Cluster, options: list[
         # The workers are those of the cluster file; the command itself only sends them the model.
         command = (*nmt, run, "--cluster", "cluster.yaml", *options)
         return Job(verb, name, target, command, env, options=tuple(options))
-    # These commands have no workers: Ray runs them where the resources of one worker are free.
-    resources = (cluster.cpus_per_worker, int(cluster.gpus_per_worker == 1))
-    return Job(verb, name, target, (*nmt, run, *options), env, *resources, tuple(options))
+    # These commands have no workers: Ray runs them where the resources of one worker are free, and
+    # they use no more cores than that.
+    num_cpus = int(_value(options, "--threads", default=str(cluster.cpus_per_worker)))
+    threads = () if "--threads" in options else ("--threads", str(num_cpus))
+    resources = (num_cpus, int(cluster.gpus_per_worker == 1))
+    command = (*nmt, run, *options, *threads)
+    return Job(verb, name, target, command, env, *resources, tuple(options))
 
 
 def run_location(name: str, cluster: Cluster) -> str:

@@ -131,7 +131,7 @@ def test_config_text_never_reaches_a_shell(client: Any, files: Path, call: Call)
     words = ["here.yaml", f'cluster.storage="{storage}"', "--test", "dev; rm -r ~"]
     call("evaluate", "tiny.yaml", *words)
     command = ["python", "-m", "nmt", "evaluate", f"{storage}/tiny", "--test", "dev; rm -r ~"]
-    assert shlex.split(client.sent[0]["entrypoint"]) == command
+    assert shlex.split(client.sent[0]["entrypoint"]) == [*command, "--threads", "1"]
 
 
 def test_translate_job_has_worker_resources(client: Any, files: Path, call: Call) -> None:
@@ -139,9 +139,16 @@ def test_translate_job_has_worker_resources(client: Any, files: Path, call: Call
     call("translate", "tiny.yaml", *words, "-i", "in.en", "-o", "out.de", "--beam", "3")
     [sent] = client.sent
     command = f"python -m nmt translate {files}/runs/tiny --input {files}/in.en --output "
-    assert sent["entrypoint"] == f"{command}{files}/out.de --beam 3"
+    assert sent["entrypoint"] == f"{command}{files}/out.de --beam 3 --threads 4"
     assert (sent["entrypoint_num_cpus"], sent["entrypoint_num_gpus"]) == (4, 1)
     assert sent["metadata"]["nmt_target"] == f"{files}/out.de"
+
+
+def test_a_job_reserves_the_threads_that_it_uses(client: Any, files: Path, call: Call) -> None:
+    call("evaluate", "tiny.yaml", "here.yaml", "cluster.cpus_per_worker=4", "--threads", "2")
+    [sent] = client.sent
+    assert sent["entrypoint"] == f"python -m nmt evaluate {files}/runs/tiny --threads 2"
+    assert sent["entrypoint_num_cpus"] == 2
 
 
 def test_workers_of_a_translate_job_are_those_of_the_file(
@@ -164,6 +171,7 @@ def test_paths_in_options_of_a_job_are_absolute(client: Any, files: Path, call: 
     assert shlex.split(client.sent[0]["entrypoint"])[5:] == [
         "--ensemble", f"{files}/runs/b", "--ensemble", "s3://bucket/runs/c",
         "--baseline", f"{files}/runs/old", "--train-text", f"{files}/raw/train.de",
+        "--threads", "1",
     ]  # fmt: skip
 
 
