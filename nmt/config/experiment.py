@@ -126,6 +126,10 @@ class TrainingConfig(Settings):
     """Erased by Cutoff: embeddings of tokens, features of all tokens, or one span of tokens."""
     cutoff_weight: NaturalFloat = added_setting(5.0, before=5.0)
     """Weight of the Jensen-Shannon divergence between the passes of Cutoff."""
+    risk: NaturalFloat = added_setting(0.0, before=0.0)
+    """Weight of the risk, 1 - BLEU, of sampled translations (Shen et al. 2016); 0: off."""
+    risk_samples: Annotated[int, Field(ge=2, le=1000)] = added_setting(8, before=8)
+    """Translations that minimum risk training samples per pair."""
     switchout: NaturalFloat = added_setting(0.0, before=0.0)
     """Temperature of SwitchOut (Wang et al. 2018): random tokens on both sides; 0: off."""
     reverse: Share = added_setting(0.0, before=0.0)
@@ -164,6 +168,11 @@ class TrainingConfig(Settings):
     case_marks: bool | None = added_setting(None, before=False)
     """Read sources in upper or title case as a mark and lower case; null: if noise changes case."""
 
+    @property
+    def num_passes(self) -> int:
+        """Targets of each pair that the decoder runs over."""
+        return 1 + self.risk_samples if self.risk else 2 if self.rdrop or self.cutoff else 1
+
     def check(self) -> None:
         # The best checkpoint must be one that was validated.
         if (
@@ -192,6 +201,8 @@ class StageConfig(Settings):
     """New value of training.rdrop."""
     cutoff: Fraction | None = added_setting(None, before=None)
     """New value of training.cutoff."""
+    risk: NaturalFloat | None = added_setting(None, before=None)
+    """New value of training.risk."""
     switchout: NaturalFloat | None = added_setting(None, before=None)
     """New value of training.switchout."""
     reverse: Share | None = added_setting(None, before=None)
@@ -278,10 +289,7 @@ class Experiment(Settings):
             raise ConfigError("stages.from_update", starts, rule)
         for start in (0, *starts):
             training = self.training_at(start)
-            if training.rdrop and training.cutoff:
-                where = f"stages, from_update {start}: cutoff" if start else "training.cutoff"
-                rule = f"R-Drop is on too ({training.rdrop:g}): set one of them to 0"
-                raise ConfigError(where, f"{training.cutoff:g}", rule)
+            _check_one_loss(training, start)
             if training.reverse and not any(text.is_reversible for text in self.corpus.train):
                 where = f"stages, from_update {start}: reverse" if start else "training.reverse"
                 rule = "all corpora have a tag or changed case; such pairs are not reversed"
@@ -311,12 +319,12 @@ class Experiment(Settings):
     def num_passes(self, first_update: int = 0) -> dict[int, int]:
         """Return the passes over each pair from `first_update` on, by first update of a stage.
 
-        R-Drop and Cutoff compute every pair twice.
+        R-Drop and Cutoff compute every pair twice, minimum risk its reference and its samples.
         """
         later = [each.from_update for each in self.stages if each.from_update > first_update]
         starts = [first_update, *(start for start in later if start < self.training.updates)]
         stages = {start: self.training_at(start) for start in starts}
-        return {start: 2 if each.rdrop or each.cutoff else 1 for start, each in stages.items()}
+        return {start: each.num_passes for start, each in stages.items()}
 
     def costliest_update(self, first_update: int = 0) -> int:
         """Return the first update from `first_update` on that needs most time and memory."""
@@ -346,6 +354,23 @@ class Experiment(Settings):
     def prepared(self) -> str:
         """Directory of the prepared corpus."""
         return self.corpus.prepared or f"prepared/{self.name}"
+
+
+def _check_one_loss(training: TrainingConfig, start: int) -> None:
+    """Raise ConfigError if two losses for several passes are on, or risk without a model."""
+    losses = {"risk": "minimum risk", "rdrop": "R-Drop", "cutoff": "Cutoff"}
+    used = {name: value for name in losses if (value := getattr(training, name))}
+
+    def key(name: str) -> str:
+        return f"stages, from_update {start}: {name}" if start else f"training.{name}"
+
+    if len(used) > 1:
+        (first, value), (name, given), *_ = used.items()
+        rule = f"{losses[first]} is on too ({value:g}): set one of them to 0"
+        raise ConfigError(key(name), f"{given:g}", rule)
+    if "risk" in used and not start and not training.init_from:
+        rule = "it needs a trained model: set training.init_from, or risk in a later stage"
+        raise ConfigError(key("risk"), f"{training.risk:g}", rule)
 
 
 def _check_some_weight(where: str, weights: dict[str, float]) -> None:

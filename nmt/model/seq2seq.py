@@ -82,8 +82,9 @@ class Seq2Seq(nn.Module):
         Args:
             src: source ids, [B, S]; values at padding are ignored.
             src_lengths: real tokens of each source, 1 to S, [B].
-            tgt_in: target ids shifted right, BOS first, [B, T].
-            real: flat indices of the B * T target positions that are not padding, [N].
+            tgt_in: target ids shifted right, BOS first, [B, T]. With k targets per source [k B, T]:
+                the first ones of all sources, then the second ones, and so on.
+            real: flat indices of the target positions that are not padding, [N].
             src_kept: source embeddings that Cutoff keeps (`Embedding.forward`); None: all.
             tgt_kept: as src_kept, of the target inputs.
 
@@ -91,6 +92,8 @@ class Seq2Seq(nn.Module):
             Inputs of the output layer at the real target positions, [N, D].
         """
         memory = self.encode(src, src_lengths, src_kept)
+        if len(tgt_in) > len(src):
+            memory = memory.select(torch.arange(len(tgt_in), device=src.device) % len(src))
         hidden: Tensor = self.decoder(self.tgt_embedding(tgt_in, tgt_kept), memory)
         # Padding is removed before the output layer, the largest product at small widths.
         return hidden.reshape(-1, hidden.size(-1)).index_select(0, real)

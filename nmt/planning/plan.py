@@ -153,12 +153,13 @@ def format_plan(plan: Plan) -> Iterator[str]:
         f"{probe.position_s * 1e6:.1f} us per position, ± {probe.spread_s * 1e3:.1f} ms | "
         f"optimizer step {probe.step_s * 1e3:.1f} ms"
     )
-    if len(set(plan.experiment.num_passes().values())) > 1:
+    passes = set(plan.experiment.num_passes().values())
+    if len(passes) > 1:
         start = plan.experiment.costliest_update()
         stage = f"stage from update {start:,}" if start else "first stage"
         yield (
-            f"memory and times are those of the {stage} with R-Drop or Cutoff; "
-            "other updates take about half"
+            f"memory and times are those of the {stage}, which computes each pair "
+            f"{max(passes)} times; updates of other stages take less"
         )
     if plan.has_cpu_times:
         yield "times are those of a worker on this machine's CPU: give --tflops for one on a GPU"

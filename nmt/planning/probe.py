@@ -138,8 +138,8 @@ def _batch(shards: Shards, rows: Rows, num_pairs: int) -> Batch:
 
 
 def _train_on(learner: Learner, batch: Batch) -> None:
-    weight = learner.model.output_weight
-    loss = compute_loss(learner.model, weight, batch, learner.settings, learner.dtype).smoothed
+    model, settings = learner.model, learner.settings
+    loss = compute_loss(model, model, batch, settings, learner.dtype).smoothed
     # Scaled as in training: with fp16 the optimizer step needs a loss scale.
     learner.scaler.scale(loss / max(1, len(batch.tgt_out))).backward()  # type: ignore[no-untyped-call]
 

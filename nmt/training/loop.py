@@ -78,9 +78,7 @@ def make_update(
             is_last = micro_batch is micro_batches[-1] and part is parts[-1]
             batch = part.to(learner.device)
             with gradient_sync(learner.forward, is_last):
-                loss = compute_loss(
-                    learner.forward, model.output_weight, batch, settings, learner.dtype
-                )
+                loss = compute_loss(learner.forward, model, batch, settings, learner.dtype)
                 # The scaler multiplies fp16 losses only; fp32 and bf16 need no loss scale.
                 learner.scaler.scale(loss.smoothed / num_tgt_tokens).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())

@@ -1,4 +1,4 @@
-"""Label-smoothed cross entropy, R-Drop and Cutoff, in chunks together with their gradients.
+"""Label-smoothed cross entropy, R-Drop, Cutoff and minimum risk, in chunks with their gradients.
 
 The loss of a chunk of tokens and its gradient with respect to the logits come from one softmax, in
 the forward call; backward only scales. So [tokens, vocabulary] is never in memory as a whole, and
@@ -16,6 +16,9 @@ Cutoff (Shen et al. 2020, arXiv 2009.13818) erases a part of the input embedding
 and adds the Jensen-Shannon divergence: with m = (p + q) / 2, (KL(p||m) + KL(q||m)) / 2. Here
 log p/m = log 2 - log(1 + exp(-r)) and d JS / dz = p * (log p/m - KL(p||m)) / 2.
 
+Minimum risk training (Shen et al. 2016) adds the expected 1 - BLEU of sampled translations:
+`nmt.training.risk`.
+
 Shapes: B pairs, S source positions, T target positions, N target tokens, D width, V vocabulary,
 C tokens of a chunk.
 """
@@ -30,6 +33,8 @@ from torch import Tensor, nn
 from nmt.batching.batch import Batch
 from nmt.config.experiment import TrainingConfig
 from nmt.model.matmul import multiply_rows, sum_outer_products
+from nmt.model.seq2seq import Seq2Seq
+from nmt.training.risk import SampledTargets, add_samples
 
 DistanceOf = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Distance of two passes: `_symmetric_kl` or `_jensen_shannon`."""
@@ -45,15 +50,17 @@ class LossSums(NamedTuple):
     """Loss that is optimised, with label smoothing; only this one has a gradient."""
     nll: Tensor
     """Negative log-likelihood without label smoothing."""
+    risk: Tensor | None = None
+    """Risk of sampled translations, 0 to 1 per target token; None: no minimum risk training."""
 
     def detach(self) -> "LossSums":
-        """Return both sums without graph."""
-        return LossSums(self.smoothed.detach(), self.nll.detach())
+        """Return the sums without graph."""
+        return self._replace(smoothed=self.smoothed.detach(), nll=self.nll.detach())
 
 
 def compute_loss(
-    model: nn.Module,
-    output_weight: Tensor,
+    forward: nn.Module,
+    model: Seq2Seq,
     batch: Batch,
     config: TrainingConfig,
     dtype: torch.dtype,
@@ -61,25 +68,34 @@ def compute_loss(
     """Run the model over a batch and sum the loss of its target tokens.
 
     Args:
-        model: maps a batch to decoder outputs of the target tokens, [N, D].
-        output_weight: weight of the output layer, [V, D].
+        forward: maps a batch to decoder outputs of the target tokens, [N, D]: the model, or the
+            model in DistributedDataParallel.
+        model: gives the weight of the output layer, and samples translations.
         batch: on the device of the model.
-        config: label smoothing, R-Drop and Cutoff.
+        config: label smoothing, R-Drop, Cutoff and minimum risk.
         dtype: dtype of matrix products; in float32 autocast is off.
     """
+    weight, smoothing = model.output_weight, config.label_smoothing
+    autocast = torch.autocast(batch.src.device.type, dtype, enabled=dtype != torch.float32)
+    if config.risk:
+        with autocast:
+            targets = add_samples(model, batch, config.risk_samples)
+            hidden: Tensor = forward(batch.src, batch.src_lengths, targets.tgt_in, targets.real)
+        return minimum_risk(
+            hidden, weight, targets, len(batch.tgt_out), smoothing, config.risk, dtype
+        )
     kept: tuple[Tensor, ...] = ()
     if config.rdrop or config.cutoff:
         batch = batch.repeat()
     if config.cutoff:
-        kept = draw_cutoff(batch, config.cutoff, config.cutoff_kind, output_weight.size(1))
-    with torch.autocast(batch.src.device.type, dtype, enabled=dtype != torch.float32):
-        hidden: Tensor = model(batch.src, batch.src_lengths, batch.tgt_in, batch.real, *kept)
-    targets, smoothing = batch.tgt_out, config.label_smoothing
+        kept = draw_cutoff(batch, config.cutoff, config.cutoff_kind, weight.size(1))
+    with autocast:
+        hidden = forward(batch.src, batch.src_lengths, batch.tgt_in, batch.real, *kept)
     if config.rdrop:
-        return r_drop(hidden, output_weight, targets, smoothing, config.rdrop, dtype)
+        return r_drop(hidden, weight, batch.tgt_out, smoothing, config.rdrop, dtype)
     if config.cutoff:
-        return cutoff(hidden, output_weight, targets, smoothing, config.cutoff_weight, dtype)
-    return cross_entropy(hidden, output_weight, targets, smoothing, dtype)
+        return cutoff(hidden, weight, batch.tgt_out, smoothing, config.cutoff_weight, dtype)
+    return cross_entropy(hidden, weight, batch.tgt_out, smoothing, dtype)
 
 
 def draw_cutoff(batch: Batch, share: float, kind: str, width: int) -> tuple[Tensor, Tensor]:
@@ -125,7 +141,12 @@ def draw_cutoff(batch: Batch, share: float, kind: str, width: int) -> tuple[Tens
 
 
 def cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float, dtype: torch.dtype
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    smoothing: float,
+    dtype: torch.dtype,
+    token_weights: Tensor | None = None,
 ) -> LossSums:
     """Sum the label-smoothed cross entropy of target tokens (Szegedy et al. 2016, section 7).
 
@@ -135,12 +156,43 @@ def cross_entropy(
         targets: ids of the target tokens, [N].
         smoothing: probability mass that is spread evenly over the vocabulary, 0 to 1.
         dtype: dtype of the matrix products; sums and softmax are fp32.
+        token_weights: factor of each token, [N], without label smoothing; None: 1.
     """
     with_gradient = torch.is_grad_enabled()
     sums = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, targets, smoothing, dtype, with_gradient
+        hidden, weight, targets, smoothing, dtype, token_weights, with_gradient
     )
     return LossSums(*sums)
+
+
+def minimum_risk(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: SampledTargets,
+    num_reference_tokens: int,
+    smoothing: float,
+    alpha: float,
+    dtype: torch.dtype,
+) -> LossSums:
+    """Sum the cross entropy of references and alpha times the risk of samples.
+
+    Args:
+        hidden: inputs of the output layer at `targets.tgt_out`.
+        weight: weight of the output layer, [V, D].
+        targets: references and samples.
+        num_reference_tokens: number of tokens of the references, which come first.
+        smoothing: as in `cross_entropy`, of the references.
+        alpha: weight of the risk.
+        dtype: as in `cross_entropy`.
+    """
+    number = num_reference_tokens
+    sums = cross_entropy(hidden[:number], weight, targets.tgt_out[:number], smoothing, dtype)
+    surrogate = cross_entropy(
+        hidden[number:], weight, targets.tgt_out[number:], 0.0, dtype, targets.weights
+    ).smoothed
+    # The gradient of the estimator, and the value of the risk.
+    risk = surrogate - surrogate.detach() + targets.risk
+    return LossSums(sums.smoothed + alpha * risk, sums.nll, targets.risk)
 
 
 def r_drop(
@@ -237,6 +289,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         smoothing: float,
         dtype: torch.dtype,
+        token_weights: Tensor | None,
         with_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         vocab_size = weight.size(0)
@@ -255,11 +308,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             # Cast, then softmax: on a CPU half the time of softmax(dtype=...).
             probs = logits.float().softmax(dim=1)
             true_nll = -probs.gather(1, true_ids).clamp_min(1e-38).log()
+            factors = None
+            if token_weights is not None:
+                factors = token_weights[start : start + chunk, None]  # [C, 1]
+                true_nll *= factors
             nll += true_nll.sum()
             mean = inputs.float() @ mean_weight
             smoothing_nll += (true_nll + true_logits).sum() - mean.sum()
             if with_gradient:
                 probs.scatter_add_(1, true_ids, probs.new_full(true_ids.shape, smoothing - 1))
+                if factors is not None:
+                    probs *= factors
                 grad_logits = probs.to(dtype)
                 # Above two rows padding would change the order of sums over the vocabulary.
                 grad_inputs = multiply_rows(grad_logits, cast_weight, chunk, step=2)
@@ -274,7 +333,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return *_scaled_gradients(ctx, grad_outputs[0]), *(None,) * 4
+        return *_scaled_gradients(ctx, grad_outputs[0]), *(None,) * 5
 
 
 class _ChunkedTwoPasses(torch.autograd.Function):

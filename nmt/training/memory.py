@@ -165,8 +165,7 @@ def _fits(learner: Learner, num_pairs: int, src_length: int, tgt_length: int) ->
         if not learner.optimizer.state:
             moments += [torch.empty_like(w) for w in learner.model.parameters() for _ in range(2)]
         batch = make_batch([pair] * num_pairs).to(learner.device)
-        weight = learner.model.output_weight
-        loss = compute_loss(learner.model, weight, batch, learner.settings, learner.dtype)
+        loss = compute_loss(learner.model, learner.model, batch, learner.settings, learner.dtype)
         loss.smoothed.backward()  # type: ignore[no-untyped-call]
         return True
     except RuntimeError as error:

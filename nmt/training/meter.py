@@ -51,8 +51,10 @@ class MeterTotals:
     """Label-smoothed loss, which is optimised, in nats."""
     nll: float = 0.0
     """Negative log-likelihood without label smoothing, in nats."""
+    risk: float = 0.0
+    """Risk of sampled translations times target tokens; 0 without minimum risk training."""
     tokens: float = 0.0
-    """Target tokens of both losses."""
+    """Target tokens of these losses."""
     src_tokens: float = 0.0
     tgt_tokens: float = 0.0
     padded: float = 0.0
@@ -79,7 +81,7 @@ class MeterTotals:
             "tgt_tokens_per_s": _mean(self.tgt_tokens, self.elapsed_s),
             "data_wait_percent": _mean(100 * self.wait_s, self.elapsed_s),
             "padding_percent": 100 * (1 - real / max(1, self.padded)),
-        }
+        } | ({"risk": _mean(self.risk, self.tokens)} if self.risk else {})
 
 
 class Meter:
@@ -124,10 +126,11 @@ class Meter:
         # All ranks resume with the same totals: only those of rank 0 may enter the sums.
         before = self._before if world.is_main else MeterTotals()
         elapsed_s = time.perf_counter() - self._started
-        smoothed, nll = _read_losses(self._losses)
+        smoothed, nll, risk = _read_losses(self._losses)
         counts = {
             "smoothed": _add(before.smoothed, smoothed),
             "nll": _add(before.nll, nll),
+            "risk": _add(before.risk, risk),
             "tokens": before.tokens + self._tokens,
             "src_tokens": before.src_tokens + self._src_tokens,
             "tgt_tokens": before.tgt_tokens + self._tgt_tokens,
@@ -157,13 +160,15 @@ def _add(total: float, values: list[float]) -> float:
     return total
 
 
-def _read_losses(losses: list[LossSums]) -> tuple[list[float], list[float]]:
-    """Return smoothed losses and negative log-likelihoods; waits once for the device."""
+def _read_losses(losses: list[LossSums]) -> tuple[list[float], list[float], list[float]]:
+    """Return smoothed losses, negative log-likelihoods and risks; waits once for the device."""
     if not losses:
-        return [], []
-    smoothed, nll = zip(*losses, strict=True)
-    values: list[float] = torch.stack([*smoothed, *nll]).tolist()
-    return values[: len(losses)], values[len(losses) :]
+        return [], [], []
+    smoothed, nll, risk = zip(*losses, strict=True)
+    risks = [each for each in risk if each is not None]
+    values: list[float] = torch.stack([*smoothed, *nll, *risks]).tolist()
+    number = len(losses)
+    return values[:number], values[number : 2 * number], values[2 * number :]
 
 
 def _mean(total: float, count: float) -> float | None:

@@ -338,6 +338,7 @@ def format_train_line(update: int, values: Mapping[str, float | None]) -> str:
         f"ep {text('ep', '.2f')}",
         f"loss {text('loss', '.3f')}",
         f"ppl {text('ppl', '.2f')}",
+        *([f"risk {text('risk', '.3f')}"] if values.get("risk") is not None else []),
         f"lr {text('lr', '.1e')}",
         f"gnorm {text('gnorm', '.2f')}",
         f"{speed('src_tokens_per_s')}/{speed('tgt_tokens_per_s')} tok/s",

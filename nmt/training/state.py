@@ -101,9 +101,9 @@ class Learner:
         # gradients are 0, bring that before the first update: so a resumed run adds gradients in
         # the order of a run that was never stopped.
         self.model.train()
-        nothing, weight = make_batch([]).to(self.device), self.model.output_weight
+        nothing = make_batch([]).to(self.device)
         for _ in range(2):
-            loss = compute_loss(self.forward, weight, nothing, self.settings, self.dtype)
+            loss = compute_loss(self.forward, self.model, nothing, self.settings, self.dtype)
             loss.smoothed.backward()  # type: ignore[no-untyped-call]
             self.model.zero_grad(set_to_none=True)
 

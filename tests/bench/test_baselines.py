@@ -17,8 +17,7 @@ def gradients_of(workload: Workload, precision: str, batch: Batch) -> LossAndGra
     model = without_dropout(workload.experiment.model)
     experiment = workload.experiment.model_copy(update={"training": training, "model": model})
     learner = Learner(experiment, workload.subword.num_pieces, World())
-    weight = learner.model.output_weight
-    loss = compute_loss(learner.model, weight, batch, learner.settings, learner.dtype)
+    loss = compute_loss(learner.model, learner.model, batch, learner.settings, learner.dtype)
     (loss.smoothed / len(batch.tgt_out)).backward()  # type: ignore[no-untyped-call]
     return loss.smoothed.item() / len(batch.tgt_out), [p.grad for p in learner.model.parameters()]
 

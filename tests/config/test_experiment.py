@@ -80,7 +80,7 @@ def test_contradiction_in_a_file_is_an_error() -> None:
         (
             ["stages=[{from_update: 10}]"],
             "stages.from_update is 10, but it changes nothing: set one of rdrop, "
-            "cutoff, switchout, reverse, label_smoothing, learning_rate, subword_dropout, "
+            "cutoff, risk, switchout, reverse, label_smoothing, learning_rate, subword_dropout, "
             "subword_sampling, dropout, embedding_dropout, attention_dropout, word_dropout, "
             "weight_dropout, weights",
         ),
@@ -91,6 +91,15 @@ def test_contradiction_in_a_file_is_an_error() -> None:
         (
             ["stages=[{from_update: 9, cutoff: 0.1}]", "training.rdrop=2"],
             "stages, from_update 9: cutoff is 0.1, but R-Drop is on too (2): set one of them to 0",
+        ),
+        (
+            ["training.risk=1"],
+            "training.risk is 1, but it needs a trained model: set training.init_from, or risk in "
+            "a later stage",
+        ),
+        (
+            ["training.risk=1", "training.init_from=runs/a", "training.cutoff=0.1"],
+            "training.cutoff is 0.1, but minimum risk is on too (1): set one of them to 0",
         ),
         (
             ["training.reverse=0.5", "corpus.train.0.tag=1", "corpus.train.1.src_case=upper"],

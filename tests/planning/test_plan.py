@@ -181,12 +181,15 @@ def test_a_stage_with_two_passes_counts(here: Path, tiny_plan: Plan) -> None:
     assert always.memory.activations > 1.5 * tiny_plan.memory.activations
     later = plan("stages=[{from_update: 9, rdrop: 1}, {from_update: 20, rdrop: 0}]")
     assert later.memory.activations == always.memory.activations
-    note = "memory and times are those of the stage from update 9 with R-Drop or Cutoff; "
+    note = "memory and times are those of the stage from update 9, which computes each "
     assert [line for line in format_plan(later) if line.startswith(note)]
-    assert not [line for line in format_plan(always) if "R-Drop" in line]
+    assert not [line for line in format_plan(always) if "of the stage" in line]
     first = plan("training.rdrop=1", "stages=[{from_update: 20, rdrop: 0}]")
-    note = "memory and times are those of the first stage with R-Drop or Cutoff; "
+    note = "memory and times are those of the first stage, which computes each pair 2 "
     assert [line for line in format_plan(first) if line.startswith(note)]
+    risky = plan("stages=[{from_update: 9, risk: 1}]")
+    assert risky.memory.activations > 2.5 * tiny_plan.memory.activations
+    assert any("which computes each pair 9 times; " in line for line in format_plan(risky))
     never = plan("stages=[{from_update: 60, rdrop: 1}]")
     assert never.memory.activations == tiny_plan.memory.activations
 

@@ -65,8 +65,7 @@ def step(
 
 
 def add_gradient(learner: Learner, batch: Batch) -> LossSums:
-    weight = learner.model.output_weight
-    loss = compute_loss(learner.model, weight, batch, learner.settings, learner.dtype)
+    loss = compute_loss(learner.model, learner.model, batch, learner.settings, learner.dtype)
     (loss.smoothed / NUM_TOKENS).backward()  # type: ignore[no-untyped-call]
     return loss
 
@@ -170,6 +169,37 @@ def test_cutoff_adds_the_distance_of_the_erased_input(toy: Experiment) -> None:
     assert erased.nll != plain.nll
     assert consistent.nll == erased.nll
     assert consistent.smoothed > erased.smoothed
+
+
+def test_the_risk_has_a_gradient_and_the_loss_its_value(toy: Experiment) -> None:
+    learner = make_learner(toy, risk=0.0)
+    plain = add_gradient(learner, BATCHES[0])
+    learner.settings = toy.training.model_copy(update={"risk": 3.0, "risk_samples": 4})
+    without = gradients(learner)
+    learner.model.zero_grad(set_to_none=True)
+    torch.manual_seed(1)
+    found = add_gradient(learner, BATCHES[0])
+    num_tokens = len(BATCHES[0].tgt_out)
+    assert found.risk is not None
+    assert 0 < float(found.risk) <= num_tokens
+    assert float(found.nll) == pytest.approx(float(plain.nll), rel=1e-5)
+    expected = plain.smoothed.item() + 3 * found.risk.item()
+    assert found.smoothed.item() == pytest.approx(expected, rel=1e-5)
+    both = list(zip(gradients(learner), without, strict=True))
+    assert any(not torch.allclose(one, other) for one, other in both)
+
+
+def test_minimum_risk_raises_the_bleu_of_samples(toy: Experiment) -> None:
+    learner = make_learner(toy, learning_rate=0.01, warmup_updates=0, schedule="inverse_sqrt")
+    for number in range(30):
+        step(learner, number)
+    # The cross entropy hardly counts.
+    learner.settings = learner.settings.model_copy(update={"risk": 1000.0})
+    risks = []
+    for number in range(30, 110):
+        losses = step(learner, number).losses
+        risks.append(sum(float(each.risk) for each in losses if each.risk is not None))
+    assert sum(risks[-10:]) < 0.85 * sum(risks[:10])
 
 
 # Optimizer step.

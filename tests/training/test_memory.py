@@ -79,7 +79,7 @@ def max_pairs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     real = memory.compute_loss
 
     def compute_loss(model: object, weight: object, batch: object, config: object, *of: object):  # type: ignore[no-untyped-def]
-        if len(batch.src) * (1 + bool(config.rdrop or config.cutoff)) > limit[0]:  # type: ignore[attr-defined]
+        if len(batch.src) * (1 + bool(config.rdrop or config.cutoff or config.risk)) > limit[0]:  # type: ignore[attr-defined]
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return real(model, weight, batch, config, *of)  # type: ignore[arg-type]
 
@@ -117,7 +117,7 @@ def test_the_trial_fails_if_no_pair_fits(toy: Experiment, max_pairs: list[int]) 
     )
 
 
-@pytest.mark.parametrize("setting", ["rdrop", "cutoff"])
+@pytest.mark.parametrize("setting", ["rdrop", "cutoff", "risk"])
 def test_the_trial_covers_later_stages(toy: Experiment, max_pairs: list[int], setting: str) -> None:
     stage = StageConfig.model_validate({"from_update": 9, setting: 0.5})
     staged = toy.model_copy(update={"stages": [stage]})

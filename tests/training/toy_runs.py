@@ -95,7 +95,8 @@ INGREDIENTS = [
     "stages=[{from_update: 9, rdrop: 2.0, learning_rate: 0.002}, "
     "{from_update: 14, rdrop: 1.0, weights: {train: 0.5}, dropout: 0.4, word_dropout: 0.0}, "
     "{from_update: 16, rdrop: 0, cutoff: 0.3, switchout: 0.5, reverse: 0}, "
-    "{from_update: 17, subword_dropout: 0.4, weight_dropout: 0.0, attention_dropout: 0.3}]",
+    "{from_update: 17, subword_dropout: 0.4, weight_dropout: 0.0, attention_dropout: 0.3}, "
+    "{from_update: 18, cutoff: 0, risk: 2.0}]",
 ]
 """All settings that are off by default."""
 TIMEOUT_S = 120
