@@ -50,6 +50,7 @@ STEPS = [
     "train multi30k_en_de_teacher", "evaluate multi30k_en_de_teacher",
     "train multi30k_de_en_teacher", "evaluate multi30k_de_en_teacher",
     "backtranslate text/forward", "backtranslate text/backward",
+    "train multi30k_en_de_best_student", "evaluate multi30k_en_de_best_student",
     "train multi30k_en_de_best", "evaluate multi30k_en_de_best",
 ]  # fmt: skip
 LAST = ["export {0}", "evaluate {0}", "evaluate {0}-int8"]
@@ -60,22 +61,25 @@ def last(name: str) -> list[str]:
     return [each.format(name) for each in LAST]
 
 
-def test_teachers_text_student_and_int8_in_this_order(tmp_path: Path) -> None:
+def models(name: str, seed: str = "") -> list[str]:
+    """Return the steps of a student and of the model that is trained from it."""
+    runs = (f"{name}_student{seed}", f"{name}{seed}")
+    steps = [f"{verb} {run}" for run in runs for verb in ("train", "evaluate")]
+    return steps + last(f"{name}{seed}")
+
+
+def test_teachers_text_student_risk_and_int8_in_this_order(tmp_path: Path) -> None:
     calls = run(tmp_path, "training.updates=50")
     assert names(calls) == STEPS + last("multi30k_en_de_best")
+    assert "training.init_from=runs/multi30k_en_de_best_student" in calls[len(STEPS) - 2].split()
     assert all(call.endswith("training.updates=50") for call in calls if call.startswith("train"))
 
 
 def test_captions_and_seeds_share_the_teachers(tmp_path: Path) -> None:
     run(tmp_path)
-    mono = ["train multi30k_en_de_best_mono", "evaluate multi30k_en_de_best_mono"]
-    assert names(run(tmp_path, MONO="1")) == [
-        "backtranslate text/mono_bt", *mono, *last("multi30k_en_de_best_mono")
-    ]  # fmt: skip
-    student = "multi30k_en_de_best_seed2"
-    assert names(run(tmp_path, SEED="2")) == [
-        f"train {student}", f"evaluate {student}", *last(student)
-    ]  # fmt: skip
+    found = names(run(tmp_path, MONO="1"))
+    assert found == ["backtranslate text/mono_bt", *models("multi30k_en_de_best_mono")]
+    assert names(run(tmp_path, SEED="2")) == models("multi30k_en_de_best", "_seed2")
 
 
 def test_another_command_replaces_nmt(tmp_path: Path) -> None:
@@ -111,3 +115,12 @@ def test_its_files_name_its_runs_and_texts(monkeypatch: pytest.MonkeyPatch) -> N
         assert texts == {"train", "forward", "backward"} | (
             {"mono_bt"} if "mono" in name else set()
         )
+
+
+def test_the_settings_of_its_trainings_are_valid(tmp_path: Path) -> None:
+    calls = [call.split() for call in run(tmp_path, MONO="1") if call.startswith("train ")]
+    experiments = [load_experiment(file, settings) for _, file, _, _, *settings in calls]
+    assert [each.name for each in experiments][2:] == [
+        "multi30k_en_de_best_mono_student", "multi30k_en_de_best_mono"
+    ]  # fmt: skip
+    assert [bool(each.training.risk) for each in experiments] == [False, False, False, True]

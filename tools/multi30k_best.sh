@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Best Multi30k English-German model, from raw files to int8: teachers, translations of the training text, student, export.
+# Best Multi30k English-German model, from raw files to int8: teachers, translations of the training text, student,
+# minimum risk training, export.
 # Every step is an ordinary nmt command, printed before it runs. The same call again resumes: finished steps are skipped.
 #
 #     tools/multi30k_best.sh                          corpus in data/multi30k; runs/, prepared/ in this folder
@@ -49,10 +50,18 @@ translate forward multi30k_en_de_teacher train.en.gz --ref "$DATA/train.de.gz" d
 translate backward multi30k_de_en_teacher train.de.gz
 [ -z "${MONO:-}" ] || translate mono_bt multi30k_de_en_teacher mono.de.gz decoding.beam=1
 
-# 3. Student, and its int8 form.
+# 3. Student.
 name=multi30k_en_de_best${MONO:+_mono}
+student=${name}_student$([ "$SEED" = 1 ] || echo "_seed$SEED")
+train "$student" "$name.yaml" "seed=$SEED" "corpus.prepared=prepared/$name"
+
+# 4. Minimum risk training of the student on the captions alone, and the int8 form of the result.
 run=$name$([ "$SEED" = 1 ] || echo "_seed$SEED")
-train "$run" "$name.yaml" "seed=$SEED" "corpus.prepared=prepared/$name"
+risk=("seed=$SEED" "training.init_from=runs/$student" training.risk=3 training.risk_samples=6
+  training.updates=600 training.learning_rate=3e-4 training.warmup_updates=50 training.ema_decay=0.99
+  training.log_every=20 training.validate_every=100 training.checkpoint_every=100 batching.max_tokens=512
+  model.dropout=0.1 model.embedding_dropout=0.05 model.word_dropout=0 decoding.beam=8 decoding.length_penalty=1.4)
+train "$run" multi30k_en_de.yaml corpus.prepared=prepared/multi30k_en_de "${risk[@]}"
 [ -e "runs/$run-int8" ] || nmt export "runs/$run" -o "runs/$run-int8" --format onnx --precision int8
 score "$run"
 score "$run-int8"

@@ -78,8 +78,10 @@ def compute_loss(
     weight, smoothing = model.output_weight, config.label_smoothing
     autocast = torch.autocast(batch.src.device.type, dtype, enabled=dtype != torch.float32)
     if config.risk:
+        # In a context of its own: autocast must not keep weights that were cast without gradient.
         with autocast:
             targets = add_samples(model, batch, config.risk_samples)
+        with autocast:
             hidden: Tensor = forward(batch.src, batch.src_lengths, targets.tgt_in, targets.real)
         return minimum_risk(
             hidden, weight, targets, len(batch.tgt_out), smoothing, config.risk, dtype

@@ -189,6 +189,17 @@ def test_the_risk_has_a_gradient_and_the_loss_its_value(toy: Experiment) -> None
     assert any(not torch.allclose(one, other) for one, other in both)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_all_parameters_have_gradients_of_the_risk(toy: Experiment, precision: str) -> None:
+    """Autocast must not reuse weights that were cast while samples were drawn."""
+    learner = make_learner(toy, risk=1.0, risk_samples=4, precision=precision)
+    torch.manual_seed(1)
+    add_gradient(learner, BATCHES[0])
+    for name, parameter in learner.model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
+
+
 def test_minimum_risk_raises_the_bleu_of_samples(toy: Experiment) -> None:
     learner = make_learner(toy, learning_rate=0.01, warmup_updates=0, schedule="inverse_sqrt")
     for number in range(30):
