@@ -145,7 +145,10 @@ class EarlyStopping:
         }
         if self._logger is not None:
             self._logger.write("validation", update, values, known_at)
-        warning = state.fit.judge(update, score.dev_loss, score.train_loss)
+        warning = ""
+        # Minimum risk training raises BLEU, not the likelihood of the references.
+        if not self._experiment.training_at(update - 1).risk:
+            warning = state.fit.judge(update, score.dev_loss, score.train_loss)
         if state.num_validations == 2 and score.bleu == 0:
             warning = (
                 "warning: dev BLEU is still 0 in the second validation | check the translations "

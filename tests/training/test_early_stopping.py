@@ -7,7 +7,7 @@ from toy_results import assert_same, records_of
 from toy_runs import Run, go
 
 from nmt.checkpoint.run_directory import best_checkpoint
-from nmt.config.experiment import Experiment
+from nmt.config.experiment import Experiment, StageConfig
 from nmt.training.distributed import World
 from nmt.training.early_stopping import DevScore, EarlyStopping
 from nmt.training.state import TrainingClock, TrainState
@@ -99,3 +99,18 @@ def test_dev_bleu_0_is_warned_of_once(toy: Experiment) -> None:
         "",
     ]
     assert not any(use_scores(toy, [(0.0, 3.0), (0.1, 2.0), (0.0, 1.0)])[1])
+
+
+@pytest.mark.parametrize(("risk_from", "is_reported"), [(1, False), (9, True)])
+def test_minimum_risk_training_may_raise_the_dev_loss(
+    risk_from: int, is_reported: bool, toy: Experiment
+) -> None:
+    stage = StageConfig.model_validate({"from_update": risk_from, "risk": 1.0})
+    staged = toy.model_copy(update={"stages": [stage]})
+    state = TrainState()
+    stopping = EarlyStopping(staged, state, TrainingClock(state), World(), None, None)
+    scores = [DevScore(30.0, "BLEU|tok:13a", loss, 3 - loss) for loss in (1.0, 1.5)]
+    found = [
+        stopping._use(update, score, update) for update, score in zip((2, 4), scores, strict=True)
+    ]
+    assert ["overfitting" in each for each in found] == [False, is_reported]
