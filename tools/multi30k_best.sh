@@ -58,7 +58,7 @@ train "$student" "$name.yaml" "seed=$SEED" "corpus.prepared=prepared/$name"
 # 4. Minimum risk training of the student on the captions alone, and the int8 form of the result.
 run=$name$([ "$SEED" = 1 ] || echo "_seed$SEED")
 risk=("seed=$SEED" "training.init_from=runs/$student" training.risk=3 training.risk_samples=6
-  training.updates=600 training.learning_rate=3e-4 training.warmup_updates=50 training.ema_decay=0.99
+  training.updates=800 training.learning_rate=3e-4 training.warmup_updates=50 training.ema_decay=0.99
   training.log_every=20 training.validate_every=100 training.checkpoint_every=100 batching.max_tokens=512
   model.dropout=0.1 model.embedding_dropout=0.05 model.word_dropout=0 decoding.beam=8 decoding.length_penalty=1.4)
 train "$run" multi30k_en_de.yaml corpus.prepared=prepared/multi30k_en_de "${risk[@]}"
