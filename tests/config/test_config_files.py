@@ -78,6 +78,16 @@ def test_missing_file_is_an_error() -> None:
     )
 
 
+def test_a_setting_in_place_of_a_file_is_an_error() -> None:
+    """`nmt plan EXPERIMENT KEY=VALUE` lacks the cluster file."""
+    with pytest.raises(ConfigError) as error:
+        load_cluster("training.updates=5")
+    assert str(error.value) == (
+        "training.updates=5: not a file; settings follow all files: EXPERIMENT [CLUSTER] "
+        "KEY=VALUE ..."
+    )
+
+
 def test_directory_is_an_error() -> None:
     Path("folder").mkdir()
     with pytest.raises(ConfigError) as error:
