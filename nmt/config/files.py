@@ -204,7 +204,7 @@ def read_tree(path: str | Path) -> dict[str, Any]:
         problem = f"more than {_MAX_BYTES >> 20} MiB; give a YAML file of settings"
     except FileNotFoundError:
         problem = "file not found; the files that come with nmt are in configs/"
-        if "=" in str(path):
+        if "=" in str(path) and Path(path).suffix not in (".yaml", ".yml"):
             problem = "not a file; settings follow all files: EXPERIMENT [CLUSTER] KEY=VALUE ..."
     except IsADirectoryError:
         problem = "this is a directory; give a YAML file"

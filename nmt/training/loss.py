@@ -83,9 +83,7 @@ def compute_loss(
             targets = add_samples(model, batch, config.risk_samples)
         with autocast:
             hidden: Tensor = forward(batch.src, batch.src_lengths, targets.tgt_in, targets.real)
-        return minimum_risk(
-            hidden, weight, targets, len(batch.tgt_out), smoothing, config.risk, dtype
-        )
+        return minimum_risk(hidden, weight, targets, smoothing, config.risk, dtype)
     kept: tuple[Tensor, ...] = ()
     if config.rdrop or config.cutoff:
         batch = batch.repeat()
@@ -171,7 +169,6 @@ def minimum_risk(
     hidden: Tensor,
     weight: Tensor,
     targets: SampledTargets,
-    num_reference_tokens: int,
     smoothing: float,
     alpha: float,
     dtype: torch.dtype,
@@ -182,12 +179,11 @@ def minimum_risk(
         hidden: inputs of the output layer at `targets.tgt_out`.
         weight: weight of the output layer, [V, D].
         targets: references and samples.
-        num_reference_tokens: number of tokens of the references, which come first.
         smoothing: as in `cross_entropy`, of the references.
         alpha: weight of the risk.
         dtype: as in `cross_entropy`.
     """
-    number = num_reference_tokens
+    number = len(targets.tgt_out) - len(targets.weights)  # tokens of the references
     sums = cross_entropy(hidden[:number], weight, targets.tgt_out[:number], smoothing, dtype)
     surrogate = cross_entropy(
         hidden[number:], weight, targets.tgt_out[number:], 0.0, dtype, targets.weights

@@ -40,7 +40,7 @@ class SampledTargets(NamedTuple):
     tgt_out: Tensor
     """Expected output at these positions."""
     weights: Tensor
-    """Weight of the negative log-likelihood of each sampled token; they are the last ones."""
+    """Weight of the negative log-likelihood of each sampled token; these are the last tokens."""
     risk: Tensor
     """Sum over pairs of 1 - BLEU, mean of the samples, times the tokens of the reference."""
 
@@ -142,9 +142,9 @@ def sample(
 def _draw(logits: Tensor) -> Tensor:
     """Draw a token for each row of logits, [R, V], by inverse transform sampling."""
     totals = logits.softmax(dim=1).cumsum(dim=1)
-    # At most the total: rounding must not choose a token of probability 0.
-    numbers = torch.rand(len(logits), 1, device=logits.device) * totals[:, -1:]
-    return torch.searchsorted(totals, numbers).clamp_max(logits.size(1) - 1)[:, 0]
+    # Above 0 and at most the total: no token of probability 0 is drawn.
+    numbers = (1 - torch.rand(len(logits), 1, device=logits.device)) * totals[:, -1:]
+    return torch.searchsorted(totals, numbers)[:, 0]
 
 
 def sentence_bleu(hyps: Tensor, hyp_lengths: Tensor, refs: Tensor, ref_lengths: Tensor) -> Tensor:

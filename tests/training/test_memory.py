@@ -78,10 +78,10 @@ def max_pairs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     limit = [10**9]
     real = memory.compute_loss
 
-    def compute_loss(model: object, weight: object, batch: object, config: object, *of: object):  # type: ignore[no-untyped-def]
+    def compute_loss(forward: object, model: object, batch: object, config: object, *of: object):  # type: ignore[no-untyped-def]
         if len(batch.src) * (1 + bool(config.rdrop or config.cutoff or config.risk)) > limit[0]:  # type: ignore[attr-defined]
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return real(model, weight, batch, config, *of)  # type: ignore[arg-type]
+        return real(forward, model, batch, config, *of)  # type: ignore[arg-type]
 
     monkeypatch.setattr(memory, "compute_loss", compute_loss)
     return limit

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nmt.batching.batch import make_batch
 from nmt.corpus.subword import BOS, EOS, PAD
-from nmt.training.risk import add_samples, sample, sentence_bleu
+from nmt.training.risk import _draw, add_samples, sample, sentence_bleu
 
 VOCAB = 20
 
@@ -102,6 +102,14 @@ def test_samples_follow_the_distribution_of_the_model() -> None:
     shares = tokens.flatten().bincount(minlength=7) / tokens.numel()
     assert shares[:3].tolist() == [0, 0, 0]
     assert torch.allclose(shares[3:], probs, atol=0.02)
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
+def test_no_impossible_token_is_drawn(number: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.full(size, number))
+    logits = torch.full((1, VOCAB), -torch.inf)
+    logits[0, [7, 12]] = torch.tensor([1.0, 2.0])
+    assert _draw(logits).item() in (7, 12)
 
 
 BATCH = make_batch([([5, 14, 6], [5, 6, 7, 8]), ([6, 11], [6, 6]), ([7, 12], [7, 9, 8])])
