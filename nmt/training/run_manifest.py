@@ -12,7 +12,7 @@ import platform
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,6 +104,8 @@ class WarmStart:
     """Pieces of the source that the vocabulary lacks."""
     optimizer: bool
     """True if the optimizer state was taken."""
+    resized: list[str] = field(default_factory=list)
+    """Names of taken parameters with another number of feed-forward units."""
 
 
 @dataclass(frozen=True)

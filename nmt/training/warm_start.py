@@ -1,9 +1,10 @@
 """Starting a run from the weights of another one: training.init_from.
 
 Parameters are matched by name, so that another number of layers takes those that both models have.
-Rows of the embeddings and of the output layer are matched by the text of their pieces; a piece that
-is new starts as the mean of the old pieces that spell it. Rank 0 reads the source and sends what it
-took to the others. A resumed run never reads the source again.
+Feed-forward layers of another width take the units that both have. Rows of the embeddings and of
+the output layer are matched by the text of their pieces; a piece that is new starts as the mean of
+the old pieces that spell it. Rank 0 reads the source and sends what it took to the others. A resumed
+run never reads the source again.
 """
 
 import re
@@ -28,12 +29,14 @@ from nmt.training.optimizer import freeze_parameters
 from nmt.training.run_manifest import WarmStart
 from nmt.training.state import Learner
 
-SAME_SETTINGS = ("preset", "width", "ffn_width", "attention", "heads")
+SAME_SETTINGS = ("preset", "width", "attention", "heads")
 """Settings of the section `model` in which a run and its source must agree."""
-PARAMETER_SETTINGS = ("encoder_layers", "decoder_layers", "tie_embeddings")
+PARAMETER_SETTINGS = ("ffn_width", "encoder_layers", "decoder_layers", "tie_embeddings")
 """Further settings that must agree for init_optimizer or init_share, which need all parameters."""
 PER_PIECE = ("src_embedding.weight", "tgt_embedding.weight", "output_layer.weight")
 """Parameters with a row per piece of the vocabulary."""
+FFN_UNITS = ("ffn.expand.weight", "ffn.expand.bias", "ffn.contract.weight")
+"""Ends of the names of the parameters whose size depends on model.ffn_width."""
 
 
 def check_warm_start(experiment: Experiment, subword: Subword | None = None) -> None:
@@ -114,6 +117,8 @@ def describe_warm_start(start: WarmStart) -> list[str]:
         f"weights from {start.checkpoint} | {start.taken} of {total} parameters | {pieces} | "
         f"{optimizer}"
     ]
+    if start.resized:
+        lines.append(f"fitted to model.ffn_width: {_summarise(start.resized)}")
     if start.new:
         lines.append(f"initialised at random: {_summarise(start.new)}")
     if start.unused:
@@ -174,10 +179,17 @@ def _take(learner: Learner, subword: Subword) -> WarmStart:
     # A tied parameter comes once, under the first of its names: that of the source embedding.
     parameters = dict(model.named_parameters())
     taken = [name for name in parameters if name in weights]
+    resized = [
+        name
+        for name in taken
+        if name.endswith(FFN_UNITS) and weights[name].shape != parameters[name].shape
+    ]
     for name in taken if not experiment.training.init_optimizer else ():
         given = weights[name]
         if spellings is not None and name in PER_PIECE:
             given = mean_rows(given, spellings)
+        if name in resized:
+            given = resize_units(name, given, parameters[name].detach())
         parameters[name].data.copy_(given)
         if learner.average is not None:
             learner.average.get_parameter(name).data.copy_(given)
@@ -194,6 +206,7 @@ def _take(learner: Learner, subword: Subword) -> WarmStart:
         new_pieces=len(mine.keys() - theirs.keys()),
         dropped_pieces=len(theirs.keys() - mine.keys()),
         optimizer=experiment.training.init_optimizer,
+        resized=resized,
     )
 
 
@@ -212,6 +225,26 @@ def mean_rows(weight: Tensor, spellings: Sequence[Sequence[int]]) -> Tensor:
     lengths = torch.tensor([len(spelling) for spelling in spellings])
     offsets = lengths.cumsum(0) - lengths
     return nn.functional.embedding_bag(rows, weight, offsets, mode="mean")
+
+
+def resize_units(name: str, given: Tensor, initial: Tensor) -> Tensor:
+    """Return a parameter of a feed-forward layer for another number of units.
+
+    The first units are those of the source. Further ones have their random weights, and weight 0 in
+    the output: the layer starts with the same output (as in Net2Net, Chen et al. 2016), and learns
+    with all units.
+
+    Args:
+        name: name of the parameter.
+        given: parameter of the source, [F'], [F', D] or [D, F'].
+        initial: parameter at random, [F], [F, D] or [D, F].
+    """
+    resized = initial.clone()
+    if name.endswith("contract.weight"):
+        resized.zero_()
+    shared = tuple(slice(size) for size in given.shape)
+    resized[shared] = given[tuple(slice(size) for size in initial.shape)]
+    return resized
 
 
 def _without_frozen(state: CheckpointState, model: Seq2Seq) -> CheckpointState:

@@ -16,11 +16,14 @@ from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.corpus.subword import NUM_RESERVED, Subword
 from nmt.errors import ConfigError, TrainingError
+from nmt.model.layers import FeedForward
+from nmt.model.seq2seq import Seq2Seq
 from nmt.training.distributed import World
 from nmt.training.optimizer import optimizer_tensors
 from nmt.training.run_manifest import WarmStart, read_run_manifest
 from nmt.training.state import Learner
 from nmt.training.warm_start import (
+    FFN_UNITS,
     check_warm_start,
     describe_warm_start,
     mean_rows,
@@ -114,6 +117,40 @@ def test_another_depth_takes_parameters_by_name(toy_file: Path, one: Path) -> No
     ]  # fmt: skip
 
 
+def test_wider_feed_forward_layers_compute_the_same(toy_file: Path, one: Path) -> None:
+    learner, found, source = start(toy_file, one, ["model.ffn_width=24"])
+    units = source.experiment.model.ffn_width
+    assert units < 24
+    assert (found.new, found.unused) == ([], [])
+    assert all(each.endswith(FFN_UNITS) for each in found.resized)
+    assert describe_warm_start(found)[1:] == [
+        "fitted to model.ffn_width: encoder.blocks.0.*, decoder.blocks.0.*, decoder.blocks.1.*"
+    ]
+    old = Seq2Seq(source.experiment.model, source.subword.num_pieces)
+    old.load_state_dict(source.weights)
+    src, tgt_in = torch.tensor([[40, 41, 42]]), torch.tensor([[1, 50, 51, 52]])
+    inputs = src, torch.tensor([3]), tgt_in, torch.arange(4)
+    before, after = (model.eval()(*inputs).detach() for model in (old, learner.model))
+    torch.testing.assert_close(after, before)
+    # The new units are random and learn: their output has a gradient at once.
+    layer = learner.model.get_submodule("encoder.blocks.0.ffn")
+    assert isinstance(layer, FeedForward)
+    assert layer.expand.weight[units:].abs().min() > 0
+    assert layer.contract.weight[:, units:].abs().max() == 0
+    learner.model(*inputs).square().sum().backward()
+    assert layer.contract.weight.grad is not None
+    assert layer.contract.weight.grad[:, units:].abs().max() > 0
+
+
+def test_narrower_feed_forward_layers_take_the_first_units(toy_file: Path, one: Path) -> None:
+    learner, found, source = start(toy_file, one, ["model.ffn_width=3"])
+    state = learner.model.state_dict()
+    assert len(found.resized) == 9
+    for name in found.resized:
+        shared = tuple(slice(size) for size in state[name].shape)
+        assert torch.equal(state[name], source.weights[name][shared])
+
+
 def test_untied_embeddings_start_from_the_shared_one(toy_file: Path, one: Path) -> None:
     learner, found, source = start(toy_file, one, ["model.tie_embeddings=false"])
     assert found.new == []
@@ -191,6 +228,11 @@ CASES: dict[str, tuple[list[str], str]] = {
     "depth": (
         ["training.init_optimizer=true", "model.encoder_layers=2"],
         "model.encoder_layers is 2, but the source SOURCE has 1: use the same for "
+        "training.init_optimizer",
+    ),
+    "units": (
+        ["training.init_optimizer=true", "model.ffn_width=3"],
+        "model.ffn_width is 3, but the source SOURCE has 12: use the same for "
         "training.init_optimizer",
     ),
     "share": (
