@@ -3,8 +3,8 @@
 Parameters are matched by name, so that another number of layers takes those that both models have.
 Feed-forward layers of another width take the units that both have. Rows of the embeddings and of
 the output layer are matched by the text of their pieces; a piece that is new starts as the mean of
-the old pieces that spell it. Rank 0 reads the source and sends what it took to the others. A resumed
-run never reads the source again.
+the old pieces that spell it. Rank 0 reads the source and sends what it took to the others.
+A resumed run never reads the source again.
 """
 
 import re
