@@ -23,13 +23,14 @@ from nmt.report.templates import load_template
 
 CURVES = (
     ("loss: training loss", "nats/token", "train", "loss"),
+    ("risk: 1 - sentence BLEU of sampled translations", "", "train", "risk"),
     ("dev_loss: dev set loss", "nats/token", "validation", "dev_loss"),
     ("dev_bleu: dev set BLEU", "", "validation", "dev_bleu"),
     ("lr: learning rate", "", "train", "lr"),
     ("gnorm: gradient norm", "", "train", "gnorm"),
     ("tgt_tokens_per_s: speed", "target tokens/s", "train", "tgt_tokens_per_s"),
 )
-"""Title, unit, kind of record, key."""
+"""Title, unit, kind of record, key. A curve without records is left out."""
 MAX_EVENTS = 100
 """Events shown per run, the newest."""
 _MAX_ITEMS = 8

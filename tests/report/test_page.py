@@ -1,12 +1,13 @@
 """Report page: valid HTML, self-contained, escaped, with the values of the files."""
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from report_files import HOSTILE, example
+from report_files import HOSTILE, example, record
 
 from nmt.report.page import render
 from nmt.report.runs import read_runs
@@ -133,6 +134,18 @@ def test_runs_share_charts_with_different_lines(make_run: MakeRun) -> None:
     curves = [attrs["class"] for tag, attrs in page.tags if tag == "polyline"]
     assert curves == ["curve run-0", "curve run-1"] * 6
     assert "b, update 300: 41" in page.text
+
+
+def test_risk_has_a_chart_where_it_was_logged(make_run: MakeRun) -> None:
+    plain, fine = make_run("a"), make_run("b")
+    metrics = fine / "metrics.jsonl"
+    lines = [json.dumps(record("train", n, loss=1.4, risk=0.7 - n / 1e4)) for n in (100, 200)]
+    metrics.write_text("".join(line + "\n" for line in lines))
+    text = page_of(plain, fine)
+    assert "risk: 1 - sentence BLEU of sampled translations" in text
+    assert "b, update 200: 0.68" in Page(text).text
+    assert "a, update 200: 0.68" not in Page(text).text
+    assert "risk: 1" not in page_of(plain)
 
 
 def test_new_run_has_a_page(tmp_path: Path) -> None:
