@@ -7,6 +7,7 @@ A command's module is imported when the command is used, so that `nmt --help` lo
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -174,10 +175,20 @@ def _exit_with(error: NmtError | click.UsageError, command: str = "nmt") -> NoRe
     message = str(error)
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else command
-        message = error.format_message().rstrip(".")
+        message = error.format_message().rstrip(".") + _option_hint(error)
         message += f"{'' if message.endswith(('?', '?)')) else '.'} See `{command} --help`."
     _print_error(message)
     raise click.exceptions.Exit(2)
+
+
+def _option_hint(error: click.UsageError) -> str:
+    """Return a hint if a setting was given to a command that has an option for it."""
+    setting = re.search(r"unexpected extra arguments? \(([a-z]+)\.([a-z_]+)=", error.message)
+    if setting is None or error.ctx is None:
+        return ""
+    option = "--" + setting[2].replace("_", "-")
+    known = [name for each in error.ctx.command.params for name in each.opts]
+    return f"; use {option} instead of {setting[1]}.{setting[2]}" if option in known else ""
 
 
 def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:

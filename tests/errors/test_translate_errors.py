@@ -249,6 +249,15 @@ TRANSLATING = [
         "increase decoding.beam",
     ),
     ErrorCase("translate", "Missing argument 'RUN'. See `nmt translate --help`."),
+    ErrorCase(
+        "translate runs/tiny decoding.length_penalty=1",
+        "Got unexpected extra argument (decoding.length_penalty=1); use --length-penalty instead "
+        "of decoding.length_penalty. See `nmt translate --help`.",
+    ),
+    ErrorCase(
+        "translate runs/tiny training.updates=1",
+        "Got unexpected extra argument (training.updates=1). See `nmt translate --help`.",
+    ),
     ErrorCase("trian tiny.yaml", "'trian' is not a command; did you mean train? See `nmt --help`."),
 ]
 WORKERS = [
