@@ -452,6 +452,8 @@ def make_translator(
     for key, is_used, condition in (
         ("beam", search.method == "beam", "method beam"),
         ("samples", search.method == "mbr", "method mbr"),
+        ("seed", search.method != "beam", "method sample or mbr"),
+        ("rerank", search.rerank == "none" or search.beam > 1, "beam above 1"),
         ("rerank_scale", search.rerank != "none", "rerank bleu or chrf"),
         ("diversity", search.diverse_groups > 1, "diverse_groups above 1"),
     ):

@@ -184,6 +184,14 @@ TRANSLATING = [
         "beam is 4, but it needs method beam: set that, or omit it",
     ),
     ErrorCase(
+        "translate runs/tiny -i raw/train.en --seed 2",
+        "seed is 2, but it needs method sample or mbr: set that, or omit it",
+    ),
+    ErrorCase(
+        "translate runs/tiny -i raw/train.en --beam 1 --rerank bleu",
+        "rerank is bleu, but it needs beam above 1: set that, or omit it",
+    ),
+    ErrorCase(
         "translate runs/tiny --method sample --samples 5",
         "samples is 5, but it needs method mbr: set that, or omit it",
     ),
