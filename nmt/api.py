@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nmt.checkpoint.location import checkpoint_dir
 from nmt.config.cluster import Cluster
-from nmt.config.decoding import MAX_THREADS, EngineName, Precision
+from nmt.config.decoding import EngineName, Precision
 from nmt.config.experiment import Experiment
 from nmt.config.files import (
     build_experiment,
@@ -26,13 +26,14 @@ from nmt.config.files import (
 )
 from nmt.config.settings import is_address
 from nmt.console import Console
-from nmt.corpus.io import is_writable
+from nmt.corpus.io import check_files, check_writable
 from nmt.errors import ConfigError, DataError
+from nmt.jobs.preparation import check_unprepared, prepare_corpus
 
 if TYPE_CHECKING:
     from nmt.checkpoint.load import Checkpoint
     from nmt.corpus.manifest import Manifest
-    from nmt.decoding.engines import Device, Model
+    from nmt.decoding.engines import Device
     from nmt.decoding.translator import Translator
     from nmt.evaluation.scores import ScoreReport
     from nmt.jobs.driver import RunResult
@@ -85,6 +86,8 @@ def load(
         >>> translator.translate(["A dog runs."])
         ['Ein Hund rennt.']
     """
+    from nmt.decoding.loading import make_translator, open_ensemble, open_model
+
     model = open_model(run)
     others = open_ensemble(model, ensemble)
     translator = make_translator(
@@ -358,181 +361,6 @@ def _resolve_cluster(cluster: ClusterLike, overrides: Sequence[str]) -> Cluster:
     return load_cluster(cluster, overrides)
 
 
-def open_model(run: str | Path) -> "Model":
-    """Load a checkpoint, the best one of a run, or an exported model; a directory or an address."""
-    from nmt.decoding import engines
-
-    return engines.open_model(checkpoint_dir(run))
-
-
-def checkpoint_dir(run: str | Path) -> Path:
-    """Return the directory of a run or checkpoint; download the checkpoint from an object store."""
-    if not is_address(str(run)):
-        return Path(run)
-    from nmt.checkpoint.remote import fetch_checkpoint
-
-    return fetch_checkpoint(str(run), Path(Cluster().scratch))
-
-
-def run_dir(run: str) -> Path:
-    """Return the directory of a run; update the local copy of a run in an object store."""
-    if not is_address(run):
-        return Path(run)
-    from nmt.checkpoint.remote import RemoteRun, local_copy
-    from nmt.storage import ObjectStore
-
-    directory = local_copy(run, Path(Cluster().scratch))
-    remote = RemoteRun(ObjectStore(run), directory)
-    remote.newest_complete()
-    remote.download_logs()
-    return directory
-
-
-def open_ensemble(model: "Model", runs: Iterable[str | Path]) -> list["Model"]:
-    """Load the other models of an ensemble.
-
-    Raises:
-        ConfigError: one has other languages than `model`, another vocabulary, or other case marks.
-    """
-    # A string is an iterable of its characters.
-    if isinstance(runs, str | Path):
-        raise ConfigError("ensemble", repr(str(runs)), "it must be a list of runs")
-    others = [open_model(run) for run in runs]
-    pair = model.experiment.corpus.language_pair
-    for other in others:
-        other_pair = other.experiment.corpus.language_pair
-        if other_pair != pair:
-            rule = f"it translates {other_pair}, {model.path} translates {pair}"
-            raise ConfigError("ensemble", other.path, rule)
-        if other.subword.fingerprint != model.subword.fingerprint:
-            rule = f"its vocabulary differs from that of {model.path}"
-            raise ConfigError("ensemble", other.path, rule)
-        if other.experiment.marks_case != model.experiment.marks_case:
-            rule = f"training.robust or case_marks differs from that of {model.path}"
-            raise ConfigError("ensemble", other.path, rule)
-    return others
-
-
-def make_translator(
-    model: "Model",
-    ensemble: Sequence["Model"] = (),
-    device: "Device" = "auto",
-    precision: Precision | None = None,
-    threads: int | None = None,
-    engine: EngineName = "auto",
-    shortlist: bool = False,
-    **decoding: Any,
-) -> "Translator":
-    """Make a translator; arguments as of `load`. Its engine is built when it is first used.
-
-    Args:
-        decoding: settings of the section `decoding`; None: as the model has it.
-
-    Raises:
-        ConfigError: an option is invalid, alone or with another.
-    """
-    from nmt.decoding import engines
-    from nmt.decoding.interface import GPU_BATCH_SENTENCES
-    from nmt.decoding.translator import Translator
-    from nmt.model.host_memory import check_memory
-
-    models = [model, *ensemble]
-    is_possible = threads is None or (isinstance(threads, int) and 1 <= threads <= MAX_THREADS)
-    if not is_possible:
-        raise ConfigError("threads", repr(threads), f"it must be 1 to {MAX_THREADS}, or None")
-    # Options are checked before gigabytes are read.
-    _, place, _ = engines.choose_engine(models, engine, device, precision, shortlist)
-    changes = {key: value for key, value in decoding.items() if value is not None}
-    if place == "cuda" and "batch_sentences" not in changes:
-        stored = model.experiment.decoding.batch_sentences
-        changes["batch_sentences"] = max(stored, GPU_BATCH_SENTENCES)
-    dotted = {f"decoding.{key}": value for key, value in changes.items()}
-    settings = override(model.experiment, overrides_of(dotted), "")
-    search = settings.decoding
-    for key, is_used, condition in (
-        ("beam", search.method == "beam", "method beam"),
-        ("samples", search.method == "mbr", "method mbr"),
-        ("seed", search.method != "beam", "method sample or mbr"),
-        ("rerank", search.rerank == "none" or search.beam > 1, "beam above 1"),
-        ("rerank_scale", search.rerank != "none", "rerank bleu or chrf"),
-        ("diversity", search.diverse_groups > 1, "diverse_groups above 1"),
-    ):
-        if key in changes and not is_used:
-            raise ConfigError(key, changes[key], f"it needs {condition}: set that, or omit it")
-    name = "beam" if search.method == "beam" else "samples"
-    rows = getattr(search, name) * search.batch_sentences
-    value = f"{getattr(search, name)} for batches of {search.batch_sentences} sentences"
-    check_memory(name, value, 4 * rows * model.subword.num_pieces)
-    build = partial(engines.make_engine, models, engine, device, precision, threads, shortlist)
-    return Translator(build, model.subword, settings)
-
-
-def prepare_corpus(
-    experiment: Experiment,
-    cluster: Cluster,
-    console: Console,
-    *,
-    is_forced: bool = False,
-    dropped: Path | None = None,
-    explains_preset: bool = True,
-) -> "Manifest":
-    """Prepare the corpus on Ray, unless it is prepared, and print a summary.
-
-    Args:
-        experiment: the experiment.
-        cluster: cluster to prepare on.
-        console: gets progress and summary.
-        is_forced: prepare again beside a prepared corpus, then replace it.
-        dropped: file for the pairs dropped and repaired.
-        explains_preset: print the sizes that `preset: auto` chooses; training logs them.
-
-    Raises:
-        NmtError: a file is missing or malformed, or the folder is in use.
-    """
-    from nmt.corpus.folder_lock import check_replaceable
-    from nmt.corpus.prepare import prepare as check_complete
-    from nmt.corpus.prepared import (
-        count_left_out,
-        format_summary,
-        is_prepared,
-        prepared_folder,
-        read_dev,
-        resolve_by_prepared,
-    )
-    from nmt.evaluation.scores import check_dev_set
-
-    if is_prepared(experiment) and not is_forced:
-        # Without tasks to run this checks settings and raw files only.
-        manifest = check_complete(experiment, dropped=dropped)
-        check_dev_set(experiment.corpus.tgt, read_dev(experiment.prepared)[1])
-        console.print(f"{prepared_folder(experiment)}: already prepared")
-    else:
-        # Before Ray starts: a folder that a run reads cannot be replaced.
-        if is_prepared(experiment):
-            check_replaceable(prepared_folder(experiment))
-        check_unprepared(experiment)
-        from nmt.jobs.ray_session import connect
-        from nmt.jobs.tasks import prepare_on_ray
-
-        with connect(cluster.workers.max, preparation_log(experiment)):
-            manifest = prepare_on_ray(
-                experiment, console.progress, is_forced=is_forced, dropped=dropped
-            )
-        console.clear()
-    for line in format_summary(manifest):
-        console.print(line)
-    if explains_preset:
-        experiment = resolve_by_prepared(experiment, console.print)
-    else:
-        experiment = resolve_by_prepared(experiment)
-    if left_out := count_left_out(experiment, manifest):
-        console.print(
-            f"training leaves out {left_out:,} of {manifest.pairs:,} pairs: longer than "
-            f"batching.max_length ({experiment.batching.max_length} tokens)"
-        )
-    return manifest
-
-
 def train_model(experiment: Experiment, cluster: Cluster, console: Console) -> "RunResult":
     """Prepare the corpus unless it is prepared, and train on Ray; the log goes to the console."""
     from nmt.checkpoint.run_directory import list_checkpoints
@@ -562,40 +390,3 @@ def train_model(experiment: Experiment, cluster: Cluster, console: Console) -> "
             prepare_corpus(experiment, cluster, console, explains_preset=False)
         result = train_on_ray(experiment, cluster, console)
     return replace(result, run=address or str(directory))
-
-
-def check_unprepared(experiment: Experiment) -> None:
-    """Check the raw files of a corpus and its folder, before Ray starts.
-
-    Raises:
-        NmtError: a file is missing or malformed, or the folder is not writable.
-    """
-    from nmt.corpus.prepare import check_raw
-    from nmt.corpus.prepared import prepared_folder
-    from nmt.corpus.task_cache import check_own
-    from nmt.evaluation.scores import check_dev_set
-
-    check_dev_set(experiment.corpus.tgt, check_raw(experiment))
-    check_writable("corpus.prepared", prepared_folder(experiment))
-    check_own(prepared_folder(experiment))
-
-
-def preparation_log(experiment: Experiment) -> Path:
-    """Return the file for Ray's output during preparation, next to the prepared corpus."""
-    from nmt.corpus.prepared import prepared_folder
-
-    directory = prepared_folder(experiment)
-    return directory.with_name(f"{directory.name}.ray.log")
-
-
-def check_files(files: Iterable[str | Path]) -> None:
-    """Raise DataError if an input file does not exist, before anything slow starts."""
-    for file in files:
-        if not Path(file).exists():
-            raise DataError(f"{file}: file not found; check the path")
-
-
-def check_writable(key: str, directory: Path) -> None:
-    """Raise ConfigError if the directory of a setting is not writable."""
-    if not is_writable(directory):
-        raise ConfigError(key, directory, "it is not writable: use another directory")

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import nmt
-from nmt.api import load_settings, prepare_corpus
+from nmt.api import load_settings
 from nmt.config.decoding import MAX_THREADS
 from nmt.console import Console
+from nmt.jobs.preparation import prepare_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = ["3 a dog runs.", "", "4 two cats sleep."]

@@ -17,7 +17,6 @@ import torch
 from fake_cuda import GPU, FakeGpu, fake_gpu
 from torch import Tensor
 
-from nmt.api import make_translator
 from nmt.batching.batch import Batch, make_batch
 from nmt.batching.loader import MicroBatch
 from nmt.batching.schedule import Update
@@ -31,6 +30,7 @@ from nmt.decoding import step_graphs
 from nmt.decoding.beam_search import search
 from nmt.decoding.constraints import Constraints, TokenText
 from nmt.decoding.engines import choose_engine, open_model
+from nmt.decoding.loading import make_translator
 from nmt.decoding.scoring import log_probs
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.model.quantise import quantise_model

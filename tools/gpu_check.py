@@ -25,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 import torch.distributed as dist
 
-from nmt.api import make_translator, open_model
 from nmt.batching.batch import make_batch
 from nmt.batching.loader import Loader, MicroBatch
 from nmt.batching.schedule import Update
@@ -41,6 +40,7 @@ from nmt.corpus.builtin import generator
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import open_prepared, read_dev
 from nmt.corpus.text import read_lines
+from nmt.decoding.loading import make_translator, open_model
 from nmt.evaluation.scores import bleu
 from nmt.model.lstm import LSTM
 from nmt.training.data import TrainingData, make_schedule

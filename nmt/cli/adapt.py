@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from nmt.api import MAX_MIX, checkpoint_dir, make_translator, open_adaptation, run_dir
+from nmt.api import MAX_MIX, open_adaptation
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
+from nmt.checkpoint.location import checkpoint_dir, run_dir
 from nmt.cli.evaluate import System, find_test_sets, score_and_write, translate_set
 from nmt.cli.options import (
     FiniteFloat,
@@ -19,6 +20,7 @@ from nmt.cli.options import (
 )
 from nmt.cli.train import train_run
 from nmt.console import Console
+from nmt.decoding.loading import make_translator
 from nmt.evaluation import results
 from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS
 from nmt.evaluation.scores import ScoreReport

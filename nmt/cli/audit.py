@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nmt.api import run_dir
+from nmt.checkpoint.location import run_dir
 
 if TYPE_CHECKING:
     from nmt.training.audit import Audit

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from nmt.api import check_files, open_ensemble, open_model
 from nmt.cli.options import (
     check_output,
     cluster_option,
@@ -23,7 +22,9 @@ from nmt.config.files import format_value, load_cluster, load_experiment, overri
 from nmt.console import Console
 from nmt.corpus.clean import format_tally, held_out_digests
 from nmt.corpus.detect import make_name
+from nmt.corpus.io import check_files
 from nmt.corpus.old_pairs import replace_missing_sets
+from nmt.decoding.loading import open_ensemble, open_model
 from nmt.errors import ConfigError
 from nmt.training.run_manifest import find_prepared
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from nmt.api import check_writable
 from nmt.cli.options import POSITIVE, display_path
 from nmt.console import Console
+from nmt.corpus.io import check_writable
 from nmt.errors import ConfigError
 
 SECONDS = 5.0

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from nmt.api import check_files
 from nmt.cli.options import Integer
+from nmt.corpus.io import check_files
 from nmt.corpus.text import read_lines
 from nmt.errors import ConfigError, DataError
 from nmt.evaluation import scores, slices, test_sets

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import click
 
-from nmt.api import make_translator, open_model, preparation_log, prepare_corpus
 from nmt.cli.evaluate import System, find_test_sets, score_and_write, translate_set
 from nmt.cli.options import display_path, load_settings, overrides_argument, program
 from nmt.cli.train import train_run
 from nmt.console import Console
 from nmt.corpus.builtin import generator
+from nmt.decoding.loading import make_translator, open_model
 from nmt.evaluation import results
 from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS
+from nmt.jobs.preparation import preparation_log, prepare_corpus
 
 
 @click.command()

@@ -5,11 +5,12 @@ from dataclasses import asdict
 
 import click
 
-from nmt.api import check_writable, preparation_log
 from nmt.cli import options
 from nmt.console import Console
+from nmt.corpus.io import check_writable
 from nmt.corpus.text import open_output
 from nmt.errors import ConfigError
+from nmt.jobs.preparation import preparation_log
 
 
 @click.command()

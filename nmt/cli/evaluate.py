@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.api import check_files, make_translator, open_ensemble, open_model
 from nmt.cli.compare import ScoringOptions, SliceLabels, scoring_options, slice_labels
 from nmt.cli.options import COUNT_OR_0, describe, search_options, speed, unpaired
 from nmt.console import Console
+from nmt.corpus.io import check_files
+from nmt.decoding.loading import make_translator, open_ensemble, open_model
 from nmt.errors import ConfigError
 from nmt.evaluation import results, robustness, scores, test_sets
 from nmt.evaluation.comparison import compare as compare_systems

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from nmt.api import run_dir
+from nmt.checkpoint.location import run_dir
 from nmt.cli.options import COUNT_OR_0, check_output
 from nmt.console import Console
 from nmt.corpus.text import open_output

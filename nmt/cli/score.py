@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.api import check_files, make_translator, open_model
 from nmt.cli.options import LENGTH_PENALTY, check_output, compute_options, describe
 from nmt.config.corpus import ParallelText
 from nmt.console import Console
+from nmt.corpus.io import check_files
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.text import open_output
+from nmt.decoding.loading import make_translator, open_model
 
 if TYPE_CHECKING:
     from nmt.decoding.scoring import LineScore, ScoreTotals

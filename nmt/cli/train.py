@@ -4,13 +4,15 @@ from pathlib import Path
 
 import click
 
-from nmt.api import checkpoint_dir, prepare_corpus, train_model
+from nmt.api import train_model
+from nmt.checkpoint.location import checkpoint_dir
 from nmt.cli import options
 from nmt.config.cluster import Cluster
 from nmt.config.decoding import Precision
 from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.errors import ConfigError
+from nmt.jobs.preparation import prepare_corpus
 
 
 @click.command()

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt import api
 from nmt.cli import options
 from nmt.config.cluster import Cluster, Workers
 from nmt.config.files import load_cluster
 from nmt.console import Console
-from nmt.corpus.io import source_name
+from nmt.corpus.io import check_files, source_name
 from nmt.corpus.text import follow_lines, open_output
 from nmt.decoding.interface import GPU_BATCH_SENTENCES
+from nmt.decoding.loading import make_translator, open_ensemble, open_model
 from nmt.decoding.requests import Glossary, Request, parse_json_line
 from nmt.errors import ConfigError
 
@@ -84,7 +84,7 @@ def translate(
     """
     from nmt.decoding.engines import check_precision
 
-    api.check_files([*([source] if source != "-" else []), *([terms] if terms else [])])
+    check_files([*([source] if source != "-" else []), *([terms] if terms else [])])
     options.check_output(output, [source, *([terms] if terms else [])])
     Request("", avoid=avoid, where="--avoid")  # refuses bytes that are not UTF-8
     on_ray = None
@@ -99,14 +99,14 @@ def translate(
         # This process only sends the model to the workers.
         engine = "torch" if has_gpu else search["engine"]
         search |= {"device": "cpu", "threads": None, "engine": engine}
-    checkpoint = api.open_model(run)
+    checkpoint = open_model(run)
     cleaning = checkpoint.experiment.corpus.cleaning
-    others = api.open_ensemble(checkpoint, ensemble)
+    others = open_ensemble(checkpoint, ensemble)
     checkpoints = [checkpoint, *others]
     if on_ray is not None:
         precisions = [search["precision"] or each.precision for each in checkpoints]
         check_precision(precisions, has_gpu=bool(on_ray.num_gpus))
-    translator = api.make_translator(checkpoint, ensemble=others, **search)
+    translator = make_translator(checkpoint, ensemble=others, **search)
     check_format(form, num_best, translator.decoding.protect)
     translator.check(num_best)
     glossary = Glossary({}, cleaning)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nmt.api import check_writable, make_translator, open_model, prepare_corpus
 from nmt.cli import options
 from nmt.cli.options import BEAM, COUNT, COUNT_OR_0, LENGTH_PENALTY, RERANK, comma_list
 from nmt.config.decoding import DecodingConfig
@@ -18,13 +17,15 @@ from nmt.config.files import dump
 from nmt.config.search_space import KINDS, Trial, draw_trials, read_space
 from nmt.config.settings import is_address
 from nmt.console import Console
-from nmt.corpus.io import atomic_write
+from nmt.corpus.io import atomic_write, check_writable
 from nmt.corpus.old_pairs import replace_missing_sets
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepared import corpus_settings, is_prepared, open_prepared, resolve_by_prepared
+from nmt.decoding.loading import make_translator, open_model
 from nmt.errors import ConfigError
 from nmt.evaluation import tuning
 from nmt.evaluation.scores import check_dev_set
+from nmt.jobs.preparation import prepare_corpus
 from nmt.training.run_manifest import find_prepared
 
 if TYPE_CHECKING:

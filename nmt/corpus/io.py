@@ -24,7 +24,7 @@ from typing import IO, Any, BinaryIO
 
 import zstandard
 
-from nmt.errors import DataError, summarise_names
+from nmt.errors import ConfigError, DataError, summarise_names
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,19 @@ def is_writable(folder: Path) -> bool:
     # A folder cannot be created where a broken symbolic link is.
     existing = next(path for path in parents if path.exists() or path.is_symlink())
     return existing.is_dir() and os.access(existing, os.W_OK)
+
+
+def check_files(files: Iterable[str | Path]) -> None:
+    """Raise DataError if an input file does not exist, before anything slow starts."""
+    for file in files:
+        if not Path(file).exists():
+            raise DataError(f"{file}: file not found; check the path")
+
+
+def check_writable(key: str, directory: Path) -> None:
+    """Raise ConfigError if the directory of a setting is not writable."""
+    if not is_writable(directory):
+        raise ConfigError(key, directory, "it is not writable: use another directory")
 
 
 @contextmanager

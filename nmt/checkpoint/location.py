@@ -1,0 +1,32 @@
+"""Directories of runs and checkpoints that are named by a path or by an address.
+
+pyarrow is imported for addresses only.
+"""
+
+from pathlib import Path
+
+from nmt.config.cluster import Cluster
+from nmt.config.settings import is_address
+
+
+def checkpoint_dir(run: str | Path) -> Path:
+    """Return the directory of a run or checkpoint; download the checkpoint from an object store."""
+    if not is_address(str(run)):
+        return Path(run)
+    from nmt.checkpoint.remote import fetch_checkpoint
+
+    return fetch_checkpoint(str(run), Path(Cluster().scratch))
+
+
+def run_dir(run: str) -> Path:
+    """Return the directory of a run; update the local copy of a run in an object store."""
+    if not is_address(run):
+        return Path(run)
+    from nmt.checkpoint.remote import RemoteRun, local_copy
+    from nmt.storage import ObjectStore
+
+    directory = local_copy(run, Path(Cluster().scratch))
+    remote = RemoteRun(ObjectStore(run), directory)
+    remote.newest_complete()
+    remote.download_logs()
+    return directory

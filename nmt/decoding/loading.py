@@ -1,0 +1,95 @@
+"""Models and translators of runs, checkpoints and exported models, which may be addresses."""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nmt.checkpoint.location import checkpoint_dir
+from nmt.config.decoding import MAX_THREADS, EngineName, Precision
+from nmt.config.files import override, overrides_of
+from nmt.decoding import engines
+from nmt.decoding.engines import Device, Model
+from nmt.decoding.interface import GPU_BATCH_SENTENCES
+from nmt.decoding.translator import Translator
+from nmt.errors import ConfigError
+from nmt.model.host_memory import check_memory
+
+
+def open_model(run: str | Path) -> "Model":
+    """Load a checkpoint, the best one of a run, or an exported model; a directory or an address."""
+    return engines.open_model(checkpoint_dir(run))
+
+
+def open_ensemble(model: Model, runs: Iterable[str | Path]) -> list[Model]:
+    """Load the other models of an ensemble.
+
+    Raises:
+        ConfigError: one has other languages than `model`, another vocabulary, or other case marks.
+    """
+    # A string is an iterable of its characters.
+    if isinstance(runs, str | Path):
+        raise ConfigError("ensemble", repr(str(runs)), "it must be a list of runs")
+    others = [open_model(run) for run in runs]
+    pair = model.experiment.corpus.language_pair
+    for other in others:
+        other_pair = other.experiment.corpus.language_pair
+        if other_pair != pair:
+            rule = f"it translates {other_pair}, {model.path} translates {pair}"
+            raise ConfigError("ensemble", other.path, rule)
+        if other.subword.fingerprint != model.subword.fingerprint:
+            rule = f"its vocabulary differs from that of {model.path}"
+            raise ConfigError("ensemble", other.path, rule)
+        if other.experiment.marks_case != model.experiment.marks_case:
+            rule = f"training.robust or case_marks differs from that of {model.path}"
+            raise ConfigError("ensemble", other.path, rule)
+    return others
+
+
+def make_translator(
+    model: Model,
+    ensemble: Sequence[Model] = (),
+    device: Device = "auto",
+    precision: Precision | None = None,
+    threads: int | None = None,
+    engine: EngineName = "auto",
+    shortlist: bool = False,
+    **decoding: Any,
+) -> Translator:
+    """Make a translator; arguments as of `load`. Its engine is built when it is first used.
+
+    Args:
+        decoding: settings of the section `decoding`; None: as the model has it.
+
+    Raises:
+        ConfigError: an option is invalid, alone or with another.
+    """
+    models = [model, *ensemble]
+    is_possible = threads is None or (isinstance(threads, int) and 1 <= threads <= MAX_THREADS)
+    if not is_possible:
+        raise ConfigError("threads", repr(threads), f"it must be 1 to {MAX_THREADS}, or None")
+    # Options are checked before gigabytes are read.
+    _, place, _ = engines.choose_engine(models, engine, device, precision, shortlist)
+    changes = {key: value for key, value in decoding.items() if value is not None}
+    if place == "cuda" and "batch_sentences" not in changes:
+        stored = model.experiment.decoding.batch_sentences
+        changes["batch_sentences"] = max(stored, GPU_BATCH_SENTENCES)
+    dotted = {f"decoding.{key}": value for key, value in changes.items()}
+    settings = override(model.experiment, overrides_of(dotted), "")
+    search = settings.decoding
+    for key, is_used, condition in (
+        ("beam", search.method == "beam", "method beam"),
+        ("samples", search.method == "mbr", "method mbr"),
+        ("seed", search.method != "beam", "method sample or mbr"),
+        ("rerank", search.rerank == "none" or search.beam > 1, "beam above 1"),
+        ("rerank_scale", search.rerank != "none", "rerank bleu or chrf"),
+        ("diversity", search.diverse_groups > 1, "diverse_groups above 1"),
+    ):
+        if key in changes and not is_used:
+            raise ConfigError(key, changes[key], f"it needs {condition}: set that, or omit it")
+    name = "beam" if search.method == "beam" else "samples"
+    rows = getattr(search, name) * search.batch_sentences
+    value = f"{getattr(search, name)} for batches of {search.batch_sentences} sentences"
+    check_memory(name, value, 4 * rows * model.subword.num_pieces)
+    build = partial(engines.make_engine, models, engine, device, precision, threads, shortlist)
+    return Translator(build, model.subword, settings)
