@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Best Multi30k English-German model, from raw files to int8: teachers, translations of the training text, student,
-# minimum risk training, export.
-# Every step is an ordinary nmt command, printed before it runs. The same call again resumes: finished steps are skipped.
+# Best Multi30k English-German model, from raw files to int8: teachers, translations of the training text, two rounds of
+# student and minimum risk training, export.
+# Every step is an nmt command, printed before it runs. The same call again resumes: finished steps are skipped.
 #
 #     tools/multi30k_best.sh                          corpus in data/multi30k; runs/, prepared/ in this folder
 #     MONO=1 tools/multi30k_best.sh                   also back-translated captions (mono.de.gz)
-#     SEED=2 tools/multi30k_best.sh                   another seed of the student; teachers and their text are shared
+#     SEED=2 tools/multi30k_best.sh                   another seed of the second round; all before it is shared
 #     tools/multi30k_best.sh training.updates=500 training.warmup_updates=50    settings of all trainings
 #
 # Environment: DATA, folder of the corpus, where synthetic text is added (data/multi30k); CLUSTER, cluster file
@@ -25,6 +25,14 @@ train() {  # NAME FILE SETTINGS...: train a model and score it on the dev set
   [[ $2 == *_de_en.yaml ]] && src=val.de.gz ref=val.en.gz
   nmt evaluate "runs/$1" --src "$DATA/$src" --ref "$DATA/$ref" --metrics bleu,chrf > "runs/$1/dev.tmp"
   mv "runs/$1/dev.tmp" "runs/$1/dev.txt"
+}
+
+reduce_risk() {  # NAME RUN SETTINGS...: minimum risk training of a model on the captions alone
+  train "$1" multi30k_en_de.yaml corpus.prepared=prepared/multi30k_en_de "training.init_from=runs/$2" \
+    training.risk_samples=6 training.learning_rate=3e-4 training.warmup_updates=50 training.ema_decay=0.99 \
+    training.log_every=20 training.validate_every=100 training.checkpoint_every=100 batching.max_tokens=512 \
+    model.dropout=0.1 model.embedding_dropout=0.05 model.word_dropout=0 \
+    decoding.beam=8 decoding.length_penalty=1.4 "${@:3}"
 }
 
 translate() {  # NAME RUN FILE OPTIONS...: translate training text to NAME.en and NAME.de
@@ -50,18 +58,29 @@ translate forward multi30k_en_de_teacher train.en.gz --ref "$DATA/train.de.gz" d
 translate backward multi30k_de_en_teacher train.de.gz
 [ -z "${MONO:-}" ] || translate mono_bt multi30k_de_en_teacher mono.de.gz decoding.beam=1
 
-# 3. Student.
-name=multi30k_en_de_best${MONO:+_mono}
-student=${name}_student$([ "$SEED" = 1 ] || echo "_seed$SEED")
-train "$student" "$name.yaml" "seed=$SEED" "corpus.prepared=prepared/$name"
+# 3. First round: a student of the size of the teachers, its minimum risk training, and the training text once more,
+# translated by the result.
+name=multi30k_en_de_best${MONO:+_mono} forward2=forward2${MONO:+_mono}
+text="{name: multi30k, src: train.en.gz, tgt: train.de.gz}"
+text+=", {name: forward, src: forward.en, tgt: forward.de}, {name: backward, src: backward.en, tgt: backward.de}"
+if [ -z "${MONO:-}" ]; then
+  first=(training.updates=6500 'stages=[{from_update: 5000, weights: {backward: 0}}]')
+  first_risk=(training.risk=3 training.updates=800) last_risk=(training.risk=5 training.updates=400)
+else
+  text+=", {name: mono, src: mono_bt.en, tgt: mono_bt.de, tag: 1, weight: 0.5}"
+  first=(training.updates=5500 'stages=[{from_update: 3800, weights: {mono: 0, backward: 0}}]')
+  first_risk=(training.risk=10 training.updates=600) last_risk=(training.risk=5 training.updates=300)
+fi
+train "${name}_first_student" "$name.yaml" "corpus.prepared=prepared/${name}_first" "corpus.train=[$text]" \
+  model.ffn_width=256 "${first[@]}"
+reduce_risk "${name}_first" "${name}_first_student" "${first_risk[@]}"
+translate "$forward2" "${name}_first" train.en.gz --ref "$DATA/train.de.gz" decoding.beam=8 decoding.length_penalty=1
 
-# 4. Minimum risk training of the student on the captions alone, and the int8 form of the result.
-run=$name$([ "$SEED" = 1 ] || echo "_seed$SEED")
-risk=("seed=$SEED" "training.init_from=runs/$student" training.risk=3 training.risk_samples=6
-  training.updates=800 training.learning_rate=3e-4 training.warmup_updates=50 training.ema_decay=0.99
-  training.log_every=20 training.validate_every=100 training.checkpoint_every=100 batching.max_tokens=512
-  model.dropout=0.1 model.embedding_dropout=0.05 model.word_dropout=0 decoding.beam=8 decoding.length_penalty=1.4)
-train "$run" multi30k_en_de.yaml corpus.prepared=prepared/multi30k_en_de "${risk[@]}"
+# 4. Second round: a student with wider feed-forward layers, its minimum risk training, and the int8 form of the result.
+seed=$([ "$SEED" = 1 ] || echo "_seed$SEED")
+train "${name}_student$seed" "$name.yaml" "seed=$SEED" "corpus.prepared=prepared/$name"
+run=$name$seed
+reduce_risk "$run" "${name}_student$seed" "seed=$SEED" model.ffn_width=768 "${last_risk[@]}"
 [ -e "runs/$run-int8" ] || nmt export "runs/$run" -o "runs/$run-int8" --format onnx --precision int8
 score "$run"
 score "$run-int8"
