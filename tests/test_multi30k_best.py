@@ -140,7 +140,7 @@ def test_the_settings_of_its_trainings_are_valid(tmp_path: Path) -> None:
     runs = [*list(experiments)[:2], "_first_student", "_first", "_student", ""]
     assert list(experiments) == runs
     assert [run for run in runs if experiments[run].training.risk] == ["_first", ""]
-    # A model starts from one with layers of its width.
+    # Minimum risk training has the width of its student.
     widths = [experiments[run].model.ffn_width for run in runs]
     assert widths == [256, 256, 256, 256, 768, 768]
     texts = {run: [text.name for text in experiments[run].corpus.train] for run in runs}

@@ -29,8 +29,8 @@ from nmt.corpus.prepared import open_prepared, read_dev
 from nmt.decoding import step_graphs
 from nmt.decoding.beam_search import search
 from nmt.decoding.constraints import Constraints, TokenText
-from nmt.decoding.engines import choose_engine, open_model
-from nmt.decoding.loading import make_translator
+from nmt.decoding.engines import choose_engine
+from nmt.decoding.loading import make_translator, open_model
 from nmt.decoding.scoring import log_probs
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.model.quantise import quantise_model

@@ -1,4 +1,4 @@
-"""Models from disk, and the engine that runs them: PyTorch, or ONNX Runtime on CPUs.
+"""The engine that runs a model: PyTorch, or ONNX Runtime on CPUs.
 
 torch is imported only where PyTorch runs a model or a graph has to be built.
 """
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from nmt.checkpoint.format import INFO
-from nmt.checkpoint.load import Checkpoint, load_checkpoint
+from nmt.checkpoint.load import Checkpoint
 from nmt.config.decoding import EngineName, Precision
 from nmt.decoding import exported_model
-from nmt.decoding.exported_model import ExportedModel, is_exported, read_exported
+from nmt.decoding.exported_model import ExportedModel
 from nmt.decoding.graph_cache import find_graphs
 from nmt.decoding.interface import Engine
 from nmt.errors import CheckpointError, ConfigError
@@ -25,15 +25,6 @@ Model = Checkpoint | ExportedModel
 
 _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Files of the drivers of NVIDIA, of AMD, and of Linux inside Windows."""
-
-
-def open_model(path: Path) -> Model:
-    """Load a checkpoint, the best one of a run, or an exported model.
-
-    Raises:
-        CheckpointError: there is none, or a file of it is missing, corrupt or of another version.
-    """
-    return read_exported(path) if is_exported(path) else load_checkpoint(path)
 
 
 def info_file(model: Model) -> Path:

@@ -5,20 +5,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.location import checkpoint_dir
 from nmt.config.decoding import MAX_THREADS, EngineName, Precision
 from nmt.config.files import override, overrides_of
 from nmt.decoding import engines
 from nmt.decoding.engines import Device, Model
+from nmt.decoding.exported_model import is_exported, read_exported
 from nmt.decoding.interface import GPU_BATCH_SENTENCES
 from nmt.decoding.translator import Translator
 from nmt.errors import ConfigError
 from nmt.model.host_memory import check_memory
 
 
-def open_model(run: str | Path) -> "Model":
-    """Load a checkpoint, the best one of a run, or an exported model; a directory or an address."""
-    return engines.open_model(checkpoint_dir(run))
+def open_model(run: str | Path) -> Model:
+    """Load a checkpoint, the best one of a run, or an exported model.
+
+    Args:
+        run: directory or address.
+
+    Raises:
+        CheckpointError: there is none, or a file of it is missing, corrupt or of another version.
+    """
+    path = checkpoint_dir(run)
+    return read_exported(path) if is_exported(path) else load_checkpoint(path)
 
 
 def open_ensemble(model: Model, runs: Iterable[str | Path]) -> list[Model]:

@@ -37,7 +37,12 @@ def tune(
     Returns:
         All trials, best first; of equal scores the smaller beam first.
     """
-    grid = list(product(sorted(set(beams)), sorted(set(penalties)), reranks))
+    grid = [
+        (beam, penalty, rerank)
+        for beam, penalty in product(sorted(set(beams)), sorted(set(penalties)))
+        # Greedy search has one candidate.
+        for rerank in (reranks if beam > 1 else ["none"])
+    ]
     # Validated like a config file, all before the first search: a beam must suit diverse_groups.
     names = "beam", "length_penalty", "rerank"
     settings = [

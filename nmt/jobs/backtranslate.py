@@ -31,8 +31,9 @@ from nmt.corpus.manifest import FileInfo
 from nmt.corpus.rules import drop_reason
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, no_progress, run_locally
 from nmt.corpus.text import normalise, open_output, read_lines
-from nmt.decoding.engines import Model, make_engine, open_model
+from nmt.decoding.engines import Model, make_engine
 from nmt.decoding.interface import GPU_BATCH_SENTENCES
+from nmt.decoding.loading import open_model
 from nmt.decoding.translator import Translator
 from nmt.errors import ConfigError, DataError
 from nmt.evaluation.sacrebleu_metrics import sentence_bleu
@@ -180,7 +181,7 @@ def translate_chunk(
 # Cached: the tasks of a job that run in the same process share the model.
 @lru_cache(maxsize=1)
 def _load_translator(runs: tuple[str, ...], engine: EngineName, decoding: str) -> Translator:
-    models = [open_model(Path(run)) for run in runs]
+    models = [open_model(run) for run in runs]
     from nmt.jobs.tasks import task_device  # imports Ray, which tasks of this process do without
 
     settings, device = DecodingConfig.model_validate_json(decoding), task_device()

@@ -14,7 +14,7 @@ def test_best_setting_has_the_best_dev_bleu(here: Path, nmt: Nmt) -> None:
     assert header == "beam  length_penalty  rerank  dev BLEU"
     beam, penalty, rerank, bleu = first.split()[:4]
     tried = {tuple(line.split()[:3:2]) for line in (first, *others)}
-    assert tried == {("1", "none"), ("1", "chrf"), ("4", "none"), ("4", "chrf")}
+    assert tried == {("1", "none"), ("4", "none"), ("4", "chrf")}
     search = f"--beam {beam} --length-penalty {penalty}"
     search += f" --rerank {rerank}" if rerank != "none" else ""
     assert search in answer.err

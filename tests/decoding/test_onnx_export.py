@@ -13,8 +13,8 @@ from nmt.checkpoint.convert import export_checkpoint
 from nmt.checkpoint.load import load_checkpoint
 from nmt.config.decoding import Precision
 from nmt.decoding import graph_cache, onnx_export
-from nmt.decoding.engines import open_model
 from nmt.decoding.exported_model import ExportedModel, read_exported
+from nmt.decoding.loading import open_model
 from nmt.decoding.onnx_engine import OnnxEngine
 from nmt.decoding.onnx_export import cached_graphs, export_onnx
 from nmt.errors import CheckpointError, ConfigError

@@ -26,6 +26,12 @@ def test_all_settings_are_tried_and_ranked() -> None:
     assert progress == [(0, 4), (1, 4), (2, 4), (3, 4)]
 
 
+def test_greedy_search_is_tried_without_rerank_only() -> None:
+    trials = tune(translate, DecodingConfig(), [1, 2], [1.0], ["none", "bleu"], REFS, "en")
+    tried = {(trial.beam, trial.rerank) for trial in trials}
+    assert tried == {(1, "none"), (2, "none"), (2, "bleu")}
+
+
 def test_settings_are_checked_before_the_first_search() -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     searches: list[DecodingConfig] = []

@@ -151,6 +151,13 @@ def test_narrower_feed_forward_layers_take_the_first_units(toy_file: Path, one: 
         assert torch.equal(state[name], source.weights[name][shared])
 
 
+def test_layers_without_feed_forward_part_start_at_random(toy_file: Path, one: Path) -> None:
+    _, without, source = start(toy_file, one, ["model.ffn_width=0"])
+    assert (without.new, without.resized) == ([], [])
+    assert all("ffn" in name for name in without.unused)
+    assert len(without.unused) == sum("ffn" in name for name in source.weights)
+
+
 def test_untied_embeddings_start_from_the_shared_one(toy_file: Path, one: Path) -> None:
     learner, found, source = start(toy_file, one, ["model.tie_embeddings=false"])
     assert found.new == []
