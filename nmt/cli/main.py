@@ -248,7 +248,8 @@ def main() -> None:
     """Train LSTM translation models on Ray, translate with them, and score them.
 
     An experiment file sets what to train, a cluster file sets where. Settings of both can be
-    overridden on the command line: section.key=value and cluster.key=value.
+    overridden on the command line: section.key=value and cluster.key=value. KEY=null restores the
+    default.
     """
     # Before any command imports torch: MKL reads its mode once.
     set_strict_mode()

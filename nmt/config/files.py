@@ -156,7 +156,7 @@ def override(settings: S, overrides: Sequence[str], where: str = "command line")
     """
     tree = settings.model_dump(mode="json", exclude_unset=True)
     for text in overrides:
-        _set(tree, text)
+        _set(type(settings), tree, text)
     return _build(type(settings), tree, where, overrides if where == "command line" else ())
 
 
@@ -218,7 +218,7 @@ def read_tree(path: str | Path) -> dict[str, Any]:
 def _load(kind: type[S], path: str | Path | None, overrides: Sequence[str]) -> S:
     tree = {} if path is None else read_tree(path)
     for override in overrides:
-        _set(tree, override)
+        _set(kind, tree, override)
     where = "command line" if path is None else str(path)
     return _build(kind, tree, where, overrides, is_input=True)
 
@@ -325,8 +325,14 @@ def _count_values(node: yaml.Node | None, counts: dict[int, int], where: str) ->
     return counts[id(node)]
 
 
-def _set(tree: Any, override: str) -> None:
-    """Apply an override `a.b.c=value` to a tree in place; list items are numbered from 0."""
+def _set(kind: type[Settings], tree: Any, override: str) -> None:
+    """Apply an override `a.b.c=value` to a tree in place.
+
+    List items are numbered from 0. `null` removes a setting, so that its default applies.
+
+    Args:
+        kind: type of the settings in the tree.
+    """
     key, equals, text = override.partition("=")
     shown = shorten(repr(override))
     if not equals or not key:
@@ -353,6 +359,8 @@ def _set(tree: Any, override: str) -> None:
             raise ConfigError.from_message(f"{shown} {problem}")
     if isinstance(node, list):
         node[_index(node, last, override)] = value
+    elif value is None and last in _keys_in(kind, path):
+        node.pop(last, None)
     else:
         node[last] = value
 

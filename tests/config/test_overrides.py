@@ -34,6 +34,35 @@ def test_override_sets_a_key(override: str, key: str, expected: Any) -> None:
     assert type(value) is type(expected)
 
 
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("training.updates=null", "updates"),
+        ("training.init_from=~", "init_from"),
+        ("training=null", "learning_rate"),
+    ],
+)
+def test_null_restores_a_default(override: str, key: str) -> None:
+    earlier = ("training.updates=9999", "training.init_from=runs/a", "training.learning_rate=0.5")
+    settings = load(*earlier, override)
+    training = settings.training.model_dump()
+    assert training[key] == type(settings.training)().model_dump()[key]
+    assert key not in settings.training.model_fields_set
+
+
+def test_null_restores_a_default_of_a_list_item() -> None:
+    assert load("corpus.train.0.weight=3", "corpus.train.0.weight=null").corpus.train[0].weight == 1
+
+
+def test_null_for_a_required_setting_is_an_error() -> None:
+    expected = "command line: corpus.src is missing; see `nmt config explain corpus.src`"
+    assert message_of("corpus.src=null") == expected
+
+
+def test_null_for_an_unknown_setting_is_an_error() -> None:
+    assert message_of("training.sizes=null").startswith("command line: training.sizes is not a")
+
+
 def test_last_override_wins() -> None:
     assert load("seed=3", "seed=4").seed == 4
 
@@ -52,7 +81,6 @@ def test_cluster_overrides_are_split_off() -> None:
         ("training.updates=2.5", "training.updates is 2.5, but it must be an integer"),
         ("training.updates=yes", "training.updates is true, but it must be an integer"),
         ("training.updates=0", "training.updates is 0, but it must be 1 or more"),
-        ("training.updates=~", "training.updates is empty, but it must be an integer"),
         ("training.epsilon=fast", "training.epsilon is 'fast', but it must be a number"),
         ("training.epsilon=on", "training.epsilon is true, but it must be a number"),
         ("training.epsilon=[1]", "training.epsilon is [1], but it must be a number"),
