@@ -72,11 +72,13 @@ else
   first_risk=(training.risk=10 training.updates=600) last_risk=(training.risk=5 training.updates=300)
 fi
 train "${name}_first_student" "$name.yaml" "corpus.prepared=prepared/${name}_first" "corpus.train=[$text]" \
+  training.init_from=runs/multi30k_en_de_teacher training.learning_rate=2e-3 training.warmup_updates=300 \
   model.ffn_width=256 "${first[@]}"
 reduce_risk "${name}_first" "${name}_first_student" "${first_risk[@]}"
 translate "$forward2" "${name}_first" train.en.gz --ref "$DATA/train.de.gz" decoding.beam=8 decoding.length_penalty=1
 
-# 4. Second round: a student with wider feed-forward layers, its minimum risk training, and the int8 form of the result.
+# 4. Second round: a student with wider feed-forward layers (from random weights; with MONO=1 from those of the teacher),
+# its minimum risk training, and the int8 form of the result.
 seed=$([ "$SEED" = 1 ] || echo "_seed$SEED")
 train "${name}_student$seed" "$name.yaml" "seed=$SEED" "corpus.prepared=prepared/$name"
 run=$name$seed

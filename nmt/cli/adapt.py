@@ -49,9 +49,9 @@ def adapt(
     """Adapt a model to a new domain.
 
     Fine-tunes the model RUN on pairs of a new domain, mixed with a sample of its old training
-    pairs where these are available, with half of the learning rate and early stopping on new pairs.
-    The result is an average of the earlier and the fine-tuned weights. Then scores both models on
-    the new and the old test sets. The vocabulary is kept. The same command resumes.
+    pairs where these are available, with its learning rate and early stopping on new pairs. The
+    result is an average of the earlier and the fine-tuned weights. Then scores both models on the
+    new and the old test sets. The vocabulary is kept. The same command resumes.
     """
     with Console() as console, ExitStack() as stack:
         with resumable(console):

@@ -159,7 +159,7 @@ class TrainingConfig(Settings):
     init_optimizer: bool = added_setting(False, before=False)
     """Also take the optimizer state of init_from; needs the same model and vocabulary."""
     init_share: Fraction = added_setting(0.0, before=0.0)
-    """Share of the weights of init_from left in the average after the last update; 0: ema_decay."""
+    """Share of init_from in the final average, by importance with init_optimizer; 0: ema_decay."""
     freeze: list[Text] = added_setting([], before=[])
     """Parameters that stay as they start, as patterns of their names: `encoder.*`, for example."""
     robust: bool = added_setting(False, before=False)
@@ -172,6 +172,11 @@ class TrainingConfig(Settings):
     def num_passes(self) -> int:
         """Targets of each pair that the decoder runs over."""
         return 1 + self.risk_samples if self.risk else 2 if self.rdrop or self.cutoff else 1
+
+    @property
+    def keeps_importance(self) -> bool:
+        """True if init_share differs by weight, which needs another copy of the moments."""
+        return self.init_optimizer and self.init_share > 0
 
     def check(self) -> None:
         # The best checkpoint must be one that was validated.

@@ -73,12 +73,13 @@ def estimate_memory(
     """
     precision = experiment.training.precision
     has_average = bool(experiment.training.ema_decay)
+    has_importance = experiment.training.keeps_importance
     logit_bytes = 2 if precision in ("bf16", "fp16") else FP32
     passes = max(experiment.num_passes().values())
     num_rows = passes * experiment.batching.max_tokens
     num_rows = min(num_rows, tokens_of_chunk(device, num_pieces, experiment.model.width))
     return MemoryEstimate(
-        weights=FP32 * (parameters * (1 + has_average) + 3 * trained),
+        weights=FP32 * (parameters * (1 + has_average) + (3 + has_importance) * trained),
         activations=round(activations),
         # Logits and their gradient in the reduced precision, the softmax in fp32.
         loss=num_pieces * (num_rows * (2 * logit_bytes + FP32) + FP32 * experiment.model.width),
@@ -112,8 +113,10 @@ def updates_with_new_shapes(
 
 
 def checkpoint_bytes(experiment: Experiment, parameters: int, trained: int) -> int:
-    """Return the size of a checkpoint: weights, two moments, and the average if there is one."""
-    return FP32 * (parameters * (1 + bool(experiment.training.ema_decay)) + 2 * trained)
+    """Return the size of a checkpoint: weights, two moments, and average and importance if any."""
+    has_average = bool(experiment.training.ema_decay)
+    has_importance = experiment.training.keeps_importance
+    return FP32 * (parameters * (1 + has_average) + (2 + has_importance) * trained)
 
 
 def gradient_bytes(cluster: Cluster, trained: int) -> int:

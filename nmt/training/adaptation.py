@@ -32,11 +32,12 @@ from nmt.training.warm_start import PARAMETER_SETTINGS
 EPOCHS = 8
 """Epochs over new and old pairs together, unless early stopping ends the run."""
 MIN_UPDATES = 100
-RATE_SHARE = 0.5
-"""Peak learning rate as a share of that of the earlier run."""
-INIT_SHARE = 0.35
-"""Share of the earlier weights in the adapted ones: four fifths of the gain on new text for a
-quarter of the loss on old text (configs/README.md)."""
+RATE_SHARE, INIT_SHARE = 0.5, 0.35
+"""Peak learning rate as a share of that of the earlier run, and share of the earlier weights in the
+adapted ones: four fifths of the gain on new text for a quarter of the loss on old text
+(configs/README.md)."""
+RATE_SHARE_WITH_MOMENTS, INIT_SHARE_WITH_MOMENTS = 1.0, 0.5
+"""The same where the earlier run has its optimizer state: the share differs by weight."""
 NUM_VALIDATIONS, PATIENCE = 5, 3
 """Few validations, because dev BLEU of few pairs is noisy: the best of many came before the
 learning rate had fallen, and was 1 BLEU worse on 500 other pairs."""
@@ -300,12 +301,16 @@ def _finish(
     deciding = ("training.updates=", "training.ema_decay=", "model.", "corpus.")
     wanted = [text for text in overrides if text.startswith(deciding)]
     first = override(build_experiment(tree), wanted)
-    tree["training"] |= _schedule(source.experiment.training, first.training.updates)
-    if _is_same_model(source, first):
-        # Frozen parameters have no moments.
-        has_moments = not source.experiment.training.freeze and _has_optimizer(source.path)
-        tree["training"]["init_optimizer"] = has_moments
-        tree["training"]["init_share"] = INIT_SHARE if first.training.ema_decay else 0
+    is_same = _is_same_model(source, first)
+    # Frozen parameters have no moments.
+    has_moments = is_same and not source.experiment.training.freeze and _has_optimizer(source.path)
+    is_weighted = has_moments and first.training.ema_decay > 0
+    rate_share = RATE_SHARE_WITH_MOMENTS if is_weighted else RATE_SHARE
+    tree["training"] |= _schedule(source.experiment.training, first.training.updates, rate_share)
+    tree["training"]["init_optimizer"] = has_moments
+    if is_same and first.training.ema_decay:
+        share = INIT_SHARE_WITH_MOMENTS if has_moments else INIT_SHARE
+        tree["training"]["init_share"] = share
     _merge(tree, {"training": chosen.get("training", {})})
     return override(build_experiment(tree), overrides)
 
@@ -334,11 +339,11 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
             tree[key] = value
 
 
-def _schedule(old: TrainingConfig, updates: int) -> dict[str, Any]:
+def _schedule(old: TrainingConfig, updates: int, rate_share: float) -> dict[str, Any]:
     """Return the `training` settings of fine-tuning: learning rate, schedule and intervals."""
     every = max(1, updates // NUM_VALIDATIONS)
     return {
-        "updates": updates, "learning_rate": RATE_SHARE * old.learning_rate,
+        "updates": updates, "learning_rate": rate_share * old.learning_rate,
         "warmup_updates": updates // 10, "schedule": "cosine", "patience": PATIENCE,
         "validate_every": every, "checkpoint_every": every, "log_every": min(old.log_every, every),
     }  # fmt: skip

@@ -43,7 +43,7 @@ from nmt.training.ledger import Ledger
 from nmt.training.loss import compute_loss
 from nmt.training.memory import find_split, is_out_of_memory, out_of_memory_in
 from nmt.training.meter import Meter, UpdateStats
-from nmt.training.optimizer import average_decay, learning_rate, update_average
+from nmt.training.optimizer import learning_rate
 from nmt.training.precision import resolve_precision, slow_precision_warning
 from nmt.training.resume import resume
 from nmt.training.run_log import RunLogger, format_end_line, format_start_line, format_train_line
@@ -89,8 +89,7 @@ def make_update(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(update.number, settings, state.halvings)
         learner.scaler.step(optimizer)
-        if learner.average is not None:
-            update_average(learner.average, model, average_decay(update.number, settings))
+        learner.update_average(update.number)
     learner.scaler.update()
     model.zero_grad(set_to_none=True)
     return UpdateStats(
@@ -210,8 +209,8 @@ class _Run:
             run_dir, experiment, self.corpus.shards, self.schedule, self.world, state.update,
             origin, self.resumed.warm_start,
         )  # fmt: skip
-        # Weights, two moments of AdamW and the average, in fp32.
-        num_copies = 3 + (self.learner.average is not None)
+        # Weights, two moments of AdamW, the average and the importance, in fp32.
+        num_copies = 3 + (self.learner.average is not None) + experiment.training.keeps_importance
         size = num_parameters(self.learner.model)
         check_space(run_dir / "checkpoints", 4 * num_copies * size)
         for problem in self.resumed.skipped:

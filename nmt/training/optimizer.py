@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nmt.config.experiment import TrainingConfig
 from nmt.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+IMPORTANCE = "importance"
+"""Key of the optimizer state with the second moments that training started with."""
+_TINY = 1e-30
+"""Mean squared gradient below which a weight counts as not used."""
 
 
 def freeze_parameters(model: nn.Module, patterns: Sequence[str]) -> None:
@@ -75,7 +80,8 @@ def average_decay(update: int, config: TrainingConfig) -> float:
 
     It grows from 0.1 to `ema_decay` (TensorFlow's rule), so that random initial weights have little
     influence. With `init_share` it is constant: the average ends between the initial and the
-    trained weights (interpolation of fine-tuned models, Wortsman et al. 2022).
+    trained weights (interpolation of fine-tuned models, Wortsman et al. 2022). With the optimizer
+    state of the earlier run it differs by weight: `update_average_by_importance`.
 
     Args:
         update: counted from 0.
@@ -91,10 +97,52 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
-def optimizer_tensors(
-    optimizer: torch.optim.Optimizer, model: nn.Module
-) -> dict[str, torch.Tensor]:
-    """Return the state of AdamW as `moment1/<name>`, `moment2/<name>` and `step/<name>`."""
+def keep_importance(optimizer: torch.optim.Optimizer) -> None:
+    """Keep the second moments that training starts with, for `update_average_by_importance`."""
+    for state in optimizer.state.values():
+        state[IMPORTANCE] = state["exp_avg_sq"].clone()
+
+
+def has_importance(optimizer: torch.optim.Optimizer) -> bool:
+    """Return True if `keep_importance` was called, in this run or before its checkpoint."""
+    return any(IMPORTANCE in state for state in optimizer.state.values())
+
+
+@torch.no_grad()
+def update_average_by_importance(
+    average: nn.Module, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig
+) -> None:
+    """Update an average that ends between the initial and the trained weights.
+
+    Merging weighted by Fisher information (Matena & Raffel 2022, equation 5): with the mean squared
+    gradients F of the earlier run and G of this one, a weight keeps the share a F / (a F + G) of
+    its initial value, where a = init_share / (1 - init_share): init_share where F = G. So weights
+    that matter to the old text stay, and those that matter to the new text only change.
+    """
+    pairs = zip(average.parameters(), model.parameters(), strict=True)
+    # Frozen parameters are equal in both.
+    trained = [
+        (kept, each, optimizer.state[each]) for kept, each in pairs if each in optimizer.state
+    ]
+    averages: list[Tensor] = [kept for kept, _, _ in trained]
+    weights: list[Tensor] = [each for _, each, _ in trained]
+    before = torch._foreach_add([state[IMPORTANCE] for _, _, state in trained], _TINY)
+    # The share is 1 / (1 + G / (a F)); its log is spread over the updates.
+    changes = list(torch._foreach_add([state["exp_avg_sq"] for _, _, state in trained], _TINY))
+    torch._foreach_div_(changes, before)
+    torch._foreach_mul_(changes, (1 - config.init_share) / config.init_share)
+    torch._foreach_log1p_(changes)
+    torch._foreach_mul_(changes, -1 / config.updates)
+    torch._foreach_expm1_(changes)
+    torch._foreach_neg_(changes)
+    torch._foreach_lerp_(averages, weights, changes)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """Return the state of AdamW as `moment1/<name>`, `moment2/<name>` and `step/<name>`.
+
+    With `keep_importance` also as `importance/<name>`.
+    """
     tensors = {}
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter, {})
@@ -102,11 +150,13 @@ def optimizer_tensors(
             tensors[f"moment1/{name}"] = state["exp_avg"]
             tensors[f"moment2/{name}"] = state["exp_avg_sq"]
             tensors[f"step/{name}"] = state["step"]
+        if IMPORTANCE in state:
+            tensors[f"{IMPORTANCE}/{name}"] = state[IMPORTANCE]
     return tensors
 
 
 def load_optimizer_tensors(
-    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, torch.Tensor]
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]
 ) -> None:
     """Restore the state that `optimizer_tensors` returned, bit for bit.
 
@@ -122,7 +172,10 @@ def load_optimizer_tensors(
     for name, parameter in parameters.items():
         # The fused kernel has its step in fp32; before the first update there is no state.
         shapes[f"step/{name}"] = (torch.Size(), torch.float32)
-        for moment in ("moment1", "moment2"):
+        kinds = ["moment1", "moment2"]
+        # Only runs with training.init_share have it.
+        kinds += [IMPORTANCE] * (f"{IMPORTANCE}/{name}" in tensors)
+        for moment in kinds:
             shapes[f"{moment}/{name}"] = (parameter.shape, parameter.dtype)
     if tensors and (different := sorted(shapes.keys() ^ tensors.keys())):
         raise ValueError(f"{different[0]} is missing or not of this model")
@@ -138,3 +191,5 @@ def load_optimizer_tensors(
             "exp_avg": tensors[f"moment1/{name}"].to(parameter.device, copy=True),
             "exp_avg_sq": tensors[f"moment2/{name}"].to(parameter.device, copy=True),
         }
+        if (importance := tensors.get(f"{IMPORTANCE}/{name}")) is not None:
+            optimizer.state[parameter][IMPORTANCE] = importance.to(parameter.device, copy=True)

@@ -25,7 +25,7 @@ from nmt.corpus.subword import NUM_RESERVED, Subword
 from nmt.errors import CheckpointError, ConfigError, NmtError, TrainingError
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.distributed import World
-from nmt.training.optimizer import freeze_parameters
+from nmt.training.optimizer import IMPORTANCE, freeze_parameters, keep_importance
 from nmt.training.run_manifest import WarmStart
 from nmt.training.state import Learner
 
@@ -90,6 +90,8 @@ def warm_start(learner: Learner, subword: Subword, world: World) -> WarmStart | 
         raise TrainingError(problem)
     if learner.settings.init_optimizer:
         _broadcast_moments(learner, world)
+        if learner.settings.init_share:
+            keep_importance(learner.optimizer)
     return found
 
 
@@ -172,7 +174,7 @@ def _take(learner: Learner, subword: Subword) -> WarmStart:
     model, weights = learner.model, source.weights
     if experiment.training.init_optimizer:
         stored = load_training_state(source.path)
-        learner.load(_without_frozen(stored, model), source.path)
+        learner.load(_moments_for(stored, model), source.path)
     spellings = None
     if subword.fingerprint != source.subword.fingerprint:
         spellings = spell_pieces(subword, source.subword)
@@ -247,14 +249,15 @@ def resize_units(name: str, given: Tensor, initial: Tensor) -> Tensor:
     return resized
 
 
-def _without_frozen(state: CheckpointState, model: Seq2Seq) -> CheckpointState:
-    """Return a training state without the moments of parameters that are not trained."""
+def _moments_for(state: CheckpointState, model: Seq2Seq) -> CheckpointState:
+    """Return a training state with the moments of trained parameters only."""
     frozen = {name for name, each in model.named_parameters() if not each.requires_grad}
-    moments = {
-        key: tensor
-        for key, tensor in state.optimizer.items()
-        if key.partition("/")[2] not in frozen
-    }
+    moments = {}
+    for key, tensor in state.optimizer.items():
+        kind, _, name = key.partition("/")
+        # Importance belongs to the weights that the source itself started from.
+        if name not in frozen and kind != IMPORTANCE:
+            moments[key] = tensor
     return replace(state, optimizer=moments)
 
 

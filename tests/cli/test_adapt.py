@@ -14,7 +14,7 @@ from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment, override
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.subword import Subword
-from nmt.training.adaptation import INIT_SHARE
+from nmt.training.adaptation import INIT_SHARE, INIT_SHARE_WITH_MOMENTS
 
 
 def pairs_of(experiment: Experiment, name: str) -> list[tuple[str, str]]:
@@ -31,9 +31,9 @@ def test_defaults_are_gentle(adapted: list[Experiment], nmt: Nmt) -> None:
     assert (made.name, training.init_from, training.init_optimizer) == (
         "adapted", "runs/tiny", True
     )  # fmt: skip
-    assert training.learning_rate == pytest.approx(0.5 * 0.02)
+    assert training.learning_rate == pytest.approx(0.02)
     assert (training.updates, training.warmup_updates, training.validate_every) == (60, 6, 12)
-    assert (training.patience, training.init_share) == (3, INIT_SHARE)
+    assert (training.patience, training.init_share) == (3, INIT_SHARE_WITH_MOMENTS)
     assert made.model == load_experiment("tiny.yaml").model
     given = Subword.read(Path(made.corpus.subword.tokenizer))
     assert given.fingerprint == Subword.read(Path("prepared/tiny/tokenizer.json")).fingerprint
@@ -65,7 +65,9 @@ def test_a_model_without_training_state_has_a_new_optimizer(
     assert nmt("export runs/tiny -o exported").status == 0
     answer = nmt(ADAPT.replace("runs/tiny", "exported"))
     assert answer.status == 0, answer.err
-    assert not adapted[0].training.init_optimizer
+    training = adapted[0].training
+    assert (training.init_optimizer, training.init_share) == (False, INIT_SHARE)
+    assert training.learning_rate == pytest.approx(0.5 * 0.02)
 
 
 def set_old(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
@@ -88,7 +90,7 @@ def test_settings_are_those_of_the_last_stage(
     assert answer.status == 0, answer.err
     [made] = adapted
     assert (made.training.reverse, made.model.dropout, made.stages) == (0, 0.4, [])
-    assert made.training.learning_rate == pytest.approx(0.5 * 0.01)
+    assert made.training.learning_rate == pytest.approx(0.01)
 
 
 def test_corpora_of_the_last_stage_are_sampled(

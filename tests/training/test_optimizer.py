@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from nmt.config.experiment import TrainingConfig
 from nmt.training.optimizer import (
     average_decay,
+    has_importance,
+    keep_importance,
     learning_rate,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
     update_average,
+    update_average_by_importance,
 )
 
 COSINE = TrainingConfig(
@@ -199,6 +202,61 @@ def test_init_share_is_left_after_the_last_update() -> None:
     for update in range(20):
         update_average(average, model, average_decay(update, config))
     assert average.weight.item() == pytest.approx(0.25)
+
+
+def test_weights_that_the_earlier_run_used_keep_more() -> None:
+    """Fisher merging (Matena & Raffel 2022): shares a F / (a F + G) of the earlier weights."""
+    config = TrainingConfig(
+        updates=20, warmup_updates=0, init_from="runs/old", init_optimizer=True, init_share=0.25
+    )
+    model = nn.Linear(6, 1, bias=False)
+    optimizer = make_optimizer(model, config)
+    model.weight.grad = torch.ones(1, 6)
+    optimizer.step()
+    average = copy.deepcopy(model)
+    nn.init.ones_(average.weight)
+    nn.init.zeros_(model.weight)
+    moments = optimizer.state[model.weight]["exp_avg_sq"]
+    moments.copy_(torch.tensor([[2e-7, 1.0, 0.0, 0.0, 8e-9, 4.0]]))
+    keep_importance(optimizer)
+    moments.copy_(torch.tensor([[2e-7, 0.0, 1.0, 0.0, 2e-9, 1.0]]))
+    for _ in range(config.updates):
+        update_average_by_importance(average, model, optimizer, config)
+    expected = [0.25, 1.0, 0.0, 0.25, 4 / 7, 4 / 7]
+    assert average.weight[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_frozen_weights_of_an_average_by_importance_stay() -> None:
+    model = model_with_gradients(6)
+    model.bias.requires_grad_(False)
+    config = TrainingConfig(init_from="runs/old", init_optimizer=True, init_share=0.5)
+    optimizer = make_optimizer(model, config)
+    optimizer.step()
+    keep_importance(optimizer)
+    average = copy.deepcopy(model)
+    nn.init.zeros_(average.weight)
+    update_average_by_importance(average, model, optimizer, config)
+    assert torch.equal(average.bias, model.bias)
+    assert (average.weight != 0).all()
+
+
+def test_importance_is_restored_bit_for_bit() -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    model = model_with_gradients(1)
+    optimizer = make_optimizer(model, TrainingConfig())
+    optimizer.step()
+    keep_importance(optimizer)
+    optimizer.step()
+    twin = copy.deepcopy(model)
+    other = make_optimizer(twin, TrainingConfig())
+    assert not has_importance(other)
+    load_optimizer_tensors(other, twin, optimizer_tensors(optimizer, model))
+    assert has_importance(other)
+    found = optimizer_tensors(other, twin)
+    expected = optimizer_tensors(optimizer, model)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not torch.equal(found["importance/weight"], found["moment2/weight"])
 
 
 def test_the_average_of_constant_weights_equals_them() -> None:

@@ -174,17 +174,38 @@ def test_optimizer_state_is_taken(toy_file: Path, one: Path) -> None:
     assert describe_warm_start(found)[0].endswith(" | same vocabulary | optimizer taken")
 
 
-def test_resume_does_not_read_the_source_again(toy_file: Path, one: Path) -> None:
+BY_IMPORTANCE = ["training.init_optimizer=true", "training.init_share=0.3"]
+
+
+def test_importance_is_that_of_the_source(toy_file: Path, one: Path) -> None:
+    adapted = Run("adapted", overrides=[f"training.init_from={one}", *BY_IMPORTANCE])
+    go(toy_file, adapted)
+    first, second = load_training_state(one), load_training_state(toy_file.parent / "adapted")
+    for name in (key.partition("/")[2] for key in first.optimizer if key.startswith("step/")):
+        importance = second.optimizer[f"importance/{name}"]
+        assert torch.equal(importance, first.optimizer[f"moment2/{name}"])
+    # A run that starts from this one has its own.
+    learner, _, _ = start(toy_file, toy_file.parent / "adapted", BY_IMPORTANCE)
+    for state in learner.optimizer.state.values():
+        assert torch.equal(state["importance"], state["exp_avg_sq"])
+    learner, _, _ = start(toy_file, toy_file.parent / "adapted", BY_IMPORTANCE[:1])
+    assert not any("importance" in state for state in learner.optimizer.state.values())
+
+
+@pytest.mark.parametrize("settings", [["training.freeze=['*_embedding.*']"], BY_IMPORTANCE])
+def test_resume_does_not_read_the_source_again(
+    toy_file: Path, one: Path, settings: list[str]
+) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
-    folder = toy_file.parent
+    folder, name = toy_file.parent, f"warm-{len(settings)}"
     shutil.copytree(one, folder / "source")
-    overrides = [f"training.init_from={folder}/source", "training.freeze=['*_embedding.*']"]
-    go(toy_file, Run("warm", overrides=overrides))
-    go(toy_file, Run("warm-stopped", overrides=overrides, stop_after=7))
+    overrides = [f"training.init_from={folder}/source", *settings]
+    go(toy_file, Run(name, overrides=overrides))
+    go(toy_file, Run(f"{name}-stopped", overrides=overrides, stop_after=7))
     shutil.rmtree(folder / "source")
-    go(toy_file, Run("warm-stopped", overrides=overrides))
-    assert_equal(weights_of(folder / "warm"), weights_of(folder / "warm-stopped"))
-    manifest = read_run_manifest(folder / "warm-stopped")
+    go(toy_file, Run(f"{name}-stopped", overrides=overrides))
+    assert_equal(weights_of(folder / name), weights_of(folder / f"{name}-stopped"))
+    manifest = read_run_manifest(folder / f"{name}-stopped")
     assert [each.reason for each in manifest.starts] == ["begun", "continued"]
     assert manifest.warm_start is not None
     assert manifest.warm_start.checkpoint.startswith(f"{folder}/source/checkpoints/update-")
@@ -290,7 +311,7 @@ def test_corrupt_source_is_refused(toy_file: Path, one: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_two_workers_start_from_the_same_state(toy_file: Path, one: Path) -> None:
     """World-size independence (nmt/README.md, Guarantees)."""
-    overrides = [f"training.init_from={one}", "training.init_optimizer=true", "training.updates=6"]
+    overrides = [f"training.init_from={one}", *BY_IMPORTANCE, "training.updates=6"]
     go(toy_file, Run("warm-one", overrides=overrides))
     runs = go_on_gloo(toy_file, [Run("warm-two", 2, overrides)], num_processes=2)
     first, second = weights_of(toy_file.parent / "warm-one"), weights_of(runs / "warm-two")
