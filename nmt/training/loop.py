@@ -43,7 +43,7 @@ from nmt.training.ledger import Ledger
 from nmt.training.loss import compute_loss
 from nmt.training.memory import find_split, is_out_of_memory, out_of_memory_in
 from nmt.training.meter import Meter, UpdateStats
-from nmt.training.optimizer import learning_rate
+from nmt.training.optimizer import learning_rate, update_average
 from nmt.training.precision import resolve_precision, slow_precision_warning
 from nmt.training.resume import resume
 from nmt.training.run_log import RunLogger, format_end_line, format_start_line, format_train_line
@@ -89,7 +89,8 @@ def make_update(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(update.number, settings, state.halvings)
         learner.scaler.step(optimizer)
-        learner.update_average(update.number)
+        if learner.average is not None:
+            update_average(learner.average, model, optimizer, update.number, settings)
     learner.scaler.update()
     model.zero_grad(set_to_none=True)
     return UpdateStats(

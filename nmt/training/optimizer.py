@@ -81,7 +81,7 @@ def average_decay(update: int, config: TrainingConfig) -> float:
     It grows from 0.1 to `ema_decay` (TensorFlow's rule), so that random initial weights have little
     influence. With `init_share` it is constant: the average ends between the initial and the
     trained weights (interpolation of fine-tuned models, Wortsman et al. 2022). With the optimizer
-    state of the earlier run it differs by weight: `update_average_by_importance`.
+    state of the earlier run it differs by weight: `move_average_by_importance`.
 
     Args:
         update: counted from 0.
@@ -91,14 +91,25 @@ def average_decay(update: int, config: TrainingConfig) -> float:
     return min(config.ema_decay, (1 + update) / (10 + update))
 
 
+def update_average(
+    average: nn.Module, model: nn.Module, optimizer: torch.optim.Optimizer, update: int,
+    config: TrainingConfig,
+) -> None:  # fmt: skip
+    """Update the moving average of the weights after update `update`, counted from 0."""
+    if config.init_share and has_importance(optimizer):
+        move_average_by_importance(average, model, optimizer, config)
+    else:
+        move_average(average, model, average_decay(update, config))
+
+
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Update the exponential moving average of the weights after an update."""
+def move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move an exponential average towards the weights; `decay` of it is left."""
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
 def keep_importance(optimizer: torch.optim.Optimizer) -> None:
-    """Keep the second moments that training starts with, for `update_average_by_importance`."""
+    """Keep the second moments that training starts with, for `move_average_by_importance`."""
     for state in optimizer.state.values():
         state[IMPORTANCE] = state["exp_avg_sq"].clone()
 
@@ -109,10 +120,10 @@ def has_importance(optimizer: torch.optim.Optimizer) -> bool:
 
 
 @torch.no_grad()
-def update_average_by_importance(
+def move_average_by_importance(
     average: nn.Module, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainingConfig
 ) -> None:
-    """Update an average that ends between the initial and the trained weights.
+    """Move an average towards the weights that ends between the initial and the trained ones.
 
     Merging weighted by Fisher information (Matena & Raffel 2022, equation 5): with the mean squared
     gradients F of the earlier run and G of this one, a weight keeps the share a F / (a F + G) of

@@ -22,14 +22,10 @@ from nmt.training.distributed import World, wrap_in_ddp
 from nmt.training.loss import compute_loss
 from nmt.training.meter import MeterTotals
 from nmt.training.optimizer import (
-    average_decay,
     freeze_parameters,
-    has_importance,
     load_optimizer_tensors,
     make_optimizer,
     optimizer_tensors,
-    update_average,
-    update_average_by_importance,
 )
 from nmt.training.precision import DTYPES
 
@@ -119,15 +115,6 @@ class Learner:
         config = self.experiment.model_at(update)
         if config != self.model.config:
             self.model.set_dropout(config)
-
-    def update_average(self, update: int) -> None:
-        """Update the moving average of the weights after update `update`, counted from 0."""
-        if self.average is None:
-            return
-        if self.settings.init_share and has_importance(self.optimizer):
-            update_average_by_importance(self.average, self.model, self.optimizer, self.settings)
-        else:
-            update_average(self.average, self.model, average_decay(update, self.settings))
 
     @property
     def eval_model(self) -> Seq2Seq:

@@ -15,9 +15,9 @@ from nmt.training.optimizer import (
     learning_rate,
     load_optimizer_tensors,
     make_optimizer,
+    move_average,
+    move_average_by_importance,
     optimizer_tensors,
-    update_average,
-    update_average_by_importance,
 )
 
 COSINE = TrainingConfig(
@@ -189,7 +189,7 @@ def test_the_average_moves_towards_the_weights() -> None:
     average, model = nn.Linear(1, 1), nn.Linear(1, 1)
     nn.init.zeros_(average.weight)
     nn.init.ones_(model.weight)
-    update_average(average, model, 0.9)
+    move_average(average, model, 0.9)
     assert average.weight.item() == pytest.approx(0.1)
     assert model.weight.item() == 1
 
@@ -200,7 +200,7 @@ def test_init_share_is_left_after_the_last_update() -> None:
     nn.init.ones_(average.weight)
     nn.init.zeros_(model.weight)
     for update in range(20):
-        update_average(average, model, average_decay(update, config))
+        move_average(average, model, average_decay(update, config))
     assert average.weight.item() == pytest.approx(0.25)
 
 
@@ -221,7 +221,7 @@ def test_weights_that_the_earlier_run_used_keep_more() -> None:
     keep_importance(optimizer)
     moments.copy_(torch.tensor([[2e-7, 0.0, 1.0, 0.0, 2e-9, 1.0]]))
     for _ in range(config.updates):
-        update_average_by_importance(average, model, optimizer, config)
+        move_average_by_importance(average, model, optimizer, config)
     expected = [0.25, 1.0, 0.0, 0.25, 4 / 7, 4 / 7]
     assert average.weight[0].tolist() == pytest.approx(expected, abs=1e-6)
 
@@ -235,7 +235,7 @@ def test_frozen_weights_of_an_average_by_importance_stay() -> None:
     keep_importance(optimizer)
     average = copy.deepcopy(model)
     nn.init.zeros_(average.weight)
-    update_average_by_importance(average, model, optimizer, config)
+    move_average_by_importance(average, model, optimizer, config)
     assert torch.equal(average.bias, model.bias)
     assert (average.weight != 0).all()
 
@@ -263,7 +263,7 @@ def test_the_average_of_constant_weights_equals_them() -> None:
     model = nn.Linear(3, 3)
     average = copy.deepcopy(model)
     for _ in range(5):
-        update_average(average, model, 0.999)
+        move_average(average, model, 0.999)
     assert torch.equal(average.weight, model.weight)
     assert math.isfinite(average.bias.sum().item())
 
