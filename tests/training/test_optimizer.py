@@ -18,6 +18,7 @@ from nmt.training.optimizer import (
     move_average,
     move_average_by_importance,
     optimizer_tensors,
+    update_average,
 )
 
 COSINE = TrainingConfig(
@@ -224,6 +225,30 @@ def test_weights_that_the_earlier_run_used_keep_more() -> None:
         move_average_by_importance(average, model, optimizer, config)
     expected = [0.25, 1.0, 0.0, 0.25, 4 / 7, 4 / 7]
     assert average.weight[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("init_share", "importance", "kept"),
+    [(0.5, 3.0, 0.75), (0.5, None, 0.5), (0.0, 3.0, 1 - 0.9)],
+)
+def test_the_average_is_weighted_if_share_and_importance_are_set(
+    init_share: float, importance: float | None, kept: float
+) -> None:
+    config = TrainingConfig(updates=1, warmup_updates=0, init_from="old", init_share=init_share)
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = make_optimizer(model, config)
+    model.weight.grad = torch.ones(1, 1)
+    optimizer.step()
+    average = copy.deepcopy(model)
+    nn.init.ones_(average.weight)
+    nn.init.zeros_(model.weight)
+    state = optimizer.state[model.weight]
+    state["exp_avg_sq"].fill_(1.0)
+    if importance is not None:
+        keep_importance(optimizer)
+        state["importance"].fill_(importance)
+    update_average(average, model, optimizer, 0, config)
+    assert average.weight.item() == pytest.approx(kept)
 
 
 def test_frozen_weights_of_an_average_by_importance_stay() -> None:
