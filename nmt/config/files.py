@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_origin
 import yaml
 from pydantic import ValidationError
 
+from nmt.config.bounded_yaml import parse_yaml
 from nmt.config.cluster import Cluster
 from nmt.config.corpus import ParallelText
 from nmt.config.experiment import Experiment
@@ -23,10 +24,8 @@ from nmt.errors import ConfigError, did_you_mean, shorten
 log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=Settings)
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml where it is available: 30 times as fast."""
-_MAX_DEPTH, _MAX_VALUES, _MAX_BYTES = 50, 100_000, 1 << 26
-"""Limits of a file, aliases expanded: nested aliases can stand for billions of values."""
+_MAX_BYTES = 1 << 26
+"""Largest file."""
 _RULES = {
     "int_type int_parsing int_from_float": "be an integer",
     "float_type float_parsing": "be a number",
@@ -256,73 +255,12 @@ def _resolve_root(experiment: Experiment, file: Path) -> Experiment:
 
 
 def _read_yaml(text: str, where: str) -> dict[str, Any]:
-    tree = _parse_yaml(text, where)
+    tree = parse_yaml(text, where)
     if not isinstance(tree, dict):
         raise ConfigError.from_message(
             f"{where}: expected a mapping (`key: value` per line), but it is {_short(tree)}"
         )
     return tree
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML of bounded depth and size; ConfigError for invalid text and duplicate keys."""
-    try:
-        # libyaml recurses without a limit when it composes nodes: check the depth by events.
-        depth = 0
-        for number, event in enumerate(yaml.parse(text, Loader=_Loader)):
-            # A value has two events at most; building a million nodes would take a minute.
-            if number > 2 * _MAX_VALUES + 9:
-                raise ValueError(f"more than {_MAX_VALUES:,} values")
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MAX_DEPTH:
-                raise ValueError(f"more than {_MAX_DEPTH} levels")
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        _count_values(node, {}, where)
-        return None if node is None else loader.construct_document(node)
-    except ConfigError:
-        raise
-    except Exception as error:  # PyYAML raises errors of any type for invalid tagged values
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        lines = (getattr(error, "problem", None) or str(error)).splitlines() or [""]
-        is_known = isinstance(error, yaml.YAMLError | ValueError)
-        problem = lines[0] if is_known else "a value does not match its tag"
-    raise ConfigError.from_message(f"{where}{line}: not valid YAML: {shorten(problem, 200)}")
-
-
-def _count_values(node: yaml.Node | None, counts: dict[int, int], where: str) -> int:
-    """Return the number of values below a node, aliases expanded.
-
-    Raises:
-        ValueError: there are too many, or an alias contains itself.
-        ConfigError: a duplicate key, of which YAML would silently use the last.
-
-    Args:
-        counts: results by id of the node; 0 while it is being counted.
-    """
-    if not isinstance(node, yaml.CollectionNode):
-        return 1
-    if id(node) not in counts:
-        counts[id(node)] = 0
-        items, seen = list(node.value), set()
-        if isinstance(node, yaml.MappingNode):
-            for key, _ in node.value:
-                name = str(key.value)
-                if isinstance(key, yaml.ScalarNode) and name in seen:
-                    where = f"{where}, line {key.start_mark.line + 1}"
-                    raise ConfigError.from_message(
-                        f"{where}: duplicate key {shorten(name)}; remove one"
-                    )
-                seen.add(name)
-            items = [child for pair in node.value for child in pair]
-        counts[id(node)] = 1 + sum(_count_values(item, counts, where) for item in items)
-    elif not counts[id(node)]:
-        raise ValueError("an alias contains itself")
-    if counts[id(node)] > _MAX_VALUES:
-        raise ValueError(f"more than {_MAX_VALUES:,} values, aliases expanded")
-    return counts[id(node)]
 
 
 def _set(kind: type[Settings], tree: Any, override: str) -> None:
@@ -338,7 +276,7 @@ def _set(kind: type[Settings], tree: Any, override: str) -> None:
     if not equals or not key:
         raise ConfigError.from_message(f"{shown} is not an override: use section.key=value")
     try:
-        value = _parse_yaml(text, key) if text else ""
+        value = parse_yaml(text, key) if text else ""
     except ConfigError:
         problem = "the value is not valid YAML: quote it"
         raise ConfigError.from_message(f"{shown}: {problem}") from None

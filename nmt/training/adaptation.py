@@ -35,9 +35,9 @@ MIN_UPDATES = 100
 RATE_SHARE, INIT_SHARE = 0.5, 0.35
 """Peak learning rate as a share of that of the earlier run, and share of the earlier weights in the
 adapted ones: four fifths of the gain on new text for a quarter of the loss on old text
-(configs/README.md)."""
-RATE_SHARE_WITH_MOMENTS, INIT_SHARE_WITH_MOMENTS = 1.0, 0.5
-"""The same where the earlier run has its optimizer state: the share differs by weight."""
+(configs/README.md, Adaptation)."""
+RATE_SHARE_BY_IMPORTANCE, INIT_SHARE_BY_IMPORTANCE = 1.0, 0.5
+"""The same with the optimizer state of the earlier run, where the share differs by weight."""
 NUM_VALIDATIONS, PATIENCE = 5, 3
 """Few validations, because dev BLEU of few pairs is noisy: the best of many came before the
 learning rate had fallen, and was 1 BLEU worse on 500 other pairs."""
@@ -301,16 +301,15 @@ def _finish(
     deciding = ("training.updates=", "training.ema_decay=", "model.", "corpus.")
     wanted = [text for text in overrides if text.startswith(deciding)]
     first = override(build_experiment(tree), wanted)
-    is_same = _is_same_model(source, first)
+    is_same, has_average = _is_same_model(source, first), first.training.ema_decay > 0
     # Frozen parameters have no moments.
     has_moments = is_same and not source.experiment.training.freeze and _has_optimizer(source.path)
-    is_weighted = has_moments and first.training.ema_decay > 0
-    rate_share = RATE_SHARE_WITH_MOMENTS if is_weighted else RATE_SHARE
+    rate_share, init_share = RATE_SHARE, INIT_SHARE
+    if has_moments and has_average:
+        rate_share, init_share = RATE_SHARE_BY_IMPORTANCE, INIT_SHARE_BY_IMPORTANCE
     tree["training"] |= _schedule(source.experiment.training, first.training.updates, rate_share)
     tree["training"]["init_optimizer"] = has_moments
-    if is_same and first.training.ema_decay:
-        share = INIT_SHARE_WITH_MOMENTS if has_moments else INIT_SHARE
-        tree["training"]["init_share"] = share
+    tree["training"]["init_share"] = init_share if is_same and has_average else 0
     _merge(tree, {"training": chosen.get("training", {})})
     return override(build_experiment(tree), overrides)
 

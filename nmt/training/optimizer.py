@@ -125,10 +125,10 @@ def move_average_by_importance(
 ) -> None:
     """Move an average towards the weights that ends between the initial and the trained ones.
 
-    Merging weighted by Fisher information (Matena & Raffel 2022, equation 5): with the mean squared
-    gradients F of the earlier run and G of this one, a weight keeps the share a F / (a F + G) of
-    its initial value, where a = init_share / (1 - init_share): init_share where F = G. So weights
-    that matter to the old text stay, and those that matter to the new text only change.
+    Fisher merging (Matena & Raffel 2022, arXiv 2111.09832): with the mean squared gradients F of
+    the earlier run and G of this one, a weight keeps the share a F / (a F + G) of its initial
+    value, where a = init_share / (1 - init_share): init_share where F = G. So weights that matter
+    to the old text stay, and those that matter to the new text only change.
     """
     pairs = zip(average.parameters(), model.parameters(), strict=True)
     # Frozen parameters are equal in both.

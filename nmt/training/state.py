@@ -61,10 +61,9 @@ class Learner:
         """Settings of the current stage."""
         self.device = world.device
         # On a GPU the host holds the initial weights only; else also gradients and moments.
-        settings = self.settings
-        copies = 4 + bool(settings.ema_decay) + settings.keeps_importance
-        copies = copies if world.device.type == "cpu" else 1
-        check_model_memory(experiment.model, vocab_size, copies)
+        num_copies = 4 + bool(self.settings.ema_decay) + self.settings.keeps_importance
+        num_copies = num_copies if world.device.type == "cpu" else 1
+        check_model_memory(experiment.model, vocab_size, num_copies)
         set_product_precision(self.settings.precision, world.device)
         torch.manual_seed(experiment.seed)
         self.model: Seq2Seq = Seq2Seq(experiment.model, vocab_size).to(world.device)

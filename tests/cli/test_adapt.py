@@ -14,7 +14,7 @@ from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment, override
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.subword import Subword
-from nmt.training.adaptation import INIT_SHARE, INIT_SHARE_WITH_MOMENTS
+from nmt.training.adaptation import INIT_SHARE, INIT_SHARE_BY_IMPORTANCE
 
 
 def pairs_of(experiment: Experiment, name: str) -> list[tuple[str, str]]:
@@ -23,7 +23,7 @@ def pairs_of(experiment: Experiment, name: str) -> list[tuple[str, str]]:
     return list(PairFiles.of(text, corpus).read())
 
 
-def test_defaults_are_gentle(adapted: list[Experiment], nmt: Nmt) -> None:
+def test_defaults(adapted: list[Experiment], nmt: Nmt) -> None:
     answer = nmt(ADAPT)
     assert answer.status == 0, answer.err
     [made] = adapted
@@ -33,7 +33,7 @@ def test_defaults_are_gentle(adapted: list[Experiment], nmt: Nmt) -> None:
     )  # fmt: skip
     assert training.learning_rate == pytest.approx(0.02)
     assert (training.updates, training.warmup_updates, training.validate_every) == (60, 6, 12)
-    assert (training.patience, training.init_share) == (3, INIT_SHARE_WITH_MOMENTS)
+    assert (training.patience, training.init_share) == (3, INIT_SHARE_BY_IMPORTANCE)
     assert made.model == load_experiment("tiny.yaml").model
     given = Subword.read(Path(made.corpus.subword.tokenizer))
     assert given.fingerprint == Subword.read(Path("prepared/tiny/tokenizer.json")).fingerprint

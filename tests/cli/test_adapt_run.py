@@ -193,12 +193,13 @@ def test_errors_in_python(
 @pytest.mark.slow
 def test_adapts_on_ray_and_resumes(new_text: Path, nmt: Nmt) -> None:
     """One code path, exact resume (nmt/README.md, Guarantees)."""
-    answer = nmt(f"{ADAPT} training.updates=10")
+    command = f"{ADAPT} training.updates=10 training.patience=0"
+    answer = nmt(command)
     assert answer.status == 0, answer.err
     assert "/runs/tiny/checkpoints/update-00000060 | " in answer.err
     table = [line.split()[:2] for line in answer.out.splitlines()[1:4]]
     assert table == [["new_test", "4"], ["news", "5"], ["talks", "3"]]
-    again = nmt(f"{ADAPT} training.updates=10")
+    again = nmt(command)
     assert again.status == 0
     assert again.out == answer.out
     assert "is finished: 10 of 10 updates" in again.err

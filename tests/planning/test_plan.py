@@ -165,6 +165,14 @@ def test_frozen_parameters_have_no_gradients(here: Path, tiny_plan: Plan) -> Non
     assert plan.checkpoint_bytes == tiny_plan.checkpoint_bytes - 2 * 4 * num_frozen
 
 
+def test_importance_of_a_warm_start_is_planned(here: Path, tiny_plan: Plan) -> None:
+    settings = ["init_from=runs/tiny", "init_optimizer=true", "init_share=0.5"]
+    adapted = load_experiment("tiny.yaml", [f"training.{each}" for each in settings])
+    plan = make_plan(adapted, Cluster(), PlanOptions(), probe_s=0.1)
+    assert plan.memory.weights == tiny_plan.memory.weights + 4 * plan.parameters
+    assert plan.checkpoint_bytes == tiny_plan.checkpoint_bytes + 4 * plan.parameters
+
+
 def test_logits_are_those_of_a_micro_batch(here: Path) -> None:
     """A GPU has room for all logits of a small micro-batch: 1 GiB would be a chunk."""
     gpu = Cluster.model_validate({"gpus_per_worker": 1})

@@ -205,18 +205,26 @@ def test_init_share_is_left_after_the_last_update() -> None:
     assert average.weight.item() == pytest.approx(0.25)
 
 
+def start_average(
+    config: TrainingConfig, size: int
+) -> tuple[nn.Linear, nn.Linear, torch.optim.Optimizer]:
+    """Return an average of ones, a model of zeros, and its optimizer after a step."""
+    model = nn.Linear(size, 1, bias=False)
+    optimizer = make_optimizer(model, config)
+    model.weight.grad = torch.ones(1, size)
+    optimizer.step()
+    average = copy.deepcopy(model)
+    nn.init.ones_(average.weight)
+    nn.init.zeros_(model.weight)
+    return average, model, optimizer
+
+
 def test_weights_that_the_earlier_run_used_keep_more() -> None:
     """Fisher merging (Matena & Raffel 2022): shares a F / (a F + G) of the earlier weights."""
     config = TrainingConfig(
         updates=20, warmup_updates=0, init_from="runs/old", init_optimizer=True, init_share=0.25
     )
-    model = nn.Linear(6, 1, bias=False)
-    optimizer = make_optimizer(model, config)
-    model.weight.grad = torch.ones(1, 6)
-    optimizer.step()
-    average = copy.deepcopy(model)
-    nn.init.ones_(average.weight)
-    nn.init.zeros_(model.weight)
+    average, model, optimizer = start_average(config, 6)
     moments = optimizer.state[model.weight]["exp_avg_sq"]
     moments.copy_(torch.tensor([[2e-7, 1.0, 0.0, 0.0, 8e-9, 4.0]]))
     keep_importance(optimizer)
@@ -235,13 +243,7 @@ def test_the_average_is_weighted_if_share_and_importance_are_set(
     init_share: float, importance: float | None, kept: float
 ) -> None:
     config = TrainingConfig(updates=1, warmup_updates=0, init_from="old", init_share=init_share)
-    model = nn.Linear(1, 1, bias=False)
-    optimizer = make_optimizer(model, config)
-    model.weight.grad = torch.ones(1, 1)
-    optimizer.step()
-    average = copy.deepcopy(model)
-    nn.init.ones_(average.weight)
-    nn.init.zeros_(model.weight)
+    average, model, optimizer = start_average(config, 1)
     state = optimizer.state[model.weight]
     state["exp_avg_sq"].fill_(1.0)
     if importance is not None:
