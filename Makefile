@@ -38,5 +38,6 @@ endef
 	$(call install,[dev])
 	@touch .venv/.installed $@
 
+# Not runs, prepared or work: they hold models and corpora.
 clean:
-	rm -rf .venv runs prepared work
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -161,7 +161,10 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
             # These modules import torch, which takes seconds: only if there is something to check.
             # The GPUs of the cluster are not known here; auto never gives too many workers.
             cluster = cluster.resolve(0, experiment.batching.micro_batches)
-            if is_started or cluster.workers.max > experiment.batching.micro_batches:
+            # The sizes of preset auto are known once the corpus is prepared.
+            has_sizes = experiment.preset == "none"
+            has_too_many = cluster.workers.max > experiment.batching.micro_batches
+            if has_sizes and (is_started or has_too_many):
                 from nmt.training.data import check_workers
                 from nmt.training.resume import check_run
 

@@ -60,7 +60,12 @@ trap finish EXIT
 trap 'exit 143' TERM
 
 start_host "${nodes[0]}" head "$head" --num-cpus="$cpus" --block &
-until .venv/bin/ray status --address "$head:6379" >/dev/null 2>&1; do sleep 2; done
+head_process=$!
+until .venv/bin/ray status --address "$head:6379" >/dev/null 2>&1; do
+  kill -0 "$head_process" 2>/dev/null ||
+    { echo "slurm.sh: Ray did not start on ${nodes[0]}; the reason is above" >&2; exit 2; }
+  sleep 2
+done
 for node in "${nodes[@]:1}"; do
   start_host "$node" join "$head" "$(address_of "$node")" --num-cpus="$cpus" --block &
 done

@@ -14,8 +14,8 @@ from nmt.cli.options import (
     FiniteFloat,
     cluster_option,
     display_path,
+    next_command,
     overrides_argument,
-    program,
     resumable,
 )
 from nmt.cli.train import train_run
@@ -62,7 +62,7 @@ def adapt(
         result = train_run(adapted, settings, console)
         with resumable(console):
             _compare(source, result, console)
-        console.print(f"next: {program()} translate {display_path(result)}")
+        console.print(f"next: {next_command('translate')} {display_path(result)}")
 
 
 def _compare(source: Checkpoint, run: str, console: Console) -> None:

@@ -67,6 +67,9 @@ def backtranslate(
     checkpoints = [model, *open_ensemble(model, ensemble)]
     settings = override(model.experiment, overrides)
     language, other = settings.corpus.src, settings.corpus.tgt
+    if os.path.basename(out) in ("", ".", ".."):
+        rule = f"it is a directory: name files in it, such as {Path(out, 'bt')}"
+        raise ConfigError("OUT", out, rule)
     for side in (language, other):
         check_output(f"{out}.{side}", [mono, *([ref] if ref else [])], option="OUT")
     if ref:

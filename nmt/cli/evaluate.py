@@ -11,6 +11,7 @@ import click
 
 from nmt.cli.compare import ScoringOptions, SliceLabels, scoring_options, slice_labels
 from nmt.cli.options import COUNT_OR_0, describe, search_options, speed, unpaired
+from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus.io import check_files
 from nmt.decoding.loading import make_translator, open_ensemble, open_model
@@ -107,6 +108,10 @@ def evaluate(
         raise unpaired("--ref", len(ref), len(src))
     if examples is not None and not trust:
         raise ConfigError("--examples", examples, "it needs --trust: add it, or omit --examples")
+    for run in runs:
+        if "=" in run and not (is_address(run) or Path(run).exists()):
+            rule = "nmt evaluate has options instead of settings, such as --beam 5"
+            raise ConfigError.from_message(f"{run!r}: {rule}")
     num_examples = (3 if examples is None else examples) if trust else None
     check_files([*src, *ref])
     systems = load_systems(runs, ensemble, baseline, output)

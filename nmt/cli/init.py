@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from nmt.cli.options import display_path, program, unpaired
+from nmt.cli.options import display_path, next_command, unpaired
 from nmt.config.corpus import RECORD_FORMATS, ParallelText
 from nmt.config.files import build_text, format_value, load_experiment
 from nmt.console import Console
@@ -110,8 +110,8 @@ def init(
         sets = {"dev": _find_sets("dev", dev, pair), "test": _find_sets("test", test, pair)}
         for line in _create(file, Inputs(train, sets), console):
             console.print(line)
-        path, nmt = display_path(file), program()
-        console.print(f"next: {nmt} doctor {path} && {nmt} train {path}")
+        path, doctor, train = display_path(file), next_command("doctor"), next_command("train")
+        console.print(f"next: {doctor} {path} && {train} {path}")
 
 
 @contextmanager

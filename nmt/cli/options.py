@@ -19,6 +19,7 @@ from nmt.config.decoding import MAX_THREADS, EngineName, Precision, Protected
 from nmt.config.experiment import Experiment
 from nmt.config.settings import is_address
 from nmt.console import Console
+from nmt.corpus.io import is_writable
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -212,6 +213,10 @@ def check_output(output: str, inputs: Iterable[str] = (), option: str = "--outpu
         raise ConfigError(option, output, rule)
     if path.is_dir():
         raise ConfigError(option, output, "it is a directory: give a file name")
+    # Files are replaced by a new one in their directory; devices and pipes are written to.
+    if (path.is_file() or not path.exists()) and not is_writable(path.resolve().parent):
+        rule = f"directory {path.resolve().parent} is not writable: use another one"
+        raise ConfigError(option, output, rule)
     # Standard input may be redirected from the output file.
     for source in inputs:
         file = Path("/dev/stdin" if source == "-" else source)
@@ -232,6 +237,18 @@ def program(other: str = "") -> str:
     # The bare name only if the shell would find this script under it.
     is_found = shutil.which(script.name) == str(script)
     return shlex.quote(script.name if is_found else str(script))
+
+
+def next_command(verb: str) -> str:
+    """Return the command of another verb, started in the same way as this program.
+
+    For `tools/train.py` that is `tools/VERB.py`.
+    """
+    script = Path(sys.argv[0])
+    other = script.with_name(f"{verb}.py")
+    if script.suffix == ".py" and other.is_file():
+        return shlex.quote(str(other))
+    return f"{program()} {verb}"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from nmt.checkpoint.location import run_dir
 from nmt.cli.options import COUNT_OR_0, check_output
 from nmt.console import Console
 from nmt.corpus.text import open_output
+from nmt.errors import ConfigError
 
 
 @click.command()
@@ -15,16 +16,20 @@ from nmt.corpus.text import open_output
 @click.option("-o", "--output", default="report.html", metavar="FILE",
               help="HTML file to write.")  # fmt: skip
 @click.option("--examples", type=COUNT_OR_0, default=3,
-              help="Translations with attention, at most 3; 0: load no model.")  # fmt: skip
+              help="Translations with attention, at most 3; 0: none.")  # fmt: skip
 def report(runs: tuple[str, ...], output: str, examples: int) -> None:
     """Write an HTML report of runs.
 
     The file is self-contained. It shows curves, and scores and examples written by `nmt evaluate`.
     RUN is a run directory.
     """
+    check_output(output)
     # A report may replace an earlier one in the folder of a run, but no other file there.
-    files = (file for run in runs for file in Path(run).rglob("*") if file.suffix != ".html")
-    check_output(output, map(str, files))
+    file = Path(output).resolve()
+    folders = [str(run) for run in runs if file.is_relative_to(Path(run).resolve())]
+    if file.exists() and file.suffix != ".html" and folders:
+        rule = f"it is a file of {folders[0]}: give the name of an HTML file"
+        raise ConfigError("--output", output, rule)
     from nmt.report.examples import choose
     from nmt.report.page import render
     from nmt.report.runs import read_runs

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nmt.cli.options import LENGTH_PENALTY, check_output, compute_options, describe
-from nmt.config.corpus import ParallelText
+from nmt.config.files import build_text
 from nmt.console import Console
 from nmt.corpus.io import check_files
 from nmt.corpus.pair_files import PairFiles
@@ -49,7 +49,7 @@ def score(
     translator = make_translator(checkpoint, **compute)
     # Files are read twice, so that an error in the last line is found before scoring starts. A pipe
     # can be read only once.
-    files = PairFiles(ParallelText(name="pairs", src=src, tgt=tgt), "", ("", ""))
+    files = PairFiles(build_text({"name": "pairs", "src": src, "tgt": tgt}), "", ("", ""))
     has_pipe = any(Path(name).is_fifo() for name in (src, tgt))
     total = 0 if has_pipe else sum(1 for _ in files.read())
     translator.build_engine()

@@ -54,7 +54,7 @@ def train(experiment: str, overrides: tuple[str, ...], cluster: str | None) -> N
     settings = options.load_settings(experiment, cluster, overrides)
     with Console() as console:
         run = options.display_path(train_run(*settings, console))
-        console.print(f"next: {options.program()} evaluate {run}")
+        console.print(f"next: {options.next_command('evaluate')} {run}")
 
 
 @click.command()

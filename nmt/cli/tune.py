@@ -71,7 +71,8 @@ def tune(run: str, overrides: tuple[str, ...], **values: Any) -> None:
     is_search = bool(values["search"])
     if wrong := [name for name in given if (name in TRAINING_OPTIONS) != is_search]:
         rule = "cannot be combined with --search" if is_search else "needs --search"
-        raise ConfigError.from_message(f"--{wrong[0].replace('_', '-')} {rule}")
+        names = {each.name: each.opts[0] for each in context.command.params}
+        raise ConfigError.from_message(f"{names[wrong[0]]} {rule}")
     if is_search:
         search_training(run, overrides, **{name: values[name] for name in TRAINING_OPTIONS})
         return
@@ -118,7 +119,9 @@ def tune_decoding(
         console.print(f"{corpus.dev.name}: {len(refs):,} lines | BLEU|{best.bleu.signature}")
         search = f"--beam {best.beam} --length-penalty {best.length_penalty:g}"
         search += f" --rerank {best.rerank}" if best.rerank != decoding.rerank else ""
-        console.print(f"next: {options.program()} translate {options.display_path(run)} {search}")
+        console.print(
+            f"next: {options.next_command('translate')} {options.display_path(run)} {search}"
+        )
         for name, value, tried in (
             ("beams", best.beam, beams), ("penalties", best.length_penalty, penalties)
         ):  # fmt: skip
@@ -201,5 +204,5 @@ def _best_lines(best: "Outcome", metric: "Metric", directory: Path, name: str) -
         f"best: {' '.join(best.trial.overrides)}",
         f"dev_bleu {validation['dev_bleu']:.2f} {validation['signature']} | model "
         f"{options.display_path(best.run_dir)}",
-        f"next: {options.program()} train {options.display_path(file)}",
+        f"next: {options.next_command('train')} {options.display_path(file)}",
     ]

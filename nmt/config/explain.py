@@ -73,7 +73,9 @@ def _explain_field(key: str, field: FieldInfo) -> str:
         facts += "; required"
     elif not isinstance(field.default, Settings):
         facts += f"; default {json.dumps(field.default)}"
-    if has_legacy_value(field) and legacy_value(field) != field.default:
+    default = field.default
+    default = default.model_dump() if isinstance(default, Settings) else default
+    if has_legacy_value(field) and legacy_value(field) != default:
         facts += f"; {json.dumps(legacy_value(field))} in files of versions without it"
     return f"{key}: {field.description}  [{facts}]"
 

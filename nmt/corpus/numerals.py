@@ -1,14 +1,17 @@
 """Comparison of the numbers on both sides of a pair.
 
 Digits of every script are compared, whatever separates them: 1,500 is 1.500, 1 500 and 1.5
-thousand, 6:30 is "6 Uhr 30", 25.8. has the day of "August 25th", and the 1990s are the 90s. A
-number can also be spelled out on the other side, in the languages of Unicode CLDR.
+thousand, 6:30 is "6 Uhr 30", 25.8. has the day of "August 25th", and the 1990s are the 90s. Digits
+between the units of Chinese, Japanese and Korean are one number: 1万2000 is 12,000. A year of the
+Thai, Persian, Japanese or Minguo calendar is also that of the Gregorian one. A number can also be
+spelled out on the other side, in the languages of Unicode CLDR.
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache, lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from nmt.corpus.languages import Languages, table_code
@@ -24,10 +27,34 @@ _DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(
     r"(?<!\d)\d{1,3}(?:[ \u202f]\d{3})+(?!\d)(?:[.,]\d+)?|\d+(?:[.,:/'\u2019\u202f-]\d+)*"
 )
+_UNITS = {
+    unit: value
+    for units, value in (
+        ("百백", 100), ("千천", 1000), ("万萬만", 10**4), ("億亿억", 10**8), ("兆조", 10**12)
+    )
+    for unit in units
+}  # fmt: skip
+_UNIT = f"[{''.join(_UNITS)}]"
+_WITH_UNITS = re.compile(rf"\d+(?:[.,]\d+)*(?:{_UNIT} ?(?:\d+(?:[.,]\d+)*)?)+")
+_PART = re.compile(rf"(\d*)({_UNIT}?)")
+_ERAS = {
+    "明治": 1867,
+    "大正": 1911,
+    "昭和": 1925,
+    "平成": 1988,
+    "令和": 2018,
+    "民國": 1911,
+    "民国": 1911,
+}
+"""Gregorian year before the first one of an era."""
+_ERA = re.compile(rf"({'|'.join(_ERAS)}) ?(\d{{1,3}})(?!\d)")
+_THAI_LETTER = re.compile("[\u0e01-\u0e2e]")
 _NO_LETTERS = re.compile(r"[\W_]+")
 
 Reading = list[str]
 """Digits of a number: all of them, then those between its separators, if it has any."""
+Years = dict[str, list[Reading]]
+"""Gregorian years of a number, by its digits."""
 
 
 def has_other_numbers(src: str, tgt: str, languages: Languages = ("", "")) -> bool:
@@ -58,26 +85,65 @@ def _find_unmatched(
     src: str, tgt: str, languages: Languages
 ) -> tuple[Iterator[str], Iterator[str]]:
     numbers = _read_numbers(src), _read_numbers(tgt)
+    years = _find_years(src, numbers[0], languages[0]), _find_years(tgt, numbers[1], languages[1])
     return (
-        _find_unmatched_in(numbers[0], numbers[1], tgt, languages[1]),
-        _find_unmatched_in(numbers[1], numbers[0], src, languages[0]),
+        _find_unmatched_in(numbers[0], years[0], numbers[1], years[1], tgt, languages[1]),
+        _find_unmatched_in(numbers[1], years[1], numbers[0], years[0], src, languages[0]),
     )
 
 
 def _find_unmatched_in(
-    own: list[Reading], others: list[Reading], text: str, language: str
-) -> Iterator[str]:
+    own: list[Reading], own_years: Years, others: list[Reading], other_years: Years, text: str,
+    language: str,
+) -> Iterator[str]:  # fmt: skip
     """Yield the digits of numbers that neither `others` nor the words of `text` have."""
-    others_of, letters = _Numbers(others), ""
+    others_of, letters = _Numbers([*others, *chain.from_iterable(other_years.values())]), ""
     for number in own:
-        if not others_of.has(number):
-            letters = letters or _letters(text)
-            if not _is_spelled_out(number[0], letters, language):
-                yield number[0]
+        if others_of.has(number) or any(map(others_of.has, own_years.get(number[0], ()))):
+            continue
+        letters = letters or _letters(text)
+        if not _is_spelled_out(number[0], letters, language):
+            yield number[0]
+
+
+def _find_years(text: str, readings: list[Reading], language: str) -> Years:
+    """Return the Gregorian years of years in other calendars, by their digits."""
+    if text.isascii():
+        return {}
+    years = {number: [str(_ERAS[era] + int(number))] for era, number in _ERA.findall(text)}
+    years = {str(int(number)): found for number, found in years.items()}
+    is_thai, is_persian = bool(_THAI_LETTER.search(text)), table_code(language) == "fa"
+    for number in (reading[0] for reading in readings if len(reading[0]) == 4):
+        year = int(number)
+        if is_thai and 2300 < year < 2700:
+            years[number] = [str(year - 543)]
+        elif is_persian and 1200 < year < 1500:
+            # The Persian year starts in March.
+            years[number] = [str(year + 621), str(year + 622)]
+    return {number: [[year] for year in found] for number, found in years.items()}
+
+
+def _add_up(match: re.Match[str]) -> str:
+    """Return the digits of a number with units, such as 12000 for 1万2000."""
+    text = re.sub(r",(?=\d{3})| ", "", match[0])
+    if "." in text or "," in text:
+        # 1.5万 is compared as 15, like 1.5 million.
+        return match[0]
+    total = section = 0
+    for digits, unit in _PART.findall(text):
+        factor = _UNITS.get(unit, 1)
+        if factor < 10**4:
+            section += int(digits or bool(unit)) * factor
+        else:
+            total += ((section + int(digits or 0)) or 1) * factor
+            section = 0
+    return f"{total + section} "
 
 
 def _read_numbers(text: str) -> list[Reading]:
     readings = []
+    if not text.isascii():
+        text = _WITH_UNITS.sub(_add_up, text)
     for number in _NUMBER.findall(text):
         # Digits of every script, as ASCII.
         parts = ["".join(str(int(digit)) for digit in part) for part in re.split(r"\D+", number)]

@@ -55,7 +55,7 @@ def write(
     earlier evaluation.
     """
     assert len(hyps) == len(test_set.src)
-    texts = {src_lang: _join(test_set.src), tgt_lang: _join(hyps)}
+    texts = {source_suffix(src_lang, tgt_lang): _join(test_set.src), tgt_lang: _join(hyps)}
     # A single reference has no number.
     for number, refs in enumerate(test_set.references):
         texts[f"{tgt_lang}.ref{number or ''}"] = _join(refs)
@@ -75,6 +75,11 @@ def write(
     texts["metrics"] = report.text() + "\n"
     texts["metrics.json"] = report.json() + "\n"
     return [_write(folder, test_set, suffix, text) for suffix, text in texts.items()]
+
+
+def source_suffix(src_lang: str, tgt_lang: str) -> str:
+    """Return the suffix of a file of sources: the language, if that of translations differs."""
+    return src_lang if src_lang != tgt_lang else f"{src_lang}.src"
 
 
 def write_comparison(folder: Path, test_set: TestSet, comparison: Comparison) -> Path:

@@ -15,7 +15,7 @@ from nmt.planning.probe import UPDATES, Probe, run_probe
 from nmt.planning.scaling import ON_CPUS, ON_GPUS, Hosts, Links, ScalingRow
 from nmt.training.data import TrainingData, check_workers, make_schedule, planned_lengths
 from nmt.training.distributed import World
-from nmt.training.precision import resolve_precision
+from nmt.training.precision import resolve_precision, with_precision
 
 GPUS_PER_NODE = 8
 """Default for clusters with GPUs."""
@@ -75,9 +75,12 @@ def make_plan(
         DataError: the corpus is not prepared.
         TrainingError: the workers of one node exceed the micro-batches of an update.
     """
-    experiment = resolve_precision(experiment, World())
     cluster = cluster.resolve(torch.cuda.device_count(), experiment.batching.micro_batches)
     has_gpus = bool(cluster.num_gpus)
+    if experiment.training.precision == "auto" and has_gpus and not torch.cuda.is_available():
+        # That of every GPU since Ampere.
+        experiment = with_precision(experiment, "bf16")
+    experiment = resolve_precision(experiment, World())
     num_workers = cluster.workers.max
     default_per_node = min(GPUS_PER_NODE, num_workers) if has_gpus else num_workers
     per_node = options.workers_per_node or default_per_node
@@ -114,7 +117,8 @@ def make_plan(
     # A given speed replaces the measured times, including optimizer step and noise.
     speed = probe
     if options.tflops is not None:
-        position_s = probe.position_flops / (options.tflops * 1e12)
+        passes = experiment.num_passes()[experiment.costliest_update()]
+        position_s = passes * probe.position_flops / (options.tflops * 1e12)
         speed = replace(probe, fixed_s=0.0, spread_s=0.0, step_s=0.0, position_s=position_s)
     rows = scaling.predict_scaling(experiment, gradient_bytes, sizes, speed, links, hosts)
     return Plan(
@@ -134,10 +138,11 @@ def format_plan(plan: Plan) -> Iterator[str]:
         f"| {training.updates:,} updates = {plan.epochs:.1f} epochs"
     )
     yield (
-        f"memory per worker (estimate): {_mib(memory.total)} = {_mib(memory.weights)} weights, "
-        f"average, gradients, moments + {_mib(memory.activations)} activations of "
-        f"{plan.largest:,.0f} positions + {_mib(memory.loss)} loss + "
-        f"{_mib(memory.kernels)} kernels + {_mib(memory_estimate.TORCH_BYTES)} torch"
+        f"memory per worker (estimate, {training.precision}): {_mib(memory.total)} = "
+        f"{_mib(memory.weights)} weights, average, gradients, moments + "
+        f"{_mib(memory.activations)} activations of {plan.largest:,.0f} positions + "
+        f"{_mib(memory.loss)} loss + {_mib(memory.kernels)} kernels + "
+        f"{_mib(memory_estimate.TORCH_BYTES)} torch"
     )
     num_kept = training.keep_last + 2
     yield (

@@ -10,6 +10,7 @@ from typing import ClassVar
 from nmt.checkpoint.load import Checkpoint
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translator import Translator
+from nmt.evaluation.results import source_suffix
 from nmt.evaluation.sacrebleu_metrics import sentence_chrf
 from nmt.report.runs import Run
 
@@ -79,7 +80,8 @@ def choose(run: Run, num_examples: int) -> list[Example]:
     # The first test set whose three files exist and have the same number of lines.
     for evaluation in run.evaluations:
         name = evaluation.test_set
-        suffixes = (corpus.src, corpus.tgt, f"{corpus.tgt}.ref")
+        source = source_suffix(corpus.src, corpus.tgt)
+        suffixes = (source, corpus.tgt, f"{corpus.tgt}.ref")
         sides = [run.read_text(name, suffix) for suffix in suffixes]
         if all(sides) and len({len(side or []) for side in sides}) == 1:
             src, hyps, refs = (side or [] for side in sides)

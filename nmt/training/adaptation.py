@@ -35,7 +35,7 @@ MIN_UPDATES = 100
 RATE_SHARE, INIT_SHARE = 0.5, 0.35
 """Peak learning rate as a share of that of the earlier run, and share of the earlier weights in the
 adapted ones: four fifths of the gain on new text for a quarter of the loss on old text
-(configs/README.md, Adaptation)."""
+(configs/EXPERIMENTS.md, Adaptation)."""
 RATE_SHARE_BY_IMPORTANCE, INIT_SHARE_BY_IMPORTANCE = 1.0, 0.5
 """The same with the optimizer state of the earlier run, where the share differs by weight."""
 NUM_VALIDATIONS, PATIENCE = 5, 3

@@ -86,6 +86,13 @@ def test_help_of_a_command_imports_neither_torch_nor_ray() -> None:
     assert [name for name, modules in imports.items() if modules & {"torch", "ray"}] == []
 
 
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"demo", "plan", "bench", "config"}))
+def test_command_has_a_script(name: str) -> None:
+    script = Path(__file__).resolve().parents[2] / "tools" / f"{name}.py"
+    assert f'main(["{name}", *sys.argv[1:]], prog_name="nmt")' in script.read_text()
+    assert os.access(script, os.X_OK)
+
+
 def test_version(nmt: Nmt) -> None:
     assert re.fullmatch(r"nmt, version \d+\.\d+\.\d+.*\n", nmt("--version").out)
 

@@ -203,6 +203,10 @@ def test_resume_uses_the_submitted_settings(client: Any, files: Path, call: Call
 def test_a_job_chooses_the_sizes_of_preset_auto(client: Any, files: Path, call: Call) -> None:
     """The number of pairs is known once the job has prepared the corpus."""
     changes = ["preset=auto", "name=other"]
+    # Of 8 workers the micro-batches of the preset decide.
+    status, _, error = call("tiny.yaml", "here.yaml", "cluster.workers=8", *changes)
+    assert (status, "micro-batches" in error) == (0, False)
+    client.sent.clear()
     call("tiny.yaml", "here.yaml", *changes)
     client.add("nmt-train-other", "STOPPED", "", "other", metadata=client.sent[0]["metadata"])
     call("resume", "other", "--address", client.address)

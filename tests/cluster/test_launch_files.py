@@ -304,6 +304,25 @@ def test_scancel_leaves_ray_until_the_checkpoint_is_written(tmp_path: Path) -> N
     assert not list((tmp_path / ".ray-tokens").iterdir())
 
 
+def test_slurm_ends_if_the_head_does_not_start(tmp_path: Path) -> None:
+    copy_launchers(tmp_path)
+    tools = tmp_path / ".venv/bin"
+    tools.mkdir(parents=True)
+    fakes = {**FAKES, "ray": '[ "$1" = status ] && exit 1; echo "port 6379 is taken" >&2; exit 2'}
+    for name, text in fakes.items():
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    ended = subprocess.run(
+        ["cluster/slurm.sh", "a.yaml", "b.yaml"], cwd=tmp_path, text=True, timeout=60,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        env={"PATH": f"{tools}:/usr/bin:/bin", "HOME": str(tmp_path), "SLURM_JOB_ID": "7",
+             "SLURM_JOB_NODELIST": "node1"},
+    )  # fmt: skip
+    reason = "slurm.sh: Ray did not start on node1; the reason is above\n"
+    assert (ended.returncode, reason in ended.stdout) == (2, True), ended.stdout
+    assert not (tmp_path / "training").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -70,6 +70,12 @@ def test_explain_setting(key: str, expected: str) -> None:
     assert explain(key) == expected
 
 
+def test_explain_notes_no_value_that_equals_the_default() -> None:
+    lines = explain("corpus.train").splitlines()
+    [noise] = [line for line in lines if line.startswith("corpus.train.noise:")]
+    assert noise.endswith("[section]")
+
+
 def test_explain_section_lists_its_settings() -> None:
     first, *keys = explain("decoding").splitlines()
     assert first == "decoding: Search and sampling.  [section]"

@@ -164,6 +164,10 @@ EVALUATING = [
         "each segment",
     ),
     ErrorCase(
+        "evaluate runs/tiny decoding.beam=4",
+        "'decoding.beam=4': nmt evaluate has options instead of settings, such as --beam 5",
+    ),
+    ErrorCase(
         "evaluate runs/tiny -o tiny.yaml",
         "tiny.yaml: not a folder: choose another folder for the results",
     ),
@@ -181,11 +185,13 @@ REPORTING = [
     ),
     ErrorCase(
         "report runs/tiny -o runs/tiny/metrics.jsonl",
-        "--output is runs/tiny/metrics.jsonl, but it is the input: give another file name",
+        "--output is runs/tiny/metrics.jsonl, but it is a file of runs/tiny: give the name of an "
+        "HTML file",
     ),
     ErrorCase(
         "report runs/tiny -o runs/tiny/train.log",
-        "--output is runs/tiny/train.log, but it is the input: give another file name",
+        "--output is runs/tiny/train.log, but it is a file of runs/tiny: give the name of an HTML "
+        "file",
     ),
     ErrorCase(
         "report runs/tiny -o raw", "--output is raw, but it is a directory: give a file name"
@@ -232,6 +238,14 @@ MADE_UP = [
         "--beams cannot be combined with --search",
     ),
     ErrorCase(
+        "tune tiny.yaml --search model.dropout=choice(0.1,0.2) --rerank bleu",
+        "--rerank cannot be combined with --search",
+    ),
+    ErrorCase(
+        "tune tiny.yaml --search model.dropout=choice(0.1,0.2) --batch 8",
+        "--batch cannot be combined with --search",
+    ),
+    ErrorCase(
         "tune tiny.yaml --search model.dropuot=choice(0.1,0.2)",
         "command line: model.dropuot is not a setting; did you mean model.dropout?",
     ),
@@ -255,6 +269,14 @@ MADE_UP = [
     ErrorCase(
         "backtranslate runs/tiny raw/train.en bt decoding.beem=5",
         "command line: decoding.beem is not a setting; did you mean decoding.beam?",
+    ),
+    ErrorCase(
+        "backtranslate runs/tiny raw/train.en raw/",
+        "OUT is raw/, but it is a directory: name files in it, such as raw/bt",
+    ),
+    ErrorCase(
+        "backtranslate runs/tiny raw/train.en ..",
+        "OUT is .., but it is a directory: name files in it, such as ../bt",
     ),
     ErrorCase(
         "backtranslate runs/tiny raw/train.en nowhere/bt",

@@ -31,6 +31,15 @@ def test_an_evaluation_writes_texts_and_scores(tmp_path: Path) -> None:
     assert json.loads(files[-1].read_text())["checkpoint"] == "update-00000500"
 
 
+def test_sources_of_the_target_language_have_their_own_file(tmp_path: Path) -> None:
+    test_set = test_sets.TestSet("news", ("a",), (("A",),))
+    report = scores.score(["Ä"], test_set.references, "en", test_set="news", system="run")
+    files = results.write(tmp_path, test_set, ["Ä"], report, "en", "en")
+    names = ["news.en.src", "news.en", "news.en.ref", "news.metrics", "news.metrics.json"]
+    assert [file.name for file in files] == names
+    assert [file.read_text() for file in files[:3]] == ["a\n", "Ä\n", "A\n"]
+
+
 def test_comparison_of_other_translations_is_removed(tmp_path: Path) -> None:
     """Honest numbers (nmt/README.md, Guarantees)."""
     test_set = test_sets.TestSet("flickr", ("a", "b"), (("A", "B"),))

@@ -94,6 +94,24 @@ def test_given_speed_replaces_the_probe(here: Path) -> None:
     assert slow == pytest.approx(10 * fast, rel=0.3)
 
 
+@pytest.mark.parametrize(("setting", "passes"), [("rdrop=2", 2), ("cutoff=0.1", 2)])
+def test_given_speed_counts_every_pass(here: Path, setting: str, passes: int) -> None:
+    gpu = Cluster.model_validate({"workers": 1, "gpus_per_worker": 1})
+    options = PlanOptions(1, tflops=0.001)
+    once, more = (
+        make_plan(load_experiment("tiny.yaml", changes), gpu, options, 0.1).rows[0].compute_s
+        for changes in ([], [f"training.{setting}"])
+    )
+    assert more == pytest.approx(passes * once, rel=0.01)
+
+
+def test_precision_auto_of_a_gpu_is_not_that_of_this_cpu(here: Path) -> None:
+    experiment = load_experiment("tiny.yaml", ["training.precision=auto"])
+    gpu = Cluster.model_validate({"workers": 1, "gpus_per_worker": 1})
+    plan = make_plan(experiment, gpu, PlanOptions(tflops=1.0), probe_s=0.1)
+    assert list(format_plan(plan))[1].startswith("memory per worker (estimate, bf16): ")
+
+
 def test_times_of_a_cpu_are_no_times_of_a_gpu(here: Path) -> None:
     """Honest numbers (nmt/README.md, Guarantees)."""
     experiment = load_experiment("tiny.yaml")
@@ -143,7 +161,7 @@ def test_plan_is_printed_line_by_line(here: Path, nmt: Callable[..., Any],
         r"[\d,]+ parameters \| 100 pairs in \d+ updates per epoch \| 60 updates = [\d.]+ epochs"
     )
     assert re.fullmatch(pattern, lines[0])
-    assert lines[1].startswith("memory per worker (estimate): ")
+    assert lines[1].startswith("memory per worker (estimate, fp32): ")
     assert lines[2].startswith("disk: ")
     assert lines[3].startswith("probe on this machine: 20 micro-batches")
     assert lines[4] == (

@@ -184,10 +184,23 @@ def generate(
 
 
 def write(folder: Path, **sizes: int) -> None:
-    """Write `generate(**sizes)` to train.en, train.de, dev.en and so on, one sentence per line."""
-    split = generate(**sizes)
+    """Write `generate(**sizes)` to train.en, train.de, dev.en and so on, one sentence per line.
+
+    Raises:
+        DataError: one of the files exists with other text, which would be lost.
+    """
+    files = {
+        folder / f"{part}.{language}": "".join(f"{pair[column]}\n" for pair in pairs).encode()
+        for part, pairs in generate(**sizes).items()
+        for column, language in enumerate(("en", "de"))
+    }
+    for file, content in files.items():
+        if file.exists() and (not file.is_file() or file.read_bytes() != content):
+            raise DataError(
+                f"{file} exists and is not the built-in corpus: move it away, or choose another "
+                "folder with corpus.root=FOLDER"
+            )
     folder.mkdir(parents=True, exist_ok=True)
-    for part, pairs in split.items():
-        for column, language in enumerate(("en", "de")):
-            with atomic_write(folder / f"{part}.{language}") as path:
-                path.write_bytes("".join(f"{pair[column]}\n" for pair in pairs).encode())
+    for file, content in files.items():
+        with atomic_write(file) as temporary:
+            temporary.write_bytes(content)

@@ -187,6 +187,23 @@ def test_write_creates_six_files(tmp_path: Path) -> None:
     assert german == "".join(f"{de}\n" for _, de in test)
 
 
+def test_write_replaces_no_other_text(tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    sizes = {"num_train": 2000, "num_dev": 20, "num_test": 30}
+    write(tmp_path, **sizes)
+    write(tmp_path, **sizes)
+    (tmp_path / "dev.de").write_text("mein Text\n")
+    (tmp_path / "train.en").unlink()
+    with pytest.raises(DataError) as error:
+        write(tmp_path, **sizes)
+    assert str(error.value) == (
+        f"{tmp_path}/dev.de exists and is not the built-in corpus: move it away, or choose another "
+        "folder with corpus.root=FOLDER"
+    )
+    assert (tmp_path / "dev.de").read_text() == "mein Text\n"
+    assert not (tmp_path / "train.en").exists()
+
+
 def test_too_many_pairs_are_refused() -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as error:
