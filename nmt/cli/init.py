@@ -110,8 +110,8 @@ def init(
         sets = {"dev": _find_sets("dev", dev, pair), "test": _find_sets("test", test, pair)}
         for line in _create(file, Inputs(train, sets), console):
             console.print(line)
-        path, doctor, train = display_path(file), next_command("doctor"), next_command("train")
-        console.print(f"next: {doctor} {path} && {train} {path}")
+        commands = [f"{next_command(verb)} {display_path(file)}" for verb in ("doctor", "train")]
+        console.print(f"next: {' && '.join(commands)}")
 
 
 @contextmanager

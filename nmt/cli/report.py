@@ -25,9 +25,9 @@ def report(runs: tuple[str, ...], output: str, examples: int) -> None:
     """
     check_output(output)
     # A report may replace an earlier one in the folder of a run, but no other file there.
-    file = Path(output).resolve()
-    folders = [str(run) for run in runs if file.is_relative_to(Path(run).resolve())]
-    if file.exists() and file.suffix != ".html" and folders:
+    target = Path(output).resolve()
+    folders = [str(run) for run in runs if target.is_relative_to(Path(run).resolve())]
+    if target.exists() and target.suffix != ".html" and folders:
         rule = f"it is a file of {folders[0]}: give the name of an HTML file"
         raise ConfigError("--output", output, rule)
     from nmt.report.examples import choose
