@@ -67,6 +67,11 @@ def comma_list(item: Any) -> Callable[[click.Context, click.Parameter, str | Non
     return convert
 
 
+def protected_kinds(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """Convert the value of --protect; none, or nothing, is an empty list."""
+    return [] if value in ("", "none") else comma_list(click.Choice(PROTECTED))(ctx, param, value)
+
+
 COUNT = Integer(min=1)
 COUNT_OR_0 = Integer(min=0)
 THREADS = Integer(min=1, max=MAX_THREADS)
@@ -139,8 +144,8 @@ def search_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, kind, text in options:
         command = click.option(name, type=kind, help=text)(command)
     command = click.option(
-        "--protect", metavar="KINDS", callback=comma_list(click.Choice(PROTECTED)),
-        help=f"Comma-separated kinds of text copied unchanged: {','.join(PROTECTED)}.",
+        "--protect", metavar="KINDS", callback=protected_kinds,
+        help=f"Comma-separated kinds of text copied unchanged: {','.join(PROTECTED)}; or none.",
     )(command)  # fmt: skip
     command = click.option(
         "--shortlist", is_flag=True,

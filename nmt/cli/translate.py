@@ -307,5 +307,5 @@ def translate_on_workers(
                 )  # fmt: skip
         console.clear()
         console.print(options.speed(unfinished.num_lines - num_before, started))
-        if text := OutputCounts(**unfinished.counts).summary():
+        if text := OutputCounts.of_chunks(unfinished.counts).summary():
             console.print(text)

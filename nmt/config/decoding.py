@@ -90,9 +90,6 @@ class DecodingConfig(Settings):
         if self.protect and (self.method != "beam" or self.diverse_groups > 1):
             rule = "it needs beam search with one group"
             raise ConfigError("decoding.protect", ", ".join(self.protect), rule)
-        if self.rerank == "none" and self.rerank_scale != RERANK_SCALE:
-            rule = "it needs decoding.rerank: set that to bleu or chrf"
-            raise ConfigError("decoding.rerank_scale", f"{self.rerank_scale:g}", rule)
         # Settings of another method would be ignored silently.
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
         of_beam = ("coverage_penalty", "diverse_groups", "rerank")

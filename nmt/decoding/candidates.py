@@ -9,6 +9,7 @@ import numpy as np
 
 from nmt.corpus.subword import EOS
 from nmt.decoding.interface import Best, Draw, FloatArray, Given, IntArray, Query, StepResult
+from nmt.errors import ConfigError
 
 CHUNK = 1 << 18
 """Logits that several passes read one after the other: they stay in the cache between them."""
@@ -39,6 +40,49 @@ def choose(logits: FloatArray, query: Query, log_sums: FloatArray | None = None)
         ids = draw_tokens(logits - sums, query.choice)
         values = np.take_along_axis(logits, ids, 1)
     return StepResult(ids, values - sums, distributions=distributions)
+
+
+def choose_candidates(
+    columns: IntArray, vocab_size: int, log_probs: FloatArray, query: Query,
+    log_sums: FloatArray | None,
+) -> StepResult:  # fmt: skip
+    """Return the result of a step that chooses among the candidates of a shortlist.
+
+    Args:
+        columns: candidates of each row, [R, C], in ascending order from id 0.
+        vocab_size: size of the vocabulary, V; also the candidate that stands for none.
+        log_probs: their log-probabilities, [R, C], contiguous; overwritten.
+        query: what to choose.
+        log_sums: as in `choose`.
+
+    Returns:
+        Result of the step; its ids are places in the candidates.
+
+    Raises:
+        ConfigError: the choice is `Given`: its tokens need not be candidates.
+    """
+    if isinstance(query.choice, Given):
+        rule = "scores need the whole vocabulary: load the model without a shortlist"
+        raise ConfigError("shortlist", "requested", rule)
+    distributions = None
+    if query.full_rows is not None:
+        some, ids = log_probs[query.full_rows], columns[query.full_rows]
+        # A term can have other tokens: they get the lowest probability of the candidates.
+        lowest = np.where(ids == vocab_size, np.inf, some).min(axis=1, keepdims=True)
+        distributions = np.repeat(lowest, vocab_size + 1, axis=1).astype(np.float32)
+        np.put_along_axis(distributions, ids, some, 1)
+        distributions = distributions[:, :-1]
+    if query.forbidden is not None:
+        rows, tokens = query.forbidden
+        # Candidates are in ascending order, and so are rows and candidates as one number.
+        numbers = (np.arange(len(columns))[:, None] * (vocab_size + 1) + columns).ravel()
+        wanted = rows * (vocab_size + 1) + tokens
+        places = numbers.searchsorted(wanted).clip(max=len(numbers) - 1)
+        is_there = numbers[places] == wanted
+        places = places[is_there] - rows[is_there] * columns.shape[1]
+        query = query._replace(forbidden=(rows[is_there], places))
+    result = choose(log_probs, query._replace(full_rows=None), log_sums)
+    return result._replace(distributions=distributions)
 
 
 def log_sum_exp(logits: FloatArray) -> FloatArray:

@@ -4,6 +4,7 @@ torch is imported only where PyTorch runs a model or a graph has to be built.
 """
 
 import logging
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -53,14 +54,8 @@ def make_engine(
     name, place, precisions = choose_engine(models, engine, device, precision, shortlist)
     if name == "torch":
         return _torch_engine(models, precisions, place, threads)
-    from nmt.decoding.onnx_engine import OnnxEngine
-
     try:
-        pairs = zip(models, precisions, strict=True)
-        folders = [_graphs(model, dtype) for model, dtype in pairs]
-        found = OnnxEngine(folders, threads, with_shortlist=shortlist)
-        found.check()
-        return found
+        return _onnx_engine(models, precisions, threads, shortlist)
     except CheckpointError as error:
         if engine == "onnx" or any(isinstance(model, ExportedModel) for model in models):
             raise
@@ -88,8 +83,9 @@ def choose_engine(
     if shortlist:
         _check_shortlist(models)
     exported = [model for model in models if isinstance(model, ExportedModel)]
+    for each in exported:
+        _check_exported(each, engine, precision)
     if exported:
-        _check_exported(exported[0], engine, precision)
         engine = "onnx"
     place = resolve_device(device, is_onnx=engine == "onnx")
     precisions = [precision or model.precision for model in models]
@@ -165,6 +161,30 @@ def _check_shortlist(models: Sequence[Model]) -> None:
             return
         rule = f"{model.path} has none: `nmt export RUN -o DIR --format onnx --shortlist` adds one"
     raise ConfigError("shortlist", "requested", rule)
+
+
+def _onnx_engine(
+    models: Sequence[Model], precisions: Sequence[Precision], threads: int | None, shortlist: bool
+) -> Engine[Any]:
+    """Open the graphs of models; those of a cache are built again if they cannot be run."""
+    from nmt.decoding.onnx_engine import OnnxEngine
+
+    def open_graphs(folders: Sequence[Path]) -> OnnxEngine:
+        found = OnnxEngine(folders, threads, with_shortlist=shortlist)
+        found.check()
+        return found
+
+    folders = list(map(_graphs, models, precisions))
+    try:
+        return open_graphs(folders)
+    except CheckpointError:
+        pairs = zip(models, folders, strict=True)
+        cached = [folder for model, folder in pairs if isinstance(model, Checkpoint)]
+        if not cached:
+            raise
+        for folder in cached:
+            shutil.rmtree(folder, ignore_errors=True)
+        return open_graphs(list(map(_graphs, models, precisions)))
 
 
 def _graphs(model: Model, precision: Precision) -> Path:

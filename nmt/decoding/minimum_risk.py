@@ -109,15 +109,22 @@ def _count_matches(
 
     The n-grams of a text are those of its characters.
     """
-    columns: dict[Hashable, int] = {}
-    each = [
+    each: list[Counter[Hashable]] = [
         Counter(sentence[i : i + order] for i in range(len(sentence) - order + 1))
         for sentence in sentences
     ]
-    for ngram in (ngram for counter in each for ngram in counter):
-        columns.setdefault(ngram, len(columns))
-    counts = np.zeros((len(sentences), len(columns)), dtype=np.int64)
-    for row, counter in zip(counts, each, strict=True):
-        row[[columns[ngram] for ngram in counter]] = list(counter.values())
-    matches = np.stack([np.minimum(counts, row).sum(axis=1) for row in counts])
-    return counts.sum(axis=1), matches
+    totals = np.array([counter.total() for counter in each], np.int64)
+    # An n-gram of a single sentence matches no other.
+    num_sentences = Counter(ngram for counter in each for ngram in counter)
+    shared = (ngram for ngram, number in num_sentences.items() if number > 1)
+    rows = {ngram: row for row, ngram in enumerate(shared)}
+    counts = np.zeros((len(rows), len(sentences)), np.min_scalar_type(totals.max(initial=0)))
+    for column, counter in zip(counts.T, each, strict=True):
+        ngrams = [ngram for ngram in counter if ngram in rows]
+        column[[rows[ngram] for ngram in ngrams]] = [counter[ngram] for ngram in ngrams]
+    matches = np.zeros((len(sentences), len(sentences)), np.int64)
+    for number, column in enumerate(counts.T):
+        own = column.nonzero()[0]
+        matches[number] = np.minimum(counts[own], column[own, None]).sum(axis=0)
+    np.fill_diagonal(matches, totals)
+    return totals, matches

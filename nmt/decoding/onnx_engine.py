@@ -20,7 +20,7 @@ import onnxruntime
 from nmt.corpus.shortlist import Table, candidates_of
 from nmt.corpus.subword import BOS, EOS, PAD
 from nmt.decoding import interface
-from nmt.decoding.candidates import MAX_ROUNDS, choose
+from nmt.decoding.candidates import MAX_ROUNDS, choose, choose_candidates
 from nmt.decoding.exported_model import (
     DECODER,
     ENCODER,
@@ -28,8 +28,8 @@ from nmt.decoding.exported_model import (
     SHORTLIST_DECODER,
     SHORTLIST_GRAPH,
 )
-from nmt.decoding.interface import Best, Given, IntArray, Query, StepResult
-from nmt.errors import CheckpointError, ConfigError, shorten
+from nmt.decoding.interface import Best, IntArray, Query, StepResult
+from nmt.errors import CheckpointError, shorten
 
 Array = npt.NDArray[Any]
 
@@ -47,6 +47,9 @@ class OnnxEngine:
             threads: number of compute threads; None: the limit of the process.
             with_shortlist: restrict each sentence to the candidates of its source; one model,
                 exported with a shortlist. Given tokens cannot be scored.
+
+        Raises:
+            CheckpointError: a graph cannot be read.
         """
         names: tuple[str, ...] = (ENCODER, DECODER)
         self._table: Table | None = None
@@ -56,7 +59,10 @@ class OnnxEngine:
             self._table = np.load(folders[0] / SHORTLIST)
         self._folders = list(folders)
         # Bytes, not paths: copies on other machines have no files.
-        self._graphs = [[(folder / name).read_bytes() for name in names] for folder in folders]
+        try:
+            self._graphs = [[(folder / name).read_bytes() for name in names] for folder in folders]
+        except OSError as error:
+            raise _unusable(error.filename, error.strerror) from None
         self.set_threads(threads or default_threads())
 
     @property
@@ -113,7 +119,7 @@ class OnnxEngine:
         sums = np.zeros(len(mean), np.float32) if len(log_probs) == 1 else None
         if state.columns is not None and self._table is not None:
             columns = state.columns.repeat(state.models[0].beam, axis=0)
-            result = _choose_candidates(columns, len(self._table), mean, query, sums)
+            result = choose_candidates(columns, len(self._table), mean, query, sums)
             return result._replace(ids=self._candidates_at(columns, result.ids))
         result = choose(mean, query, sums)
         if result.distributions is None:
@@ -345,7 +351,8 @@ def _open_model(folder: Path, graphs: Sequence[bytes], threads: int) -> _Model:
 
 def _unusable(where: str, problem: object) -> CheckpointError:
     text = shorten(" ".join(str(problem).split()))
-    return CheckpointError(f"{where}: its graphs cannot be run ({text}); export the model again")
+    hint = "remove it; if it is an export, export the model again"
+    return CheckpointError(f"{where}: its graphs cannot be run ({text}); {hint}")
 
 
 def _run(session: Any, **inputs: Array) -> dict[str, Array]:
@@ -370,40 +377,6 @@ def _without_special(ids: Array, log_probs: Array, size: int) -> StepResult:
         ids, log_probs = (np.take_along_axis(each, order, 1) for each in (ids, log_probs))
     # Copies: the next step overwrites the outputs.
     return StepResult(ids[:, :size].copy(), log_probs[:, :size].copy())
-
-
-def _choose_candidates(
-    columns: IntArray, vocab_size: int, log_probs: Array, query: Query, sums: Any
-) -> StepResult:
-    """Choose among the candidates of each row, [R, C], in ascending order from id 0.
-
-    The ids of the result are places in the candidates.
-
-    Raises:
-        ConfigError: the choice is `Given`: its tokens need not be candidates.
-    """
-    if isinstance(query.choice, Given):
-        rule = "scores need the whole vocabulary: load the model without a shortlist"
-        raise ConfigError("shortlist", "requested", rule)
-    distributions = None
-    if query.full_rows is not None:
-        some, ids = log_probs[query.full_rows], columns[query.full_rows]
-        # A term can have other tokens: they get the lowest probability of the candidates.
-        lowest = np.where(ids == vocab_size, np.inf, some).min(axis=1, keepdims=True)
-        distributions = np.repeat(lowest, vocab_size + 1, axis=1).astype(np.float32)
-        np.put_along_axis(distributions, ids, some, 1)
-        distributions = distributions[:, :-1]
-    if query.forbidden is not None:
-        rows, tokens = query.forbidden
-        # Candidates are in ascending order, and so are rows and candidates as one number.
-        numbers = (np.arange(len(columns))[:, None] * (vocab_size + 1) + columns).ravel()
-        wanted = rows * (vocab_size + 1) + tokens
-        places = numbers.searchsorted(wanted).clip(max=len(numbers) - 1)
-        is_there = numbers[places] == wanted
-        places = places[is_there] - rows[is_there] * columns.shape[1]
-        query = query._replace(forbidden=(rows[is_there], places))
-    result = choose(log_probs, query._replace(full_rows=None), sums)
-    return result._replace(distributions=distributions)
 
 
 def default_threads() -> int:

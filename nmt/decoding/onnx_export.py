@@ -5,9 +5,12 @@ Every export is compared with the model in PyTorch before it gets its name. The 
 """
 
 import atexit
+import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +57,8 @@ TOLERANCE = 1e-4
 """Largest difference of log-probabilities from PyTorch in fp32, in nats."""
 INT8_TOLERANCE = 0.5
 """Largest mean difference in int8, in nats; a larger one means that a graph is broken."""
+MAX_CACHED = 20
+"""Models per precision in the user's cache; the oldest graphs are removed."""
 
 
 def export_onnx(
@@ -156,10 +161,9 @@ def cached_graphs(checkpoint: Checkpoint, precision: Precision) -> Path:
         try:
             parent.mkdir(parents=True, exist_ok=True)
             temp = Path(tempfile.mkdtemp(prefix=".", suffix=".writing", dir=parent))
-            if parent == parents[0]:
-                # Graphs of other weights, or of another version.
-                for old in parent.glob(f"{precision}-*"):
-                    shutil.rmtree(old, ignore_errors=True)
+            # A checkpoint has no use for graphs of other weights, or of another version.
+            num_kept = 0 if parent == parents[0] else MAX_CACHED - 1
+            _remove_old(parent.glob(f"{precision}-*"), num_kept)
             return _build(model, temp, parent / name, precision)
         except OSError:
             continue
@@ -174,6 +178,13 @@ def cached_graphs(checkpoint: Checkpoint, precision: Precision) -> Path:
             f"its graphs cannot be written to {folders}: {error.strerror}; free some space, or use "
             "--engine torch"
         ) from None
+
+
+def _remove_old(entries: Iterable[Path], num_kept: int) -> None:
+    """Remove all but the newest directories, unless another process is doing it."""
+    with suppress(FileNotFoundError):
+        for old in sorted(entries, key=os.path.getmtime, reverse=True)[num_kept:]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _build(model: Seq2Seq, temp: Path, target: Path, precision: Precision) -> Path:
@@ -206,7 +217,8 @@ def compare_with_torch(
         The largest and the mean difference of the log-probabilities, in nats.
 
     Raises:
-        CheckpointError: a difference exceeds TOLERANCE, in int8 INT8_TOLERANCE on average.
+        CheckpointError: a difference exceeds TOLERANCE, in int8 INT8_TOLERANCE on average; that of
+            attention is summed over the source.
     """
     random = np.random.default_rng(1)
     lengths, beam, num_steps = np.array([16, 9, 1, 4]), 2, 5
@@ -215,29 +227,34 @@ def compare_with_torch(
     src[np.arange(src.shape[1]) >= lengths[:, None]] = PAD
     engine, query = OnnxEngine([folder], threads), Query(Best(1), None, np.arange(num_rows), True)
     state = engine.start(src, lengths, beam)
-    differences = []
+    in_log_probs, in_attention = [], []
     with torch.inference_mode():
         memory = model.encode(torch.from_numpy(src), torch.from_numpy(lengths))
         torch_state = model.start(memory, beam)
         tokens = np.full(num_rows, BOS)
         for _ in range(num_steps):
             result, state = engine.step(state, tokens, None, query)
-            logits, torch_state, _ = model.step(torch.from_numpy(tokens), torch_state, memory)
+            logits, torch_state, attention = model.step(
+                torch.from_numpy(tokens), torch_state, memory
+            )
             assert result.distributions is not None
-            difference = np.abs(result.distributions - logits.log_softmax(dim=-1).numpy())
-            differences.append(difference)
+            assert result.attention is not None
+            log_probs = logits.log_softmax(dim=-1).numpy()
+            in_log_probs.append(np.abs(result.distributions - log_probs))
+            in_attention.append(np.abs(result.attention - attention.numpy()).sum(axis=1))
             tokens = random.integers(EOS + 1, model.vocab_size, num_rows)
-    found = np.stack(differences)
-    largest, mean = float(found.max()), float(found.mean())
-    limit, value = (TOLERANCE, largest) if precision == "fp32" else (INT8_TOLERANCE, mean)
-    # Not `value > limit`: NaN must not pass.
-    if not value <= limit:
-        raise CheckpointError(
-            f"the {precision} graphs differ from the model by {value:.1e} in log-probability, "
-            f"expected {limit:.0e} or less: use --engine torch, and report it with the versions "
-            f"{', '.join(f'{name} {version}' for name, version in package_versions().items())}"
-        )
-    return largest, mean
+    is_exact = precision == "fp32"
+    limit = TOLERANCE if is_exact else INT8_TOLERANCE
+    for name, found in (("log-probability", in_log_probs), ("attention", in_attention)):
+        value = float(np.max(found) if is_exact else np.mean(found))
+        # Not `value > limit`: NaN must not pass.
+        if not value <= limit:
+            raise CheckpointError(
+                f"the {precision} graphs differ from the model by {value:.1e} in {name}, expected "
+                f"{limit:.0e} or less: use --engine torch, and report it with the versions "
+                f"{', '.join(f'{each} {number}' for each, number in package_versions().items())}"
+            )
+    return float(np.max(in_log_probs)), float(np.mean(in_log_probs))
 
 
 def write_graphs(model: Seq2Seq, folder: Path, precision: Precision) -> dict[str, list[Port]]:

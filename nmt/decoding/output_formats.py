@@ -6,6 +6,8 @@ spaces: those of the input line as it is, and those of the translation.
 
 import json
 import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,10 +66,17 @@ class OutputCounts:
     """Protected spans."""
     num_lost: int = 0
     """Protected spans that could not be restored."""
-    num_unsaid: int = 0
+    num_missing_terms: int = 0
     """Requested terms missing from the translation."""
     num_unfinished: int = 0
     """Translations truncated at the maximum length."""
+
+    @classmethod
+    def of_chunks(cls, counts: Mapping[str, int]) -> "OutputCounts":
+        """Return the counts of chunks.jsonl; earlier versions called missing terms num_unsaid."""
+        named = Counter(counts)
+        named["num_missing_terms"] += named.pop("num_unsaid", 0)
+        return cls(**named)
 
     def add(self, translation: Translation) -> None:
         """Count one line."""
@@ -76,7 +85,7 @@ class OutputCounts:
         self.num_copied += translation.num_copied
         self.num_protected += translation.num_protected
         self.num_lost += translation.best.num_lost
-        self.num_unsaid += translation.best.num_missing_terms
+        self.num_missing_terms += translation.best.num_missing_terms
         self.num_unfinished += not translation.best.is_finished
 
     def summary(self) -> str:
@@ -87,7 +96,7 @@ class OutputCounts:
             (self.num_limited, f"lines cut inside a long sentence {self.num_limited:,}"),
             (self.num_copied, f"words too long to translate, copied {self.num_copied:,}"),
             (self.num_protected, f"protected spans restored {restored}"),
-            (self.num_unsaid, f"terms missing {self.num_unsaid:,}"),
+            (self.num_missing_terms, f"terms missing {self.num_missing_terms:,}"),
             (self.num_unfinished, f"translations truncated {self.num_unfinished:,}"),
         )
         return " | ".join(text for count, text in parts if count)

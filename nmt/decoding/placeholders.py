@@ -16,7 +16,7 @@ copied.
 import math
 import re
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -307,16 +307,18 @@ def _pair_tags(tags: Sequence[Tag]) -> dict[int, int]:
     """Return the index of the other tag for each tag of a pair."""
     pairs: dict[int, int] = {}
     opened: list[int] = []
+    num_open: Counter[str] = Counter()
     for number, tag in enumerate(tags):
         if tag.kind == "open":
             opened.append(number)
-        elif tag.kind == "close":
-            for at in reversed(range(len(opened))):
-                if tags[opened[at]].name == tag.name:
-                    pairs[opened[at]], pairs[number] = number, opened[at]
-                    # Tags opened inside and never closed stay single.
-                    del opened[at:]
-                    break
+            num_open[tag.name] += 1
+        elif tag.kind == "close" and num_open[tag.name]:
+            # Tags opened inside and never closed stay single.
+            while number not in pairs:
+                other = opened.pop()
+                num_open[tags[other].name] -= 1
+                if tags[other].name == tag.name:
+                    pairs[other], pairs[number] = number, other
     return pairs
 
 

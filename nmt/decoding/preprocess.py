@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, groupby, islice
 from typing import NamedTuple
 
 from nmt.config.experiment import Experiment
@@ -17,6 +18,8 @@ from nmt.errors import DataError
 
 MIN_CUT_TOKENS = 32
 """Tokens of a sentence that is never cut, however low decoding.max_source_length is."""
+MAX_WHOLE_LINE = 8
+"""Longest line with constraints, which is never split, in sentences of the maximum length."""
 _CLAUSE_END = re.compile(r"[,;:\u060c\u061b]\s+|[\u3001\uff0c\uff1b\uff1a]\s*")
 _SPACE = re.compile(r"\s+")
 
@@ -78,21 +81,25 @@ class Preprocessor:
         """Yield the segments of a window of lines, in order; none for a line without text.
 
         Raises:
-            DataError: the constraints of a request cannot be met.
+            DataError: the constraints of a request cannot be met, or its line is too long for
+                constraints.
         """
-        line, num_bytes, words = -1, 0, list[str]()
-        for segment in self._split(requests):
-            if segment.line != line:
-                line, num_bytes = segment.line, 0
-                given = split_words(requests[line].text)
-                # What normalising leaves of each word: nothing of a zero-width space.
-                words = [normalise(word, self.cleaning).replace(" ", "") for word in given]
-            tokens = [self.subword.token_bytes[token] for token in segment.source]
-            if segment.is_copied:
-                tokens = [word.encode() for word in split_words(segment.masked.text)]
-            src_words = word_indices(tokens, words, num_bytes)
-            yield replace(segment, src_words=src_words, num_words=len(words))
-            num_bytes += sum(len(token) - token.count(b" ") for token in tokens)
+        for line, group in groupby(self._split(requests), key=lambda segment: segment.line):
+            given = split_words(requests[line].text)
+            # What normalising leaves of each word: nothing of a zero-width space.
+            words = [normalise(word, self.cleaning).replace(" ", "") for word in given]
+            segments = list(group)
+            tokens = list(map(self._tokens_of, segments))
+            indices = iter(word_indices(chain.from_iterable(tokens), words))
+            for segment, own in zip(segments, tokens, strict=True):
+                src_words = list(islice(indices, len(own)))
+                yield replace(segment, src_words=src_words, num_words=len(words))
+
+    def _tokens_of(self, segment: Segment) -> list[bytes]:
+        """Return the bytes of the source tokens of a segment; of the words of a copied one."""
+        if segment.is_copied:
+            return [word.encode() for word in split_words(segment.masked.text)]
+        return [self.subword.token_bytes[token] for token in segment.source]
 
     def _split(self, requests: Sequence[Request]) -> Iterator[Segment]:
         """Yield the segments without the words of their tokens."""
@@ -108,6 +115,12 @@ class Preprocessor:
             # found in it.
             glossary = dict(request.glossary)
             is_whole = bool({*request.constraints} - {*glossary.values()})
+            limit = MAX_WHOLE_LINE * self.cut_tokens
+            if is_whole and len(ids) >= limit:
+                raise DataError(
+                    f"{request.where}: {len(ids) + 1:,} tokens, but a line with constraints can "
+                    f"have at most {limit:,}: split it, or increase decoding.max_source_length"
+                )
             if len(ids) + 1 <= self.max_tokens or is_whole:
                 yield self._segment(line, request, masked, ids, is_first=True)
                 continue

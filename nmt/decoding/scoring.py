@@ -37,7 +37,7 @@ class LineScore:
         return math.fsum(self.token_log_probs) if self.is_possible else -math.inf
 
     def penalised(self, alpha: float) -> float:
-        """Return the log-probability over the length penalty, the score of a search."""
+        """Return the log-probability over the GNMT length penalty."""
         return self.log_prob / length_penalty(len(self.tokens), alpha)
 
 

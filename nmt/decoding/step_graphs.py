@@ -10,8 +10,10 @@ states of all layers of a model.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -29,7 +31,7 @@ EAGER_STEPS = 8
 """Steps of a shape before it is recorded: recording takes as long as tens of steps, and kernels
 must have run once before."""
 MAX_GRAPHS = 64
-"""Recorded shapes; the oldest is dropped."""
+"""Recorded shapes; another one takes the place of the rarest if it is twice as frequent."""
 
 
 class StepGraphs:
@@ -38,7 +40,7 @@ class StepGraphs:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._graphs: dict[Any, StepGraph] = {}
-        self._num_steps: dict[Any, int] = {}
+        self._num_steps: Counter[Any] = Counter()
         self._is_supported = True
 
     def __call__(
@@ -57,16 +59,27 @@ class StepGraphs:
             Result of the step; logits and attention are valid until the next call.
         """
         shape = (len(tokens), *(tuple(memory.is_pad.shape) for memory in memories))
+        self._num_steps[shape] += 1
         graph = self._graphs.get(shape)
-        if graph is None and self._is_supported:
-            self._num_steps[shape] = self._num_steps.get(shape, 0) + 1
-            if self._num_steps[shape] > EAGER_STEPS:
-                graph = self._record(shape, tokens, states, memories)
+        is_frequent = self._num_steps[shape] > EAGER_STEPS
+        if graph is None and self._is_supported and is_frequent and self._make_room(shape):
+            graph = self._record(shape, tokens, states, memories)
         if graph is None:
             if rows is not None:
                 states = [state.select(rows) for state in states]
             return self._run(tokens, states, memories)
         return graph.replay(tokens, rows, states, memories)
+
+    def _make_room(self, shape: Any) -> bool:
+        """Return True if a shape may be recorded; drop the graph of the shape that it replaces."""
+        if len(self._graphs) < MAX_GRAPHS:
+            return True
+        # Without the factor, shapes that take turns would be recorded again and again.
+        rarest = min(self._graphs, key=self._num_steps.__getitem__)
+        if self._num_steps[shape] < 2 * self._num_steps[rarest]:
+            return False
+        del self._graphs[rarest]
+        return True
 
     def _record(
         self, shape: Any, tokens: Tensor, states: Sequence[DecoderState],
@@ -79,8 +92,6 @@ class StepGraphs:
             log.warning("decoding without CUDA graphs: %s", error)
             self._is_supported = False
             return None
-        if len(self._graphs) == MAX_GRAPHS:
-            del self._graphs[next(iter(self._graphs))]
         self._graphs[shape] = graph
         return graph
 
@@ -96,8 +107,8 @@ class StepGraph:
         self._inputs = [_stack(state) for state in states]
         every = torch.arange(len(memories[0].is_pad), device=tokens.device)
         self._memories = [memory.select(every) for memory in memories]
-        self._current = memories
-        """Memories that `_memories` has copies of."""
+        self._current = list(map(ref, memories))
+        """Memories that `_memories` has copies of: weak, since a batch may end."""
 
         def work() -> tuple[Tensor, list[Tensor], Tensor]:
             selected = [_unstack(each.index_select(1, self._rows)) for each in self._inputs]
@@ -116,11 +127,11 @@ class StepGraph:
         for fixed, state in zip(self._inputs, states, strict=True):
             torch.stack([*state.hidden, *state.cell], out=fixed)
         # The memory changes when a batch starts and when sentences leave it.
-        if any(new is not old for new, old in zip(memories, self._current, strict=True)):
+        if any(new is not old() for new, old in zip(memories, self._current, strict=True)):
             for fixed_memory, memory in zip(self._memories, memories, strict=True):
                 for fixed, tensor in zip(_tensors(fixed_memory), _tensors(memory), strict=True):
                     fixed.copy_(tensor)
-            self._current = memories
+            self._current = list(map(ref, memories))
         self._replay()
         logits, after, attention = self._outputs
         return logits, [_unstack(each.clone()) for each in after], attention

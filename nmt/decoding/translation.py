@@ -252,7 +252,7 @@ def split_words(text: str) -> list[str]:
     return [word for word in text.split(" ") if word]
 
 
-def word_indices(tokens: Iterable[bytes], words: Iterable[str], start: int = 0) -> list[int]:
+def word_indices(tokens: Iterable[bytes], words: Iterable[str]) -> list[int]:
     """Return the index of the word of each token; -1 for none, as for EOS.
 
     A token belongs to the word of its first byte other than a space. Words are found by the number
@@ -261,10 +261,9 @@ def word_indices(tokens: Iterable[bytes], words: Iterable[str], start: int = 0) 
     Args:
         tokens: bytes of each token.
         words: words of the same text, without spaces; those without text belong to no token.
-        start: number of such bytes in the text before the first token.
     """
     ends = list(accumulate(len(word.encode()) for word in words))
-    indices, offset = [], start
+    indices, offset = [], 0
     for token in tokens:
         size = len(token) - token.count(b" ")
         # Only bytes that are not UTF-8 give a token beyond the last word.

@@ -112,6 +112,28 @@ def test_protected_text_is_copied_and_counted(here: Path, nmt: Nmt) -> None:
     assert answer.err.splitlines()[-1].startswith("protected spans restored 5 of 5")
 
 
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        (["rerank=chrf", "rerank_scale=2"], "--rerank none"),
+        (["rerank=chrf", "rerank_scale=2"], "--rerank none --beam 1"),
+        (["rerank=chrf", "rerank_scale=2"], "--rerank none --method sample"),
+        (["protect=[tags,numbers]"], "--protect none"),
+        (["protect=[tags,numbers]"], "--protect none --method sample"),
+        (["protect=[tags,numbers]"], "--protect none --beam 4 --diverse-groups 2"),
+    ],
+)
+def test_search_settings_of_a_run_can_be_turned_off(
+    settings: list[str], options: str, here: Path, nmt: Nmt
+) -> None:
+    bundle = load_checkpoint(Path("runs/tiny"))
+    experiment = override(bundle.experiment, [f"decoding.{each}" for each in settings])
+    tokenizer = bundle.subword.to_json()
+    save_checkpoint(Path("runs/other"), experiment, tokenizer, load_training_state(bundle.path))
+    answer = nmt(f"translate runs/other {options}", TEXT.encode())
+    assert answer.out.splitlines() == out(nmt, options), answer.err
+
+
 def test_long_lines_are_split_joined_and_counted(here: Path, nmt: Nmt) -> None:
     """Line in, line out (nmt/README.md, Guarantees)."""
     text = "1 a dog runs. 2 two cats sleep.\n3 two dogs run.\n"

@@ -1,6 +1,8 @@
 """Sampling from the distribution of the model, and selection by minimum Bayes risk."""
 
 import hashlib
+import tracemalloc
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from tiny_models import TinyModel, facts, log_probs_after, search
 from nmt.config.decoding import DecodingConfig
 from nmt.corpus.subword import EOS
 from nmt.decoding.minimum_risk import (
+    _count_matches,
     expected_similarity,
     pairwise_bleu,
     pairwise_chrf,
@@ -109,6 +112,31 @@ def test_pairwise_chrf_equals_sacrebleu(sentences: list[str]) -> None:
         for column, ref in enumerate(sentences):
             expected = CHRF().sentence_score(hyp, [ref]).score
             assert scores[row, column] == pytest.approx(expected, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(sentences=st.lists(texts, max_size=6), order=st.integers(1, 3))
+@example(sentences=["a" * 300, "a" * 299, "b"], order=1)
+@example(sentences=["", "ab"], order=2)
+def test_common_ngrams_are_those_of_both_counters(sentences: list[str], order: int) -> None:
+    def ngrams(text: str) -> Counter[str]:
+        return Counter(text[at : at + order] for at in range(len(text) - order + 1))
+
+    totals, matches = _count_matches(sentences, order)
+    counters = list(map(ngrams, sentences))
+    assert totals.tolist() == [counter.total() for counter in counters]
+    assert matches.tolist() == [[(one & two).total() for two in counters] for one in counters]
+
+
+def test_memory_of_ngrams_in_one_sentence_is_linear() -> None:
+    # 200 sentences of 1,000 words that no other has: a dense matrix had 40,000,000 numbers.
+    sentences = [tuple(f"{n} {word}" for word in range(1000)) for n in range(200)]
+    tracemalloc.start()
+    _, matches = _count_matches(sentences, 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert matches.trace() == matches.sum() == 200_000
+    assert peak < 100 * 2**20
 
 
 def test_minimum_bayes_risk_prefers_the_sample_most_like_all() -> None:

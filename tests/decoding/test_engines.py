@@ -1,5 +1,6 @@
 """Choice of the engine, and translation without torch."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,57 @@ def test_options_that_an_exported_model_lacks_are_refused(
     with pytest.raises(NmtError) as caught:
         nmt.load(exported, **options)
     assert str(caught.value) == message.format(path=exported)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_precision_of_every_exported_model_is_checked(
+    precision: str, run: Path, exported: Path, tmp_path: Path
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    other = export_onnx(run, tmp_path / "int8", "int8").path
+    models = {"fp32": exported, "int8": other}
+    wrong = "int8" if precision == "fp32" else "fp32"
+    for first, *others in ([exported, other], [other, exported], [run, models[wrong]]):
+        with pytest.raises(ConfigError) as caught:
+            nmt.load(first, ensemble=others, precision=precision)
+        assert str(caught.value) == (
+            f"precision is {precision}, but {models[wrong]} was exported in {wrong}: omit it, or "
+            "export the run again"
+        )
+
+
+@pytest.fixture
+def copied_run(run: Path, tmp_path: Path) -> Path:
+    """Copy of the run with its graphs."""
+    return Path(shutil.copytree(run, tmp_path / "model"))
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnx"])
+@pytest.mark.parametrize("name", ["encoder.onnx", "decoder_step.onnx"])
+@pytest.mark.parametrize("size", [0, 1000, -1])
+def test_damaged_graphs_of_a_cache_are_built_again(
+    engine: Any, name: str, size: int, copied_run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    [graph] = copied_run.glob(f"onnx/*/{name}")
+    data = graph.read_bytes()
+    graph.write_bytes(data[:size])
+    for _ in range(2):
+        assert isinstance(nmt.load(copied_run, engine=engine, device="cpu").engine, OnnxEngine)
+        assert graph.read_bytes() == data
+    assert caplog.messages == []
+
+
+def test_damaged_graphs_that_cannot_be_removed_are_named(
+    copied_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    [graph] = copied_run.glob("onnx/*/encoder.onnx")
+    graph.write_bytes(b"x")
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(CheckpointError) as caught:
+        _ = nmt.load(copied_run, engine="onnx").engine
+    assert str(caught.value).startswith(f"{graph.parent}: its graphs cannot be run (")
+    assert str(caught.value).endswith("); remove it; if it is an export, export the model again")
 
 
 def test_onnx_runtime_has_no_bf16(run: Path) -> None:

@@ -81,6 +81,27 @@ def test_graphs_equal_the_model(
     assert largest < 2e-5 if precision == "fp32" else 1e-4 < mean < 0.05
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("output", ["log-probability", "attention"])
+def test_graphs_with_another_output_are_refused(
+    output: str, precision: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    model = model_of()
+    folder, step = export(model, tmp_path / "a", precision), model.step
+
+    def other(*arguments: Any) -> Any:
+        logits, state, attention = step(*arguments)
+        if output == "attention":
+            return logits, state, attention.flip(1)
+        return logits.flip(1), state, attention
+
+    monkeypatch.setattr(model, "step", other)
+    start = f"the {precision} graphs differ from the model by .* in {output}, expected "
+    with pytest.raises(CheckpointError, match=start):
+        compare_with_torch(model, folder, precision)
+
+
 # The larger vocabulary is searched by block, and fills no last block.
 @pytest.mark.parametrize("vocab", [VOCAB, 2050])
 def test_candidates_equal_those_of_torch(vocab: int, tmp_path: Path) -> None:
@@ -282,7 +303,7 @@ def test_graphs_that_cannot_be_run_are_one_error(tmp_path: Path) -> None:
     (folder / "encoder.onnx").write_bytes(encoder[:-100])
     message = error_of(OnnxEngine([folder], 1))
     assert message.startswith(f"{start}[ONNXRuntimeError]")
-    assert message.endswith("); export the model again")
+    assert message.endswith("); remove it; if it is an export, export the model again")
     assert "\n" not in message
 
 
@@ -292,6 +313,6 @@ def test_weights_that_are_nan_are_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         model.decoder.norm.bias[0] = math.nan
     assert error_of(OnnxEngine([export(model, tmp_path / "a")], 1)) == (
-        f"{tmp_path / 'a'}: its graphs cannot be run (probabilities that are NaN or 0); export the "
-        "model again"
+        f"{tmp_path / 'a'}: its graphs cannot be run (probabilities that are NaN or 0); remove it; "
+        "if it is an export, export the model again"
     )

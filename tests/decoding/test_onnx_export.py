@@ -147,6 +147,26 @@ def test_graphs_of_a_read_only_checkpoint_are_cached_elsewhere(
     assert sorted(path.name for path in found.iterdir()) == ["decoder_step.onnx", "encoder.onnx"]
 
 
+@pytest.mark.parametrize("max_cached", [1, 3])
+def test_the_users_cache_keeps_the_newest_graphs(
+    max_cached: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_export, "MAX_CACHED", max_cached)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = export_checkpoint(GOLDEN, tmp_path / "model", "fp32").path
+    (folder / "onnx").touch()
+    cache = tmp_path / "nmt" / "onnx"
+    (cache / "int8-0").mkdir(parents=True)
+    names = []
+    for number in range(5):
+        monkeypatch.setattr(graph_cache, "nmt_version", lambda number=number: str(number))
+        found = cached_graphs(load_checkpoint(folder), "fp32")
+        os.utime(found, (number, number))
+        names.append(found.name)
+    left = {path.name for path in cache.iterdir()}
+    assert left == {"int8-0", *names[-max_cached:]}
+
+
 @pytest.mark.parametrize("name", ["decoder_step.onnx", "encoder.onnx"])
 def test_incomplete_graphs_are_not_used(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

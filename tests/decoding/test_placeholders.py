@@ -115,6 +115,21 @@ def test_a_hostile_line_takes_linear_time(part: str) -> None:
     assert time.process_time() - started < 3
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("<a>", "</b>"), ("<a>", "</a>"), ("<a><b>", "</a>"), ("</a>", "<a>"), ("<a></b>", "</a><b>"),
+     ("<a>", "</b></a>"), ("<a/>", "</a>")],
+)  # fmt: skip
+def test_hostile_tags_are_restored_in_linear_time(before: str, after: str) -> None:
+    text = f"{before * (60_000 // len(before))}x{after * (60_000 // len(after))}"
+    started = time.process_time()
+    found = mask_line(text, ALL_KINDS)
+    restored, _ = found.restore("x", [(0, 0)])
+    # Quadratic: 10 s or more.
+    assert time.process_time() - started < 3
+    assert sorted(re.findall(r"<.*?>", restored)) == sorted(tag.text for tag in found.tags)
+
+
 def test_a_word_between_tags_is_counted_once() -> None:
     _, tags = extract_tags("a<b>b</b>c <i>d</i> <b></b>e<br>f<b>")
     assert [tag.word for tag in tags] == [1, 1, 1, 2, 2, 2, 3, 4]

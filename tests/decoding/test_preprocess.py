@@ -1,5 +1,7 @@
+import time
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from nmt.decoding.placeholders import hide_spans
 from nmt.decoding.preprocess import LinePart, Preprocessor, split_line
 from nmt.decoding.requests import Glossary, Request
 from nmt.decoding.translation import Candidate, Gap, Translation
+from nmt.errors import DataError
 
 
 def words(text: str) -> int:
@@ -21,6 +24,14 @@ def words(text: str) -> int:
 
 def split(text: str, limit: int, kinds: Sequence[Protected] = ()) -> list[LinePart]:
     return list(split_line(text, hide_spans(text, kinds), limit, words))
+
+
+def make_preprocessor(**settings: Any) -> Preprocessor:
+    subword = Subword.train(["one two three. four"] * 9, SubwordConfig(vocab_size=300))
+    text = {"name": "text", "src": "a", "tgt": "b"}
+    corpus = {"src": "en", "tgt": "de", "train": [text], "dev": text}
+    config = Experiment.model_validate({"name": "test", "corpus": corpus, **settings})
+    return Preprocessor(subword, config)
 
 
 @pytest.mark.parametrize(
@@ -39,13 +50,10 @@ def test_long_sentences_are_cut_at_the_limit(limit: int, parts: list[str]) -> No
 
 
 def test_each_part_of_a_long_line_has_its_case_mark() -> None:
-    subword = Subword.train(["one two three. four"] * 9, SubwordConfig(vocab_size=300))
-    text = {"name": "text", "src": "a", "tgt": "b"}
-    corpus = {"src": "en", "tgt": "de", "train": [text], "dev": text}
     settings = {"training": {"robust": True}, "decoding": {"max_source_length": 15}}
-    config = Experiment.model_validate({"name": "test", "corpus": corpus, **settings})
-    request = Request("ONE TWO THREE. One two. Three Four.")
-    found = list(Preprocessor(subword, config).segments([request]))
+    preprocessor = make_preprocessor(**settings)
+    subword = preprocessor.subword
+    found = list(preprocessor.segments([Request("ONE TWO THREE. One two. Three Four.")]))
     assert [segment.source for segment in found] == [
         [CASE_MARKS["upper"], *subword.encode("one two three."), EOS],
         [*subword.encode("One two."), EOS],
@@ -55,14 +63,10 @@ def test_each_part_of_a_long_line_has_its_case_mark() -> None:
 
 
 def test_parts_of_a_long_line_have_their_own_glossary_terms() -> None:
-    subword = Subword.train(["one two three. four"] * 9, SubwordConfig(vocab_size=300))
-    text = {"name": "text", "src": "a", "tgt": "b"}
-    corpus = {"src": "en", "tgt": "de", "train": [text], "dev": text}
-    settings = {"decoding": {"max_source_length": 8, "protect": ["urls"]}}
-    config = Experiment.model_validate({"name": "test", "corpus": corpus, **settings})
-    glossary = Glossary({"one": "four", "two": "three two"}, config.corpus.cleaning, ["urls"])
+    preprocessor = make_preprocessor(decoding={"max_source_length": 8, "protect": ["urls"]})
+    subword, cleaning = preprocessor.subword, preprocessor.cleaning
+    glossary = Glossary({"one": "four", "two": "three two"}, cleaning, ["urls"])
     line = "One two three. Three at www.two.one now. Then one two four. A two."
-    preprocessor = Preprocessor(subword, config)
 
     def terms(request: Request) -> list[list[str]]:
         return [
@@ -75,8 +79,44 @@ def test_parts_of_a_long_line_have_their_own_glossary_terms() -> None:
     # A requested term can belong to any part.
     assert terms(Request(line, constraints=("one",))) == [["one", "three two", "four"]]
     # No term is cut.
-    glossary = Glossary({"two. A": "four"}, config.corpus.cleaning)
+    glossary = Glossary({"two. A": "four"}, cleaning)
     assert terms(Request(f"{line} one two. A three.")) == [[], [], [], ["four"]]
+
+
+@pytest.mark.parametrize(("max_source_length", "limit"), [(8, 256), (40, 320), (0, 1024)])
+def test_a_line_with_constraints_has_a_limit(max_source_length: int, limit: int) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    preprocessor = make_preprocessor(decoding={"max_source_length": max_source_length})
+
+    def num_segments(num_tokens: int, **constraints: Any) -> int:
+        text = " ".join(["one"] * (num_tokens - 1))
+        return len(list(preprocessor.segments([Request(text, where="line 3", **constraints)])))
+
+    assert num_segments(limit, constraints=("two",)) == 1
+    with pytest.raises(DataError) as error:
+        num_segments(limit + 1, constraints=("two",))
+    assert str(error.value) == (
+        f"line 3: {limit + 1:,} tokens, but a line with constraints can have at most {limit:,}: "
+        "split it, or increase decoding.max_source_length"
+    )
+    # Other lines are split.
+    for other in ({}, {"avoid": ("two",)}, {"target_prefix": "two"}):
+        assert num_segments(limit + 1, **other) > 1
+    glossary = {"constraints": ("two",), "glossary": (("one", "two"),)}
+    assert num_segments(limit + 1, **glossary) > 1
+
+
+@pytest.mark.parametrize("sentence", ["One two. ", "one, ", "\u4e00\u3002"])
+def test_words_of_a_long_line_take_linear_time(sentence: str) -> None:
+    preprocessor = make_preprocessor(decoding={"max_source_length": 8})
+    line = sentence * 8000
+    started = time.process_time()
+    segments = list(preprocessor.segments([Request(line)]))
+    # Quadratic: 10 s or more.
+    assert time.process_time() - started < 5
+    words = [word for segment in segments for word in segment.src_words if word >= 0]
+    assert sorted(set(words)) == list(range(len(line.split())))
+    assert words == sorted(words)
 
 
 def test_scripts_without_spaces_are_cut_between_letters() -> None:

@@ -3,15 +3,19 @@
 import math
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import ModelConfig
+from nmt.corpus.subword import BOS
 from nmt.decoding import step_graphs
 from nmt.decoding.beam_search import search
+from nmt.decoding.interface import Best, Query, pad_sources
 from nmt.decoding.step_graphs import Step, StepGraphs
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.model.seq2seq import Seq2Seq
@@ -146,11 +150,49 @@ def test_the_number_of_graphs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(step_graphs, "MAX_GRAPHS", 2)
     engine = make_engine("residual")
     rows = recorded(engine, monkeypatch)
+
+    def take_steps(beam: int, number: int) -> None:
+        decoding = DecodingConfig(beam=beam, min_length=number, max_length=number)
+        search(engine, SOURCES[:1], decoding)
+
     for beam in (1, 2, 3):
-        search(engine, SOURCES[:1], DecodingConfig(beam=beam, max_length=2))
+        take_steps(beam, 2)
+    assert rows == [4, 8]
+    # A shape that is twice as frequent replaces the rarest one.
+    take_steps(2, 1)
+    take_steps(3, 2)
     assert rows == [4, 8, 12]
     assert engine._graphs is not None
     assert [shape[0] for shape in engine._graphs._graphs] == [8, 12]
+
+
+@pytest.mark.parametrize("num_shapes", [3, 4])
+def test_shapes_that_take_turns_are_rarely_recorded(
+    num_shapes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_graphs, "EAGER_STEPS", 2)
+    monkeypatch.setattr(step_graphs, "MAX_GRAPHS", 2)
+    engine = make_engine("residual")
+    rows = recorded(engine, monkeypatch)
+    for _ in range(20):
+        for beam in range(1, num_shapes + 1):
+            decoding = DecodingConfig(beam=beam, min_length=3, max_length=3)
+            search(engine, SOURCES[:1], decoding)
+    assert rows == [4, 8]
+
+
+@pytest.mark.parametrize("num_models", [1, 2])
+def test_graphs_keep_no_memory_of_a_batch(num_models: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_graphs, "EAGER_STEPS", 0)
+    engine = make_engine("residual", num_models)
+    rows = recorded(engine, monkeypatch)
+    state = engine.start(*pad_sources(SOURCES), 2)
+    tokens, kept = np.full(10, BOS), [ref(memory) for memory in state.memories]
+    for _ in range(2):
+        _, state = engine.step(state, tokens, None, Query(Best(1)))
+    assert rows
+    del state
+    assert [memory() for memory in kept] == [None] * num_models
 
 
 def test_the_search_goes_on_where_graphs_are_not_supported(

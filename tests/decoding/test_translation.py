@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.decoding.output_formats import format_translation
+from nmt.decoding.output_formats import OutputCounts, format_translation
 from nmt.decoding.requests import Request
 from nmt.decoding.translation import (
     NO_GAP,
@@ -134,6 +134,20 @@ def test_words_after_invalid_bytes_keep_their_tokens(
 ) -> None:
     text = b"".join(tokens).decode(errors="replace").strip()
     assert word_indices(replace_invalid(tokens), split_words(text)) == indices
+
+
+@pytest.mark.parametrize(
+    ("counts", "summary"),
+    [
+        ({}, ""),
+        ({"num_missing_terms": 2}, "terms missing 2"),
+        ({"num_unsaid": 3}, "terms missing 3"),
+        ({"num_unsaid": 3, "num_missing_terms": 2, "num_cut": 1},
+         "long lines split at sentence ends 1 | terms missing 5"),
+    ],
+)  # fmt: skip
+def test_counts_of_earlier_versions_are_read(counts: dict[str, int], summary: str) -> None:
+    assert OutputCounts.of_chunks(counts).summary() == summary
 
 
 @given(st.lists(st.binary(max_size=4), max_size=6))

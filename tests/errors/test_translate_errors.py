@@ -209,7 +209,7 @@ TRANSLATING = [
     ),
     ErrorCase(
         "translate runs/tiny --rerank-scale 2",
-        "decoding.rerank_scale is 2, but it needs decoding.rerank: set that to bleu or chrf",
+        "rerank_scale is 2.0, but it needs rerank bleu or chrf: set that, or omit it",
     ),
     ErrorCase(
         "translate runs/tiny --rerank-scale 4",

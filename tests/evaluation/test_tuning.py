@@ -32,6 +32,13 @@ def test_greedy_search_is_tried_without_rerank_only() -> None:
     assert tried == {(1, "none"), (2, "none"), (2, "bleu")}
 
 
+@pytest.mark.parametrize("scale", [0.0, 2.0, 4.0])
+def test_a_reranking_run_is_tuned_with_greedy_search_too(scale: float) -> None:
+    decoding = DecodingConfig(rerank="chrf", rerank_scale=scale)
+    trials = tune(translate, decoding, [1, 2], [1.0], ["chrf"], REFS, "en")
+    assert {(trial.beam, trial.rerank) for trial in trials} == {(1, "none"), (2, "chrf")}
+
+
 def test_settings_are_checked_before_the_first_search() -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     searches: list[DecodingConfig] = []
