@@ -273,7 +273,7 @@ def _run_worker(
         address, scorer = get_run_address(experiment, cluster), None
         remote = RemoteRun(ObjectStore(address), run_dir) if address else None
         if has_tasks:
-            scorer = ValidationTasks(experiment, data.dev, run_dir, address, cluster)
+            scorer = ValidationTasks(data.dev, run_dir, address, cluster)
         end_reason, state = train(
             experiment, data, world, run_dir, partial(client.send, "log"), client.report_update,
             origin, hooks, remote, scorer
