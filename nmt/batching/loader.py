@@ -107,7 +107,6 @@ class Loader:
         try:
             for number in self._updates:
                 update = self._schedule.update(number)
-                # Ranks without micro-batches in an update return an empty list.
                 batches = [
                     part
                     for index, rows in update.share_of(self._rank, self._num_workers)

@@ -8,9 +8,10 @@ the run, and so is the record of the last update, which is deleted when the run 
 """
 
 import contextlib
+import fcntl
 import secrets
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from nmt.checkpoint.format import (
@@ -37,6 +38,8 @@ from nmt.storage import ObjectStore, StoredObject, display_address
 
 _NOT_UPLOADED = ("checkpoints", "ray", "ray.log")
 """Checkpoints are uploaded by `push`; Ray's logs stay local."""
+_LOCK = ".pull.lock"
+"""Lock file of the local copy, held while a checkpoint is downloaded."""
 _LAST_UPDATE = "pulse.json"
 """Last update of a run that has not ended normally (`nmt.training.run_log`)."""
 
@@ -106,15 +109,20 @@ class RemoteRun:
         """Download a checkpoint, unless the local copy is complete, and return its directory.
 
         Raises:
-            CheckpointError: a file of it is missing or corrupt in the store.
+            CheckpointError: a file of it is missing or corrupt in the store, or the copy cannot be
+                written.
         """
         info, text, score = self._read_info(name)
         folder = self._run_dir / "checkpoints" / name
-        if not _is_copy(folder, text):
-            self._download(name, info, text, folder)
-        # Even for an existing copy: a score may be uploaded after its checkpoint.
-        if score is not None:
-            (folder / SCORE).write_bytes(score)
+        try:
+            with self._lock():
+                if not _is_copy(folder, text):
+                    self._download(name, info, text, folder)
+                # Even for an existing copy: a score may be uploaded after its checkpoint.
+                if score is not None:
+                    (folder / SCORE).write_bytes(score)
+        except OSError as error:
+            raise CheckpointError(f"{folder} was not written: {error}") from None
         return folder
 
     def delete_unpublished(self) -> None:
@@ -195,6 +203,16 @@ class RemoteRun:
             )
         return parse_info(text, score, file, self._recovery_hint(name)), text, score
 
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Hold the lock file: of the ranks on a host one downloads, the others verify."""
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        with (self._run_dir / _LOCK).open("wb") as file:
+            # A file system without locks grants it to all.
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def _download(self, name: str, info: CheckpointInfo, text: bytes, folder: Path) -> None:
         """Download and verify all files of a checkpoint and rename them to `folder`."""
         temp = folder.with_name(f".{name}.{secrets.token_hex(4)}.reading")
@@ -213,14 +231,7 @@ class RemoteRun:
             # A corrupt or stale local copy is replaced.
             with contextlib.suppress(FileNotFoundError):
                 delete_checkpoint(folder)
-            try:
-                temp.rename(folder)
-            except OSError:
-                # Another rank on this host may have been faster with the same download.
-                if not _is_copy(folder, text):
-                    raise
-        except OSError as error:
-            raise CheckpointError(f"{folder} was not written: {error}") from None
+            temp.rename(folder)
         finally:
             shutil.rmtree(temp, ignore_errors=True)
 

@@ -114,7 +114,7 @@ def backtranslate(
         pair_counts = _translate_chunks(
             checkpoints, decoding, corpus, out, work, engine, run_tasks, progress
         )
-        shutil.rmtree(work)
+        _remove_work(work)
     return line_counts, pair_counts
 
 
@@ -148,7 +148,7 @@ def _translate_chunks(
                 src_file.write(f"{src}\n")
                 tgt_file.write(f"{hyp}\n")
         if not pair_counts[KEPT]:
-            shutil.rmtree(work)
+            _remove_work(work)
             raise DataError(
                 f"no pair of {out} is left, {format_tally(pair_counts)}; use a model that was "
                 "trained longer, or other cleaning rules"
@@ -203,7 +203,8 @@ def _split_text(
         stored = parse_record(_SplitState, file.read_bytes())
         if stored.of == state:
             return Counter(stored.lines)
-    # Chunks of other models, settings or text.
+    # Chunks of other models, settings or text; the state first, as in `_remove_work`.
+    file.unlink(missing_ok=True)
     for path in work.iterdir():
         if path.name != "lock":
             path.unlink()
@@ -227,6 +228,12 @@ def _split_text(
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(asdict(_SplitState(state, dict(counts)))), encoding="utf-8")
     return counts
+
+
+def _remove_work(work: Path) -> None:
+    # The state first: with it, the chunks that an interruption leaves would count as all of them.
+    (work / STATE).unlink(missing_ok=True)
+    shutil.rmtree(work)
 
 
 def _add_references(

@@ -26,7 +26,7 @@ from nmt.config.experiment import Experiment
 from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus.prepared import open_prepared, read_dev, resolve_by_prepared
-from nmt.errors import NmtError, TrainingError
+from nmt.errors import NmtError, StorageError, TrainingError
 from nmt.evaluation.scores import check_dev_set
 from nmt.jobs.driver import Interrupt, RunResult, TrainerThread, WorkerLossCallback, follow_run
 from nmt.jobs.mailbox import MailboxClient, PreviousGroup, start_mailbox
@@ -149,16 +149,21 @@ def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> 
 def read_finished(
     experiment: Experiment, run_dir: Path, remote: RemoteRun | None = None
 ) -> RunResult | None:
-    """Return the result of a run that has made all its updates; None if it has not."""
-    # The newest checkpoint has the updates done, the best one the score.
-    newest = newest_complete(run_dir)
-    if newest is None or read_info(newest).update < experiment.training.updates:
+    """Return the result of a run with all updates and validations; None if some are left."""
+    # The newest checkpoint has the updates done, the best one the score. The local copy of a run in
+    # a store may have a newer one, whose upload failed.
+    newest = remote.newest_complete() if remote is not None else newest_complete(run_dir)
+    if newest is None:
+        return None
+    last = read_info(newest)
+    # The last update is always validated: without a score that failed.
+    if last.update < experiment.training.updates or last.bleu is None:
         return None
     if remote is not None:
         scored = remote.info(remote.best() or newest.name)
     else:
         scored = read_info(best_checkpoint(run_dir) or newest)
-    return RunResult("finished", read_info(newest).update, scored.bleu, scored.update)
+    return RunResult("finished", last.update, scored.bleu, scored.update)
 
 
 def describe_finished(experiment: Experiment, update: int) -> str:
@@ -273,7 +278,7 @@ def _run_worker(
         address, scorer = get_run_address(experiment, cluster), None
         remote = RemoteRun(ObjectStore(address), run_dir) if address else None
         if has_tasks:
-            scorer = ValidationTasks(experiment, data.dev, run_dir, address, cluster)
+            scorer = ValidationTasks(data.dev, run_dir, address, cluster)
         end_reason, state = train(
             experiment, data, world, run_dir, partial(client.send, "log"), client.report_update,
             origin, hooks, remote, scorer
@@ -281,6 +286,9 @@ def _run_worker(
     except UpdateOutOfMemoryError as error:
         # Raised, so that Ray restarts the group; waits, because this process may be killed at once.
         ray.get(mailbox.send.remote(("out_of_memory", (str(error), error.split))))
+        raise
+    except StorageError:
+        # The store may answer again: Ray restarts the workers, up to cluster.max_failures times.
         raise
     except NmtError as error:
         # Not raised: Ray would restart the workers, and they would fail in the same way.

@@ -38,10 +38,11 @@ from nmt.jobs.train import load_training_data
 from nmt.model.mkl import set_strict_mode
 from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.memory import configure_memory, worker_environment
+from nmt.training.memory import UpdateOutOfMemoryError, configure_memory, worker_environment
 from nmt.training.resume import check_run
 from nmt.training.run_log import read_records
 from nmt.training.run_manifest import Origin
+from nmt.training.stop_control import RunHooks
 from nmt.training.warm_start import with_absolute_source
 
 # Ctrl-C ends the command at once: a search can be resumed.
@@ -238,7 +239,17 @@ def _run_trial(
     try:
         reporter.report()
         data = load_training_data(experiment, prepared)
-        train(experiment, data, world, run_dir, should_stop=reporter.after_update, origin=origin)
+        min_split = 1
+        while True:
+            try:
+                train(
+                    experiment, data, world, run_dir, should_stop=reporter.after_update,
+                    origin=origin, hooks=RunHooks(min_split=min_split),
+                )  # fmt: skip
+                break
+            except UpdateOutOfMemoryError as error:
+                # From the last checkpoint, as `nmt train` restarts its workers.
+                min_split = 2 * error.split
         reporter.report()
     except NmtError as error:
         # For example non-finite gradients: a property of the settings, not of the machine.

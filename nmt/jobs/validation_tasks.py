@@ -6,9 +6,11 @@ The validation of Ray Train is not used: it ends the run when the process of a v
 lost task is run again. A task loads the checkpoint by its path, as any reader does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -18,8 +20,8 @@ from ray.exceptions import RayError, RayTaskError
 from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.remote import RemoteRun
 from nmt.config.cluster import Cluster
-from nmt.config.experiment import Experiment
 from nmt.jobs.tasks import task_device
+from nmt.model.gpu_precision import set_product_precision
 from nmt.model.mkl import set_strict_mode
 from nmt.storage import ObjectStore
 from nmt.training.distributed import World
@@ -34,13 +36,10 @@ MAX_RETRIES = 3
 class ValidationTasks:
     """Pending validations; implements `nmt.training.validation.CheckpointScorer`."""
 
-    def __init__(
-        self, experiment: Experiment, dev: Lines, run_dir: Path, address: str, cluster: Cluster
-    ) -> None:
+    def __init__(self, dev: Lines, run_dir: Path, address: str, cluster: Cluster) -> None:
         """Prepare tasks for the checkpoints of a run.
 
         Args:
-            experiment: settings of the run.
             dev: source and reference lines.
             run_dir: directory of the run.
             address: address of the run in an object store; empty if all hosts see run_dir.
@@ -51,7 +50,7 @@ class ValidationTasks:
         self._num_gpus = 0
         if cluster.num_gpus:
             self._num_gpus = int(ray.cluster_resources().get("GPU", 0) > cluster.workers.max)
-        self._arguments = (experiment, dev, run_dir, address, self._num_cpus)
+        self._arguments = (dev, run_dir, address, self._num_cpus)
         self._pending: dict[Any, int] = {}
 
     def ask(self, update: int, folder: Path) -> None:
@@ -81,16 +80,31 @@ class ValidationTasks:
 
 @ray.remote  # type: ignore[untyped-decorator]
 def _score_checkpoint(
-    name: str, experiment: Experiment, dev: Lines, run_dir: Path, address: str, num_threads: int
+    name: str, dev: Lines, run_dir: Path, address: str, num_threads: int
 ) -> dict[str, Any]:
     set_strict_mode()
     torch.set_num_threads(num_threads)
+    with _local_folder(name, run_dir, address) as folder:
+        checkpoint = load_checkpoint(folder)
+        # The settings with which the workers would validate it.
+        experiment, world = checkpoint.experiment, World(device=torch.device(task_device()))
+        set_product_precision(experiment.training.precision, world.device)
+        return asdict(validate(checkpoint.model(), checkpoint.subword, experiment, dev, world))
+
+
+@contextmanager
+def _local_folder(name: str, run_dir: Path, address: str) -> Iterator[Path]:
+    """Yield the directory of a checkpoint on this host, downloaded if need be."""
     folder = run_dir / "checkpoints" / name
-    if address:
-        folder = RemoteRun(ObjectStore(address), run_dir).pull(name)
-    checkpoint = load_checkpoint(folder)
-    world = World(device=torch.device(task_device()))
-    return asdict(validate(checkpoint.model(), checkpoint.subword, experiment, dev, world))
+    if not address:
+        yield folder
+    elif folder.exists():
+        yield RemoteRun(ObjectStore(address), run_dir).pull(name)
+    else:
+        # Only the host of rank 0 prunes its run directory: elsewhere each copy would stay.
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".validation-", dir=run_dir) as temporary:
+            yield RemoteRun(ObjectStore(address), Path(temporary)).pull(name)
 
 
 def _get_score(task: Any) -> Validation | str:

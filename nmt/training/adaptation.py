@@ -112,7 +112,7 @@ def plan_adaptation(
         else:
             text = _split_text(source.experiment, new, folder, console)
         # Not the settings that the earlier run began with.
-        last = replace(source, experiment=_at_last_stage(source.experiment))
+        last = replace(source, experiment=_at_stage(source.experiment, source.info.update))
         tree = _make_tree(last, run, name, text, mix, folder, console)
         experiment = _finish(last, tree, chosen, overrides)
         limit = f"{_count(experiment.training.updates, 'update')} at most"
@@ -177,9 +177,9 @@ def _split_text(old: Experiment, files: NewFiles, folder: Path, console: Console
     return _NewText([train.text], sets["dev"], [sets["test"]], ".", facts)
 
 
-def _at_last_stage(experiment: Experiment) -> Experiment:
-    """Return an experiment whose settings are those of its last update, without stages."""
-    last = experiment.training.updates - 1
+def _at_stage(experiment: Experiment, update: int) -> Experiment:
+    """Return an experiment with the settings of the last of `update` updates, without stages."""
+    last = max(0, update - 1)
     stages = [stage.weights for stage in experiment.stages if stage.from_update <= last]
     weights = {name: weight for stage in stages for name, weight in stage.items()}
     train = [
@@ -212,16 +212,13 @@ def _make_tree(
     tests, missing = old_pairs.find_tests(old.corpus, prepared)
     if missing:
         new.facts.append(f"test sets of {old.name} not found: {', '.join(missing)}")
-    names = [text.name for text in new.tests]
-    tests = [
-        text.model_copy(update={"name": f"old_{text.name}"}) if text.name in names else text
-        for text in tests
-    ]
     tree = old.model_dump(mode="json") | {"name": name, "preset": "none"}
     tree["corpus"] |= {
         "root": new.root, "prepared": "", "dev": new.dev.model_dump(mode="json"),
         "train": [text.model_dump(mode="json") for text in [*new.train, *sample]],
-        "tests": [text.model_dump(mode="json") for text in [*new.tests, *tests]],
+        "tests": [
+            text.model_dump(mode="json") for text in [*new.tests, *_rename_old(tests, new.tests)]
+        ],
     }  # fmt: skip
     tree["corpus"]["subword"]["tokenizer"] = os.path.abspath(folder / TOKENIZER)
     location = run if is_address(run) else os.path.normpath(run)
@@ -234,6 +231,19 @@ def _make_tree(
         "updates": _num_updates(source, parts),
     }  # fmt: skip
     return tree
+
+
+def _rename_old(
+    tests: Sequence[ParallelText], new: Sequence[ParallelText]
+) -> Iterator[ParallelText]:
+    """Yield the old test sets, with old_ before each name that is taken, repeated if need be."""
+    taken = {text.name for text in new}
+    for text in tests:
+        name = text.name
+        while name in taken:
+            name = f"old_{name}"
+        taken.add(name)
+        yield text.model_copy(update={"name": name})
 
 
 def _sample_old(

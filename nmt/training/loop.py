@@ -172,6 +172,7 @@ class _Run:
         self.experiment, self.corpus, self.world, self.run_dir = experiment, corpus, world, run_dir
         self.hooks, self.remote, self.scorer = hooks, remote, scorer
         behind = scorer.behind if scorer is not None else 0
+        self.stage_starts = {stage.from_update for stage in experiment.stages}
         self.num_updates_behind = behind * experiment.training.validate_every
         """Updates between an asynchronous validation and the use of its scores."""
         self.sampler_at, self.schedule = make_schedule(experiment, corpus)
@@ -253,7 +254,7 @@ class _Run:
             self.experiment, state, self.clock, self.world, self.logger, self.validator
         )
         self.control = StopControl(self.world, self.hooks, should_stop, self.logger, self.writer)
-        stage_starts = {stage.from_update for stage in self.experiment.stages}
+        self.repeat_validation()
         reason: EndReason = "stopped early" if stopping.is_out_of_patience else "finished"
         last = state.update if stopping.is_out_of_patience else settings.updates
         self.learner.set_stage(state.update)
@@ -262,7 +263,7 @@ class _Run:
             for update, micro_batches in loader:
                 self.meter.wait_s += time.perf_counter() - wait_started
                 self.hooks.on_update(update)
-                if update.number in stage_starts:
+                if update.number in self.stage_starts:
                     self.learner.set_stage(update.number)
                 num_tgt_tokens = self.count_tgt_tokens(update, micro_batches)
                 try:
@@ -284,7 +285,7 @@ class _Run:
                 is_last = state.update == settings.updates
                 if state.update % settings.log_every == 0 or is_last:
                     self.log(update)
-                is_validation = state.update % settings.validate_every == 0 or is_last
+                is_validation = self.is_validation_due()
                 validation = None
                 if is_validation or self.is_score_due():
                     validation = self.validate(is_validation)
@@ -361,6 +362,19 @@ class _Run:
             self.logger.write("train", state.update, values)
             self.logger.log(format_train_line(state.update, values))
 
+    def is_validation_due(self) -> bool:
+        """Return True if the weights are validated after this update; the last always are."""
+        done, settings = self.state.update, self.experiment.training
+        return done % settings.validate_every == 0 or done >= settings.updates
+
+    def repeat_validation(self) -> None:
+        """Validate the checkpoint if its validation failed. Collective: call on every rank."""
+        is_scored = self.world.all_gather(self.resumed.is_scored)[0]
+        if not is_scored and self.is_validation_due():
+            self.save(self.validate(is_due=True), is_urgent=True)
+            is_end = self.state.update >= self.experiment.training.updates
+            self.control.check_written(self.state.update, is_end)
+
     def is_score_due(self) -> bool:
         """Return True if a pending score is to be used after this update."""
         awaited = self.state.awaited
@@ -417,7 +431,7 @@ class _Run:
                 self.control.save_s = time.perf_counter() - started
 
     def save_unscored(self) -> None:
-        """Write a checkpoint after a validation that failed. Collective: call on every rank."""
+        """Write a checkpoint whose validation failed. Collective: call on every rank."""
         # The error of the validation is the cause, also of a checkpoint that cannot be written.
         with contextlib.suppress(Exception):
             self.save(None, is_urgent=True)

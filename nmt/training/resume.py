@@ -119,6 +119,8 @@ class Resumed:
     """Log lines about changes of settings and data."""
     has_new_dev_set: bool = False
     """True if the dev set is not that of the checkpoint."""
+    is_scored: bool = True
+    """False if the checkpoint has no dev BLEU, and none is pending."""
     warm_start: WarmStart | None = None
     """On rank 0 of a new run, what it took from training.init_from."""
 
@@ -162,8 +164,15 @@ def resume(
     stored = load_training_state(folder)
     state = TrainState.of(stored.counters, folder)
     resumed = Resumed(state, skipped)
-    if note := describe_rate_change(load_config(folder), learner.experiment, state):
+    before, now = load_config(folder), learner.experiment
+    if note := describe_rate_change(before, now, state):
         resumed.notes.append(note)
+    was, precision = before.training.precision, now.training.precision
+    if precision != was:
+        # Also with auto, which decides on each host.
+        resumed.notes.append(
+            f"warning: precision {was} -> {precision} | training.precision={was} keeps it"
+        )
     if state.data is None:
         resumed.notes.append(
             "warning: the checkpoint has no digests of its data, as in earlier versions: "
@@ -179,6 +188,8 @@ def resume(
                 "patience and plateau counters start again"
             )
     state.data = found
+    pending = [update for update, _ in state.awaited]
+    resumed.is_scored = read_info(folder).bleu is not None or state.update in pending
     learner.load(stored, folder)
     return resumed
 

@@ -214,7 +214,8 @@ class AsyncValidator:
             self._scores[update] = None
             return
         world = World(device=self._device)  # rank 0 alone
-        found = validate(checkpoint.model(), checkpoint.subword, self._experiment, self._dev, world)
+        experiment = checkpoint.experiment  # as a task does
+        found = validate(checkpoint.model(), checkpoint.subword, experiment, self._dev, world)
         self._record(update, found)
 
     def _record(self, update: int, found: Validation) -> None:

@@ -3,7 +3,10 @@
 import logging
 import os
 import shutil
+import time
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,10 @@ def corrupt(remote: RemoteRun, name: str) -> None:
     file.write_bytes(data)
     remote.store.upload(file, name)
     file.unlink()
+
+
+def make_stale(folder: Path) -> None:
+    (folder / "bundle.json").write_text("{}")
 
 
 def test_a_download_equals_the_upload(remote: RemoteRun, tmp_path: Path) -> None:
@@ -154,6 +161,49 @@ def test_a_corrupt_local_copy_is_downloaded_again(remote: RemoteRun, tmp_path: P
     file.write_bytes(b"corrupt")
     remote.pull("update-00000500")
     assert file.read_bytes() == intact
+
+
+@pytest.mark.parametrize(
+    ("damage", "num_downloads"), [(shutil.rmtree, 1), (make_stale, 1), (lambda folder: None, 0)]
+)
+def test_ranks_on_a_host_download_a_checkpoint_once(
+    damage: Callable[[Path], None], num_downloads: int, remote: RemoteRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
+    push(remote, 500)
+    folder = list_checkpoints(remote._run_dir)[0]
+    score = format_score((folder / "bundle.json").read_text(), 31.0, "nrefs:1")
+    (folder / "score.json").write_text(score)
+    remote.upload_logs()
+    damage(folder)
+    started: list[str] = []
+    download = ObjectStore.download
+
+    def download_slowly(store: ObjectStore, name: str, file: Path) -> bool:
+        started.append(name)
+        time.sleep(0.02)
+        return download(store, name, file)
+
+    monkeypatch.setattr(ObjectStore, "download", download_slowly)
+    ranks = [RemoteRun(remote.store, remote._run_dir) for _ in range(4)]
+    with ThreadPoolExecutor(len(ranks)) as pool:
+        found = list(pool.map(lambda rank: rank.pull(folder.name), ranks))
+    assert found == [folder] * len(ranks)
+    assert sorted(started) == sorted(
+        f"checkpoints/{folder.name}/{name}" for name in FILES[1:] * num_downloads
+    )
+    assert files_below(folder) == sorted([*FILES, "score.json"])
+    assert list_checkpoints(remote._run_dir) == [folder]
+
+
+def test_a_copy_that_cannot_be_written_is_an_error(remote: RemoteRun, tmp_path: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    push(remote, 500)
+    (tmp_path / "other").write_text("a file")
+    message = message_of(lambda: elsewhere(remote, tmp_path).pull("update-00000500"))
+    folder = tmp_path / "other/checkpoints/update-00000500"
+    assert message.startswith(f"{folder} was not written: ")
 
 
 def test_checkpoints_missing_in_the_store_are_deleted(remote: RemoteRun, tmp_path: Path) -> None:

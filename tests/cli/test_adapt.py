@@ -70,12 +70,13 @@ def test_a_model_without_training_state_has_a_new_optimizer(
     assert training.learning_rate == pytest.approx(0.5 * 0.02)
 
 
-def set_old(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> None:
-    """Change the settings of the earlier run."""
+def set_old(monkeypatch: pytest.MonkeyPatch, *overrides: str, update: int = 60) -> None:
+    """Change the settings of the earlier run, and the updates of its checkpoint."""
 
     def load(path: Path) -> Checkpoint:
         source = load_checkpoint(path)
-        return replace(source, experiment=override(source.experiment, overrides))
+        info = replace(source.info, update=update)
+        return replace(source, experiment=override(source.experiment, overrides), info=info)
 
     monkeypatch.setattr("nmt.checkpoint.load.load_checkpoint", load)
 
@@ -91,6 +92,46 @@ def test_settings_are_those_of_the_last_stage(
     [made] = adapted
     assert (made.training.reverse, made.model.dropout, made.stages) == (0, 0.4, [])
     assert made.training.learning_rate == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("update", "dropout"), [(0, 0.1), (9, 0.1), (10, 0.2), (39, 0.2), (40, 0.3), (60, 0.3)]
+)
+def test_settings_are_those_of_the_checkpoint(
+    update: int, dropout: float, adapted: list[Experiment], nmt: Nmt,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It can be older than the last update of the run, which can have stopped early."""
+    stages = "stages=[{from_update: 9, dropout: 0.2}, {from_update: 39, dropout: 0.3}]"
+    set_old(monkeypatch, "model.dropout=0.1", stages, update=update)
+    answer = nmt(ADAPT)
+    assert answer.status == 0, answer.err
+    assert adapted[0].model.dropout == dropout
+
+
+@pytest.mark.parametrize(
+    ("old", "expected"),
+    [
+        (["news"], ["news"]),
+        (["new_test"], ["old_new_test"]),
+        # An adapted run, adapted again to text of the same name.
+        (["new_test", "old_new_test"], ["old_new_test", "old_old_new_test"]),
+        (["old_new_test", "new_test"], ["old_new_test", "old_old_new_test"]),
+        (
+            ["new_test", "old_new_test", "old_old_new_test", "news"],
+            ["old_new_test", "old_old_new_test", "old_old_old_new_test", "news"],
+        ),
+    ],
+)
+def test_old_test_sets_get_names_that_are_free(
+    old: list[str], expected: list[str], adapted: list[Experiment], nmt: Nmt,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    entries = ", ".join(f"{{name: {name}, src: news.en, tgt: news.de}}" for name in old)
+    set_old(monkeypatch, f"corpus.tests=[{entries}]")
+    answer = nmt(ADAPT)
+    assert answer.status == 0, answer.err
+    assert [text.name for text in adapted[0].corpus.tests] == ["new_test", *expected]
 
 
 def test_corpora_of_the_last_stage_are_sampled(

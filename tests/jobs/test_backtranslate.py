@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -131,6 +132,43 @@ def test_unfinished_work_of_other_settings_is_replaced(mono: Path, tmp_path: Pat
         (tmp_path / "bt.work" / name).write_text("{}\n")
     assert make_pairs(mono, tmp_path / "bt")[1] == {"kept": 3}
     assert not (tmp_path / "bt.work").exists()
+
+
+@pytest.mark.parametrize("at", ["end", "no pair left", "other settings"])
+def test_a_kill_during_a_deletion_loses_no_pairs(
+    at: str, mono: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
+    monkeypatch.setattr(backtranslate_module, "CHUNK_LINES", 1)
+
+    def interrupt(*_: object) -> Iterator[Any]:
+        raise KeyboardInterrupt
+
+    def delete_a_chunk_and_interrupt(folder: Path) -> None:
+        (folder / "000001.src").unlink()
+        raise KeyboardInterrupt
+
+    unlink = Path.unlink
+
+    def unlink_and_interrupt(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        if path.suffix == ".src":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if at == "other settings":
+            with pytest.raises(KeyboardInterrupt):
+                make_pairs(mono, Path("bt"), run_tasks=interrupt)
+            patch.setattr(Path, "unlink", unlink_and_interrupt)
+        if at == "no pair left":
+            patch.setattr(backtranslate_module, "drop_reason", lambda *_: "too_short")
+        remove = SimpleNamespace(rmtree=delete_a_chunk_and_interrupt)
+        patch.setattr(backtranslate_module, "shutil", remove)
+        with pytest.raises(KeyboardInterrupt):
+            make_pairs(mono, Path("bt"), num_models=1 + (at == "other settings"))
+    assert len(list(Path("bt.work").glob("*.src"))) == 2
+    assert make_pairs(mono, Path("bt"))[1] == {"kept": 3}
+    assert len(read_text_lines("bt.en")) == len(read_text_lines("bt.de")) == 3
 
 
 def test_work_of_another_process_is_not_touched(mono: Path, tmp_path: Path) -> None:

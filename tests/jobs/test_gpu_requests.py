@@ -76,7 +76,7 @@ def test_tasks_use_a_gpu_only_if_they_have_requested_one(
 
 @pytest.mark.parametrize(("num_gpus", "expected"), [(2, 0), (3, 1)])
 def test_validation_takes_a_gpu_that_the_workers_leave(
-    experiment: Experiment, monkeypatch: pytest.MonkeyPatch, num_gpus: int, expected: int
+    monkeypatch: pytest.MonkeyPatch, num_gpus: int, expected: int
 ) -> None:
     requested: list[int] = []
 
@@ -91,7 +91,7 @@ def test_validation_takes_a_gpu_that_the_workers_leave(
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": float(num_gpus)})
     monkeypatch.setattr(validation_tasks, "_score_checkpoint", Task())
     cluster = Cluster(workers=2, gpus_per_worker=1)  # type: ignore[arg-type]
-    scorer = ValidationTasks(experiment, ([], []), Path(), "", cluster)
+    scorer = ValidationTasks(([], []), Path(), "", cluster)
     scorer.ask(5, Path("update-00000005"))
     assert requested == [expected]
 

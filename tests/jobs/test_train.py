@@ -209,6 +209,48 @@ def test_out_of_memory_restarts_with_smaller_micro_batches(
     assert len(read_kind(run_dir, "split")) == 1
 
 
+def lose_store(folder: Path, times: int) -> Callable[..., None]:
+    """Wrap the training function: the object store does not answer its first calls."""
+    run_worker = jobs_train._run_worker
+
+    def run(*arguments: Any) -> None:
+        from nmt.errors import StorageError
+        from nmt.jobs import train
+
+        open_prepared = train.open_prepared
+
+        def fail(experiment: Experiment) -> Any:
+            number = len(list(folder.glob("call-*")))
+            (folder / f"call-{number}").touch()
+            if number < times:
+                raise StorageError("s3://bucket/run: no answer from the store")
+            return open_prepared(experiment)
+
+        train.open_prepared = fail
+        run_worker(*arguments[:7])
+
+    return run
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_error_of_the_store_counts_as_a_failure(
+    times: int, experiment: Experiment, ray_session: RayCluster, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(jobs_train, "_run_worker", lose_store(tmp_path, times))
+    short = with_settings(experiment, updates=5, validate_every=5)
+    if times == 1:
+        assert load_training_state(train(short, tmp_path, max_failures=1)).update == 5
+        return
+    with pytest.raises(TrainingError) as error:
+        train(short, tmp_path, max_failures=1)
+    assert str(error.value) == (
+        "training failed after 1 restarts: worker 0: s3://bucket/run: no answer from the store; "
+        f"run the same command again to resume; Ray and torch output: {tmp_path}/tiny/ray.log"
+    )
+
+
 @pytest.mark.ray
 def test_interrupt_keeps_a_checkpoint_and_the_command_resumes(
     experiment: Experiment, ray_session: RayCluster, tmp_path: Path

@@ -9,10 +9,16 @@ import pytest
 from ray_clusters import RayCluster
 
 from nmt.cli.tune import _best_lines
+from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment
 from nmt.config.search_space import Trial
+from nmt.errors import NmtError, TrainingError
+from nmt.jobs import tune as jobs_tune
 from nmt.jobs.tune import Metric, Outcome, format_table, make_run_name, read_validations
+from nmt.training.memory import UpdateOutOfMemoryError
+from nmt.training.run_manifest import Origin
+from nmt.training.stop_control import RunHooks
 
 TEXT = {"name": "a", "src": "a.en", "tgt": "a.de"}
 
@@ -117,6 +123,41 @@ def test_validations_are_read_from_an_incomplete_file(tmp_path: Path) -> None:
     text = "".join(f"{json.dumps(record)}\n" for record in records)
     (tmp_path / "metrics.jsonl").write_text(text + '{"kind": "valid')
     assert [each["update"] for each in read_validations(tmp_path)] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("failures", "expected"),
+    [
+        ([], [1]),
+        ([UpdateOutOfMemoryError(7, 0, 1)], [1, 2]),
+        # The memory trial can find a larger split factor than was requested.
+        ([UpdateOutOfMemoryError(7, 0, 1), UpdateOutOfMemoryError(9, 0, 4)], [1, 2, 8]),
+        ([UpdateOutOfMemoryError(7, 0, 1), TrainingError("no pair fits")], [1, 2]),
+    ],
+)
+def test_a_trial_out_of_memory_resumes_with_a_larger_split(
+    failures: list[Exception], expected: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits, reports, left = list[int](), list[dict[str, Any]](), iter(failures)
+
+    def train(*_: object, hooks: RunHooks, **__: object) -> None:
+        splits.append(hooks.min_split)
+        if (error := next(left, None)) is not None:
+            raise error
+
+    for name, value in (
+        ("train", train),
+        ("load_training_data", lambda *_: None),
+        ("worker_environment", lambda _: {}),
+        ("configure_memory", lambda: None),
+    ):
+        monkeypatch.setattr(jobs_tune, name, value)
+    monkeypatch.setattr(jobs_tune.tune, "report", reports.append)
+    jobs = [(OUTCOMES[0].trial.experiment, tmp_path, tmp_path)]
+    jobs_tune._run_trial({"job": 0}, jobs, Cluster(), Origin.here())
+    assert splits == expected
+    errors = [str(each) for each in failures if isinstance(each, NmtError)]
+    assert [each["failure"] for each in reports] == errors
 
 
 COMMAND = (

@@ -76,7 +76,7 @@ def test_lost_task_is_run_again(
     run_dir = get_run_dir(experiment, cluster)
     folder = trained.pull("update-00000030")
     dev = read_dev(Path(experiment.prepared))
-    tasks = ValidationTasks(experiment, dev, run_dir, get_run_address(experiment, cluster), cluster)
+    tasks = ValidationTasks(dev, run_dir, get_run_address(experiment, cluster), cluster)
     killed: list[int] = []
 
     def kill() -> None:
@@ -104,10 +104,10 @@ def test_lost_task_is_run_again(
 
 
 def test_task_that_cannot_read_its_checkpoint_returns_the_error(
-    experiment: Experiment, cluster: Cluster, trained: RemoteRun, tmp_path: Path
+    cluster: Cluster, trained: RemoteRun, tmp_path: Path
 ) -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
-    tasks = ValidationTasks(experiment, (["one"], [WORDS["one"]]), tmp_path, "", cluster)
+    tasks = ValidationTasks((["one"], [WORDS["one"]]), tmp_path, "", cluster)
     tasks.ask(7, tmp_path / "checkpoints/update-00000007")
     tasks.wait()
     assert tasks.arrived() == [

@@ -91,6 +91,29 @@ def test_a_run_logs_and_keeps_the_choice_of_auto(
 
 
 @pytest.mark.parametrize(
+    ("name", "gain", "expected"),
+    [
+        ("auto", 1.9, []),
+        ("bf16", 0.5, []),
+        ("auto", 0.5, ["warning: precision bf16 -> fp32 | training.precision=bf16 keeps it"]),
+        ("fp32", 1.9, ["warning: precision bf16 -> fp32 | training.precision=bf16 keeps it"]),
+    ],
+)
+def test_another_precision_is_reported_on_resume(
+    toy: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, gain: float,
+    expected: list[str],
+) -> None:  # fmt: skip
+    """Exact resume (nmt/README.md, Guarantees)."""
+    monkeypatch.setattr(precision, "bf16_gain", lambda: 1.9)
+    auto, lines = with_precision(toy, "auto"), list[str]()
+    train(auto, corpus_of(toy), World(), tmp_path, should_stop=lambda update: True)
+    monkeypatch.setattr(precision, "bf16_gain", lambda: gain)
+    other = with_precision(toy, name)
+    train(other, corpus_of(toy), World(), tmp_path, lines.append, lambda update: True)
+    assert [line for line in lines if line.startswith("warning: precision")] == expected
+
+
+@pytest.mark.parametrize(
     ("name", "device", "gain", "expected"),
     [
         ("bf16", torch.device("cpu"), 0.53, SLOW_BF16),

@@ -57,7 +57,7 @@ def test_a_new_host_logs_the_cost_of_losing_another(
     assert "pulse.json" not in ObjectStore(address).list_objects()
     # Times of stored objects are whole seconds, and these runs take less than one.
     for path in (toy_file.parent / "lost-a").rglob("*"):
-        os.utime(path, (time.time() - 2,) * 2)
+        os.utime(path, (time.time() - 60,) * 2)
     # The heartbeat on the first host is of a failure that was resumed elsewhere.
     go(toy_file, Run("lost-a", address=address, overrides=["training.updates=21"]))
     assert restarts_of(toy_file.parent / "lost-a") == [restart]

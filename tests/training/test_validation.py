@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,24 +67,71 @@ def test_several_workers_validate_as_one(single: Validation, gloo: GlooRuns) -> 
         assert found["nll"] == pytest.approx(single.nll, rel=1e-6)
 
 
-def test_a_failed_validation_leaves_a_checkpoint(
-    toy_file: Path, monkeypatch: pytest.MonkeyPatch
+def fail_at(number: int, error: Exception, patch: pytest.MonkeyPatch) -> None:
+    """Make the validation of this number fail, counted from 1."""
+    calls: list[object] = []
+
+    def fail(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == number:
+            raise error
+        return bleu(*arguments)
+
+    patch.setattr("nmt.training.validation.bleu", fail)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (1, ConfigError("corpus.tgt", "ja", "MeCab is gone")),
+        (1, torch.OutOfMemoryError("CUDA out of memory.")),
+        # That of the last update.
+        (2, torch.OutOfMemoryError("CUDA out of memory.")),
+    ],
+)
+def test_a_failed_validation_is_repeated(
+    number: int, error: Exception, toy_file: Path, one: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
-
-    def fail(*arguments: object) -> None:
-        raise ConfigError("corpus.tgt", "ja", "MeCab is gone")
-
+    run, update = Run(f"failed-{number}-{type(error).__name__}"), 10 * number
     with monkeypatch.context() as patch:
-        patch.setattr("nmt.training.validation.bleu", fail)
-        with pytest.raises(ConfigError):
-            go(toy_file, Run("failed"))
-    folder = toy_file.parent / "failed"
-    [saved] = list_checkpoints(folder)
-    assert (read_info(saved).update, read_info(saved).bleu) == (10, None)
-    assert "update 10 | validation failed | saved" in (folder / "train.log").read_text()
-    reason, state = go(toy_file, Run("failed"))
-    assert (reason, state.update, state.best_update) == ("finished", 20, 20)
+        fail_at(number, error, patch)
+        with pytest.raises(type(error)):
+            go(toy_file, run)
+    folder = toy_file.parent / run.folder
+    saved = list_checkpoints(folder)[-1]
+    assert (read_info(saved).update, read_info(saved).bleu) == (update, None)
+    assert f"update {update} | validation failed | saved" in (folder / "train.log").read_text()
+    reason, state = go(toy_file, run)
+    assert (reason, state.update) == ("finished", 20)
+    assert_same(one, folder)
+    ours, theirs = ([read_info(each).bleu for each in list_checkpoints(of)] for of in (folder, one))
+    assert ours == theirs
+
+
+def test_a_repeated_validation_can_end_the_run(
+    toy_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run("failed-still", overrides=STILL)
+    with monkeypatch.context() as patch:
+        fail_at(2, torch.OutOfMemoryError("CUDA out of memory."), patch)
+        with pytest.raises(torch.OutOfMemoryError):
+            go(toy_file, run)
+    reason, state = go(toy_file, run)
+    assert (reason, state.update, state.best_update) == ("stopped early", 4, 2)
+    assert [each["update"] for each in validations_of(toy_file.parent / run.folder)] == [2, 4]
+
+
+def test_a_failed_validation_is_repeated_asynchronously(
+    toy_file: Path, asynchronous: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run("failed-late", overrides=EVERY)
+    with monkeypatch.context() as patch:
+        fail_at(1, torch.OutOfMemoryError("CUDA out of memory."), patch)
+        with pytest.raises(torch.OutOfMemoryError):
+            go(toy_file, run)
+    go(toy_file, replace(run, scorer="reversed"))
+    assert_same(asynchronous, toy_file.parent / run.folder)
 
 
 @pytest.mark.parametrize(

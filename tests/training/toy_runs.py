@@ -161,10 +161,9 @@ class ToyScorer:
     reports that every task failed.
     """
 
-    def __init__(self, kind: str, experiment: Experiment, corpus: TrainingData) -> None:
+    def __init__(self, kind: str, corpus: TrainingData) -> None:
         self.behind = 2
         self._kind = kind
-        self._experiment = experiment
         self._dev = corpus.dev
         self._requests: list[tuple[int, Path]] = []
         self._is_open = kind != "reversed"
@@ -188,7 +187,7 @@ class ToyScorer:
             return "WorkerCrashedError"
         checkpoint = load_checkpoint(folder)
         return validate(
-            checkpoint.model(), checkpoint.subword, self._experiment, self._dev, World()
+            checkpoint.model(), checkpoint.subword, checkpoint.experiment, self._dev, World()
         )
 
 
@@ -296,7 +295,7 @@ def go(file: Path, run: Run, world: World | None = None) -> tuple[EndReason, Tra
             should_stop=faults.should_stop,
             hooks=RunHooks(run.max_lost_updates, "a worker died", min_split=run.min_split),
             remote=RemoteRun(ObjectStore(run.address), run_dir) if run.address else None,
-            scorer=ToyScorer(run.scorer, experiment, corpus) if run.scorer else None,
+            scorer=ToyScorer(run.scorer, corpus) if run.scorer else None,
         )
     seen = {"rows": faults.rows, "seeds": faults.seeds}
     (run_dir / f"seen-{world.rank}.json").write_text(json.dumps(seen))
