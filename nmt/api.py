@@ -18,6 +18,7 @@ from nmt.config.decoding import EngineName, Precision
 from nmt.config.experiment import Experiment
 from nmt.config.files import (
     build_experiment,
+    check_sets,
     load_cluster,
     load_experiment,
     override,
@@ -352,6 +353,9 @@ def load_settings(
         given = experiment
         settings = given if isinstance(given, Experiment) else build_experiment(given)
         settings = override(settings, for_experiment, "overrides") if for_experiment else settings
+        # The experiment of a checkpoint may have what an earlier version accepted.
+        if not isinstance(given, Experiment):
+            check_sets(settings, "experiment")
     return settings, _resolve_cluster(cluster, for_cluster)
 
 

@@ -12,6 +12,7 @@ import pytest
 import nmt
 from nmt.api import load_settings
 from nmt.config.decoding import MAX_THREADS
+from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.jobs.preparation import prepare_corpus
 
@@ -63,6 +64,22 @@ def test_the_choice_of_a_preset_is_printed_once(
         for explains in (True, False):
             prepare_corpus(experiment, cluster, console, explains_preset=explains)
     assert "".join(capfd.readouterr()).count("preset auto: 100 pairs -> ") == 1
+
+
+@pytest.mark.parametrize(("key", "value"), [("tag", 1), ("weight", 0.5)])
+@pytest.mark.parametrize("kind", ["dev", "tests"])
+def test_a_mapping_is_checked_like_a_file(here: Path, key: str, value: float, kind: str) -> None:
+    tree = load_settings("tiny.yaml")[0].model_dump()
+    text = tree["corpus"][kind] if kind == "dev" else tree["corpus"][kind][0]
+    text[key] = value
+    with pytest.raises(nmt.NmtError) as caught:
+        load_settings(tree)
+    assert str(caught.value) == (
+        f"experiment: {key} of corpus {text['name']!r} is {value}, but only training corpora have "
+        f"a {key}: remove it"
+    )
+    # As stored by an earlier version.
+    assert load_settings(Experiment.model_validate(tree))
 
 
 def test_models_are_loaded_with_options(here: Path) -> None:

@@ -16,6 +16,7 @@ two. Slots, their bounds and the number of updates are thus the same in all epoc
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ from nmt.errors import DataError
 
 Rows = npt.NDArray[np.int64]
 """Row numbers of pairs in the prepared corpus, int64."""
+_Ints = npt.NDArray[Any]
+"""Integers of as few bytes as their largest value needs: there is one per pair of the corpus."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,9 @@ class Schedule:
         """
         self.config = config
         self.seed = seed
-        src = np.asarray(src_lengths, dtype=np.int64) + 1
-        self._tgt = np.asarray(tgt_lengths, dtype=np.int64) + 1
-        longer = np.maximum(src, self._tgt)
-        self.rows = kept = np.flatnonzero(longer <= config.max_length)
-        """Rows of the pairs in use, ascending."""
+        self._tgt: _Ints = np.asarray(tgt_lengths, dtype=np.int32) + 1
+        longer = np.maximum(np.asarray(src_lengths, dtype=np.int32) + 1, self._tgt)
+        kept = _compact(np.flatnonzero(longer <= config.max_length), len(longer))
         self.num_left_out = len(longer) - len(kept)
         """Number of pairs longer than batching.max_length."""
         if not len(kept):
@@ -87,7 +88,10 @@ class Schedule:
                 f"none of the {len(longer)} prepared pairs has at most batching.max_length "
                 f"({config.max_length}) tokens including EOS: increase it, or check the corpus"
             )
-        sort_key = longer * (config.max_length + 1) + self._tgt
+        # Wrong for longer pairs, which are not used.
+        key_type = np.min_scalar_type((config.max_length + 1) ** 2)
+        sort_key = longer.astype(key_type) * key_type.type(config.max_length + 1)
+        sort_key += self._tgt.astype(key_type)
         by_length = kept[np.argsort(sort_key[kept], kind="stable")]
         self._slots: _Slots | None
         if all(weight == 1 for weight in weights):
@@ -96,7 +100,8 @@ class Schedule:
         else:
             self._slots = _make_slots(by_length, np.asarray(corpora)[by_length], weights)
             longest = self._slots.longest
-            self._sorted = np.argsort(sort_key[longest], kind="stable")
+            order = np.argsort(sort_key[longest], kind="stable")
+            self._sorted = _compact(order, len(order))
             longest = longest[self._sorted]
         # Sorted once: an epoch only shuffles within equal keys and within groups of neighbours.
         self._sort_key = sort_key[longest]
@@ -122,8 +127,14 @@ class Schedule:
             self._later.append((start, num_epochs, schedule))
             before, previous = start, schedule
         self._epoch = -1
-        self._windows: list[Rows] = []
+        self._windows: list[_Ints] = []
         self._order: Rows = np.empty(0, dtype=np.int64)
+
+    @property
+    def rows(self) -> Rows:
+        """Rows of the pairs in use, ascending."""
+        rows = self._sorted if self._slots is None else self._slots.rows
+        return np.sort(rows).astype(np.int64)
 
     def update(self, number: int) -> Update:
         """Return an update by its number, counted from 0; in any order."""
@@ -136,7 +147,7 @@ class Schedule:
             self._draw_epoch(epoch)
         cut, window = divmod(int(self._order[index]), self._num_windows)
         start, stop, _ = self._cuts[cut]
-        rows = self._windows[window][start:stop]
+        rows = self._windows[window][start:stop].astype(np.int64)
         parts = tuple(np.array_split(rows, self.config.micro_batches))
         return Update(number, epoch, parts, int(self._tgt[rows].sum()))
 
@@ -157,7 +168,7 @@ class Schedule:
         sizes = [(-(-(stop - start) // parts), bound) for start, stop, bound in self._cuts]
         return max([*sizes, *(each.largest for *_, each in self._later)], key=math.prod)
 
-    def _cut(self, sorted_lengths: npt.NDArray[np.int64]) -> list[tuple[int, int, int]]:
+    def _cut(self, sorted_lengths: _Ints) -> list[tuple[int, int, int]]:
         """Return (start, stop, longest pair) of each update within a window, equal for all."""
         # With k windows, position p of any window holds one of the sorted pairs p*k to p*k+k-1:
         # the longest of them is its bound.
@@ -183,12 +194,13 @@ class Schedule:
         """Draw the windows and the order of updates of an epoch."""
         random = np.random.default_rng([self.seed, epoch])
         # Random order within equal lengths, then each k neighbours to k windows at random.
-        shuffle = random.permutation(len(self._sorted))
-        ties = np.argsort(self._sort_key[shuffle], kind="stable")
-        slots = self._sorted[shuffle[ties]]
-        k = self._num_windows
-        order = np.lexsort((random.random(len(slots)), np.arange(len(slots)) // k))
-        slots = slots[order]
+        num, k = len(self._sorted), self._num_windows
+        order = _compact(np.arange(num), num)
+        random.shuffle(order)
+        order = order[np.argsort(self._sort_key[order], kind="stable")]
+        slots = self._sorted[order]
+        group = _compact(np.arange(num) // k, num)
+        slots = slots[np.lexsort((random.random(num), group))]
         self._order = random.permutation(self.updates_per_epoch)
         rows = slots if self._slots is None else self._slots.draw(random)[slots]
         self._windows = [rows[window::k] for window in range(k)]
@@ -199,27 +211,32 @@ class Schedule:
 class _Slots:
     """Slots of an epoch, each with the rows that one is drawn from."""
 
-    rows: Rows
+    rows: _Ints
     """Rows of all slots; those of one slot are adjacent, the longest last."""
-    first: Rows
+    first: _Ints
     """Position of the first row of each slot."""
-    size: Rows
+    size: _Ints
     """Number of rows of each slot."""
 
     @property
-    def longest(self) -> Rows:
+    def longest(self) -> _Ints:
         """Longest row of each slot."""
-        rows: Rows = self.rows[self.first + self.size - 1]
+        rows: _Ints = self.rows[self.first + self.size - 1]
         return rows
 
-    def draw(self, random: np.random.Generator) -> Rows:
+    def draw(self, random: np.random.Generator) -> _Ints:
         """Draw a row for each slot."""
-        chosen = (random.random(len(self.size)) * self.size).astype(np.int64)
-        rows: Rows = self.rows[self.first + chosen]
+        chosen = (random.random(len(self.size)) * self.size).astype(self.size.dtype)
+        rows: _Ints = self.rows[self.first + chosen]
         return rows
 
 
-def _make_slots(by_length: Rows, corpora: Rows, weights: Sequence[float]) -> _Slots:
+def _compact(numbers: _Ints, limit: int) -> _Ints:
+    """Return numbers below a limit in as few bytes as it needs, 4 or 8."""
+    return numbers.astype(np.int32 if limit <= 2**31 else np.int64)
+
+
+def _make_slots(by_length: _Ints, corpora: _Ints, weights: Sequence[float]) -> _Slots:
     """Return the slots of rows sorted by length, with the weight of each corpus."""
     rows, firsts, sizes, start = [by_length[:0]], [by_length[:0]], [by_length[:0]], 0
     for corpus, weight in enumerate(weights):
@@ -232,4 +249,5 @@ def _make_slots(by_length: Rows, corpora: Rows, weights: Sequence[float]) -> _Sl
         firsts += [start + np.tile(single, int(whole)), start + bounds[:-1]]
         sizes += [np.ones(int(whole) * len(members), dtype=np.int64), np.diff(bounds)]
         start += len(members)
-    return _Slots(np.concatenate(rows), np.concatenate(firsts), np.concatenate(sizes))
+    first, size = (_compact(np.concatenate(each), start + 1) for each in (firsts, sizes))
+    return _Slots(np.concatenate(rows), first, size)

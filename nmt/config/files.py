@@ -56,7 +56,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
         ConfigError: the file or an override is invalid.
     """
     experiment = _load(Experiment, path, overrides)
-    _check_sets(experiment, f"{path} and command line" if overrides else str(path))
+    check_sets(experiment, f"{path} and command line" if overrides else str(path))
     keys = [text.partition("=")[0] for text in overrides]
     has_root = "corpus.root" in keys or "corpus" in keys
     return experiment if has_root else _resolve_root(experiment, Path(path))
@@ -222,7 +222,7 @@ def _load(kind: type[S], path: str | Path | None, overrides: Sequence[str]) -> S
     return _build(kind, tree, where, overrides, is_input=True)
 
 
-def _check_sets(experiment: Experiment, where: str) -> None:
+def check_sets(experiment: Experiment, where: str) -> None:
     """Raise ConfigError for settings of a dev or test set that have an effect in training only."""
     # Not in `CorpusConfig.check`: stored settings may have them.
     for text in (experiment.corpus.dev, *experiment.corpus.tests):

@@ -35,7 +35,10 @@ SMOOTHING = 0.3
 """Share of the frequency of a word in its probability given a source: bounds its penalty."""
 MIN_PROBABILITY = 1e-3
 """Translation probability below which an entry is removed from the table."""
-SCORE_PAIRS = 4_000
+MAX_CELLS = 1 << 24
+"""Combinations of a source and a target word that a table is trained on: 700 MB of memory, and
+enough for 4,500 pairs of MAX_WORDS."""
+SCORE_PAIRS = 1_000
 """Pairs scored together."""
 
 Ids = npt.NDArray[np.int64]
@@ -57,8 +60,12 @@ class WordTable:
 
     @classmethod
     def train(cls, src: Sequence[str], tgt: Sequence[str]) -> "WordTable":
-        """Train IBM Model 1 from source to target."""
-        cells = _Cells.pair(_word_ids(src, has_null=True), _word_ids(tgt))
+        """Train IBM Model 1 from source to target, on an even sample of at most MAX_CELLS."""
+        sides = _word_ids(src, has_null=True), _word_ids(tgt)
+        step = -(-int(sides[0][1] @ sides[1][1]) // MAX_CELLS)
+        if step > 1:
+            sides = _word_ids(src[::step], has_null=True), _word_ids(tgt[::step])
+        cells = _Cells.pair(*sides)
         keys, entries = np.unique(cells.keys, return_inverse=True)
         sources = keys // _NUM_IDS
         # The first iteration starts from equal probabilities.

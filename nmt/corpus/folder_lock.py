@@ -41,7 +41,13 @@ def lock_alone(folder: Path) -> IO[bytes]:
     Raises:
         DataError: a run or another command reads it.
     """
-    file = (folder / MANIFEST).open("rb")
+    path = folder / MANIFEST
+    file: IO[bytes]
+    # NFS grants an exclusive lock only on a file that is open for writing.
+    try:
+        file = path.open("rb+")
+    except OSError:
+        file = path.open("rb")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -61,8 +67,13 @@ def check_replaceable(folder: Path) -> None:
     """Check that a prepared corpus can be replaced now.
 
     Raises:
-        DataError: it holds files of others, or is in use.
+        DataError: it is a mount point, holds files of others, or is in use.
     """
+    if os.path.ismount(folder):
+        raise DataError(
+            f"{folder}: a mount point, which --force cannot replace; set corpus.prepared to a "
+            "folder in it"
+        )
     for each in (folder, _sibling(folder, "old")):
         names = sorted(path.name for path in each.iterdir()) if each.is_dir() else []
         if others := [name for name in names if name not in _ENTRIES and name[0] != "."]:
@@ -77,12 +88,19 @@ def replace_folder(folder: Path, new: Path) -> None:
     """Replace a prepared corpus by a complete new folder, and remove the old one.
 
     Raises:
-        DataError: a run or another command reads it; both folders stay as they are.
+        DataError: a run or another command reads it, or it cannot be renamed; both folders stay as
+            they are.
     """
     old = _sibling(folder, "old")
     with lock_alone(folder):
         shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
+        try:
+            folder.rename(old)
+        except OSError as error:
+            raise DataError(
+                f"{folder}: cannot be renamed to {old.name}: {error.strerror}; set corpus.prepared "
+                "to another folder"
+            ) from None
         new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
 

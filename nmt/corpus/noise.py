@@ -106,7 +106,7 @@ class SourceNoise:
     """Noise of the source tokens of a prepared corpus."""
 
     def __init__(
-        self, subword: Subword, corpora: npt.NDArray[np.int64], rates: Sequence[NoiseConfig],
+        self, subword: Subword, corpora: npt.NDArray[np.int32], rates: Sequence[NoiseConfig],
         tags: Sequence[int], cleaning: CleaningConfig, seed: int, marks_case: bool = False,
     ) -> None:  # fmt: skip
         """Create the noise of a run.

@@ -50,7 +50,7 @@ from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
 
-TASKS_VERSION = 5
+TASKS_VERSION = 6
 """Increased when the results of tasks change: unfinished work of another version starts over."""
 
 

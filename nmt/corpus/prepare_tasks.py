@@ -135,7 +135,8 @@ def clean_chunk(
         languages: of source and target.
         held_out: names of the dev and test sets.
     """
-    known = _held_out_keys(work.parent, tuple(held_out), cleaning.nfc, cleaning.control_characters)
+    pairs = tuple(_read_held_out(work.parent, held_out))
+    known = _held_out_keys(pairs, cleaning.nfc, cleaning.control_characters)
     context = clean.Context(languages, (chunk.text.src_case, chunk.text.tgt_case), known)
     result = clean.clean(read_raw(work, chunk), cleaning, context)
     if result.tally.read != chunk.num_lines:
@@ -280,15 +281,14 @@ def _held_out_digests(folder: Path, names: list[str], cleaning: CleaningConfig) 
     }
 
 
-# One per process, which cleans many chunks.
+# One per process, which cleans many chunks. By content: the same process can prepare changed sets.
 @lru_cache(maxsize=1)
 def _held_out_keys(
-    folder: Path, names: tuple[str, ...], nfc: bool, control_characters: bool
+    pairs: tuple[tuple[str, str], ...], nfc: bool, control_characters: bool
 ) -> frozenset[bytes]:
     cleaning = CleaningConfig(nfc=nfc, control_characters=control_characters)
     return clean.held_out_keys(
-        (normalise(src, cleaning), normalise(tgt, cleaning))
-        for src, tgt in _read_held_out(folder, names)
+        (normalise(src, cleaning), normalise(tgt, cleaning)) for src, tgt in pairs
     )
 
 

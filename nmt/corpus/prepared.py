@@ -31,8 +31,9 @@ from nmt.errors import DataError
 
 
 def prepared_folder(experiment: Experiment) -> Path:
-    """Return the absolute path of the prepared corpus."""
-    return Path(os.path.abspath(experiment.prepared))
+    """Return the absolute path of the prepared corpus, without symbolic links."""
+    # Preparing again renames the folder, which must not be a link.
+    return Path(os.path.realpath(experiment.prepared))
 
 
 def is_prepared(experiment: Experiment) -> bool:

@@ -18,7 +18,7 @@ class Reversal:
     """Exchange of the sides of a share of the pairs."""
 
     def __init__(
-        self, share: float, corpora: npt.NDArray[np.int64], is_reversible: Sequence[bool], seed: int
+        self, share: float, corpora: npt.NDArray[np.int32], is_reversible: Sequence[bool], seed: int
     ) -> None:
         """Create the reversal of a run.
 

@@ -118,11 +118,12 @@ class Shards:
         return self._lengths("tgt")
 
     @cached_property
-    def corpora(self) -> npt.NDArray[np.int64]:
+    def corpora(self) -> npt.NDArray[np.int32]:
         """Number of each row's corpus, in the order of the experiment."""
         names = [corpus.name for corpus in self.manifest.corpora]
         numbers = [names.index(shard.corpus) for shard in self.manifest.shards]
-        return np.repeat(numbers, [shard.pairs for shard in self.manifest.shards])
+        counts = [shard.pairs for shard in self.manifest.shards]
+        return np.repeat(np.array(numbers, dtype=np.int32), counts)
 
     def pairs(self, rows: Rows) -> list[tuple[Tokens, Tokens]]:
         """Return source and target token ids of rows, without BOS and EOS.

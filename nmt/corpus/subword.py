@@ -22,6 +22,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,20 @@ class Subword:
     def spell(self, piece: str) -> list[int]:
         """Return the token ids of a piece of another vocabulary, without a space before it."""
         return [token.id for token in self._tokenizer.model.tokenize(piece)]
+
+    def split(self, ids: Sequence[int]) -> list[list[int]]:
+        """Split the token ids of a text into those of the parts that were encoded separately."""
+        text = b"".join([self._bytes[token] for token in ids]).decode("utf-8", errors="replace")
+        parts = self._tokenizer.pre_tokenizer.pre_tokenize_str(text)
+        ends = set(accumulate(len(part.encode()) for part, _ in parts))
+        split: list[list[int]] = [[]]
+        num_bytes = 0
+        for token in ids:
+            split[-1].append(token)
+            num_bytes += len(self._bytes[token])
+            if num_bytes in ends:
+                split.append([])
+        return [part for part in split if part]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids; for the ids of `encode`, exactly its line.

@@ -43,7 +43,10 @@ _INVISIBLE = re.compile(
     "[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0001\U000e0020-\U000e007f]"
 )
-_LOOSE_JOINERS = re.compile(r"(?:(?<= )|\A)[\u200c\u200d]+|[\u200c\u200d]+(?= |\Z)")
+# Look-behind here and below: a long run that does not match is read once, not from each character.
+_LOOSE_JOINERS = re.compile(
+    r"(?:(?<= )|\A)[\u200c\u200d]+|(?<![\u200c\u200d])[\u200c\u200d]+(?= |\Z)"
+)
 _SPACES = re.compile("  +")
 UNSPACED = re.compile(
     "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\u2e80-\u2fdf\u3005-\u3007"
@@ -174,7 +177,7 @@ ENDS_SENTENCE = re.compile(rf"[{END_MARKS}][{_CLOSING}\u201c\u00ab ]*\Z")
 """End of a text that ends with a sentence."""
 _SENTENCE_END = re.compile(
     # Full stop, Greek question mark and Tibetan shad end a sentence before white space only.
-    rf"(?:(?P<stop>[{END_MARKS}]+|"
+    rf"(?:(?P<stop>(?<![{END_MARKS}])[{END_MARKS}]+|"
     rf"(?<=[\u0370-\u03ff\u1f00-\u1fff]);)[{_CLOSING}\u201c\u00ab]*(?: \u00bb(?=\s))?(?=\s)|"
     rf"[{_MARKS}][.!?{_MARKS}]*[{_CLOSING}]*)(?P<gap>\s*)"
 )
@@ -257,8 +260,7 @@ def decode(block: bytes, first_line: int, name: str) -> str:
         column = error.start - block.rfind(b"\n", 0, error.start)
         raise DataError(
             f"{name}, line {line}: byte 0x{block[error.start]:02X} at position {column} is not "
-            f"UTF-8; convert the file (`iconv -f {_likely_encoding([block])} -t UTF-8`) or fix "
-            f"the line"
+            f"UTF-8; {_conversion([block])} or fix the line"
         ) from None
 
 
@@ -307,8 +309,7 @@ class EncodingChecker:
         ):
             raise DataError(
                 f"{self.name}{self._first}: {self.num_invalid} of the {self.num_beyond_ascii} "
-                f"non-ASCII lines are not UTF-8; convert the file "
-                f"(`iconv -f {_likely_encoding(self._samples)} -t UTF-8`) or delete these lines"
+                f"non-ASCII lines are not UTF-8; {_conversion(self._samples)} or delete these lines"
             )
 
     def _check_line(self, number: int, line: bytes) -> None:
@@ -356,7 +357,12 @@ def open_output(target: str | Path | None) -> Iterator[TextIO]:
             yield text
 
 
-def _likely_encoding(samples: list[bytes]) -> str:
+def _conversion(samples: list[bytes]) -> str:
+    """Return the advice to convert a file, for an error message."""
     # 0x80 to 0x9F are control codes in Latin-1, but quotes and dashes in the Windows code page.
     is_windows = any(0x80 <= byte <= 0x9F for sample in samples for byte in sample)
-    return "WINDOWS-1252" if is_windows else "ISO-8859-1"
+    guess = "WINDOWS-1252" if is_windows else "ISO-8859-1"
+    return (
+        f"convert the file from its encoding (`iconv -f {guess} -t UTF-8` if it is Western "
+        f"European; `iconv -l` lists others)"
+    )

@@ -12,6 +12,7 @@ Shapes: C characters of all words together, L longest piece, V pieces, W words o
 A table [C, L] holds the piece that begins at each character for each length, V where there is none.
 """
 
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +30,8 @@ MAX_PIECE = 16
 MAX_WORD = 24
 """Longer words are cut: the product of so many probabilities stays far from underflow."""
 MAX_CHARS = 2_000_000
-"""Largest C, most frequent words first: bounds time and memory (about 500 MB, 30 s)."""
+"""Largest C, most frequent words first: bounds time and memory (about 500 MB, 30 s). Of further
+words only the characters count."""
 SEEDS = 12
 """Initial pieces per final one."""
 _KEEP = 0.75
@@ -98,15 +100,27 @@ class _Pieces:
 def _frequent_parts(words: Counter[str]) -> list[tuple[str, int]]:
     """Return the most frequent words, cut to MAX_WORD characters, with counts, in fixed order."""
     parts: Counter[str] = Counter()
+    rest: Counter[str] = Counter()
     num_chars = 0
-    # Ties by text, so that the order of the counter has no effect.
-    for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0])):
+    for word, count in sorted(words.items(), key=_by_frequency):
         num_chars += len(word)
         if num_chars > MAX_CHARS:
-            break
+            rest.update(dict.fromkeys(word, count))
+            continue
         for first in range(0, len(word), MAX_WORD):
             parts[word[first : first + MAX_WORD]] += count
+    # The rest may have characters of its own, each of which must be a piece.
+    for character in rest.keys() - set("".join(parts)):
+        parts[character] = rest[character]
     return sorted(parts.items())
+
+
+def _by_frequency(item: tuple[str, int]) -> tuple[int, int, str]:
+    """Return the key by which words are sorted: the order of the counter has no effect."""
+    word, count = item
+    # Ties by a digest: by text, the words of a language without spaces, which occur once each,
+    # would be those with the lowest code points.
+    return -count, zlib.crc32(word.encode()), word
 
 
 def _seed(corpus: _Corpus, size: int) -> _Pieces:

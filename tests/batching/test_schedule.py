@@ -1,5 +1,6 @@
 import gzip
 import re
+import tracemalloc
 from pathlib import Path
 from typing import NamedTuple
 
@@ -352,3 +353,25 @@ def test_epochs_have_the_length_of_their_stage() -> None:
     schedule = Schedule(LENGTHS, LENGTHS, WEIGHTED, 1, CORPORA, [1, 1], [(one, half), (99, first)])
     assert [schedule.epochs_at(update) for update in (0, one, one + other)] == [0, 1, 2]
     assert schedule.epochs_at(99 + 3 * one) == pytest.approx(4 + (99 - one) / other)
+
+
+@pytest.mark.parametrize(
+    ("max_length", "weights", "limit"), [(128, (), 16), (1000, (), 18), (128, (1.5, 0.5), 28)]
+)
+def test_a_schedule_holds_few_bytes_per_pair(
+    max_length: int, weights: tuple[float, ...], limit: int
+) -> None:
+    """Bounded memory (nmt/README.md, Guarantees)."""
+    num = 100_000
+    lengths = np.random.default_rng(1).integers(1, 127, num, dtype=np.int32)
+    config = BatchingConfig(max_length=max_length)
+    corpora = np.arange(num) % 2
+    tracemalloc.start()
+    schedule = Schedule(lengths, lengths, config, 1, corpora, weights)
+    for epoch in range(2):
+        schedule.update(epoch * schedule.updates_per_epoch)
+    found, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The cuts that all epochs share take memory besides, which does not grow with the corpus.
+    assert found < limit * num
+    assert peak < 3 * limit * num

@@ -117,8 +117,9 @@ def test_invalid_stream_ends_after_complete_lines(
     answer = nmt("translate runs/tiny --batch 1", lines + b"a caf\xe9\n")
     assert answer.status == 2
     assert answer.err.splitlines()[-1] == (
-        "nmt: standard input, line 61: byte 0xE9 at position 6 is not UTF-8; convert the file "
-        "(`iconv -f ISO-8859-1 -t UTF-8`) or fix the line"
+        "nmt: standard input, line 61: byte 0xE9 at position 6 is not UTF-8; convert the file from "
+        "its encoding (`iconv -f ISO-8859-1 -t UTF-8` if it is Western European; `iconv -l` lists "
+        "others) or fix the line"
     )
     done = answer.out[:-1].split("\n")
     assert answer.out[-1] == "\n"

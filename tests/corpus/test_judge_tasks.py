@@ -1,11 +1,14 @@
 """Rules that learn from the corpus: each has an example, a switch and a count."""
 
 import random
+import time
 
+import numpy as np
 import pytest
 from toy_corpora import Make, Pairs, text_of
 
 from nmt.config.corpus import CleaningConfig
+from nmt.corpus import adequacy
 from nmt.corpus.adequacy import WordTable, fold_of, score_pairs
 from nmt.corpus.pair_model import PairModel
 from nmt.corpus.prepare import prepare
@@ -76,6 +79,69 @@ def test_marks_and_capitals_count_only_where_the_corpus_has_them() -> None:
         model = PairModel.fit(*zip(*pairs, strict=True))
         assert model is not None
         assert model.judge(["Bado."], ["daben."], CleaningConfig()) == [reason]
+
+
+ORDER = CleaningConfig(length=False, truncated=False)
+
+
+@pytest.mark.parametrize(
+    "tgt",
+    [
+        "เขาเกิดในปี พ.ศ. 2549 ที่นี่",
+        "เขามาถึงเวลา 10.00 น. ที่บ้าน",
+        "เขาเป็นเพื่อนของ ดร. สมชาย",
+        "ลาวมาถึง ส.ป.ป. ลาว ในเมื่อวาน",
+    ],
+)
+def test_inner_marks_of_a_language_without_end_marks_stay(tgt: str) -> None:
+    model = PairModel.fit([src for src, _ in PAIRS], ["เขามาถึงบ้านแล้ว"] * len(PAIRS))
+    assert model is not None
+    assert model.judge(["He came home."], [tgt], ORDER) == [""]
+
+
+@pytest.mark.parametrize("tgt", ["Daben. kiben", "Daben kiben! maben", "Daben ... kiben"])
+def test_a_mark_that_has_moved_into_the_text_is_found(tgt: str) -> None:
+    model = PairModel.fit(*zip(*PAIRS, strict=True))
+    assert model is not None
+    assert model.judge(["Bado kibo."], [tgt], ORDER) == ["word_order"]
+    assert model.judge(["Bado kibo."], [f"{tgt}."], ORDER) == [""]
+
+
+@pytest.mark.parametrize("marks", [".", ".,", ".,,,,,,,,,,,,"])
+def test_a_line_of_marks_is_judged_in_linear_time(marks: str) -> None:
+    model = PairModel.fit(*zip(*PAIRS, strict=True))
+    assert model is not None
+    started = time.process_time()
+    model.judge(["Bado."], [marks * (100_000 // len(marks)) + "x"], ORDER)
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize("limit", [10**9, 20_000, 7_000])
+def test_words_are_learnt_from_a_bounded_sample(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bounded memory (nmt/README.md, Guarantees)."""
+    src, tgt = zip(*PAIRS, strict=True)
+    num_cells = sum(
+        (len(one.split()) + 1) * len(two.split()) for one, two in zip(src, tgt, strict=True)
+    )
+    step = -(-num_cells // limit)
+    expected = WordTable.train(src[::step], tgt[::step])
+    monkeypatch.setattr(adequacy, "MAX_CELLS", limit)
+    table = WordTable.train(src, tgt)
+    for name in ("keys", "probabilities", "frequencies"):
+        assert np.array_equal(getattr(table, name), getattr(expected, name))
+
+
+def test_scores_do_not_depend_on_the_pairs_scored_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pure schedule (nmt/README.md, Guarantees)."""
+    sides = [[pair[side] for pair in PAIRS[:100]] for side in (0, 1)]
+    tables = [(WordTable.train(*sides), WordTable.train(*sides[::-1]))] * 2
+    expected = score_pairs(*sides, tables)
+    monkeypatch.setattr(adequacy, "SCORE_PAIRS", 7)
+    assert np.array_equal(score_pairs(*sides, tables), expected)
 
 
 def test_a_pair_is_scored_by_the_other_half() -> None:

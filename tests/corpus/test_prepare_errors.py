@@ -42,8 +42,9 @@ def test_a_missing_raw_file_is_reported_first(make_corpus: Make) -> None:
         ),
         pytest.param(
             {"dev.de": b"sch\xf6n\n"},
-            "raw/dev.de, line 1: byte 0xF6 at position 4 is not UTF-8; convert the file (`iconv "
-            "-f ISO-8859-1 -t UTF-8`) or fix the line",
+            "raw/dev.de, line 1: byte 0xF6 at position 4 is not UTF-8; convert the file from its "
+            "encoding (`iconv -f ISO-8859-1 -t UTF-8` if it is Western European; `iconv -l` lists "
+            "others) or fix the line",
             id="a dev set that is not UTF-8",
         ),
         pytest.param(
@@ -85,8 +86,9 @@ def test_an_invalid_line_is_an_error_with_the_rule_off(make_corpus: Make) -> Non
     experiment = make_corpus({"train": CLEAN[:3]}, cleaning={"invalid_utf8": False})
     write(experiment, "train.de", b"Gut.\nSch\xf6n.\nBesser.\n")
     assert error_of(experiment) == (
-        "raw/train.de, line 2: byte 0xF6 at position 4 is not UTF-8; convert the file (`iconv -f "
-        "ISO-8859-1 -t UTF-8`) or fix the line"
+        "raw/train.de, line 2: byte 0xF6 at position 4 is not UTF-8; convert the file from its "
+        "encoding (`iconv -f ISO-8859-1 -t UTF-8` if it is Western European; `iconv -l` lists "
+        "others) or fix the line"
     )
 
 

@@ -55,15 +55,15 @@ def test_readable_damage_keeps_the_other_lines(
     [
         (
             "latin1",
-            "bytes_latin1.de.gz, line 1, byte 0xE4 at position 19: 199 of the 199 non-ASCII "
-            "lines are not UTF-8; convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or delete "
-            "these lines",
+            "bytes_latin1.de.gz, line 1, byte 0xE4 at position 19: 199 of the 199 non-ASCII lines "
+            "are not UTF-8; convert the file from its encoding (`iconv -f ISO-8859-1 -t UTF-8` if "
+            "it is Western European; `iconv -l` lists others) or delete these lines",
         ),
         (
             "cp1252",
-            "bytes_cp1252.de.gz, line 1, byte 0xE4 at position 19: 200 of the 200 non-ASCII "
-            "lines are not UTF-8; convert the file (`iconv -f WINDOWS-1252 -t UTF-8`) or delete "
-            "these lines",
+            "bytes_cp1252.de.gz, line 1, byte 0xE4 at position 19: 200 of the 200 non-ASCII lines "
+            "are not UTF-8; convert the file from its encoding (`iconv -f WINDOWS-1252 -t UTF-8` "
+            "if it is Western European; `iconv -l` lists others) or delete these lines",
         ),
         (
             "utf16le",

@@ -243,3 +243,14 @@ def test_a_locked_corpus_is_refused(make_corpus: Make, tmp_path: Path) -> None:
             "prepared: locked by another `nmt prepare`; wait for it to finish, or stop it"
         )
     prepare(experiment)
+
+
+def test_one_process_sees_a_changed_dev_set(make_corpus: Make, tmp_path: Path) -> None:
+    """A worker of Ray outlives a preparation."""
+    found = []
+    for leaked in (0, 2):
+        experiment = make_corpus({"a": CLEAN[:4]}, dev=[CLEAN[leaked]], cleaning={"leaks": True})
+        shutil.rmtree(tmp_path / "prepared", ignore_errors=True)
+        prepare(experiment)
+        found.append([(src, tgt) for *_, src, tgt in text_of(experiment)])
+    assert found == [CLEAN[1:4], [*CLEAN[:2], CLEAN[3]]]

@@ -128,6 +128,26 @@ def test_a_word_has_the_same_pieces_anywhere(subword: Subword) -> None:
     assert subword.encode("Hund Hund") == hund + hund
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Hund", [" Hund"]),
+        ("a" * 100, [" " + "a" * 64, "a" * 36]),
+        ("…" * 70 + "12", [" " + "…" * 64, "…" * 6, "1", "2"]),
+        ("中文" * 33 + "。是", [" " + "中文" * 32, "中文", "。", "是"]),
+        ("two dogs", [" two", " dogs"]),
+    ],
+)
+def test_tokens_are_split_where_encoding_splits_text(
+    subword: Subword, text: str, parts: list[str]
+) -> None:
+    ids = subword.encode(text)
+    split = subword.split(ids)
+    assert [token for part in split for token in part] == ids
+    texts = [b"".join(subword.token_bytes[token] for token in part).decode() for part in split]
+    assert texts == parts
+
+
 def test_piece_names_are_readable(subword: Subword) -> None:
     ids = subword.encode("Hund €")
     assert subword.pieces(ids[-3:]) == ["<0xE2>", "<0x82>", "<0xAC>"]

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ LINES = [
     "Two dogs run through a field of 12 flowers.",
     "Zwei Hunde rennen durch ein Feld mit 12 Blumen.",
 ] * 20
-ODD = ["", "Ω and Ψ", "aΩb", "the" * 40, "…" * 200, "中文 dog", "12 345", "dogs, dog-runs"]
+ODD = ["", "Ω and Ψ", "aΩb", "the" * 40, "…" * 200, "中文 dog", "12 345", "dogs, dog-runs",
+       "中文" * 40 + "。dogs", "field.12," * 20]  # fmt: skip
 SUBWORD = Subword.train(LINES, SubwordConfig(vocab_size=400))
 ANY = 10**6
 
@@ -38,6 +40,7 @@ def listed(pairs: list[Pair]) -> list[list[list[int]]]:
 
 
 def test_without_dropout_nothing_changes() -> None:
+    """Also in words that encoding splits: no merge crosses the ends of their parts."""
     pairs = pairs_of(LINES[:4] + ODD)
     found = SubwordSampler(SUBWORD, 0.0, seed=1).segment(pairs, range(len(pairs)), 5, ANY)
     assert listed(found) == listed(pairs)
@@ -74,6 +77,30 @@ def test_a_segmentation_depends_on_seed_epoch_and_row() -> None:
     assert listed(SubwordSampler(SUBWORD, 0.2, seed=2).segment(pairs, rows, 3, ANY)) != together
     assert listed(sampler.segment(pairs, rows, 4, ANY)) != together
     assert listed(sampler.segment(pairs, rows + 1, 3, ANY)) != together
+
+
+CLAUSES = ["今天天气很好", "我们去公园散步", "明天可能下雨", "公园的天气很好", "我们明天去"]
+UNSPACED = ["，".join(CLAUSES[n % 5] for n in range(k, k + 12)) + "。" for k in range(20)]
+
+
+@pytest.mark.parametrize(("kind", "share"), [("bpe", 0.2), ("unigram", 0.02)])
+@pytest.mark.parametrize(
+    "line",
+    [UNSPACED[3], UNSPACED[1][:30], UNSPACED[0] * 5, UNSPACED[2].replace("，", "")],
+    ids=["clauses", "short", "paragraph", "no_marks"],
+)
+def test_lines_without_spaces_are_segmented(
+    kind: Literal["bpe", "unigram"], share: float, line: str
+) -> None:
+    subword = Subword.train(UNSPACED, SubwordConfig(kind=kind, vocab_size=330))
+    pair = (subword.encode(line), subword.encode(line[::-1]))
+    sampler = SubwordSampler(subword, share, seed=1)
+    cuts = [listed(sampler.segment([pair], [7], epoch, ANY))[0] for epoch in range(10)]
+    assert len({tuple(src) for src, _ in cuts}) > 1
+    for src, tgt in cuts:
+        assert (subword.decode(src), subword.decode(tgt)) == (line, line[::-1])
+    again = SubwordSampler(subword, share, seed=1)
+    assert listed(again.segment([pair], [7], 9, ANY))[0] == cuts[9]
 
 
 def test_a_full_table_does_not_change_segmentations(monkeypatch: pytest.MonkeyPatch) -> None:

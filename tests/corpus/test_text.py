@@ -4,6 +4,7 @@ import gzip
 import io
 import lzma
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,8 +112,9 @@ def test_an_invalid_byte_is_reported_with_its_position(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         list(read_lines(path))
     assert str(caught.value) == (
-        f"{path}, line 2: byte 0xF6 at position 4 is not UTF-8; convert the file (`iconv -f "
-        "ISO-8859-1 -t UTF-8`) or fix the line"
+        f"{path}, line 2: byte 0xF6 at position 4 is not UTF-8; convert the file from its encoding "
+        "(`iconv -f ISO-8859-1 -t UTF-8` if it is Western European; `iconv -l` lists others) or "
+        "fix the line"
     )
 
 
@@ -138,7 +140,8 @@ def test_mostly_invalid_lines_are_another_encoding() -> None:
         check([b"plain", *[bad] * 10, good])
     assert str(caught.value) == (
         "a.de, line 2, byte 0x84 at position 1: 10 of the 11 non-ASCII lines are not UTF-8; "
-        "convert the file (`iconv -f WINDOWS-1252 -t UTF-8`) or delete these lines"
+        "convert the file from its encoding (`iconv -f WINDOWS-1252 -t UTF-8` if it is Western "
+        "European; `iconv -l` lists others) or delete these lines"
     )
 
 
@@ -146,8 +149,9 @@ def test_a_strict_check_fails_at_the_first_error() -> None:
     with pytest.raises(DataError) as caught:
         check([b"plain", b"sch\xf6n"], is_strict=True)
     assert str(caught.value) == (
-        "a.de, line 2: byte 0xF6 at position 4 is not UTF-8; convert the file (`iconv -f "
-        "ISO-8859-1 -t UTF-8`) or fix the line"
+        "a.de, line 2: byte 0xF6 at position 4 is not UTF-8; convert the file from its encoding "
+        "(`iconv -f ISO-8859-1 -t UTF-8` if it is Western European; `iconv -l` lists others) or "
+        "fix the line"
     )
 
 
@@ -316,3 +320,20 @@ def test_sentence_ends_of_each_script(sentences: list[str]) -> None:
 )
 def test_sentence_ends_without_spaces(sentences: list[str]) -> None:
     assert split_sentences("".join(sentences)) == [(text, "") for text in sentences]
+
+
+@pytest.mark.parametrize("marks", ["." * 100_000, "?!" * 50_000, "\u2026." * 50_000])
+@pytest.mark.parametrize("after", ["x", ")x", "\u3002x"])
+def test_a_run_of_marks_takes_linear_time(marks: str, after: str) -> None:
+    started = time.process_time()
+    sentences = split_sentences(f"Ab {marks}{after} Yes. No")
+    assert "".join(map("".join, sentences)) == f"Ab {marks}{after} Yes. No"
+    assert [text for text, _ in sentences][-1] == "No"
+    assert time.process_time() - started < 0.5
+
+
+def test_a_run_of_joiners_takes_linear_time() -> None:
+    started = time.process_time()
+    for line in ("a" + "\u200d" * 100_000 + "b", "a" + "\u200c\u200d" * 50_000 + "b"):
+        assert normalise(line, ALL) == line
+    assert time.process_time() - started < 0.5

@@ -42,11 +42,27 @@ def test_the_order_of_words_has_no_effect() -> None:
 
 
 def test_long_words_are_cut_and_rare_words_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The characters of rare words are pieces all the same."""
     monkeypatch.setattr(unigram, "MAX_CHARS", 60)
-    pieces = dict(train_unigram(Counter({" " + "ab" * 25: 9, " xyz": 5, " rare word": 1}), 30))
+    words = Counter({" " + "ab" * 25: 9, " xyz": 5, " rare rare": 1, " rare word": 1})
+    pieces = dict(train_unigram(words, 30))
     assert max(map(len, pieces)) <= unigram.MAX_PIECE
-    assert "r" not in pieces
-    assert "z" in pieces
+    assert {*"abxyz rewod"} <= set(pieces)
+    assert not any("r" in piece for piece in pieces if len(piece) > 1)
+
+
+@pytest.mark.parametrize(("low", "high"), [("ab", "yz"), ("あい", "天地"), ("กข", "가나")])
+def test_words_of_equal_counts_are_an_even_sample(
+    low: str, high: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clauses of a language without spaces occur once each."""
+    clauses = Counter(f"{start}{number:04}" for start in (low, high) for number in range(500))
+    monkeypatch.setattr(unigram, "MAX_CHARS", 3000)
+    parts = [part for part, _ in unigram._frequent_parts(clauses)]
+    shares = [sum(part.startswith(start) for part in parts) / 500 for start in (low, high)]
+    assert shares == pytest.approx([0.5, 0.5], abs=0.1)
+    pieces = dict(train_unigram(clauses, 30))
+    assert all(any(piece.startswith(start) for piece in pieces) for start in (low, high))
 
 
 def test_no_words_give_no_pieces() -> None:

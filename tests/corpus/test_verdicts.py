@@ -1,11 +1,17 @@
 """The file of dropped and repaired pairs, and preparing again with --force."""
 
+import errno
+import fcntl
+import logging
+import os
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 from toy_corpora import CLEAN, Make, error_of, text_of, write
 
 from nmt.config.experiment import Experiment
+from nmt.corpus.folder_lock import lock_alone
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import open_prepared
 
@@ -103,3 +109,105 @@ def test_force_is_refused_while_a_run_reads(make_corpus: Make, tmp_path: Path) -
     assert len(shards) == 3
     del shards
     assert prepare(experiment, is_forced=True).pairs == 3
+
+
+def force_error(experiment: Experiment) -> str:
+    return error_of(experiment, lambda experiment: prepare(experiment, is_forced=True))
+
+
+@pytest.mark.parametrize(
+    ("prepared", "link", "target"),
+    [("prepared", "prepared", "disk/corpus"), ("parent/prepared", "parent", "disk")],
+)
+def test_force_replaces_the_folder_behind_a_link(
+    prepared: str, link: str, target: str, make_corpus: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / link).symlink_to(target)
+    experiment = make_corpus({"toy": CLEAN[:3]}, prepared=prepared)
+    prepare(experiment)
+    for number in (1, 2):
+        write(experiment, "toy.en", "One dog.\n" * number)
+        write(experiment, "toy.de", "Ein Hund.\n" * number)
+        assert prepare(experiment, is_forced=True).corpora[0].read == number
+        assert text_of(experiment) == [("toy", 1, "One dog.", "Ein Hund.")]
+        assert (tmp_path / link).is_symlink()
+        assert len(list((tmp_path / "disk").iterdir())) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", link, "raw"]
+
+
+def test_force_is_refused_on_a_mount_point_before_work(
+    make_corpus: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    experiment = make_corpus({"toy": CLEAN[:3]})
+    prepare(experiment)
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "prepared")
+    assert force_error(experiment) == (
+        "prepared: a mount point, which --force cannot replace; set corpus.prepared to a folder in "
+        "it"
+    )
+    assert not (tmp_path / "prepared.new").exists()
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV, errno.ENOTDIR])
+def test_a_folder_that_cannot_be_renamed_stays(
+    code: int, make_corpus: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    experiment = make_corpus({"toy": CLEAN[:3]})
+    prepare(experiment)
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name == "prepared":
+            raise OSError(code, os.strerror(code))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert force_error(experiment) == (
+        f"prepared: cannot be renamed to prepared.old: {os.strerror(code)}; set corpus.prepared to "
+        "another folder"
+    )
+    assert len(text_of(experiment)) == 3
+
+
+def test_exclusive_locks_work_on_nfs(
+    make_corpus: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """NFS grants them only on files that are open for writing (flock(2))."""
+    prepare(make_corpus({"toy": CLEAN[:3]}))
+    manifest = tmp_path / "prepared/manifest.json"
+    before = manifest.read_bytes()
+    flock = fcntl.flock
+
+    def lock_as_nfs(file: IO[Any], operation: int) -> None:
+        if operation & fcntl.LOCK_EX and not file.writable():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_as_nfs)
+    with caplog.at_level(logging.WARNING), lock_alone(manifest.parent):
+        assert not caplog.messages
+    assert manifest.read_bytes() == before
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_read_only_manifest_is_locked(
+    code: int, make_corpus: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = make_corpus({"toy": CLEAN[:3]})
+    prepare(experiment)
+    open_file = Path.open
+
+    def refuse(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if mode == "rb+":
+            raise OSError(code, os.strerror(code))
+        return open_file(path, mode, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with lock_alone(tmp_path / "prepared"):
+        assert "in use by a run or another command" in force_error(experiment)

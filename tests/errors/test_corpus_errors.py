@@ -37,8 +37,9 @@ CORPORA = [
     ),
     ErrorCase(
         "prepare tiny.yaml",
-        "raw/dev.de, line 3: byte 0xE4 at position 18 is not UTF-8; convert the file (`iconv -f "
-        "ISO-8859-1 -t UTF-8`) or fix the line",
+        "raw/dev.de, line 3: byte 0xE4 at position 18 is not UTF-8; convert the file from its "
+        "encoding (`iconv -f ISO-8859-1 -t UTF-8` if it is Western European; `iconv -l` lists "
+        "others) or fix the line",
         RAW | {"raw/dev.de": recoded("latin-1")},
     ),
     ErrorCase(
@@ -172,7 +173,8 @@ DEEP_IN_A_CORPUS = [
     ErrorCase(
         "prepare tiny.yaml",
         "raw/train.de, line 3, byte 0xE4 at position 18: 20 of the 20 non-ASCII lines are not "
-        "UTF-8; convert the file (`iconv -f ISO-8859-1 -t UTF-8`) or delete these lines",
+        "UTF-8; convert the file from its encoding (`iconv -f ISO-8859-1 -t UTF-8` if it is "
+        "Western European; `iconv -l` lists others) or delete these lines",
         RAW | {"raw/train.de": recoded("latin-1")},
     ),
     ErrorCase(

@@ -18,8 +18,9 @@ SCORING = [
     ),
     ErrorCase(
         "score runs/tiny raw/dev.en raw/dev.de -o out.tsv",
-        "raw/dev.de, line 3: byte 0xE4 at position 18 is not UTF-8; convert the file (`iconv -f "
-        "ISO-8859-1 -t UTF-8`) or fix the line",
+        "raw/dev.de, line 3: byte 0xE4 at position 18 is not UTF-8; convert the file from its "
+        "encoding (`iconv -f ISO-8859-1 -t UTF-8` if it is Western European; `iconv -l` lists "
+        "others) or fix the line",
         {"raw/dev.de": recoded("latin-1")},
     ),
     ErrorCase(

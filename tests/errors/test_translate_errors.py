@@ -56,14 +56,16 @@ TRANSLATING = [
     ErrorCase("translate runs/tiny -i raw", "raw: is a folder; name a file in it"),
     ErrorCase(
         "translate runs/tiny -i raw/news.en -o out.de",
-        "raw/news.en, line 6: byte 0xE9 at position 6 is not UTF-8; convert the file (`iconv -f "
-        "ISO-8859-1 -t UTF-8`) or fix the line",
+        "raw/news.en, line 6: byte 0xE9 at position 6 is not UTF-8; convert the file from its "
+        "encoding (`iconv -f ISO-8859-1 -t UTF-8` if it is Western European; `iconv -l` lists "
+        "others) or fix the line",
         {"raw/news.en": lambda data: data + b"a caf\xe9\n"},
     ),
     ErrorCase(
         "translate runs/tiny",
-        "standard input, line 1: byte 0x93 at position 1 is not UTF-8; convert the file (`iconv "
-        "-f WINDOWS-1252 -t UTF-8`) or fix the line",
+        "standard input, line 1: byte 0x93 at position 1 is not UTF-8; convert the file from its "
+        "encoding (`iconv -f WINDOWS-1252 -t UTF-8` if it is Western European; `iconv -l` lists "
+        "others) or fix the line",
         stdin=b"\x93a dog\x94\na dog runs.\n",
     ),
     ErrorCase(
@@ -297,8 +299,9 @@ WORKERS = [
     ),
     ErrorCase(
         "translate runs/tiny -i raw/dev.en -o out.de --workers 2",
-        "raw/dev.en, line 9: byte 0xE9 at position 6 is not UTF-8; convert the file (`iconv -f "
-        "ISO-8859-1 -t UTF-8`) or fix the line",
+        "raw/dev.en, line 9: byte 0xE9 at position 6 is not UTF-8; convert the file from its "
+        "encoding (`iconv -f ISO-8859-1 -t UTF-8` if it is Western European; `iconv -l` lists "
+        "others) or fix the line",
         {"raw/dev.en": lambda data: data + b"a caf\xe9\n"},
     ),
 ]
