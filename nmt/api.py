@@ -163,7 +163,7 @@ def adapt(
     dev: tuple[str | Path, str | Path] | None = None,
     test: tuple[str | Path, str | Path] | None = None,
     experiment: ExperimentLike | None = None,
-    mix: float = 1.0,
+    mix: float = 0.5,
     cluster: ClusterLike = None,
     overrides: Sequence[str] = (),
 ) -> "RunResult":

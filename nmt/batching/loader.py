@@ -9,7 +9,9 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from nmt.batching.batch import Batch, make_batch
 from nmt.batching.schedule import Rows, Schedule, Update
@@ -35,6 +37,8 @@ class MicroBatch:
     batch: Batch
     rows: Rows
     """Rows of its pairs in the prepared corpus."""
+    distillation: float = 0.0
+    """Weight of distillation from the initial model; 0: the references are trained."""
 
 
 class Loader:
@@ -54,6 +58,7 @@ class Loader:
         noise: SourceNoise | None = None,
         switch_at: SwitchAt = lambda number: None,
         reversal_at: ReversalAt = lambda number: None,
+        distillation: Sequence[float] = (),
     ) -> None:
         """Start loading.
 
@@ -72,6 +77,8 @@ class Loader:
                 longer than their micro-batch are returned as separate parts with the same index.
             switch_at: SwitchOut of each update, after subword sampling.
             reversal_at: reversal of each update, before noise.
+            distillation: weight of distillation by corpus; empty: there is none. Its pairs are
+                returned as separate parts with the same index.
         """
         self._shards = shards
         self._schedule = schedule
@@ -83,6 +90,7 @@ class Loader:
         self._noise = noise
         self._switch_at = switch_at
         self._reversal_at = reversal_at
+        self._distillation = distillation
         self._ready: queue.Queue[tuple[Update, list[MicroBatch]] | BaseException | None]
         self._ready = queue.Queue(maxsize=prefetch)
         self._is_closed = threading.Event()
@@ -119,7 +127,18 @@ class Loader:
             self._put(error)
 
     def _parts(self, index: int, rows: Rows, update: Update) -> list[MicroBatch]:
-        """Return a micro-batch, in several parts if noise has made its sources too long."""
+        """Return a micro-batch, in several parts if its pairs have different losses."""
+        if not any(self._distillation) or not len(rows):
+            return self._grown_parts(index, rows, update)
+        weights = np.take(self._distillation, self._shards.corpora[rows])
+        return [
+            replace(part, distillation=float(weight))
+            for weight in np.unique(weights)
+            for part in self._grown_parts(index, rows[weights == weight], update)
+        ]
+
+    def _grown_parts(self, index: int, rows: Rows, update: Update) -> list[MicroBatch]:
+        """Return pairs as a micro-batch, in parts if noise has made their sources too long."""
         pairs: Sequence[Pair] = self._shards.pairs(rows)
         if (reversal := self._reversal_at(update.number)) is not None:
             pairs = reversal.apply(pairs, rows, update.epoch)

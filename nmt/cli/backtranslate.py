@@ -67,11 +67,7 @@ def backtranslate(
     checkpoints = [model, *open_ensemble(model, ensemble)]
     settings = override(model.experiment, overrides)
     language, other = settings.corpus.src, settings.corpus.tgt
-    if os.path.basename(out) in ("", ".", ".."):
-        rule = f"it is a directory: name files in it, such as {Path(out, 'bt')}"
-        raise ConfigError("OUT", out, rule)
-    for side in (language, other):
-        check_output(f"{out}.{side}", [mono, *([ref] if ref else [])], option="OUT")
+    _check_outputs(out, (language, other), [mono, *([ref] if ref else [])])
     if ref:
         check_reference(Path(mono), Path(ref), settings.decoding)
     if experiment:
@@ -129,3 +125,12 @@ def _entry(path: Path, root: Path | None, src: str, tgt: str, translated: str) -
     entry = {"name": make_name(path.name), "src": f"{base}.{src}", "tgt": f"{base}.{tgt}"}
     # Back-translated sources are tagged (Caswell et al. 2019); distilled ones are real text.
     return format_value(entry | ({"tag": 1} if translated == src else {}))
+
+
+def _check_outputs(out: str, languages: Sequence[str], inputs: Sequence[str]) -> None:
+    """Raise ConfigError if the files of the pairs cannot be created."""
+    if os.path.basename(out) in ("", ".", ".."):
+        rule = f"it is a directory: name files in it, such as {Path(out, 'bt')}"
+        raise ConfigError("OUT", out, rule)
+    for language in languages:
+        check_output(f"{out}.{language}", inputs, option="OUT")

@@ -115,6 +115,8 @@ class ParallelText(Settings):
     """Case of the target of a training corpus: as_is, upper or title."""
     noise: NoiseConfig = added_setting(NoiseConfig(), before=NoiseConfig().model_dump())
     """Noise in the source of a training corpus; needs no new preparation."""
+    distillation: Annotated[float, Field(ge=0, le=1000)] = added_setting(0.0, before=0.0)
+    """Weight of distillation from training.init_from, in place of the references; 0: none."""
 
     def check(self) -> None:
         given = [key for key in ("src", "tgt", *RECORD_FORMATS) if getattr(self, key)]
@@ -275,5 +277,9 @@ class CorpusConfig(Settings):
                 rate = next(f"{key}: {rate:g}" for key, rate in text.noise if rate)
                 rule = "only training corpora can have noise: remove it"
                 raise ConfigError(f"noise of corpus {text.name!r}", rate, rule)
+            if text.distillation:
+                rule = "only training corpora can have it: remove it"
+                name = f"distillation of corpus {text.name!r}"
+                raise ConfigError(name, f"{text.distillation:g}", rule)
         check_folder("corpus.root", self.root)
         check_folder("corpus.prepared", self.prepared)

@@ -92,6 +92,12 @@ class ModelConfig(Settings):
             layers = layers.format(self.encoder_layers, self.decoder_layers)
             raise ConfigError(key, layers, "the gnmt preset needs 2 or more")
 
+    def without_dropout(self) -> "ModelConfig":
+        """Return the same model without dropout of any kind."""
+        rates = [key for key in type(self).model_fields if key.endswith("_dropout")]
+        changes = {key: 0.0 for key in ("dropout", *rates) if key != "locked_dropout"}
+        return self.model_copy(update=changes)
+
 
 class TrainingConfig(Settings):
     """Optimisation."""
@@ -278,6 +284,11 @@ class Experiment(Settings):
         if warmup > updates and not is_open:
             rule = f"it must be at most training.updates ({updates})"
             raise ConfigError("training.warmup_updates", warmup, rule)
+        if self.distils and not self.training.init_from:
+            text = next(text for text in self.corpus.train if text.distillation)
+            rule = "training.init_from is empty: there is no model to keep to"
+            name = f"distillation of corpus {text.name!r}"
+            raise ConfigError(name, f"{text.distillation:g}", rule)
         kind = self.corpus.subword.kind
         sections: list[TrainingConfig | StageConfig] = [self.training, *self.stages]
         for section in sections:
@@ -340,6 +351,11 @@ class Experiment(Settings):
         changes = [stage.changes(of) for stage in self.stages if stage.from_update <= update]
         # The last stage that sets a key wins.
         return dict(ChainMap(*reversed(changes)))
+
+    @property
+    def distils(self) -> bool:
+        """True if a corpus is trained by distillation, which needs a copy of the initial model."""
+        return any(text.distillation for text in self.corpus.train)
 
     @property
     def marks_case(self) -> bool:

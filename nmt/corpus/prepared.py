@@ -181,7 +181,7 @@ def corpus_settings(experiment: Experiment) -> dict[str, Any]:
     )
     for text in (*tree["train"], tree["dev"], *tree["tests"]):
         # They decide how pairs are trained on, not what is prepared.
-        del text["weight"], text["noise"]
+        del text["weight"], text["noise"], text["distillation"]
     settings: dict[str, Any] = {}
     for key, value in drop_legacy_values(type(experiment.corpus), tree).items():
         if key in ("cleaning", "subword"):

@@ -79,7 +79,8 @@ def estimate_memory(
     num_rows = passes * experiment.batching.max_tokens
     num_rows = min(num_rows, tokens_of_chunk(device, num_pieces, experiment.model.width))
     return MemoryEstimate(
-        weights=FP32 * (parameters * (1 + has_average) + (3 + has_importance) * trained),
+        weights=FP32
+        * (parameters * (1 + has_average + experiment.distils) + (3 + has_importance) * trained),
         activations=round(activations),
         # Logits and their gradient in the reduced precision, the softmax in fp32.
         loss=num_pieces * (num_rows * (2 * logit_bytes + FP32) + FP32 * experiment.model.width),
@@ -113,10 +114,14 @@ def updates_with_new_shapes(
 
 
 def checkpoint_bytes(experiment: Experiment, parameters: int, trained: int) -> int:
-    """Return the size of a checkpoint: weights, two moments, and average and importance if any."""
+    """Return the size of a checkpoint.
+
+    Weights and two moments, and average, importance and the teacher of distillation if any.
+    """
     has_average = bool(experiment.training.ema_decay)
     has_importance = experiment.training.keeps_importance
-    return FP32 * (parameters * (1 + has_average) + (2 + has_importance) * trained)
+    copies = 1 + has_average + experiment.distils
+    return FP32 * (parameters * copies + (2 + has_importance) * trained)
 
 
 def gradient_bytes(cluster: Cluster, trained: int) -> int:

@@ -1,7 +1,8 @@
 """Text and settings of fine-tuning on a new domain; training itself is that of any run.
 
 The experiment starts from the weights of another run (training.init_from) and mixes new pairs with
-a sample of the old ones (Chu et al. 2017).
+a sample of the old ones (Chu et al. 2017). On the old pairs the model learns to keep the
+distribution that it had, by distillation from its initial weights (Dakwale & Monz 2017).
 """
 
 import math
@@ -29,8 +30,11 @@ from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.training.run_manifest import find_prepared
 from nmt.training.warm_start import PARAMETER_SETTINGS
 
-EPOCHS = 8
-"""Epochs over new and old pairs together, unless early stopping ends the run."""
+EPOCHS, PLAIN_EPOCHS = 24, 8
+"""Epochs over new and old pairs together, with and without distillation on the old ones, unless
+early stopping ends the run."""
+DISTILLATION = 5.0
+"""Weight of distillation per new pair: 10 with half as many old pairs as new ones."""
 MIN_UPDATES = 100
 RATE_SHARE, INIT_SHARE = 0.5, 0.35
 """Peak learning rate as a share of that of the earlier run, and share of the earlier weights in the
@@ -38,6 +42,8 @@ adapted ones: four fifths of the gain on new text for a quarter of the loss on o
 (configs/EXPERIMENTS.md, Adaptation)."""
 RATE_SHARE_BY_IMPORTANCE, INIT_SHARE_BY_IMPORTANCE = 1.0, 0.5
 """The same with the optimizer state of the earlier run, where the share differs by weight."""
+INIT_SHARE_DISTILLED = 0.1
+"""Share where distillation keeps the model on old pairs too."""
 NUM_VALIDATIONS, PATIENCE = 5, 3
 """Few validations, because dev BLEU of few pairs is noisy: the best of many came before the
 learning rate had fallen, and was 1 BLEU worse on 500 other pairs."""
@@ -207,8 +213,8 @@ def _make_tree(
     console.clear()
     new.facts.insert(0, _count(sum(counts), "new pair"))
     parts = [(files, files.text.weight * n) for files, n in zip(corpora, counts, strict=True)]
-    num_old = round(mix * sum(num_pairs for _, num_pairs in parts))
-    sample = _sample_old(old, prepared, num_old, folder, new.facts) if num_old else []
+    num_old = max(mix > 0, round(mix * sum(num_pairs for _, num_pairs in parts)))
+    sample = _sample_old(old, prepared, num_old, mix, folder, new.facts) if num_old else []
     tests, missing = old_pairs.find_tests(old.corpus, prepared)
     if missing:
         new.facts.append(f"test sets of {old.name} not found: {', '.join(missing)}")
@@ -228,7 +234,7 @@ def _make_tree(
         "ema_decay": old.training.ema_decay or TrainingConfig().ema_decay,
         # Read as before, even if the new corpora have no noise.
         "case_marks": old.marks_case,
-        "updates": _num_updates(source, parts),
+        "updates": _num_updates(source, parts, EPOCHS if sample else PLAIN_EPOCHS),
     }  # fmt: skip
     return tree
 
@@ -247,7 +253,7 @@ def _rename_old(
 
 
 def _sample_old(
-    old: Experiment, prepared: Path, num_old: int, folder: Path, facts: list[str]
+    old: Experiment, prepared: Path, num_old: int, mix: float, folder: Path, facts: list[str]
 ) -> list[ParallelText]:
     """Write a sample of the old pairs and return its corpus; empty: there are none."""
     paths = folder / f"{OLD}.src", folder / f"{OLD}.tgt"
@@ -263,7 +269,8 @@ def _sample_old(
     src, tgt = map(os.path.abspath, paths)
     # Below 1: each epoch draws another part of the sample, with more variety than a small one.
     weight = min(1000.0, num_old / sample.num_pairs)
-    entry = {"name": OLD, "src": src, "tgt": tgt, "weight": weight}
+    distillation = min(1000.0, DISTILLATION / mix)
+    entry = {"name": OLD, "src": src, "tgt": tgt, "weight": weight, "distillation": distillation}
     return [ParallelText.model_validate(entry)]
 
 
@@ -272,8 +279,10 @@ def _count(number: int, unit: str) -> str:
     return f"{number:,} {unit}{'s' * (number != 1)}"
 
 
-def _num_updates(source: Checkpoint, parts: Sequence[tuple[PairFiles, float]]) -> int:
-    """Return the updates of EPOCHS epochs over corpora with their pairs per epoch."""
+def _num_updates(
+    source: Checkpoint, parts: Sequence[tuple[PairFiles, float]], num_epochs: int
+) -> int:
+    """Return the updates of epochs over corpora with their pairs per epoch."""
     tokens = 0.0
     for files, num_pairs in parts:
         # Lines that are not UTF-8 are a matter of cleaning.
@@ -283,7 +292,7 @@ def _num_updates(source: Checkpoint, parts: Sequence[tuple[PairFiles, float]]) -
         tokens += num_pairs * sum(lengths) / len(lengths)
     batching, most = source.experiment.batching, source.experiment.training.updates
     per_update = FILL * batching.max_tokens * batching.micro_batches
-    return min(max(MIN_UPDATES, math.ceil(EPOCHS * tokens / per_update)), most)
+    return min(max(MIN_UPDATES, math.ceil(num_epochs * tokens / per_update)), most)
 
 
 def _finish(
@@ -312,11 +321,20 @@ def _finish(
     wanted = [text for text in overrides if text.startswith(deciding)]
     first = override(build_experiment(tree), wanted)
     is_same, has_average = _is_same_model(source, first), first.training.ema_decay > 0
+    if first.distils and not is_same:
+        # The initial model is not the earlier one: the old references are trained.
+        for text in tree["corpus"]["train"]:
+            text["distillation"] = 0
+        if "updates" not in chosen.get("training", {}):
+            updates = tree["training"]["updates"] * PLAIN_EPOCHS // EPOCHS
+            tree["training"]["updates"] = max(MIN_UPDATES, updates)
+        first = override(build_experiment(tree), wanted)
     # Frozen parameters have no moments.
     has_moments = is_same and not source.experiment.training.freeze and _has_optimizer(source.path)
     rate_share, init_share = RATE_SHARE, INIT_SHARE
     if has_moments and has_average:
-        rate_share, init_share = RATE_SHARE_BY_IMPORTANCE, INIT_SHARE_BY_IMPORTANCE
+        rate_share = RATE_SHARE_BY_IMPORTANCE
+        init_share = INIT_SHARE_DISTILLED if first.distils else INIT_SHARE_BY_IMPORTANCE
     tree["training"] |= _schedule(source.experiment.training, first.training.updates, rate_share)
     tree["training"]["init_optimizer"] = has_moments
     tree["training"]["init_share"] = init_share if is_same and has_average else 0

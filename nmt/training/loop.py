@@ -78,7 +78,10 @@ def make_update(
             is_last = micro_batch is micro_batches[-1] and part is parts[-1]
             batch = part.to(learner.device)
             with gradient_sync(learner.forward, is_last):
-                loss = compute_loss(learner.forward, model, batch, settings, learner.dtype)
+                if micro_batch.distillation:
+                    loss = learner.distil(batch, micro_batch.distillation)
+                else:
+                    loss = compute_loss(learner.forward, model, batch, settings, learner.dtype)
                 # The scaler multiplies fp16 losses only; fp32 and bf16 need no loss scale.
                 learner.scaler.scale(loss.smoothed / num_tgt_tokens).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
@@ -211,8 +214,9 @@ class _Run:
             run_dir, experiment, self.corpus.shards, self.schedule, self.world, state.update,
             origin, self.resumed.warm_start,
         )  # fmt: skip
-        # Weights, two moments of AdamW, the average and the importance, in fp32.
+        # Weights, two moments of AdamW, the average, importance and teacher, in fp32.
         num_copies = 3 + (self.learner.average is not None) + experiment.training.keeps_importance
+        num_copies += experiment.distils
         size = num_parameters(self.learner.model)
         check_space(run_dir / "checkpoints", 4 * num_copies * size)
         for problem in self.resumed.skipped:
@@ -324,6 +328,7 @@ class _Run:
             noise=make_noise(self.experiment, self.corpus),
             switch_at=make_switchout(self.experiment, self.corpus),
             reversal_at=make_reversal(self.experiment, self.corpus),
+            distillation=[text.distillation for text in self.experiment.corpus.train],
         )  # fmt: skip
 
     def count_tgt_tokens(self, update: Update, micro_batches: Sequence[MicroBatch]) -> int:

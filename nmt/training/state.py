@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from nmt.batching.batch import make_batch
+from nmt.batching.batch import Batch, make_batch
 from nmt.checkpoint.format import OPTIMIZER, STATE, CheckpointState, recovery_hint
 from nmt.checkpoint.tensor_files import load_weights
 from nmt.config.experiment import Experiment
@@ -19,7 +19,7 @@ from nmt.errors import CheckpointError
 from nmt.model.gpu_precision import set_product_precision
 from nmt.model.seq2seq import Seq2Seq, check_model_memory
 from nmt.training.distributed import World, wrap_in_ddp
-from nmt.training.loss import compute_loss
+from nmt.training.loss import LossSums, compute_loss, distillation_loss
 from nmt.training.meter import MeterTotals
 from nmt.training.optimizer import (
     freeze_parameters,
@@ -32,6 +32,8 @@ from nmt.training.precision import DTYPES
 EndReason = Literal["finished", "stopped early", "interrupted"]
 """Reason why a call of `train` ended."""
 
+TEACHER = "teacher"
+"""Key of the optimizer state with the weights that distillation keeps to."""
 MIN_RISE = 0.02
 """Relative rise of the dev loss over its minimum that is more than noise."""
 
@@ -62,6 +64,7 @@ class Learner:
         self.device = world.device
         # On a GPU the host holds the initial weights only; else also gradients and moments.
         num_copies = 4 + bool(self.settings.ema_decay) + self.settings.keeps_importance
+        num_copies += experiment.distils
         num_copies = num_copies if world.device.type == "cpu" else 1
         check_model_memory(experiment.model, vocab_size, num_copies)
         set_product_precision(self.settings.precision, world.device)
@@ -72,6 +75,8 @@ class Learner:
         """Module to call in training: the model, in DistributedDataParallel after `connect`."""
         self.average: Seq2Seq | None = None
         """Exponential moving average of the weights, in evaluation mode."""
+        self.teacher: Seq2Seq | None = None
+        """Model that distillation keeps to, the initial one; None: no distillation."""
         if self.settings.ema_decay:
             self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = make_optimizer(self.model, self.settings)
@@ -92,6 +97,8 @@ class Learner:
             for parameter in model.parameters() if model is not None else ():
                 world.broadcast(parameter.data)
         world.warm_up_all_reduce(self.model.output_weight)
+        if self.experiment.distils and self.teacher is None:
+            self._set_teacher(self.average or self.model)
 
     def connect(self, world: World) -> None:
         """All-reduce gradients from now on. Collective: call on every rank."""
@@ -114,6 +121,22 @@ class Learner:
         config = self.experiment.model_at(update)
         if config != self.model.config:
             self.model.set_dropout(config)
+
+    def _set_teacher(self, model: Seq2Seq) -> Seq2Seq:
+        self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
+        return self.teacher
+
+    def distil(self, batch: Batch, scale: float) -> LossSums:
+        """Return the loss of keeping the initial distribution on a batch, times `scale`.
+
+        Without dropout, as in the teacher: the loss is 0 at the start.
+        """
+        assert self.teacher is not None
+        config = self.model.config
+        self.model.set_dropout(config.without_dropout())
+        loss = distillation_loss(self.forward, self.model, self.teacher, batch, scale, self.dtype)
+        self.model.set_dropout(config)
+        return loss
 
     @property
     def eval_model(self) -> Seq2Seq:
@@ -138,6 +161,9 @@ class Learner:
         """Return the content of a checkpoint after `update` updates."""
         average = self.average.state_dict() if self.average is not None else None
         moments = optimizer_tensors(self.optimizer, self.model)
+        if self.teacher is not None:
+            teacher = self.teacher.named_parameters()
+            moments |= {f"{TEACHER}/{name}": parameter.data for name, parameter in teacher}
         return CheckpointState(update, self.model.state_dict(), average, moments, counters)
 
     def load(self, state: CheckpointState, where: Path) -> None:
@@ -152,8 +178,17 @@ class Learner:
         load_weights(self.model, state.weights, where)
         if self.average is not None:
             load_weights(self.average, state.average or state.weights, where)
+        prefix = f"{TEACHER}/"
+        kept = {
+            key.removeprefix(prefix): tensor
+            for key, tensor in state.optimizer.items()
+            if key.startswith(prefix)
+        }
+        moments = {key: each for key, each in state.optimizer.items() if not key.startswith(prefix)}
         try:
-            load_optimizer_tensors(self.optimizer, self.model, state.optimizer)
+            if kept:
+                load_weights(self._set_teacher(self.model), kept, where)
+            load_optimizer_tensors(self.optimizer, self.model, moments)
         except ValueError as error:
             raise CheckpointError(
                 f"{where / OPTIMIZER} does not belong to the weights: {error}; "

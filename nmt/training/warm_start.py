@@ -27,7 +27,7 @@ from nmt.model.seq2seq import Seq2Seq
 from nmt.training.distributed import World
 from nmt.training.optimizer import IMPORTANCE, freeze_parameters, keep_importance
 from nmt.training.run_manifest import WarmStart
-from nmt.training.state import Learner
+from nmt.training.state import TEACHER, Learner
 
 SAME_SETTINGS = ("preset", "width", "attention", "heads")
 """Settings of the section `model` in which a run and its source must agree."""
@@ -255,8 +255,8 @@ def _moments_for(state: CheckpointState, model: Seq2Seq) -> CheckpointState:
     moments = {}
     for key, tensor in state.optimizer.items():
         kind, _, name = key.partition("/")
-        # Importance belongs to the weights that the source itself started from.
-        if name not in frozen and kind != IMPORTANCE:
+        # These belong to the weights that the source itself started from.
+        if name not in frozen and kind not in (IMPORTANCE, TEACHER):
             moments[key] = tensor
     return replace(state, optimizer=moments)
 

@@ -14,7 +14,12 @@ from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment, override
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.subword import Subword
-from nmt.training.adaptation import INIT_SHARE, INIT_SHARE_BY_IMPORTANCE
+from nmt.training.adaptation import (
+    DISTILLATION,
+    INIT_SHARE,
+    INIT_SHARE_BY_IMPORTANCE,
+    INIT_SHARE_DISTILLED,
+)
 
 
 def pairs_of(experiment: Experiment, name: str) -> list[tuple[str, str]]:
@@ -33,7 +38,8 @@ def test_defaults(adapted: list[Experiment], nmt: Nmt) -> None:
     )  # fmt: skip
     assert training.learning_rate == pytest.approx(0.02)
     assert (training.updates, training.warmup_updates, training.validate_every) == (60, 6, 12)
-    assert (training.patience, training.init_share) == (3, INIT_SHARE_BY_IMPORTANCE)
+    assert (training.patience, training.init_share) == (3, INIT_SHARE_DISTILLED)
+    assert [text.distillation for text in made.corpus.train] == [0, 2 * DISTILLATION]
     assert made.model == load_experiment("tiny.yaml").model
     given = Subword.read(Path(made.corpus.subword.tokenizer))
     assert given.fingerprint == Subword.read(Path("prepared/tiny/tokenizer.json")).fingerprint
@@ -49,6 +55,23 @@ def test_another_model_has_a_new_optimizer_and_average(
     assert answer.status == 0, answer.err
     training = adapted[0].training
     assert (training.init_optimizer, training.init_share) == (False, 0)
+    # The initial model is not the earlier one.
+    assert not adapted[0].distils
+
+
+@pytest.mark.parametrize("mix", [0.25, 1, 4])
+def test_old_pairs_weigh_the_same_at_any_mix(
+    mix: float, adapted: list[Experiment], nmt: Nmt
+) -> None:
+    assert nmt(f"{ADAPT} --mix {mix}").status == 0
+    text = adapted[0].corpus.train[1]
+    assert text.distillation == pytest.approx(DISTILLATION / mix)
+
+
+def test_without_old_pairs_more_of_the_weights_is_kept(adapted: list[Experiment], nmt: Nmt) -> None:
+    assert nmt(f"{ADAPT} --mix 0").status == 0
+    [made] = adapted
+    assert (made.distils, made.training.init_share) == (False, INIT_SHARE_BY_IMPORTANCE)
 
 
 def test_without_an_average_no_share_of_the_weights_is_kept(
@@ -164,7 +187,7 @@ def test_held_out_pairs_are_not_trained_on(adapted: list[Experiment], nmt: Nmt) 
     train, dev, test = (pairs_of(made, name) for name in ("new", "new_dev", "new_test"))
     assert len(dev) == len(test) == len(NEW) // 10
     assert sorted([*train, *dev, *test]) == sorted(NEW)
-    assert "37 new pairs | dev and test 4 pairs held out | 37 old pairs per epoch" in answer.err
+    assert "37 new pairs | dev and test 4 pairs held out | 18 old pairs per epoch" in answer.err
 
 
 def test_old_pairs_are_mixed_in(adapted: list[Experiment], nmt: Nmt, here: Path) -> None:
@@ -291,6 +314,6 @@ def test_weights_count_in_the_mix(adapted: list[Experiment], nmt: Nmt) -> None:
         f"  train: [{{name: a, {entry}: 2}}, {{name: b, {entry}: 0.2}}, {{name: c, {entry}: 0}}]\n"
         "  dev: {name: dev, src: raw/dev.en, tgt: raw/dev.de}\n"
     )
-    answer = nmt("adapt runs/tiny --experiment domain.yaml -o runs/adapted")
+    answer = nmt("adapt runs/tiny --experiment domain.yaml --mix 1 -o runs/adapted")
     assert "| 135 new pairs | 99 old pairs per epoch, of 100 from" in answer.err
     assert [text.weight for text in adapted[0].corpus.train] == [2, 0.2, 0, 0.99]

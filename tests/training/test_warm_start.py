@@ -175,6 +175,7 @@ def test_optimizer_state_is_taken(toy_file: Path, one: Path) -> None:
 
 
 BY_IMPORTANCE = ["training.init_optimizer=true", "training.init_share=0.3"]
+DISTILLED = [*BY_IMPORTANCE, "corpus.train.0.distillation=3"]
 
 
 def test_importance_is_that_of_the_source(toy_file: Path, one: Path) -> None:
@@ -192,7 +193,9 @@ def test_importance_is_that_of_the_source(toy_file: Path, one: Path) -> None:
     assert not any("importance" in state for state in learner.optimizer.state.values())
 
 
-@pytest.mark.parametrize("settings", [["training.freeze=['*_embedding.*']"], BY_IMPORTANCE])
+@pytest.mark.parametrize(
+    "settings", [["training.freeze=['*_embedding.*']"], BY_IMPORTANCE, DISTILLED]
+)
 def test_resume_does_not_read_the_source_again(
     toy_file: Path, one: Path, settings: list[str]
 ) -> None:
@@ -309,14 +312,18 @@ def test_corrupt_source_is_refused(toy_file: Path, one: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_two_workers_start_from_the_same_state(toy_file: Path, one: Path) -> None:
+@pytest.mark.parametrize("settings", [BY_IMPORTANCE, DISTILLED])
+def test_two_workers_start_from_the_same_state(
+    settings: list[str], toy_file: Path, one: Path
+) -> None:
     """World-size independence (nmt/README.md, Guarantees)."""
-    overrides = [f"training.init_from={one}", *BY_IMPORTANCE, "training.updates=6"]
-    go(toy_file, Run("warm-one", overrides=overrides))
-    runs = go_on_gloo(toy_file, [Run("warm-two", 2, overrides)], num_processes=2)
-    first, second = weights_of(toy_file.parent / "warm-one"), weights_of(runs / "warm-two")
+    overrides = [f"training.init_from={one}", *settings, "training.updates=6"]
+    alone, two = f"warm-one-{len(settings)}", f"warm-two-{len(settings)}"
+    go(toy_file, Run(alone, overrides=overrides))
+    runs = go_on_gloo(toy_file, [Run(two, 2, overrides)], num_processes=2)
+    first, second = weights_of(toy_file.parent / alone), weights_of(runs / two)
     assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
-    seen: list[Any] = [json.loads(path.read_text()) for path in (runs / "warm-two").glob("seen-*")]
+    seen: list[Any] = [json.loads(path.read_text()) for path in (runs / two).glob("seen-*")]
     assert len(seen) == 2
 
 
