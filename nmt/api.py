@@ -163,14 +163,15 @@ def adapt(
     dev: tuple[str | Path, str | Path] | None = None,
     test: tuple[str | Path, str | Path] | None = None,
     experiment: ExperimentLike | None = None,
-    mix: float = 0.5,
+    mix: float = 1.5,
     cluster: ClusterLike = None,
     overrides: Sequence[str] = (),
 ) -> "RunResult":
     """Fine-tune a model on the text of a new domain through Ray Train, or resume that run.
 
-    New pairs are mixed with a sample of the old ones (Chu et al. 2017); early stopping is by dev
-    BLEU of new pairs. The result is an average of the earlier and the fine-tuned weights.
+    New pairs are mixed with a sample of the old ones (Chu et al. 2017), on which the model keeps
+    its distribution (Dakwale & Monz 2017); early stopping is by dev BLEU of new pairs. The result
+    is an average of the earlier and the fine-tuned weights.
 
     Args:
         run: run, checkpoint, or address of one in an object store.
@@ -181,7 +182,7 @@ def adapt(
         test: files of a test set; None: as for `dev`.
         experiment: experiment with corpora and settings of the new domain, instead of `src` and
             `tgt`.
-        mix: old pairs per new pair in an epoch, 0 to 1,000.
+        mix: old tokens per new token in an epoch, 0 to 1,000.
         cluster: as in `train`.
         overrides: settings as on the command line, `section.key=value` and `cluster.key=value`.
 

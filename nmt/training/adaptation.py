@@ -30,11 +30,11 @@ from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.training.run_manifest import find_prepared
 from nmt.training.warm_start import PARAMETER_SETTINGS
 
-EPOCHS, PLAIN_EPOCHS = 24, 8
+EPOCHS, PLAIN_EPOCHS = 10, 8
 """Epochs over new and old pairs together, with and without distillation on the old ones, unless
 early stopping ends the run."""
 DISTILLATION = 5.0
-"""Weight of distillation per new pair: 10 with half as many old pairs as new ones."""
+"""Weight of distillation of old tokens where there are as many new ones."""
 MIN_UPDATES = 100
 RATE_SHARE, INIT_SHARE = 0.5, 0.35
 """Peak learning rate as a share of that of the earlier run, and share of the earlier weights in the
@@ -96,7 +96,7 @@ def plan_adaptation(
         run: its run, as the user named it.
         output: new run, as a path or an address; it ends with the name of the run.
         new: files of the new domain, or an experiment with its corpora and settings.
-        mix: old pairs per new pair in an epoch; 0: none.
+        mix: old tokens per new token in an epoch; 0: none.
         folder: directory for the text, locked until the end of the context.
         overrides: settings `section.key=value`, which replace all others.
         console: gets progress and a log line.
@@ -213,8 +213,12 @@ def _make_tree(
     console.clear()
     new.facts.insert(0, _count(sum(counts), "new pair"))
     parts = [(files, files.text.weight * n) for files, n in zip(corpora, counts, strict=True)]
-    num_old = max(mix > 0, round(mix * sum(num_pairs for _, num_pairs in parts)))
-    sample = _sample_old(old, prepared, num_old, mix, folder, new.facts) if num_old else []
+    num_new = sum(num_pairs for _, num_pairs in parts)
+    num_tokens = sum(num_pairs * _mean_tokens(source, files) for files, num_pairs in parts)
+    sample = []
+    if num_new and mix:
+        num_sampled = SAMPLE_FACTOR * math.ceil(mix * num_new)
+        sample = _sample_old(source, prepared, num_sampled, mix, num_tokens, folder, new.facts)
     tests, missing = old_pairs.find_tests(old.corpus, prepared)
     if missing:
         new.facts.append(f"test sets of {old.name} not found: {', '.join(missing)}")
@@ -228,13 +232,14 @@ def _make_tree(
     }  # fmt: skip
     tree["corpus"]["subword"]["tokenizer"] = os.path.abspath(folder / TOKENIZER)
     location = run if is_address(run) else os.path.normpath(run)
-    parts += [(PairFiles(text, ".", languages), num_old) for text in sample]
     tree["training"] |= {
         "init_from": location, "freeze": [],
         "ema_decay": old.training.ema_decay or TrainingConfig().ema_decay,
         # Read as before, even if the new corpora have no noise.
         "case_marks": old.marks_case,
-        "updates": _num_updates(source, parts, EPOCHS if sample else PLAIN_EPOCHS),
+        "updates": _num_updates(
+            old, EPOCHS * (1 + mix) * num_tokens if sample else PLAIN_EPOCHS * num_tokens
+        ),
     }  # fmt: skip
     return tree
 
@@ -253,17 +258,30 @@ def _rename_old(
 
 
 def _sample_old(
-    old: Experiment, prepared: Path, num_old: int, mix: float, folder: Path, facts: list[str]
-) -> list[ParallelText]:
-    """Write a sample of the old pairs and return its corpus; empty: there are none."""
-    paths = folder / f"{OLD}.src", folder / f"{OLD}.tgt"
+    source: Checkpoint, prepared: Path, num_sampled: int, mix: float, num_tokens: float,
+    folder: Path, facts: list[str],
+) -> list[ParallelText]:  # fmt: skip
+    """Write a sample of the old pairs and return its corpus; empty: there are none.
+
+    Args:
+        source: the earlier run.
+        prepared: its prepared corpus.
+        num_sampled: number of pairs in the sample.
+        mix: old tokens per new token in an epoch.
+        num_tokens: new tokens in an epoch.
+        folder: folder of the sample.
+        facts: gets a fact about the sample.
+    """
+    old, paths = source.experiment, (folder / f"{OLD}.src", folder / f"{OLD}.tgt")
     try:
-        sample = old_pairs.write_sample(
-            old.corpus, prepared, SAMPLE_FACTOR * num_old, old.seed, paths
-        )
+        sample = old_pairs.write_sample(old.corpus, prepared, num_sampled, old.seed, paths)
     except DataError as error:
         facts.append(f"no old pairs: {error}")
         return []
+    text = build_text({"name": OLD, "src": str(paths[0]), "tgt": str(paths[1])})
+    languages = old.corpus.src, old.corpus.tgt
+    mean_tokens = _mean_tokens(source, PairFiles(text, ".", languages))
+    num_old = max(1, round(mix * num_tokens / mean_tokens))
     number = _count(num_old, "old pair")
     facts.append(f"{number} per epoch, of {sample.num_pairs:,} from {sample.origin}")
     src, tgt = map(os.path.abspath, paths)
@@ -279,20 +297,21 @@ def _count(number: int, unit: str) -> str:
     return f"{number:,} {unit}{'s' * (number != 1)}"
 
 
-def _num_updates(
-    source: Checkpoint, parts: Sequence[tuple[PairFiles, float]], num_epochs: int
-) -> int:
-    """Return the updates of epochs over corpora with their pairs per epoch."""
-    tokens = 0.0
-    for files, num_pairs in parts:
-        # Lines that are not UTF-8 are a matter of cleaning.
-        pairs = islice(files.read_raw(), 1000)
-        sides = ([side.decode("utf-8", "replace") for side in pair] for pair in pairs)
-        lengths = [max(map(len, map(source.subword.encode, pair))) + 1 for pair in sides]
-        tokens += num_pairs * sum(lengths) / len(lengths)
-    batching, most = source.experiment.batching, source.experiment.training.updates
+def _mean_tokens(source: Checkpoint, files: PairFiles) -> float:
+    """Return the mean tokens of the longer side of a pair, EOS included."""
+    # Lines that are not UTF-8 are a matter of cleaning.
+    pairs = islice(files.read_raw(), 1000)
+    sides = ([side.decode("utf-8", "replace") for side in pair] for pair in pairs)
+    lengths = [max(map(len, map(source.subword.encode, pair))) + 1 for pair in sides]
+    return sum(lengths) / len(lengths)
+
+
+def _num_updates(old: Experiment, num_tokens: float) -> int:
+    """Return the updates over a number of tokens, at most as many as in the earlier run."""
+    batching = old.batching
     per_update = FILL * batching.max_tokens * batching.micro_batches
-    return min(max(MIN_UPDATES, math.ceil(num_epochs * tokens / per_update)), most)
+    num_updates = max(MIN_UPDATES, math.ceil(num_tokens / per_update))
+    return min(num_updates, old.training.updates)
 
 
 def _finish(

@@ -39,7 +39,7 @@ def test_defaults(adapted: list[Experiment], nmt: Nmt) -> None:
     assert training.learning_rate == pytest.approx(0.02)
     assert (training.updates, training.warmup_updates, training.validate_every) == (60, 6, 12)
     assert (training.patience, training.init_share) == (3, INIT_SHARE_DISTILLED)
-    assert [text.distillation for text in made.corpus.train] == [0, 2 * DISTILLATION]
+    assert [text.distillation for text in made.corpus.train] == [0, DISTILLATION / 1.5]
     assert made.model == load_experiment("tiny.yaml").model
     given = Subword.read(Path(made.corpus.subword.tokenizer))
     assert given.fingerprint == Subword.read(Path("prepared/tiny/tokenizer.json")).fingerprint
@@ -187,7 +187,7 @@ def test_held_out_pairs_are_not_trained_on(adapted: list[Experiment], nmt: Nmt) 
     train, dev, test = (pairs_of(made, name) for name in ("new", "new_dev", "new_test"))
     assert len(dev) == len(test) == len(NEW) // 10
     assert sorted([*train, *dev, *test]) == sorted(NEW)
-    assert "37 new pairs | dev and test 4 pairs held out | 18 old pairs per epoch" in answer.err
+    assert "37 new pairs | dev and test 4 pairs held out | 105 old pairs per epoch" in answer.err
 
 
 def test_old_pairs_are_mixed_in(adapted: list[Experiment], nmt: Nmt, here: Path) -> None:
@@ -199,7 +199,13 @@ def test_old_pairs_are_mixed_in(adapted: list[Experiment], nmt: Nmt, here: Path)
     sample = pairs_of(made, "old_sample")
     assert len(sample) == len(set(sample)) == 100
     assert set(sample) <= set(old)
-    assert texts["old_sample"].weight == pytest.approx(round(0.5 * 37) / 100)
+    subword = load_checkpoint(Path("runs/tiny")).subword
+
+    def count_tokens(pairs: list[tuple[str, str]]) -> int:
+        return sum(max(map(len, map(subword.encode, pair))) + 1 for pair in pairs)
+
+    share = count_tokens(sample) * texts["old_sample"].weight / count_tokens(pairs_of(made, "new"))
+    assert share == pytest.approx(0.5, rel=0.02)
     assert [text.name for text in made.corpus.tests] == ["new_test", "news", "talks"]
 
 
@@ -207,7 +213,7 @@ def test_one_pair_is_counted_in_the_singular(adapted: list[Experiment], nmt: Nmt
     for side in ("en", "de"):
         Path(f"new.{side}").write_text("Anna\n")
     sets = "--dev raw/dev.en raw/dev.de --test raw/news.en raw/news.de"
-    assert " at most | 1 new pair | 1 old pair per epoch, of 10 from " in nmt(f"{ADAPT} {sets}").err
+    assert " at most | 1 new pair | 1 old pair per epoch, of 20 from " in nmt(f"{ADAPT} {sets}").err
     assert "new.en: too few pairs (1) to hold out 10% of them" in nmt(ADAPT).err
 
 
@@ -315,5 +321,5 @@ def test_weights_count_in_the_mix(adapted: list[Experiment], nmt: Nmt) -> None:
         "  dev: {name: dev, src: raw/dev.en, tgt: raw/dev.de}\n"
     )
     answer = nmt("adapt runs/tiny --experiment domain.yaml --mix 1 -o runs/adapted")
-    assert "| 135 new pairs | 99 old pairs per epoch, of 100 from" in answer.err
+    assert "| 135 new pairs | 188 old pairs per epoch, of 100 from" in answer.err
     assert [text.weight for text in adapted[0].corpus.train] == [2, 0.2, 0, 0.99]
