@@ -322,4 +322,4 @@ def test_weights_count_in_the_mix(adapted: list[Experiment], nmt: Nmt) -> None:
     )
     answer = nmt("adapt runs/tiny --experiment domain.yaml --mix 1 -o runs/adapted")
     assert "| 135 new pairs | 188 old pairs per epoch, of 100 from" in answer.err
-    assert [text.weight for text in adapted[0].corpus.train] == [2, 0.2, 0, 0.99]
+    assert [text.weight for text in adapted[0].corpus.train] == [2, 0.2, 0, 1.88]
