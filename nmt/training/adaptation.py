@@ -42,7 +42,7 @@ adapted ones: four fifths of the gain on new text for a quarter of the loss on o
 (configs/EXPERIMENTS.md, Adaptation)."""
 RATE_SHARE_BY_IMPORTANCE, INIT_SHARE_BY_IMPORTANCE = 1.0, 0.5
 """The same with the optimizer state of the earlier run, where the share differs by weight."""
-INIT_SHARE_DISTILLED = 0.1
+INIT_SHARE_DISTILLED = 0.3
 """Share where distillation keeps the model on old pairs too."""
 NUM_VALIDATIONS, PATIENCE = 5, 3
 """Few validations, because dev BLEU of few pairs is noisy: the best of many came before the
