@@ -36,14 +36,11 @@ early stopping ends the run."""
 DISTILLATION = 5.0
 """Weight of distillation of old tokens where there are as many new ones."""
 MIN_UPDATES = 100
-RATE_SHARE, INIT_SHARE = 0.5, 0.35
-"""Peak learning rate as a share of that of the earlier run, and share of the earlier weights in the
-adapted ones: four fifths of the gain on new text for a quarter of the loss on old text
-(configs/EXPERIMENTS.md, Adaptation)."""
-RATE_SHARE_BY_IMPORTANCE, INIT_SHARE_BY_IMPORTANCE = 1.0, 0.5
-"""The same with the optimizer state of the earlier run, where the share differs by weight."""
-INIT_SHARE_DISTILLED = 0.3
-"""Share where distillation keeps the model on old pairs too."""
+RATE_SHARES = {False: 0.5, True: 1.0}
+"""Peak learning rate as a share of the earlier one, without and with its optimizer state."""
+INIT_SHARES = {(False, False): 0.35, (False, True): 0.1, (True, False): 0.5, (True, True): 0.3}
+"""Share of the earlier weights in the adapted ones: with the optimizer state of the earlier run,
+where it differs by weight; with distillation. Measured: configs/EXPERIMENTS.md, Adaptation."""
 NUM_VALIDATIONS, PATIENCE = 5, 3
 """Few validations, because dev BLEU of few pairs is noisy: the best of many came before the
 learning rate had fallen, and was 1 BLEU worse on 500 other pairs."""
@@ -350,10 +347,8 @@ def _finish(
         first = override(build_experiment(tree), wanted)
     # Frozen parameters have no moments.
     has_moments = is_same and not source.experiment.training.freeze and _has_optimizer(source.path)
-    rate_share, init_share = RATE_SHARE, INIT_SHARE
-    if has_moments and has_average:
-        rate_share = RATE_SHARE_BY_IMPORTANCE
-        init_share = INIT_SHARE_DISTILLED if first.distils else INIT_SHARE_BY_IMPORTANCE
+    by_importance = has_moments and has_average
+    rate_share, init_share = RATE_SHARES[by_importance], INIT_SHARES[by_importance, first.distils]
     tree["training"] |= _schedule(source.experiment.training, first.training.updates, rate_share)
     tree["training"]["init_optimizer"] = has_moments
     tree["training"]["init_share"] = init_share if is_same and has_average else 0

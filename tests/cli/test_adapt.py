@@ -14,12 +14,7 @@ from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment, override
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.subword import Subword
-from nmt.training.adaptation import (
-    DISTILLATION,
-    INIT_SHARE,
-    INIT_SHARE_BY_IMPORTANCE,
-    INIT_SHARE_DISTILLED,
-)
+from nmt.training.adaptation import DISTILLATION, INIT_SHARES
 
 
 def pairs_of(experiment: Experiment, name: str) -> list[tuple[str, str]]:
@@ -38,7 +33,7 @@ def test_defaults(adapted: list[Experiment], nmt: Nmt) -> None:
     )  # fmt: skip
     assert training.learning_rate == pytest.approx(0.02)
     assert (training.updates, training.warmup_updates, training.validate_every) == (60, 6, 12)
-    assert (training.patience, training.init_share) == (3, INIT_SHARE_DISTILLED)
+    assert (training.patience, training.init_share) == (3, INIT_SHARES[True, True])
     assert [text.distillation for text in made.corpus.train] == [0, DISTILLATION / 1.5]
     assert made.model == load_experiment("tiny.yaml").model
     given = Subword.read(Path(made.corpus.subword.tokenizer))
@@ -71,7 +66,7 @@ def test_old_pairs_weigh_the_same_at_any_mix(
 def test_without_old_pairs_more_of_the_weights_is_kept(adapted: list[Experiment], nmt: Nmt) -> None:
     assert nmt(f"{ADAPT} --mix 0").status == 0
     [made] = adapted
-    assert (made.distils, made.training.init_share) == (False, INIT_SHARE_BY_IMPORTANCE)
+    assert (made.distils, made.training.init_share) == (False, INIT_SHARES[True, False])
 
 
 def test_without_an_average_no_share_of_the_weights_is_kept(
@@ -89,7 +84,7 @@ def test_a_model_without_training_state_has_a_new_optimizer(
     answer = nmt(ADAPT.replace("runs/tiny", "exported"))
     assert answer.status == 0, answer.err
     training = adapted[0].training
-    assert (training.init_optimizer, training.init_share) == (False, INIT_SHARE)
+    assert (training.init_optimizer, training.init_share) == (False, INIT_SHARES[False, True])
     assert training.learning_rate == pytest.approx(0.5 * 0.02)
 
 
