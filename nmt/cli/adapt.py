@@ -48,10 +48,10 @@ def adapt(
 ) -> None:  # fmt: skip
     """Adapt a model to a new domain.
 
-    Fine-tunes the model RUN on pairs of a new domain, mixed with a sample of its old training
-    pairs where these are available, with its learning rate and early stopping on new pairs. The
-    result is an average of the earlier and the fine-tuned weights. Then scores both models on the
-    new and the old test sets. The vocabulary is kept. The same command resumes.
+    Fine-tunes the model RUN on pairs of a new domain, with early stopping on new pairs. Where its
+    old training pairs are available, a sample of them is mixed in, on which the model keeps its
+    distribution. The result is an average of the earlier and the fine-tuned weights. Then scores
+    both models on the new and the old test sets. The vocabulary is kept. The same command resumes.
     """
     with Console() as console, ExitStack() as stack:
         with resumable(console):
