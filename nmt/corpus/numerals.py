@@ -35,7 +35,8 @@ _UNITS = {
     for unit in units
 }  # fmt: skip
 _UNIT = f"[{''.join(_UNITS)}]"
-_WITH_UNITS = re.compile(rf"\d+(?:[.,]\d+)*(?:{_UNIT} ?(?:\d+(?:[.,]\d+)*)?)+")
+# From the start of a number only: linear in a long run of digits.
+_WITH_UNITS = re.compile(rf"(?<!\d)(?<!\d[.,])\d+(?:[.,]\d+)*(?:{_UNIT} ?(?:\d+(?:[.,]\d+)*)?)+")
 _PART = re.compile(rf"(\d*)({_UNIT}?)")
 _ERAS = {
     "明治": 1867,
@@ -110,23 +111,24 @@ def _find_years(text: str, readings: list[Reading], language: str) -> Years:
     """Return the Gregorian years of years in other calendars, by their digits."""
     if text.isascii():
         return {}
-    years = {number: [str(_ERAS[era] + int(number))] for era, number in _ERA.findall(text)}
-    years = {str(int(number)): found for number, found in years.items()}
+    years: Years = {
+        str(int(number)): [[str(_ERAS[era] + int(number))]] for era, number in _ERA.findall(text)
+    }
     is_thai, is_persian = bool(_THAI_LETTER.search(text)), table_code(language) == "fa"
     for number in (reading[0] for reading in readings if len(reading[0]) == 4):
         year = int(number)
         if is_thai and 2300 < year < 2700:
-            years[number] = [str(year - 543)]
+            years[number] = [[str(year - 543)]]
         elif is_persian and 1200 < year < 1500:
             # The Persian year starts in March.
-            years[number] = [str(year + 621), str(year + 622)]
-    return {number: [[year] for year in found] for number, found in years.items()}
+            years[number] = [[str(year + 621)], [str(year + 622)]]
+    return years
 
 
 def _add_up(match: re.Match[str]) -> str:
     """Return the digits of a number with units, such as 12000 for 1万2000."""
     text = re.sub(r",(?=\d{3})| ", "", match[0])
-    if "." in text or "," in text:
+    if "." in text or "," in text or len(text) >= MAX_DIGITS:
         # 1.5万 is compared as 15, like 1.5 million.
         return match[0]
     total = section = 0

@@ -78,7 +78,7 @@ def make_plan(
     cluster = cluster.resolve(torch.cuda.device_count(), experiment.batching.micro_batches)
     has_gpus = bool(cluster.num_gpus)
     if experiment.training.precision == "auto" and has_gpus and not torch.cuda.is_available():
-        # That of every GPU since Ampere.
+        # What auto chooses on GPUs with bf16 units.
         experiment = with_precision(experiment, "bf16")
     experiment = resolve_precision(experiment, World())
     num_workers = cluster.workers.max
@@ -117,7 +117,7 @@ def make_plan(
     # A given speed replaces the measured times, including optimizer step and noise.
     speed = probe
     if options.tflops is not None:
-        passes = experiment.num_passes()[experiment.costliest_update()]
+        passes = max(experiment.num_passes().values())
         position_s = passes * probe.position_flops / (options.tflops * 1e12)
         speed = replace(probe, fixed_s=0.0, spread_s=0.0, step_s=0.0, position_s=position_s)
     rows = scaling.predict_scaling(experiment, gradient_bytes, sizes, speed, links, hosts)

@@ -31,8 +31,8 @@ from nmt.training.run_manifest import find_prepared
 from nmt.training.warm_start import PARAMETER_SETTINGS
 
 EPOCHS, PLAIN_EPOCHS = 10, 8
-"""Epochs over new and old pairs together, with and without distillation on the old ones, unless
-early stopping ends the run."""
+"""Epochs over new and old pairs together, and over new ones alone, unless early stopping ends the
+run."""
 DISTILLATION = 5.0
 """Weight of distillation of old tokens where there are as many new ones."""
 MIN_UPDATES = 100
@@ -275,18 +275,16 @@ def _sample_old(
     except DataError as error:
         facts.append(f"no old pairs: {error}")
         return []
-    text = build_text({"name": OLD, "src": str(paths[0]), "tgt": str(paths[1])})
-    languages = old.corpus.src, old.corpus.tgt
-    mean_tokens = _mean_tokens(source, PairFiles(text, ".", languages))
+    src, tgt = map(os.path.abspath, paths)
+    text = build_text({"name": OLD, "src": src, "tgt": tgt})
+    mean_tokens = _mean_tokens(source, PairFiles(text, ".", (old.corpus.src, old.corpus.tgt)))
     num_old = max(1, round(mix * num_tokens / mean_tokens))
     number = _count(num_old, "old pair")
     facts.append(f"{number} per epoch, of {sample.num_pairs:,} from {sample.origin}")
-    src, tgt = map(os.path.abspath, paths)
     # Below 1: each epoch draws another part of the sample, with more variety than a small one.
     weight = min(1000.0, num_old / sample.num_pairs)
     distillation = min(1000.0, DISTILLATION / mix)
-    entry = {"name": OLD, "src": src, "tgt": tgt, "weight": weight, "distillation": distillation}
-    return [ParallelText.model_validate(entry)]
+    return [text.model_copy(update={"weight": weight, "distillation": distillation})]
 
 
 def _count(number: int, unit: str) -> str:
@@ -341,9 +339,6 @@ def _finish(
         # The initial model is not the earlier one: the old references are trained.
         for text in tree["corpus"]["train"]:
             text["distillation"] = 0
-        if "updates" not in chosen.get("training", {}):
-            updates = tree["training"]["updates"] * PLAIN_EPOCHS // EPOCHS
-            tree["training"]["updates"] = max(MIN_UPDATES, updates)
         first = override(build_experiment(tree), wanted)
     # Frozen parameters have no moments.
     has_moments = is_same and not source.experiment.training.freeze and _has_optimizer(source.path)

@@ -82,3 +82,12 @@ def test_thousands_of_numbers_take_no_minutes(step: int) -> None:
     started = time.process_time()
     assert has_other_numbers(src, tgt, ("en", "de")) == (step != 7)
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    "text", ["1" * 100_000, ",1" * 50_000, "9" * 5_000 + "万", "万1" * 50_000, "3万" * 50_000]
+)
+def test_hostile_digits_take_linear_time(text: str) -> None:
+    started = time.process_time()
+    has_other_numbers(f"{text} ö", "12 dogs", ("ja", "en"))
+    assert time.process_time() - started < 2
