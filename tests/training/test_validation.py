@@ -80,6 +80,16 @@ def fail_at(number: int, error: Exception, patch: pytest.MonkeyPatch) -> None:
     patch.setattr("nmt.training.validation.bleu", fail)
 
 
+def go_until_failure(
+    toy_file: Path, run: Run, number: int, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Train until the validation of this number, counted from 1, which fails."""
+    with monkeypatch.context() as patch:
+        fail_at(number, error, patch)
+        with pytest.raises(type(error)):
+            go(toy_file, run)
+
+
 @pytest.mark.parametrize(
     ("number", "error"),
     [
@@ -94,10 +104,7 @@ def test_a_failed_validation_is_repeated(
 ) -> None:
     """Exact resume (nmt/README.md, Guarantees)."""
     run, update = Run(f"failed-{number}-{type(error).__name__}"), 10 * number
-    with monkeypatch.context() as patch:
-        fail_at(number, error, patch)
-        with pytest.raises(type(error)):
-            go(toy_file, run)
+    go_until_failure(toy_file, run, number, error, monkeypatch)
     folder = toy_file.parent / run.folder
     saved = list_checkpoints(folder)[-1]
     assert (read_info(saved).update, read_info(saved).bleu) == (update, None)
@@ -113,10 +120,8 @@ def test_a_repeated_validation_can_end_the_run(
     toy_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run("failed-still", overrides=STILL)
-    with monkeypatch.context() as patch:
-        fail_at(2, torch.OutOfMemoryError("CUDA out of memory."), patch)
-        with pytest.raises(torch.OutOfMemoryError):
-            go(toy_file, run)
+    error = torch.OutOfMemoryError("CUDA out of memory.")
+    go_until_failure(toy_file, run, 2, error, monkeypatch)
     reason, state = go(toy_file, run)
     assert (reason, state.update, state.best_update) == ("stopped early", 4, 2)
     assert [each["update"] for each in validations_of(toy_file.parent / run.folder)] == [2, 4]
@@ -126,10 +131,8 @@ def test_a_failed_validation_is_repeated_asynchronously(
     toy_file: Path, asynchronous: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run("failed-late", overrides=EVERY)
-    with monkeypatch.context() as patch:
-        fail_at(1, torch.OutOfMemoryError("CUDA out of memory."), patch)
-        with pytest.raises(torch.OutOfMemoryError):
-            go(toy_file, run)
+    error = torch.OutOfMemoryError("CUDA out of memory.")
+    go_until_failure(toy_file, run, 1, error, monkeypatch)
     go(toy_file, replace(run, scorer="reversed"))
     assert_same(asynchronous, toy_file.parent / run.folder)
 
