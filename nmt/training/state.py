@@ -18,8 +18,9 @@ from nmt.corpus.manifest import DataDigests
 from nmt.errors import CheckpointError
 from nmt.model.gpu_precision import set_product_precision
 from nmt.model.seq2seq import Seq2Seq, check_model_memory
+from nmt.training.distillation import distillation_loss
 from nmt.training.distributed import World, wrap_in_ddp
-from nmt.training.loss import LossSums, compute_loss, distillation_loss
+from nmt.training.loss import LossSums, compute_loss
 from nmt.training.meter import MeterTotals
 from nmt.training.optimizer import (
     freeze_parameters,

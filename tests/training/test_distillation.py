@@ -20,8 +20,9 @@ from nmt.config.files import load_experiment
 from nmt.corpus.prepared import corpus_settings
 from nmt.errors import ConfigError
 from nmt.model.seq2seq import Seq2Seq
+from nmt.training.distillation import distillation_loss
 from nmt.training.distributed import World
-from nmt.training.loss import cross_entropy, distillation_loss
+from nmt.training.loss import cross_entropy
 from nmt.training.state import TEACHER, Learner
 from nmt.training.warm_start import warm_start
 
