@@ -27,7 +27,7 @@ limit of 1.25, 1.13 with 1.5, and 1.12 without a limit."""
 MIN_LETTERS = 4
 """Letters of the shortest word that is misspelt."""
 _KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_FINAL_PUNCTUATION = re.compile(r"[\s.,;:!?…。！？]+$")
+_PUNCTUATION = ".,;:!?…。！？"
 _OPENING_QUOTE = re.compile(r'(^|[\s(\[])"')
 _ACCENTS = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
 """Combining accents, as in text that is not normalised to NFC."""
@@ -77,7 +77,7 @@ def add_noise(line: str, rates: NoiseConfig, rng: random.Random) -> str:
     if draws["accents"] < rates.accents:
         line = remove_accents(line)
     if draws["final_punctuation"] < rates.final_punctuation:
-        line = _FINAL_PUNCTUATION.sub("", line) or line
+        line = remove_final_punctuation(line) or line
     if draws["typography"] < rates.typography:
         line = use_typography(line)
     if draws["case"] < rates.upper_case:
@@ -85,6 +85,14 @@ def add_noise(line: str, rates: NoiseConfig, rng: random.Random) -> str:
     if draws["case"] < rates.upper_case + rates.title_case:
         return change_case(line, "title")
     return line
+
+
+def remove_final_punctuation(line: str) -> str:
+    """Remove punctuation and spaces from the end of a line."""
+    end = len(line)
+    while end and (line[end - 1].isspace() or line[end - 1] in _PUNCTUATION):
+        end -= 1
+    return line[:end]
 
 
 def remove_accents(line: str) -> str:

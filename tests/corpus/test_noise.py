@@ -29,6 +29,7 @@ def noisy(line: str, seed: int = 1, **rates: float) -> str:
         ("title_case", "a dog's life", "A Dog's Life"),
         ("final_punctuation", "Is it? Yes!", "Is it? Yes"),
         ("final_punctuation", "...", "..."),
+        ("final_punctuation", "Wait…\u3000!", "Wait"),
         ("accents", "Déjà vu, Ελλάδα über", "Deja vu, Ελλάδα uber"),
         ("accents", "De\u0301ja\u0300 vu\u031b\u0309, α\u0301 й", "Deja vu, α\u0301 й"),
         ("typography", LINE, "He said: “Déjà vu – I’m 3\u00a0years old…”"),
@@ -37,6 +38,12 @@ def noisy(line: str, seed: int = 1, **rates: float) -> str:
 )
 def test_kinds_of_lines(kind: str, line: str, expected: str) -> None:
     assert noisy(line, **{kind: 1.0}) == expected
+
+
+def test_marks_within_a_line_take_linear_time() -> None:
+    # Without a newline at the end: a regular expression took a minute.
+    line = "." * 100_000 + "a"
+    assert noisy(line, final_punctuation=1.0) == line
 
 
 def test_kinds_of_words() -> None:

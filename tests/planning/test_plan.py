@@ -220,5 +220,13 @@ def test_a_stage_with_two_passes_counts(here: Path, tiny_plan: Plan) -> None:
     assert never.memory.activations == tiny_plan.memory.activations
 
 
+def test_plan_reports_that_the_teacher_is_not_timed(here: Path, tiny_plan: Plan) -> None:
+    settings = ["training.init_from=runs/old", "corpus.train.0.distillation=1"]
+    plan = make_plan(load_experiment("tiny.yaml", settings), Cluster(), PlanOptions(), probe_s=0.1)
+    note = "times leave out the teacher: a pair that is distilled takes about a third longer"
+    assert note in format_plan(plan)
+    assert note not in format_plan(tiny_plan)
+
+
 def test_first_line_counts_parameters(tiny_plan: Plan) -> None:
     assert next(format_plan(tiny_plan)).startswith(f"{tiny_plan.parameters:,} parameters | ")
