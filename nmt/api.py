@@ -44,7 +44,7 @@ ExperimentLike = str | Path | Mapping[str, Any] | Experiment
 ClusterLike = str | Path | Cluster | None
 """A cluster: YAML file or settings; None: this machine with one worker."""
 MAX_MIX = 1000
-"""Largest number of old pairs per new pair in `adapt`."""
+"""Largest number of old tokens per new token in `adapt`."""
 Lines = str | Path | Sequence[str]
 """Text: a file (compressed or not), or lines."""
 

@@ -36,8 +36,8 @@ from nmt.config.settings import expand_path
 from nmt.errors import CheckpointError
 from nmt.storage import ObjectStore, StoredObject, display_address
 
-_NOT_UPLOADED = ("checkpoints", "ray", "ray.log")
-"""Checkpoints are uploaded by `push`; Ray's logs stay local."""
+_NOT_UPLOADED = ("checkpoints", "ray", "ray.log", "lock")
+"""Checkpoints are uploaded by `push`; Ray's logs and the lock of this host stay local."""
 _LOCK = ".pull.lock"
 """Lock file of the local copy, held while a checkpoint is downloaded."""
 _LAST_UPDATE = "pulse.json"

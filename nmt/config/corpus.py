@@ -30,7 +30,6 @@ def _number_as_text(value: Any) -> Any:
 Column = Annotated[Text, BeforeValidator(_number_as_text)]
 """Column of a file of pairs: name or number."""
 Weight = Annotated[NaturalFloat, Field(le=1000)]
-"""Occurrences of a pair per epoch."""
 RECORD_FORMATS = ("tsv", "tmx", "parquet", "jsonl", "zip")
 """Keys of `ParallelText` that name a file of pairs."""
 
@@ -115,7 +114,7 @@ class ParallelText(Settings):
     """Case of the target of a training corpus: as_is, upper or title."""
     noise: NoiseConfig = added_setting(NoiseConfig(), before=NoiseConfig().model_dump())
     """Noise in the source of a training corpus; needs no new preparation."""
-    distillation: Annotated[float, Field(ge=0, le=1000)] = added_setting(0.0, before=0.0)
+    distillation: Weight = added_setting(0.0, before=0.0)
     """Weight of distillation from training.init_from, in place of the references; 0: none."""
 
     def check(self) -> None:
@@ -147,8 +146,11 @@ class ParallelText(Settings):
 
     @property
     def is_reversible(self) -> bool:
-        """True if training.reverse applies: tags and changed case belong to one side."""
-        return not (self.tag or self.is_recased)
+        """True if training.reverse applies: tags and changed case belong to one side.
+
+        Distillation keeps the direction of the earlier model.
+        """
+        return not (self.tag or self.is_recased or self.distillation)
 
 
 class CleaningConfig(Settings):

@@ -4,13 +4,13 @@ The pairs come from its prepared corpus, else from its raw files. Corpora that a
 or not in use are left out: the sample is plain text of the old domain.
 """
 
-import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nmt.config.corpus import RECORD_FORMATS, CorpusConfig, ParallelText
 from nmt.corpus.formats.record_file import RawPair
@@ -53,18 +53,17 @@ def write_sample(
     if not texts:
         raise DataError("every corpus of the earlier run is tagged, recased or of weight 0")
     try:
-        pairs, num_all = _sample_prepared(prepared, {text.name for text in texts}, size, seed)
+        names = {text.name for text in texts}
+        num_pairs, num_all = _sample_prepared(prepared, names, size, seed, paths)
         origin = str(prepared)
     except DataError as error:
         try:
             files = [PairFiles.of(text, corpus) for text in texts]
-            pairs, num_all = _sample_raw(files, size, seed)
+            num_pairs, num_all = _sample_raw(files, size, seed, paths)
         except DataError as other:
             raise DataError(f"{error} | {other}") from None
         origin = f"the raw files in {corpus.root}"
-    for side, path in enumerate(paths):
-        path.write_bytes(join_lines([pair[side] for pair in pairs]))
-    return OldSample(len(pairs), num_all, origin)
+    return OldSample(num_pairs, num_all, origin)
 
 
 def find_tests(corpus: CorpusConfig, prepared: Path) -> tuple[list[ParallelText], list[str]]:
@@ -99,9 +98,9 @@ def replace_missing_sets(corpus: CorpusConfig, prepared: Path) -> CorpusConfig:
 
 
 def _sample_prepared(
-    folder: Path, names: set[str], size: int, seed: int
-) -> tuple[list[RawPair], int]:
-    """Return sampled pairs of a prepared corpus as text, and the number of all."""
+    folder: Path, names: set[str], size: int, seed: int, paths: tuple[Path, Path]
+) -> tuple[int, int]:
+    """Write sampled pairs of a prepared corpus as text; return their number, and that of all."""
     shards = Shards.open(folder)
     subword = Subword.read(folder / TOKENIZER)
     if subword.fingerprint != shards.manifest.tokenizer_fingerprint:
@@ -110,28 +109,42 @@ def _sample_prepared(
     rows = np.flatnonzero(np.isin(shards.corpora, corpora))
     if not len(rows):
         raise DataError(f"{folder}: has none of the corpora {', '.join(sorted(names))}")
-    choice = np.random.default_rng(seed).choice(rows, min(size, len(rows)), replace=False)
-    chosen = np.sort(choice)
-    blocks = [chosen[first : first + BLOCK_PAIRS] for first in range(0, len(chosen), BLOCK_PAIRS)]
+    chosen = _choose(rows, size, seed)
+    blocks = (chosen[first : first + BLOCK_PAIRS] for first in range(0, len(chosen), BLOCK_PAIRS))
     pairs = chain.from_iterable(map(shards.pairs, blocks))
-    texts = [(subword.decode(src).encode(), subword.decode(tgt).encode()) for src, tgt in pairs]
-    return texts, len(rows)
+    texts = ((subword.decode(src).encode(), subword.decode(tgt).encode()) for src, tgt in pairs)
+    _write(texts, paths)
+    return len(chosen), len(rows)
 
 
-def _sample_raw(corpora: Sequence[PairFiles], size: int, seed: int) -> tuple[list[RawPair], int]:
-    """Return sampled pairs of raw files, and the number of all (Vitter 1985, algorithm R)."""
-    rng = random.Random(seed)
-    kept: list[tuple[int, RawPair]] = []
-    number = 0
-    for pair in chain.from_iterable(files.read_raw() for files in corpora):
-        if number < size:
-            kept.append((number, pair))
-        elif (place := rng.randrange(number + 1)) < size:
-            kept[place] = (number, pair)
-        number += 1
-    if not number:
+def _sample_raw(
+    corpora: Sequence[PairFiles], size: int, seed: int, paths: tuple[Path, Path]
+) -> tuple[int, int]:
+    """Write sampled pairs of raw files; return their number, and that of all."""
+
+    def read() -> Iterator[RawPair]:
+        return chain.from_iterable(files.read_raw() for files in corpora)
+
+    num_all = sum(1 for _ in read())
+    if not num_all:
         raise DataError(f"{corpora[0].paths()[0]}: no pairs")
-    return [pair for _, pair in sorted(kept)], number
+    is_chosen = np.zeros(num_all, dtype=bool)
+    is_chosen[_choose(np.arange(num_all), size, seed)] = True
+    _write(compress(read(), is_chosen), paths)
+    return min(size, num_all), num_all
+
+
+def _choose(rows: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
+    """Return a random choice of row numbers, in their order."""
+    choice = np.random.default_rng(seed).choice(rows, min(size, len(rows)), replace=False)
+    return np.sort(choice)
+
+
+def _write(pairs: Iterable[RawPair], paths: tuple[Path, Path]) -> None:
+    with paths[0].open("wb") as src, paths[1].open("wb") as tgt:
+        for pair in pairs:
+            src.write(join_lines([pair[0]]))
+            tgt.write(join_lines([pair[1]]))
 
 
 def _prepared_copy(folder: Path, name: str, text: ParallelText) -> ParallelText | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.checkpoint.load import Checkpoint, load_counters
-from nmt.config.corpus import ParallelText
+from nmt.config.corpus import ROBUST_NOISE, NoiseConfig, ParallelText
 from nmt.config.experiment import Experiment, TrainingConfig
 from nmt.config.files import build_experiment, build_text, override
 from nmt.config.settings import is_address
@@ -36,6 +36,8 @@ run."""
 DISTILLATION = 5.0
 """Weight of distillation of old tokens where there are as many new ones."""
 MIN_UPDATES = 100
+COUNTED_PAIRS = 2000
+"""Pairs of a corpus, evenly spaced, whose tokens are counted."""
 RATE_SHARES = {False: 0.5, True: 1.0}
 """Peak learning rate as a share of the earlier one, without and with its optimizer state."""
 INIT_SHARES = {(False, False): 0.35, (False, True): 0.1, (True, False): 0.5, (True, True): 0.3}
@@ -211,7 +213,10 @@ def _make_tree(
     new.facts.insert(0, _count(sum(counts), "new pair"))
     parts = [(files, files.text.weight * n) for files, n in zip(corpora, counts, strict=True)]
     num_new = sum(num_pairs for _, num_pairs in parts)
-    num_tokens = sum(num_pairs * _mean_tokens(source, files) for files, num_pairs in parts)
+    num_tokens = sum(
+        weighted * _mean_tokens(source, files, n)
+        for (files, weighted), n in zip(parts, counts, strict=True)
+    )
     sample = []
     if num_new and mix:
         num_sampled = SAMPLE_FACTOR * math.ceil(mix * num_new)
@@ -231,6 +236,8 @@ def _make_tree(
     location = run if is_address(run) else os.path.normpath(run)
     tree["training"] |= {
         "init_from": location, "freeze": [],
+        # The earlier run can have been the last step of a recipe; samples take many times longer.
+        "risk": 0,
         "ema_decay": old.training.ema_decay or TrainingConfig().ema_decay,
         # Read as before, even if the new corpora have no noise.
         "case_marks": old.marks_case,
@@ -276,15 +283,20 @@ def _sample_old(
         facts.append(f"no old pairs: {error}")
         return []
     src, tgt = map(os.path.abspath, paths)
+    # A model that reads noise keeps reading it.
+    own = (each.noise for each in old.corpus.train if each.noise.is_on)
+    noise = ROBUST_NOISE if old.training.robust else next(own, NoiseConfig())
     text = build_text({"name": OLD, "src": src, "tgt": tgt})
-    mean_tokens = _mean_tokens(source, PairFiles(text, ".", (old.corpus.src, old.corpus.tgt)))
+    files = PairFiles(text, ".", (old.corpus.src, old.corpus.tgt))
+    mean_tokens = _mean_tokens(source, files, sample.num_pairs)
     num_old = max(1, round(mix * num_tokens / mean_tokens))
     number = _count(num_old, "old pair")
     facts.append(f"{number} per epoch, of {sample.num_pairs:,} from {sample.origin}")
     # Below 1: each epoch draws another part of the sample, with more variety than a small one.
     weight = min(1000.0, num_old / sample.num_pairs)
     distillation = min(1000.0, DISTILLATION / mix)
-    return [text.model_copy(update={"weight": weight, "distillation": distillation})]
+    changes = {"weight": weight, "distillation": distillation, "noise": noise}
+    return [text.model_copy(update=changes)]
 
 
 def _count(number: int, unit: str) -> str:
@@ -292,21 +304,21 @@ def _count(number: int, unit: str) -> str:
     return f"{number:,} {unit}{'s' * (number != 1)}"
 
 
-def _mean_tokens(source: Checkpoint, files: PairFiles) -> float:
-    """Return the mean tokens of the longer side of a pair, EOS included."""
+def _mean_tokens(source: Checkpoint, files: PairFiles, num_pairs: int) -> float:
+    """Return the mean tokens of the longer side of a pair, EOS included: estimate."""
+    # From all parts of a file: it can be sorted, or have several corpora one after the other.
+    pairs = islice(files.read_raw(), 0, None, max(1, num_pairs // COUNTED_PAIRS))
     # Lines that are not UTF-8 are a matter of cleaning.
-    pairs = islice(files.read_raw(), 1000)
     sides = ([side.decode("utf-8", "replace") for side in pair] for pair in pairs)
     lengths = [max(map(len, map(source.subword.encode, pair))) + 1 for pair in sides]
-    return sum(lengths) / len(lengths)
+    return sum(lengths) / max(1, len(lengths))
 
 
 def _num_updates(old: Experiment, num_tokens: float) -> int:
-    """Return the updates over a number of tokens, at most as many as in the earlier run."""
+    """Return the updates over a number of tokens, `MIN_UPDATES` at least."""
     batching = old.batching
     per_update = FILL * batching.max_tokens * batching.micro_batches
-    num_updates = max(MIN_UPDATES, math.ceil(num_tokens / per_update))
-    return min(num_updates, old.training.updates)
+    return max(MIN_UPDATES, math.ceil(num_tokens / per_update))
 
 
 def _finish(
@@ -324,14 +336,23 @@ def _finish(
     if "subword" in corpus:
         # Another vocabulary: its pieces are matched by text.
         tree["corpus"]["subword"]["tokenizer"] = ""
-    # The tree has the corpora of the file already, and the old ones.
-    for section, keys in ((chosen, ("name", "preset")), (corpus, ("train", "tests"))):
+    # The tree has the corpora of the file already, and the old ones; their folder is another one.
+    removed = (
+        (chosen, ("name", "preset")), (corpus, ("train", "tests", "prepared")),
+        (chosen.get("training", {}), ("init_from",)),
+    )  # fmt: skip
+    for section, keys in removed:
         for key in keys:
             section.pop(key, None)
     _merge(tree, chosen)
     # Intervals, init_share and init_optimizer depend on the overrides of updates and model.
-    tree["training"] |= {"warmup_updates": 0, "init_optimizer": False, "init_share": 0}
-    deciding = ("training.updates=", "training.ema_decay=", "model.", "corpus.")
+    takes_optimizer = chosen.get("training", {}).get("init_optimizer", True)
+    tree["training"] |= {
+        "warmup_updates": 0, "init_optimizer": takes_optimizer, "init_share": 0
+    }  # fmt: skip
+    deciding = (
+        "training.updates=", "training.ema_decay=", "training.init_optimizer=", "model.", "corpus."
+    )  # fmt: skip
     wanted = [text for text in overrides if text.startswith(deciding)]
     first = override(build_experiment(tree), wanted)
     is_same, has_average = _is_same_model(source, first), first.training.ema_decay > 0
@@ -341,7 +362,12 @@ def _finish(
             text["distillation"] = 0
         first = override(build_experiment(tree), wanted)
     # Frozen parameters have no moments.
-    has_moments = is_same and not source.experiment.training.freeze and _has_optimizer(source.path)
+    has_moments = (
+        first.training.init_optimizer
+        and is_same
+        and not source.experiment.training.freeze
+        and _has_optimizer(source.path)
+    )
     by_importance = has_moments and has_average
     rate_share, init_share = RATE_SHARES[by_importance], INIT_SHARES[by_importance, first.distils]
     tree["training"] |= _schedule(source.experiment.training, first.training.updates, rate_share)

@@ -88,7 +88,11 @@ def make_noise(experiment: Experiment, corpus: TrainingData) -> SourceNoise | No
     """Return the noise and case marks of the training sources; None: there are none."""
     default = ROBUST_NOISE if experiment.training.robust else NoiseConfig()
     texts = experiment.corpus.train
-    rates = [text.noise if text.noise.is_on else default for text in texts]
+    rates = [
+        # Distillation would keep what the earlier model makes of noise.
+        text.noise if text.noise.is_on or text.distillation else default
+        for text in texts
+    ]
     if not experiment.changes_sources:
         return None
     return SourceNoise(

@@ -132,20 +132,28 @@ def _check_fit(experiment: Experiment, source: Checkpoint, subword: Subword | No
     """Raise ConfigError if a model cannot start from a source."""
     settings, theirs = experiment.model, source.experiment.model
     takes_optimizer = experiment.training.init_optimizer
-    needing = "init_optimizer" if takes_optimizer else "init_share"
+    needing = "training.init_optimizer" if takes_optimizer else "training.init_share"
     needs_all = takes_optimizer or experiment.training.init_share > 0
+    if experiment.distils and not needs_all:
+        needs_all, needing = True, "distillation"
     for key in (*SAME_SETTINGS, *(PARAMETER_SETTINGS if needs_all else ())):
         # The number of heads means nothing to additive attention.
         if key == "heads" and settings.attention == theirs.attention == "additive":
             continue
         mine, found = getattr(settings, key), getattr(theirs, key)
         if mine != found:
-            why = "" if key in SAME_SETTINGS else f" for training.{needing}"
+            why = "" if key in SAME_SETTINGS else f" for {needing}"
             rule = f"the source {source.path} has {found}: use the same{why}"
             raise ConfigError(f"model.{key}", mine, rule)
+    is_other_vocabulary = subword is not None and subword.fingerprint != source.subword.fingerprint
+    if experiment.distils and is_other_vocabulary:
+        [number, *_] = (n for n, each in enumerate(experiment.corpus.train) if each.distillation)
+        weight = f"{experiment.corpus.train[number].distillation:g}"
+        rule = f"{source.path} has another vocabulary: set it to 0"
+        raise ConfigError(f"corpus.train.{number}.distillation", weight, rule)
     if not takes_optimizer:
         return
-    if subword is not None and subword.fingerprint != source.subword.fingerprint:
+    if is_other_vocabulary:
         rule = f"{source.path} has another vocabulary: set it to false"
         raise ConfigError("training.init_optimizer", "true", rule)
     known = _trained_parameters(source.experiment)

@@ -245,7 +245,8 @@ def test_logs_are_downloaded_on_another_host(remote: RemoteRun, tmp_path: Path) 
     """Exact resume (nmt/README.md, Guarantees)."""
     local, other = tmp_path / "local", tmp_path / "other"
     push(remote, 500)
-    for name in ("metrics.jsonl", "dev/update-00000500.de", "ray/a", "ray.log", ".hidden"):
+    names = "metrics.jsonl", "dev/update-00000500.de", "ray/a", "ray.log", ".hidden", "lock"
+    for name in names:
         (local / name).parent.mkdir(exist_ok=True)
         (local / name).write_text(name)
     remote.upload_logs()

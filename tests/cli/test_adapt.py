@@ -10,11 +10,30 @@ import pytest
 from cli_calls import ADAPT, NEW, Nmt
 
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
+from nmt.config.corpus import ROBUST_NOISE, NoiseConfig
 from nmt.config.experiment import Experiment
 from nmt.config.files import load_experiment, override
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.subword import Subword
 from nmt.training.adaptation import DISTILLATION, INIT_SHARES
+
+SETS = "--dev raw/dev.en raw/dev.de --test raw/news.en raw/news.de"
+
+
+def from_file(training: str, corpus: str = "") -> str:
+    """Write an experiment for the new text, and return the call of `nmt adapt`."""
+    Path("domain.yaml").write_text(
+        "name: domain\n"
+        "corpus:\n"
+        "  src: en\n"
+        "  tgt: de\n"
+        "  train: [{name: talk, src: new.en, tgt: new.de}]\n"
+        "  dev: {name: dev, src: raw/dev.en, tgt: raw/dev.de}\n"
+        "  tests: [{name: news, src: raw/talks.en, tgt: raw/talks.de}]\n"
+        f"{corpus}"
+        f"training: {training}\n"
+    )
+    return "adapt runs/tiny --experiment domain.yaml -o runs/adapted"
 
 
 def pairs_of(experiment: Experiment, name: str) -> list[tuple[str, str]]:
@@ -32,7 +51,7 @@ def test_defaults(adapted: list[Experiment], nmt: Nmt) -> None:
         "adapted", "runs/tiny", True
     )  # fmt: skip
     assert training.learning_rate == pytest.approx(0.02)
-    assert (training.updates, training.warmup_updates, training.validate_every) == (60, 6, 12)
+    assert (training.updates, training.warmup_updates, training.validate_every) == (100, 10, 20)
     assert (training.patience, training.init_share) == (3, INIT_SHARES[True, True])
     assert [text.distillation for text in made.corpus.train] == [0, DISTILLATION / 1.5]
     assert made.model == load_experiment("tiny.yaml").model
@@ -61,6 +80,51 @@ def test_old_pairs_weigh_the_same_at_any_mix(
     assert nmt(f"{ADAPT} --mix {mix}").status == 0
     text = adapted[0].corpus.train[1]
     assert text.distillation == pytest.approx(DISTILLATION / mix)
+
+
+@pytest.mark.parametrize("place", ["override", "file"])
+def test_without_optimizer_state_half_the_rate(
+    place: str, adapted: list[Experiment], nmt: Nmt
+) -> None:
+    off = "training.init_optimizer=false"
+    command = f"{ADAPT} {off}" if place == "override" else from_file("{init_optimizer: false}")
+    answer = nmt(command)
+    assert answer.status == 0, answer.err
+    training = adapted[0].training
+    assert (training.init_optimizer, training.init_share) == (False, INIT_SHARES[False, True])
+    assert training.learning_rate == pytest.approx(0.5 * 0.02)
+
+
+def test_risk_of_the_earlier_run_is_not_kept(
+    adapted: list[Experiment], nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_old(monkeypatch, "training.init_from=runs/other", "training.risk=3", "training.updates=9")
+    assert nmt(ADAPT).status == 0
+    training = adapted[0].training
+    # Nor its updates: it can have been the short last step of a recipe.
+    assert (training.risk, training.updates) == (0, 100)
+
+
+def test_old_pairs_have_the_noise_of_the_earlier_run(
+    adapted: list[Experiment], nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for settings in ([], ["corpus.train.0.noise={typos: 0.2}"], ["training.robust=true"]):
+        set_old(monkeypatch, *settings)
+        assert nmt(ADAPT).status == 0
+    noise = [each.corpus.train[1].noise for each in adapted]
+    assert noise == [NoiseConfig(), NoiseConfig(typos=0.2), ROBUST_NOISE]
+
+
+def test_order_of_the_text_does_not_decide_about_updates(
+    adapted: list[Experiment], nmt: Nmt
+) -> None:
+    short, long = [("Anna", "Anna")] * 3000, [(NEW[0][0] * 4, NEW[0][1] * 4)] * 3000
+    for pairs in ([*short, *long], [*long, *short]):
+        for side, name in enumerate(("new.en", "new.de")):
+            Path(name).write_text("".join(f"{pair[side]}\n" for pair in pairs))
+        assert nmt(f"{ADAPT} --mix 0 {SETS}").status == 0
+    updates = [each.training.updates for each in adapted]
+    assert updates[0] == pytest.approx(updates[1], rel=0.01)
 
 
 def test_without_old_pairs_more_of_the_weights_is_kept(adapted: list[Experiment], nmt: Nmt) -> None:
@@ -207,8 +271,7 @@ def test_old_pairs_are_mixed_in(adapted: list[Experiment], nmt: Nmt, here: Path)
 def test_one_pair_is_counted_in_the_singular(adapted: list[Experiment], nmt: Nmt) -> None:
     for side in ("en", "de"):
         Path(f"new.{side}").write_text("Anna\n")
-    sets = "--dev raw/dev.en raw/dev.de --test raw/news.en raw/news.de"
-    assert " at most | 1 new pair | 1 old pair per epoch, of 20 from " in nmt(f"{ADAPT} {sets}").err
+    assert " at most | 1 new pair | 1 old pair per epoch, of 20 from " in nmt(f"{ADAPT} {SETS}").err
     assert "new.en: too few pairs (1) to hold out 10% of them" in nmt(ADAPT).err
 
 
@@ -275,7 +338,7 @@ def test_text_of_a_run_of_the_same_name_is_not_replaced(
 
 
 def test_given_sets_are_used_as_they_are(adapted: list[Experiment], nmt: Nmt) -> None:
-    nmt(f"{ADAPT} --dev raw/dev.en raw/dev.de --test raw/news.en raw/news.de")
+    nmt(f"{ADAPT} {SETS}")
     [made] = adapted
     assert pairs_of(made, "new") == NEW
     assert made.corpus.dev.src == os.path.abspath("raw/dev.en")
@@ -283,18 +346,8 @@ def test_given_sets_are_used_as_they_are(adapted: list[Experiment], nmt: Nmt) ->
 
 
 def test_experiment_file_and_overrides_win(adapted: list[Experiment], nmt: Nmt) -> None:
-    Path("domain.yaml").write_text(
-        "name: domain\n"
-        "corpus:\n"
-        "  src: en\n"
-        "  tgt: de\n"
-        "  train: [{name: talk, src: new.en, tgt: new.de}]\n"
-        "  dev: {name: dev, src: raw/dev.en, tgt: raw/dev.de}\n"
-        "  tests: [{name: news, src: raw/talks.en, tgt: raw/talks.de}]\n"
-        "training: {learning_rate: 0.001, patience: 9}\n"
-    )
-    changes = "training.updates=30 training.patience=2"
-    answer = nmt(f"adapt runs/tiny --experiment domain.yaml -o runs/adapted {changes}")
+    command = from_file("{learning_rate: 0.001, patience: 9}")
+    answer = nmt(f"{command} training.updates=30 training.patience=2")
     assert answer.status == 0, answer.err
     [made] = adapted
     training = made.training
@@ -303,6 +356,16 @@ def test_experiment_file_and_overrides_win(adapted: list[Experiment], nmt: Nmt) 
     assert made.name == "adapted"
     assert [text.name for text in made.corpus.train] == ["talk", "old_sample"]
     assert [text.name for text in made.corpus.tests] == ["news", "old_news", "talks"]
+
+
+def test_folder_and_source_of_an_experiment_file_are_left_out(
+    adapted: list[Experiment], nmt: Nmt
+) -> None:
+    command = from_file("{init_from: runs/other}", "  prepared: prepared/domain\n")
+    answer = nmt(command)
+    assert answer.status == 0, answer.err
+    [made] = adapted
+    assert (made.training.init_from, made.prepared) == ("runs/tiny", "prepared/adapted")
 
 
 def test_weights_count_in_the_mix(adapted: list[Experiment], nmt: Nmt) -> None:

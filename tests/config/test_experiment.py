@@ -103,8 +103,8 @@ def test_contradiction_in_a_file_is_an_error() -> None:
         ),
         (
             ["training.reverse=0.5", "corpus.train.0.tag=1", "corpus.train.1.src_case=upper"],
-            "training.reverse is 0.5, but all corpora have a tag or changed case; such pairs are "
-            "not reversed",
+            "training.reverse is 0.5, but it leaves out corpora with tag, changed case or "
+            "distillation: all have one",
         ),
         (
             ["stages=[{from_update: 10, weights: {neews: 2}}]"],

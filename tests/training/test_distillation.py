@@ -20,6 +20,7 @@ from nmt.config.files import load_experiment
 from nmt.corpus.prepared import corpus_settings
 from nmt.errors import ConfigError
 from nmt.model.seq2seq import Seq2Seq
+from nmt.training.data import make_noise
 from nmt.training.distillation import distillation_loss
 from nmt.training.distributed import World
 from nmt.training.loss import cross_entropy
@@ -149,6 +150,25 @@ def test_distillation_needs_an_initial_model(toy_file: Path) -> None:
         "distillation of corpus 'train' is 2, but training.init_from is empty: there is no model "
         "to keep to"
     )
+
+
+def test_distilled_pairs_are_neither_noisy_nor_reversed(toy_file: Path, one: Path) -> None:
+    """The earlier model does not know what to do with them."""
+    experiment = load_experiment(toy_file, settings_of(one, "training.robust=true"))
+    noise = make_noise(experiment, corpus_of(experiment))
+    assert noise is not None
+    assert [rates.is_on for rates in noise._rates] == [False]
+    assert [text.is_reversible for text in experiment.corpus.train] == [False]
+    own = load_experiment(toy_file, settings_of(one, "corpus.train.0.noise={typos: 0.5}"))
+    found = make_noise(own, corpus_of(own))
+    assert found is not None
+    assert found._rates[0].typos == 0.5
+
+
+@pytest.mark.parametrize("weight", ["true", ".inf", "-1", "1001"])
+def test_weights_of_distillation_are_checked(weight: str, toy_file: Path, one: Path) -> None:
+    with pytest.raises(ConfigError, match="distillation"):
+        load_experiment(toy_file, settings_of(one, f"corpus.train.0.distillation={weight}"))
 
 
 def test_only_training_corpora_are_distilled() -> None:

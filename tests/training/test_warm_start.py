@@ -271,6 +271,14 @@ CASES: dict[str, tuple[list[str], str]] = {
         "model.encoder_layers is 2, but the source SOURCE has 1: use the same for "
         "training.init_share",
     ),
+    "distillation, depth": (
+        ["corpus.train.0.distillation=1", "model.decoder_layers=3"],
+        "model.decoder_layers is 3, but the source SOURCE has 2: use the same for distillation",
+    ),
+    "distillation, units": (
+        ["corpus.train.0.distillation=1", "model.ffn_width=0"],
+        "model.ffn_width is 0, but the source SOURCE has 12: use the same for distillation",
+    ),
     "pattern": (
         ["training.freeze=[encodr.*]"],
         "training.freeze is encodr.*, but it matches no parameter; the parts of the model are "
@@ -290,6 +298,19 @@ def test_errors(case: str, toy_file: Path, one: Path, source: Checkpoint) -> Non
     with pytest.raises(ConfigError) as error:
         check_warm_start(experiment_of(toy_file, one, *overrides))
     assert str(error.value) == message.replace("SOURCE", str(source.path))
+
+
+def test_distillation_needs_the_same_vocabulary(
+    toy_file: Path, one: Path, source: Checkpoint
+) -> None:
+    experiment = experiment_of(toy_file, one, "corpus.train.0.distillation=1")
+    check_warm_start(experiment, source.subword)
+    other = Subword.train(["a b c d e f g h"] * 9, SubwordConfig(vocab_size=300))
+    with pytest.raises(ConfigError) as error:
+        check_warm_start(experiment, other)
+    assert str(error.value) == (
+        f"corpus.train.0.distillation is 1, but {source.path} has another vocabulary: set it to 0"
+    )
 
 
 def test_corrupt_source_is_refused(toy_file: Path, one: Path, tmp_path: Path) -> None:
