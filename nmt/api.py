@@ -368,12 +368,14 @@ def _resolve_cluster(cluster: ClusterLike, overrides: Sequence[str]) -> Cluster:
 
 def train_model(experiment: Experiment, cluster: Cluster, console: Console) -> "RunResult":
     """Prepare the corpus unless it is prepared, and train on Ray; the log goes to the console."""
-    from nmt.checkpoint.run_directory import list_checkpoints
     from nmt.corpus.prepared import is_prepared, prepared_folder
-    from nmt.jobs.ray_session import connect
-    from nmt.jobs.train import get_run_address, get_run_dir, train_on_ray
-    from nmt.training.data import check_workers
-    from nmt.training.warm_start import check_warm_start
+    from nmt.jobs.ray_session import check_workers_fit, connect
+    from nmt.jobs.train import (
+        check_before_preparation,
+        get_run_address,
+        get_run_dir,
+        train_on_ray,
+    )
 
     # A run in an object store has a working copy in cluster.scratch.
     address = get_run_address(experiment, cluster)
@@ -381,17 +383,13 @@ def train_model(experiment: Experiment, cluster: Cluster, console: Console) -> "
     check_writable("cluster.scratch" if address else "cluster.storage", directory)
     with ExitStack() as stack:
         if not is_prepared(experiment):
-            # Preset auto sets the micro-batches by the pairs that cleaning keeps.
-            if experiment.preset == "none":
-                check_workers(experiment, cluster.workers.max)
-            # The source of a resumed run is not read again; a run in a store is checked later.
-            if not address and not list_checkpoints(directory):
-                check_warm_start(experiment)
+            check_before_preparation(experiment, cluster)
             check_unprepared(experiment)
             console.log(f"prepare the corpus in {prepared_folder(experiment)}")
             # One Ray session for both: starting it takes seconds.
             num_cpus = cluster.workers.max * cluster.cpus_per_worker
             stack.enter_context(connect(num_cpus, directory / "ray.log"))
+            check_workers_fit(cluster, experiment.batching.micro_batches)
             prepare_corpus(experiment, cluster, console, explains_preset=False)
         result = train_on_ray(experiment, cluster, console)
     return replace(result, run=address or str(directory))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.cli import options
 from nmt.cli.options import BEAM, COUNT, COUNT_OR_0, LENGTH_PENALTY, RERANK, comma_list
 from nmt.config.decoding import DecodingConfig
@@ -141,7 +142,8 @@ def search_training(
         least: updates before a trial may be stopped; None: a quarter of all.
     """
     from nmt.jobs.ray_session import connect, lock_run_directory, resolve_auto
-    from nmt.jobs.tune import format_table, tune_on_ray
+    from nmt.jobs.tune import format_table, make_run_name, tune_on_ray
+    from nmt.training.warm_start import check_warm_start
 
     experiment, cluster_settings = options.load_settings(path, cluster, overrides)
     space = read_space(search)
@@ -155,6 +157,10 @@ def search_training(
     directory = storage / f"{experiment.name}.tune"
     check_writable("cluster.storage", directory)
     least = least or max(1, experiment.training.updates // 4)
+    for trial in drawn:
+        # The source of a resumed trial is not read again.
+        if not list_checkpoints(directory / make_run_name(trial.experiment)):
+            check_warm_start(trial.experiment)
     # Trials with other cleaning or subword settings need their own prepared corpus.
     corpora = {trial.experiment.prepared: trial.experiment for trial in drawn}
     if experiment.prepared in corpora:

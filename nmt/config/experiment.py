@@ -308,9 +308,7 @@ class Experiment(Settings):
             _check_one_loss(training, start)
             if training.reverse and not any(text.is_reversible for text in self.corpus.train):
                 where = f"stages, from_update {start}: reverse" if start else "training.reverse"
-                rule = (
-                    "it leaves out corpora with tag, changed case or distillation: all have one"
-                )
+                rule = "it leaves out corpora with tag, changed case or distillation: all have one"
                 raise ConfigError(where, f"{training.reverse:g}", rule)
         # Weights hold until a later stage changes them; each period needs a corpus in use.
         weights = {text.name: text.weight for text in self.corpus.train}

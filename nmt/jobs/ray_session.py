@@ -373,6 +373,19 @@ def fit_workers(cluster: Cluster, at_least: int) -> int:
     return max(at_least, min(cluster.workers.max, fitting))
 
 
+def check_workers_fit(cluster: Cluster, max_workers: int) -> None:
+    """Check that the cluster has room for cluster.workers.min workers, busy or not.
+
+    Args:
+        max_workers: most workers that have something to do.
+
+    Raises:
+        TrainingError: as `wait_for_resources`.
+    """
+    cluster = resolve_auto(cluster, max_workers)
+    _count_fitting(_resources_of_worker(cluster), cluster.workers.min, "worker")
+
+
 def wait_for_resources(each: Mapping[str, int], count: int = 1, kind: str = "worker") -> int:
     """Wait until the resources of `count` workers are free, and report what is missing.
 
@@ -382,6 +395,23 @@ def wait_for_resources(each: Mapping[str, int], count: int = 1, kind: str = "wor
     Raises:
         TrainingError: the cluster cannot hold them and adds no hosts; Ray would wait for ever.
     """
+    fitting = _count_fitting(each, count, kind)
+    group = placement_group([dict(each)] * count)
+    start_s = time.monotonic()
+    report_s, interval_s = WAIT_INTERVALS_S
+    try:
+        # Short waits: signals are handled between them.
+        while not group.wait(1):
+            if time.monotonic() - start_s > report_s:
+                report_s += interval_s
+                _report_missing(each, count, kind)
+    finally:
+        remove_placement_group(group)
+    return fitting
+
+
+def _count_fitting(each: Mapping[str, int], count: int, kind: str) -> int:
+    """Return the number of workers that the hosts can hold; raise TrainingError if too few."""
     hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     # A worker does not span hosts.
     fitting = sum(min(int(host.get(key, 0)) // n for key, n in each.items()) for host in hosts)
@@ -395,17 +425,6 @@ def wait_for_resources(each: Mapping[str, int], count: int = 1, kind: str = "wor
             if count * n > (total := int(sum(host.get(key, 0) for host in hosts))):
                 problem = f"{workers} {n} {key} each need {count * n}, but the cluster has {total}"
         raise TrainingError(f"{problem}: lower cluster.workers (--workers), or add hosts")
-    group = placement_group([dict(each)] * count)
-    start_s = time.monotonic()
-    report_s, interval_s = WAIT_INTERVALS_S
-    try:
-        # Short waits: signals are handled between them.
-        while not group.wait(1):
-            if time.monotonic() - start_s > report_s:
-                report_s += interval_s
-                _report_missing(each, count, kind)
-    finally:
-        remove_placement_group(group)
     return fitting
 
 

@@ -79,6 +79,30 @@ def get_run_address(experiment: Experiment, cluster: Cluster) -> str:
     return join_address(cluster.storage, experiment.name) if is_address(cluster.storage) else ""
 
 
+def check_before_preparation(experiment: Experiment, cluster: Cluster) -> None:
+    """Check what needs neither a cluster nor the prepared corpus, which can take hours.
+
+    Raises:
+        NmtError: there are too many workers, the object store or the source of the run cannot be
+            used, or an existing run has other settings.
+    """
+    # Preset auto sets the sizes by the pairs that cleaning keeps.
+    has_sizes = experiment.preset == "none"
+    if has_sizes:
+        check_workers(experiment, cluster.workers.max)
+    run_dir, address = get_run_dir(experiment, cluster), get_run_address(experiment, cluster)
+    is_started = bool(list_checkpoints(run_dir))
+    if address:
+        remote = RemoteRun(ObjectStore(address), run_dir)
+        remote.store.check_writable()
+        is_started = is_started or bool(remote.names())
+    # The source of a resumed run is not read again.
+    if not is_started:
+        check_warm_start(experiment)
+    elif has_sizes:
+        check_run(with_absolute_source(experiment), run_dir)
+
+
 def train_on_ray(experiment: Experiment, cluster: Cluster, console: Console) -> RunResult:
     """Train until the last update, early stopping or the first Ctrl-C.
 

@@ -230,6 +230,14 @@ MADE_UP = [
         "--trials needs --search",
     ),
     ErrorCase(
+        "tune tiny.yaml --search training.learning_rate=choice(0.1,0.2) training.init_from=nowhere",
+        "training.init_from: nowhere: no such directory; name a run or one of its checkpoints",
+    ),
+    ErrorCase(
+        "tune tiny.yaml --search training.init_from=choice(runs/tiny,nowhere) --trials 9",
+        "training.init_from: nowhere: no such directory; name a run or one of its checkpoints",
+    ),
+    ErrorCase(
         "tune tiny.yaml --search model.dropout=choice(0.1,0.2) --trials 0",
         "Invalid value for '--trials': 0 is not in the range x>=1. See `nmt tune --help`.",
     ),

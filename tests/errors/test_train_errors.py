@@ -28,6 +28,11 @@ TRAINING = [
         "resume, or give the experiment another name",
     ),
     ErrorCase(
+        "train tiny.yaml model.width=64 corpus.prepared=nowhere",
+        "model.width=64, but the run in runs/tiny was started with model.width=32: set it back to "
+        "resume, or give the experiment another name",
+    ),
+    ErrorCase(
         "train tiny.yaml preset=auto corpus.prepared=nowhere corpus.tests.0.src=none",
         "raw/none: there is no such file; check corpus.root and the names in the experiment",
     ),

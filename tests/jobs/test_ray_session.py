@@ -20,6 +20,7 @@ from nmt.jobs.ray_session import (
     WATCHER_VARIABLE,
     HeadMonitor,
     _check_token,
+    check_workers_fit,
     connect,
     fit_workers,
     lock_run_directory,
@@ -271,6 +272,17 @@ def test_workers_that_no_host_holds_are_refused(
     monkeypatch.setattr(ray_internals, "is_autoscaling", lambda: True)
     placements += [True]
     assert fit_workers(cluster, 3) == 3
+
+
+@pytest.mark.parametrize("free", [0.0, 6.0])
+def test_workers_are_fitted_before_preparation(
+    free: float, placements: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Busy hosts have room too, later."""
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": free})
+    check_workers_fit(Cluster(name="a", workers=2, cpus_per_worker=2), 2)
+    with pytest.raises(TrainingError, match="^3 workers with 2 CPUs each do not fit: 2 hosts "):
+        check_workers_fit(Cluster(name="a", workers=3, cpus_per_worker=2), 3)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Decisions of a training run that need no Ray cluster."""
 
 import contextlib
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -15,10 +16,10 @@ from nmt.checkpoint.remote import RemoteRun
 from nmt.checkpoint.write import save_checkpoint
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
-from nmt.errors import CheckpointError, StorageError, TrainingError
+from nmt.errors import CheckpointError, NmtError, StorageError, TrainingError
 from nmt.jobs import train as jobs_train
 from nmt.jobs.mailbox import PreviousGroup
-from nmt.jobs.train import read_finished
+from nmt.jobs.train import check_before_preparation, read_finished
 from nmt.storage import ObjectStore
 from nmt.training.distributed import World
 from nmt.training.memory import UpdateOutOfMemoryError
@@ -100,3 +101,23 @@ def test_only_errors_that_may_pass_restart_the_workers(
             experiment, Cluster(), tmp_path, tmp_path, mailbox, False, Origin.here()
         )
     assert (("error", str(error)) in sent) == (not is_restarted)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "settings", "message"),
+    [
+        ("missing", {}, "no such bucket"),
+        ("bucket", {"init_from": "nowhere"}, "training.init_from: nowhere: no such directory"),
+        ("bucket", {"freeze": ["encodr.*"]}, "training.freeze is encodr.*, but it matches no"),
+    ],
+)
+def test_stored_runs_are_checked_before_preparation(
+    bucket: str, settings: dict[str, Any], message: str, experiment: Experiment, s3: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    training = experiment.training.model_copy(update=settings)
+    storage = f"s3://{bucket}/{uuid.uuid4().hex}{s3}"
+    cluster = Cluster(storage=storage, scratch=str(tmp_path))
+    with pytest.raises(NmtError, match=re.escape(message)):
+        check_before_preparation(experiment.model_copy(update={"training": training}), cluster)
