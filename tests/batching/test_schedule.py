@@ -375,3 +375,20 @@ def test_a_schedule_holds_few_bytes_per_pair(
     # The cuts that all epochs share take memory besides, which does not grow with the corpus.
     assert found < limit * num
     assert peak < 3 * limit * num
+
+
+def test_pairs_of_equal_length_meet_others_in_each_epoch() -> None:
+    config = BatchingConfig(max_length=10, max_tokens=40, micro_batches=1, window=200)
+    schedule = Schedule([5] * 200, [5] * 200, config, 1)
+    first, second = (
+        {frozenset(rows_of(update)) for update in epoch_of(schedule, epoch)} for epoch in (0, 1)
+    )
+    assert not first & second
+
+
+def test_updates_of_an_epoch_are_not_sorted_by_length() -> None:
+    lengths = np.arange(200) % 20 + 1
+    config = BatchingConfig(max_length=30, max_tokens=60, micro_batches=1, window=200)
+    schedule = Schedule(lengths, lengths, config, 1)
+    found = [int(lengths[rows_of(update)].max()) for update in epoch_of(schedule, 0)]
+    assert found != sorted(found)

@@ -1,15 +1,22 @@
 """Selection and pruning of checkpoints."""
 
+import errno
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_checkpoints import flip, message_of, save, truncate
+from toy_checkpoints import FILES, files_below, flip, message_of, save, truncate
 
-from nmt.checkpoint.format import read_info, verify_checkpoint
+from nmt.checkpoint import write
+from nmt.checkpoint.format import CheckpointInfo, read_info, verify_checkpoint
 from nmt.checkpoint.load import load_checkpoint, load_training_state
-from nmt.checkpoint.run_directory import best_checkpoint, newest_complete, prune_checkpoints
+from nmt.checkpoint.run_directory import (
+    best_checkpoint,
+    highest_bleu,
+    newest_complete,
+    prune_checkpoints,
+)
 from nmt.checkpoint.write import write_score
 
 
@@ -148,3 +155,29 @@ def test_a_corrupt_or_stale_score_is_ignored(
         "corrupt"
     ]
     assert best_checkpoint(tmp_path) is None
+
+
+def test_a_score_that_cannot_be_written_keeps_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
+    folder = save(tmp_path, 1)
+    write_score(folder, 30.0, "nrefs:1")
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(write, "_sync", fail)
+    message = message_of(lambda: write_score(folder, 40.0, "nrefs:1"))
+    assert message == f"{folder}/score.json was not written: Input/output error"
+    assert read_info(folder).bleu == 30.0
+    assert files_below(folder) == sorted([*FILES, "score.json"])
+
+
+def test_scores_of_an_earlier_dev_set_do_not_count() -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
+    infos = {
+        update: CheckpointInfo(update, bleu, "", (), "", {}, dev=dev)
+        for update, bleu, dev in [(1, 40.0, "old"), (2, 30.0, "new"), (3, 20.0, "new")]
+    }
+    assert highest_bleu(infos) == 2

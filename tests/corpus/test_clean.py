@@ -311,3 +311,7 @@ def test_case_changes_after_cleaning_before_duplicates() -> None:
     # A corpus in another case repeats others on purpose.
     assert result.digests != plain.digests
     assert (result.near_digests[:2] != plain.near_digests[:2]).all()
+
+
+def test_repairs_of_dropped_pairs_are_not_counted() -> None:
+    assert not any(clean([(b"a\tb", b"")], CleaningConfig()).tally.normalised.values())

@@ -240,3 +240,11 @@ def test_compared_systems_need_as_many_lines() -> None:
     assert str(error.value) == (
         "toy: the translation has 0 lines, the reference 1: both need one line per segment"
     )
+
+
+def test_equal_gains_are_in_the_order_of_lines() -> None:
+    hyps = {"old": ["Ja"] * 3, "new": ["Nein"] * 3}
+    found = comparison.compare(
+        hyps, "old", [["Nein"] * 3], "de", test_set="toy", metrics=["bleu"], test="none"
+    )
+    assert [each.line for each in found.systems[0].better] == [1, 2, 3]

@@ -14,7 +14,7 @@ from nmt.cli.compare import compare
 from nmt.errors import ConfigError
 from nmt.evaluation import scores
 from nmt.evaluation.comparison import compare as compare_systems
-from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS, METRICS, check_metrics
+from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS, METRICS, check_metrics, sentence_bleu
 
 HYPS = ["Ein Hund läuft über den Rasen .", "Zwei Männer spielen Fußball.", "EINE KATZE schläft."]
 REFS = ["Ein Hund rennt über den Rasen.", "Zwei Männer spielen Fußball.", "Eine Katze schläft."]
@@ -107,3 +107,7 @@ def test_unknown_metrics_are_refused(metrics: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         check_metrics(metrics, "de")
     assert str(error.value) == message
+
+
+def test_sentence_bleu_of_a_short_segment_has_no_longer_ngrams() -> None:
+    assert sentence_bleu("ein Hund", "ein Hund", "de") == pytest.approx(100)

@@ -281,7 +281,7 @@ def test_workers_are_fitted_before_preparation(
     """Busy hosts have room too, later."""
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": free})
     check_workers_fit(Cluster(name="a", workers=2, cpus_per_worker=2), 2)
-    with pytest.raises(TrainingError, match="^3 workers with 2 CPUs each do not fit: 2 hosts "):
+    with pytest.raises(TrainingError, match=r"^3 workers with 2 CPUs each do not fit: 2 hosts "):
         check_workers_fit(Cluster(name="a", workers=3, cpus_per_worker=2), 3)
 
 

@@ -97,3 +97,8 @@ def test_locked_dropout_is_independent_of_padding() -> None:
     torch.manual_seed(1)
     long = drop(torch.ones(2, 9, 16), 0.5, is_training=True, is_locked=True)
     assert torch.equal(short, long[:, :3])
+
+
+def test_kept_values_are_scaled_by_the_rounded_rate() -> None:
+    torch.manual_seed(1)
+    assert keep_mask((4000,), 0.1).unique().tolist() == pytest.approx([0, 256 / 230])

@@ -302,3 +302,9 @@ def test_plateau_halves_and_stays_above_the_floor() -> None:
     rates = [learning_rate(50, config, halvings) for halvings in range(5)]
     assert rates == [1.0, 0.5, 0.25, 0.125, 0.1]
     assert learning_rate(4, config, 3) == 0.5  # warm-up
+
+
+def test_adam_has_the_settings_of_training() -> None:
+    config = TrainingConfig(betas=(0.5, 0.75), epsilon=1e-4)
+    for group in make_optimizer(nn.Linear(2, 2), config).param_groups:
+        assert (group["betas"], group["eps"]) == ((0.5, 0.75), 1e-4)

@@ -80,3 +80,13 @@ def test_an_old_loss_scale_is_read_into_the_scaler(toy: Experiment) -> None:
     assert learner.loss_scale == LossScale(4096.0, 12)
     assert learner.scaler.get_scale() == 4096
     assert learner.scaler.get_growth_interval() == 2000
+
+
+def test_another_dev_set_restarts_all_counters() -> None:
+    fit = OverfittingMonitor(1.5, 1.0, 5, 2.0, is_open=True)
+    state = TrainState(
+        9, best_bleu=30.0, best_update=5, best_loss=1.0, validations_without_gain=2, halvings=1,
+        validations_of_plateau=1, awaited=[(5, None)], fit=fit,
+    )  # fmt: skip
+    state.forget_scores()
+    assert state == TrainState(9, halvings=1, fit=OverfittingMonitor(train_nll=1.5))

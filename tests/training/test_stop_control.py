@@ -143,3 +143,15 @@ def test_several_ranks_save_once_before_a_preemption(two_ranks: TwoRanks, clock:
         if control.decide(second).save:
             saved.append(second)
     assert saved == [1, 16]
+
+
+def test_a_notice_after_the_last_save_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(stop_control, "time", clock)
+    control = make_control(RunHooks(deadline=lambda: 1010.0 if clock.now < 1020 else 1050.0))
+    saved = []
+    for second in range(50):
+        clock.now += 1.1
+        if control.decide(second).save:
+            saved.append(round(clock.now - 1000, 1))
+    assert saved == [1.1, 7.7, 20.9, 47.3]

@@ -300,3 +300,46 @@ def test_weights_of_another_model_are_refused(toy: Experiment) -> None:
     del state.weights["encoder.norm.bias"]
     with pytest.raises(CheckpointError, match=r"encoder\.norm\.bias"):
         make_learner(toy).load(state, Path("somewhere"))
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0, 0.001), (4, 0.005), (39, 0.005)])
+def test_an_update_has_the_rate_of_its_schedule(
+    number: int, expected: float, toy: Experiment
+) -> None:
+    learner = make_learner(toy, learning_rate=0.01, warmup_updates=10, schedule="inverse_sqrt")
+    step(learner, number)
+    rates = [group["lr"] for group in learner.optimizer.param_groups]
+    assert rates == pytest.approx([expected] * 2)
+
+
+def test_gradients_are_clipped_before_the_step(toy: Experiment) -> None:
+    learner = make_learner(toy, clip_norm=0.01, betas=(0.8, 0.9))
+    assert step(learner).gnorm > 0.1
+    moments = [state["exp_avg"] for state in learner.optimizer.state.values()]
+    # After one step the first moment is a share of 1 - 0.8 of the gradient.
+    assert float(torch.nn.utils.get_total_norm(moments)) == pytest.approx(0.2 * 0.01, rel=1e-3)
+
+
+def test_the_average_moves_by_the_decay_of_its_update(toy: Experiment) -> None:
+    learner = make_learner(toy, ema_decay=0.9, learning_rate=0.1, schedule="inverse_sqrt")
+    before = learner.model.output_weight.detach().clone()
+    step(learner, 90)
+    expected = torch.lerp(before, learner.model.output_weight.detach(), 0.1)
+    assert learner.average is not None
+    torch.testing.assert_close(learner.average.output_weight, expected)
+
+
+def test_the_loss_has_the_label_smoothing_of_the_settings(toy: Experiment) -> None:
+    learner, batch = make_learner(toy, label_smoothing=0.3), BATCHES[0]
+    logits = learner.model(*batch[:4]) @ learner.model.output_weight.T
+    expected = torch.nn.functional.cross_entropy(
+        logits, batch.tgt_out, reduction="sum", label_smoothing=0.3
+    )
+    assert add_gradient(learner, batch).smoothed.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_dropout_is_on_again_after_a_validation(toy: Experiment) -> None:
+    learner = make_learner(toy, ema_decay=0.0)
+    assert not learner.eval_model.training
+    step(learner)
+    assert learner.model.training

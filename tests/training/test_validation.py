@@ -17,13 +17,14 @@ from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.run_directory import best_checkpoint, list_checkpoints
 from nmt.config.experiment import Experiment
 from nmt.decoding.preprocess import Preprocessor
+from nmt.decoding.translator import Translator
 from nmt.errors import ConfigError, NmtError
 from nmt.evaluation.scores import bleu
 from nmt.model import seq2seq
 from nmt.training.data import set_source_limit
 from nmt.training.distributed import World
 from nmt.training.loop import train
-from nmt.training.validation import Validation
+from nmt.training.validation import Validation, validate
 
 EVERY = ["training.validate_every=5"]
 STILL = ["training.learning_rate=1e-12", "training.patience=1", "training.validate_every=2"]
@@ -306,3 +307,29 @@ def test_sources_longer_than_the_limit_do_not_count(toy: Experiment) -> None:
     found = set_source_limit(toy.model_copy(update={"batching": batching}), shards)
     kept = [src for src, both in zip(shards.src_lengths, longer, strict=True) if both + 1 <= limit]
     assert found.decoding.max_source_length == max(kept) + 1
+
+
+def test_validation_searches_with_its_own_beam(
+    toy: Experiment, toy_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Honest numbers (nmt/README.md, Guarantees)."""
+    beams: list[int] = []
+
+    def spy(engine: Any, subword: Any, experiment: Experiment) -> Translator:
+        beams.append(experiment.decoding.beam)
+        return Translator(engine, subword, experiment)
+
+    monkeypatch.setattr("nmt.training.validation.Translator", spy)
+    validate_untrained(toy_file, World())
+    assert beams == [toy.decoding.validation_beam] != [toy.decoding.beam]
+
+
+def test_the_dev_loss_is_that_of_normalised_text(toy: Experiment) -> None:
+    corpus = corpus_of(toy)
+    torch.manual_seed(1)
+    model = seq2seq.Seq2Seq(toy.model, corpus.subword.num_pieces).eval()
+    plain, odd = (
+        validate(model, corpus.subword, toy, ([f"a{space}dog"], [f"ein{space}Hund"]), World())
+        for space in (" ", "\u00a0 ")
+    )
+    assert odd.nll == plain.nll
