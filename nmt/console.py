@@ -127,7 +127,7 @@ class Console:
 
 
 def release_terminal() -> None:
-    """Send to /dev/null what goes to a terminal: it was closed, and writing to it fails."""
+    """Redirect output to /dev/null after the terminal was closed, when writing to it fails."""
     with open(os.devnull, "r+b") as null:
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):

@@ -52,7 +52,7 @@ def measure_update(bench: Bench) -> Iterator[Figure]:
         # Attention is part of the decoder.
         parts = ("embedding", "encoder", "decoder", "output", "optimizer")
         rest = whole.cpu_s - sum(turns[part].cpu_s for part in parts)
-        counts = "the whole less its parts: dropout of embeddings, casts, summing gradients"
+        counts = "remainder of the update: embedding dropout, casts, gradient accumulation"
         yield Figure(
             f"{name}/rest", rest * 1e3, "ms of CPU time", counts, is_better_high=False,
             spread=whole.spread, repeats=len(whole.walls_s), ratio=rest / whole.cpu_s,

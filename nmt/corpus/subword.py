@@ -328,7 +328,7 @@ def _read_model(model: dict[str, Any], pieces: list[str]) -> Any:
     """Build a model from the pieces and merges, or log-probabilities, of a file."""
     learnt = pieces[NUM_RESERVED:]
     if len(set(pieces)) < len(pieces) or not all(learnt) or max(map(len, pieces)) > MAX_PIECE:
-        raise _invalid("a piece is empty, too long, or there twice")
+        raise _invalid("a piece is empty, too long or duplicated")
     if model["type"] == "BPE":
         merges = [(left, right) for left, right in model["merges"]]
         if not {part for pair in merges for part in pair} <= set(learnt):

@@ -107,7 +107,7 @@ def get_result(task: Any) -> Any:
     except RayError as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(
-            f"a task failed too often on the cluster ({type(error).__name__}: {reason}); run the "
+            f"Ray gave up on a task after retries ({type(error).__name__}: {reason}); run the "
             "same command again to resume"
         ) from None
     if message:

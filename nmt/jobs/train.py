@@ -346,7 +346,7 @@ class PreemptionNotices:
                 deadline = info.deadline_ms / 1000
             self._reported = info, deadline
             ranks = ", ".join(map(str, info.preempted_ranks))
-            reason = f"the host of workers {ranks} was taken away"
+            reason = f"the host of workers {ranks} was preempted"
             self._client.send("notice", (reason, deadline))
         return self._reported[1]
 

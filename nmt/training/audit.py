@@ -285,7 +285,7 @@ def _compare_checkpoints(run_dir: Path, chains: dict[int, str], result: Audit) -
             continue
         result.checkpoints += 1
         if state.counters["ledger"] != chains.get(state.update):
-            result.add_finding(f"{folder.name}: its chain is not that of the ledger")
+            result.add_finding(f"{folder.name}: its hash chain differs from the ledger")
 
 
 def _describe_gap(done: int, update: int) -> str:

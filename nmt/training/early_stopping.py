@@ -2,9 +2,8 @@
 
 Of equal dev BLEU the lower dev loss is better, because a dev BLEU of 0 does not show progress.
 
-Decisions are made in the order of the checkpoints and are the same on all ranks: at once where the
-ranks share the validation, a fixed number of validations later where scores are pending
-(`nmt.training.validation`).
+All ranks decide alike, in the order of the checkpoints: at once with shared validation, a fixed
+number of validations later with asynchronous validation (`nmt.training.validation`).
 """
 
 from collections.abc import Sequence

@@ -251,7 +251,7 @@ class _Run:
         logger.expect_restart(self.hooks.loss_reason, self.hooks.last_update, skipped)
 
     def loop(self, should_stop: Callable[[int], bool]) -> EndReason:
-        """Make the updates that are left, and after each one what is due."""
+        """Run the remaining updates; log, validate and save checkpoints where due."""
         settings, state = self.experiment.training, self.state
         self.clock, self.meter = TrainingClock(state), Meter(state.since_log)
         self.stopping = stopping = EarlyStopping(

@@ -176,7 +176,7 @@ def resume(
     if state.data is None:
         resumed.notes.append(
             "warning: the checkpoint has no digests of its data, as in earlier versions: "
-            "training data and dev set are taken to be the same"
+            "assuming the same training data and dev set"
         )
     else:
         _check_data(state.data, found, corpus.shards.folder, run_dir)

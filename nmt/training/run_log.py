@@ -278,7 +278,7 @@ class RunLogger:
 
 
 class _LineFile:
-    """File of whole lines; lines that a full disk refuses are written with the next one."""
+    """Append-only file of complete lines. If the disk is full, lines wait for the next write."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)

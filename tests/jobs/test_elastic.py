@@ -115,6 +115,6 @@ def test_hosts_that_come_and_go_do_not_change_the_model(
         assert (tensor - expected.weights[name]).abs().max() <= 1e-5, name
     assert len(read_kind(run_dir, "notice")) == 1
     taken, grown = read_kind(run_dir, "restart")
-    assert re.fullmatch(r"the host of workers [01] was taken away; .*2 to 1 workers", taken["why"])
+    assert re.fullmatch(r"the host of workers [01] was preempted; .*2 to 1 workers", taken["why"])
     assert grown["why"] == "the workers were replaced; from 1 to 2 workers"
     assert max(taken["updates_lost"], grown["updates_lost"]) <= 5

@@ -67,11 +67,11 @@ def test_out_of_memory_doubles_the_split_of_all_later_groups() -> None:
 
 def test_notice_explains_a_loss_only_near_its_deadline(clock: list[float]) -> None:
     box = Mailbox()
-    box.send(("notice", ("a host was taken away", 100.0)))
+    box.send(("notice", ("a host was preempted", 100.0)))
     box.send(("update", 8))
     assert box.start_group().loss_reason == "the workers were replaced"
     clock[0] = 99.0
-    assert box.start_group().loss_reason == "a host was taken away"
+    assert box.start_group().loss_reason == "a host was preempted"
     assert box.start_group().loss_reason == "the workers were replaced"
     assert [kind for kind, _ in box.receive()] == ["update"]
 

@@ -106,7 +106,7 @@ def test_task_that_dies_too_often_is_an_error(ray_session: RayCluster) -> None:
     with pytest.raises(DataError) as caught:
         list(run_on_ray(die, [()]))
     assert str(caught.value) == (
-        "a task failed too often on the cluster (WorkerCrashedError: The worker died unexpectedly "
+        "Ray gave up on a task after retries (WorkerCrashedError: The worker died unexpectedly "
         "while executing this task. Check python-core-worker-*.log files for more information.); "
         "run the same command again to resume"
     )

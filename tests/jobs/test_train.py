@@ -369,5 +369,5 @@ def test_preemption_notice_is_reported_once(
     assert notices.get_deadline() == expected
     now[0] = 60.0
     assert notices.get_deadline() == expected
-    reason = "the host of workers 1, 3 was taken away"
+    reason = "the host of workers 1, 3 was preempted"
     assert client.sent == [("notice", (reason, expected))]

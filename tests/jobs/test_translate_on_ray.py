@@ -122,7 +122,7 @@ def test_worker_that_is_lost_too_often_is_an_error(
 
     with pytest.raises(NmtError) as caught:
         translate(translator, make_chunks(lines), die, tmp_path / "out.de", max_failures=0)
-    assert str(caught.value).startswith("a task failed too often on the cluster (Actor")
+    assert str(caught.value).startswith("Ray gave up on a task after retries (Actor")
     assert str(caught.value).endswith("); run the same command again to resume")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.de").exists()

@@ -119,7 +119,7 @@ def test_a_repeated_pair_is_found(run: Path, link_again: bool) -> None:
     assert f"epoch 1: pair {first[0]} used more than once, in updates 1, 2" in found.findings
     assert ("update 2: the entry was changed" in found.findings) != link_again
     expected = {
-        f"{folder.name}: its chain is not that of the ledger" for folder in list_checkpoints(run)
+        f"{folder.name}: its hash chain differs from the ledger" for folder in list_checkpoints(run)
     }
     assert expected <= set(found.findings) or not link_again
 
@@ -171,7 +171,7 @@ def test_a_changed_ledger_is_found(run: Path, change: Any, finding: str) -> None
 def test_a_forged_chain_is_found(run: Path) -> None:
     """A forged chain differs from the one in the checkpoints."""
     rewrite(run, changed(20, lambda entry: replace(entry, is_skipped=True)), link_again=True)
-    assert audit_run(run).findings == ["update-00000020: its chain is not that of the ledger"]
+    assert audit_run(run).findings == ["update-00000020: its hash chain differs from the ledger"]
 
 
 # `nmt audit`.

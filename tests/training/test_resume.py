@@ -339,7 +339,7 @@ def test_a_checkpoint_without_digests_resumes_with_a_warning(
     train(toy, corpus_of(toy), World(), run, lines.append)
     [warning] = [line for line in lines if line.startswith("warning: the checkpoint")]
     assert warning == (
-        "warning: the checkpoint has no digests of its data, as in earlier versions: training "
-        "data and dev set are taken to be the same"
+        "warning: the checkpoint has no digests of its data, as in earlier versions: assuming "
+        "the same training data and dev set"
     )
     assert_same(one, run)
