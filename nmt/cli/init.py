@@ -18,7 +18,7 @@ from nmt.config.files import build_text, format_value, load_experiment
 from nmt.console import Console
 from nmt.corpus import detect, hold_out
 from nmt.corpus.formats.record_file import ColumnError, format_names
-from nmt.corpus.io import is_writable
+from nmt.corpus.io import is_writable, name_write_errors
 from nmt.corpus.languages import describe_language
 from nmt.corpus.pair_files import FORMATS, PairFiles
 from nmt.errors import ConfigError, DataError, shorten
@@ -107,7 +107,10 @@ def init(
         corpora = [detect.detect_columns(text, here, pair) for text in corpora]
         pair = pair or detect.detect_languages(PairFiles(corpora[0], here, ("", "")))
         train = [_check_sides(PairFiles(text, here, pair), console) for text in corpora]
-        sets = {"dev": _find_sets("dev", dev, pair), "test": _find_sets("test", test, pair)}
+        sets = {
+            kind: [_check_sides(each, console) for each in _find_sets(kind, names, pair)]
+            for kind, names in (("dev", dev), ("test", test))
+        }
         for line in _create(file, Inputs(train, sets), console):
             console.print(line)
         commands = [f"{next_command(verb)} {display_path(file)}" for verb in ("doctor", "train")]
@@ -261,7 +264,8 @@ def _find_sets(kind: str, names: Sequence[str], languages: tuple[str, str]) -> l
 def _create(file: Path, inputs: Inputs, console: Console) -> list[str]:
     """Write the experiment file and the data folder, or nothing; return lines about them."""
     scratch = file.with_name(f".{file.stem}.{secrets.token_hex(4)}.tmp")
-    scratch.mkdir()
+    with name_write_errors(_data_folder(file)):
+        scratch.mkdir()
     progress = partial(console.progress, unit="pairs")
     try:
         given = {kind: _read_all(sets) for kind, sets in inputs.sets.items()}
@@ -275,7 +279,8 @@ def _create(file: Path, inputs: Inputs, console: Console) -> list[str]:
         if inputs.missing:
             taken = frozenset(map(hold_out.line_key, lines_given))
             split = hold_out.choose(inputs.train, len(inputs.missing), taken, progress)
-            entries |= _write_split(file, scratch, inputs, split, progress)
+            with name_write_errors(_data_folder(file)):
+                entries |= _write_split(file, scratch, inputs, split, progress)
             sizes |= dict(zip(inputs.missing, map(len, split.sets), strict=True))
             num_pairs, lost = split.num_pairs, split.num_lost
         else:
@@ -284,7 +289,10 @@ def _create(file: Path, inputs: Inputs, console: Console) -> list[str]:
         _publish(file, scratch, _format(file, inputs.languages, num_pairs, entries))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return _summary(file, inputs, num_pairs, sizes, lost)
+    lines = _summary(file, inputs, num_pairs, sizes, lost)
+    if num_empty := len(inputs.train) - len(entries["train"]):
+        lines.append(f"left out: {num_empty:,} of {len(inputs.train):,} corpora: no pair is left")
+    return lines
 
 
 def _read_all(sets: list[PairFiles]) -> list[str]:
@@ -314,7 +322,13 @@ def _write_split(
             path.write_bytes(hold_out.join_lines([pair[side] for pair in pairs]))
     # Compressed, so that they do not collide with the sets and take less space.
     paths = [add("train", files.text.name, ".zst") for files in inputs.train]
-    hold_out.write_training(inputs.train, split, paths, progress)
+    counts = hold_out.write_training(inputs.train, split, paths, progress)
+    for number in reversed(range(len(counts))):
+        # An empty corpus cannot be prepared.
+        if not counts[number]:
+            del entries["train"][number]
+            for path in paths[number]:
+                path.unlink()
     return entries
 
 
@@ -324,9 +338,17 @@ def _entry(text: ParallelText, file: Path) -> str:
     fields = text.model_dump(exclude_defaults=True)
     for key in ("src", "tgt", *RECORD_FORMATS):
         if key in fields:
-            path = Path(os.path.abspath(fields[key]))
+            path = _absolute(fields[key])
             fields[key] = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
     return format_value(fields)
+
+
+def _absolute(name: str) -> Path:
+    """Return an absolute path, without `..` unless that follows a symbolic link."""
+    path = os.path.abspath(name)
+    # `..` behind a symbolic link is the folder above its target.
+    is_same = os.path.realpath(path) == os.path.realpath(name)
+    return Path(path) if is_same else Path(os.getcwd(), name)
 
 
 def _format(
@@ -350,7 +372,7 @@ def _publish(file: Path, scratch: Path, content: str) -> None:
     if has_data:
         scratch.rename(folder)
     try:
-        with file.open("x", encoding="utf-8") as stream:
+        with name_write_errors(file), file.open("x", encoding="utf-8") as stream:
             stream.write(content)
         load_experiment(file)
     except BaseException as error:

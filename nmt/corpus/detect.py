@@ -63,6 +63,8 @@ def detect_languages(files: PairFiles) -> tuple[str, str]:
     if all(named):
         return named
     src_lines, tgt_lines = sample(files)
+    if not src_lines:
+        raise DataError(f"{files.paths()[0]}: no pairs; expected a corpus to train on")
     found = []
     for name, lines in zip(named, (src_lines, tgt_lines), strict=True):
         language, share = (name, 1.0) if name else language_of(lines)
@@ -93,8 +95,6 @@ def are_swapped(files: PairFiles) -> bool:
 def sample(files: PairFiles) -> tuple[list[str], list[str]]:
     """Return the lines of the first pairs of a corpus, invalid characters replaced."""
     pairs = list(islice(files.read_raw(), SAMPLE_PAIRS))
-    if not pairs:
-        raise DataError(f"{files.paths()[0]}: no pairs; expected a corpus to train on")
     src, tgt = ([pair[side].decode("utf-8", "replace") for pair in pairs] for side in (0, 1))
     return src, tgt
 
@@ -119,6 +119,10 @@ def detect_columns(
     if not rows:
         return text
     header = rows[0]
+    if len(rows) > 1:
+        # The code of a language in each row names no column.
+        later = [*rows[1], *[""] * len(header)]
+        header = ["" if cell == later[n] else cell for n, cell in enumerate(header)]
     if text.src_column:
         return _name_columns(text, path, header, languages)
     chosen = _header_columns(path, header, languages)
@@ -167,6 +171,9 @@ def _named_languages(files: PairFiles) -> tuple[str, str]:
         return "", ""
     columns = FORMATS[text.format].list_columns(path)
     languages = dict.fromkeys(filter(None, map(primary_language, columns)))
+    if len(languages) > 2 and text.format in ("parquet", "jsonl"):
+        for identifier in ("id", "no"):
+            languages.pop(identifier, None)
     general = [any(name.lower() in side for name in columns) for side in SIDES]
     if len(languages) == 2:
         src, tgt = languages

@@ -18,7 +18,10 @@ from nmt.config.corpus import CleaningConfig
 from nmt.config.experiment import Experiment
 from nmt.corpus import drop_stages, prepare, prepared, task_cache
 from nmt.corpus.adequacy import FEW_PAIRS, SUGGESTED_MINIMUM
+from nmt.corpus.detect import are_swapped
+from nmt.corpus.folder_lock import sibling
 from nmt.corpus.language_id import identify, language_codes
+from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepare_tasks import Chunk, Later
 from nmt.corpus.rules import DROP_REASONS, REPAIRS, near_key
 from nmt.corpus.task_cache import ProgressCallback, RunTasks, Stages, Task, Tree
@@ -32,7 +35,7 @@ LANGUAGE_LINES = 4_000
 MAX_SAMPLE_CHARS = 400
 MIN_TEMPLATE = 5
 """Minimum number of pairs of a chunk that are equal except for digits, to count as a template."""
-DOCTOR_VERSION = 2
+DOCTOR_VERSION = 3
 """Increased when the results of the last stage change."""
 SUGGEST_SHARE = 0.001
 """Share of pairs above which a rule that is off is suggested."""
@@ -106,8 +109,7 @@ def examine(
         DataError: raw text is not as expected, or a folder cannot be written.
     """
     prepare.check_raw(experiment)
-    target = prepared.prepared_folder(experiment)
-    folder = target.with_name(f"{target.name}.doctor")
+    folder = sibling(prepared.prepared_folder(experiment), "doctor")
     cleaning = _all_rules(experiment.corpus.cleaning)
     corpus = experiment.corpus.model_copy(update={"cleaning": cleaning, "prepared": str(folder)})
     full = experiment.model_copy(update={"corpus": corpus})
@@ -120,6 +122,12 @@ def examine(
         tasks: dict[str, Task] = {c.key: (examine_chunk, (work, c, later)) for c in chunks}
         results = stages.run("examining", dict[str, Any], tasks, used="raw/{}.*")
         diagnosis = _merge(experiment, [results[chunk.key] for chunk in chunks])
+    for text in (experiment.corpus.dev, *experiment.corpus.tests):
+        if are_swapped(PairFiles.of(text, experiment.corpus)):
+            diagnosis.notes.append(
+                f"{text.name}: the text looks like {diagnosis.languages[1]} to "
+                f"{diagnosis.languages[0]}: check the order of the sides"
+            )
     shutil.rmtree(folder, ignore_errors=True)
     return diagnosis
 
@@ -143,6 +151,8 @@ def examine_chunk(work: Path, chunk: Chunk, later: Later) -> Tree:
         _measure(counts, each, text)
         if number % stride == 0:
             for side, line in enumerate(text):
+                if not line.strip():
+                    continue
                 # A line of a large chunk stands for more lines than one of a small chunk.
                 languages[side][next(iter(identify(line)), "unknown")] += stride
         if not each.reason and any(map(str.isdigit, text[0])):
@@ -161,7 +171,7 @@ def _measure(counts: dict[str, Counter[str]], each: Verdict, text: tuple[str, ..
     for side, name in enumerate(("src", "tgt")):
         counts["lengths"][f"{name} {_bin(len(text[side]), LENGTH_EDGES)}"] += 1
         counts["sums"][f"chars {name}"] += len(text[side])
-        counts["sums"][f"words {name}"] += text[side].count(" ") + 1
+        counts["sums"][f"words {name}"] += len(text[side].split())
         counts["encodings"][_encoding(each.raw[side], text[side])] += 1
     if all(text):
         counts["ratios"][str(_bin(len(text[1]) / len(text[0]), RATIO_EDGES))] += 1

@@ -74,7 +74,7 @@ def check_replaceable(folder: Path) -> None:
             f"{folder}: a mount point, which --force cannot replace; set corpus.prepared to a "
             "folder in it"
         )
-    for each in (folder, _sibling(folder, "old")):
+    for each in (folder, sibling(folder, "old")):
         names = sorted(path.name for path in each.iterdir()) if each.is_dir() else []
         if others := [name for name in names if name not in _ENTRIES and name[0] != "."]:
             raise DataError(
@@ -91,7 +91,7 @@ def replace_folder(folder: Path, new: Path) -> None:
         DataError: a run or another command reads it, or it cannot be renamed; both folders stay as
             they are.
     """
-    old = _sibling(folder, "old")
+    old = sibling(folder, "old")
     with lock_alone(folder):
         shutil.rmtree(old, ignore_errors=True)
         try:
@@ -107,16 +107,17 @@ def replace_folder(folder: Path, new: Path) -> None:
 
 def new_folder(folder: Path) -> Path:
     """Return the folder beside a prepared corpus that will replace it."""
-    return _sibling(folder, "new")
+    return sibling(folder, "new")
 
 
 def finish_replacing(folder: Path) -> None:
     """Repair an interruption of `replace_folder` between its two renames."""
-    new, old = new_folder(folder), _sibling(folder, "old")
+    new, old = new_folder(folder), sibling(folder, "old")
     if not folder.exists() and (old / MANIFEST).exists() and (new / MANIFEST).exists():
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _sibling(folder: Path, ending: str) -> Path:
-    return folder.with_name(f"{folder.name}.{ending}")
+def sibling(folder: Path, ending: str) -> Path:
+    """Return a working folder beside a prepared corpus, hidden: no experiment has such a name."""
+    return folder.with_name(f".{folder.name}.{ending}")

@@ -16,7 +16,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class HeldOut:
     num_pairs: int
     """Pairs of all corpora."""
     sets: list[list[RawPair]]
-    """Pairs of each held-out set, in the order of the corpora."""
+    """Pairs of each held-out set, in the order of the corpora; repaired where they need it."""
     removed: frozenset[int]
     """Numbers, through all corpora, of the pairs that are excluded from training."""
 
@@ -139,10 +139,15 @@ def choose(
 def write_training(
     corpora: Sequence[PairFiles], held_out: HeldOut, paths: Sequence[tuple[Path, Path]],
     progress: Progress,
-) -> None:  # fmt: skip
-    """Write the training pairs of each corpus to two files, compressed by suffix."""
+) -> list[int]:  # fmt: skip
+    """Write the training pairs of each corpus to two files, compressed by suffix; count them.
+
+    Raises:
+        DataError: each pair of all corpora is held out, or shares a side with one that is.
+    """
     number = 0
-    for corpus, of_corpus in zip(corpora, paths, strict=True):
+    counts = [0] * len(corpora)
+    for place, (corpus, of_corpus) in enumerate(zip(corpora, paths, strict=True)):
         with ExitStack() as stack:
             files = [_open(stack, path) for path in of_corpus]
             for block in _blocks(corpus):
@@ -152,20 +157,28 @@ def write_training(
                 if not held_out.removed.isdisjoint(numbers):
                     rows = zip(numbers, block, strict=True)
                     kept = [pair for row, pair in rows if row not in held_out.removed]
+                counts[place] += len(kept)
                 for side, file in enumerate(files):
                     file.write(join_lines([pair[side] for pair in kept]))
                 progress("writing", number, held_out.num_pairs)
+    if not any(counts):
+        raise DataError(
+            "no pair is left for training: each is held out, or shares a side with one that is; "
+            "name a dev and a test set with --dev and --test"
+        )
+    return counts
 
 
 def count_pairs(corpora: Sequence[PairFiles], progress: Progress) -> int:
-    """Read all pairs and return their number; DataError if there are none."""
+    """Read all pairs and return their number; DataError if a corpus has none."""
     number = 0
     for corpus in corpora:
+        before = number
         for block in _blocks(corpus):
             number += len(block)
             progress("reading", number, 0)
-    if not number:
-        raise DataError(f"{corpora[0].paths()[0]}: no pairs; expected a corpus to train on")
+        if number == before:
+            raise DataError(f"{corpus.paths()[0]}: no pairs; expected a corpus to train on")
     return number
 
 
@@ -246,13 +259,17 @@ def _select(
     sharing.sort(key=lambda item: len(item[0]))
     chosen: list[tuple[set[int], _Candidate]] = []
     removed: set[int] = set()
-    for numbers, candidate in sharing:
-        if len(chosen) == wanted or len(numbers) > MAX_COPIES:
-            break
-        # Two held-out pairs with a common side could be in dev and test.
-        if removed.isdisjoint(numbers) and _is_clean(candidate.pair, languages):
-            chosen.append((numbers, candidate))
-            removed |= numbers
+    # Those that need a repair last: their text changes.
+    for is_repaired in (False, True):
+        for numbers, candidate in sharing:
+            if len(chosen) == wanted or len(numbers) > MAX_COPIES:
+                break
+            # Two held-out pairs with a common side could be in dev and test.
+            if not removed.isdisjoint(numbers):
+                continue
+            if pair := _clean(candidate.pair, languages, is_repaired):
+                chosen.append((numbers, replace(candidate, pair=pair)))
+                removed |= numbers
     return chosen
 
 
@@ -264,6 +281,7 @@ def _describe_refusal(candidates: list[_Candidate], languages: tuple[str, str]) 
     for each in candidates:
         with suppress(UnicodeDecodeError):
             src, tgt = (line.decode() for line in each.pair)
+            src, tgt, _ = repair(src, tgt, CleaningConfig(), languages)
             rules[drop_reason(src, tgt, CleaningConfig(), languages)] += 1
     del rules[""]
     if not rules:
@@ -273,12 +291,18 @@ def _describe_refusal(candidates: list[_Candidate], languages: tuple[str, str]) 
     return f"the cleaning rule {rule} drops {count:,} of {len(candidates):,} pairs{advice}"
 
 
-def _is_clean(pair: RawPair, languages: tuple[str, str]) -> bool:
-    """Return True if the cleaning rules keep a pair and have nothing to repair but spaces."""
+def _clean(pair: RawPair, languages: tuple[str, str], is_repaired: bool) -> RawPair | None:
+    """Return a pair that the cleaning rules keep, repaired if so chosen; None for others.
+
+    Without `is_repaired` there may be nothing to repair but spaces, which stay.
+    """
     cleaning = CleaningConfig()
     try:
         src, tgt, rules = repair(pair[0].decode(), pair[1].decode(), cleaning, languages)
     except UnicodeDecodeError:
-        return False
-    is_repaired = not {"control_characters", "nfc"}.issuperset(rules)
-    return not is_repaired and not drop_reason(src, tgt, cleaning, languages)
+        return None
+    if drop_reason(src, tgt, cleaning, languages):
+        return None
+    if is_repaired:
+        return src.encode(), tgt.encode()
+    return pair if {"control_characters", "nfc"}.issuperset(rules) else None

@@ -32,6 +32,10 @@ Source = str | Path | BinaryIO
 """A path, decompressed by its suffix, or an open stream of uncompressed bytes."""
 
 READ_BYTES = 1 << 17
+ZSTD_INPUT = 1 << 10
+"""Bytes of a zstd file decompressed at once, because its output has no limit: 32 MiB at most."""
+MAX_OUTPUT = 1 << 20
+"""The same for the output of other formats."""
 MAX_LINE_BYTES = 1 << 26
 """Longest line, 64 MiB: beyond that the file has other line ends, or none."""
 
@@ -295,7 +299,10 @@ def _decompressed(source: Source, digest: Any, idle_s: float | None) -> Iterator
         blocks = _read_raw(file, digest, idle_s)
         # By suffix, as users and other tools expect; `_without_bom` detects the opposite case.
         if Path(source).suffix in _DECOMPRESSORS:
-            blocks = _decompress(blocks, _DECOMPRESSORS[Path(source).suffix][2])
+            is_zstd = Path(source).suffix == ".zst"
+            blocks = _cut(blocks, ZSTD_INPUT) if is_zstd else blocks
+            create = _DECOMPRESSORS[Path(source).suffix][2]
+            blocks = _decompress(blocks, create, 0 if is_zstd else MAX_OUTPUT)
         yield from blocks
 
 
@@ -322,8 +329,16 @@ def _is_idle(stream: BinaryIO, seconds: float) -> bool:
         return False
 
 
-def _decompress(blocks: Iterator[bytes], create: Callable[[], Any]) -> Iterator[bytes]:
-    """Decompress one or several members in a row; EOFError if the last one is truncated."""
+def _decompress(
+    blocks: Iterator[bytes], create: Callable[[], Any], limit: int = 0
+) -> Iterator[bytes]:
+    """Decompress one or several members in a row; EOFError if the last one is truncated.
+
+    Args:
+        blocks: the compressed file.
+        create: returns a decompressor for one member.
+        limit: largest block of output; 0: none, for decompressors that have no such limit.
+    """
     decompressor = create()
     is_complete = False
     for data in blocks:
@@ -334,13 +349,30 @@ def _decompress(blocks: Iterator[bytes], create: Callable[[], Any]) -> Iterator[
                     break
                 decompressor = create()
             is_complete = False
-            if output := decompressor.decompress(data):
-                yield output
+            yield from _expand(decompressor, data, limit)
             # Data after the end of a member starts the next one (`cat a.gz b.gz`).
             is_complete = decompressor.eof
             data = decompressor.unused_data if is_complete else b""
     if not is_complete:
         raise EOFError("it ends too early")
+
+
+def _cut(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
+    for block in blocks:
+        for start in range(0, len(block), size):
+            yield block[start : start + size]
+
+
+def _expand(decompressor: Any, data: bytes, limit: int) -> Iterator[bytes]:
+    # A block of a few bytes can expand to many MiB.
+    while True:
+        output = decompressor.decompress(data, *([limit] if limit else []))
+        if output:
+            yield output
+        if not limit or decompressor.eof or len(output) < limit:
+            return
+        # zlib returns the rest of the input; the others keep it.
+        data = getattr(decompressor, "unconsumed_tail", b"")
 
 
 def _without_bom(data: bytes, name: str) -> bytes:

@@ -72,6 +72,9 @@ def language_codes(language: str) -> frozenset[str]:
 def identify(line: str) -> dict[str, float]:
     """Return languages and their probabilities, the most likely first; empty for no text."""
     text = line[:MAX_CHARS].lower().replace("\n", " ")
+    # The model has an answer for an empty line too.
+    if not text.strip():
+        return {}
     found = _load().predict(text + "\n", -1, MIN_SHARE, "strict")
     return {label.removeprefix("__label__"): probability for probability, label in found}
 
@@ -80,7 +83,7 @@ def language_of(lines: Iterable[str]) -> tuple[str, float]:
     """Return the most likely language of a text and its share, by characters; ("", 0) for none."""
     shares: dict[str, float] = {}
     total = 0
-    for line in lines:
+    for line in filter(str.strip, lines):
         size = min(len(line), MAX_CHARS)
         total += size
         for language, probability in identify(line).items():

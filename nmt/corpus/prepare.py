@@ -50,7 +50,7 @@ from nmt.errors import DataError
 
 log = logging.getLogger(__name__)
 
-TASKS_VERSION = 6
+TASKS_VERSION = 7
 """Increased when the results of tasks change: unfinished work of another version starts over."""
 
 
@@ -322,6 +322,7 @@ def _check_complete(experiment: Experiment, folder: Path) -> Manifest:
                 f"{path}: not the file that {folder} was prepared from; "
                 f"remove the folder and run `nmt prepare` again, or set corpus.prepared to another"
             )
+    _check_sets(experiment.corpus, folder, manifest)
     given = experiment.corpus.subword.tokenizer
     # As with raw files: usable without it, but not with another one.
     found = Subword.read(Path(given)).fingerprint if given and Path(given).is_file() else None
@@ -331,6 +332,27 @@ def _check_complete(experiment: Experiment, folder: Path) -> Manifest:
             "run `nmt prepare` again, or set corpus.prepared to another"
         )
     return manifest
+
+
+def _check_sets(corpus: CorpusConfig, folder: Path, manifest: Manifest) -> None:
+    """Raise DataError if the text of the dev or a test set, where it exists, has changed."""
+    prepared_digests = {info.name: info.sha256 for info in manifest.files}
+    for name, text in (
+        ("dev", corpus.dev),
+        *((f"tests/{each.name}", each) for each in corpus.tests),
+    ):
+        files = PairFiles.of(text, corpus)
+        if not all(path.is_file() for path in files.paths()):
+            continue
+        found = read_tasks.held_out_digests(files, name)
+        # A file of pairs has both sides.
+        paths = files.paths() if text.format == "lines" else [files.paths()[0], *files.paths()]
+        for path, (copy, digest) in zip(paths, found.items(), strict=True):
+            if prepared_digests.get(copy) != digest:
+                raise DataError(
+                    f"{path}: not the text that {folder} was prepared from; run `nmt prepare "
+                    f"--force`, or set corpus.prepared to another folder"
+                )
 
 
 def raw_paths(experiment: Experiment) -> list[Path]:

@@ -127,5 +127,19 @@ def copy_held_out(files: PairFiles, folder: Path, name: str) -> Tree:
     return asdict(ReadFiles(list(infos)))
 
 
+def held_out_digests(files: PairFiles, name: str) -> dict[str, str]:
+    """Return the SHA-256 of each file that `copy_held_out` would write, by its name."""
+    sides = {f"{name}.src": hashlib.sha256(), f"{name}.tgt": hashlib.sha256()}
+    num_pairs = 0
+    for pair in files.read():
+        for digest, line in zip(sides.values(), pair, strict=True):
+            digest.update(line.encode() + b"\n")
+        num_pairs += 1
+    for number, lines in enumerate(files.read_refs(num_pairs), start=1):
+        text = _join([line.encode() for line in lines])
+        sides[f"{name}.ref{number}"] = hashlib.sha256(text)
+    return {copy: digest.hexdigest() for copy, digest in sides.items()}
+
+
 def _join(lines: Sequence[bytes]) -> bytes:
     return b"".join([line + b"\n" for line in lines])

@@ -13,18 +13,25 @@ from ftfy.badness import is_bad
 _SUSPECT = re.compile("[^\0-\x7f]{2}|[\u00c2\u00c3\u00e2] ")
 """Bytes of a character beyond ASCII become two or more; the second may have become a space."""
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_TAG = (
-    r"</?(?:a|abbr|b|big|blockquote|body|br|button|center|code|div|em|font|form|h[1-6]|head|hr|"
-    r"html|i|img|input|label|li|link|meta|nobr|ol|option|p|pre|s|script|select|small|span|strike|"
-    r"strong|style|sub|sup|table|tbody|td|tfoot|th|thead|title|tr|tt|u|ul)"
-    r"(?:\s[^<>]*)?/?>"
+_TAG = re.compile(
+    r"</?(?:(?P<inline>a|abbr|b|big|code|em|font|i|nobr|s|small|span|strike|strong|sub|sup|tt|u)|"
+    r"blockquote|body|br|button|center|div|form|h[1-6]|head|hr|html|img|input|label|li|link|meta|"
+    r"ol|option|p|pre|script|select|style|table|tbody|td|tfoot|th|thead|title|tr|ul)"
+    # Words without `=` are text between comparison signs (a<b or c>d), but for these.
+    r"(?:\s[^<>=]*=[^<>]*|(?:\s+(?:checked|disabled|multiple|noshade|nowrap|readonly|selected))*"
+    r"\s*/?)>",
+    re.IGNORECASE,
 )
 """HTML elements of text. Other names in angle brackets, such as <g id="1">, may be placeholders."""
-_BLOCK = r"<!--.*?-->|<(script|style)\b[^<>]*>.*?</\1\s*>"
-"""Comments, and scripts with their text."""
-_MARKUP = re.compile(f"{_BLOCK}|{_TAG}", re.IGNORECASE | re.DOTALL)
-_MARKUP_WITHOUT_BLOCKS = re.compile(_TAG, re.IGNORECASE)
-_BLOCK_END = re.compile(r"-->|</(?:script|style)\s*>", re.IGNORECASE)
+_BLOCKS = [
+    (re.compile(f"{start}.*?{end}", re.IGNORECASE | re.DOTALL), re.compile(end, re.IGNORECASE))
+    for start, end in (
+        ("<!--", "-->"),
+        (r"<script\b[^<>]*>", r"</script\s*>"),
+        (r"<style\b[^<>]*>", r"</style\s*>"),
+    )
+]
+"""Patterns of comments, and of scripts with their text, each with that of its end."""
 MAX_UNESCAPED = 3
 """Times that entities are replaced: text of the web is often escaped twice."""
 
@@ -42,20 +49,26 @@ def unescape_entities(line: str) -> str:
         # Not all that html.unescape knows: it also takes `&copy2` and a bare `&lt`.
         if "&" not in line or not _ENTITY.search(line):
             break
-        line = _ENTITY.sub(lambda match: html.unescape(match[0]), line)
+        line = _ENTITY.sub(_unescape, line)
+    return line
+
+
+def _unescape(match: re.Match[str]) -> str:
     # A line feed from `&#10;` would split the line.
-    return line.replace("\n", " ").replace("\r", " ") if "\n" in line or "\r" in line else line
+    return re.sub("[\r\n]", " ", html.unescape(match[0]))
 
 
 def strip_markup(line: str) -> str:
     """Remove HTML tags and comments; the text between them stays."""
     if "<" not in line:
         return line
-    # No comment or script ends after `end`: each start of one would be searched to the end of the
-    # line, in vain.
-    end = max((match.end() for match in _BLOCK_END.finditer(line)), default=0)
-    text = _MARKUP.sub(" ", line[:end]) + _MARKUP_WITHOUT_BLOCKS.sub(" ", line[end:])
+    text = line
+    for block, ending in _BLOCKS:
+        # After the last end each start would be searched to the end of the line, in vain.
+        end = max((match.end() for match in ending.finditer(text)), default=0)
+        text = block.sub(" ", text[:end]) + text[end:]
+    # `one<br>two` is two words, `<i>W</i>ord` is one.
+    text = _TAG.sub(lambda match: "" if match["inline"] else " ", text)
     if text == line:
         return line
-    # A space: `one<br>two` is two words. Runs of spaces are normalised later.
     return re.sub(" +", " ", text).strip(" ")

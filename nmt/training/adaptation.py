@@ -7,6 +7,7 @@ distribution that it had, by distillation from its initial weights (Dakwale & Mo
 
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,7 @@ OLD = "old_sample"
 """Name of the corpus of old pairs."""
 OUTPUT = "output"
 """File with the run that the text is for: its name alone decides about the folder."""
+_OWN_FILES = rf"(train|dev|test|{OLD})\.(src|tgt)|{OUTPUT}|{re.escape(TOKENIZER)}"
 FILL = 0.8
 """Share of the token budget of an update that is not padding."""
 
@@ -106,7 +108,7 @@ def plan_adaptation(
             the text of another run, or is locked by another process.
     """
     name = output.rpartition("/")[2]
-    with lock_work(folder, r".*", "name another output"):
+    with lock_work(folder, _OWN_FILES, "name another output"):
         _check_owner(folder, output)
         chosen: dict[str, Any] = {}
         if isinstance(new, Experiment):

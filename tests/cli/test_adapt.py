@@ -337,6 +337,19 @@ def test_text_of_a_run_of_the_same_name_is_not_replaced(
     assert nmt(ADAPT).status == 0
 
 
+def test_text_is_not_written_into_a_prepared_corpus(adapted: list[Experiment], nmt: Nmt) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
+    shutil.copytree("prepared/tiny", "prepared/adapted.text")
+    before = Path("prepared/adapted.text/dev.src").read_bytes()
+    answer = nmt(ADAPT)
+    assert (answer.status, answer.err) == (
+        2,
+        "nmt: prepared/adapted.text: holds other files (manifest.json and 2 more); name another "
+        "output\n",
+    )
+    assert Path("prepared/adapted.text/dev.src").read_bytes() == before
+
+
 def test_given_sets_are_used_as_they_are(adapted: list[Experiment], nmt: Nmt) -> None:
     nmt(f"{ADAPT} {SETS}")
     [made] = adapted

@@ -68,6 +68,26 @@ def test_the_right_language_has_no_note(language: str, doctor: Callable[..., Res
     assert [note for note in tree["notes"] if "look like" in note] == []
 
 
+def test_blank_lines_have_no_language_and_no_words(
+    doctor: Callable[..., Result], tmp_path: Path
+) -> None:
+    for side in ("en", "de"):
+        (tmp_path / f"raw/toy.{side}").write_text("\n" * 50)
+    options = ("corpus.cleaning.empty=false", "corpus.src=ja")
+    tree = json.loads(doctor("--json", *options).stdout)
+    assert (tree["words"], tree["identified"]) == ([0, 0], [{}, {}])
+    assert [note for note in tree["notes"] if "look like" in note] == []
+
+
+def test_a_reversed_dev_set_has_a_note(doctor: Callable[..., Result], tmp_path: Path) -> None:
+    paths = [tmp_path / f"raw/dev.{side}" for side in ("en", "de")]
+    texts = [path.read_text() for path in paths]
+    for path, text in zip(paths, reversed(texts), strict=True):
+        path.write_text(text)
+    note = "dev: the text looks like de to en: check the order of the sides"
+    assert note in json.loads(doctor("--json").stdout)["notes"]
+
+
 def test_another_language_has_a_note(doctor: Callable[..., Result]) -> None:
     tree = json.loads(doctor("--json", "corpus.src=fr").stdout)
     assert "corpus.src is fr, but most lines of that side look like en" in tree["notes"]

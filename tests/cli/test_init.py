@@ -284,6 +284,20 @@ WRONG: list[tuple[str, dict[str, str | bytes], str]] = [
      + CHECK),
     ("x --src a.en --tgt a.de --dev a.parquet --languages en,fr", {}, "a.parquet: no column for "
      "French (fr); it has en, de: " + CHECK),
+    ("x --tmx a.tmx --languages en,en-US", {}, "a.tmx: tag en-US is both source and target: "
+     + CHECK),
+    ("x --zip a.zip --languages en,en-US", {}, "a.zip: member x.en is both source and target: "
+     + CHECK),
+    ("x --src b.en --tgt a.de --test b.tsv", {"b.en": "The dog barks in the garden.\n" * 100,
+     "b.tsv": "Cats sleep.\tKatzen schlafen.\n"}, "no pair is left for training: each is held "
+     "out, or shares a side with one that is; name a dev and a test set with --dev and --test"),
+    ("x --src b.en --tgt b.de", {"b.en": "\n" * 30, "b.de": "\n" * 30}, "no pair can be held out: "
+     "each has a side without letters, or one that is in a given set; name a dev and a test set "
+     "with --dev and --test"),
+    ("x --jsonl b.jsonl", {"b.jsonl": '{"source": null, "target": null}\n' * 30}, "b.jsonl: the "
+     f"languages are not certain: {GIVE}"),
+    ("x --tsv a.tsv --src b.en --tgt b.de --dev a.tsv --test a.tsv", {"b.en": "", "b.de": ""},
+     "b.en: no pairs; expected a corpus to train on"),
     ("x --jsonl b.jsonl --languages en,en-US", {"b.jsonl": '{"en": "a", "de": "b"}'}, "b.jsonl: "
      "key en is both source and target: " + CHECK),
 ]  # fmt: skip
@@ -302,3 +316,100 @@ def test_wrong_input_is_reported_in_one_line(
     assert (answer.status, answer.out) == (2, "")
     assert answer.err.replace(f"{raw}/", "") == f"nmt: {message}\n"
     assert sorted(raw.rglob("*")) == before
+
+
+def write_pairs(name: str, pairs: Pairs) -> None:
+    for side, language in enumerate(("en", "de")):
+        Path(f"{name}.{language}").write_text("".join(f"{pair[side]}\n" for pair in pairs))
+
+
+@pytest.mark.parametrize("kind", ["dev", "test"])
+def test_reversed_sets_are_reported(kind: str, raw: Path, nmt: Nmt) -> None:
+    answer = nmt(f"init mine --src a.en --tgt a.de --{kind} a.de --{kind} a.en")
+    assert answer.err.startswith(
+        "warning: a.de and a.en: the text looks like German (de) to English (en): check the order "
+        "of the sides\n"
+    )
+
+
+def test_a_reversed_set_without_names_is_exchanged(raw: Path, nmt: Nmt) -> None:
+    Path("dev.tsv").write_text("Ein Hund rennt in dem Garten.\tA dog runs in the garden.\n")
+    assert nmt("init mine --tsv a.tsv --dev dev.tsv --test dev.tsv").status == 0
+    pair = ("A dog runs in the garden.", "Ein Hund rennt in dem Garten.")
+    assert pairs_of("mine.yaml", "dev") == pairs_of("mine.yaml", "tests") == [pair]
+
+
+def test_a_corpus_without_a_pair_left_is_left_out(raw: Path, nmt: Nmt) -> None:
+    options = "--src b.en --tgt b.de"
+    write_pairs("b", PAIRS[:60])
+    for number, pair in enumerate(PAIRS[60:]):
+        write_pairs(f"one{number}", [pair])
+        options += f" --src one{number}.en --tgt one{number}.de"
+    answer = nmt(f"init mine {options}")
+    corpus = load_experiment("mine.yaml").corpus
+    num_empty = 41 - len(corpus.train)
+    assert num_empty > 0
+    assert f"left out: {num_empty} of 41 corpora: no pair is left\n" in answer.out + answer.err
+    assert all(list(PairFiles.of(text, corpus).read()) for text in corpus.train)
+    assert len(list(Path("mine.data").iterdir())) == 4 + 2 * len(corpus.train)
+
+
+def test_repaired_pairs_are_held_out_if_all_need_it(raw: Path, nmt: Nmt) -> None:
+    write_pairs("b", [(f"<p>{src} R&amp;D", f"<p>{tgt} R&amp;D") for src, tgt in PAIRS])
+    answer = nmt("init mine --src b.en --tgt b.de")
+    assert answer.status == 0, answer.err
+    held_out = pairs_of("mine.yaml", "dev") + pairs_of("mine.yaml", "tests")
+    assert len(held_out) == 10
+    assert {(src.removesuffix(" R&D"), tgt.removesuffix(" R&D")) for src, tgt in held_out} <= {
+        *PAIRS
+    }
+    assert all(src.startswith("<p>") for src, _ in pairs_of("mine.yaml", "train"))
+
+
+@pytest.mark.parametrize(
+    "row", ["1\teng\t{}\t7\tdeu\t{}\n", "en\tde\t{}\t{}\n", "{}\t{}\ten\tde\n"]
+)
+def test_language_codes_in_each_row_are_no_header(row: str, raw: Path, nmt: Nmt) -> None:
+    Path("b.tsv").write_text("".join(row.format(*pair) for pair in PAIRS))
+    for name, options in (("detected", ""), ("given", "--languages en,de")):
+        answer = nmt(f"init {name} --tsv b.tsv {options}")
+        assert answer.status == 0, answer.err
+        kinds = ("train", "dev", "tests")
+        found = [pair for kind in kinds for pair in pairs_of(f"{name}.yaml", kind)]
+        assert sorted(found) == sorted(PAIRS)
+
+
+@pytest.mark.parametrize("option", ["--jsonl b.jsonl", "--parquet b.parquet"])
+def test_an_identifier_is_no_language(option: str, raw: Path, nmt: Nmt) -> None:
+    records = [{"id": f"x{n}", "en": src, "de": tgt} for n, (src, tgt) in enumerate(PAIRS)]
+    Path("b.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    pq.write_table(pa.Table.from_pylist(records), "b.parquet")
+    answer = nmt(f"init mine {option}")
+    assert answer.status == 0, answer.err
+    assert set(pairs_of("mine.yaml", "train")) < set(PAIRS)
+
+
+def test_a_full_disk_is_reported_with_the_folder(
+    raw: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("nmt.corpus.hold_out.write_training", fail)
+    assert nmt("init mine --src a.en --tgt a.de").err == (
+        "nmt: mine.data: cannot be written: No space left on device; make room and try again\n"
+    )
+
+
+def test_a_path_through_a_symbolic_link_is_kept(raw: Path, nmt: Nmt) -> None:
+    Path("disk/inner").mkdir(parents=True)
+    Path("link").symlink_to("disk/inner")
+    write_pairs("disk/b", PAIRS[:50])
+    write_pairs("b", PAIRS[50:])
+    sets = "--dev a.en --dev ./disk/../a.de --test a.en --test a.de"
+    answer = nmt(f"init mine --src link/../b.en --tgt link/../b.de {sets}")
+    assert answer.status == 0, answer.err
+    assert pairs_of("mine.yaml", "train") == PAIRS[:50]
+    assert load_experiment("mine.yaml").corpus.dev.tgt == "a.de"

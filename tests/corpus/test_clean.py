@@ -21,7 +21,7 @@ from nmt.corpus.clean import (
     select_part,
     sort_digests,
 )
-from nmt.corpus.repairs import strip_markup
+from nmt.corpus.repairs import strip_markup, unescape_entities
 from nmt.corpus.rules import DROP_REASONS, REPAIRS, drop_reason, is_near_copy, repair
 
 RULES = (*DROP_REASONS, *REPAIRS)
@@ -192,6 +192,52 @@ def test_markup_without_an_end_is_removed_in_time(start: str) -> None:
     started = time.process_time()
     assert strip_markup(line).startswith("bold ")
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("<script>", "-->"),
+        ("<!--", "</script>"),
+        ("<style>", "</script>"),
+        ("<script>", "</style>"),
+        ("<b a= ", " " * 30_000),
+        ("<b checked ", " " * 30_000),
+    ],
+)
+def test_markup_with_another_end_is_removed_in_time(start: str, end: str) -> None:
+    started = time.process_time()
+    strip_markup(start * 30_000 + end)
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("Click <b>Save</b>, then <i>W</i>ord (H<sub>2</sub>O)", "Click Save, then Word (H2O)"),
+        ('<FONT size="2">W</FONT>ord<a href=x>s</a>.', "Words."),
+        ("one<br>two<p>three</p><td nowrap>four", "one two three four"),
+        ("one<br/>two <br /> three<hr noshade>four", "one two three four"),
+        ("c=a<p or q>r and a<b or c>d", "c=a<p or q>r and a<b or c>d"),
+        ("<script>a<b</script>text<style x='1'>p{}</style >", "text"),
+        ("a <!-- <b> --> b", "a b"),
+    ],
+)
+def test_markup_is_removed_without_changing_words(line: str, text: str) -> None:
+    assert strip_markup(line) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("a\rb", "a\rb"),
+        ("a\rb &amp; c", "a\rb & c"),
+        ("a&#10;b&#13;c&NewLine;d", "a b c d"),
+        ("a&amp;#10;b", "a b"),
+    ],
+)
+def test_entities_become_characters(line: str, text: str) -> None:
+    assert unescape_entities(line) == text
 
 
 def test_markup_is_removed_around_the_end_of_a_comment() -> None:

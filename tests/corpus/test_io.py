@@ -1,5 +1,6 @@
 """Reading and writing files: errors, compression and atomic replacement."""
 
+import bz2
 import errno
 import gzip
 import hashlib
@@ -24,6 +25,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
     ".xz": lzma.compress,
     ".zst": zstandard.ZstdCompressor().compress,
+    ".bz2": bz2.compress,
 }
 # No line ends in a carriage return: it would be half of a CRLF.
 LINES = st.lists(
@@ -100,11 +102,27 @@ def test_a_pipe_is_read_line_by_line() -> None:
         assert next(blocks) == (1, b"first\n")
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst", ".bz2"])
 def test_concatenated_members_are_decompressed(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"text{suffix}"
     path.write_bytes(COMPRESS[suffix](b"one\ntw") + COMPRESS[suffix](b"o\n"))
     assert read(path) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst", ".bz2"])
+@pytest.mark.parametrize("num_members", [1, 3])
+def test_blocks_are_bounded(
+    suffix: str, num_members: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bounded memory (nmt/README.md, Guarantees)."""
+    monkeypatch.setattr("nmt.corpus.io.MAX_OUTPUT", 1 << 16)
+    monkeypatch.setattr("nmt.corpus.io.ZSTD_INPUT", 8)
+    path = tmp_path / f"text{suffix}"
+    text = b"A dog runs.\n" * 100_000 + b"The end.\n"
+    path.write_bytes(COMPRESS[suffix](text) * num_members)
+    blocks = [block for _, block in read_blocks(path)]
+    assert b"".join(blocks) == text * num_members
+    assert max(map(len, blocks)) < 300_000
 
 
 def test_zero_padding_is_ignored(tmp_path: Path) -> None:

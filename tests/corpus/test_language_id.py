@@ -23,6 +23,9 @@ def test_a_line_is_identified(line: str, language: str) -> None:
 
 def test_no_text_has_no_language() -> None:
     assert language_of([]) == ("", 0.0)
+    assert language_of(["", " ", "\n"]) == ("", 0.0)
+    assert [identify(line) for line in ("", " ", "\n")] == [{}] * 3
+    assert language_of(["", GERMAN]) == language_of([GERMAN])
     assert identify("two\nlines") == identify("two lines")
 
 

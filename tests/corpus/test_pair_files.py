@@ -269,6 +269,15 @@ def test_units_of_a_tmx_give_pairs_of_both_languages(tmp_path: Path) -> None:
     assert american == [("color", "Farbe"), ("only", "nur")]
 
 
+@pytest.mark.parametrize("languages", [("pt_PT", "pt_BR"), ("pt-PT", "pt-BR")])
+def test_variants_of_a_language_are_two_sides(languages: tuple[str, str], tmp_path: Path) -> None:
+    units = unit(pt_BR="trem", pt_PT="comboio"), unit(pt_BR="sozinho")
+    (tmp_path / "a.tmx").write_bytes(tmx(*units))
+    assert list(files(tmp_path, languages, tmx="a.tmx").read()) == [("comboio", "trem")]
+    (tmp_path / "a.jsonl").write_text('{"pt_BR": "trem", "pt_PT": "comboio"}\n')
+    assert list(files(tmp_path, languages, jsonl="a.jsonl").read()) == [("comboio", "trem")]
+
+
 def test_markup_in_a_segment_is_left_out(tmp_path: Path) -> None:
     seg = 'a <bpt i="1">&lt;b&gt;</bpt><hi>bold</hi><ept i="1"/> dog &amp; <ph>x</ph>cat'
     (tmp_path / "a.tmx").write_bytes(tmx(unit(en=seg, de="x")))

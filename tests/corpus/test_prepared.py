@@ -98,6 +98,48 @@ def test_changed_raw_files_are_reported(make_corpus: Make) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "name", ["dev.en", "dev.de", "news.en", "news.de", "news.2.de", "talk.tsv"]
+)
+def test_changed_dev_and_test_sets_are_reported(make_corpus: Make, name: str) -> None:
+    experiment = corpus_with_sets(make_corpus)
+    prepare(experiment)
+    raw = Path(experiment.corpus.root)
+    # The same lines in another form.
+    for side in ("en", "de"):
+        path = raw / f"dev.{side}"
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    prepare(experiment)
+    (raw / name).write_text("Another line.\tEine andere Zeile.\n")
+    assert error_of(experiment) == (
+        f"raw/{name}: not the text that prepared was prepared from; run `nmt prepare --force`, or "
+        f"set corpus.prepared to another folder"
+    )
+    open_prepared(experiment)
+
+
+@pytest.mark.parametrize("name", ["dev.en", "news.en", "news.2.de", "talk.tsv"])
+def test_missing_dev_and_test_sets_are_accepted(make_corpus: Make, name: str) -> None:
+    experiment = corpus_with_sets(make_corpus)
+    manifest = prepare(experiment)
+    Path(experiment.corpus.root, name).unlink()
+    assert prepare(experiment) == manifest
+
+
+def corpus_with_sets(make_corpus: Make) -> Experiment:
+    news = {"name": "news", "src": "news.en", "tgt": "news.de", "refs": ["news.2.de"]}
+    tests = [news, {"name": "talk", "tsv": "talk.tsv"}]
+    experiment = make_corpus({"train": CLEAN[:9]}, tests=tests)
+    for name, text in (
+        ("news.en", "A"),
+        ("news.de", "B"),
+        ("news.2.de", "C"),
+        ("talk.tsv", "D\tE"),
+    ):
+        write(experiment, name, f"{text}\n")
+    return experiment
+
+
 def test_a_foreign_vocabulary_is_refused(make_corpus: Make, tmp_path: Path) -> None:
     """Self-contained checkpoints (nmt/README.md, Guarantees)."""
     experiment = make_corpus({"train": CLEAN[:9]})

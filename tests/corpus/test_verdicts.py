@@ -4,6 +4,9 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,6 +14,7 @@ import pytest
 from toy_corpora import CLEAN, Make, error_of, text_of, write
 
 from nmt.config.experiment import Experiment
+from nmt.corpus.doctor import examine
 from nmt.corpus.folder_lock import lock_alone
 from nmt.corpus.prepare import prepare
 from nmt.corpus.prepared import open_prepared
@@ -64,11 +68,41 @@ def test_force_replaces_the_folder(make_corpus: Make, tmp_path: Path) -> None:
     manifest = prepare(experiment, is_forced=True)
     assert manifest.pairs == 1
     assert text_of(experiment) == [("toy", 1, "One dog.", "Ein Hund.")]
-    assert not list(tmp_path.glob("prepared.*"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared", "raw"]
     assert not (tmp_path / "prepared/work").exists()
 
 
-@pytest.mark.parametrize("folder", ["prepared", "prepared.old"])
+@pytest.mark.parametrize("ending", ["new", "old", "doctor"])
+@pytest.mark.parametrize("call", [partial(prepare, is_forced=True), examine])
+def test_the_corpus_of_another_experiment_stays(
+    make_corpus: Make, tmp_path: Path, ending: str, call: Callable[[Experiment], object]
+) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
+    other = make_corpus({"toy": CLEAN[:2]}, prepared=f"prepared.{ending}")
+    prepare(other)
+    experiment = make_corpus({"toy": CLEAN[:3]})
+    prepare(experiment)
+    call(experiment)
+    assert len(text_of(other)) == 2
+    assert len(text_of(experiment)) == 3
+
+
+def test_preparing_renames_no_other_corpus(make_corpus: Make) -> None:
+    for name in ("prepared.old", "prepared.new"):
+        prepare(make_corpus({"toy": CLEAN[:2]}, prepared=name))
+    assert prepare(make_corpus({"toy": CLEAN[:3]})).pairs == 3
+
+
+def test_an_interrupted_replacement_is_finished(make_corpus: Make, tmp_path: Path) -> None:
+    experiment = make_corpus({"toy": CLEAN[:3]})
+    prepare(experiment)
+    shutil.copytree(tmp_path / "prepared", tmp_path / ".prepared.old")
+    (tmp_path / "prepared").rename(tmp_path / ".prepared.new")
+    assert prepare(experiment).pairs == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared", "raw"]
+
+
+@pytest.mark.parametrize("folder", ["prepared", ".prepared.old"])
 def test_force_deletes_no_other_files(make_corpus: Make, tmp_path: Path, folder: str) -> None:
     experiment = make_corpus({"toy": CLEAN[:3]})
     prepare(experiment)
@@ -147,7 +181,7 @@ def test_force_is_refused_on_a_mount_point_before_work(
         "prepared: a mount point, which --force cannot replace; set corpus.prepared to a folder in "
         "it"
     )
-    assert not (tmp_path / "prepared.new").exists()
+    assert not (tmp_path / ".prepared.new").exists()
 
 
 @pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV, errno.ENOTDIR])
@@ -166,8 +200,8 @@ def test_a_folder_that_cannot_be_renamed_stays(
 
     monkeypatch.setattr(Path, "rename", refuse)
     assert force_error(experiment) == (
-        f"prepared: cannot be renamed to prepared.old: {os.strerror(code)}; set corpus.prepared to "
-        "another folder"
+        f"prepared: cannot be renamed to .prepared.old: {os.strerror(code)}; set corpus.prepared "
+        "to another folder"
     )
     assert len(text_of(experiment)) == 3
 

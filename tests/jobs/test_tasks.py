@@ -71,7 +71,7 @@ def test_prepared_again_on_ray_with_a_list_of_dropped_pairs(
         )
     )
     assert read_files(tmp_path / "prepared") == before
-    assert not list(tmp_path.glob("prepared.*"))
+    assert not list(tmp_path.glob("*prepared.*"))
 
 
 @pytest.mark.ray

@@ -36,6 +36,11 @@ def read(file: RecordFile) -> Iterator[RawPair]:
     """
     with _open(file.path) as archive, ExitStack() as stack:
         names = _choose(archive, file, 0), _choose(archive, file, 1)
+        if names[0] == names[1]:
+            raise ColumnError(
+                f"{file.path}: member {names[0]} is both source and target",
+                f"set src_column and tgt_column to two of {format_names(archive.namelist())}",
+            )
         streams, places = [], []
         for name in names:
             place = Path(file.path, name)

@@ -85,10 +85,12 @@ def find_column(
     """
     if wanted:
         return names.index(wanted) if wanted in names else None
-    lower, code = [name.lower() for name in names], primary_language(language)
+    lower = [name.lower().replace("_", "-") for name in names]
+    exact, code = language.lower().replace("_", "-"), primary_language(language)
+    general = [name.replace("_", "-") for name in general]
     # Exact names first: a file can have both en and en-GB.
     for fits in (
-        lambda name: name == language.lower(),
+        lambda name: name == exact,
         lambda name: bool(code) and primary_language(name) == code,
         lambda name: name in general,
     ):

@@ -2,7 +2,8 @@
 
 A translation unit gives a pair of its source and target variants. The exact tag (en) is preferred
 to others of the language (en-US); each of several variants with one tag makes a pair. Units without
-both languages are skipped. Text of markup elements inside a segment is left out.
+both languages, or with one tag for both, are skipped. Text of markup elements inside a segment is
+left out.
 
 Files are not trusted: a document that declares entities, an external entity, deep nesting and
 overlong values are errors, and a DTD that is named is not loaded.
@@ -56,20 +57,26 @@ def read(file: RecordFile) -> Iterator[RawPair]:
     Raises:
         DataError: it cannot be read, is not well-formed, or has no unit of both languages.
     """
-    has_pair = False
+    has_pair, shared = False, ""
     tags: dict[str, None] = {}
     for number, unit in enumerate(_Parser(file.path).units(), start=1):
-        sides = []
         names = [tag for tag, _ in unit]
-        for column, language in zip(file.columns, file.languages, strict=True):
-            place = find_column(names, column, language, ())
-            tag = names[place] if place is not None else None
-            sides.append([text for name, text in unit if name == tag])
+        chosen = zip(file.columns, file.languages, strict=True)
+        places = [find_column(names, column, language, ()) for column, language in chosen]
+        found = [names[place] if place is not None else None for place in places]
+        if found[0] == found[1] and found[0] is not None:
+            shared, found = found[0], [None, None]
+        sides = [[text for name, text in unit if name == tag] for tag in found]
         for src, tgt in product(*sides):
             has_pair = True
             yield encode_side(src, number, "seg", file), encode_side(tgt, number, "seg", file)
         if not has_pair and len(tags) < SAMPLED_UNITS:
             tags.update(dict.fromkeys(names))
+    if not has_pair and shared:
+        raise ColumnError(
+            f"{file.path}: tag {shared} is both source and target",
+            f"set src_column and tgt_column to two of {format_names(list(tags))}",
+        )
     if not has_pair:
         chosen = zip(file.columns, file.languages, strict=True)
         wanted = " and ".join(column or describe_language(language) for column, language in chosen)
