@@ -337,10 +337,8 @@ def _check_complete(experiment: Experiment, folder: Path) -> Manifest:
 def _check_sets(corpus: CorpusConfig, folder: Path, manifest: Manifest) -> None:
     """Raise DataError if the text of the dev or a test set, where it exists, has changed."""
     prepared_digests = {info.name: info.sha256 for info in manifest.files}
-    for name, text in (
-        ("dev", corpus.dev),
-        *((f"tests/{each.name}", each) for each in corpus.tests),
-    ):
+    tests = [(f"tests/{text.name}", text) for text in corpus.tests]
+    for name, text in [("dev", corpus.dev), *tests]:
         files = PairFiles.of(text, corpus)
         if not all(path.is_file() for path in files.paths()):
             continue
@@ -348,7 +346,7 @@ def _check_sets(corpus: CorpusConfig, folder: Path, manifest: Manifest) -> None:
         # A file of pairs has both sides.
         paths = files.paths() if text.format == "lines" else [files.paths()[0], *files.paths()]
         for path, (copy, digest) in zip(paths, found.items(), strict=True):
-            if prepared_digests.get(copy) != digest:
+            if prepared_digests.get(copy, digest) != digest:
                 raise DataError(
                     f"{path}: not the text that {folder} was prepared from; run `nmt prepare "
                     f"--force`, or set corpus.prepared to another folder"

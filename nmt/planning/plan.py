@@ -167,7 +167,7 @@ def format_plan(plan: Plan) -> Iterator[str]:
             f"{max(passes)} times; updates of other stages take less"
         )
     if plan.experiment.distils:
-        yield ("times leave out the teacher: a pair that is distilled takes about a third longer")
+        yield "times leave out the teacher: a pair that is distilled takes about a third longer"
     if plan.has_cpu_times:
         yield "times are those of a worker on this machine's CPU: give --tflops for one on a GPU"
     yield (
