@@ -181,7 +181,10 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
                     "unless it is on the cluster"
                 )
             else:
-                is_local(experiment.prepared)
+                print_line(
+                    f"not checked: neither {experiment.prepared} nor {experiment.corpus.root} is "
+                    "on this machine; one of them must exist on the cluster"
+                )
             source = experiment.training.init_from
             if is_address(source):
                 print_line(f"not checked: training.init_from, {display_address(source)}")
@@ -191,6 +194,11 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
                 check_warm_start(experiment, subword)
         case _ if not is_address(cluster.storage):
             is_local(str(run))
+    if job.num_cpus and cluster.gpus_per_worker == "auto":
+        print_line(
+            f"{job.verb} uses no GPU: gpus_per_worker is auto, which is for workers of training; "
+            "set cluster.gpus_per_worker=1 for one"
+        )
 
 
 def submit_job(

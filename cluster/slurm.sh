@@ -44,7 +44,8 @@ on_node() { srun --nodes=1 --ntasks=1 --overlap -w "$@"; }
 block='import os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 os.execv(sys.argv[1], sys.argv[1:])'
-start_host() { on_node "$1" .venv/bin/python -c "$block" cluster/start.sh "${@:2}"; }
+# Since Slurm 22.05 a step does not take over the CPUs per task of the job.
+start_host() { on_node "$1" --cpus-per-task="$cpus" .venv/bin/python -c "$block" cluster/start.sh "${@:2}"; }
 
 finish() {
   trap '' TERM

@@ -40,3 +40,15 @@ def test_the_parts_of_the_gpu_check_fit_into_its_time_limit() -> None:
     limits = {name: int(seconds) for _, name, seconds, *_ in calls}
     assert set(limits) == set(PARTS)
     assert sum(limits.values()) <= 300
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["nope"]])
+def test_a_part_that_does_not_exist_is_refused(words: list[str]) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    script = ROOT / "tools" / "gpu_check.py"
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    assert done.stderr == (
+        "gpu_check.py: usage: gpu_check.py PART, one of facts, fit, checks, rank, profile, "
+        "translate, bench\n"
+    )
+    assert done.returncode == 2

@@ -405,6 +405,10 @@ PARTS: dict[str, Callable[..., None]] = {
 }  # fmt: skip
 
 if __name__ == "__main__":
+    if not PARTS.keys() & set(sys.argv[1:2]):
+        parts = ", ".join(PARTS)
+        print(f"gpu_check.py: usage: gpu_check.py PART, one of {parts}", file=sys.stderr)
+        sys.exit(2)
     OUT.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "4")))
     configure_memory()

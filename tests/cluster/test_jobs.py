@@ -305,6 +305,31 @@ def test_source_of_weights_is_checked(client: Any, files: Path, call: Call) -> N
     )
 
 
+@pytest.mark.parametrize(("gpus", "is_noted"), [("auto", True), ("1", False), ("0", False)])
+def test_evaluation_without_a_gpu_is_noted(
+    gpus: str, is_noted: bool, client: Any, files: Path, call: Call
+) -> None:
+    _, _, err = call("evaluate", "tiny.yaml", "here.yaml", f"cluster.gpus_per_worker={gpus}")
+    note = (
+        "evaluate uses no GPU: gpus_per_worker is auto, which is for workers of training; set "
+        "cluster.gpus_per_worker=1 for one"
+    )
+    assert (note in err.splitlines()) == is_noted
+
+
+def test_text_or_prepared_corpus_must_be_on_the_cluster(
+    client: Any, files: Path, call: Call
+) -> None:
+    status, _, err = call(
+        "tiny.yaml", "here.yaml", "corpus.root=/mnt/text", "corpus.prepared=/mnt/p"
+    )
+    assert status == 0, err
+    assert err.splitlines()[0] == (
+        "not checked: neither /mnt/p nor /mnt/text is on this machine; one of them must exist on "
+        "the cluster"
+    )
+
+
 def test_job_can_prepare_the_corpus_first(client: Any, files: Path, call: Call) -> None:
     (files / "raw/dev.de").unlink()
     status, _, err = call("tiny.yaml", "here.yaml")

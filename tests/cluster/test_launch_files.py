@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nmt.config.files import load_cluster
+from nmt.api import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("start.sh", "slurm.sh")
@@ -75,7 +75,8 @@ KNOWN: dict[str, set[str]] = {
         "ttlSecondsAfterFinished", "submitterPodTemplate", "rayClusterSpec",
     },
     "rayClusterSpec": {
-        "rayVersion", "enableInTreeAutoscaling", "headGroupSpec", "workerGroupSpecs",
+        "rayVersion", "authOptions", "enableInTreeAutoscaling", "headGroupSpec",
+        "workerGroupSpecs",
     },
     "headGroupSpec": {"rayStartParams", "template"},
     "group": {
@@ -96,6 +97,8 @@ def find_problems(tree: Any) -> list[str]:
     check_keys(tree, KNOWN[""], "RayJob")
     check_keys(spec, KNOWN["spec"], "spec")
     check_keys(cluster, KNOWN["rayClusterSpec"], "rayClusterSpec")
+    if cluster.get("authOptions") != {"mode": "token", "secretName": "nmt-ray-token"}:
+        problems.append("rayClusterSpec: the operator has no token")
     check_keys(cluster["headGroupSpec"], KNOWN["headGroupSpec"], "headGroupSpec")
     templates = {
         "submitter": spec["submitterPodTemplate"],
@@ -139,6 +142,10 @@ def test_rayjob_has_known_fields_and_tokens() -> None:
             ][0].update(env=[]),
             "head: no token mode",
         ),
+        (
+            lambda tree: tree["spec"]["rayClusterSpec"].pop("authOptions"),
+            "rayClusterSpec: the operator has no token",
+        ),
     ],
 )
 def test_invalid_rayjob_is_found(change: Any, problem: str) -> None:
@@ -151,8 +158,12 @@ def test_rayjob_uses_existing_configs() -> None:
     words = tree_of("kuberay.yaml")["spec"]["entrypoint"].split()
     files = [word for word in words if word.endswith(".yaml")]
     assert all((ROOT / file.removeprefix("/opt/nmt/")).is_file() for file in files)
-    cluster = load_cluster(ROOT / files[-1].removeprefix("/opt/nmt/"))
-    assert cluster.storage.startswith("/mnt/shared")
+    paths = [str(ROOT / file.removeprefix("/opt/nmt/")) for file in files]
+    overrides = [word for word in words if "=" in word]
+    experiment, cluster = load_settings(paths[0], paths[1], overrides)
+    # On the volume, which all pods mount.
+    for place in (cluster.storage, experiment.corpus.root, experiment.prepared):
+        assert Path(place).is_relative_to("/mnt/shared")
 
 
 # Scripts.
@@ -308,7 +319,12 @@ def test_slurm_ends_if_the_head_does_not_start(tmp_path: Path) -> None:
     copy_launchers(tmp_path)
     tools = tmp_path / ".venv/bin"
     tools.mkdir(parents=True)
-    fakes = {**FAKES, "ray": '[ "$1" = status ] && exit 1; echo "port 6379 is taken" >&2; exit 2'}
+    log = f'echo "$*" >>{tmp_path}/steps; '
+    fakes = {
+        **FAKES,
+        "srun": log + FAKES["srun"],
+        "ray": '[ "$1" = status ] && exit 1; echo "port 6379 is taken" >&2; exit 2',
+    }
     for name, text in fakes.items():
         (tools / name).write_text(f"#!/bin/bash\n{text}\n")
         (tools / name).chmod(0o755)
@@ -321,6 +337,9 @@ def test_slurm_ends_if_the_head_does_not_start(tmp_path: Path) -> None:
     reason = "slurm.sh: Ray did not start on node1; the reason is above\n"
     assert (ended.returncode, reason in ended.stdout) == (2, True), ended.stdout
     assert not (tmp_path / "training").exists()
+    # A step has one CPU unless it asks for more (Slurm 22.05).
+    steps = (tmp_path / "steps").read_text()
+    assert "-w node1 --cpus-per-task=4 .venv/bin/python" in steps
 
 
 @pytest.mark.parametrize(
