@@ -90,9 +90,11 @@ class Translator:
         Raises:
             CheckpointError: a file of the model is corrupt.
         """
-        if callable(self._engine):
-            self._engine = self._engine()
-        return self._engine
+        engine = self._engine
+        # Another thread may have built it meanwhile.
+        if callable(engine):
+            engine = self._engine = engine()
+        return engine
 
     def translate(
         self, lines: Iterable[str | Request], progress: Callable[[int], object] | None = None
