@@ -243,17 +243,25 @@ def evaluate(
     from nmt.decoding.translator import Translator
     from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS, check_metrics
     from nmt.evaluation.scores import score
+    from nmt.evaluation.test_sets import printable
 
     def lines_of(text: Lines) -> list[str]:
         return list(read_lines(Path(text))) if isinstance(text, str | Path) else list(text)
 
     if isinstance(metrics, str):
         raise ConfigError("metrics", repr(metrics), "it must be a list of names")
+    if not isinstance(num_resamples, int):
+        raise ConfigError("num_resamples", repr(num_resamples), "it must be an integer")
+    # Generators can be read only once.
+    metrics = list(metrics or DEFAULT_METRICS)
+    ref = ref if isinstance(ref, str | Path) else list(ref)
     if isinstance(run, Translator) and options:
         key, value = next(iter(options.items()))
         raise ConfigError(key, value, "the translator is loaded already: give it to nmt.load")
     # A list of strings is one reference, line by line.
-    is_one = isinstance(ref, str | Path) or all(isinstance(each, str) for each in ref)
+    is_one = isinstance(ref, str | Path) or not any(
+        isinstance(each, Iterable | Path) and not isinstance(each, str) for each in ref
+    )
     given: Any = [ref] if is_one else ref
     # All input is checked before anything is translated.
     sources, references = lines_of(src), [lines_of(each) for each in given]
@@ -263,15 +271,19 @@ def evaluate(
                 f"ref has {len(lines):,} lines, src has {len(sources):,}: both need one line per "
                 "segment"
             )
+        for number, line in enumerate(lines, start=1):
+            if not isinstance(line, str):
+                problem = f"line {number} is {type(line).__name__}, but it must be a string"
+                raise DataError(f"ref, {problem}")
     translator = run if isinstance(run, Translator) else load(run, **options)
-    check_metrics(metrics or DEFAULT_METRICS, translator.tgt_language)
+    check_metrics(metrics, translator.tgt_language)
     return score(
         translator.translate(sources),
         references,
         translator.tgt_language,
-        test_set=Path(src).name if isinstance(src, str | Path) else "lines",
-        system="translator" if isinstance(run, Translator) else str(run),
-        metrics=metrics or DEFAULT_METRICS,
+        test_set=printable(Path(src).name) if isinstance(src, str | Path) else "lines",
+        system="translator" if isinstance(run, Translator) else printable(str(run)),
+        metrics=metrics,
         num_resamples=num_resamples,
     )
 
@@ -294,6 +306,9 @@ def open_adaptation(
     from nmt.storage import display_address, join_address
     from nmt.training.adaptation import NewFiles, plan_adaptation
 
+    for key, files in (("dev", dev), ("test", test)):
+        if files is not None and (isinstance(files, str | Path) or len(files) != 2):
+            raise ConfigError(key, repr(files), "it must be two files: source and target")
     name, place = _split_output(str(output), str(run))
     for_experiment, for_cluster = split_overrides(overrides)
     settings = _resolve_cluster(cluster, for_cluster)
@@ -333,6 +348,8 @@ def _split_output(output: str, run: str) -> tuple[str, str]:
         if parent.endswith(":/"):
             raise ConfigError("output", output, "the run is missing: s3://BUCKET/PATH")
         return name, f"{parent}{mark}{query}"
+    if not output:
+        raise ConfigError("output", "empty", "it must name the run to write")
     path = Path(os.path.abspath(output))
     if not is_address(run) and path == Path(os.path.abspath(run)):
         raise ConfigError("output", output, "it is the run to start from: name another one")

@@ -152,6 +152,10 @@ def test_evaluation_accepts_files_and_lines(here: Path) -> None:
             {"ref": "none.de"},
             "none.de: there is no such file; check corpus.root and the file's name",
         ),
+        ({"ref": [None]}, "ref, line 1 is NoneType, but it must be a string"),
+        ({"ref": [1]}, "ref, line 1 is int, but it must be a string"),
+        ({"ref": [["a"], [None]]}, "ref, line 1 is NoneType, but it must be a string"),
+        ({"num_resamples": "10"}, "num_resamples is '10', but it must be an integer"),
     ],
 )
 def test_evaluation_checks_its_input_before_translating(
@@ -163,6 +167,45 @@ def test_evaluation_checks_its_input_before_translating(
     with pytest.raises(nmt.NmtError) as caught:
         nmt.evaluate(translator, **{"src": ["2 a dog runs."], "ref": ["a"], **arguments})
     assert str(caught.value) == message
+
+
+def test_evaluation_accepts_generators(here: Path) -> None:
+    arguments: dict[str, Any] = {"src": ["2 a dog runs."], "ref": ["a"], "metrics": ["bleu"]}
+    expected = nmt.evaluate("runs/tiny", **arguments, num_resamples=0)
+    generators = {key: iter(values) for key, values in arguments.items()}
+    assert nmt.evaluate("runs/tiny", **generators, num_resamples=0) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"output": ""}, "output is empty, but it must name the run to write"),
+        ({"dev": "t.en"}, "dev is 't.en', but it must be two files: source and target"),
+        ({"test": ("t.en",)}, "test is ('t.en',), but it must be two files: source and target"),
+        (
+            {"overrides": "training.updates=5"},
+            "overrides is 'training.updates=5', but it must be a list of settings",
+        ),
+    ],
+)
+def test_wrong_arguments_of_adapt_are_errors(
+    arguments: dict[str, Any], message: str, here: Path
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    files = {"src": "raw/news.en", "tgt": "raw/news.de", "output": "runs/new"}
+    with pytest.raises(nmt.NmtError) as caught:
+        nmt.adapt("runs/tiny", **(files | arguments))
+    assert str(caught.value) == message
+
+
+def test_a_string_of_overrides_is_refused(here: Path) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    for function in (nmt.prepare, nmt.train):
+        with pytest.raises(nmt.NmtError) as caught:
+            function("tiny.yaml", overrides="training.updates=5")
+        assert str(caught.value) == (
+            "overrides is 'training.updates=5', but it must be a list of settings"
+        )
 
 
 def test_an_experiment_can_be_a_mapping(here: Path) -> None:

@@ -17,14 +17,15 @@ from nmt.cli.options import (
     resumable,
     speed,
 )
-from nmt.config.decoding import EngineName
+from nmt.config.decoding import DecodingConfig, EngineName
 from nmt.config.files import format_value, load_cluster, load_experiment, override
 from nmt.console import Console
 from nmt.corpus.clean import format_tally, held_out_digests
 from nmt.corpus.detect import make_name
 from nmt.corpus.io import check_files
 from nmt.corpus.old_pairs import replace_missing_sets
-from nmt.decoding.loading import open_ensemble, open_model
+from nmt.decoding.engines import Model, choose_engine
+from nmt.decoding.loading import check_search, open_ensemble, open_model
 from nmt.errors import ConfigError
 from nmt.training.run_manifest import find_prepared
 
@@ -66,6 +67,7 @@ def backtranslate(
     model = open_model(run)
     checkpoints = [model, *open_ensemble(model, ensemble)]
     settings = override(model.experiment, overrides)
+    _check_search(checkpoints, settings.decoding, overrides, engine)
     language, other = settings.corpus.src, settings.corpus.tgt
     _check_outputs(out, (language, other), [mono, *([ref] if ref else [])])
     if ref:
@@ -113,6 +115,16 @@ def backtranslate(
             console.print(f"entry for corpus.train of a model from {src} to {tgt}:")
             root = Path(os.path.abspath(corpus.root)) if is_here else None
             console.print(f"  - {_entry(path, root, src, tgt, other)}")
+
+
+def _check_search(
+    models: Sequence[Model], decoding: DecodingConfig, overrides: Sequence[str], engine: EngineName
+) -> None:
+    """Raise ConfigError for settings without effect, or an engine that cannot run the models."""
+    keys = {text.partition("=")[0].removeprefix("decoding.") for text in overrides}
+    check_search(decoding, decoding.model_dump(include=keys), models[0].subword.num_pieces)
+    # On any device: the workers choose theirs.
+    choose_engine(models, engine, "cpu", None)
 
 
 def _entry(path: Path, root: Path | None, src: str, tgt: str, translated: str) -> str:

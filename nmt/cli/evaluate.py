@@ -46,7 +46,8 @@ class System:
     @property
     def checkpoint_name(self) -> str:
         """Names of the checkpoints, joined by "+"."""
-        return "+".join(each.path.name for each in (self.checkpoint, *self.others))
+        models = (self.checkpoint, *self.others)
+        return "+".join(test_sets.printable(each.path.name) for each in models)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +123,15 @@ def evaluate(
     for system in systems:
         results.check_folder(system.directory, [*src, *ref])
     sets = arrange(plain, robust, together, tgt_language, options.train_text)
+    # Options must suit all systems; a model is read only when it translates.
+    translators = [
+        make_translator(each.checkpoint, ensemble=each.others, **settings) for each in systems
+    ]
     is_open = True
     with Console() as console:
         by_system = [
-            evaluate_system(each, sets, options, settings, console, num_examples)
-            for each in systems
+            evaluate_system(each, translator, sets, options, console, num_examples)
+            for each, translator in zip(systems, translators, strict=True)
         ]
         for test_set in [*sets.plain, *([sets.together] if sets.together else [])]:
             of_set = [by_set[test_set.name] for by_set in by_system]
@@ -191,7 +196,9 @@ def _system_names(models: Sequence[Sequence["Model"]]) -> list[str]:
         lambda checkpoint: f"{checkpoint.experiment.name}@{checkpoint.path.name}",
         lambda checkpoint: str(checkpoint.path),
     )
-    choices = [["+".join(map(form, model)) for model in models] for form in forms]
+    choices = [
+        [test_sets.printable("+".join(map(form, model))) for model in models] for form in forms
+    ]
     return next((names for names in choices if len(set(names)) == len(names)), choices[-1])
 
 
@@ -249,15 +256,14 @@ def arrange(
 
 
 def evaluate_system(
-    system: System, sets: EvaluationSets, options: ScoringOptions, search: Any, console: Console,
-    num_examples: int | None,
+    system: System, translator: "Translator", sets: EvaluationSets, options: ScoringOptions,
+    console: Console, num_examples: int | None,
 ) -> dict[str, SetResult]:  # fmt: skip
     """Translate and score all test sets with a system; print, write and return the results.
 
     `num_examples` is the number of examples per rule of the failures on plain sets; None: failures
     are not looked for.
     """
-    translator = make_translator(system.checkpoint, ensemble=system.others, **search)
     for checkpoint in (system.checkpoint, *system.others):
         console.print(describe(checkpoint))
     found: dict[str, SetResult] = {}

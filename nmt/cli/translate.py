@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice, tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -24,14 +24,15 @@ from nmt.corpus.text import follow_lines, open_output
 from nmt.decoding.interface import GPU_BATCH_SENTENCES
 from nmt.decoding.loading import make_translator, open_ensemble, open_model
 from nmt.decoding.requests import Glossary, Request, parse_json_line
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from nmt.decoding.engines import Model
+    from nmt.decoding.output_formats import OutputCounts
     from nmt.decoding.translator import Translator
 
 FORMATS = ("text", "scored", "moses", "pharaoh", "soft", "jsonl")
-"""Output formats; equal to those of nmt.decoding.output_formats, which imports torch."""
+"""Output formats: those of nmt.decoding.output_formats, which need not be imported for --help."""
 CHANGEABLE_OPTIONS = ("source", "output", "workers", "cluster", "device", "threads")
 """Parameters that may differ between an interrupted command and the one that resumes it."""
 
@@ -114,16 +115,19 @@ def translate(
         glossary = Glossary.read(Path(terms), cleaning, translator.decoding.protect)
     requests = partial(read_requests, source, json_input, glossary, avoid)
     # A file is read twice: an error in its last line is found before the first is translated.
-    num_lines = 0
-    if Path(source).is_file():
+    num_lines, is_stdin = 0, source == "-"
+    if Path("/dev/stdin" if is_stdin else source).is_file():
+        start = sys.stdin.buffer.tell() if is_stdin else 0
         for request in filter(None, requests()):
             translator.check(num_best, [request])
             num_lines += 1
+        if is_stdin:
+            sys.stdin.buffer.seek(start)
     task = TranslationTask(translator, requests, num_lines, form, num_best)
     models_text = "\n".join(options.describe(each) for each in checkpoints)
     with Console() as console:
         if on_ray is None:
-            is_typed = source == "-" and sys.stdin.isatty()
+            is_typed = is_stdin and sys.stdin.isatty()
             translate_here(task, output, is_typed, models_text, console)
         else:
             translator.build_engine()
@@ -174,12 +178,15 @@ def translate_here(
         is_typed: a user types the lines.
         models_text: lines about the checkpoints; printed after the first line is checked, unless
             a user waits for them.
+
+    Raises:
+        DataError: a line of a pipe is invalid; the output has the lines before it.
     """
-    from nmt.decoding import output_formats
+    from nmt.decoding.output_formats import OutputCounts
 
     # A progress bar would break lines on a terminal, and those of a program in the same pipe.
     has_bar = output != "-" or Path("/dev/stdout").is_file()
-    counts, num_lines, lines = output_formats.OutputCounts(), 0, task.requests()
+    counts, lines = OutputCounts(), task.requests()
     is_stream = output == "-" or (Path(output).exists() and not Path(output).is_file())
 
     def progress(num_done: int) -> None:
@@ -198,26 +205,51 @@ def translate_here(
             task.translator.build_engine()
             console.print(models_text)
         started = time.monotonic()
-        lines, same = tee(lines)
-        translations = task.translator.stream(
-            lines, num_best=task.num_best, progress=progress,
-            with_attention=task.form in output_formats.FORMATS_WITH_ATTENTION,
-        )  # fmt: skip
-        # Translations first: they end with the error of an invalid line.
-        for translation, request in zip(translations, filter(None, same), strict=False):
-            text = output_formats.format_translation(
-                task.form, request, translation, num_lines, task.num_best
-            )
-            file.write(text)
-            num_lines += 1
-            counts.add(translation)
-            if is_stream:
-                file.flush()
+        num_lines, error = write_translations(task, lines, file, counts, is_stream, progress)
     if has_bar:
         console.clear()
         console.print(options.speed(num_lines, started))
     if text := counts.summary():
         console.print(text)
+    if error is not None:
+        raise error
+
+
+def write_translations(
+    task: TranslationTask, lines: Iterable[Request | None], file: TextIO, counts: "OutputCounts",
+    is_stream: bool, progress: Callable[[int], None],
+) -> tuple[int, DataError | None]:  # fmt: skip
+    """Translate and write line by line, up to the first line of the input that is invalid.
+
+    Args:
+        lines: requests; None: no further line is available yet.
+        counts: receives the counts of the output.
+        is_stream: flush the output after each line.
+        progress: as in `Translator.stream`.
+
+    Returns:
+        Number of lines written, and the error of the invalid line or None.
+    """
+    from nmt.decoding.output_formats import FORMATS_WITH_ATTENTION, format_translation
+
+    num_lines = 0
+    lines, same = tee(lines)
+    translations = task.translator.stream(
+        lines, num_best=task.num_best, progress=progress,
+        with_attention=task.form in FORMATS_WITH_ATTENTION,
+    )  # fmt: skip
+    try:
+        # Translations first: they end with the error of an invalid line.
+        for translation, request in zip(translations, filter(None, same), strict=False):
+            text = format_translation(task.form, request, translation, num_lines, task.num_best)
+            file.write(text)
+            num_lines += 1
+            counts.add(translation)
+            if is_stream:
+                file.flush()
+    except DataError as error:
+        return num_lines, error
+    return num_lines, None
 
 
 # On Ray workers.

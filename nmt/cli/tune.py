@@ -22,7 +22,7 @@ from nmt.corpus.io import atomic_write, check_writable
 from nmt.corpus.old_pairs import replace_missing_sets
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepared import corpus_settings, is_prepared, open_prepared, resolve_by_prepared
-from nmt.decoding.loading import make_translator, open_model
+from nmt.decoding.loading import check_search, make_translator, open_model
 from nmt.errors import ConfigError
 from nmt.evaluation import tuning
 from nmt.evaluation.scores import check_dev_set
@@ -103,6 +103,8 @@ def tune_decoding(
     translator = make_translator(checkpoint, **compute)
     # --batch applies to the trials too; it does not change translations.
     decoding = decoding.model_copy(update={"batch_sentences": translator.decoding.batch_sentences})
+    largest = decoding.model_copy(update={"beam": max(beams)})
+    check_search(largest, {}, checkpoint.subword.num_pieces)
 
     def translate(settings: DecodingConfig) -> list[str]:
         translator.decoding = settings

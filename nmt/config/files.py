@@ -92,7 +92,14 @@ def load_cluster(path: str | Path | None, overrides: Sequence[str] = ()) -> Clus
 
 
 def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split overrides into those of the experiment and of the cluster, without `cluster.`."""
+    """Split overrides into those of the experiment and of the cluster, without `cluster.`.
+
+    Raises:
+        ConfigError: they are a string instead of several.
+    """
+    # A string is an iterable of its characters.
+    if isinstance(overrides, str):
+        raise ConfigError("overrides", repr(overrides), "it must be a list of settings")
     prefix = "cluster."
     for_experiment = [text for text in overrides if not text.startswith(prefix)]
     for_cluster = [text.removeprefix(prefix) for text in overrides if text.startswith(prefix)]

@@ -105,6 +105,10 @@ def read_blocks(
                 raise DataError(_no_line_ends(name, line, has_cr))
             continue
         block, rest = bytes(rest) + data[:end], bytearray(data[end:])
+        # The lines before a NUL byte are read; the error names its line.
+        nul = block.find(b"\0")
+        if nul >= 0 and (size := block.rfind(b"\n", 0, nul) + 1):
+            yield line, _checked(block[:size], line, name)
         yield line, _checked(block, line, name)
         line += block.count(b"\n")
     # One line with carriage returns inside: a file with the line ends of old Macs.

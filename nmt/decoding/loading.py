@@ -1,13 +1,13 @@
 """Models and translators of runs, checkpoints and exported models, which may be addresses."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nmt.checkpoint.load import load_checkpoint
 from nmt.checkpoint.location import checkpoint_dir
-from nmt.config.decoding import MAX_THREADS, EngineName, Precision
+from nmt.config.decoding import MAX_THREADS, DecodingConfig, EngineName, Precision
 from nmt.config.files import override, overrides_of
 from nmt.decoding import engines
 from nmt.decoding.engines import Device, Model
@@ -86,7 +86,22 @@ def make_translator(
         changes["batch_sentences"] = max(stored, GPU_BATCH_SENTENCES)
     dotted = {f"decoding.{key}": value for key, value in changes.items()}
     settings = override(model.experiment, overrides_of(dotted), "")
-    search = settings.decoding
+    check_search(settings.decoding, changes, model.subword.num_pieces)
+    build = partial(engines.make_engine, models, engine, device, precision, threads, shortlist)
+    return Translator(build, model.subword, settings)
+
+
+def check_search(search: DecodingConfig, given: Mapping[str, object], num_pieces: int) -> None:
+    """Check settings that were given for a search, and that its arrays fit into memory.
+
+    Args:
+        search: all settings.
+        given: those that were given, by name.
+        num_pieces: size of the vocabulary.
+
+    Raises:
+        ConfigError: one of `given` would have no effect, or a batch needs too much memory.
+    """
     for key, is_used, condition in (
         ("beam", search.method == "beam", "method beam"),
         ("samples", search.method == "mbr", "method mbr"),
@@ -95,11 +110,9 @@ def make_translator(
         ("rerank_scale", search.rerank != "none", "rerank bleu or chrf"),
         ("diversity", search.diverse_groups > 1, "diverse_groups above 1"),
     ):
-        if key in changes and not is_used:
-            raise ConfigError(key, changes[key], f"it needs {condition}: set that, or omit it")
+        if key in given and not is_used:
+            raise ConfigError(key, given[key], f"it needs {condition}: set that, or omit it")
     name = "beam" if search.method == "beam" else "samples"
     rows = getattr(search, name) * search.batch_sentences
     value = f"{getattr(search, name)} for batches of {search.batch_sentences} sentences"
-    check_memory(name, value, 4 * rows * model.subword.num_pieces)
-    build = partial(engines.make_engine, models, engine, device, precision, threads, shortlist)
-    return Translator(build, model.subword, settings)
+    check_memory(name, value, 4 * rows * num_pieces)

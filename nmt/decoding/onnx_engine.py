@@ -9,7 +9,7 @@ row's state.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -226,12 +226,11 @@ class _Model:
             for graph in graphs
         )
         sizes = {each.name: each.shape[-1] for each in self.decoder.get_outputs()}
-        self.state_size, self._num_columns = sizes["next_states"], sizes["log_probs"]
+        self.state_size, self.num_columns = sizes["next_states"], sizes["log_probs"]
         self.vocab_size = int(self.decoder.get_modelmeta().custom_metadata_map["vocab_size"])
         self._source_axes = {
             each.name: each.shape.index("source") for each in self.encoder.get_outputs()
         }
-        self._log_probs = np.empty(0, np.float32)
 
     def start(
         self, src: IntArray, src_lengths: IntArray, beam: int, columns: IntArray | None
@@ -255,16 +254,6 @@ class _Model:
         result[(slice(None),) * axis + (slice(array.shape[axis]),)] = array
         return result
 
-    def log_probs(self, num_rows: int, memory: Mapping[str, Array]) -> Array:
-        """Return memory for the log-probabilities of a step, the same for all searches.
-
-        Arrays of megabytes that are freed and allocated in each step cost page faults.
-        """
-        size = memory["is_absent"].shape[1] if "is_absent" in memory else self._num_columns
-        if self._log_probs.size < num_rows * size:
-            self._log_probs = np.empty(num_rows * size, np.float32)
-        return self._log_probs[: num_rows * size].reshape(num_rows, size)
-
 
 class _Search:
     """Encoded sentences in one model, and the arrays of their steps, bound to the graph."""
@@ -275,6 +264,9 @@ class _Search:
         # A step reads and writes it: the graph copies the rows that are continued before all else.
         self._states = np.zeros((num_rows, model.state_size), np.float32)
         self._bound = (0, 0, False)  # arguments of `_bind_rows`
+        # Reused by each step: arrays of megabytes that are freed and allocated again cost page
+        # faults. Not in the model: threads may search with it at the same time.
+        self._log_probs = np.empty(0, np.float32)
         self._bind_memory(memory)
 
     @property
@@ -319,7 +311,7 @@ class _Search:
         source = self.memory["mask"].shape[1] if with_attention else 0
         self._outputs = _Outputs(
             self._states[:num_rows],
-            self.model.log_probs(0 if num_best else num_rows, self.memory),
+            self._log_probs_of(0 if num_best else num_rows),
             np.empty((num_rows, num_best), np.int64),
             np.empty((num_rows, num_best), np.float32),
             np.empty((num_rows, source), np.float32),
@@ -334,6 +326,14 @@ class _Search:
         for name, array in self._outputs._asdict().items():
             if array.size:
                 _bind(self._io.bind_output, name, array)
+
+    def _log_probs_of(self, num_rows: int) -> Array:
+        """Return memory for the log-probabilities of that many rows."""
+        absent = self.memory.get("is_absent")
+        size = self.model.num_columns if absent is None else absent.shape[1]
+        if self._log_probs.size < num_rows * size:
+            self._log_probs = np.empty(num_rows * size, np.float32)
+        return self._log_probs[: num_rows * size].reshape(num_rows, size)
 
 
 def _bind(bind: Callable[..., None], name: str, array: Array) -> None:

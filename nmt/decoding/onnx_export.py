@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -284,9 +284,17 @@ def _readme(info: ExportInfo, ports: dict[str, list[Port]]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in info.versions.items())
     return _README.format(
         src=experiment["src"], tgt=experiment["tgt"], precision=info.precision,
-        opset=info.opset, versions=versions, ports="\n".join(rows), program=PROGRAM,
+        opset=info.opset, versions=versions, ports="\n".join(rows), program=program_of(info.tokens),
         largest=info.largest_difference, mean=info.mean_difference,
     )  # fmt: skip
+
+
+def program_of(tokens: Mapping[str, int]) -> str:
+    """Return the program of the README for a model with these special tokens."""
+    if not tokens.keys() & CASE_MARKS.keys():
+        return PROGRAM
+    program = PROGRAM.replace("tokenizer.encode(line).ids", "encode(line)")
+    return program.replace("lines = [line", f"\n{ENCODE_CASE}lines = [line")
 
 
 PROGRAM = """\
@@ -305,43 +313,42 @@ tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 encoder = onnxruntime.InferenceSession(str(folder / "encoder.onnx"))
 decoder = onnxruntime.InferenceSession(str(folder / "decoder_step.onnx"))
 
+lines = [line.rstrip("\\n") for line in sys.stdin] or sys.exit()
+sources = [[*tokenizer.encode(line).ids, eos] for line in lines]
+lengths = np.array([len(source) for source in sources])
+src = np.array([source + [pad] * (max(lengths) - len(source)) for source in sources])
+names = [output.name for output in encoder.get_outputs()]
+memory = dict(zip(names, encoder.run(names, {"src": src, "src_lengths": lengths})))
+rows, limits = np.arange(len(sources)), 2 * lengths + 20
+states = np.zeros((len(sources), config["state_size"]), np.float32)
+targets = np.full((len(sources), 1), bos)
+while targets.shape[1] <= max(limits) and not (targets == eos).any(axis=1).all():
+    last = {"tokens": targets[:, -1], "parents": rows, "num_best": np.array([eos + 1])}
+    inputs = {**memory, **last, "states": states}
+    ids, states = decoder.run(["best_ids", "next_states"], inputs)
+    tokens = ids[rows, (ids >= eos).argmax(axis=1)]
+    targets = np.concatenate([targets, tokens[:, None]], axis=1)
+for line, target, limit in zip(lines, targets[:, 1:].tolist(), limits):
+    end = target.index(eos) if eos in target else limit
+    print(tokenizer.decode(target[:end]) if line.strip() else "")
+"""
+"""Program of the README: greedy search with ONNX Runtime, tokenizers and NumPy."""
 
-def run(session, **inputs):
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs)))
-
-
+ENCODE_CASE = """\
 def encode(line):
-    # A model that marks case reads a line in upper or title case as a token and in lower case.
+    # A line in upper or title case is read as a token and in lower case.
     lower = line.lower()
     capitals = sum(each != each.lower() for each in line)
     for case, size in (("upper", sum(map(str.isalpha, line))), ("title", 1 + line.count(" "))):
         words = [word[:1].title() + word[1:] for word in lower.split(" ")]
         text = lower.upper() if case == "upper" else " ".join(words)
-        if case in config["tokens"] and capitals > max(1, size // 2) and text == line:
+        if capitals > max(1, size // 2) and text == line:
             return [config["tokens"][case], *tokenizer.encode(lower).ids]
     return tokenizer.encode(line).ids
 
 
-lines = [line.rstrip("\\n") for line in sys.stdin] or sys.exit()
-sources = [[*encode(line), eos] for line in lines]
-lengths = np.array([len(source) for source in sources])
-src = np.array([source + [pad] * (max(lengths) - len(source)) for source in sources])
-memory = run(encoder, src=src, src_lengths=lengths)
-rows = np.arange(len(sources))
-states = np.zeros((len(sources), config["state_size"]), np.float32)
-best = np.array([eos + 1])
-targets = np.full((len(sources), 1), bos)
-while targets.shape[1] <= 2 * max(lengths) + 20 and not (targets == eos).any(axis=1).all():
-    step = run(decoder, tokens=targets[:, -1], parents=rows, states=states, num_best=best, **memory)
-    ids, states = step["best_ids"], step["next_states"]
-    tokens = ids[rows, (ids >= eos).argmax(axis=1)]
-    targets = np.concatenate([targets, tokens[:, None]], axis=1)
-for line, target, length in zip(lines, targets[:, 1:].tolist(), lengths):
-    end = target.index(eos) if eos in target else 2 * length + 20
-    print(tokenizer.decode(target[:end]) if line.strip() else "")
 """
-"""Program of the README: greedy search with ONNX Runtime, tokenizers and NumPy."""
+"""Function of that program for models that mark case."""
 
 _README = """\
 # Translation model {src}-{tgt} for ONNX Runtime

@@ -22,6 +22,7 @@ MAX_WHOLE_LINE = 8
 """Longest line with constraints, which is never split, in sentences of the maximum length."""
 _CLAUSE_END = re.compile(r"[,;:\u060c\u061b]\s+|[\u3001\uff0c\uff1b\uff1a]\s*")
 _SPACE = re.compile(r"\s+")
+_LINE_ENDS = re.compile(r"[\r\n]+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ class Preprocessor:
         for line, group in groupby(self._split(requests), key=lambda segment: segment.line):
             given = split_words(requests[line].text)
             # What normalising leaves of each word: nothing of a zero-width space.
-            words = [normalise(word, self.cleaning).replace(" ", "") for word in given]
+            words = [self._normalise(word).replace(" ", "") for word in given]
             segments = list(group)
             tokens = list(map(self._tokens_of, segments))
             indices = iter(word_indices(chain.from_iterable(tokens), words))
@@ -103,7 +104,7 @@ class Preprocessor:
 
     def _split(self, requests: Sequence[Request]) -> Iterator[Segment]:
         """Yield the segments without the words of their tokens."""
-        texts = [normalise(request.text, self.cleaning) for request in requests]
+        texts = [self._normalise(request.text) for request in requests]
         masked_lines = list(map(self._mask, texts, requests))
         # One call for the window is faster than one per line.
         encoded = self._encode([masked.text for masked in masked_lines])
@@ -144,8 +145,12 @@ class Preprocessor:
         """Return the output for a line without segments, its tags and spans, and their number."""
         if not self.decoding.protect:
             return "", 0
-        text = normalise(request.text, self.cleaning).strip()
+        text = self._normalise(request.text).strip()
         return text, mask_line(text, self.decoding.protect).num_protected
+
+    def _normalise(self, text: str) -> str:
+        """Normalise a text like training text, and make it one line whatever the rules are."""
+        return join_lines(normalise(text, self.cleaning))
 
     def _mask(self, text: str, request: Request) -> MaskedLine:
         """Mask the text of a request, or a part of it."""
@@ -164,7 +169,7 @@ class Preprocessor:
     ) -> Segment:  # fmt: skip
         source = [] if ids is None else [*ids, EOS]
         # Only the first segment of a line begins with the prefix.
-        prefix = normalise(request.target_prefix, self.cleaning) if is_first else ""
+        prefix = self._normalise(request.target_prefix) if is_first else ""
         terms, avoid = map(self._clean, (request.constraints, request.avoid))
         # Segments without constraints cost the search nothing.
         if not (prefix or terms or avoid or masked.spans):
@@ -208,7 +213,7 @@ class Preprocessor:
 
     def _clean(self, texts: Sequence[str]) -> list[str]:
         """Normalise terms or words, and leave out blank ones."""
-        return [text for each in texts if (text := normalise(each, self.cleaning).strip())]
+        return [text for each in texts if (text := self._normalise(each).strip())]
 
     def _check(self, request: Request, source: list[int], num_tokens: int) -> None:
         """Raise DataError for terms that the search cannot handle, or that do not fit."""
@@ -225,6 +230,11 @@ class Preprocessor:
                 f"translation of this line has at most {limit}, EOS included: shorten them, or "
                 "increase decoding.max_length_extra"
             )
+
+
+def join_lines(text: str) -> str:
+    """Replace the line ends in a text, each or several in a row, by a space."""
+    return _LINE_ENDS.sub(" ", text)
 
 
 def split_line(

@@ -42,9 +42,12 @@ class Request:
         A string in place of several is refused, too: it would be read as its characters.
         """
         for key in ("constraints", "avoid"):
-            if isinstance(getattr(self, key), str):
+            value = getattr(self, key)
+            if isinstance(value, str):
                 where = self.where or "the text"
                 raise DataError(f"{where}: {key} is a string, but it must be a tuple of strings")
+            # A generator can be read only once.
+            object.__setattr__(self, key, tuple(value))
         for text in (self.text, *self.constraints, *self.avoid, self.target_prefix):
             try:
                 text.encode()

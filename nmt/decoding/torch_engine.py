@@ -13,7 +13,9 @@ is rounded up to one of a few, and Python waits once per step: for all results i
 Shapes: B sentences, R rows, k candidates, V vocabulary, S padded source length.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -38,6 +40,8 @@ GPU_BATCH_TOKENS = 65_536
 """Source tokens of a batch on a GPU, padding included."""
 BLOCK = 32
 """Tokens represented by their best one in the first round of `topk_tokens`."""
+_GRAPH_LOCK = threading.Lock()
+"""Held during a step with CUDA graphs, whose memory the threads of a process share."""
 
 
 class StepModel(Protocol):
@@ -116,6 +120,12 @@ class TorchEngine:
         self, state: TorchState, tokens: IntArray, parents: IntArray | None, query: Query
     ) -> tuple[StepResult, TorchState]:
         """Decode one token per row; see `nmt.decoding.interface.Engine`."""
+        with nullcontext() if self._graphs is None else _GRAPH_LOCK:
+            return self._step(state, tokens, parents, query)
+
+    def _step(
+        self, state: TorchState, tokens: IntArray, parents: IntArray | None, query: Query
+    ) -> tuple[StepResult, TorchState]:
         num_rows, num_fillers = state.num_rows, state.num_fillers
         states, rows = state.states, None
         if parents is not None:

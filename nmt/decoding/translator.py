@@ -9,7 +9,6 @@ the limit by themselves, such as encoded data, are copied.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -27,7 +26,7 @@ from nmt.decoding.constraints import contains_phrase
 from nmt.decoding.hypotheses import Hypothesis
 from nmt.decoding.interface import BATCH_MULTIPLE, Engine, padded_length
 from nmt.decoding.minimum_risk import expected_similarity, rank_by_expected_chrf
-from nmt.decoding.preprocess import Preprocessor, Segment
+from nmt.decoding.preprocess import Preprocessor, Segment, join_lines
 from nmt.decoding.requests import Request
 from nmt.decoding.translation import (
     Candidate,
@@ -45,8 +44,6 @@ WINDOW_CHARS = 1 << 24
 """Characters after which a window is closed, however few its lines."""
 
 ItemT = TypeVar("ItemT")
-
-_LINE_ENDS = re.compile(r"[\r\n]+")
 
 
 class Translator:
@@ -90,9 +87,11 @@ class Translator:
         Raises:
             CheckpointError: a file of the model is corrupt.
         """
-        if callable(self._engine):
-            self._engine = self._engine()
-        return self._engine
+        engine = self._engine
+        # Another thread may have built it meanwhile.
+        if callable(engine):
+            engine = self._engine = engine()
+        return engine
 
     def translate(
         self, lines: Iterable[str | Request], progress: Callable[[int], object] | None = None
@@ -167,11 +166,14 @@ class Translator:
         rule, limit = f"it must be 1 to {MAX_SAMPLES:,}", MAX_SAMPLES
         method = self.decoding.method
         if method != "sample":
-            key = "beam" if method == "beam" else "samples"
-            limit = getattr(self.decoding, key)
-            rule = f"it must be 1 to decoding.{key} ({limit}): increase decoding.{key}"
+            name = "beam" if method == "beam" else "samples"
+            limit = getattr(self.decoding, name)
+            rule = f"it must be 1 to decoding.{name} ({limit}): increase decoding.{name}"
+        key = "the number of candidates per line"
+        if not isinstance(num_best, int):
+            raise ConfigError(key, repr(num_best), "it must be an integer")
         if not 1 <= num_best <= limit:
-            raise ConfigError("the number of candidates per line", num_best, rule)
+            raise ConfigError(key, num_best, rule)
         for request in requests:
             if request.constraints or request.avoid or request.target_prefix:
                 list(self.preprocessor.segments([request]))
@@ -309,8 +311,7 @@ class Translator:
         """Return the candidate of a hypothesis: its text, restored and normalised."""
         # A model can write the bytes of any character, a line feed too. The text is normalised like
         # training text, and remains one line whatever the cleaning rules are.
-        text = normalise(self.subword.decode(hypothesis.tokens), self.cleaning)
-        text = _LINE_ENDS.sub(" ", text)
+        text = join_lines(normalise(self.subword.decode(hypothesis.tokens), self.cleaning))
         masked, words, links = segment.masked, None, list[tuple[int, int]]()
         if hypothesis.attention is not None and (with_attention or masked.tags):
             written = replace_invalid(self._bytes(hypothesis.tokens))

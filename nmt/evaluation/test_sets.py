@@ -5,6 +5,7 @@ References are scored as they are read.
 
 import contextlib
 import logging
+import os
 import re
 import socket
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,12 @@ def name_of(file: Path) -> str:
     """Return the default name of a set: newstest2014 for newstest2014.en.gz."""
     stem = file.name.removesuffix(file.suffix) if file.suffix in COMPRESSED else file.name
     # Not the suffix of a hidden file, which would leave no name.
-    return re.sub(r"(?<=.)\.[^.]+$", "", stem)
+    return printable(re.sub(r"(?<=.)\.[^.]+$", "", stem))
+
+
+def printable(name: str) -> str:
+    """Return a file name with bytes that are not UTF-8 as escapes: results are written in UTF-8."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def from_files(src: Path, refs: Sequence[Path], name: str = "") -> TestSet:

@@ -1,6 +1,7 @@
 """`nmt evaluate`: scores on test sets and comparison with a baseline."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from cli_calls import TEXT, Nmt, sacrebleu_command, translated
 from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.config.files import load_experiment
 from nmt.corpus.prepare import prepare
+from nmt.decoding.onnx_export import export_onnx
 
 BOTH = "evaluate runs/tiny --baseline runs/tiny/checkpoints/update-00000030 --test news -o both"
 
@@ -116,6 +118,35 @@ def test_wrong_options_of_trust_are_errors(here: Path, nmt: Nmt) -> None:
     assert (answer.status, answer.out) == (2, "")
     assert answer.err.count("\n") == 1
     assert "--examples" in answer.err
+
+
+@pytest.mark.parametrize("command", ["evaluate runs/tiny exported", "backtranslate exported"])
+def test_an_engine_that_a_system_lacks_is_refused_early(
+    command: str, here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    monkeypatch.setattr("nmt.jobs.ray_session.connect", lambda *_: pytest.fail("Ray started"))
+    export_onnx(Path("runs/tiny"), Path("exported"))
+    rest = "--test news" if "evaluate" in command else "raw/talks.en bt --experiment tiny.yaml"
+    answer = nmt(f"{command} {rest} --engine torch")
+    assert (answer.status, answer.out, answer.err) == (
+        2, "", "nmt: engine is torch, but exported has ONNX graphs only: use onnx, or the run that "
+        "it was exported from\n",
+    )  # fmt: skip
+
+
+def test_names_that_are_not_utf_8_are_escaped(here: Path, nmt: Nmt) -> None:
+    files = [os.fsdecode(b"news\xff.") + side for side in ("en", "de")]
+    for file in files:
+        shutil.copy(f"raw/news.{file[-2:]}", file)
+    model = os.fsdecode(b"model\xff")
+    export_onnx(Path("runs/tiny"), Path("exported")).path.rename(model)
+    command = f"evaluate runs/tiny {model} --src {files[0]} --ref {files[1]} --metrics bleu"
+    assert titles_of(nmt(command)) == [
+        "news\\xff: 5 segments, tiny@update-00000060, checkpoint update-00000060",
+        "news\\xff: 5 segments, tiny@model\\xff, checkpoint model\\xff",
+    ]
+    assert Path(model, "evaluation/news_xff.metrics").is_file()
 
 
 def test_search_options_are_used(here: Path, nmt: Nmt) -> None:

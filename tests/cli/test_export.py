@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from nmt.checkpoint.load import load_checkpoint
 from nmt.corpus.subword import CASE_MARKS, EOS
 from nmt.decoding.exported_model import read_exported
-from nmt.decoding.onnx_export import PROGRAM
+from nmt.decoding.onnx_export import ENCODE_CASE, PROGRAM, program_of
 
 WITHOUT_NMT = """\
 import sys
@@ -55,12 +55,19 @@ def test_program_of_the_readme_marks_case_as_nmt_does(tiny: Path) -> None:
     subword = load_checkpoint(tiny / "runs/tiny").subword
     tokenizer = Tokenizer.from_str(subword.to_json())
     lines = ["A DOG.", "A Dog", "A dog.", "3D", "他在NASA工作", "Paris", ""]
-    [function] = re.findall(r"def encode.*?\n\n\n", PROGRAM, re.DOTALL)
-    for tokens in ({}, CASE_MARKS):
-        names: dict[str, Any] = {"config": {"tokens": tokens}, "tokenizer": tokenizer}
-        exec(function, names)
-        found = [list(names["encode"](line)) for line in lines]
-        assert found == subword.encode_sources(lines, bool(tokens))
+    names: dict[str, Any] = {"config": {"tokens": CASE_MARKS}, "tokenizer": tokenizer}
+    exec(ENCODE_CASE, names)
+    found = [list(names["encode"](line)) for line in lines]
+    assert found == subword.encode_sources(lines, marks_case=True)
+    program = program_of({"eos": EOS, **CASE_MARKS})
+    assert f"\n\n\n{ENCODE_CASE}lines = " in program
+    assert "sources = [[*encode(line), eos] for line in lines]\n" in program
+    compile(program, "program", "exec")
+
+
+def test_program_of_the_readme_is_short() -> None:
+    """About 30 lines translate without nmt."""
+    assert len(PROGRAM.splitlines()) <= 35
 
 
 def test_shortlist_translates_and_is_batch_invariant(here: Path, nmt: Nmt) -> None:

@@ -10,6 +10,7 @@ import select
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -189,6 +190,44 @@ def test_invalid_json_line_keeps_those_before_it(here: Path, nmt: Nmt) -> None:
         assert answer.out.splitlines() == translated(nmt, TEXT)
         assert answer.status == 2
         assert answer.err.splitlines()[-1] == f"nmt: standard input, line 4: {problem}"
+
+
+@pytest.mark.parametrize("bad", [b"a \0 b\n", b"a caf\xe9\n", b'{"text": 3}\n'])
+@pytest.mark.parametrize("batch", [1, 64])
+def test_output_file_has_the_lines_before_an_invalid_one(
+    batch: int, bad: bytes, here: Path, nmt: Nmt
+) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
+    lines = [json.dumps({"text": line}) for line in TEXT.splitlines()]
+    text = "\n".join(lines).encode() + b"\n"
+    answer = nmt(f"translate runs/tiny --json-input -o out.de --batch {batch}", text + bad + text)
+    assert answer.status == 2
+    assert answer.err.splitlines()[-1].startswith("nmt: standard input, line 4: ")
+    assert Path("out.de").read_text(encoding="utf-8").splitlines() == translated(nmt, TEXT)
+
+
+@pytest.mark.parametrize("output", ["", "-o out.de"])
+def test_a_file_as_standard_input_is_checked_first(output: str, here: Path, nmt: Nmt) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    terminal = os.dup(0)
+
+    def translate_file(text: bytes) -> Any:
+        Path("in.en").write_bytes(text)
+        with open("in.en", "rb") as file:
+            os.dup2(file.fileno(), 0)
+        return nmt(f"translate runs/tiny {output}", text)
+
+    try:
+        answer = translate_file(TEXT.encode() + b"a caf\xe9\n")
+        assert (answer.status, answer.out, answer.err.count("\n")) == (2, "", 1)
+        assert answer.err.startswith("nmt: standard input, line 4: byte 0xE9 at position 6 is not ")
+        assert not Path("out.de").exists()
+        answer = translate_file(TEXT.encode())
+        found = Path("out.de").read_text(encoding="utf-8") if output else answer.out
+    finally:
+        os.dup2(terminal, 0)
+        os.close(terminal)
+    assert found.splitlines() == translated(nmt, TEXT)
 
 
 @pytest.mark.parametrize("options", ["", "--batch 1", "--format jsonl"])

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from cli_calls import Nmt
 
 
@@ -32,6 +33,22 @@ def test_dev_set_without_lines_is_an_error(here: Path, nmt: Nmt) -> None:
     assert (answer.status, answer.err) == (
         2, "nmt: the dev set is empty: validation needs at least one pair (corpus.dev)\n"
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("tune runs/tiny --beams 2,90", "beam is 90"),
+     ("backtranslate runs/tiny raw/train.en bt decoding.beam=90", "beam is 90"),
+     ("backtranslate runs/tiny raw/train.en bt decoding.method=mbr", "samples is 32")],
+)  # fmt: skip
+def test_memory_of_a_search_is_checked_before_it_starts(
+    command: str, name: str, here: Path, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmt.model.host_memory.memory_limits", lambda: [1 << 20])
+    answer = nmt(command)
+    assert answer.status == 2
+    start = f"nmt: {name} for batches of 64 sentences, but it needs 0.0 GiB of memory and there "
+    assert answer.err == start + "are 0.0 GiB: use a smaller value\n"
 
 
 def test_the_largest_value_tried_is_reported(here: Path, nmt: Nmt) -> None:

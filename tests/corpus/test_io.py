@@ -160,6 +160,27 @@ def test_a_nul_byte_is_reported_with_its_line(tmp_path: Path) -> None:
     )
 
 
+def truncated_gzip(data: bytes) -> bytes:
+    return gzip.compress(data)[:-9]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("a.en", lambda data: data + b"th\0ree\nfour\n"), ("a.gz", truncated_gzip)]
+)
+@pytest.mark.parametrize("read_bytes", [1, 5, 1 << 17])
+def test_lines_before_damage_are_read(
+    name: str, damage: Callable[[bytes], bytes], read_bytes: int, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(corpus_io, "READ_BYTES", read_bytes)
+    (tmp_path / name).write_bytes(damage(b"one\r\ntwo\r\n"))
+    blocks = read_blocks(tmp_path / name)
+    found: list[bytes] = []
+    with pytest.raises(DataError, match=", line 3: "):
+        found.extend(block for _, block in blocks)
+    assert b"".join(found) == b"one\ntwo\n"
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
 def test_utf_16_is_refused(tmp_path: Path, encoding: str) -> None:
     bom = b"\xfe\xff" if encoding == "utf-16-be" else b""

@@ -2,7 +2,9 @@
 
 import copy
 import math
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
@@ -14,8 +16,9 @@ import torch
 from nmt.config.decoding import DecodingConfig
 from nmt.config.experiment import ModelConfig
 from nmt.corpus.subword import BOS, EOS
+from nmt.decoding import onnx_engine
 from nmt.decoding.beam_search import search
-from nmt.decoding.candidates import MAX_ROUNDS
+from nmt.decoding.candidates import MAX_ROUNDS, choose
 from nmt.decoding.interface import Best, Draw, Given, Query, pad_sources
 from nmt.decoding.onnx_engine import OnnxEngine
 from nmt.decoding.onnx_export import compare_with_torch, write_graphs, write_shortlist
@@ -202,6 +205,27 @@ def test_searches_on_one_engine_do_not_share_arrays(engine: OnnxEngine) -> None:
     assert np.array_equal(again.log_probs, first.log_probs)
     second, _ = engine.step(state, first.ids[:, 0], None, query)
     assert not np.array_equal(second.log_probs, first.log_probs)
+
+
+@pytest.mark.parametrize("settings", [{"method": "sample"}, {"min_length": 3}, {"beam": 30}])
+def test_threads_can_search_at_the_same_time(
+    settings: dict[str, Any], engine: OnnxEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_choose(*arguments: Any) -> Any:
+        time.sleep(0.002)  # other threads run their steps between the graph and the choice
+        return choose(*arguments)
+
+    decoding = DecodingConfig(max_length=6, **settings)
+    batches = [SOURCES[n:] + SOURCES[:n] for n in range(3)]
+
+    def find(batch: list[list[int]]) -> list[Any]:
+        found = search(engine, batch, decoding)
+        return [(each.tokens, each.score) for [each] in found]
+
+    expected = list(map(find, batches))
+    monkeypatch.setattr(onnx_engine, "choose", slow_choose)
+    with ThreadPoolExecutor(len(batches)) as threads:
+        assert list(threads.map(find, batches)) == expected
 
 
 def test_copy_for_another_process_has_no_session(engine: OnnxEngine) -> None:

@@ -166,3 +166,10 @@ def test_no_term_is_found_in_a_protected_span(line: str, terms: tuple[str, ...])
     glossary = Glossary(terms_of, CLEANING, ["tags", "urls", "placeholders", "numbers"])
     assert glossary.apply(Request(line)).constraints == terms
     assert Glossary(terms_of, CLEANING).apply(Request("a.org/dog")).constraints == ("Hund",)
+
+
+@pytest.mark.parametrize("key", ["constraints", "avoid"])
+@pytest.mark.parametrize("kind", [iter, list, tuple])
+def test_constraints_of_any_iterable_are_kept(key: str, kind: Any) -> None:
+    request = Request("a dog", **{key: kind(["Hund", "Katze"])})
+    assert getattr(request, key) == ("Hund", "Katze")

@@ -1,7 +1,9 @@
 """Steps as CUDA graphs, on a CPU: a recording repeats its work into the same tensors."""
 
 import math
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import ref
 
@@ -134,6 +136,31 @@ def test_a_state_stays_valid_after_other_steps(monkeypatch: pytest.MonkeyPatch) 
         logits, _, _ = graphs(tokens, torch.tensor([1, 1]), first, (memories[0],))
         after = model.step(tokens, expected[0][1].select(torch.tensor([1, 1])), memories[0])[0]
         assert torch.equal(logits, after)
+
+
+def test_threads_take_turns_on_the_memory_of_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_graphs, "EAGER_STEPS", 0)
+    engine, decoding = make_engine("residual"), DecodingConfig(beam=2, max_length=8)
+    batches = [[[n, n + 1, n + 2, 2]] for n in (5, 15, 25)]
+
+    def slow_record(work: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        outputs, replay = record(work)
+
+        def slow_replay() -> None:
+            time.sleep(0.002)  # other threads copy their inputs meanwhile
+            replay()
+
+        return outputs, slow_replay
+
+    def find_one(batch: list[list[int]]) -> tuple[list[int], float]:
+        [[best]] = search(engine, batch, decoding)
+        return best.tokens, best.score
+
+    expected = list(map(find_one, batches))
+    recorded(engine, monkeypatch)
+    monkeypatch.setattr(step_graphs, "record", slow_record)
+    with ThreadPoolExecutor(len(batches)) as threads:
+        assert list(threads.map(find_one, batches)) == expected
 
 
 def test_shapes_are_recorded_after_some_steps(monkeypatch: pytest.MonkeyPatch) -> None:

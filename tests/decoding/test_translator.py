@@ -135,6 +135,25 @@ def test_a_generated_line_feed_does_not_break_the_line(cleaning: bool) -> None:
     assert not {"\r", "\n"} & set(text)
 
 
+@pytest.mark.parametrize(
+    ("line", "options"),
+    [
+        ("ein\nHaus", {}),
+        ('<a href="x\ny"></a>', {"protect": ["tags"]}),
+        ('<a href="x\ry">ja</a>', {"protect": ["tags"]}),
+        ("{{ a\r\nb }}", {"protect": ["placeholders"]}),
+        ("Haus" * 60 + "\n", {"max_source_length": 8}),
+    ],
+)
+def test_a_line_feed_of_the_source_does_not_break_the_line(
+    line: str, options: dict[str, Any]
+) -> None:
+    """Line in, line out (nmt/README.md, Guarantees)."""
+    config = experiment({"control_characters": False}, beam=1, **options)
+    [found] = Translator(TorchEngine([CopyModel()]), SUBWORD, config).translate([line])
+    assert found.strip() == re.sub(r"[\r\n]+", " ", line).strip()
+
+
 def test_lines_are_normalised_like_those_of_training() -> None:
     """Line in, line out (nmt/README.md, Guarantees)."""
     assert copying().translate(["ein\tHa\u0308user\x07 am\u2028Fluss "]) == ["ein Häuser am Fluss"]
@@ -387,6 +406,15 @@ def test_number_of_samples_is_limited(number: int) -> None:
         copying(method="sample").translate_detailed(["ja"], n_best=number)
     assert str(caught.value) == (
         f"the number of candidates per line is {number}, but it must be 1 to 10,000"
+    )
+
+
+@pytest.mark.parametrize("number", [2.0, "2", None])
+def test_number_of_candidates_is_an_integer(number: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        copying(beam=3).translate_detailed(["ja"], n_best=number)
+    assert str(error.value) == (
+        f"the number of candidates per line is {number!r}, but it must be an integer"
     )
 
 

@@ -279,6 +279,22 @@ MADE_UP = [
         "command line: decoding.beem is not a setting; did you mean decoding.beam?",
     ),
     ErrorCase(
+        "backtranslate runs/tiny raw/train.en bt decoding.samples=4",
+        "samples is 4, but it needs method mbr: set that, or omit it",
+    ),
+    ErrorCase(
+        "backtranslate runs/tiny raw/train.en bt decoding.seed=7 decoding.diversity=2",
+        "seed is 7, but it needs method sample or mbr: set that, or omit it",
+    ),
+    ErrorCase(
+        "backtranslate runs/tiny raw/train.en bt decoding.diversity=2",
+        "diversity is 2.0, but it needs diverse_groups above 1: set that, or omit it",
+    ),
+    ErrorCase(
+        "backtranslate runs/tiny raw/train.en bt decoding.beam=1 decoding.rerank=bleu",
+        "rerank is bleu, but it needs beam above 1: set that, or omit it",
+    ),
+    ErrorCase(
         "backtranslate runs/tiny raw/train.en raw/",
         "OUT is raw/, but it is a directory: name files in it, such as raw/bt",
     ),
