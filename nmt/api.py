@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -250,7 +251,7 @@ def evaluate(
 
     if isinstance(metrics, str):
         raise ConfigError("metrics", repr(metrics), "it must be a list of names")
-    if not isinstance(num_resamples, int):
+    if not isinstance(num_resamples, Integral):
         raise ConfigError("num_resamples", repr(num_resamples), "it must be an integer")
     # Generators can be read only once.
     metrics = list(metrics or DEFAULT_METRICS)

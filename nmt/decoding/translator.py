@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
+from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
@@ -170,7 +171,7 @@ class Translator:
             limit = getattr(self.decoding, name)
             rule = f"it must be 1 to decoding.{name} ({limit}): increase decoding.{name}"
         key = "the number of candidates per line"
-        if not isinstance(num_best, int):
+        if not isinstance(num_best, Integral):
             raise ConfigError(key, repr(num_best), "it must be an integer")
         if not 1 <= num_best <= limit:
             raise ConfigError(key, num_best, rule)
