@@ -137,14 +137,8 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
         NmtError: the job would fail.
     """
     from nmt.corpus.prepare import check_raw
-    from nmt.corpus.prepared import is_prepared, open_prepared, read_dev
     from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS, check_metrics
     from nmt.evaluation.scores import check_dev_set
-
-    def is_local(path: str) -> bool:
-        if not (exists := Path(path).exists()):
-            print_line(f"not checked: {path} is not on this machine; it must exist on the cluster")
-        return exists
 
     run = Path(run_location(job.name, cluster))
     if is_address(cluster.storage) and job.verb != "prepare":
@@ -153,52 +147,72 @@ def check_job(job: Job, experiment: Experiment, cluster: Cluster, print_line: Pr
     match job.verb:
         case "prepare":
             check_metrics(DEFAULT_METRICS, tgt_language)
-            if is_local(experiment.corpus.root):
+            if _is_local(experiment.corpus.root, print_line):
                 check_dev_set(tgt_language, check_raw(experiment))
         case "train":
-            check_metrics(DEFAULT_METRICS, tgt_language)
-            is_started = (run / "checkpoints").is_dir()
-            # These modules import torch, which takes seconds: only if there is something to check.
-            # The GPUs of the cluster are not known here; auto never gives too many workers.
-            cluster = cluster.resolve(0, experiment.batching.micro_batches)
-            # The sizes of preset auto are known once the corpus is prepared.
-            has_sizes = experiment.preset == "none"
-            has_too_many = cluster.workers.max > experiment.batching.micro_batches
-            if has_sizes and (is_started or has_too_many):
-                from nmt.training.data import check_workers
-                from nmt.training.resume import check_run
-
-                check_workers(experiment, cluster.workers.max)
-                check_run(experiment, run)
-            subword = None
-            if is_prepared(experiment):
-                _, subword = open_prepared(experiment)
-                check_dev_set(tgt_language, read_dev(experiment.prepared)[1])
-            elif Path(experiment.corpus.root).exists():
-                check_dev_set(tgt_language, check_raw(experiment))
-                print_line(
-                    f"not prepared on this machine: {experiment.prepared}; the job prepares it "
-                    "unless it is on the cluster"
-                )
-            else:
-                print_line(
-                    f"not checked: neither {experiment.prepared} nor {experiment.corpus.root} is "
-                    "on this machine; one of them must exist on the cluster"
-                )
-            source = experiment.training.init_from
-            if is_address(source):
-                print_line(f"not checked: training.init_from, {display_address(source)}")
-            elif source and not is_started and is_local(source):
-                from nmt.training.warm_start import check_warm_start
-
-                check_warm_start(experiment, subword)
+            _check_training(run, experiment, cluster, print_line)
         case _ if not is_address(cluster.storage):
-            is_local(str(run))
+            _is_local(str(run), print_line)
     if job.num_cpus and cluster.gpus_per_worker == "auto":
         print_line(
             f"{job.verb} uses no GPU: gpus_per_worker is auto, which is for workers of training; "
             "set cluster.gpus_per_worker=1 for one"
         )
+
+
+def _check_training(
+    run: Path, experiment: Experiment, cluster: Cluster, print_line: PrintLine
+) -> None:
+    """Check a training job; see `check_job`."""
+    from nmt.corpus.prepare import check_raw
+    from nmt.corpus.prepared import is_prepared, open_prepared, read_dev
+    from nmt.evaluation.sacrebleu_metrics import DEFAULT_METRICS, check_metrics
+    from nmt.evaluation.scores import check_dev_set
+
+    tgt_language = experiment.corpus.tgt
+    check_metrics(DEFAULT_METRICS, tgt_language)
+    is_started = (run / "checkpoints").is_dir()
+    # These modules import torch, which takes seconds: only if there is something to check.
+    # The GPUs of the cluster are not known here; auto never gives too many workers.
+    cluster = cluster.resolve(0, experiment.batching.micro_batches)
+    # The sizes of preset auto are known once the corpus is prepared.
+    has_sizes = experiment.preset == "none"
+    has_too_many = cluster.workers.max > experiment.batching.micro_batches
+    if has_sizes and (is_started or has_too_many):
+        from nmt.training.data import check_workers
+        from nmt.training.resume import check_run
+
+        check_workers(experiment, cluster.workers.max)
+        check_run(experiment, run)
+    subword = None
+    if is_prepared(experiment):
+        _, subword = open_prepared(experiment)
+        check_dev_set(tgt_language, read_dev(experiment.prepared)[1])
+    elif Path(experiment.corpus.root).exists():
+        check_dev_set(tgt_language, check_raw(experiment))
+        print_line(
+            f"not prepared on this machine: {experiment.prepared}; the job prepares it "
+            "unless it is on the cluster"
+        )
+    else:
+        print_line(
+            f"not checked: neither {experiment.prepared} nor {experiment.corpus.root} is "
+            "on this machine; one of them must exist on the cluster"
+        )
+    source = experiment.training.init_from
+    if is_address(source):
+        print_line(f"not checked: training.init_from, {display_address(source)}")
+    elif source and not is_started and _is_local(source, print_line):
+        from nmt.training.warm_start import check_warm_start
+
+        check_warm_start(experiment, subword)
+
+
+def _is_local(path: str, print_line: PrintLine) -> bool:
+    """Return True if a path exists on this machine; print a note if not."""
+    if not (exists := Path(path).exists()):
+        print_line(f"not checked: {path} is not on this machine; it must exist on the cluster")
+    return exists
 
 
 def submit_job(
