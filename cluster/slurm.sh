@@ -71,6 +71,14 @@ for node in "${nodes[@]:1}"; do
   start_host "$node" join "$head" "$(address_of "$node")" --num-cpus="$cpus" --block &
 done
 
+# Training that does not fit the hosts that have joined is refused. A host that does not join within
+# a minute is not waited for.
+num_hosts() { .venv/bin/ray status --address "$head:6379" 2>/dev/null | grep -c ' node_' || true; }
+for _ in $(seq 30); do
+  [ "$(num_hosts)" -ge "${#nodes[@]}" ] && break
+  sleep 2
+done
+
 RAY_ADDRESS=$head:6379 .venv/bin/nmt train "$experiment" --cluster "$cluster" "$@" &
 driver=$!
 wait "$driver"

@@ -387,7 +387,7 @@ def _resolve_cluster(cluster: ClusterLike, overrides: Sequence[str]) -> Cluster:
 def train_model(experiment: Experiment, cluster: Cluster, console: Console) -> "RunResult":
     """Prepare the corpus unless it is prepared, and train on Ray; the log goes to the console."""
     from nmt.corpus.prepared import is_prepared, prepared_folder
-    from nmt.jobs.ray_session import check_workers_fit, connect
+    from nmt.jobs.ray_session import check_workers_fit, connect, resolve_auto
     from nmt.jobs.train import (
         check_before_preparation,
         get_run_address,
@@ -405,7 +405,8 @@ def train_model(experiment: Experiment, cluster: Cluster, console: Console) -> "
             check_unprepared(experiment)
             console.log(f"prepare the corpus in {prepared_folder(experiment)}")
             # One Ray session for both: starting it takes seconds.
-            num_cpus = cluster.workers.max * cluster.cpus_per_worker
+            resolved = resolve_auto(cluster, experiment.batching.micro_batches)
+            num_cpus = resolved.workers.max * resolved.cpus_per_worker
             stack.enter_context(connect(num_cpus, directory / "ray.log"))
             check_workers_fit(cluster, experiment.batching.micro_batches)
             prepare_corpus(experiment, cluster, console, explains_preset=False)

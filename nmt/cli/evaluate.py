@@ -123,15 +123,14 @@ def evaluate(
     for system in systems:
         results.check_folder(system.directory, [*src, *ref])
     sets = arrange(plain, robust, together, tgt_language, options.train_text)
-    # Options must suit all systems; a model is read only when it translates.
-    translators = [
-        make_translator(each.checkpoint, ensemble=each.others, **settings) for each in systems
-    ]
+    for system in systems:
+        # Options must suit all systems; a model is read only when it translates.
+        make_translator(system.checkpoint, ensemble=system.others, **settings)
     is_open = True
     with Console() as console:
         by_system = [
-            evaluate_system(each, translator, sets, options, console, num_examples)
-            for each, translator in zip(systems, translators, strict=True)
+            evaluate_system(each, sets, options, settings, console, num_examples)
+            for each in systems
         ]
         for test_set in [*sets.plain, *([sets.together] if sets.together else [])]:
             of_set = [by_set[test_set.name] for by_set in by_system]
@@ -256,14 +255,15 @@ def arrange(
 
 
 def evaluate_system(
-    system: System, translator: "Translator", sets: EvaluationSets, options: ScoringOptions,
-    console: Console, num_examples: int | None,
+    system: System, sets: EvaluationSets, options: ScoringOptions, search: Any, console: Console,
+    num_examples: int | None,
 ) -> dict[str, SetResult]:  # fmt: skip
     """Translate and score all test sets with a system; print, write and return the results.
 
     `num_examples` is the number of examples per rule of the failures on plain sets; None: failures
     are not looked for.
     """
+    translator = make_translator(system.checkpoint, ensemble=system.others, **search)
     for checkpoint in (system.checkpoint, *system.others):
         console.print(describe(checkpoint))
     found: dict[str, SetResult] = {}

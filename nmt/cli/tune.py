@@ -159,10 +159,13 @@ def search_training(
     directory = storage / f"{experiment.name}.tune"
     check_writable("cluster.storage", directory)
     least = least or max(1, experiment.training.updates // 4)
+    is_known = is_prepared(experiment)
+    subword = open_prepared(experiment)[1] if is_known else None
     for trial in drawn:
         # The source of a resumed trial is not read again.
         if not list_checkpoints(directory / make_run_name(trial.experiment)):
-            check_warm_start(trial.experiment)
+            is_same = trial.experiment.prepared == experiment.prepared
+            check_warm_start(trial.experiment, subword if is_same else None)
     # Trials with other cleaning or subword settings need their own prepared corpus.
     corpora = {trial.experiment.prepared: trial.experiment for trial in drawn}
     if experiment.prepared in corpora:

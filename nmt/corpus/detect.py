@@ -119,10 +119,8 @@ def detect_columns(
     if not rows:
         return text
     header = rows[0]
-    if len(rows) > 1:
-        # The code of a language in each row names no column.
-        later = [*rows[1], *[""] * len(header)]
-        header = ["" if cell == later[n] else cell for n, cell in enumerate(header)]
+    # A value of its column, such as the code of a language in each row, is no name.
+    header = ["" if _is_frequent(cell, n, rows[1:]) else cell for n, cell in enumerate(header)]
     if text.src_column:
         return _name_columns(text, path, header, languages)
     chosen = _header_columns(path, header, languages)
@@ -134,6 +132,12 @@ def detect_columns(
         return text
     src, tgt = (str(column + 1) for column in chosen)
     return text.model_copy(update={"src_column": src, "tgt_column": tgt})
+
+
+def _is_frequent(cell: str, column: int, rows: Sequence[Sequence[str]]) -> bool:
+    """Return True if a fifth of the rows or more have this cell in a column."""
+    count = sum(row[column : column + 1] == [cell] for row in rows)
+    return count > 0 and 5 * count >= len(rows)
 
 
 def _name_columns(
@@ -172,8 +176,9 @@ def _named_languages(files: PairFiles) -> tuple[str, str]:
     columns = FORMATS[text.format].list_columns(path)
     languages = dict.fromkeys(filter(None, map(primary_language, columns)))
     if len(languages) > 2 and text.format in ("parquet", "jsonl"):
-        for identifier in ("id", "no"):
-            languages.pop(identifier, None)
+        for name in ("id", "no"):
+            if name in languages and _has_identifiers(files, name, columns):
+                del languages[name]
     general = [any(name.lower() in side for name in columns) for side in SIDES]
     if len(languages) == 2:
         src, tgt = languages
@@ -184,6 +189,14 @@ def _named_languages(files: PairFiles) -> tuple[str, str]:
             f"{' or --columns SRC,TGT' if text.format in ('parquet', 'jsonl') else ''}"
         )
     return "", ""
+
+
+def _has_identifiers(files: PairFiles, name: str, columns: Sequence[str]) -> bool:
+    """Return True if no value of a column has several words: it is no text in that language."""
+    other = next(column for column in columns if column != name)
+    text = files.text.model_copy(update={"src_column": name, "tgt_column": other})
+    values, _ = sample(PairFiles(text, files.root, ("", "")))
+    return not any(len(value.split()) > 1 for value in values)
 
 
 def _first_lines(path: Path) -> list[str]:

@@ -119,7 +119,7 @@ def choose(
         )
     keys: list[Keys] = [{each.keys[side]: array("q") for each in candidates} for side in (0, 1)]
     _count(corpora, keys, num_pairs, progress)
-    chosen = _select(candidates, keys, size * num_sets, corpora[0].languages)
+    chosen = _select(candidates, keys, size * num_sets, corpora[0].languages, taken)
     size = min(size, len(chosen) // num_sets)
     if not size:
         cause = _describe_refusal(candidates, corpora[0].languages)
@@ -249,7 +249,11 @@ def _count(
 
 
 def _select(
-    candidates: list[_Candidate], keys: list[Keys], wanted: int, languages: tuple[str, str]
+    candidates: list[_Candidate],
+    keys: list[Keys],
+    wanted: int,
+    languages: tuple[str, str],
+    taken: frozenset[bytes],
 ) -> list[tuple[set[int], _Candidate]]:
     """Return the candidates to hold out, with the numbers of the pairs lost to training."""
     sharing = [
@@ -259,6 +263,8 @@ def _select(
     sharing.sort(key=lambda item: len(item[0]))
     chosen: list[tuple[set[int], _Candidate]] = []
     removed: set[int] = set()
+    # Keys of the held-out lines of each side: a repair can make two lines equal.
+    used: tuple[set[bytes], set[bytes]] = (set(taken), set(taken))
     # Those that need a repair last: their text changes.
     for is_repaired in (False, True):
         for numbers, candidate in sharing:
@@ -268,6 +274,11 @@ def _select(
             if not removed.isdisjoint(numbers):
                 continue
             if pair := _clean(candidate.pair, languages, is_repaired):
+                src, tgt = map(line_key, pair)
+                if src in used[0] or tgt in used[1]:
+                    continue
+                used[0].add(src)
+                used[1].add(tgt)
                 chosen.append((numbers, replace(candidate, pair=pair)))
                 removed |= numbers
     return chosen

@@ -18,7 +18,8 @@ _TAG = re.compile(
     r"blockquote|body|br|button|center|div|form|h[1-6]|head|hr|html|img|input|label|li|link|meta|"
     r"ol|option|p|pre|script|select|style|table|tbody|td|tfoot|th|thead|title|tr|ul)"
     # Words without `=` are text between comparison signs (a<b or c>d), but for these.
-    r"(?:\s[^<>=]*=[^<>]*|(?:\s+(?:checked|disabled|multiple|noshade|nowrap|readonly|selected))*"
+    r"(?:\s[^<>=]*=[^<>]*|(?:\s+(?:async|autofocus|border|checked|compact|defer|disabled|download|"
+    r"hidden|multiple|name|noshade|nowrap|readonly|required|selected))*"
     r"\s*/?)>",
     re.IGNORECASE,
 )

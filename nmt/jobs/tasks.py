@@ -34,7 +34,7 @@ def prepare_on_ray(
     """Prepare the corpus of an experiment on the connected Ray cluster.
 
     Raises:
-        DataError: as `nmt.corpus.prepare.prepare`, or a task failed too often.
+        DataError: as `nmt.corpus.prepare.prepare`, or a task failed after retries.
     """
     return prepare(experiment, run_on_ray, progress, is_forced=is_forced, dropped=dropped)
 
@@ -53,7 +53,7 @@ def run_on_ray(
         num_gpus: GPUs of each task, 0 or 1; `task_device` returns the device for it.
 
     Raises:
-        DataError: raised by a task, or a task failed too often; no further task is started.
+        DataError: raised by a task, or a task failed after retries; no further task is started.
     """
     remote = ray.remote(num_cpus=1, num_gpus=num_gpus)(catch_error)
     each = {"CPU": 1, "GPU": 1} if num_gpus else {"CPU": 1}

@@ -1,6 +1,6 @@
 """A training run as a Ray Train run.
 
-Ray places the workers, connects them, and restarts them when one dies, when a host is taken away or
+Ray places the workers, connects them, and restarts them when one dies, when a host is preempted or
 when there is room for more of them. Each runs `nmt.training.loop` and resumes from the newest
 complete checkpoint of the run. `nmt.checkpoint` writes checkpoints to the run directory and does
 not report them to Ray: a complete one counts, even if a worker dies directly after it was written.
@@ -95,7 +95,8 @@ def check_before_preparation(experiment: Experiment, cluster: Cluster) -> None:
     if address:
         remote = RemoteRun(ObjectStore(address), run_dir)
         remote.store.check_writable()
-        is_started = is_started or bool(remote.names())
+        # Downloads the newest checkpoint, with which settings are compared.
+        is_started = remote.newest_complete() is not None or is_started
     # The source of a resumed run is not read again.
     if not is_started:
         check_warm_start(experiment)
@@ -260,7 +261,7 @@ def _make_trainer(
             name="ray",
             storage_path=str(run_dir),
             failure_config=ray.train.FailureConfig(
-                # A host taken away after a notice is not a failure.
+                # A host preempted after a notice is not a failure.
                 max_failures=cluster.max_failures,
                 max_preemption_failures=-1,
             ),
@@ -333,7 +334,7 @@ class PreemptionNotices:
         self._reported: tuple[object, float] | None = None
 
     def get_deadline(self) -> float | None:
-        """Return the time at which hosts are taken away, in seconds since 1970; None: no notice.
+        """Return the time at which hosts are preempted, in seconds since 1970; None: no notice.
 
         Collective: call on every rank.
         """

@@ -413,3 +413,38 @@ def test_a_path_through_a_symbolic_link_is_kept(raw: Path, nmt: Nmt) -> None:
     assert answer.status == 0, answer.err
     assert pairs_of("mine.yaml", "train") == PAIRS[:50]
     assert load_experiment("mine.yaml").corpus.dev.tgt == "a.de"
+
+
+def test_a_language_that_is_named_like_an_identifier_is_asked_for(raw: Path, nmt: Nmt) -> None:
+    records = [{"no": f"{tgt} Ja.", "en": src, "sv": tgt} for src, tgt in PAIRS]
+    Path("b.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert (
+        "b.jsonl: source and target are not certain, it has no, en, sv"
+        in nmt("init mine --jsonl b.jsonl").err
+    )
+
+
+@pytest.mark.parametrize("form", ["{}", "<p>{}</p>", "<div>{}</div>"])
+def test_lines_that_a_repair_makes_equal_are_in_one_set(form: str, raw: Path, nmt: Nmt) -> None:
+    forms = ["<p>{}</p>", "<td>{}</td>", "<li>{}</li>", form]
+    pairs = [tuple(each.format(line) for line in pair) for each in forms for pair in PAIRS[:30]]
+    write_pairs("b", pairs)
+    answer = nmt("init mine --src b.en --tgt b.de")
+    assert answer.status == 0, answer.err
+    held_out = pairs_of("mine.yaml", "dev") + pairs_of("mine.yaml", "tests")
+    assert len(held_out) == len(set(held_out)) == 12
+
+
+def test_codes_that_differ_between_rows_are_no_header(raw: Path, nmt: Nmt) -> None:
+    codes = ("en\tde", "de\ten")
+    rows = [f"{codes[n % 2]}\t{src}\t{tgt}\n" for n, (src, tgt) in enumerate(PAIRS)]
+    Path("b.tsv").write_text("".join(rows))
+    assert nmt("init mine --tsv b.tsv --languages en,de").status == 0
+    assert set(pairs_of("mine.yaml", "train")) < set(PAIRS)
+
+
+def test_a_term_like_the_name_of_its_column_keeps_the_header(raw: Path, nmt: Nmt) -> None:
+    rows = [("source", "target"), ("source", "Quelle"), *PAIRS]
+    Path("b.tsv").write_text("".join(f"{src}\t{tgt}\n" for src, tgt in rows))
+    assert nmt("init mine --tsv b.tsv --languages en,de").status == 0
+    assert ("source", "target") not in pairs_of("mine.yaml", "train")

@@ -278,7 +278,7 @@ FAKES = {
     "srun": 'while [ "${1#-}" != "$1" ]; do [ "$1" = -w ] && shift; shift; done; exec "$@"',
     "hostname": "echo 127.0.0.1",
     "python": f'exec {sys.executable} "$@"',
-    "ray": '[ "$1" = status ] && exit 0; echo $$ >head.pid; exec sleep 60',
+    "ray": '[ "$1" = status ] && echo " 1 node_0" && exit 0; echo $$ >head.pid; exec sleep 60',
     # Training that needs the head for a second after TERM.
     "nmt": "trap 'sleep 1; kill -0 $(cat head.pid) && echo saved; exit 130' TERM; "
     "touch training; for n in $(seq 300); do sleep 0.1; done",

@@ -13,13 +13,14 @@ import torch
 
 from nmt.checkpoint.format import CheckpointState
 from nmt.checkpoint.remote import RemoteRun
+from nmt.checkpoint.run_directory import list_checkpoints
 from nmt.checkpoint.write import save_checkpoint
 from nmt.config.cluster import Cluster
 from nmt.config.experiment import Experiment
 from nmt.errors import CheckpointError, NmtError, StorageError, TrainingError
 from nmt.jobs import train as jobs_train
 from nmt.jobs.mailbox import PreviousGroup
-from nmt.jobs.train import check_before_preparation, read_finished
+from nmt.jobs.train import check_before_preparation, get_run_address, read_finished
 from nmt.storage import ObjectStore
 from nmt.training.distributed import World
 from nmt.training.memory import UpdateOutOfMemoryError
@@ -101,6 +102,19 @@ def test_only_errors_that_may_pass_restart_the_workers(
             experiment, Cluster(), tmp_path, tmp_path, mailbox, False, Origin.here()
         )
     assert (("error", str(error)) in sent) == (not is_restarted)
+
+
+def test_settings_of_a_stored_run_are_compared_before_preparation(
+    experiment: Experiment, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a host without a local copy of the run."""
+    cluster = Cluster(storage=f"s3://bucket/{uuid.uuid4().hex}{s3}", scratch=str(tmp_path / "copy"))
+    run = RemoteRun(ObjectStore(get_run_address(experiment, cluster)), tmp_path / "run")
+    run.push(save(experiment, tmp_path / "run", {15: 20.0})[0])
+    compared: list[Path] = []
+    monkeypatch.setattr(jobs_train, "check_run", lambda _, folder: compared.append(folder))
+    check_before_preparation(experiment, cluster)
+    assert [len(list_checkpoints(folder)) for folder in compared] == [1]
 
 
 @pytest.mark.parametrize(
