@@ -415,7 +415,7 @@ def test_a_path_through_a_symbolic_link_is_kept(raw: Path, nmt: Nmt) -> None:
     assert load_experiment("mine.yaml").corpus.dev.tgt == "a.de"
 
 
-def test_a_language_that_is_named_like_an_identifier_is_asked_for(raw: Path, nmt: Nmt) -> None:
+def test_a_language_named_like_an_identifier_is_asked_for(raw: Path, nmt: Nmt) -> None:
     records = [{"no": f"{tgt} Ja.", "en": src, "sv": tgt} for src, tgt in PAIRS]
     Path("b.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     assert (

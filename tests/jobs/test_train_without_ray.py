@@ -104,7 +104,7 @@ def test_only_errors_that_may_pass_restart_the_workers(
     assert (("error", str(error)) in sent) == (not is_restarted)
 
 
-def test_settings_of_a_stored_run_are_compared_before_preparation(
+def test_settings_of_a_stored_run_are_compared_early(
     experiment: Experiment, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also on a host without a local copy of the run."""
