@@ -13,7 +13,7 @@ from nmt.config.corpus import CorpusConfig, ParallelText
 from nmt.corpus.formats import jsonl, moses_zip, parquet, tmx, tsv
 from nmt.corpus.formats.lines import read_sides
 from nmt.corpus.formats.record_file import RawPair, RecordFile
-from nmt.corpus.io import read_blocks
+from nmt.corpus.io import READ_BYTES, read_blocks
 from nmt.corpus.text import line_counts_message, read_lines
 from nmt.errors import DataError
 
@@ -54,9 +54,13 @@ class PairFiles:
         if self.text.format != "lines":
             next(self.read_raw(), None)
             num_records = 1
-        # The first block shows compression, UTF-16 and missing line feeds.
+        # The beginning shows compression, UTF-16, NUL bytes and missing line feeds.
         for path in paths[num_records:]:
-            next(read_blocks(path), None)
+            size = 0
+            for _, block in read_blocks(path):
+                size += len(block)
+                if size >= READ_BYTES:
+                    break
 
     def read_raw(self, *, is_strict: bool = False) -> Iterator[RawPair]:
         """Read the pairs as bytes, without cleaning.
