@@ -406,8 +406,10 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
 def _schedule(old: TrainingConfig, updates: int, rate_share: float) -> dict[str, Any]:
     """Return the `training` settings of fine-tuning: learning rate, schedule and intervals."""
     every = max(1, updates // NUM_VALIDATIONS)
+    # Minimum risk training has a tenth of the rate that text of a new domain needs.
+    rate = TrainingConfig().learning_rate if old.risk else old.learning_rate
     return {
-        "updates": updates, "learning_rate": rate_share * old.learning_rate,
+        "updates": updates, "learning_rate": rate_share * rate,
         "warmup_updates": updates // 10, "schedule": "cosine", "patience": PATIENCE,
         "validate_every": every, "checkpoint_every": every, "log_every": min(old.log_every, every),
     }  # fmt: skip

@@ -11,7 +11,7 @@ from cli_calls import ADAPT, NEW, Nmt
 
 from nmt.checkpoint.load import Checkpoint, load_checkpoint
 from nmt.config.corpus import ROBUST_NOISE, NoiseConfig
-from nmt.config.experiment import Experiment
+from nmt.config.experiment import Experiment, TrainingConfig
 from nmt.config.files import load_experiment, override
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.subword import Subword
@@ -103,6 +103,7 @@ def test_risk_of_the_earlier_run_is_not_kept(
     training = adapted[0].training
     # Nor its updates: it can have been the short last step of a recipe.
     assert (training.risk, training.updates) == (0, 100)
+    assert training.learning_rate == TrainingConfig().learning_rate
 
 
 def test_old_pairs_have_the_noise_of_the_earlier_run(
