@@ -159,8 +159,7 @@ def search_training(
     directory = storage / f"{experiment.name}.tune"
     check_writable("cluster.storage", directory)
     least = least or max(1, experiment.training.updates // 4)
-    is_known = is_prepared(experiment)
-    subword = open_prepared(experiment)[1] if is_known else None
+    subword = open_prepared(experiment)[1] if is_prepared(experiment) else None
     for trial in drawn:
         # The source of a resumed trial is not read again.
         if not list_checkpoints(directory / make_run_name(trial.experiment)):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nmt.config.corpus import RECORD_FORMATS, CorpusConfig, ParallelText
 from nmt.corpus.formats.record_file import RawPair
-from nmt.corpus.hold_out import BLOCK_PAIRS, join_lines
+from nmt.corpus.hold_out import BLOCK_PAIRS
 from nmt.corpus.manifest import MANIFEST
 from nmt.corpus.pair_files import PairFiles
 from nmt.corpus.prepare_tasks import TOKENIZER
@@ -143,8 +143,8 @@ def _choose(rows: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
 def _write(pairs: Iterable[RawPair], paths: tuple[Path, Path]) -> None:
     with paths[0].open("wb") as src, paths[1].open("wb") as tgt:
         for pair in pairs:
-            src.write(join_lines([pair[0]]))
-            tgt.write(join_lines([pair[1]]))
+            src.write(pair[0] + b"\n")
+            tgt.write(pair[1] + b"\n")
 
 
 def _prepared_copy(folder: Path, name: str, text: ParallelText) -> ParallelText | None:

@@ -80,7 +80,7 @@ def get_run_address(experiment: Experiment, cluster: Cluster) -> str:
 
 
 def check_before_preparation(experiment: Experiment, cluster: Cluster) -> None:
-    """Check what needs neither a cluster nor the prepared corpus, which can take hours.
+    """Check a run before its corpus is prepared, which can take hours; needs no cluster.
 
     Raises:
         NmtError: there are too many workers, the object store or the source of the run cannot be

@@ -218,6 +218,7 @@ def test_markup_with_another_end_is_removed_in_time(start: str, end: str) -> Non
         ('<FONT size="2">W</FONT>ord<a href=x>s</a>.', "Words."),
         ("one<br>two<p>three</p><td nowrap>four", "one two three four"),
         ("one<br/>two <br /> three<hr noshade>four", "one two three four"),
+        ("<table border>q</table> <a name>r</a>", "q r"),
         ("c=a<p or q>r and a<b or c>d", "c=a<p or q>r and a<b or c>d"),
         ("<script>a<b</script>text<style x='1'>p{}</style >", "text"),
         ("a <!-- <b> --> b", "a b"),

@@ -43,6 +43,16 @@ def make_control(hooks: RunHooks, logger: Any = None, stop_at: int = -1) -> Stop
     return StopControl(World(), hooks, lambda done: done == stop_at, logger, None)
 
 
+def saves_of(control: StopControl, clock: Clock) -> list[float]:
+    """Return the seconds at which a checkpoint is saved, in 50 updates of 1.1 s."""
+    saved = []
+    for update in range(50):
+        clock.now += 1.1
+        if control.decide(update).save:
+            saved.append(round(clock.now - 1000, 1))
+    return saved
+
+
 def test_without_hooks_a_run_only_stops_on_request() -> None:
     control = make_control(RunHooks(), stop_at=2)
     assert control.decide(1) == StopDecision(False, False, False, False)
@@ -85,12 +95,7 @@ def test_slow_checkpoints_start_earlier_before_a_preemption(clock: Clock) -> Non
 
 def test_a_second_notice_saves_again(clock: Clock) -> None:
     control = make_control(RunHooks(deadline=lambda: 1100.0 if clock.now < 1010 else 1050.0))
-    saved = []
-    for second in range(50):
-        clock.now += 1.1
-        if control.decide(second).save:
-            saved.append(round(clock.now - 1000, 1))
-    assert saved == [1.1, 11.0, 47.3]
+    assert saves_of(control, clock) == [1.1, 11.0, 47.3]
 
 
 def test_notices_are_polled_once_a_second(clock: Clock) -> None:
@@ -145,13 +150,6 @@ def test_several_ranks_save_once_before_a_preemption(two_ranks: TwoRanks, clock:
     assert saved == [1, 16]
 
 
-def test_a_notice_after_the_last_save_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    monkeypatch.setattr(stop_control, "time", clock)
+def test_a_notice_after_the_last_save_has_its_own(clock: Clock) -> None:
     control = make_control(RunHooks(deadline=lambda: 1010.0 if clock.now < 1020 else 1050.0))
-    saved = []
-    for second in range(50):
-        clock.now += 1.1
-        if control.decide(second).save:
-            saved.append(round(clock.now - 1000, 1))
-    assert saved == [1.1, 7.7, 20.9, 47.3]
+    assert saves_of(control, clock) == [1.1, 7.7, 20.9, 47.3]
