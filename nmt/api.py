@@ -164,7 +164,7 @@ def adapt(
     dev: tuple[str | Path, str | Path] | None = None,
     test: tuple[str | Path, str | Path] | None = None,
     experiment: ExperimentLike | None = None,
-    mix: float = 1.5,
+    mix: float = 1.0,
     cluster: ClusterLike = None,
     overrides: Sequence[str] = (),
 ) -> "RunResult":

@@ -37,7 +37,7 @@ from nmt.evaluation.slices import align_columns
 @click.option("--dev", nargs=2, metavar="SRC TGT", help="Dev set; default: a tenth of the pairs.")
 @click.option("--test", nargs=2, metavar="SRC TGT",
               help="Test set; default: a tenth of the pairs.")  # fmt: skip
-@click.option("--mix", type=FiniteFloat(min=0, max=MAX_MIX), default=1.5,
+@click.option("--mix", type=FiniteFloat(min=0, max=MAX_MIX), default=1.0,
               help="Old tokens per new token in an epoch; 0: none.")  # fmt: skip
 @click.option("-o", "--output", required=True, metavar="DIR", help="Run to write, or its address.")
 @cluster_option

@@ -18,7 +18,7 @@ from typing import Any
 
 from nmt.checkpoint.load import Checkpoint, load_counters
 from nmt.config.corpus import ROBUST_NOISE, NoiseConfig, ParallelText
-from nmt.config.experiment import Experiment, TrainingConfig
+from nmt.config.experiment import BatchingConfig, Experiment, TrainingConfig
 from nmt.config.files import build_experiment, build_text, override
 from nmt.config.settings import is_address
 from nmt.console import Console
@@ -31,7 +31,7 @@ from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.training.run_manifest import find_prepared
 from nmt.training.warm_start import PARAMETER_SETTINGS
 
-EPOCHS, PLAIN_EPOCHS = 10, 8
+EPOCHS, PLAIN_EPOCHS = 12, 8
 """Epochs over new and old pairs together, and over new ones alone, unless early stopping ends the
 run."""
 DISTILLATION = 5.0
@@ -39,9 +39,12 @@ DISTILLATION = 5.0
 MIN_UPDATES = 100
 COUNTED_PAIRS = 2000
 """Pairs of a corpus, evenly spaced, whose tokens are counted."""
-RATE_SHARES = {False: 0.5, True: 1.0}
-"""Peak learning rate as a share of the earlier one, without and with its optimizer state."""
-INIT_SHARES = {(False, False): 0.35, (False, True): 0.1, (True, False): 0.5, (True, True): 0.3}
+PLAIN_RATE_SHARE = 0.5
+"""Peak learning rate as a share of the earlier one, without its optimizer state."""
+FULL_RATE_UPDATES, MIN_RATE_SHARE = 200, 0.3
+"""With its optimizer state: most updates at the whole rate, and the share with many more updates.
+The old domain loses with what the weights change, which is about rate times updates."""
+INIT_SHARES = {(False, False): 0.35, (False, True): 0.1, (True, False): 0.5, (True, True): 0.15}
 """Share of the earlier weights in the adapted ones: with the optimizer state of the earlier run,
 where it differs by weight; with distillation. Measured: configs/EXPERIMENTS.md, Adaptation."""
 NUM_VALIDATIONS, PATIENCE = 5, 3
@@ -120,8 +123,8 @@ def plan_adaptation(
             text = _split_text(source.experiment, new, folder, console)
         # Not the settings that the earlier run began with.
         last = replace(source, experiment=_at_stage(source.experiment, source.info.update))
-        tree = _make_tree(last, run, name, text, mix, folder, console)
-        experiment = _finish(last, tree, chosen, overrides)
+        tree, num_tokens = _make_tree(last, run, name, text, mix, folder, console)
+        experiment = _finish(last, tree, num_tokens, chosen, overrides)
         limit = f"{_count(experiment.training.updates, 'update')} at most"
         console.log(" | ".join([limit, *text.facts]))
         yield experiment
@@ -202,8 +205,11 @@ def _at_stage(experiment: Experiment, update: int) -> Experiment:
 def _make_tree(
     source: Checkpoint, run: str, name: str, new: _NewText, mix: float, folder: Path,
     console: Console,
-) -> dict[str, Any]:  # fmt: skip
-    """Return the settings of the earlier run for the new text, and add facts about that."""
+) -> tuple[dict[str, Any], float]:  # fmt: skip
+    """Return the settings of the earlier run for the new text, and the tokens to train on.
+
+    Adds facts about the text.
+    """
     old = source.experiment
     (folder / TOKENIZER).write_text(source.subword.to_json(), encoding="utf-8", newline="\n")
     prepared = find_prepared(source.path, old)
@@ -243,11 +249,8 @@ def _make_tree(
         "ema_decay": old.training.ema_decay or TrainingConfig().ema_decay,
         # Read as before, even if the new corpora have no noise.
         "case_marks": old.marks_case,
-        "updates": _num_updates(
-            old, EPOCHS * (1 + mix) * num_tokens if sample else PLAIN_EPOCHS * num_tokens
-        ),
     }  # fmt: skip
-    return tree
+    return tree, num_tokens * (EPOCHS * (1 + mix) if sample else PLAIN_EPOCHS)
 
 
 def _rename_old(
@@ -316,21 +319,22 @@ def _mean_tokens(source: Checkpoint, files: PairFiles, num_pairs: int) -> float:
     return sum(lengths) / max(1, len(lengths))
 
 
-def _num_updates(old: Experiment, num_tokens: float) -> int:
+def _num_updates(batching: BatchingConfig, num_tokens: float) -> int:
     """Return the updates over a number of tokens, `MIN_UPDATES` at least."""
-    batching = old.batching
     per_update = FILL * batching.max_tokens * batching.micro_batches
     return max(MIN_UPDATES, math.ceil(num_tokens / per_update))
 
 
 def _finish(
-    source: Checkpoint, tree: dict[str, Any], chosen: dict[str, Any], overrides: Sequence[str]
-) -> Experiment:
+    source: Checkpoint, tree: dict[str, Any], num_tokens: float, chosen: dict[str, Any],
+    overrides: Sequence[str],
+) -> Experiment:  # fmt: skip
     """Return the experiment: settings of the earlier run, of adaptation, of the file, overrides.
 
     Args:
         source: the earlier run.
         tree: its settings for the new text.
+        num_tokens: tokens of the longer sides to train on, of all epochs.
         chosen: settings of the experiment file.
         overrides: settings of the command line.
     """
@@ -352,6 +356,10 @@ def _finish(
     tree["training"] |= {
         "warmup_updates": 0, "init_optimizer": takes_optimizer, "init_share": 0
     }  # fmt: skip
+    resized = [text for text in overrides if text.startswith("batching.")]
+    batching = override(build_experiment(tree), resized).batching
+    if "updates" not in chosen.get("training", {}):
+        tree["training"]["updates"] = _num_updates(batching, num_tokens)
     deciding = (
         "training.updates=", "training.ema_decay=", "training.init_optimizer=", "model.", "corpus."
     )  # fmt: skip
@@ -371,9 +379,9 @@ def _finish(
         and _has_optimizer(source.path)
     )
     by_importance = has_moments and has_average
-    rate_share, init_share = RATE_SHARES[by_importance], INIT_SHARES[by_importance, first.distils]
-    tree["training"] |= _schedule(source.experiment.training, first.training.updates, rate_share)
+    tree["training"] |= _schedule(source.experiment.training, first.training.updates, by_importance)
     tree["training"]["init_optimizer"] = has_moments
+    init_share = INIT_SHARES[by_importance, first.distils]
     tree["training"]["init_share"] = init_share if is_same and has_average else 0
     _merge(tree, {"training": chosen.get("training", {})})
     return override(build_experiment(tree), overrides)
@@ -403,13 +411,16 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
             tree[key] = value
 
 
-def _schedule(old: TrainingConfig, updates: int, rate_share: float) -> dict[str, Any]:
+def _schedule(old: TrainingConfig, updates: int, by_importance: bool) -> dict[str, Any]:
     """Return the `training` settings of fine-tuning: learning rate, schedule and intervals."""
+    share = PLAIN_RATE_SHARE
+    if by_importance:
+        share = max(MIN_RATE_SHARE, min(1.0, FULL_RATE_UPDATES / updates))
     every = max(1, updates // NUM_VALIDATIONS)
     # Minimum risk training has a tenth of the rate that text of a new domain needs.
     rate = TrainingConfig().learning_rate if old.risk else old.learning_rate
     return {
-        "updates": updates, "learning_rate": rate_share * rate,
+        "updates": updates, "learning_rate": share * rate,
         "warmup_updates": updates // 10, "schedule": "cosine", "patience": PATIENCE,
         "validate_every": every, "checkpoint_every": every, "log_every": min(old.log_every, every),
     }  # fmt: skip

@@ -53,10 +53,34 @@ def test_defaults(adapted: list[Experiment], nmt: Nmt) -> None:
     assert training.learning_rate == pytest.approx(0.02)
     assert (training.updates, training.warmup_updates, training.validate_every) == (100, 10, 20)
     assert (training.patience, training.init_share) == (3, INIT_SHARES[True, True])
-    assert [text.distillation for text in made.corpus.train] == [0, DISTILLATION / 1.5]
+    assert [text.distillation for text in made.corpus.train] == [0, DISTILLATION]
     assert made.model == load_experiment("tiny.yaml").model
     given = Subword.read(Path(made.corpus.subword.tokenizer))
     assert given.fingerprint == Subword.read(Path("prepared/tiny/tokenizer.json")).fingerprint
+
+
+@pytest.mark.parametrize(("updates", "share"), [(200, 1), (400, 0.5), (5000, 0.3)])
+def test_more_updates_have_a_lower_rate(
+    updates: int, share: float, adapted: list[Experiment], nmt: Nmt
+) -> None:
+    command = f"{ADAPT} training.updates={updates}"
+    for each in (command, from_file(f"{{updates: {updates}, warmup_updates: 10}}")):
+        assert nmt(each).status == 0
+    rates = [each.training.learning_rate for each in adapted]
+    assert rates == pytest.approx([share * 0.02] * 2)
+
+
+def test_updates_follow_the_size_of_a_batch(adapted: list[Experiment], nmt: Nmt) -> None:
+    for side, name in enumerate(("new.en", "new.de")):
+        Path(name).write_text("".join(f"{pair[side]}\n" for pair in NEW) * 20)
+    half = f"{ADAPT} {SETS} batching.max_tokens=64"
+    file = from_file("{}") + " batching.max_tokens=64"
+    for command in (half, half.replace("=64", "=128"), half.replace("=64", "=256"), file):
+        assert nmt(command).status == 0
+    updates = [each.training.updates for each in adapted]
+    assert updates[0] == pytest.approx(2 * updates[1], abs=2)
+    assert updates[0] == pytest.approx(4 * updates[2], abs=4)
+    assert updates[3] > 2 * 100
 
 
 @pytest.mark.parametrize(
@@ -247,7 +271,7 @@ def test_held_out_pairs_are_not_trained_on(adapted: list[Experiment], nmt: Nmt) 
     train, dev, test = (pairs_of(made, name) for name in ("new", "new_dev", "new_test"))
     assert len(dev) == len(test) == len(NEW) // 10
     assert sorted([*train, *dev, *test]) == sorted(NEW)
-    assert "37 new pairs | dev and test 4 pairs held out | 105 old pairs per epoch" in answer.err
+    assert "37 new pairs | dev and test 4 pairs held out | 70 old pairs per epoch" in answer.err
 
 
 def test_old_pairs_are_mixed_in(adapted: list[Experiment], nmt: Nmt, here: Path) -> None:
@@ -272,7 +296,7 @@ def test_old_pairs_are_mixed_in(adapted: list[Experiment], nmt: Nmt, here: Path)
 def test_one_pair_is_counted_in_the_singular(adapted: list[Experiment], nmt: Nmt) -> None:
     for side in ("en", "de"):
         Path(f"new.{side}").write_text("Anna\n")
-    assert " at most | 1 new pair | 1 old pair per epoch, of 20 from " in nmt(f"{ADAPT} {SETS}").err
+    assert " at most | 1 new pair | 1 old pair per epoch, of 10 from " in nmt(f"{ADAPT} {SETS}").err
     assert "new.en: too few pairs (1) to hold out 10% of them" in nmt(ADAPT).err
 
 
