@@ -17,8 +17,8 @@ FOLDERS = ("nmt", "cluster", "tools")
 
 LAYERS = (
     "errors", "console", "config", "storage", "corpus", "model", "batching", "checkpoint",
-    "decoding", "evaluation", "training", "report", "planning", "jobs", "api", "bench", "cli",
-    "__main__",
+    "decoding", "evaluation", "training", "report", "planning", "serving", "jobs", "api", "bench",
+    "cli", "__main__",
 )  # fmt: skip
 """Packages and modules of nmt/, lowest first: each imports only from those before it."""
 
@@ -40,6 +40,8 @@ OWNERS = {
     "click": ("nmt/cli/", "cluster/", "tools/"),
     "tqdm": ("nmt/console.py",),
     "jinja2": ("nmt/report/",),
+    "starlette": ("nmt/serving/",),
+    "uvicorn": ("nmt/serving/",),
 }
 """Modules that may import a third-party library."""
 

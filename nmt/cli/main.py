@@ -36,6 +36,7 @@ COMMANDS = {
     "train": ("nmt.cli.train:train", "Train a model, or resume its run."),
     "adapt": ("nmt.cli.adapt:adapt", "Adapt a model to a new domain."),
     "translate": ("nmt.cli.translate:translate", "Translate text line by line."),
+    "serve": ("nmt.cli.serve:serve", "Translate over HTTP."),
     "tune": ("nmt.cli.tune:tune", "Search for the settings with the best dev score."),
     "backtranslate": ("nmt.cli.backtranslate:backtranslate", "Translate monolingual text."),
     "score": ("nmt.cli.score:score", "Compute log-probabilities of given translations."),

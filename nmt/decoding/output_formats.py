@@ -47,7 +47,7 @@ def format_translation(
             rows = " ".join(",".join(f"{weight:.4f}" for weight in row.tolist()) for row in weights)
             return f"{_escape(best.text)} ||| {rows}".rstrip(" ") + "\n"
         case "jsonl":
-            fields = _json_object(request, translation, with_n_best=num_best > 1)
+            fields = json_object(request, translation, with_n_best=num_best > 1)
             return json.dumps(fields, ensure_ascii=False) + "\n"
     return best.text + "\n"
 
@@ -117,7 +117,14 @@ def _pharaoh(candidate: Candidate) -> str:
     return " ".join(f"{src}-{tgt}" for src, tgt in candidate.alignment or ())
 
 
-def _json_object(request: Request, translation: Translation, with_n_best: bool) -> dict[str, Any]:
+def json_object(request: Request, translation: Translation, with_n_best: bool) -> dict[str, Any]:
+    """Return the JSON object of a translation with attention, as in the format jsonl.
+
+    Args:
+        request: the line and its constraints.
+        translation: its translation, with attention.
+        with_n_best: add all candidates.
+    """
     best = translation.best
     # Keys of the request pass through, except those of a result: it may be an earlier output.
     fields = {key: request.fields[key] for key in request.fields if key not in _OPTIONAL_KEYS}

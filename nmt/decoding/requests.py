@@ -17,6 +17,9 @@ from nmt.corpus.text import normalise, phrase_pattern, read_lines
 from nmt.decoding.placeholders import mask_line
 from nmt.errors import DataError
 
+EXAMPLE = '{"text": "..."}'
+"""Request in JSON, for error messages."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -69,15 +72,38 @@ def parse_json_line(line: str, where: str) -> Request:
     """
     if not line.strip():
         return Request("", where=where)
+    return request_of(parse_json(line, where, EXAMPLE), where)
+
+
+def parse_json(text: str, where: str, example: str) -> Any:
+    """Parse a value of strict JSON.
+
+    Args:
+        text: the value.
+        where: its place, for error messages.
+        example: an object, for error messages.
+
+    Raises:
+        DataError: the text is not JSON, or its value cannot be written as JSON again.
+    """
     try:
-        tree = json.loads(line)
+        tree = json.loads(text)
         # JSON of Python has NaN, infinity and lone surrogates, which no other reader accepts.
         json.dumps(tree, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: {_json_problem(error)}") from None
+        raise DataError(f"{where}: {_json_problem(error, example)}") from None
+    return tree
+
+
+def request_of(tree: Any, where: str) -> Request:
+    """Return the request that a JSON value describes.
+
+    Raises:
+        DataError: it is not an object with a text, or a key has the wrong type.
+    """
     if not isinstance(tree, dict) or "text" not in tree:
         found = "an object without text" if isinstance(tree, dict) else "not an object"
-        raise DataError(f'{where}: JSON, but {found}; expected {{"text": "..."}}')
+        raise DataError(f"{where}: JSON, but {found}; expected {EXAMPLE}")
     return Request(
         _string(tree, "text", where),
         _strings(tree, "constraints", where),
@@ -145,12 +171,12 @@ class Glossary:
         return replace(request, constraints=tuple(terms), glossary=tuple(found.items()))
 
 
-def _json_problem(error: ValueError | RecursionError) -> str:
+def _json_problem(error: ValueError | RecursionError, example: str) -> str:
     if isinstance(error, UnicodeEncodeError):
         return _surrogate_problem(error)
     if isinstance(error, json.JSONDecodeError | RecursionError):
         problem = getattr(error, "msg", "nested too deeply")
-        return f'not JSON: {problem}; expected an object such as {{"text": "..."}}'
+        return f"not JSON: {problem}; expected an object such as {example}"
     problem = "has more than 4,300 digits" if "digits" in str(error) else "is NaN or infinite"
     return f"a number {problem}: write it as a string, or remove it"
 
