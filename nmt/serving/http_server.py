@@ -26,6 +26,8 @@ from nmt.serving.batcher import Batcher
 
 MAX_LINES = 1000
 """Lines of a request."""
+MAX_CHARS = 20_000
+"""Characters of a line: it is translated in one round, for which all other clients wait."""
 MAX_BYTES = 1 << 22
 """Size of the body of a request."""
 DISCONNECT_CHECK_S = 0.5
@@ -163,11 +165,16 @@ def _parse(body: bytes) -> dict[str, Any]:
 
 
 def _requests(tree: dict[str, Any]) -> list[Request]:
-    return [
+    requests = [
         Request(line, where=f"line {number}") if isinstance(line, str)
         else request_of(line, f"line {number}")
         for number, line in enumerate(tree["lines"], start=1)
     ]  # fmt: skip
+    for each in requests:
+        if (size := len(each.text)) > MAX_CHARS:
+            rule = f"a line can have {MAX_CHARS:,}: send paragraphs or sentences as lines"
+            raise _RefusedError(413, f"{each.where} has {size:,} characters, but {rule}")
+    return requests
 
 
 def open_socket(host: str, port: int) -> socket.socket:

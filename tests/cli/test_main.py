@@ -60,7 +60,8 @@ def test_help_describes_every_parameter(name: str, nmt: Nmt) -> None:
 def test_help_lists_the_commands_in_order_of_use(nmt: Nmt) -> None:
     listed = re.findall(r"^  (\w+)  ", nmt("--help").out.partition("Commands:")[2], re.M)
     assert listed == [
-        "demo", "init", "doctor", "prepare", "train", "adapt", "translate", "tune",
+        "demo", "init", "doctor", "prepare", "train", "adapt", "translate", "serve",
+        "tune",
         "backtranslate", "score",
         "evaluate", "compare", "report", "average", "export", "audit", "plan", "bench", "config",
     ]  # fmt: skip

@@ -122,6 +122,9 @@ def test_many_clients_get_their_own_lines(server: Server) -> None:
          "decoding.beam"),
         (json.dumps({"lines": ["a"] * 1001}).encode(), 413,
          "1,001 lines, but a request can have 1,000: send more requests"),
+        (json.dumps({"lines": ["b", {"text": "a" * 20_001}]}).encode(), 413,
+         "line 2 has 20,001 characters, but a line can have 20,000: send paragraphs or sentences "
+         "as lines"),
         (b" " * ((1 << 22) + 1), 413, "the body has more than 4,194,304 bytes: send fewer lines"),
     ],
 )  # fmt: skip
