@@ -47,7 +47,7 @@ OWNERS = {
 
 WITHOUT_TORCH = (
     "nmt/__init__.py", "nmt/errors.py", "nmt/config/", "nmt/console.py", "nmt/corpus/",
-    "nmt/storage.py", "nmt/model/host_memory.py", "nmt/model/mkl.py", "tools/",
+    "nmt/serving/", "nmt/storage.py", "nmt/model/host_memory.py", "nmt/model/mkl.py", "tools/",
     *(f"nmt/decoding/{name}.py" for name in (
         "beam_search", "candidates", "constraints", "exported_model", "graph_cache", "hypotheses",
         "interface", "onnx_engine", "output_formats", "placeholders", "preprocess", "requests",
