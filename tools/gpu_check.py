@@ -47,7 +47,7 @@ from nmt.training.data import TrainingData, make_schedule
 from nmt.training.distributed import World
 from nmt.training.loop import make_update, train
 from nmt.training.memory import configure_memory
-from nmt.training.precision import resolve_precision, with_precision
+from nmt.training.precision import resolve_precision
 from nmt.training.state import Learner, TrainState
 
 OUT = Path(os.environ.get("OUT", "out"))
@@ -326,7 +326,7 @@ def run_rank(config: str, folder: str, *overrides: str) -> None:
 def profile(sentences: str, precision: str, *overrides: str) -> None:
     """Time updates of GNMT, and list the kernels of one by time."""
     experiment = load_experiment("configs/gnmt_wmt16_en_de.yaml", overrides)
-    experiment = with_precision(experiment, precision)
+    experiment = experiment.with_settings("training", precision=precision)
     num_pairs, side = int(sentences), [5] * 27
     batch = make_batch([(side, side)] * num_pairs)
     rows = torch.arange(num_pairs).numpy()

@@ -29,7 +29,7 @@ from nmt.corpus.subword import EOS, NUM_RESERVED, Subword
 from nmt.model.seq2seq import Seq2Seq
 from nmt.training.distributed import World
 from nmt.training.loop import make_update
-from nmt.training.precision import resolve_precision, with_precision
+from nmt.training.precision import resolve_precision
 from nmt.training.state import Learner, TrainState
 
 NUM_PAIRS = 30_000
@@ -75,9 +75,7 @@ class Workload:
 
     def with_settings(self, section: str, **settings: Any) -> "Workload":
         """Return the workload with other settings of one section of its experiment."""
-        changed = getattr(self.experiment, section).model_copy(update=settings)
-        experiment = self.experiment.model_copy(update={section: changed})
-        return replace(self, experiment=experiment)
+        return replace(self, experiment=self.experiment.with_settings(section, **settings))
 
     def first_sources(self, at_most: int) -> list[list[int]]:
         """Return token ids, EOS included, of the first sources of the corpus."""
@@ -186,7 +184,7 @@ class Updates:
         num_updates: int,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.experiment = with_precision(workload.experiment, precision)
+        self.experiment = workload.experiment.with_settings("training", precision=precision)
         world = World(device=torch.device(device))
         self.learner = Learner(self.experiment, workload.subword.num_pieces, world)
         is_pinned = world.device.type == "cuda"

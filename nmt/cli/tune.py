@@ -192,8 +192,8 @@ def _with_corpus(trial: Trial, base: Experiment) -> Trial:
     if settings != corpus_settings(base):
         text = json.dumps(settings, sort_keys=True)
         prepared += f".{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    corpus = trial.experiment.corpus.model_copy(update={"prepared": prepared})
-    return replace(trial, experiment=trial.experiment.model_copy(update={"corpus": corpus}))
+    experiment = trial.experiment.with_settings("corpus", prepared=prepared)
+    return replace(trial, experiment=experiment)
 
 
 def _best_lines(best: "Outcome", metric: "Metric", directory: Path, name: str) -> list[str]:
@@ -203,11 +203,10 @@ def _best_lines(best: "Outcome", metric: "Metric", directory: Path, name: str) -
         return ["every trial failed or ended before its first validation: see the reasons above"]
     file = directory / "best.yaml"
     # Absolute: the file is in another folder than that of the experiment.
-    corpus = best.trial.experiment.corpus
-    corpus = corpus.model_copy(update={"root": os.path.abspath(corpus.root)})
+    root = os.path.abspath(best.trial.experiment.corpus.root)
+    tuned = best.trial.experiment.with_settings("corpus", root=root)
     # A name has at most 100 characters.
-    update = {"name": f"{name[:94]}.tuned", "corpus": corpus}
-    tuned = best.trial.experiment.model_copy(update=update)
+    tuned = tuned.model_copy(update={"name": f"{name[:94]}.tuned"})
     with atomic_write(file) as scratch:
         scratch.write_text(dump(tuned), encoding="utf-8")
     return [

@@ -321,6 +321,11 @@ class Experiment(Settings):
             weights |= stage.weights
             _check_some_weight(f"stages, from_update {stage.from_update}", weights)
 
+    def with_settings(self, section: str, **settings: Any) -> "Experiment":
+        """Return a copy with other settings in one section; they are not checked."""
+        changed = getattr(self, section).model_copy(update=settings)
+        return self.model_copy(update={section: changed})
+
     def training_at(self, update: int) -> TrainingConfig:
         """Return the training settings of update `update` (from 0), stages applied."""
         return self.training.model_copy(update=self._changes(update, TrainingConfig))

@@ -258,7 +258,7 @@ def _resolve_root(experiment: Experiment, file: Path) -> Experiment:
             "folder: make it relative to the folder of the experiment file"
         )
         return experiment
-    return experiment.model_copy(update={"corpus": corpus.model_copy(update={"root": beside})})
+    return experiment.with_settings("corpus", root=beside)
 
 
 def _read_yaml(text: str, where: str) -> dict[str, Any]:

@@ -111,8 +111,7 @@ def examine(
     prepare.check_raw(experiment)
     folder = sibling(prepared.prepared_folder(experiment), "doctor")
     cleaning = _all_rules(experiment.corpus.cleaning)
-    corpus = experiment.corpus.model_copy(update={"cleaning": cleaning, "prepared": str(folder)})
-    full = experiment.model_copy(update={"corpus": corpus})
+    full = experiment.with_settings("corpus", cleaning=cleaning, prepared=str(folder))
     state = prepare.work_state(full) | {"doctor": DOCTOR_VERSION}
     with task_cache.open_work(folder, state) as work:
         stages = Stages(work, run_tasks, progress)

@@ -89,8 +89,7 @@ def _keep_rules_off(
         f"{prepared_folder(experiment)} was prepared without {len(off)} later cleaning rules: they "
         f"stay off; `nmt prepare --force` applies them"
     )
-    corpus = {"cleaning": cleaning.model_copy(update=off)}
-    return experiment.model_copy(update={"corpus": experiment.corpus.model_copy(update=corpus)})
+    return experiment.with_settings("corpus", cleaning=cleaning.model_copy(update=off))
 
 
 def count_original_pairs(experiment: Experiment, kept: Mapping[str, int]) -> int:

@@ -126,9 +126,8 @@ def _learn_shortlist(checkpoint: Checkpoint, prepared: Path) -> Table:
     Raises:
         DataError: the corpus is not prepared, or its vocabulary is not that of the model.
     """
-    experiment = checkpoint.experiment
-    corpus = experiment.corpus.model_copy(update={"prepared": str(prepared)})
-    shards, subword = open_prepared(experiment.model_copy(update={"corpus": corpus}))
+    experiment = checkpoint.experiment.with_settings("corpus", prepared=str(prepared))
+    shards, subword = open_prepared(experiment)
     if subword.fingerprint != checkpoint.subword.fingerprint:
         raise DataError(
             f"{prepared}: its vocabulary is not that of {checkpoint.path}: "

@@ -199,8 +199,7 @@ def describe_finished(experiment: Experiment, update: int) -> str:
     if settings.init_share:
         return f"{done}; to train again, give the experiment another name"
     text = f"{done}; increase training.updates to train longer, or give the experiment another name"
-    training = {"training": settings.model_copy(update={"updates": 2 * update})}
-    longer = experiment.model_copy(update=training)
+    longer = experiment.with_settings("training", updates=2 * update)
     before, after = (
         learning_rate(update, each.training_at(update)) for each in (experiment, longer)
     )
@@ -278,10 +277,9 @@ def _run_worker(
     """Training function of Ray Train: one worker, in a process of its own."""
     set_strict_mode()
     torch.set_num_threads(cluster.cpus_per_worker)
-    # dtype of the gradient all-reduce.
-    wire = torch.bfloat16 if cluster.gradients == "bf16" else torch.float32
+    gradient_dtype = torch.bfloat16 if cluster.gradients == "bf16" else torch.float32
     timeout_s = cluster.hang_timeout_s + COLLECTIVE_MARGIN_S
-    world = World.from_process_group(get_device(), timeout_s, wire)
+    world = World.from_process_group(get_device(), timeout_s, gradient_dtype)
     client = MailboxClient(mailbox)
     wait_for_gpu_memory(world.device, partial(client.send, "log"))
     report_loss = partial(client.send, "lost")
@@ -354,9 +352,6 @@ class PreemptionNotices:
 
 def load_training_data(experiment: Experiment, prepared: Path) -> TrainingData:
     """Open the prepared corpus of an experiment in a folder other than the configured one."""
-    experiment = experiment.model_copy(
-        update={"corpus": experiment.corpus.model_copy(update={"prepared": str(prepared)})}
-    )
-    shards, subword = open_prepared(experiment)
+    shards, subword = open_prepared(experiment.with_settings("corpus", prepared=str(prepared)))
     shards.verify()
     return TrainingData(shards, subword, read_dev(prepared))

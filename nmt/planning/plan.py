@@ -15,7 +15,7 @@ from nmt.planning.probe import UPDATES, Probe, run_probe
 from nmt.planning.scaling import ON_CPUS, ON_GPUS, Hosts, Links, ScalingRow
 from nmt.training.data import TrainingData, check_workers, make_schedule, planned_lengths
 from nmt.training.distributed import World
-from nmt.training.precision import resolve_precision, with_precision
+from nmt.training.precision import resolve_precision
 
 GPUS_PER_NODE = 8
 """Default for clusters with GPUs."""
@@ -79,7 +79,7 @@ def make_plan(
     has_gpus = bool(cluster.num_gpus)
     if experiment.training.precision == "auto" and has_gpus and not torch.cuda.is_available():
         # What auto chooses on GPUs with bf16 units.
-        experiment = with_precision(experiment, "bf16")
+        experiment = experiment.with_settings("training", precision="bf16")
     experiment = resolve_precision(experiment, World())
     num_workers = cluster.workers.max
     default_per_node = min(GPUS_PER_NODE, num_workers) if has_gpus else num_workers

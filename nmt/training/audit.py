@@ -184,8 +184,7 @@ def _open_corpus(
     folder = prepared or Path(manifest.prepared)
     if prepared is None and not folder.is_dir():
         return None
-    corpus = experiment.corpus.model_copy(update={"prepared": str(folder)})
-    experiment = experiment.model_copy(update={"corpus": corpus})
+    experiment = experiment.with_settings("corpus", prepared=str(folder))
     shards, subword = open_prepared(experiment)
     shards.verify(again=True)
     if run_manifest.corpus_sha256(shards) != manifest.corpus_sha256:

@@ -140,9 +140,7 @@ def set_source_limit(experiment: Experiment, shards: Shards) -> Experiment:
     kept = src[np.maximum(src, tgt) < experiment.batching.max_length]
     if experiment.decoding.max_source_length or not len(kept):
         return experiment
-    changes = {"max_source_length": int(kept.max()) + 1}
-    decoding = experiment.decoding.model_copy(update=changes)
-    return experiment.model_copy(update={"decoding": decoding})
+    return experiment.with_settings("decoding", max_source_length=int(kept.max()) + 1)
 
 
 def check_workers(experiment: Experiment, num_workers: int) -> None:

@@ -33,13 +33,7 @@ def resolve_precision(experiment: Experiment, world: World) -> Experiment:
     if experiment.training.precision != "auto":
         return experiment
     is_fast = world.all_gather(_is_bf16_fast(world.device))[0]
-    return with_precision(experiment, "bf16" if is_fast else "fp32")
-
-
-def with_precision(experiment: Experiment, precision: str) -> Experiment:
-    """Return the experiment with another training.precision."""
-    training = experiment.training.model_copy(update={"precision": precision})
-    return experiment.model_copy(update={"training": training})
+    return experiment.with_settings("training", precision="bf16" if is_fast else "fp32")
 
 
 def slow_precision_warning(settings: TrainingConfig, device: torch.device) -> str:

@@ -66,8 +66,7 @@ def with_absolute_source(experiment: Experiment) -> Experiment:
     Workers have another working directory than the process that starts them.
     """
     source = absolute_path(experiment.training.init_from)
-    training = experiment.training.model_copy(update={"init_from": source})
-    return experiment.model_copy(update={"training": training})
+    return experiment.with_settings("training", init_from=source)
 
 
 def warm_start(learner: Learner, subword: Subword, world: World) -> WarmStart | None:

@@ -17,7 +17,6 @@ from nmt.training.precision import (
     bf16_gain,
     resolve_precision,
     slow_precision_warning,
-    with_precision,
 )
 
 GPU = torch.device("cuda", 0)
@@ -42,7 +41,8 @@ def test_auto_is_bf16_where_products_are_faster(
     toy: Experiment, monkeypatch: pytest.MonkeyPatch, gain: float, expected: str
 ) -> None:
     monkeypatch.setattr(precision, "bf16_gain", lambda: gain)
-    assert resolve_precision(with_precision(toy, "auto"), World()) == with_precision(toy, expected)
+    auto = toy.with_settings("training", precision="auto")
+    assert resolve_precision(auto, World()).training.precision == expected
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_auto_asks_the_gpu_and_cudnn_for_bf16(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_units)
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: cudnn)
-    found = resolve_precision(with_precision(toy, "auto"), World(device=GPU))
+    found = resolve_precision(toy.with_settings("training", precision="auto"), World(device=GPU))
     assert found.training.precision == expected
 
 
@@ -74,7 +74,8 @@ def test_fp32_is_ieee_on_a_gpu(precision: str, expected: str) -> None:
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
 def test_a_set_precision_stays(toy: Experiment, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delattr(precision, "bf16_gain")
-    assert resolve_precision(with_precision(toy, name), World()) == with_precision(toy, name)
+    fixed = toy.with_settings("training", precision=name)
+    assert resolve_precision(fixed, World()) == fixed
 
 
 def test_a_run_logs_and_keeps_the_choice_of_auto(
@@ -83,7 +84,7 @@ def test_a_run_logs_and_keeps_the_choice_of_auto(
     """Honest numbers (nmt/README.md, Guarantees)."""
     monkeypatch.setattr(precision, "bf16_gain", lambda: 1.9)
     lines: list[str] = []
-    auto = with_precision(toy, "auto")
+    auto = toy.with_settings("training", precision="auto")
     train(auto, corpus_of(toy), World(), tmp_path, lines.append, lambda update: True)
     assert " parameters | bf16 | 1 worker on cpu | " in lines[0]
     checkpoint = load_checkpoint(list_checkpoints(tmp_path)[0])
@@ -105,10 +106,10 @@ def test_another_precision_is_reported_on_resume(
 ) -> None:  # fmt: skip
     """Exact resume (nmt/README.md, Guarantees)."""
     monkeypatch.setattr(precision, "bf16_gain", lambda: 1.9)
-    auto, lines = with_precision(toy, "auto"), list[str]()
+    auto, lines = toy.with_settings("training", precision="auto"), list[str]()
     train(auto, corpus_of(toy), World(), tmp_path, should_stop=lambda update: True)
     monkeypatch.setattr(precision, "bf16_gain", lambda: gain)
-    other = with_precision(toy, name)
+    other = toy.with_settings("training", precision=name)
     train(other, corpus_of(toy), World(), tmp_path, lines.append, lambda update: True)
     assert [line for line in lines if line.startswith("warning: precision")] == expected
 

@@ -7,7 +7,6 @@ import torch
 from nmt.checkpoint.load import load_checkpoint, load_training_state
 from nmt.config.experiment import Experiment
 from nmt.training.distributed import World
-from nmt.training.precision import with_precision
 from nmt.training.state import Learner, LossScale, OverfittingMonitor, TrainState
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run-of-format-1"
@@ -73,7 +72,7 @@ def test_a_golden_checkpoint_resumes() -> None:
 
 
 def test_an_old_loss_scale_is_read_into_the_scaler(toy: Experiment) -> None:
-    fp16 = with_precision(toy, "fp16")
+    fp16 = toy.with_settings("training", precision="fp16")
     learner = Learner(fp16, 12, World())
     assert learner.loss_scale == LossScale(2.0**16, 0)
     learner.set_loss_scale(TrainState.of({"scale": {"value": 4096.0, "good_updates": 12}}).scale)
