@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from nmt.config.files import (
 from nmt.config.settings import is_address
 from nmt.console import Console
 from nmt.corpus.io import check_files, check_writable
-from nmt.errors import ConfigError, DataError
+from nmt.errors import ConfigError, DataError, check_path, check_strings, shorten
 from nmt.jobs.preparation import check_unprepared, prepare_corpus
 
 if TYPE_CHECKING:
@@ -249,12 +249,13 @@ def evaluate(
     def lines_of(text: Lines) -> list[str]:
         return list(read_lines(Path(text))) if isinstance(text, str | Path) else list(text)
 
-    if isinstance(metrics, str):
-        raise ConfigError("metrics", repr(metrics), "it must be a list of names")
+    for key, value in (("src", src), ("ref", ref)):
+        if not isinstance(value, Iterable | Path):
+            raise ConfigError(key, shorten(repr(value)), "it must be lines or a file")
+    # Generators can be read only once.
+    metrics = check_strings("metrics", metrics or DEFAULT_METRICS, "it must be a list of names")
     if not isinstance(num_resamples, Integral):
         raise ConfigError("num_resamples", repr(num_resamples), "it must be an integer")
-    # Generators can be read only once.
-    metrics = list(metrics or DEFAULT_METRICS)
     ref = ref if isinstance(ref, str | Path) else list(ref)
     if isinstance(run, Translator) and options:
         key, value = next(iter(options.items()))
@@ -308,14 +309,17 @@ def open_adaptation(
     from nmt.training.adaptation import NewFiles, plan_adaptation
 
     for key, files in (("dev", dev), ("test", test)):
-        if files is not None and (isinstance(files, str | Path) or len(files) != 2):
+        is_pair = isinstance(files, Sequence) and not isinstance(files, str) and len(files) == 2
+        if files is not None and not is_pair:
             raise ConfigError(key, repr(files), "it must be two files: source and target")
+    check_path("run", run)
+    check_path("output", output)
     name, place = _split_output(str(output), str(run))
     for_experiment, for_cluster = split_overrides(overrides)
     settings = _resolve_cluster(cluster, for_cluster)
     settings = override(settings, overrides_of({"storage": place}), "output")
-    if not 0 <= mix <= MAX_MIX:
-        raise ConfigError("mix", mix, f"it must be 0 to {MAX_MIX:,}")
+    if not (isinstance(mix, Real) and 0 <= mix <= MAX_MIX):
+        raise ConfigError("mix", repr(mix), f"it must be 0 to {MAX_MIX:,}")
     new: NewFiles | Experiment
     if experiment is None:
         if src is None or tgt is None:
@@ -370,6 +374,9 @@ def load_settings(
         settings = load_experiment(experiment, for_experiment)
     else:
         given = experiment
+        if not isinstance(given, Experiment | Mapping):
+            rule = "it must be a file, a mapping or an Experiment"
+            raise ConfigError("experiment", shorten(repr(given)), rule)
         settings = given if isinstance(given, Experiment) else build_experiment(given)
         settings = override(settings, for_experiment, "overrides") if for_experiment else settings
         # The experiment of a checkpoint may have what an earlier version accepted.
@@ -381,6 +388,9 @@ def load_settings(
 def _resolve_cluster(cluster: ClusterLike, overrides: Sequence[str]) -> Cluster:
     if isinstance(cluster, Cluster):
         return override(cluster, overrides, "overrides") if overrides else cluster
+    if cluster is not None and not isinstance(cluster, str | Path):
+        rule = "it must be a file, a Cluster or None"
+        raise ConfigError("cluster", shorten(repr(cluster)), rule)
     return load_cluster(cluster, overrides)
 
 

@@ -7,6 +7,7 @@ prints it and exits with status 2. Any other exception is a bug and keeps its tr
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 class NmtError(Exception):
@@ -42,6 +43,27 @@ class TrainingError(NmtError):
 
 class StorageError(NmtError):
     """Object store that is unreachable or refuses a request."""
+
+
+def check_path(key: str, value: object) -> None:
+    """Raise ConfigError for a value that is neither a path nor an address."""
+    if not isinstance(value, str | Path):
+        raise ConfigError(key, shorten(repr(value)), "it must be a path")
+
+
+def check_strings(key: str, values: object, rule: str) -> list[str]:
+    """Return several strings as a list; raise ConfigError for any other value, also for one string.
+
+    Args:
+        key: name of the argument.
+        values: its value; a generator is read.
+        rule: rule of the error message.
+    """
+    # A string is an iterable of its characters.
+    texts = None if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    if texts is None or not all(isinstance(each, str) for each in texts):
+        raise ConfigError(key, shorten(repr(values)), rule)
+    return texts
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:

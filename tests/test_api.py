@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nmt
@@ -103,7 +104,14 @@ def test_models_are_loaded_with_options(here: Path) -> None:
         ({"precision": "fp16"}, "precision is 'fp16', but it must be one of fp32, bf16, int8"),
         ({"threads": "2"}, f"threads is '2', but it must be 1 to {MAX_THREADS}, or None"),
         ({"threads": 0}, f"threads is 0, but it must be 1 to {MAX_THREADS}, or None"),
+        ({"threads": True}, f"threads is True, but it must be 1 to {MAX_THREADS}, or None"),
         ({"ensemble": "runs/tiny"}, "ensemble is 'runs/tiny', but it must be a list of runs"),
+        ({"ensemble": None}, "ensemble is None, but it must be a list of runs"),
+        ({"ensemble": [5]}, "run is 5, but it must be a path"),
+        (
+            {"protect": {"tags"}},
+            "decoding.protect is \"{'tags'}\", but it must be a list: [first, second]",
+        ),
     ],
 )
 def test_a_wrong_option_is_an_nmt_error(
@@ -112,6 +120,24 @@ def test_a_wrong_option_is_an_nmt_error(
     with pytest.raises(nmt.NmtError) as caught:
         nmt.load("runs/tiny", **options)  # type: ignore[arg-type]
     assert str(caught.value) == message
+
+
+def test_options_can_be_numbers_of_numpy(here: Path) -> None:
+    lines = ["3 a dog runs."]
+    options: dict[str, Any] = {
+        "beam": np.int64(2), "length_penalty": np.float32(0.5), "threads": np.int32(1)
+    }  # fmt: skip
+    expected = nmt.load("runs/tiny", beam=2, length_penalty=0.5, threads=1)
+    assert nmt.load("runs/tiny", **options).translate(lines) == expected.translate(lines)
+
+
+@pytest.mark.parametrize("run", [5, None, b"runs/tiny"])
+def test_a_run_that_is_no_path_is_refused(run: Any) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    for call in (nmt.load, lambda run: nmt.evaluate(run, src=["a"], ref=["a"])):
+        with pytest.raises(nmt.NmtError) as caught:
+            call(run)
+        assert str(caught.value) == f"run is {run!r}, but it must be a path"
 
 
 def test_a_missing_run_is_an_nmt_error(here: Path) -> None:
@@ -156,6 +182,10 @@ def test_evaluation_accepts_files_and_lines(here: Path) -> None:
         ({"ref": [1]}, "ref, line 1 is int, but it must be a string"),
         ({"ref": [["a"], [None]]}, "ref, line 1 is NoneType, but it must be a string"),
         ({"num_resamples": "10"}, "num_resamples is '10', but it must be an integer"),
+        ({"src": None}, "src is None, but it must be lines or a file"),
+        ({"ref": 5}, "ref is 5, but it must be lines or a file"),
+        ({"metrics": 5}, "metrics is 5, but it must be a list of names"),
+        ({"metrics": [5]}, "metrics is [5], but it must be a list of names"),
     ],
 )
 def test_evaluation_checks_its_input_before_translating(
@@ -182,6 +212,12 @@ def test_evaluation_accepts_generators(here: Path) -> None:
         ({"output": ""}, "output is empty, but it must name the run to write"),
         ({"dev": "t.en"}, "dev is 't.en', but it must be two files: source and target"),
         ({"test": ("t.en",)}, "test is ('t.en',), but it must be two files: source and target"),
+        ({"test": 5}, "test is 5, but it must be two files: source and target"),
+        ({"dev": (5, 6)}, "the file is 5, but it must be a path"),
+        ({"src": 5}, "the file is 5, but it must be a path"),
+        ({"run": None}, "run is None, but it must be a path"),
+        ({"output": None}, "output is None, but it must be a path"),
+        ({"mix": "2"}, "mix is '2', but it must be 0 to 1,000"),
         (
             {"overrides": "training.updates=5"},
             "overrides is 'training.updates=5', but it must be a list of settings",
@@ -192,10 +228,29 @@ def test_wrong_arguments_of_adapt_are_errors(
     arguments: dict[str, Any], message: str, here: Path
 ) -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
-    files = {"src": "raw/news.en", "tgt": "raw/news.de", "output": "runs/new"}
+    files = {"run": "runs/tiny", "src": "raw/news.en", "tgt": "raw/news.de", "output": "runs/new"}
     with pytest.raises(nmt.NmtError) as caught:
-        nmt.adapt("runs/tiny", **(files | arguments))
+        nmt.adapt(**(files | arguments))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"experiment": 5}, "experiment is 5, but it must be a file, a mapping or an Experiment"),
+        ({"cluster": {}}, "cluster is {}, but it must be a file, a Cluster or None"),
+        ({"overrides": None}, "overrides is None, but it must be a list of settings"),
+        ({"overrides": [5]}, "overrides is [5], but it must be a list of settings"),
+    ],
+)
+def test_wrong_arguments_of_training_are_errors(
+    arguments: dict[str, Any], message: str, here: Path
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    for function in (nmt.prepare, nmt.train):
+        with pytest.raises(nmt.NmtError) as caught:
+            function(**({"experiment": "tiny.yaml"} | arguments))
+        assert str(caught.value) == message
 
 
 def test_a_string_of_overrides_is_refused(here: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from nmt.config.cluster import Cluster
 from nmt.config.settings import is_address
+from nmt.errors import check_path
 
 
 def checkpoint_dir(run: str | Path) -> Path:
     """Return the directory of a run or checkpoint; download the checkpoint from an object store."""
+    check_path("run", run)
     if not is_address(str(run)):
         return Path(run)
     from nmt.checkpoint.remote import fetch_checkpoint

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
@@ -19,7 +20,7 @@ from nmt.config.cluster import Cluster
 from nmt.config.corpus import ParallelText
 from nmt.config.experiment import Experiment
 from nmt.config.settings import USER_INPUT, Settings, add_legacy_values, section_in
-from nmt.errors import ConfigError, did_you_mean, shorten
+from nmt.errors import ConfigError, check_strings, did_you_mean, shorten
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +96,9 @@ def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split overrides into those of the experiment and of the cluster, without `cluster.`.
 
     Raises:
-        ConfigError: they are a string instead of several.
+        ConfigError: they are no list of strings.
     """
-    # A string is an iterable of its characters.
-    if isinstance(overrides, str):
-        raise ConfigError("overrides", repr(overrides), "it must be a list of settings")
+    overrides = check_strings("overrides", overrides, "it must be a list of settings")
     prefix = "cluster."
     for_experiment = [text for text in overrides if not text.startswith(prefix)]
     for_cluster = [text.removeprefix(prefix) for text in overrides if text.startswith(prefix)]
@@ -168,7 +167,17 @@ def override(settings: S, overrides: Sequence[str], where: str = "command line")
 
 def overrides_of(values: Mapping[str, Any]) -> list[str]:
     """Format values by dotted key as command-line overrides."""
-    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+
+    def plain(value: object) -> object:
+        """Return a number of NumPy as one of Python, and the text of any other object."""
+        if isinstance(value, Integral):
+            return int(value)
+        return float(value) if isinstance(value, Real) else str(value)
+
+    return [
+        f"{key}={json.dumps(value, ensure_ascii=False, default=plain)}"
+        for key, value in values.items()
+    ]
 
 
 def differences(one: Settings, other: Settings) -> list[tuple[str, Any, Any]]:

@@ -24,7 +24,7 @@ from typing import IO, Any, BinaryIO
 
 import zstandard
 
-from nmt.errors import ConfigError, DataError, summarise_names
+from nmt.errors import ConfigError, DataError, check_path, summarise_names
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +146,7 @@ def is_writable(folder: Path) -> bool:
 def check_files(files: Iterable[str | Path]) -> None:
     """Raise DataError if an input file does not exist, before anything slow starts."""
     for file in files:
+        check_path("the file", file)
         if not Path(file).exists():
             raise DataError(f"{file}: file not found; check the path")
 

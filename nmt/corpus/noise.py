@@ -17,7 +17,7 @@ from nmt.config.corpus import CleaningConfig, NoiseConfig
 from nmt.corpus.shards import Rows
 from nmt.corpus.subword import Subword
 from nmt.corpus.subword_sampling import Pair
-from nmt.corpus.text import change_case, fold_case, normalise
+from nmt.corpus.text import END_MARKS, change_case, fold_case, normalise
 
 MAX_GROWTH = 1.5
 """Longest source of a micro-batch, as a multiple of that without noise; longer sources are trained
@@ -27,10 +27,13 @@ limit of 1.25, 1.13 with 1.5, and 1.12 without a limit."""
 MIN_LETTERS = 4
 """Letters of the shortest word that is misspelt."""
 _KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_PUNCTUATION = ".,;:!?…。！？"
+_FINAL = re.compile(rf"[\s{END_MARKS},;:\u060c\u061b\u3001\uff0c\uff1a\uff1b]")
+"""Punctuation and space at the end of a line, of all scripts."""
 _OPENING_QUOTE = re.compile(r'(^|[\s(\[])"')
 _ACCENTS = re.compile("(?<=[A-Za-z])[\u0300-\u036f]+")
 """Combining accents, as in text that is not normalised to NFC."""
+_STROKES = str.maketrans("đĐłŁøØħĦŧŦı", "dDlLoOhHtTi")
+"""Latin letters that Unicode does not divide into a letter and an accent."""
 _WORD_KINDS = (
     "typos", "dropped_letters", "doubled_letters", "swapped_letters", "split_words"
 )  # fmt: skip
@@ -90,7 +93,7 @@ def add_noise(line: str, rates: NoiseConfig, rng: random.Random) -> str:
 def remove_final_punctuation(line: str) -> str:
     """Remove punctuation and spaces from the end of a line."""
     end = len(line)
-    while end and (line[end - 1].isspace() or line[end - 1] in _PUNCTUATION):
+    while end and _FINAL.match(line, end - 1):
         end -= 1
     return line[:end]
 
@@ -100,7 +103,7 @@ def remove_accents(line: str) -> str:
     if line.isascii():
         return line
     plain = "".join(_plain(each) if not each.isascii() else each for each in line)
-    return _ACCENTS.sub("", plain)
+    return _ACCENTS.sub("", plain).translate(_STROKES)
 
 
 def use_typography(line: str) -> str:

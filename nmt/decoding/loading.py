@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from nmt.decoding.engines import Device, Model
 from nmt.decoding.exported_model import is_exported, read_exported
 from nmt.decoding.interface import GPU_BATCH_SENTENCES
 from nmt.decoding.translator import Translator
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, shorten
 from nmt.model.host_memory import check_memory
 
 
@@ -38,8 +39,9 @@ def open_ensemble(model: Model, runs: Iterable[str | Path]) -> list[Model]:
         ConfigError: one has other languages than `model`, another vocabulary, or other case marks.
     """
     # A string is an iterable of its characters.
-    if isinstance(runs, str | Path):
-        raise ConfigError("ensemble", repr(str(runs)), "it must be a list of runs")
+    if isinstance(runs, str | Path) or not isinstance(runs, Iterable):
+        value = repr(str(runs) if isinstance(runs, Path) else runs)
+        raise ConfigError("ensemble", shorten(value), "it must be a list of runs")
     others = [open_model(run) for run in runs]
     pair = model.experiment.corpus.language_pair
     for other in others:
@@ -75,9 +77,10 @@ def make_translator(
         ConfigError: an option is invalid, alone or with another.
     """
     models = [model, *ensemble]
-    is_possible = threads is None or (isinstance(threads, int) and 1 <= threads <= MAX_THREADS)
-    if not is_possible:
+    is_number = isinstance(threads, Integral) and not isinstance(threads, bool)
+    if threads is not None and not (is_number and 1 <= threads <= MAX_THREADS):
         raise ConfigError("threads", repr(threads), f"it must be 1 to {MAX_THREADS}, or None")
+    threads = None if threads is None else int(threads)  # of NumPy, for example
     # Options are checked before gigabytes are read.
     _, place, _ = engines.choose_engine(models, engine, device, precision, shortlist)
     changes = {key: value for key, value in decoding.items() if value is not None}

@@ -328,7 +328,7 @@ while targets.shape[1] <= max(limits) and not (targets == eos).any(axis=1).all()
     tokens = ids[rows, (ids >= eos).argmax(axis=1)]
     targets = np.concatenate([targets, tokens[:, None]], axis=1)
 for line, target, limit in zip(lines, targets[:, 1:].tolist(), limits):
-    end = target.index(eos) if eos in target else limit
+    end = (target[:limit] + [eos]).index(eos)
     print(tokenizer.decode(target[:end]) if line.strip() else "")
 """
 """Program of the README: greedy search with ONNX Runtime, tokenizers and NumPy."""

@@ -6,7 +6,7 @@ in the translation. Protected spans, such as addresses, have no terms.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,16 +42,21 @@ class Request:
     def __post_init__(self) -> None:
         """Raise DataError for text that is no Unicode, from a program or the command line.
 
-        A string in place of several is refused, too: it would be read as its characters.
+        Other types are refused, too; a string in place of several would be read as its characters.
         """
         for key in ("constraints", "avoid"):
             value = getattr(self, key)
-            if isinstance(value, str):
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                kind = "a string" if isinstance(value, str) else type(value).__name__
                 where = self.where or "the text"
-                raise DataError(f"{where}: {key} is a string, but it must be a tuple of strings")
+                raise DataError(f"{where}: {key} is {kind}, but it must be a tuple of strings")
             # A generator can be read only once.
             object.__setattr__(self, key, tuple(value))
         for text in (self.text, *self.constraints, *self.avoid, self.target_prefix):
+            if not isinstance(text, str):
+                where = self.where or "the text"
+                problem = f"{text!r:.40} is {type(text).__name__}, but it must be a string"
+                raise DataError(f"{where}: {problem}")
             try:
                 text.encode()
             except UnicodeEncodeError as error:

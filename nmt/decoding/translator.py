@@ -371,8 +371,9 @@ def _checked(
         may_wait: allow None, for which `stream` has no output.
     """
     # A string is an iterable of its characters.
-    if isinstance(lines, str):
-        raise DataError("lines is a string, but it must be a list of lines")
+    if isinstance(lines, str) or not isinstance(lines, Iterable):
+        kind = "a string" if isinstance(lines, str) else type(lines).__name__
+        raise DataError(f"lines is {kind}, but it must be a list of lines")
     for number, line in enumerate(lines, start=1):
         if not (isinstance(line, str | Request) or (line is None and may_wait)):
             problem = f"line {number} is {type(line).__name__}, but it must be a string"

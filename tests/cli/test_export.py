@@ -7,14 +7,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from cli_calls import TEXT, Nmt, translated
 from tokenizers import Tokenizer
 
 from nmt.checkpoint.load import load_checkpoint
-from nmt.corpus.subword import CASE_MARKS, EOS
+from nmt.corpus.subword import BOS, CASE_MARKS, EOS
 from nmt.decoding.exported_model import read_exported
 from nmt.decoding.onnx_export import ENCODE_CASE, PROGRAM, program_of
 
@@ -49,6 +51,17 @@ def test_program_of_the_readme_needs_neither_torch_nor_nmt(
     assert run.stdout.splitlines() == translated(nmt, lines, "--beam 1")
     empty = subprocess.run([*run.args], input=b"", capture_output=True, check=False)
     assert (empty.returncode, empty.stdout, empty.stderr) == (0, b"", b"")
+
+
+def test_program_of_the_readme_cuts_lines_at_their_limits(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # The first line ends after its limit, while the second one is decoded.
+    end = PROGRAM[PROGRAM.index("for line, target, limit") :]
+    targets = np.array([[BOS, 7, 7, 7, EOS], [BOS, 8, 8, 8, EOS]])
+    names = {"lines": ["a", "b c"], "targets": targets, "limits": [2, 4], "eos": EOS}
+    exec(end, names | {"tokenizer": SimpleNamespace(decode=str)})
+    assert capsys.readouterr().out == "[7, 7]\n[8, 8, 8]\n"
 
 
 def test_program_of_the_readme_marks_case_as_nmt_does(tiny: Path) -> None:

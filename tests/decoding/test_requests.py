@@ -150,6 +150,24 @@ def test_a_string_instead_of_strings_is_refused(key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"text": 5}, "5 is int, but it must be a string"),
+        ({"text": b"a"}, "b'a' is bytes, but it must be a string"),
+        ({"target_prefix": None}, "None is NoneType, but it must be a string"),
+        ({"constraints": [1]}, "1 is int, but it must be a string"),
+        ({"constraints": None}, "constraints is NoneType, but it must be a tuple of strings"),
+        ({"avoid": 5}, "avoid is int, but it must be a tuple of strings"),
+    ],
+)
+def test_a_request_of_other_types_is_refused(fields: dict[str, Any], problem: str) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+    with pytest.raises(DataError) as error:
+        Request(**({"text": "a dog"} | fields))
+    assert str(error.value) == f"the text: {problem}"
+
+
+@pytest.mark.parametrize(
     ("line", "terms"),
     [
         ("see https://a.org/dog now", ()),

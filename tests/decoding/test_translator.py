@@ -383,11 +383,14 @@ def test_a_number_to_avoid_is_lost() -> None:
     assert "2" not in found.text
 
 
-def test_a_string_instead_of_lines_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("lines", "kind"), [("ja", "a string"), (None, "NoneType"), (Request("ja"), "Request")]
+)
+def test_lines_that_are_no_list_are_refused(lines: Any, kind: str) -> None:
     """Actionable errors (nmt/README.md, Guarantees)."""
     with pytest.raises(DataError) as caught:
-        copying().translate("ja")
-    assert str(caught.value) == "lines is a string, but it must be a list of lines"
+        copying().translate(lines)
+    assert str(caught.value) == f"lines is {kind}, but it must be a list of lines"
 
 
 @pytest.mark.parametrize("line", [None, b"a dog runs.", 5])
