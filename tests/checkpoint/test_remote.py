@@ -232,7 +232,8 @@ def test_pruning_in_the_store_equals_local_pruning(remote: RemoteRun) -> None:
 
 def test_a_checkpoint_older_than_corrupt_ones_is_kept(remote: RemoteRun) -> None:
     """A run that resumed from 1 has just written 2."""
-    push(remote, 1, 2, 3, 4)
+    push(remote, 1, 2)
+    push(remote, 3, 4, bleu=30.0)
     for update in (3, 4):
         corrupt(remote, f"checkpoints/update-0000000{update}/weights.safetensors")
     remote.prune(2, "update-00000002")

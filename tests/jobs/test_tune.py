@@ -102,7 +102,7 @@ def test_the_worse_trials_are_stopped_at_a_rung(
         return [scheduler.on_trial_result(None, trial, each) for each in reports]
 
     # Neither before `least` updates nor at the last one, whose checkpoint is not yet written.
-    assert decide("a", (50, worse), (100, first), (200, worse)) == ["CONTINUE"] * 3
+    assert decide("a", (50, first), (100, first), (200, worse)) == ["CONTINUE"] * 3
     assert decide("b", (50, worse), (100, worse)) == ["CONTINUE", "STOP"]
     assert decide("c", (50, worse), (100, better)) == ["CONTINUE"] * 2
 
