@@ -187,11 +187,54 @@ def test_lease_is_renewed_and_its_loss_reported(lease_store: ObjectStore, tmp_pa
         deadline = time.monotonic() + 20
         while lease_store.read(".lease") is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        lease_store.write(".lease", b"process 2 on other 00")
+        # Again: the heartbeat may overwrite a lease that was written while it was on its way.
         while not losses and time.monotonic() < deadline:
+            lease_store.write(".lease", b"process 2 on other 00")
             time.sleep(0.02)
     assert losses == [
         f"{lease_store.url()}: another command writes this run (process 2 on other) after the "
         "lease of this one expired; this command ends"
     ]
     assert lease_store.read(".lease") == b"process 2 on other 00"
+
+
+def test_of_two_commands_at_once_the_last_one_writes(
+    lease_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = ObjectStore.write
+
+    def overtaken(store: ObjectStore, name: str, content: bytes) -> None:
+        write(store, name, content)
+        write(store, name, b"process 2 on other 00")
+
+    monkeypatch.setattr(ObjectStore, "write", overtaken)
+    with pytest.raises(StorageError) as error, hold_lease(lease_store, tmp_path / "a", fail):
+        pass
+    assert str(error.value) == (
+        f"{lease_store.url()}: another command writes this run (process 2 on other); wait for it "
+        "to end"
+    )
+    assert lease_store.read(".lease") == b"process 2 on other 00"
+
+
+def test_lease_survives_a_store_that_does_not_answer(
+    lease_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(store: ObjectStore, name: str) -> bytes:
+        asked.append(name)
+        raise StorageError("no answer")
+
+    deadline = time.monotonic() + 20
+    with hold_lease(lease_store, tmp_path / "a", fail):
+        with monkeypatch.context() as patch:
+            patch.setattr(ObjectStore, "read", refuse)
+            while len(asked) < 2 and time.monotonic() < deadline:
+                time.sleep(0.02)
+        lease_store.delete([".lease"])
+        while lease_store.read(".lease") is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert lease_store.read(".lease") == (tmp_path / "a").read_bytes()
+        # Nor does the end of the command fail.
+        monkeypatch.setattr(ObjectStore, "read", refuse)

@@ -21,7 +21,10 @@ def checkpoint_dir(run: str | Path) -> Path:
 
 
 def run_dir(run: str) -> Path:
-    """Return the directory of a run; update the local copy of a run in an object store."""
+    """Return the directory of a run; update the local copy of a run in an object store.
+
+    The copy has the newest complete checkpoint and the best one.
+    """
     if not is_address(run):
         return Path(run)
     from nmt.checkpoint.remote import RemoteRun, local_copy
@@ -30,5 +33,7 @@ def run_dir(run: str) -> Path:
     directory = local_copy(run, Path(Cluster().scratch))
     remote = RemoteRun(ObjectStore(run), directory)
     remote.newest_complete()
+    if (best := remote.best()) is not None:
+        remote.pull(best)
     remote.download_logs()
     return directory

@@ -171,19 +171,24 @@ class RemoteRun:
             self.store.delete([_LAST_UPDATE])
 
     def download_logs(self) -> None:
-        """Download files other than checkpoints that are newer in the store."""
-        stored = self._stored_logs()
-        if _LAST_UPDATE not in stored and self.names():
+        """Download files other than checkpoints that are newer in the store.
+
+        A command on this host may be training: files that it appends to stay in place.
+        """
+        found, record = self.store.list_objects(), self._run_dir / _LAST_UPDATE
+        checkpoints = [each for name, each in found.items() if name.startswith("checkpoints/")]
+        has_ended = _LAST_UPDATE not in found and record.exists()
+        if has_ended and any(_is_newer(each, record) for each in checkpoints):
             # The local record is stale: the run was resumed on another host and ended there.
-            (self._run_dir / _LAST_UPDATE).unlink(missing_ok=True)
-        for name, found in stored.items():
+            record.unlink(missing_ok=True)
+        for name, entry in found.items():
             path = self._run_dir / name
-            if path.exists() and not _is_newer(found, path):
+            if not _is_log(name) or (path.exists() and not _is_newer(entry, path)):
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             try:
-                if self.store.download(name, temp):
+                if self.store.download(name, temp) and not _begins_with(path, temp):
                     temp.replace(path)
             finally:
                 temp.unlink(missing_ok=True)
@@ -245,13 +250,12 @@ class RemoteRun:
         self.store.delete(sorted(files, key=lambda file: not file.endswith(f"/{INFO}")))
 
 
-def fetch_checkpoint(address: str, scratch: Path, prefer_best: bool = True) -> Path:
+def fetch_checkpoint(address: str, scratch: Path) -> Path:
     """Download the checkpoint at an address and return its directory.
 
     Args:
         address: address of a checkpoint, or of a run.
         scratch: directory for local copies of runs.
-        prefer_best: choose a run's best checkpoint if there is one, else its newest.
 
     Raises:
         CheckpointError: there is none, or it is corrupt.
@@ -270,8 +274,7 @@ def fetch_checkpoint(address: str, scratch: Path, prefer_best: bool = True) -> P
         raise CheckpointError(
             f"{display_address(run)} has no checkpoint; name a run or one of its checkpoints"
         )
-    best = remote.best() if prefer_best else None
-    return remote.pull(best or names[-1])
+    return remote.pull(remote.best() or names[-1])
 
 
 def local_copy(address: str, scratch: Path) -> Path:
@@ -293,6 +296,17 @@ def _is_copy(folder: Path, text: bytes) -> bool:
 def _is_newer(found: StoredObject, path: Path) -> bool:
     """Return True if the stored file is newer than the local one; clocks may differ a little."""
     return found.written > path.stat().st_mtime
+
+
+def _begins_with(path: Path, start: Path) -> bool:
+    """Return True if a file exists and begins with the content of another one."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file, start.open("rb") as expected:
+        while block := expected.read(1 << 20):
+            if file.read(len(block)) != block:
+                return False
+    return True
 
 
 def _is_log(name: str) -> bool:

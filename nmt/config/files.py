@@ -59,7 +59,8 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     experiment = _load(Experiment, path, overrides)
     check_sets(experiment, f"{path} and command line" if overrides else str(path))
     keys = [text.partition("=")[0] for text in overrides]
-    has_root = "corpus.root" in keys or "corpus" in keys
+    # `corpus.root=null` restores the default, which is one of the file.
+    has_root = "root" in experiment.corpus.model_fields_set and {"corpus.root", "corpus"} & {*keys}
     return experiment if has_root else _resolve_root(experiment, Path(path))
 
 

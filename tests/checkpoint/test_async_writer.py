@@ -86,6 +86,14 @@ def test_old_checkpoints_are_pruned(tmp_path: Path) -> None:
     assert [int(folder.name[7:]) for folder in list_checkpoints(tmp_path)] == [1, 4, 5]
 
 
+def test_checkpoints_with_pending_scores_are_kept(tmp_path: Path) -> None:
+    writer = writer_of(tmp_path)
+    for update in (1, 2, 3, 4, 5):
+        writer.write(state(update), pending=[2])
+    writer.wait()
+    assert [int(folder.name[7:]) for folder in list_checkpoints(tmp_path)] == [2, 4, 5]
+
+
 def test_a_tied_tensor_is_copied_once() -> None:
     tied = torch.randn(3)
     original = state()

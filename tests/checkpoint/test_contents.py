@@ -131,3 +131,15 @@ def test_names_of_tied_weights_are_checked(tied: str, problem: str, tmp_path: Pa
     assert message_of(lambda: load_checkpoint(folder).weights) == (
         f"{file} was not written by nmt: {problem}; restore it from a copy, or train again"
     )
+
+
+def test_a_state_of_another_update_is_refused(tmp_path: Path) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    folder = save(tmp_path)
+    file = folder / "training/state.json"
+    file.write_text(file.read_text().replace('"update": 500', '"update": 400', 1))
+    seal_checkpoint(folder)
+    assert message_of(lambda: load_training_state(folder)) == (
+        f"{file} was not written by nmt: update: expected 500; restore it from a copy, or train "
+        "again"
+    )

@@ -15,8 +15,9 @@ from toy_checkpoints import EXPERIMENT, FILES, SUBWORD, files_below, message_of,
 from nmt.checkpoint.async_writer import AsyncCheckpointWriter
 from nmt.checkpoint.format import format_score
 from nmt.checkpoint.load import load_training_state
+from nmt.checkpoint.location import run_dir
 from nmt.checkpoint.remote import RemoteRun, fetch_checkpoint, local_copy
-from nmt.checkpoint.run_directory import list_checkpoints
+from nmt.checkpoint.run_directory import best_checkpoint, list_checkpoints
 from nmt.errors import StorageError
 from nmt.storage import ObjectStore
 
@@ -49,6 +50,12 @@ def corrupt(remote: RemoteRun, name: str) -> None:
     file.write_bytes(data)
     remote.store.upload(file, name)
     file.unlink()
+
+
+def make_older(file: Path) -> None:
+    """Change a file's time of writing: times of stored objects are whole seconds."""
+    seconds = file.stat().st_mtime - 60
+    os.utime(file, (seconds, seconds))
 
 
 def make_stale(folder: Path) -> None:
@@ -223,6 +230,34 @@ def test_pruning_in_the_store_equals_local_pruning(remote: RemoteRun) -> None:
     assert remote.store.list_objects("checkpoints/update-00000001") == {}
 
 
+def test_a_checkpoint_older_than_corrupt_ones_is_kept(remote: RemoteRun) -> None:
+    """A run that resumed from 1 has just written 2."""
+    push(remote, 1, 2)
+    push(remote, 3, 4, bleu=30.0)
+    for update in (3, 4):
+        corrupt(remote, f"checkpoints/update-0000000{update}/weights.safetensors")
+    remote.prune(2, "update-00000002")
+    assert [int(name[7:]) for name in remote.names()] == [2, 3, 4]
+
+
+def test_an_interrupted_deletion_leaves_no_checkpoint(
+    remote: RemoteRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Self-contained checkpoints (nmt/README.md, Guarantees)."""
+    push(remote, 400, 500)
+    delete = ObjectStore.delete
+    monkeypatch.setattr(ObjectStore, "delete", lambda store, names: delete(store, names[:1]))
+    remote.prune(1, "update-00000500")
+    assert remote.names() == ["update-00000500"]
+
+
+def test_a_corrupt_checkpoint_is_not_the_best(remote: RemoteRun) -> None:
+    push(remote, 400, bleu=31.0)
+    push(remote, 500, bleu=32.0)
+    corrupt(remote, "checkpoints/update-00000500/bundle.json")
+    assert remote.best() == "update-00000400"
+
+
 def test_a_late_score_is_uploaded_and_downloaded(remote: RemoteRun, tmp_path: Path) -> None:
     """Honest numbers (nmt/README.md, Guarantees)."""
     push(remote, 500, 600)
@@ -285,6 +320,46 @@ def test_the_newer_of_two_logs_is_kept(remote: RemoteRun, tmp_path: Path) -> Non
     assert (local / "newer").read_text() == "local"
 
 
+def test_logs_of_a_command_that_trains_stay_in_place(remote: RemoteRun, tmp_path: Path) -> None:
+    """`nmt report` and `nmt audit` read the local copy of the host on which a run trains."""
+    local = tmp_path / "local"
+    local.mkdir()
+    with (local / "metrics.jsonl").open("ab", buffering=0) as log:
+        log.write(b"update 1\n")
+        make_older(local / "metrics.jsonl")
+        remote.upload_logs()
+        RemoteRun(remote.store, local).download_logs()
+        log.write(b"update 2\n")
+    assert (local / "metrics.jsonl").read_text() == "update 1\nupdate 2\n"
+
+
+@pytest.mark.parametrize("is_stale", [True, False])
+def test_the_last_update_of_an_extended_run_is_kept(
+    is_stale: bool, remote: RemoteRun, tmp_path: Path
+) -> None:
+    """It is stale if the run was resumed on another host and ended there."""
+    push(remote, 500)
+    record = tmp_path / "local/pulse.json"
+    record.write_text("{}")
+    if is_stale:
+        make_older(record)
+    remote.download_logs()
+    assert record.exists() != is_stale
+
+
+def test_logs_that_are_newer_in_the_store_stay_there(remote: RemoteRun, tmp_path: Path) -> None:
+    """After a restart nothing is known to be uploaded."""
+    local = tmp_path / "local"
+    local.mkdir()
+    for text, name in (("stored", "older"), ("older", "older"), ("newer", "newer")):
+        (local / name).write_text(text)
+        if text == "older":
+            make_older(local / name)
+        RemoteRun(remote.store, local).upload_logs()
+    assert remote.store.read("older") == b"stored"
+    assert remote.store.read("newer") == b"newer"
+
+
 # Addresses of checkpoints.
 
 
@@ -300,6 +375,19 @@ def test_an_address_is_a_checkpoint_or_the_best_of_a_run(
     one = f"{head}/checkpoints/update-00000500/?{query}"
     assert fetch_checkpoint(one, scratch) == copy / "update-00000500"
     assert local_copy(address, scratch) == copy.parent
+
+
+def test_a_local_copy_has_the_best_and_the_newest_checkpoint(
+    address: str, remote: RemoteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`nmt report` shows translations of the best one."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    push(remote, 300, bleu=29.0)
+    push(remote, 400, bleu=31.0)
+    push(remote, 500, bleu=30.0)
+    copy = run_dir(address)
+    assert [each.name for each in list_checkpoints(copy)] == ["update-00000400", "update-00000500"]
+    assert best_checkpoint(copy) == copy / "checkpoints/update-00000400"
 
 
 def test_an_address_without_checkpoints_is_refused(address: str, tmp_path: Path) -> None:
@@ -356,3 +444,36 @@ def test_a_failing_store_is_reported(
     writer.write(state(1))
     writer.wait()
     assert writer.take_error() == "s3://bucket/toy: no answer"
+
+
+def test_an_upload_that_fails_once_is_repeated(
+    remote: RemoteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors, upload = [StorageError("no answer")], RemoteRun.push
+
+    def push_later(run: RemoteRun, folder: Path) -> None:
+        if errors:
+            raise errors.pop()
+        upload(run, folder)
+
+    monkeypatch.setattr(RemoteRun, "push", push_later)
+    monkeypatch.setattr("nmt.checkpoint.async_writer.RETRY_PAUSES_S", (0.0,))
+    writer = AsyncCheckpointWriter(tmp_path / "local", EXPERIMENT, SUBWORD.to_json(), remote)
+    writer.write(state(1))
+    writer.wait()
+    assert (writer.take_error(), remote.names()) == ("", ["update-00000001"])
+
+
+def test_logs_are_uploaded_before_their_checkpoint(
+    remote: RemoteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exact resume (nmt/README.md, Guarantees)."""
+    sent: list[str] = []
+    monkeypatch.setattr(ObjectStore, "upload", lambda store, file, name: sent.append(name))
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/train.log").write_text("a line\n")
+    writer = AsyncCheckpointWriter(tmp_path / "local", EXPERIMENT, SUBWORD.to_json(), remote)
+    writer.write(state(1))
+    writer.wait()
+    assert sent[0] == "train.log"
+    assert sent[-1] == "checkpoints/update-00000001/bundle.json"

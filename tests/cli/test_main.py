@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 from cli_calls import Nmt
 
 from nmt.cli.main import COMMANDS, main
@@ -105,3 +106,19 @@ def test_closed_standard_output_is_not_reported(here: Path) -> None:
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_out_of_memory_is_an_error_of_one_line(
+    error: Exception, nmt: Nmt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Actionable errors (nmt/README.md, Guarantees)."""
+
+    def fail(key: str) -> None:
+        raise error
+
+    monkeypatch.setattr("nmt.cli.config.explain_key", fail)
+    answer = nmt("config explain")
+    assert (answer.status, answer.err) == (
+        2, "nmt: out of memory: use a smaller batch, beam or model\n"
+    )  # fmt: skip

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nmt.cli.options import check_output, next_command
+from nmt.cli.options import check_output, next_command, resumable
+from nmt.console import Console
 from nmt.errors import ConfigError
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -44,3 +45,24 @@ def test_next_command_starts_as_this_one(
 ) -> None:
     monkeypatch.setattr("sys.argv", [script])
     assert next_command("evaluate") == command
+
+
+@pytest.mark.parametrize(
+    ("is_job", "hint"),
+    [(False, "/opt/nmt/bin/nmt train 'my file.yaml'"), (True, "submit the job again")],
+)
+def test_interrupted_command_says_how_to_resume(
+    is_job: bool, hint: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The command line of a job names paths of the cluster."""
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    if is_job:
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.setattr("sys.argv", ["/opt/nmt/bin/nmt", "train", "my file.yaml"])
+    with (
+        Console() as console,
+        pytest.raises(KeyboardInterrupt),
+        resumable(console, lambda: " after line 5"),
+    ):
+        raise KeyboardInterrupt
+    assert capfd.readouterr().err == f"interrupted after line 5; to resume: {hint}\n"

@@ -18,7 +18,9 @@ from cli_calls import TEXT, Nmt, translated
 
 from nmt.checkpoint.load import load_checkpoint
 from nmt.cli.main import main
+from nmt.cli.translate import resume_key, translate
 from nmt.corpus.text import open_output
+from nmt.decoding.loading import open_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -281,3 +283,33 @@ def test_missing_package_is_an_error(here: Path, nmt: Nmt, monkeypatch: pytest.M
         f"nmt: {sys.executable} has no package tqdm: run `. .venv/bin/activate` first; "
         "`make demo` creates the environment\n",
     )
+
+
+def key_of(model: str, *options: str) -> dict[str, str]:
+    """Return what an unfinished output of `nmt translate MODEL --workers 2 ...` depends on."""
+    files = ["-i", "raw/dev.en", "-o", "out.de", "--workers", "2"]
+    with translate.make_context("nmt translate", [model, *files, *options]):
+        return resume_key([open_model(model)], ["raw/dev.en"])
+
+
+def test_translation_on_other_workers_can_be_resumed(here: Path) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
+    other = "--workers 3 --cluster c.yaml --device cpu --threads 1 -o ./out.de -i ./raw/dev.en"
+    assert key_of("runs/tiny", *other.split()) == key_of("runs/tiny")
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--beam 3", "--format jsonl", "--json-input", "--avoid Hund", "--protect urls",
+     "--precision bf16", "--max-source-length 9"],
+)  # fmt: skip
+def test_translation_with_other_options_is_another_one(options: str, here: Path) -> None:
+    assert key_of("runs/tiny", *options.split()) != key_of("runs/tiny")
+
+
+def test_translation_of_another_text_or_model_is_another_one(here: Path) -> None:
+    key = key_of("runs/tiny")
+    assert key_of("runs/tiny/checkpoints/update-00000030") != key
+    with Path("raw/dev.en").open("a") as file:
+        file.write("9 a dog runs.\n")
+    assert key_of("runs/tiny") != key

@@ -78,10 +78,22 @@ def test_root_is_relative_to_the_folder_of_the_file() -> None:
     assert load_experiment(write("configs/new.yaml", "raw")).corpus.root == "configs/raw"
 
 
-def test_root_of_the_command_line_is_below_the_working_folder() -> None:
+@pytest.mark.parametrize(
+    "override_",
+    [
+        "corpus.root=other",
+        "corpus={src: en, tgt: de, root: other, train: [{name: a, tsv: a}], "
+        "dev: {name: b, tsv: b}}",
+    ],
+)
+def test_root_of_the_command_line_is_below_the_working_folder(override_: str) -> None:
     write("configs/toy.yaml")
     add_text("configs/other")
-    assert load_experiment("configs/toy.yaml", ["corpus.root=other"]).corpus.root == "other"
+    assert load_experiment("configs/toy.yaml", [override_]).corpus.root == "other"
+
+
+def test_null_restores_the_root_of_a_file_without_one() -> None:
+    assert load_experiment(write("configs/toy.yaml"), ["corpus.root=null"]).corpus.root == "configs"
 
 
 def test_root_of_an_older_experiment_is_found_with_a_warning(

@@ -2,6 +2,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,13 @@ from nmt.config.experiment import Experiment
 from nmt.console import Console
 from nmt.errors import TrainingError
 from nmt.jobs import driver
-from nmt.jobs.driver import Interrupt, RunResult, describe_failures, follow_run
+from nmt.jobs.driver import (
+    Interrupt,
+    RunResult,
+    TrainerThread,
+    describe_failures,
+    follow_run,
+)
 from nmt.jobs.mailbox import Mailbox
 
 RESULT = RunResult("finished", 30, 12.5, 20)
@@ -131,6 +138,15 @@ def test_ignored_hangup_does_not_stop_a_run() -> None:
             assert not interrupt.is_requested
     finally:
         signal.signal(signal.SIGHUP, previous)
+
+
+def test_an_error_of_ray_is_described_in_one_line() -> None:
+    def fail() -> None:
+        raise ValueError("\nno host\n")
+
+    fit = TrainerThread(SimpleNamespace(fit=fail))  # type: ignore[arg-type]
+    fit.run()
+    assert fit.describe_error(3) == "training failed: ValueError: no host"
 
 
 def test_job_logs_the_time_to_its_first_update(

@@ -3,6 +3,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,6 +76,54 @@ def test_best_settings_of_a_long_name_can_be_loaded(tmp_path: Path) -> None:
     outcome = replace(OUTCOMES[0], validations=validations)
     _best_lines(outcome, "bleu", tmp_path, "x" * 100)
     assert load_experiment(tmp_path / "best.yaml").name == f"{'x' * 94}.tuned"
+
+
+def test_best_settings_name_the_text_by_an_absolute_path(tmp_path: Path) -> None:
+    """The file is in the folder of the search."""
+    validations = [each | {"signature": ""} for each in OUTCOMES[0].validations]
+    _best_lines(replace(OUTCOMES[0], validations=validations), "bleu", tmp_path, "tiny")
+    text = (tmp_path / "best.yaml").read_text()
+    assert f"  root: {os.path.abspath(OUTCOMES[0].trial.experiment.corpus.root)}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("metric", "first", "worse", "better"), [("bleu", 20, 10, 30), ("loss", 2, 3, 1)]
+)
+def test_the_worse_trials_are_stopped_at_a_rung(
+    metric: Metric, first: float, worse: float, better: float
+) -> None:
+    scheduler = jobs_tune._make_scheduler([each.trial for each in OUTCOMES], metric, least=100)
+
+    def decide(name: str, *scores: tuple[int, float]) -> list[str]:
+        trial = SimpleNamespace(trial_id=name)
+        scheduler.on_trial_add(None, trial)
+        key = "dev_bleu" if metric == "bleu" else "dev_loss"
+        reports = [{"update": update, key: score} for update, score in scores]
+        return [scheduler.on_trial_result(None, trial, each) for each in reports]
+
+    # Neither before `least` updates nor at the last one, whose checkpoint is not yet written.
+    assert decide("a", (50, first), (100, first), (200, worse)) == ["CONTINUE"] * 3
+    assert decide("b", (50, worse), (100, worse)) == ["CONTINUE", "STOP"]
+    assert decide("c", (50, worse), (100, better)) == ["CONTINUE"] * 2
+
+
+def test_each_validation_of_a_trial_is_reported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(jobs_tune.tune, "report", reports.append)
+    reporter = jobs_tune._Reporter(tmp_path, validate_every=10)
+    with (tmp_path / "metrics.jsonl").open("w") as file:
+        for update in (10, 20):
+            scores = {"dev_bleu": 1.0 * update, "dev_loss": 2.0}
+            file.write(f"{json.dumps({'kind': 'validation', 'update': update, **scores})}\n")
+            file.flush()
+            # Reading the records after each update would take quadratic time.
+            assert not reporter.after_update(update + 5)
+            assert len(reports) == update // 10 - 1
+            assert not reporter.after_update(update)
+    reporter.report()
+    assert [(each["update"], each["dev_bleu"]) for each in reports] == [(10, 10.0), (20, 20.0)]
 
 
 def test_the_other_metric_decides_between_equal_scores() -> None:

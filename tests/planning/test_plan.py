@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nmt.model.seq2seq import Seq2Seq, num_parameters
 from nmt.planning import memory_estimate
 from nmt.planning.plan import Plan, PlanOptions, format_plan, make_plan
 from nmt.planning.probe import saved_bytes
+from nmt.planning.scaling import Links, ScalingRow
 from nmt.training.data import TrainingData, make_schedule
 from nmt.training.distributed import World
 from nmt.training.state import Learner
@@ -33,6 +35,10 @@ def test_counts_are_exact(tiny_plan: Plan) -> None:
     assert tiny_plan.parameters == num_parameters(model)
     assert tiny_plan.updates_per_epoch == schedule.updates_per_epoch
     assert tiny_plan.num_pairs == 100
+    assert tiny_plan.epochs == pytest.approx(60 / schedule.updates_per_epoch)
+    updates = [schedule.update(number) for number in range(schedule.updates_per_epoch)]
+    num_tokens = sum(update.num_tgt_tokens for update in updates) / len(updates)
+    assert tiny_plan.rows[0].tgt_tokens == pytest.approx(num_tokens)
 
 
 def test_disk_estimate_matches_files(tiny_plan: Plan) -> None:
@@ -48,7 +54,10 @@ def test_larger_micro_batch_needs_more_memory(here: Path, tiny_plan: Plan) -> No
     smaller = load_experiment("tiny.yaml", ["batching.max_tokens=64"])
     assert make_plan(smaller, Cluster(), PlanOptions(), probe_s=0.5).largest < tiny_plan.largest / 2
     assert tiny_plan.memory.weights == 5 * 4 * tiny_plan.parameters
-    assert tiny_plan.memory.total > tiny_plan.memory.weights + memory_estimate.TORCH_BYTES
+    memory = tiny_plan.memory
+    parts = (memory.weights, memory.activations, memory.loss, memory.kernels)
+    assert min(parts) > 0
+    assert memory.total == sum(parts) + memory_estimate.TORCH_BYTES
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -162,7 +171,11 @@ def test_plan_is_printed_line_by_line(here: Path, nmt: Callable[..., Any],
     )
     assert re.fullmatch(pattern, lines[0])
     assert lines[1].startswith("memory per worker (estimate, fp32): ")
-    assert lines[2].startswith("disk: ")
+    assert re.fullmatch(
+        r"disk: \d+ MiB for 4 checkpoints of \d MiB \(2 newest, best, one being written\) \| "
+        r"prepared corpus \d MiB",
+        lines[2],
+    )
     assert lines[3].startswith("probe on this machine: 20 micro-batches")
     assert lines[4] == (
         "links: 25 Gbit/s between nodes | 10 Gbit/s within a node | 100 us per ring step | "
@@ -220,12 +233,46 @@ def test_a_stage_with_two_passes_counts(here: Path, tiny_plan: Plan) -> None:
     assert never.memory.activations == tiny_plan.memory.activations
 
 
-def test_plan_reports_that_the_teacher_is_not_timed(here: Path, tiny_plan: Plan) -> None:
+def test_the_teacher_of_distillation_is_planned(here: Path, tiny_plan: Plan) -> None:
     settings = ["training.init_from=runs/old", "corpus.train.0.distillation=1"]
     plan = make_plan(load_experiment("tiny.yaml", settings), Cluster(), PlanOptions(), probe_s=0.1)
     note = "times leave out the teacher: a pair that is distilled takes about a third longer"
     assert note in format_plan(plan)
     assert note not in format_plan(tiny_plan)
+    assert plan.memory.weights == tiny_plan.memory.weights + 4 * plan.parameters
+    assert plan.checkpoint_bytes == tiny_plan.checkpoint_bytes + 4 * plan.parameters
+
+
+def test_nodes_and_links_of_gpus(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    sizes = ["batching.micro_batches=16", "batching.max_tokens=32"]
+    experiment = load_experiment("tiny.yaml", sizes)
+    gpus = Cluster.model_validate({"workers": 16, "gpus_per_worker": 1})
+
+    def plan(workers_per_node: int | None, *links: float) -> Plan:
+        options = PlanOptions(workers_per_node, *(links or (None, None)), tflops=1e-3)
+        return make_plan(experiment, gpus, options, probe_s=0.1)
+
+    of_nodes = {number: plan(number) for number in (None, 1, 4)}
+    nodes = {key: [(row.nodes, row.workers) for row in each.rows] for key, each in of_nodes.items()}
+    assert nodes[None] == [(1, 8), (2, 16)]
+    assert nodes[4] == [(1, 4), (2, 8), (4, 16)]
+    # The cores of this machine do not slow down workers on GPUs, nor does its optimizer step.
+    first = {key: each.rows[0] for key, each in of_nodes.items()}
+    assert 8 * first[None].compute_s == pytest.approx(first[1].compute_s)
+    assert first[None].step_s == 0
+    assert of_nodes[None].links == Links(400, 2400, 10)
+    assert plan(8, 25.0, 50.0).links == Links(25, 50, 10)
+
+
+def test_table_has_the_hours_of_all_updates(tiny_plan: Plan) -> None:
+    """Sixty updates of two minutes."""
+    row = ScalingRow(2, 4, 90.0, 15.0, 10.0, 5.0, 60_000.0, 0.75)
+    line = list(format_plan(replace(tiny_plan, rows=[row])))[-2]
+    assert line.split() == [
+        "2", "4", "120,000", "90,000", "15,000", "10,000", "5,000", "500", "0.75", "2.00",
+        "forward", "and", "backward",
+    ]  # fmt: skip
 
 
 def test_first_line_counts_parameters(tiny_plan: Plan) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_files import example
 
 from nmt.report.examples import QUANTILES, choose
 from nmt.report.page import render
@@ -28,7 +29,15 @@ def test_examples_have_the_attention_of_each_token(here: Path, nmt: Callable[...
 
 
 @pytest.mark.parametrize(
-    ("line", "lines"), [("\u200b \u200b \u200b", []), ("3 a\r dog runs.", [1, 1, 1])]
+    ("line", "lines"),
+    [
+        ("\u200b \u200b \u200b", []),
+        ("3 a\r dog runs.", [1, 1, 1]),
+        ("a dog", []),
+        # The matrix of more than 24 words is not readable.
+        ("a dog runs." + " a cat sleeps." * 7, [1, 1, 1]),
+        ("a dog runs." + " a cat sleeps." * 8, []),
+    ],
 )
 def test_unusual_lines(line: str, lines: list[int], here: Path, nmt: Callable[..., Any]) -> None:
     for name, text in (("my.en", line), ("my.de", "3 ein Hund rennt.")):
@@ -38,6 +47,10 @@ def test_unusual_lines(line: str, lines: list[int], here: Path, nmt: Callable[..
     examples = choose(run, 3)
     assert [each.line for each in examples] == lines
     render([run], [examples])
+
+
+def test_strongest_source_token_of_each_target_token() -> None:
+    assert example().strongest == [("▁&amp;", "▁<b>", 0.9), ("</s>", "</s>", 0.8)]
 
 
 def test_run_without_evaluation_has_no_examples(here: Path) -> None:

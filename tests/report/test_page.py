@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from report_files import HOSTILE, example, record
+from report_files import HOSTILE, evaluation, example, record
 
-from nmt.report.page import render
+from nmt.report.page import render, score_rows, slice_tables
 from nmt.report.runs import read_runs
 
 MakeRun = Callable[..., Path]
@@ -127,6 +127,40 @@ def test_only_the_newest_events_are_shown(tmp_path: Path) -> None:
     page = Page(page_of(tmp_path))
     assert page.text.count("gnorm inf") == 100
     assert f"{tmp_path.name}: 50 earlier events: see metrics.jsonl." in page.text
+
+
+def test_restarts_are_marked_in_the_charts(make_run: MakeRun) -> None:
+    folder = make_run("a")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(f"\n{json.dumps(record('restart', 150, updates_lost=1))}\n")
+    assert Page(page_of(folder, make_run("b"))).text.count("a: restart at 150") == 6
+
+
+def test_scores_are_grouped_by_test_set(make_run: MakeRun) -> None:
+    folders = [make_run(name, test_set="news") for name in ("b", "a")]
+    for folder in folders:
+        path = folder / "evaluation/talks.metrics.json"
+        path.write_text(json.dumps(evaluation(test_set="flickr")))
+    rows = score_rows(read_runs(folders))
+    assert [(row.test_set, row.run) for row in rows] == [
+        ("flickr", "b"), ("flickr", "a"), ("news", "b"), ("news", "a"),
+    ]  # fmt: skip
+
+
+def test_variants_of_a_test_set_have_no_slices(make_run: MakeRun) -> None:
+    folder = make_run("a")
+    for name in ("flickr+lowercase", "talks+lowercase"):
+        path = folder / f"evaluation/{name}.metrics.json"
+        path.write_text(json.dumps(evaluation(test_set=name)))
+    tables = slice_tables(read_runs([folder]))
+    assert [table.test_set for table in tables] == ["flickr", "talks+lowercase"]
+
+
+def test_the_page_has_the_time_of_the_newest_record(make_run: MakeRun) -> None:
+    older, newer = make_run("a"), make_run("b")
+    last = record("train", 400) | {"time": 1.7e9}
+    (newer / "metrics.jsonl").write_text(f"{json.dumps(last)}\n")
+    assert "As of 2023-11-14 22:13 UTC." in Page(page_of(newer, older)).text
 
 
 def test_runs_share_charts_with_different_lines(make_run: MakeRun) -> None:
