@@ -15,6 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -291,7 +292,7 @@ def find_later_duplicates(tables: Iterator[Digests]) -> npt.NDArray[np.uint64]:
 
 
 def held_out_digests(corpus: CorpusConfig, language: str) -> set[bytes]:
-    """Return digests of the lines of one language in the dev and test sets.
+    """Return digests of the lines of one language in the dev and test sets (`_line_digest`).
 
     Raises:
         DataError: a file cannot be read, or the corpus does not have this language.
@@ -303,11 +304,20 @@ def held_out_digests(corpus: CorpusConfig, language: str) -> set[bytes]:
         )
     # The text may be in either language: back-translation uses the target side.
     side = 0 if language == corpus.src else 1
-    return {
-        _digest(normalise(pair[side], corpus.cleaning).encode())
-        for text in (corpus.dev, *corpus.tests)
-        for pair in PairFiles.of(text, corpus).read()
-    }
+    lines: list[str] = []
+    for text in (corpus.dev, *corpus.tests):
+        files = PairFiles.of(text, corpus)
+        pairs = list(files.read())
+        lines += [pair[side] for pair in pairs]
+        if side:
+            lines += chain.from_iterable(files.read_refs(len(pairs)))
+    return {_line_digest(line, corpus.cleaning) for line in lines}
+
+
+def _line_digest(line: str, cleaning: CleaningConfig) -> bytes:
+    """Return the digest of a repaired line without case, punctuation and spaces."""
+    # Paired with itself, as in `select_lines`.
+    return _digest(near_key(repair(line, line, cleaning)[0]))
 
 
 def select_lines(
@@ -337,7 +347,7 @@ def select_lines(
         reason = drop_reason(line, line, one_side)
         digest = _digest(line.encode())
         # Held-out lines count as such even where they occur twice.
-        if not reason and digest in held_out:
+        if not reason and _line_digest(raw, cleaning) in held_out:
             reason = HELD_OUT
         if not reason and digest in seen:
             reason = "duplicates"

@@ -14,7 +14,7 @@ from typing import Any
 
 import fasttext
 
-from nmt.corpus.languages import table_code
+from nmt.corpus.languages import has_unusual_script, table_code
 from nmt.errors import NmtError
 
 MIN_SHARE = 0.02
@@ -27,7 +27,7 @@ _MODEL_CODES = {"iw": "he", "in": "id", "ji": "yi"}
 _ALIKE = (
     {"hr", "bs", "sr", "sh"}, {"no", "nn", "da"}, {"id", "ms", "min", "jv"},
     {"zh", "yue", "wuu"}, {"fa", "mzn", "ckb"}, {"ar", "arz"}, {"az", "azb"}, {"pt", "gl"},
-    {"cs", "sk"}, {"hi", "mr", "ne", "bh", "mai"}, {"ur", "pnb"},
+    {"cs", "sk"}, {"hi", "mr", "ne", "bh", "mai"}, {"ur", "pnb"}, {"pa", "pnb"}, {"ku", "ckb"},
 )  # fmt: skip
 """Languages whose short lines the model confuses: each counts as any other of its group."""
 
@@ -57,12 +57,12 @@ def _known() -> frozenset[str]:
 def language_codes(language: str) -> frozenset[str]:
     """Return the model's codes that count as a language such as en, en_US, eng or zh-Hant.
 
-    Empty if the model does not know the language.
+    Empty if the model does not know the language, or not in the script of the tag.
     """
     code = re.split("[-_.]", language.lower())[0]
     code = table_code(code) or code
     code = _MODEL_CODES.get(code, code)
-    if code not in _known():
+    if code not in _known() or has_unusual_script(language, code):
         return frozenset()
     return frozenset({code}.union(*(group for group in _ALIKE if code in group)))
 

@@ -37,6 +37,49 @@ _ENTRIES = [entry.split(maxsplit=2) for entry in _TABLE.strip().replace("\n", "|
 _NAMES = {code: name for code, _, name in _ENTRIES}
 _SHORT = {long: code for code, longs, _ in _ENTRIES for long in longs.split(",")}
 _BY_NAME = {name.lower(): code for code, name in _NAMES.items()}
+SCRIPT_LANGUAGES = {
+    "Latin": "af als an ast az bar bs br ca ceb co cs cy da de en eo es et eu fi fr frr fy ga gd "
+    "gl hr hsb ht hu ia id io is it jv ku la lb li lmo lt lv mg min ms mt nah nds nl nn no oc pam "
+    "pl pms pt qu rm ro scn sco sh sk sl so sq sr su sv sw tk tl tr uz vec vi vls vo wa war yo diq",
+    "Cyrillic": "av az ba be bg bxr ce cv kk ky krc kv mhr mk mn mrj myv os ru rue sah sh sr tg tt "
+    "tyv uk uz xal",
+    "Greek": "el",
+    "Armenian": "hy",
+    "Hebrew": "he yi",
+    "Arabic": "ar arz az azb ckb fa kk ku lrc mzn pnb ps sd ug ur",
+    "Thaana": "dv",
+    "Devanagari": "bh gom hi mai mr ne new sa",
+    "Bengali": "as bn bpy",
+    "Gurmukhi": "pa",
+    "Gujarati": "gu",
+    "Oriya": "or",
+    "Tamil": "ta",
+    "Telugu": "te",
+    "Kannada": "kn",
+    "Malayalam": "ml",
+    "Sinhala": "si",
+    "Thai": "th",
+    "Lao": "lo",
+    "Tibetan": "bo",
+    "Burmese": "my",
+    "Georgian": "ka xmf",
+    "Hangul": "ko",
+    "Ethiopic": "am",
+    "Khmer": "km",
+    "Kana": "ja",
+    "Han": "ja ko wuu yue zh",
+}
+"""Languages of each script; a language may have several."""
+_SCRIPT_CODES = {
+    "Arab": "Arabic", "Armn": "Armenian", "Beng": "Bengali", "Cyrl": "Cyrillic",
+    "Deva": "Devanagari", "Ethi": "Ethiopic", "Geor": "Georgian", "Grek": "Greek",
+    "Gujr": "Gujarati", "Guru": "Gurmukhi", "Hang": "Hangul", "Hani": "Han", "Hans": "Han",
+    "Hant": "Han", "Hebr": "Hebrew", "Jpan": "Kana", "Khmr": "Khmer", "Knda": "Kannada",
+    "Kore": "Hangul", "Laoo": "Lao", "Latn": "Latin", "Mlym": "Malayalam", "Mymr": "Burmese",
+    "Orya": "Oriya", "Sinh": "Sinhala", "Taml": "Tamil", "Telu": "Telugu", "Thaa": "Thaana",
+    "Tibt": "Tibetan",
+}  # fmt: skip
+"""Scripts by their codes of ISO 15924."""
 _TAG = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{1,8})*")
 
 
@@ -58,6 +101,21 @@ def table_code(tag: str) -> str:
     """Return `primary_language`, with Bokmål (nb) as Norwegian (no) as in tables of others."""
     code = primary_language(tag)
     return "no" if code == "nb" else code
+
+
+def has_unusual_script(tag: str, code: str) -> bool:
+    """Return True for a tag such as hi_Latn, with a script that is not one of its language.
+
+    Args:
+        tag: a language tag.
+        code: its language in `SCRIPT_LANGUAGES`.
+    """
+    parts = re.split("[-_]", tag)[1:]
+    script = next((part.title() for part in parts if len(part) == 4 and part.isalpha()), "")
+    languages = SCRIPT_LANGUAGES.get(_SCRIPT_CODES.get(script, ""), "")
+    # Tables of others have these two in Latin script only.
+    is_rare = script == "Cyrl" and code in ("az", "uz")
+    return bool(script) and (is_rare or code not in languages.split())
 
 
 def describe_language(tag: str) -> str:

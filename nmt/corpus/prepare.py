@@ -165,7 +165,8 @@ def _prepare(experiment: Experiment, stages: Stages, dropped: Path | None) -> Ma
     # Chunks without a pair get no shard, and shards are numbered without gaps.
     for number, chunk in enumerate(chunk for chunk in chunks if kept[chunk.key]):
         shard = f"shards/{number:05}.arrow"
-        arguments = work, chunk, later, shard, names, corpus.cleaning
+        languages = corpus.src, corpus.tgt
+        arguments = work, chunk, later, shard, names, corpus.cleaning, languages
         encode[chunk.key] = prepare_tasks.encode_chunk, arguments
     results = stages.run("encoding", EncodedChunk, encode, used="clean/{}.*")
     encoded = list(results.values())

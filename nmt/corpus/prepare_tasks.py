@@ -13,6 +13,8 @@ drop reason and repairs of each raw line; `copies/<part>.npy` and `near/<part>.n
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import count as count_from
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import BadZipFile
@@ -26,10 +28,11 @@ from nmt.corpus import clean
 from nmt.corpus.io import atomic_write, read_zstd, split_lines, write_zstd
 from nmt.corpus.languages import Languages
 from nmt.corpus.manifest import FileInfo, ShardInfo, unusable
+from nmt.corpus.rules import repair
 from nmt.corpus.shards import ShardWriter
 from nmt.corpus.subword import Subword, tag_token
 from nmt.corpus.task_cache import Tree
-from nmt.corpus.text import normalise, read_lines
+from nmt.corpus.text import read_lines
 from nmt.errors import DataError
 
 T = TypeVar("T")
@@ -136,7 +139,7 @@ def clean_chunk(
         held_out: names of the dev and test sets.
     """
     pairs = tuple(_read_held_out(work.parent, held_out))
-    known = _held_out_keys(pairs, cleaning.nfc, cleaning.control_characters)
+    known = _held_out_keys(pairs, cleaning.model_dump_json(), languages)
     context = clean.Context(languages, (chunk.text.src_case, chunk.text.tgt_case), known)
     result = clean.clean(read_raw(work, chunk), cleaning, context)
     if result.tally.read != chunk.num_lines:
@@ -234,6 +237,7 @@ def encode_chunk(
     shard: str,
     held_out: list[str],
     cleaning: CleaningConfig,
+    languages: Languages,
 ) -> Tree:
     """Encode the pairs of a chunk that no stage dropped, and write a shard.
 
@@ -244,6 +248,7 @@ def encode_chunk(
         shard: path of the shard in the prepared corpus.
         held_out: names of the dev and test sets.
         cleaning: the rules.
+        languages: of source and target.
 
     Returns:
         The `EncodedChunk`.
@@ -262,7 +267,7 @@ def encode_chunk(
             (lines[rows] + chunk.first_line + 1).tolist(),
         )
     # Pairs that also occur in dev or test sets stay, but are counted and reported.
-    known = _held_out_digests(folder, held_out, cleaning)
+    known = _held_out_digests(folder, held_out, cleaning, languages)
     leaked = sum(clean.pair_digest(*pair) in known for pair in zip(src, tgt, strict=True))
     return asdict(EncodedChunk(writer.write(folder / shard, shard), leaked))
 
@@ -273,32 +278,35 @@ def _load_subword(data: bytes) -> Subword:
     return Subword.from_json(data)
 
 
-def _held_out_digests(folder: Path, names: list[str], cleaning: CleaningConfig) -> set[bytes]:
-    """Return digests of the dev and test pairs, normalised like training pairs."""
-    return {
-        clean.pair_digest(normalise(src, cleaning), normalise(tgt, cleaning))
-        for src, tgt in _read_held_out(folder, names)
-    }
+def _held_out_digests(
+    folder: Path, names: list[str], cleaning: CleaningConfig, languages: Languages
+) -> set[bytes]:
+    """Return digests of the dev and test pairs, repaired like training pairs."""
+    pairs = _read_held_out(folder, names)
+    return {clean.pair_digest(*repair(src, tgt, cleaning, languages)[:2]) for src, tgt in pairs}
 
 
 # One per process, which cleans many chunks. By content: the same process can prepare changed sets.
 @lru_cache(maxsize=1)
 def _held_out_keys(
-    pairs: tuple[tuple[str, str], ...], nfc: bool, control_characters: bool
+    pairs: tuple[tuple[str, str], ...], rules: str, languages: Languages
 ) -> frozenset[bytes]:
-    cleaning = CleaningConfig(nfc=nfc, control_characters=control_characters)
-    return clean.held_out_keys(
-        (normalise(src, cleaning), normalise(tgt, cleaning)) for src, tgt in pairs
-    )
+    cleaning = CleaningConfig.model_validate_json(rules)
+    # Repaired like training pairs: a copy with `&quot;` on both sides is a leak.
+    return clean.held_out_keys(repair(src, tgt, cleaning, languages)[:2] for src, tgt in pairs)
 
 
 def _read_held_out(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of dev and test sets, with each of their references."""
     for name in names:
-        paths = [folder / f"{name}.{side}" for side in SIDES]
-        src, tgt = (list(read_lines(path)) for path in paths)
-        if len(src) != len(tgt):
-            raise unusable(paths[1], f"{len(tgt):,} lines, expected {len(src):,}")
-        yield from zip(src, tgt, strict=True)
+        source = folder / f"{name}.src"
+        src = list(read_lines(source))
+        files = (folder / f"{name}.ref{number}" for number in count_from(1))
+        for path in (folder / f"{name}.tgt", *takewhile(Path.is_file, files)):
+            tgt = list(read_lines(path))
+            if len(src) != len(tgt):
+                raise unusable(path, f"{len(tgt):,} lines, expected {len(src):,}")
+            yield from zip(src, tgt, strict=True)
 
 
 def read_clean(

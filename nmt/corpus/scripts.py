@@ -4,6 +4,7 @@ import re
 from functools import cache
 
 from nmt.corpus.language_id import language_codes
+from nmt.corpus.languages import SCRIPT_LANGUAGES
 
 _BLOCKS = {
     "Latin": "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02b8\u0363-\u036f\u1d00-\u1dbf"
@@ -39,48 +40,16 @@ _BLOCKS = {
 }
 """Characters of a script, as the inside of a class of a regular expression."""
 
-_LANGUAGES = {
-    "Latin": "af als an ast az bar bs br ca ceb co cs cy da de en eo es et eu fi fr frr fy ga gd "
-    "gl hr hsb ht hu ia id io is it jv ku la lb li lmo lt lv mg min ms mt nah nds nl nn no oc pam "
-    "pl pms pt qu rm ro scn sco sh sk sl so sq sr su sv sw tk tl tr uz vec vi vls vo wa war yo diq",
-    "Cyrillic": "av az ba be bg bxr ce cv kk ky krc kv mhr mk mn mrj myv os ru rue sah sh sr tg tt "
-    "tyv uk uz xal",
-    "Greek": "el",
-    "Armenian": "hy",
-    "Hebrew": "he yi",
-    "Arabic": "ar arz az azb ckb fa kk ku lrc mzn pnb ps sd ug ur",
-    "Thaana": "dv",
-    "Devanagari": "bh gom hi mai mr ne new sa",
-    "Bengali": "as bn bpy",
-    "Gurmukhi": "pa",
-    "Gujarati": "gu",
-    "Oriya": "or",
-    "Tamil": "ta",
-    "Telugu": "te",
-    "Kannada": "kn",
-    "Malayalam": "ml",
-    "Sinhala": "si",
-    "Thai": "th",
-    "Lao": "lo",
-    "Tibetan": "bo",
-    "Burmese": "my",
-    "Georgian": "ka xmf",
-    "Hangul": "ko",
-    "Ethiopic": "am",
-    "Khmer": "km",
-    "Kana": "ja",
-    "Han": "ja ko wuu yue zh",
-}
-"""Languages of each script; a language may have several."""
-
 _LETTERS = re.compile(r"[^\W\d_]")
+_DENSE = re.compile("".join(["[", *(_BLOCKS[name] for name in ("Han", "Kana", "Hangul")), "]"]))
+"""Letters that stand for about three letters of an alphabet."""
 
 
 @cache
 def _pattern(language: str) -> re.Pattern[str] | None:
     """Return the pattern of the letters of a language; None if its scripts are not known."""
     codes = language_codes(language)
-    scripts = [name for name, listed in _LANGUAGES.items() if codes & set(listed.split())]
+    scripts = [name for name, listed in SCRIPT_LANGUAGES.items() if codes & set(listed.split())]
     if not scripts:
         return None
     return re.compile(f"[{''.join(_BLOCKS[name] for name in scripts)}]")
@@ -94,5 +63,7 @@ def is_foreign_script(text: str, language: str) -> bool:
     # By far the most frequent case, at a tenth of the cost of counting.
     if (text.isascii() or max(text) < "\u0250") and pattern.match("a"):
         return False
-    letters = len(_LETTERS.findall(text))
-    return letters > 2 * len([c for c in pattern.findall(text) if c.isalpha()])
+    own = [c for c in pattern.findall(text) if c.isalpha()]
+    num_foreign = len(_LETTERS.findall(text)) - len(own)
+    # 我用 iPhone 12 Pro is Chinese.
+    return num_foreign > len(own) + 2 * len(_DENSE.findall("".join(own)))

@@ -153,6 +153,31 @@ def test_rules_hold_for_every_script(src: str, tgt: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("language", "line"),
+    [
+        ("hi_Latn", "Bachche ghar ke peechhe bageeche mein khel rahe hain."),
+        ("ms-Arab", "کانق٢ برماين د تامن د بلاکڠ رومه ايت."),
+        ("uz_Cyrl", "Болалар уй орқасидаги боғда ўйнамоқда."),
+        ("kk_Latn", "Balalar üidıñ artyndağy baqşada oinap jatyr."),
+        ("mn_Mong", "ᠬᠦᠦᠬᠡᠳ ᠭᠡᠷ ᠦᠨ ᠠᠷᠤ ᠳᠤ ᠲᠣᠭᠯᠠᠵᠤ ᠪᠠᠢᠨᠠ"),
+        ("pa_Arab", "بچے گھر دے پچھے باغ وچ کھیڈ رہے نیں۔"),
+        ("ku", "منداڵەکان لە باخی پشتی ماڵەکە یاری دەکەن."),
+        ("zh", "我用 iPhone 12 Pro Max，系统是 iOS 14.5。"),
+        ("ja", "Windowsの更新をする。"),
+        ("ko", "나는 iPhone 12 Pro Max를 샀다."),
+    ],
+)
+def test_another_script_of_a_language_is_kept(language: str, line: str) -> None:
+    assert drop_reason(CHILDREN["en"], line, CleaningConfig(numbers=False), ("en", language)) == ""
+
+
+def test_text_of_another_script_is_foreign_among_a_few_letters() -> None:
+    line = "好 The children play here."
+    rules = CleaningConfig(language=False)
+    assert drop_reason("Tom has a dog.", line, rules, ("en", "zh")) == "script"
+
+
+@pytest.mark.parametrize(
     ("src", "tgt", "reason"),
     [
         ("a", "b", ""),

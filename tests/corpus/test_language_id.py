@@ -42,6 +42,13 @@ def test_a_text_is_identified_by_most_of_it() -> None:
         ("zh-Hant", {"zh", "yue", "wuu"}),
         ("nb", {"no", "nn", "da"}),
         ("tlh", set()),
+        ("hi_Deva", {"hi", "mr", "ne", "bh", "mai"}),
+        ("hi-Latn-IN", set()),
+        ("uz_Cyrl", set()),
+        ("mon_Mong", set()),
+        ("srp_Cyrl", {"hr", "bs", "sr", "sh"}),
+        ("pan_Arab", set()),
+        ("ku", {"ku", "ckb"}),
     ],
 )
 def test_language_names_have_the_codes_of_the_model(name: str, codes: set[str]) -> None:

@@ -94,6 +94,41 @@ def test_the_summary_lists_all_counts(make_corpus: Make) -> None:
     ]
 
 
+@pytest.mark.parametrize("is_on", [True, False])
+@pytest.mark.parametrize(
+    ("src", "tgt"),
+    [
+        ("Tom &amp; I say &quot;yes&quot;", "Tom &amp; ich sagen &quot;ja&quot;"),
+        ("The <i>old</i> man", "Der <i>alte</i> Mann"),
+        ("They visit Köln.", "Sie besuchen KÃ¶ln fÃ¼r uns."),
+        ("Er wohnt in der alten Stadt am Fluss.", "He lives in the old town by the river."),
+    ],
+)
+def test_a_set_that_needs_repairs_is_no_hiding_place(
+    src: str, tgt: str, is_on: bool, make_corpus: Make
+) -> None:
+    rules = ("encoding", "html_entities", "markup", "swapped")
+    cleaning = {**dict.fromkeys(rules, True), "leaks": is_on}
+    manifest = prepare(
+        make_corpus({"a": [*CLEAN[:9], (src, tgt)]}, dev=[(src, tgt)], cleaning=cleaning)
+    )
+    [corpus] = manifest.corpora
+    assert (corpus.dropped.get("leaks", 0), corpus.leaked) == ((1, 0) if is_on else (0, 1))
+
+
+def test_a_pair_with_any_reference_is_a_leak(make_corpus: Make, tmp_path: Path) -> None:
+    tests = [{"name": "t", "src": "dev.en", "tgt": "dev.de", "refs": ["other.de"]}]
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/other.de").write_text("Danke schön!\n", encoding="utf-8")
+    experiment = make_corpus(
+        {"a": [*CLEAN[:9], ("thank you", "danke schön")]},
+        dev=[("Thank you.", "Danke.")],
+        cleaning={"leaks": True},
+        tests=tests,
+    )
+    assert prepare(experiment).corpora[0].dropped.get("leaks", 0) == 1
+
+
 def test_pairs_that_training_leaves_out_are_counted(make_corpus: Make) -> None:
     """Line in, line out (nmt/README.md, Guarantees)."""
     experiment = make_corpus(

@@ -17,6 +17,7 @@ from nmt.cli.backtranslate import _entry
 from nmt.config.decoding import DecodingConfig
 from nmt.config.files import build_text
 from nmt.config.settings import added_setting
+from nmt.corpus.clean import held_out_digests, select_lines
 from nmt.corpus.task_cache import run_locally
 from nmt.errors import DataError
 from nmt.jobs import backtranslate as backtranslate_module
@@ -75,6 +76,24 @@ def test_pairs_are_kept_lines_and_their_translations(mono: Path, nmt: Callable[.
     translated = nmt("translate runs/tiny", "".join(f"{line}\n" for line in src).encode()).out
     assert read_text_lines("bt.de") == translated.splitlines()
     assert not Path("bt.work").exists()
+
+
+def test_text_like_that_of_a_set_is_held_out(mono: Path) -> None:
+    held_out = read_text_lines("raw/dev.en")[1]
+    copies = [held_out.upper(), f"&quot;{held_out}&quot;", held_out.rstrip(".") + " !"]
+    mono.write_text("".join(f"{line}\n" for line in [*MONO, *copies]), encoding="utf-8")
+    assert make_pairs(mono, Path("bt"))[0]["in the dev or a test set"] == 3
+
+
+def test_every_reference_is_held_out(mono: Path) -> None:
+    corpus = load_checkpoint(Path("runs/tiny")).experiment.corpus
+    Path("raw/other.de").write_text(
+        "Noch ein Satz.\n" * len(read_text_lines("raw/dev.de")), encoding="utf-8"
+    )
+    text = corpus.dev.model_copy(update={"name": "t", "refs": ["other.de"]})
+    held_out = held_out_digests(corpus.model_copy(update={"tests": [text]}), "de")
+    counts: Counter[str] = Counter()
+    assert list(select_lines(["noch ein Satz"], corpus.cleaning, held_out, counts)) == []
 
 
 def test_pairs_do_not_depend_on_the_tasks(mono: Path, monkeypatch: pytest.MonkeyPatch) -> None:
