@@ -43,6 +43,7 @@ COMMANDS = {
     "evaluate": ("nmt.cli.evaluate:evaluate", "Translate test sets and score them with sacreBLEU."),
     "compare": ("nmt.cli.compare:compare", "Score translation files and compare them."),
     "report": ("nmt.cli.report:report", "Write an HTML report of runs."),
+    "inspect": ("nmt.cli.inspect:inspect", "Show attention and LSTM gates of a model on a page."),
     "average": ("nmt.cli.train:average", "Average the weights of checkpoints."),
     "export": ("nmt.cli.train:export", "Export a model for translation."),
     "audit": ("nmt.cli.audit:audit", "Verify that each epoch of a run used each pair once."),

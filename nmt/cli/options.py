@@ -229,6 +229,15 @@ def check_output(output: str, inputs: Iterable[str] = (), option: str = "--outpu
             raise ConfigError(option, output, "it is the input: give another file name")
 
 
+def check_page(output: str, runs: Iterable[str]) -> None:
+    """Raise ConfigError if an HTML page would replace a file of a run that is no page."""
+    target = Path(output).resolve()
+    folders = [run for run in runs if target.is_relative_to(Path(run).resolve())]
+    if target.exists() and target.suffix != ".html" and folders:
+        rule = f"it is a file of {folders[0]}: give the name of an HTML file"
+        raise ConfigError("--output", output, rule)
+
+
 def program(other: str = "") -> str:
     """Return the command that started this program, as the user would type it.
 

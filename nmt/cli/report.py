@@ -1,14 +1,11 @@
 """`nmt report`: HTML report of runs."""
 
-from pathlib import Path
-
 import click
 
 from nmt.checkpoint.location import run_dir
-from nmt.cli.options import COUNT_OR_0, check_output
+from nmt.cli.options import COUNT_OR_0, check_output, check_page
 from nmt.console import Console
 from nmt.corpus.text import open_output
-from nmt.errors import ConfigError
 
 
 @click.command()
@@ -24,12 +21,7 @@ def report(runs: tuple[str, ...], output: str, examples: int) -> None:
     RUN is a run directory.
     """
     check_output(output)
-    # A report may replace an earlier one in the folder of a run, but no other file there.
-    target = Path(output).resolve()
-    folders = [str(run) for run in runs if target.is_relative_to(Path(run).resolve())]
-    if target.exists() and target.suffix != ".html" and folders:
-        rule = f"it is a file of {folders[0]}: give the name of an HTML file"
-        raise ConfigError("--output", output, rule)
+    check_page(output, runs)
     from nmt.report.examples import choose
     from nmt.report.page import render
     from nmt.report.runs import read_runs

@@ -65,7 +65,7 @@ class Attention(nn.Module, ABC):
         Returns:
             Context vectors, [B, T, C].
         """
-        weights = drop(self._weights(query, keys, is_pad), self.dropout, self.training)
+        weights = drop(self.weights(query, keys, is_pad), self.dropout, self.training)
         return self.combine(weights, values)
 
     def step(
@@ -83,12 +83,13 @@ class Attention(nn.Module, ABC):
             Context vectors, [R, C], and attention weights averaged over heads, [R, S].
         """
         # The hypotheses of a sentence take the place of target positions: keys are not copied.
-        weights = self._weights(query.view(keys.size(0), -1, query.size(-1)), keys, is_pad)
+        weights = self.weights(query.view(keys.size(0), -1, query.size(-1)), keys, is_pad)
         context = self.combine(weights, values)
         mean = weights.mean(dim=1) if weights.dim() == 4 else weights
         return context.flatten(0, 1), mean.flatten(0, 1)
 
-    def _weights(self, query: Tensor, keys: Tensor, is_pad: Tensor) -> Tensor:
+    def weights(self, query: Tensor, keys: Tensor, is_pad: Tensor) -> Tensor:
+        """Return normalised weights, fp32, [B, T, S] or [B, N, T, S]; arguments as of `forward`."""
         # fp32 softmax: in bf16 the weights of long sources do not sum to 1.
         scores = self.score(query, keys).float()
         is_pad = is_pad[:, None, None] if scores.dim() == 4 else is_pad[:, None]

@@ -1,4 +1,4 @@
-"""Line charts: coordinates of curves, ticks and labels, which the template draws as SVG.
+"""Line charts and heat maps: coordinates, ticks and labels, which the templates draw as SVG.
 
 No drawing library is used: the available ones add scripts, fonts or megabytes, and none provides
 the table that accompanies each chart for screen readers. A curve of more than MAX_POINTS values is
@@ -18,7 +18,57 @@ MAX_MARKED = 40
 MAX_ROWS = 12
 """Rows of the table of a chart."""
 
+MIN_WEIGHT = 0.02
+"""Smaller weights of a heat map are not drawn."""
+
 Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Attention weights between the tokens of two texts."""
+
+    rows: list[str]
+    """Target tokens."""
+    columns: list[str]
+    """Source tokens."""
+    weights: list[list[float]]
+    """Weights, 0 to 1, by row and column."""
+    cell: int = 22
+    """Size of a cell in pixels."""
+
+    @property
+    def left(self) -> int:
+        """Width of the target tokens in pixels."""
+        return 16 + 8 * max(map(len, self.rows))
+
+    @property
+    def top(self) -> int:
+        """Height of the rotated source tokens in pixels."""
+        return top_margin(self.columns)
+
+    @property
+    def cells(self) -> list[tuple[int, int, float]]:
+        """Row, column and weight of the cells to draw."""
+        return [
+            (row, column, weight)
+            for row, of_row in enumerate(self.weights)
+            for column, weight in enumerate(of_row)
+            if weight >= MIN_WEIGHT
+        ]
+
+    @property
+    def strongest(self) -> list[tuple[str, str, float]]:
+        """Target token, source token with the largest weight, and the weight: rows of the table."""
+        return [
+            (token, self.columns[weights.index(max(weights))], max(weights))
+            for token, weights in zip(self.rows, self.weights, strict=True)
+        ]
+
+
+def top_margin(tokens: Sequence[str]) -> int:
+    """Return the height of rotated tokens in pixels."""
+    return 24 + 6 * max(map(len, tokens))
 
 
 @dataclass(frozen=True)

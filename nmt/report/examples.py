@@ -5,21 +5,19 @@ therefore the model translates the chosen segments again.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from nmt.checkpoint.load import Checkpoint
 from nmt.decoding.torch_engine import TorchEngine
 from nmt.decoding.translator import Translator
 from nmt.evaluation.results import source_suffix
 from nmt.evaluation.sacrebleu_metrics import sentence_chrf
+from nmt.report.charts import HeatMap
 from nmt.report.runs import Run
 
 QUANTILES = {"90th percentile": 0.9, "median": 0.5, "10th percentile": 0.1}
 """Quantiles of sentence chrF2 at which examples are chosen."""
 MAX_WORDS = 24
 """Longest source whose attention matrix is still readable."""
-MIN_WEIGHT = 0.02
-"""Smaller weights are not drawn."""
 
 
 @dataclass(frozen=True)
@@ -36,40 +34,8 @@ class Example:
     src: str
     ref: str
     hyp: str
-    src_tokens: list[str]
-    tgt_tokens: list[str]
-    weights: list[list[float]]
-    """Attention weights averaged over heads, [target tokens, source tokens]."""
-    CELL: ClassVar[int] = 22
-    """Size of a matrix cell in pixels."""
-
-    @property
-    def left(self) -> int:
-        """Width of the target tokens in pixels."""
-        return 16 + 8 * max(map(len, self.tgt_tokens))
-
-    @property
-    def top(self) -> int:
-        """Height of the rotated source tokens in pixels."""
-        return 24 + 6 * max(map(len, self.src_tokens))
-
-    @property
-    def cells(self) -> list[tuple[int, int, float]]:
-        """Row, column and weight of the cells to draw."""
-        return [
-            (row, column, weight)
-            for row, by_source in enumerate(self.weights)
-            for column, weight in enumerate(by_source)
-            if weight >= MIN_WEIGHT
-        ]
-
-    @property
-    def strongest(self) -> list[tuple[str, str, float]]:
-        """Target token, source token with the largest weight, and the weight: rows of the table."""
-        return [
-            (token, self.src_tokens[weights.index(max(weights))], max(weights))
-            for token, weights in zip(self.tgt_tokens, self.weights, strict=True)
-        ]
+    attention: HeatMap
+    """Attention weights averaged over heads."""
 
 
 def choose(run: Run, num_examples: int) -> list[Example]:
@@ -113,6 +79,6 @@ def _translate(
             attention = result.best.attention.tolist()
             weights = [[round(each, 4) for each in by_source] for by_source in attention]
             texts = src[row], refs[row], result.text
-            tokens = result.src_tokens, result.tokens
-            examples.append(Example(name, row + 1, quantile, chrf, *texts, *tokens, weights))
+            heat_map = HeatMap(result.tokens, result.src_tokens, weights)
+            examples.append(Example(name, row + 1, quantile, chrf, *texts, heat_map))
     return examples

@@ -1,10 +1,54 @@
 """Contents of a run directory, with hostile text."""
 
+from html.parser import HTMLParser
+from types import SimpleNamespace
 from typing import Any
 
+import torch
+
+from nmt.report.charts import HeatMap
 from nmt.report.examples import Example
+from nmt.report.inspection import (
+    QUANTITIES,
+    InspectedLine,
+    Inspection,
+    LayerPositions,
+    Spread,
+    TokenChoice,
+)
 
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Page(HTMLParser):
+    """Parser that fails if tags are not properly nested."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        assert len(attrs) == len(dict(attrs))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
 
 
 def record(kind: str, update: int, **values: Any) -> dict[str, Any]:
@@ -58,6 +102,49 @@ def comparison() -> dict[str, Any]:
 def example() -> Example:
     weights = [[0.9, 0.1], [0.2, 0.8]]
     return Example(
-        "flickr", 3, "median", 50.0, HOSTILE, HOSTILE, HOSTILE, ["▁<b>", "</s>"],
-        ["▁&amp;", "</s>"], weights,
+        "flickr", 3, "median", 50.0, HOSTILE, HOSTILE, HOSTILE,
+        HeatMap(["▁&amp;", "</s>"], ["▁<b>", "</s>"], weights),
     )  # fmt: skip
+
+
+def inspection() -> Inspection:
+    """Inspection of a line with hostile text by a model of two layers."""
+    tokens, target = ["▁<b>", "</s>"], ["▁&amp;", "</s>"]
+    # Input, forget and output gate, candidate, cell state.
+    half = Spread(0.5, 0.3, 0.7, 0.0, 0.0)
+    encoder = dict(
+        zip(
+            QUANTITIES,
+            [
+                half._replace(mean=0.6),
+                Spread(0.9, 0.8, 1.0, 0.05, 0.7),
+                half,
+                Spread(0.0, -0.5, 0.5, 0.1, 0.1),
+                half,
+            ],
+            strict=True,
+        )
+    )
+    decoder = encoder | {
+        "input gate": half._replace(mean=0.4, below=0.5),
+        "forget gate": half._replace(mean=0.7, above=0.25),
+        "candidate": half,
+    }
+    layers = {"encoder 1": encoder, "decoder 1": decoder}
+    positions = [
+        LayerPositions(name, read, {key: [each] * 2 for key, each in spreads.items()})
+        for (name, spreads), read in zip(layers.items(), (tokens, ["<s>", target[0]]), strict=True)
+    ]
+    choices = [
+        TokenChoice(target[0], -2.0, 2, [(HOSTILE, -0.5)]),
+        TokenChoice(target[1], -1.0, 1, [("▁<b>", -1.5)]),
+    ]
+    weights = torch.tensor([[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.4, 0.6]]])
+    line = InspectedLine(
+        HOSTILE, HOSTILE, ["The translation is cut."], tokens, target, choices, [weights], positions
+    )
+    corpus = SimpleNamespace(src="en", tgt="de")
+    experiment = SimpleNamespace(corpus=corpus, model=SimpleNamespace(preset="residual"))
+    info = SimpleNamespace(update=300)
+    checkpoint: Any = SimpleNamespace(path="runs/tiny", experiment=experiment, info=info)
+    return Inspection(checkpoint, False, [line], layers)

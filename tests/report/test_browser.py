@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_files import HOSTILE, example
+from report_files import HOSTILE, example, inspection
 
+from nmt.report.inspector_page import render_inspection
 from nmt.report.page import render
 from nmt.report.runs import read_runs
 
@@ -87,3 +88,22 @@ def test_page_is_not_wider_than_the_window(width: int, page: Any) -> None:
         {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False},
     )
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
+def test_inspector_page_is_readable(scheme: str, width: int, browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(render_inspection(inspection()), encoding="utf-8")
+    browser.get((tmp_path / "page.html").as_uri())
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert browser.title == "nmt inspect: runs/tiny"
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    for css in (".piece", ".gates text", "li", "figure h3"):
+        assert contrast(browser, css) >= 4.5, css
+    [fill] = {each.value_of_css_property("fill") for each in browser.find_elements(
+        "css selector", ".hover")}  # fmt: skip
+    assert fill == "rgba(0, 0, 0, 0)"

@@ -22,9 +22,10 @@ def test_examples_have_the_attention_of_each_token(here: Path, nmt: Callable[...
     hyps = Path("runs/tiny/evaluation/news.de").read_text(encoding="utf-8").split("\n")
     for each in examples:
         assert each.hyp == hyps[each.line - 1]
-        assert len(each.weights) == len(each.tgt_tokens) == len(each.strongest)
-        for weights in each.weights:
-            assert len(weights) == len(each.src_tokens)
+        heat_map = each.attention
+        assert len(heat_map.weights) == len(heat_map.rows) == len(heat_map.strongest)
+        for weights in heat_map.weights:
+            assert len(weights) == len(heat_map.columns)
             assert sum(weights) == pytest.approx(1.0, abs=0.01)
 
 
