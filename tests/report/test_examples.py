@@ -51,7 +51,7 @@ def test_unusual_lines(line: str, lines: list[int], here: Path, nmt: Callable[..
 
 
 def test_strongest_source_token_of_each_target_token() -> None:
-    assert example().strongest == [("▁&amp;", "▁<b>", 0.9), ("</s>", "</s>", 0.8)]
+    assert example().attention.strongest == [("▁&amp;", "▁<b>", 0.9), ("</s>", "</s>", 0.8)]
 
 
 def test_run_without_evaluation_has_no_examples(here: Path) -> None:
