@@ -360,6 +360,12 @@ def _build(
         case "extra_forbidden" | "invalid_key":
             known = _keys_in(kind, first["loc"][:-1])
             elsewhere = keys_named(last)
+            own, other, its_key = "an experiment", "cluster", f"cluster.{key}"
+            if kind is Cluster:
+                own, other, its_key = "a cluster", "experiment", key
+            if where != "command line" and its_key in elsewhere:
+                problem = f"a setting of {other} files, but this is read as {own} file"
+                raise _error(where, f"{key} is {problem}")
             hint = (
                 f"; did you mean {' or '.join(elsewhere)}?"
                 if len(elsewhere) in (1, 2)

@@ -88,6 +88,21 @@ def test_a_setting_in_place_of_a_file_is_an_error() -> None:
     )
 
 
+def test_a_file_of_the_other_kind_is_an_error() -> None:
+    Path("toy.yaml").write_text(TEXT)
+    Path("local.yaml").write_text("name: local\nworkers: 2\n")
+    with pytest.raises(ConfigError) as error:
+        load_cluster("toy.yaml")
+    assert str(error.value) == (
+        "toy.yaml: corpus is a setting of experiment files, but this is read as a cluster file"
+    )
+    with pytest.raises(ConfigError) as error:
+        load_experiment("local.yaml")
+    assert str(error.value) == (
+        "local.yaml: workers is a setting of cluster files, but this is read as an experiment file"
+    )
+
+
 def test_directory_is_an_error() -> None:
     Path("folder").mkdir()
     with pytest.raises(ConfigError) as error:
