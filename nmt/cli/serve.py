@@ -45,23 +45,22 @@ def serve(
     from nmt.serving.batcher import Batcher
 
     # Before gigabytes are read.
-    listening = open_socket(host, port)
-    model = open_model(run)
-    others = open_ensemble(model, ensemble)
-    translator = make_translator(model, others, **search)
-    glossary = Glossary({}, translator.cleaning)
-    if terms:
-        glossary = Glossary.read(Path(terms), translator.cleaning, translator.decoding.protect)
-    translator.build_engine()
+    with open_socket(host, port) as listening, Console() as console:
+        model = open_model(run)
+        others = open_ensemble(model, ensemble)
+        translator = make_translator(model, others, **search)
+        glossary = Glossary({}, translator.cleaning)
+        if terms:
+            glossary = Glossary.read(Path(terms), translator.cleaning, translator.decoding.protect)
+        translator.build_engine()
 
-    def prepare(request: Request) -> Request:
-        return glossary.apply(replace(request, avoid=(*request.avoid, *avoid)))
+        def prepare(request: Request) -> Request:
+            return glossary.apply(replace(request, avoid=(*request.avoid, *avoid)))
 
-    corpus = model.experiment.corpus
-    facts = {"model": Path(run).name, "src": corpus.src, "tgt": corpus.tgt}
-    batcher = Batcher(translator)
-    app = make_app(batcher, facts, prepare)
-    with Console() as console:
+        corpus = model.experiment.corpus
+        facts = {"model": Path(run).name, "src": corpus.src, "tgt": corpus.tgt}
+        batcher = Batcher(translator)
+        app = make_app(batcher, facts, prepare)
         for each in (model, *others):
             console.print(options.describe(each))
         address, number = listening.getsockname()[:2]

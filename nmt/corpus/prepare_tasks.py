@@ -139,7 +139,7 @@ def clean_chunk(
         held_out: names of the dev and test sets.
     """
     pairs = tuple(_read_held_out(work.parent, held_out))
-    known = _held_out_keys(pairs, cleaning.model_dump_json(), languages)
+    known = _held_out_keys(pairs, cleaning, languages)
     context = clean.Context(languages, (chunk.text.src_case, chunk.text.tgt_case), known)
     result = clean.clean(read_raw(work, chunk), cleaning, context)
     if result.tally.read != chunk.num_lines:
@@ -289,9 +289,8 @@ def _held_out_digests(
 # One per process, which cleans many chunks. By content: the same process can prepare changed sets.
 @lru_cache(maxsize=1)
 def _held_out_keys(
-    pairs: tuple[tuple[str, str], ...], rules: str, languages: Languages
+    pairs: tuple[tuple[str, str], ...], cleaning: CleaningConfig, languages: Languages
 ) -> frozenset[bytes]:
-    cleaning = CleaningConfig.model_validate_json(rules)
     # Repaired like training pairs: a copy with `&quot;` on both sides is a leak.
     return clean.held_out_keys(repair(src, tgt, cleaning, languages)[:2] for src, tgt in pairs)
 
