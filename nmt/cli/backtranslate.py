@@ -22,7 +22,7 @@ from nmt.config.files import format_value, load_cluster, load_experiment, overri
 from nmt.console import Console
 from nmt.corpus.clean import format_tally, held_out_digests
 from nmt.corpus.detect import make_name
-from nmt.corpus.io import check_files
+from nmt.corpus.io import check_regular_files
 from nmt.corpus.old_pairs import replace_missing_sets
 from nmt.decoding.engines import Model, choose_engine
 from nmt.decoding.loading import check_search, open_ensemble, open_model
@@ -52,13 +52,13 @@ def backtranslate(
     With a model of the reverse direction this is back-translation; with one or more models of the
     same direction and the source side of the training data, it is distillation; --ref names the
     target side. Excluded and counted: lines of the dev and test sets of the experiment, duplicates,
-    and pairs dropped by its cleaning rules. Use decoding.method=sample to sample instead of beam
-    search.
+    and pairs dropped by its cleaning rules. decoding.method=sample samples instead of beam search.
     """
     for text in overrides:
         if not text.startswith("decoding."):
             raise ConfigError.from_message(f"{text!r}: only decoding.KEY=VALUE can be set here")
-    check_files([mono, ref] if ref else [mono])
+    texts = [mono, ref] if ref else [mono]
+    check_regular_files(texts)
     from nmt.jobs.backtranslate import backtranslate as create_pairs
     from nmt.jobs.backtranslate import check_reference
     from nmt.jobs.ray_session import connect, resolve_auto
@@ -69,7 +69,7 @@ def backtranslate(
     settings = override(model.experiment, overrides)
     _check_search(checkpoints, settings.decoding, overrides, engine)
     language, other = settings.corpus.src, settings.corpus.tgt
-    _check_outputs(out, (language, other), [mono, *([ref] if ref else [])])
+    _check_outputs(out, (language, other), texts)
     if ref:
         check_reference(Path(mono), Path(ref), settings.decoding)
     if experiment:
@@ -99,8 +99,7 @@ def backtranslate(
         with resumable(console):
             lines, pairs = create_pairs(
                 checkpoints, settings.decoding, Path(mono), corpus, path, engine,
-                run_tasks, console.progress,
-                Path(ref) if ref else None,
+                run_tasks, console.progress, Path(ref) if ref else None,
             )  # fmt: skip
         console.clear()
         console.print(f"{mono}: {format_tally(lines)}")

@@ -18,7 +18,7 @@ from nmt.config.files import build_text, format_value, load_experiment
 from nmt.console import Console
 from nmt.corpus import detect, hold_out
 from nmt.corpus.formats.record_file import ColumnError, format_names
-from nmt.corpus.io import is_writable, name_write_errors
+from nmt.corpus.io import check_regular_files, is_writable, name_write_errors
 from nmt.corpus.languages import describe_language
 from nmt.corpus.pair_files import FORMATS, PairFiles
 from nmt.errors import ConfigError, DataError, shorten
@@ -194,10 +194,7 @@ def _check_inputs(files: Sequence[str]) -> None:
             raise DataError(f"{file}: file not found; check the path")
         if path.is_dir():
             raise DataError(f"{file}: is a folder; name a file in it")
-        if not path.is_file():
-            raise DataError(
-                f"{file}: not a regular file, but it is read several times; save it first"
-            )
+        check_regular_files([path])
 
 
 def _check_columns(text: ParallelText) -> None:

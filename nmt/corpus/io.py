@@ -151,6 +151,16 @@ def check_files(files: Iterable[str | Path]) -> None:
             raise DataError(f"{file}: file not found; check the path")
 
 
+def check_regular_files(files: Iterable[str | Path]) -> None:
+    """Raise DataError if an input file does not exist or, as a pipe, can be read only once."""
+    for file in files:
+        check_files([file])
+        if not Path(file).is_file():
+            raise DataError(
+                f"{file}: not a regular file, but it is read several times; save it first"
+            )
+
+
 def check_writable(key: str, directory: Path) -> None:
     """Raise ConfigError if the directory of a setting is not writable."""
     if not is_writable(directory):

@@ -271,6 +271,14 @@ MADE_UP = [
         "nowhere.en: file not found; check the path",
     ),
     ErrorCase(
+        "backtranslate runs/tiny /dev/null bt",
+        "/dev/null: not a regular file, but it is read several times; save it first",
+    ),
+    ErrorCase(
+        "backtranslate runs/tiny raw/train.en bt --ref /dev/zero",
+        "/dev/zero: not a regular file, but it is read several times; save it first",
+    ),
+    ErrorCase(
         "backtranslate runs/tiny raw/train.en bt training.updates=5",
         "'training.updates=5': only decoding.KEY=VALUE can be set here",
     ),
