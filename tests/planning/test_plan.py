@@ -16,7 +16,7 @@ from nmt.corpus.prepared import open_prepared
 from nmt.model.seq2seq import Seq2Seq, num_parameters
 from nmt.planning import memory_estimate
 from nmt.planning.plan import Plan, PlanOptions, format_plan, make_plan
-from nmt.planning.probe import saved_bytes
+from nmt.planning.probe import Probe, run_probe, saved_bytes
 from nmt.planning.scaling import Links, ScalingRow
 from nmt.training.data import TrainingData, make_schedule
 from nmt.training.distributed import World
@@ -248,6 +248,14 @@ def test_nodes_and_links_of_gpus(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     sizes = ["batching.micro_batches=16", "batching.max_tokens=32"]
     experiment = load_experiment("tiny.yaml", sizes)
     gpus = Cluster.model_validate({"workers": 16, "gpus_per_worker": 1})
+    measured: list[Probe] = []
+
+    def probe_once(*arguments: Any) -> Probe:
+        """Measure once: two times differ."""
+        measured[:] = measured or [run_probe(*arguments)]
+        return measured[0]
+
+    monkeypatch.setattr("nmt.planning.plan.run_probe", probe_once)
 
     def plan(workers_per_node: int | None, *links: float) -> Plan:
         options = PlanOptions(workers_per_node, *(links or (None, None)), tflops=1e-3)
