@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -24,6 +25,8 @@ from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nmt.decoding.engines import Model
+    from nmt.decoding.requests import Request
+    from nmt.decoding.translator import Translator
 
 PROTECTED = get_args(Protected)
 
@@ -152,6 +155,45 @@ def search_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Restrict each line to candidates; needs `nmt export --shortlist`.",
     )(command)  # fmt: skip
     return compute_options(command)
+
+
+def _unicode_words(
+    ctx: click.Context, param: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse --avoid with bytes that are not UTF-8."""
+    from nmt.decoding.requests import Request
+
+    Request("", avoid=value, where="--avoid")
+    return value
+
+
+def request_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a command that translates requests: --terms, --avoid, --ensemble."""
+    for name, keywords in (
+        ("--ensemble", {"multiple": True, "metavar": "RUN",
+                        "help": "Ensemble member; repeatable."}),
+        ("--avoid", {"multiple": True, "metavar": "WORDS", "callback": _unicode_words,
+                     "help": "Excluded words; repeatable."}),
+        ("--terms", {"metavar": "FILE", "help": "Glossary (TSV) of source and target terms."}),
+    ):  # fmt: skip
+        command = click.option(name, **keywords)(command)
+    return command
+
+
+def constraints_of(
+    translator: "Translator", terms: str | None, avoid: tuple[str, ...]
+) -> Callable[["Request"], "Request"]:
+    """Return a function that adds the terms of a glossary and excluded words to a request.
+
+    Raises:
+        DataError: the glossary cannot be read.
+    """
+    from nmt.decoding.requests import Glossary
+
+    glossary = Glossary({}, translator.cleaning)
+    if terms:
+        glossary = Glossary.read(Path(terms), translator.cleaning, translator.decoding.protect)
+    return lambda request: glossary.apply(replace(request, avoid=(*request.avoid, *avoid)))
 
 
 def load_settings(

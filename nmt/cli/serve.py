@@ -1,7 +1,6 @@
 """`nmt serve`: translation over HTTP."""
 
 import ipaddress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from nmt.cli import options
 from nmt.console import Console
 from nmt.corpus.io import check_files
 from nmt.decoding.loading import make_translator, open_ensemble, open_model
-from nmt.decoding.requests import Glossary, Request
 from nmt.errors import NmtError
 
 
@@ -20,9 +18,7 @@ from nmt.errors import NmtError
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0: all.")
 @click.option("--port", type=options.Integer(min=0, max=65535), default=8080,
               help="Port; 0: a free one.")  # fmt: skip
-@click.option("--terms", metavar="FILE", help="Glossary (TSV) of source and target terms.")
-@click.option("--avoid", multiple=True, metavar="WORDS", help="Excluded words; repeatable.")
-@click.option("--ensemble", multiple=True, metavar="RUN", help="Ensemble member; repeatable.")
+@options.request_options
 @options.search_options
 def serve(
     run: str, host: str, port: int, terms: str | None, avoid: tuple[str, ...],
@@ -36,7 +32,6 @@ def serve(
     authentication.
     """
     check_files([terms] if terms else [])
-    Request("", avoid=avoid, where="--avoid")  # refuses bytes that are not UTF-8
     try:
         from nmt.serving.http_server import make_app, open_socket, serve_http
     except ModuleNotFoundError as error:
@@ -49,18 +44,12 @@ def serve(
         model = open_model(run)
         others = open_ensemble(model, ensemble)
         translator = make_translator(model, others, **search)
-        glossary = Glossary({}, translator.cleaning)
-        if terms:
-            glossary = Glossary.read(Path(terms), translator.cleaning, translator.decoding.protect)
+        constrain = options.constraints_of(translator, terms, avoid)
         translator.build_engine()
-
-        def prepare(request: Request) -> Request:
-            return glossary.apply(replace(request, avoid=(*request.avoid, *avoid)))
-
         corpus = model.experiment.corpus
         facts = {"model": Path(run).name, "src": corpus.src, "tgt": corpus.tgt}
         batcher = Batcher(translator)
-        app = make_app(batcher, facts, prepare)
+        app = make_app(batcher, facts, constrain)
         for each in (model, *others):
             console.print(options.describe(each))
         address, number = listening.getsockname()[:2]

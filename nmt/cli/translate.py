@@ -7,7 +7,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, tee
 from pathlib import Path
@@ -23,7 +23,7 @@ from nmt.corpus.io import check_files, source_name
 from nmt.corpus.text import follow_lines, open_output
 from nmt.decoding.interface import GPU_BATCH_SENTENCES
 from nmt.decoding.loading import make_translator, open_ensemble, open_model
-from nmt.decoding.requests import Glossary, Request, parse_json_line
+from nmt.decoding.requests import Request, parse_json_line
 from nmt.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ class TranslationTask:
 @click.option("--json-input", is_flag=True,
               help="Read an object per line: text, constraints, avoid, target_prefix; other keys "
               "are copied to jsonl output.")  # fmt: skip
-@click.option("--terms", metavar="FILE", help="Glossary (TSV) of source and target terms.")
-@click.option("--avoid", multiple=True, metavar="WORDS", help="Excluded words; repeatable.")
-@click.option("--ensemble", multiple=True, metavar="RUN", help="Ensemble member; repeatable.")
+@options.request_options
 @click.option("--workers", type=options.COUNT, help="Number of Ray workers; resumable.")
 @click.option(
     "--cluster", metavar="FILE", help="Cluster file of the workers; default: this machine."
@@ -87,7 +85,6 @@ def translate(
 
     check_files([*([source] if source != "-" else []), *([terms] if terms else [])])
     options.check_output(output, [source, *([terms] if terms else [])])
-    Request("", avoid=avoid, where="--avoid")  # refuses bytes that are not UTF-8
     on_ray = None
     if workers or cluster:
         on_ray = worker_cluster(source, output, cluster, workers, search)
@@ -101,7 +98,6 @@ def translate(
         engine = "torch" if has_gpu else search["engine"]
         search |= {"device": "cpu", "threads": None, "engine": engine}
     checkpoint = open_model(run)
-    cleaning = checkpoint.experiment.corpus.cleaning
     others = open_ensemble(checkpoint, ensemble)
     checkpoints = [checkpoint, *others]
     if on_ray is not None:
@@ -110,10 +106,8 @@ def translate(
     translator = make_translator(checkpoint, ensemble=others, **search)
     check_format(form, num_best, translator.decoding.protect)
     translator.check(num_best)
-    glossary = Glossary({}, cleaning)
-    if terms:
-        glossary = Glossary.read(Path(terms), cleaning, translator.decoding.protect)
-    requests = partial(read_requests, source, json_input, glossary, avoid)
+    constrain = options.constraints_of(translator, terms, avoid)
+    requests = partial(read_requests, source, json_input, constrain)
     # A file is read twice: an error in its last line is found before the first is translated.
     num_lines, is_stdin = 0, source == "-"
     if Path("/dev/stdin" if is_stdin else source).is_file():
@@ -149,9 +143,14 @@ def check_format(form: str, num_best: int, protect: Sequence[str]) -> None:
 
 
 def read_requests(
-    source: str, json_input: bool, glossary: Glossary, avoid: tuple[str, ...]
+    source: str, json_input: bool, constrain: Callable[[Request], Request]
 ) -> Iterator[Request | None]:
     """Yield a request for each line of a file or of standard input ("-"); None as `follow_lines`.
+
+    Args:
+        source: file name, or "-".
+        json_input: read an object per line.
+        constrain: see `constraints_of`.
 
     Raises:
         DataError: see `follow_lines` and `parse_json_line`.
@@ -165,7 +164,7 @@ def read_requests(
         number += 1
         where = f"{name}, line {number}"
         request = parse_json_line(line, where) if json_input else Request(line, where=where)
-        yield glossary.apply(replace(request, avoid=(*request.avoid, *avoid)))
+        yield constrain(request)
 
 
 def translate_here(

@@ -137,8 +137,7 @@ def inspect_lines(
     experiment, subword = checkpoint.experiment, checkpoint.subword
     if targets:
         # As `nmt score`: the target has no masks, so neither has the source.
-        decoding = experiment.decoding.model_copy(update={"protect": []})
-        experiment = experiment.model_copy(update={"decoding": decoding})
+        experiment = experiment.with_settings("decoding", protect=[])
     src_ids = _source_tokens(Preprocessor(subword, experiment), sources)
     tgt_ids = _given_tokens(subword, experiment, sources, targets)
     texts, notes = [request.text for request in targets], [list[str]() for _ in sources]

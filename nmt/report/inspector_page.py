@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from statistics import fmean
 
-from nmt.config.experiment import Experiment
 from nmt.report.charts import HeatMap, number_text, ticks, top_margin
 from nmt.report.inspection import (
     GATES,
@@ -82,10 +81,7 @@ def render_inspection(inspection: Inspection) -> str:
         page=inspection,
         languages=(corpus.src, corpus.tgt),
         facts=facts(inspection),
-        lines=[
-            (line, attention_figures(line, inspection.checkpoint.experiment), layer_figures(line))
-            for line in inspection.lines
-        ],
+        lines=[(line, attention_figures(line), layer_figures(line)) for line in inspection.lines],
         gates=GATES,
         quantities=QUANTITIES,
         size={"STEP": STEP, "ROW": ROW, "LEFT": LEFT},
@@ -140,8 +136,8 @@ def _saturation(inspection: Inspection, names: list[str], title: str) -> str:
     }  # fmt: skip
     most = max(shares, key=shares.__getitem__)
     return (
-        f"{title}: {_percent(fmean(shares.values()))} of the values; most in {most}: "
-        f"{_percent(shares[most])}"
+        f"{title}: {_percent(fmean(shares.values()))} on average over layers; most in "
+        f"{most}: {_percent(shares[most])}"
     )
 
 
@@ -179,7 +175,7 @@ def _probability_fact(lines: Sequence[InspectedLine]) -> str:
     )
 
 
-def attention_figures(line: InspectedLine, experiment: Experiment) -> list[AttentionFigure]:
+def attention_figures(line: InspectedLine) -> list[AttentionFigure]:
     """Return a figure per attention layer."""
     figures = []
     for number, weights in enumerate(line.attentions, start=1):

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -105,7 +105,7 @@ class Batcher:
                 for job, requests in parts:
                     job.done += [next(translations) for _ in requests]
             except Exception as error:
-                # The server goes on with the next clients.
+                # The server continues with the next requests.
                 for job, _ in parts:
                     self._finish(job, error)
                 continue
@@ -142,5 +142,8 @@ class Batcher:
         with self._changed:
             self._jobs.remove(job)
         # The client may have cancelled it meanwhile.
-        with suppress(Exception):
-            job.future.set_exception(error) if error else job.future.set_result(job.done)
+        with suppress(InvalidStateError):
+            if error is None:
+                job.future.set_result(job.done)
+            else:
+                job.future.set_exception(error)

@@ -43,7 +43,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-Prepare = Callable[[Request], Request]
+Constrain = Callable[[Request], Request]
 """Adds the constraints of the server, such as those of a glossary, to a request."""
 
 
@@ -55,13 +55,13 @@ class _RefusedError(Exception):
         self.status = status
 
 
-def make_app(batcher: Batcher, facts: dict[str, str], prepare: Prepare) -> Starlette:
+def make_app(batcher: Batcher, facts: dict[str, str], constrain: Constrain) -> Starlette:
     """Return the ASGI application of a translator.
 
     Args:
         batcher: translates; it is closed when the server ends.
         facts: entries of `GET /health` about the model.
-        prepare: applied to each request.
+        constrain: applied to each request.
     """
 
     @asynccontextmanager
@@ -73,7 +73,7 @@ def make_app(batcher: Batcher, facts: dict[str, str], prepare: Prepare) -> Starl
         try:
             tree = _parse(await _read_body(request))
             num_best = tree.get("n_best", 1)
-            requests = [prepare(each) for each in _requests(tree)]
+            requests = [constrain(each) for each in _requests(tree)]
             future = asyncio.wrap_future(batcher.submit(requests, num_best))
         except _RefusedError as error:
             return _failed(error.status, str(error))

@@ -13,14 +13,14 @@ def test_summary_states_the_facts() -> None:
         "input gate: 0.50 on average, from 0.40 (decoder 1) to 0.60 (encoder 1)",
         "forget gate: 0.80 on average, from 0.70 (decoder 1) to 0.90 (encoder 1)",
         "output gate: 0.50 on average, from 0.50 (encoder 1) to 0.50 (encoder 1)",
-        "saturated gates (below 0.1 or above 0.9): 25.0 % of the values; most in encoder 1, "
-        "forget gate: 75.0 %",
+        "saturated gates (below 0.1 or above 0.9): 25.0 % on average over layers; most in "
+        "encoder 1, forget gate: 75.0 %",
         "gates with more than half of their values on one side: encoder 1, forget gate (70.0 % "
         "above 0.9)",
-        "saturated candidates (beyond -0.9 or 0.9): 10.0 % of the values; most in encoder 1, "
-        "candidate: 20.0 %",
-        "cell states whose tanh is beyond -0.9 or 0.9: 0.0 % of the values; most in encoder 1, "
-        "cell state: 0.0 %",
+        "saturated candidates (beyond -0.9 or 0.9): 10.0 % on average over layers; most in "
+        "encoder 1, candidate: 20.0 %",
+        "cell states whose tanh is beyond -0.9 or 0.9: 0.0 % on average over layers; most in "
+        "encoder 1, cell state: 0.0 %",
         "largest attention weight of a target token, on average: decoder 1 0.70 (0.50 on the end "
         "of the source)",
         "log-probability of a target token: -1.500 on average; 1 of 2 are the most probable "

@@ -82,6 +82,7 @@ def test_results_are_those_of_nmt_translate(server: Server, here: Path, nmt: Any
 
 
 def test_many_clients_get_their_own_lines(server: Server) -> None:
+    """Batch-invariant translation (nmt/README.md, Guarantees)."""
     alone = server.translate(*TEXT)
     found: dict[int, list[dict[str, Any]]] = {}
 
@@ -155,6 +156,7 @@ def test_health_counts_lines(server: Server) -> None:
 
 
 def test_the_page_needs_no_other_host(server: Server) -> None:
+    """Safe by default (nmt/README.md, Guarantees)."""
     status, page = server.ask("/", method="GET")
     assert status == 200
     assert "http" not in page.replace("HTTP", "")
